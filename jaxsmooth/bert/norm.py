@@ -1,0 +1,54 @@
+"""LayerNorm with its standard deviation in the open."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+def token_std(hidden: Float[Array, "*B T D"], eps: float) -> Float[Array, "*B T 1"]:
+    """Per-token standard deviation over features, sqrt(variance + eps): what LayerNorm divides by.
+
+    Its minimum over tokens is the sigma of Shi et al. (2022). Computed in at least float32.
+
+    Args:
+      hidden: token vectors, [..., T, D].
+      eps: LayerNorm's epsilon, inside the root, as in BERT.
+
+    Returns:
+      [..., T, 1], in `hidden`'s dtype or float32, whichever is wider.
+
+    >>> import jax.numpy as jnp
+    >>> token_std(jnp.array([[1.0, 3.0]]), 0.0)
+    Array([[1.]], dtype=float32)
+    """
+    return jnp.sqrt(_centred(hidden).var(axis=-1, keepdims=True) + eps)
+
+
+def layer_norm(
+    hidden: Float[Array, "*B T D"],
+    scale: Float[Array, " D"],
+    bias: Float[Array, " D"],
+    std: Float[Array, "*B T 1"],
+) -> Float[Array, "*B T D"]:
+    """`scale * (hidden - mean) / std + bias` with the std given: LayerNorm when `std = token_std(hidden, eps)`.
+
+    Args:
+      hidden: token vectors, [..., T, D].
+      scale: learned gain, [D].
+      bias: learned shift, [D].
+      std: what to divide by, [..., T, 1]; any positive value, for experiments that impose it.
+
+    Returns:
+      [..., T, D] in `hidden`'s dtype.
+
+    >>> import jax.numpy as jnp
+    >>> x = jnp.array([[1.0, 3.0]])
+    >>> layer_norm(x, jnp.ones(2), jnp.zeros(2), token_std(x, 0.0))
+    Array([[-1.,  1.]], dtype=float32)
+    """
+    wide = _centred(hidden) / std
+    return (wide * scale.astype(wide.dtype) + bias.astype(wide.dtype)).astype(hidden.dtype)
+
+
+def _centred(hidden: Array) -> Array:
+    wide = hidden.astype(jnp.promote_types(hidden.dtype, jnp.float32))
+    return wide - wide.mean(axis=-1, keepdims=True)

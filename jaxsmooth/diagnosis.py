@@ -1,0 +1,123 @@
+"""What `diagnose` found: plain numpy numbers, so that a report needs no model and no accelerator.
+
+Arrays over hidden states have L + 1 entries (index 0 is the embedding output, Hugging Face's
+`hidden_states[0]`); arrays over blocks have L entries (index l is block l, whose output is hidden state
+l + 1).
+"""
+
+import dataclasses
+
+import numpy as np
+from numpy.typing import NDArray
+
+RATES = ("actual", "L4", "L3", "L2b", "L2", "L1", "L0")
+"""The contraction of a block and its upper bounds, tightest first; definitions in `jaxsmooth.theory.bounds`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Spread:
+    """How a per-sentence quantity is distributed over the sentences, for every layer (and head) at once.
+
+    Attributes:
+      mean: mean over sentences, [K] or [K N], float64.
+      std: standard deviation over sentences (divisor: the count), same shape.
+      min: smallest value, same shape.
+      max: largest value, same shape.
+      count: how many sentences have a value, same shape; a quantity that is 0/0 for a sentence (the cosine
+        similarity of its one token) leaves that sentence out. With count 0 the other fields are NaN.
+    """
+
+    mean: NDArray[np.float64]
+    std: NDArray[np.float64]
+    min: NDArray[np.float64]
+    max: NDArray[np.float64]
+    count: NDArray[np.int64]
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSummary:
+    """Which model was diagnosed. `note` warns about weights that are not what they seem ("random weights")."""
+
+    name: str
+    family: str
+    layers: int
+    heads: int
+    width: int
+    mlp_width: int
+    activation: str
+    parameters: int
+    precision: str
+    note: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSummary:
+    """Which text was read: sentences, real tokens (special tokens included), and how many were truncated."""
+
+    name: str
+    sentences: int
+    tokens: int
+    truncated: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Exemplar:
+    """One sentence in full.
+
+    Attributes:
+      text: the sentence.
+      tokens: its T tokens as strings, special tokens included.
+      cosine: cosine similarity of every pair of tokens, [L+1 T T].
+      attn: attention probabilities, [L N T T].
+    """
+
+    text: str
+    tokens: tuple[str, ...]
+    cosine: NDArray[np.float32]
+    attn: NDArray[np.float32]
+
+
+@dataclasses.dataclass(frozen=True)
+class Diagnosis:
+    """Per-layer measurements of over-smoothing, and what the theory says about them.
+
+    Attributes:
+      model: which model.
+      data: which text.
+      cosine_similarity: token cosine similarity of the hidden states, [L+1].
+      relative_distance: d_M(H) / ||H||_F, [L+1].
+      subspace_distance: d_M(H), [L+1].
+      effective_rank: exponential of the entropy of the normalised singular values of H, [L+1].
+      stable_rank: ||H||_F^2 / ||H||_2^2, [L+1].
+      token_norm: mean Euclidean norm of a token, [L+1].
+      std_attn: std at the attention LayerNorm, [L]; `mean` and `std` over the sentences' token means,
+        `min` and `max` over all tokens of all sentences (Shi et al.'s sigma_1 is the minimum).
+      std_mlp: the same at the MLP LayerNorm (sigma_2), [L].
+      std_product: per sentence (min over tokens of std_attn) * (min over tokens of std_mlp), [L].
+      threshold: what `std_product` must exceed for the theorem (rung L1) to promise contraction, [L].
+      mixing_rate: sqrt(lambda) of every head, [L N].
+      ergodicity_coefficient: Dobrushin's coefficient of every head, [L N].
+      attention_entropy: mean entropy of a head's attention rows, nats, [L N].
+      rates: for each name in `RATES`, the contraction of a block or an upper bound of it, [L].
+      exemplar: one sentence in full, or None when there is none short enough to show.
+      versions: package -> version, and the platform's name.
+    """
+
+    model: ModelSummary
+    data: DataSummary
+    cosine_similarity: Spread
+    relative_distance: Spread
+    subspace_distance: Spread
+    effective_rank: Spread
+    stable_rank: Spread
+    token_norm: Spread
+    std_attn: Spread
+    std_mlp: Spread
+    std_product: Spread
+    threshold: Spread
+    mixing_rate: Spread
+    ergodicity_coefficient: Spread
+    attention_entropy: Spread
+    rates: dict[str, Spread]
+    exemplar: Exemplar | None
+    versions: dict[str, str]

@@ -1,0 +1,25 @@
+"""Every error jaxsmooth raises on purpose. Each message says what was expected, what came, and the usual cause."""
+
+
+class JaxsmoothError(Exception):
+    """Base class: `except JaxsmoothError` catches every deliberate refusal and nothing else."""
+
+
+class ConfigError(JaxsmoothError, ValueError):
+    """A model configuration that is unreadable, inconsistent, or of an unsupported family."""
+
+
+class CheckpointError(JaxsmoothError, ValueError):
+    """Weights that are missing, unexpected, mis-shaped, mis-typed or corrupt."""
+
+
+class ShapeError(JaxsmoothError, ValueError):
+    """Arrays whose shapes, dtypes or values do not fit together."""
+
+
+class TextError(JaxsmoothError, ValueError):
+    """Text or a vocabulary that cannot be read or tokenised."""
+
+
+class AssetError(JaxsmoothError, OSError):
+    """A pinned asset that cannot be fetched, verified, unpacked or found."""
