@@ -63,7 +63,7 @@ def mix_tokens(
     """
     mixed = jnp.einsum("bnts,bnsh->btnh", probs, project_heads(attn.value, hidden))
     n, h, d = attn.output.kernel.shape
-    return mixed.reshape(*mixed.shape[:2], n * h) @ attn.output.kernel.reshape(n * h, d) + attn.output.bias
+    return mixed.reshape(*mixed.shape[:2], n * h) @ attn.output.kernel.reshape(n * h, d) + attn.output.bias[None, None]
 
 
 def project_heads(linear: Linear, hidden: Float[Array, "B T D"]) -> Float[Array, "B N T H"]:
@@ -71,5 +71,5 @@ def project_heads(linear: Linear, hidden: Float[Array, "B T D"]) -> Float[Array,
     # One flat matrix product and an explicit transpose: XLA's CPU backend runs the equivalent three-axis
     # einsum about 1.5 times slower.
     d, n, h = linear.kernel.shape
-    flat = hidden @ linear.kernel.reshape(d, n * h) + linear.bias.reshape(n * h)
+    flat = hidden @ linear.kernel.reshape(d, n * h) + linear.bias.reshape(1, 1, n * h)
     return flat.reshape(*hidden.shape[:2], n, h).transpose(0, 2, 1, 3)

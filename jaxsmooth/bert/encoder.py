@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from ..errors import ShapeError
@@ -148,8 +149,8 @@ def run_block(
     normed = layer_norm(pre_attn, edit("scale_attn", block.norm_attn.scale), block.norm_attn.bias, std_attn)
 
     activation = ACTIVATION_FUNCTIONS[config.activation]
-    wide = activation(normed @ block.up.kernel + block.up.bias)
-    pre_mlp = normed + wide @ block.down.kernel + block.down.bias
+    wide = activation(normed @ block.up.kernel + block.up.bias[None, None])
+    pre_mlp = normed + wide @ block.down.kernel + block.down.bias[None, None]
     std_mlp = edit("std_mlp", token_std(pre_mlp, config.eps))
     output = layer_norm(pre_mlp, edit("scale_mlp", block.norm_mlp.scale), block.norm_mlp.bias, std_mlp)
     return BlockTrace(
@@ -202,8 +203,12 @@ def check_batch(config: EncoderConfig, batch: Batch) -> None:
         if not jnp.issubdtype(jnp.result_type(ids), jnp.integer):
             raise ShapeError(f"batch.{name} must hold integers; got {jnp.result_type(ids)}.")
         # Under an outer trace the values are unknown; there, an id outside its table gives NaN.
-        if most and ids.size and not isinstance(ids, jax.core.Tracer) and not 0 <= int(ids.min()) <= int(ids.max()) < most:
+        if not most or isinstance(ids, jax.core.Tracer) or not ids.size:
+            continue
+        values = np.asarray(ids)
+        least, largest = int(values.min()), int(values.max())
+        if not 0 <= least <= largest < most:
             raise ShapeError(
-                f"batch.{name} must lie in 0..{most - 1}; got {int(ids.min())}..{int(ids.max())}. "
+                f"batch.{name} must lie in 0..{most - 1}; got {least}..{largest}. "
                 "Was the text tokenised with another model's vocabulary?"
             )

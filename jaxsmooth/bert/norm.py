@@ -45,8 +45,10 @@ def layer_norm(
     >>> layer_norm(x, jnp.ones(2), jnp.zeros(2), token_std(x, 0.0))
     Array([[-1.,  1.]], dtype=float32)
     """
-    wide = _centred(hidden) / std
-    return (wide * scale.astype(wide.dtype) + bias.astype(wide.dtype)).astype(hidden.dtype)
+    wide = _centred(hidden)
+    wide = wide / std.astype(wide.dtype)
+    scale, bias = (p.astype(wide.dtype).reshape((1,) * (hidden.ndim - 1) + p.shape) for p in (scale, bias))
+    return (wide * scale + bias).astype(hidden.dtype)
 
 
 def _centred(hidden: Array) -> Array:

@@ -1,0 +1,16 @@
+"""Lipschitz constants of the MLP's activations, exact."""
+
+import math
+
+LIPSCHITZ = {
+    "relu": 1.0,
+    # 1/2 (1 + erf 1) + e^-1 / sqrt(pi), the slope at x = sqrt 2
+    "gelu": 0.5 * (1 + math.erf(1.0)) + math.exp(-1.0) / math.sqrt(math.pi),
+    # the largest slope of the tanh form, at x = 1.4185040088...
+    "gelu_tanh": 1.1289930686587718,
+    # the largest slope of x sigmoid(x), at x = 2.3993572805...
+    "silu": 1.0998393201,
+}
+"""Largest slope L of each activation. Lemma 1(2) of Shi et al. (2022), d_M(phi(H)) <= d_M(H), holds for ReLU;
+with any of the others the factor is L > 1. Their slopes range over [1 - L, L], because
+phi'(x) + phi'(-x) = 1; so do ReLU's, over [0, 1]."""

@@ -1,0 +1,211 @@
+"""Extreme eigenvalues of symmetric operators that are only applied, never formed."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+from jax.typing import DTypeLike
+
+from .stochastic import per_row
+from .subspace import centre_tokens
+
+BASIS = 12  # vectors kept at once: memory is BASIS + 1 times one vector
+KEPT = 4  # Ritz vectors that survive a restart
+
+
+class Eigenvalue(NamedTuple):
+    """A computed eigenvalue, never larger than the true one beyond rounding.
+
+    Attributes:
+      value: the Ritz value, a LOWER estimate of the largest eigenvalue.
+      residual: ||A v - value v|| of its unit Ritz vector; some eigenvalue lies within it.
+      steps: applications of the operator.
+    """
+
+    value: Float[Array, ""]
+    residual: Float[Array, ""]
+    steps: Int[Array, ""]
+
+
+class _Krylov(NamedTuple):
+    basis: Array  # [BASIS + 1, ...], orthonormal rows
+    projected: Array  # [BASIS, BASIS], the operator in that basis
+    coupling: Array  # norm of the component that leaves the basis
+    result: Eigenvalue
+    error: Array
+
+
+def largest_eigenvalue(
+    apply: Callable[[Array], Array], start: Float[Array, "..."], *, tolerance: float, max_steps: int = 600
+) -> Eigenvalue:
+    """Largest eigenvalue of a symmetric positive semidefinite operator, by thick-restarted Lanczos.
+
+    Every new vector is orthogonalised twice against the whole basis, so no eigenvalue is found twice and
+    the accuracy does not decay with the steps. Made for `jax.vmap`: a lane that has converged is frozen, so
+    its result does not depend on its neighbours. Stops when the error estimate
+    min(residual, residual^2 / gap) is at most `tolerance * value`, gap the distance to the second Ritz value.
+
+    Args:
+      apply: the operator, a function of arrays of `start`'s shape.
+      start: starting vector, any shape; must not be orthogonal to the eigenvector sought. A zero start
+        gives value 0.
+      tolerance: relative error at which to stop.
+      max_steps: at most about this many applications.
+
+    Returns:
+      An `Eigenvalue`, a lower estimate whose residual is returned with it.
+
+    >>> import jax.numpy as jnp
+    >>> found = largest_eigenvalue(lambda v: v * jnp.array([1.0, 4.0, 2.0]), jnp.ones(3), tolerance=1e-6)
+    >>> round(float(found.value), 4)
+    4.0
+
+    References: Wu and Simon (2000), Thick-restart Lanczos method for large symmetric eigenvalue problems;
+    Parlett (1998), The Symmetric Eigenvalue Problem, section 11.7 for the error estimate.
+    """
+    # A basis wider than the space would be filled up with rounding errors.
+    size = min(BASIS, start.size)
+    kept = min(KEPT, size - 1)
+    basis = jnp.zeros((size + 1, *start.shape), start.dtype).at[0].set(_unit(start)[0])
+    projected = jnp.zeros((size, size), start.dtype)
+    state = _solve(_expand(apply, basis, projected, 0), size)
+
+    def unfinished(state: _Krylov) -> Array:
+        tight = state.error <= tolerance * state.result.value
+        return jnp.logical_not(tight) & (state.result.steps < max_steps)
+
+    def cycle(state: _Krylov) -> _Krylov:
+        basis, projected = _restart(state, kept)
+        return _solve(_expand(apply, basis, projected, kept), state.result.steps + size - kept)
+
+    # With kept == 0 the space has one dimension and the first pass was exact.
+    return (jax.lax.while_loop(unfinished, cycle, state) if kept else state).result
+
+
+def mixing_rate(
+    attn: Float[Array, "*B T S"], mask: Bool[Array, "*B T"], *, tolerance: float | None = None
+) -> Float[Array, "*B"]:
+    """sqrt(lambda) = ||J A||_2 over real tokens: the most by which mixing with A can stretch d_M.
+
+    It is the constant of Shi et al.'s Lemma 1(4), d_M(A H) <= sqrt(lambda) d_M(H), attained. Row-stochastic
+    attention alone does not make it less than 1: its supremum over n tokens is sqrt(n / 2) for even n.
+
+    Args:
+      attn: attention whose rows sum to 1 over real keys and vanish on padded keys, [..., T, S].
+      mask: True on real tokens, [..., T]; broadcast over the axes of `attn` in front of T (heads).
+      tolerance: relative error of lambda at which Lanczos stops; by default 1e-5 in float32, 1e-12 in float64.
+
+    Returns:
+      [...]; a lower estimate within about half the tolerance.
+
+    >>> import jax.numpy as jnp
+    >>> real = jnp.array([True, True])
+    >>> [round(float(mixing_rate(jnp.array(a), real)), 4) for a in ([[0.5, 0.5], [0.5, 0.5]], [[1.0, 0.0], [0.0, 1.0]])]
+    [0.0, 1.0]
+
+    References: Shi et al. (2022), arXiv 2202.08625, Lemma 1 and Theorem 2.
+    """
+    real = per_row(mask, attn)
+    centred = centre_tokens(attn * real[..., None, :].astype(attn.dtype), real)
+    rows = centred.reshape(-1, *attn.shape[-2:])
+    # J A A^T J has the same largest eigenvalue as A^T J A and lives on the centred vectors of real tokens.
+    gram = jnp.einsum("bts,bus->btu", rows, rows)
+    start = centre_tokens(start_vector((attn.shape[-2], 1), attn.dtype), jnp.ones(attn.shape[-2], bool))[:, 0]
+    tolerance = default_tolerance(attn.dtype) if tolerance is None else tolerance
+
+    def top(gram: Array, real: Array) -> Array:
+        found = largest_eigenvalue(lambda v: gram @ v, start * real.astype(start.dtype), tolerance=tolerance)
+        return found.value
+
+    value = jax.vmap(top)(gram, real.reshape(-1, real.shape[-1]))
+    return jnp.sqrt(jnp.maximum(value, 0)).reshape(attn.shape[:-2])
+
+
+def spectral_norm(matrix: Float[Array, "*B rows columns"], *, tolerance: float | None = None) -> Float[Array, "*B"]:
+    """Largest singular value of each matrix, by Lanczos on its smaller Gram matrix.
+
+    Args:
+      matrix: [..., rows, columns].
+      tolerance: relative error of the squared norm; by default as `mixing_rate`.
+
+    Returns:
+      [...]; a lower estimate within about half the tolerance.
+
+    >>> import jax.numpy as jnp
+    >>> round(float(spectral_norm(jnp.array([[3.0, 0.0], [0.0, -4.0]]))), 4)
+    4.0
+    """
+    tolerance = default_tolerance(matrix.dtype) if tolerance is None else tolerance
+    flat = matrix.reshape(-1, *matrix.shape[-2:])
+    wide = flat.shape[1] < flat.shape[2]
+    gram = jnp.einsum("bij,bkj->bik", flat, flat) if wide else jnp.einsum("bij,bik->bjk", flat, flat)
+    start = start_vector(gram.shape[-1:], matrix.dtype)
+
+    def top(gram: Array) -> Array:
+        return largest_eigenvalue(lambda v: gram @ v, start, tolerance=tolerance).value
+
+    return jnp.sqrt(jnp.maximum(jax.vmap(top)(gram), 0)).reshape(matrix.shape[:-2])
+
+
+def default_tolerance(dtype: DTypeLike) -> float:
+    """Relative error of an eigenvalue that is worth asking for in `dtype`."""
+    return 1e-12 if jnp.dtype(dtype) == jnp.float64 else 1e-5
+
+
+def start_vector(shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+    """A fixed vector of independent normal numbers: generic, and the same in every run."""
+    return jax.random.normal(jax.random.key(0), shape, jnp.float32).astype(dtype)
+
+
+def _expand(apply: Callable, basis: Array, projected: Array, first: int) -> tuple[Array, Array, Array]:
+    """Grow the Krylov basis from row `first` until it is full."""
+    size = projected.shape[0]
+
+    def step(j: Array, state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        basis, projected, _ = state
+        image = apply(basis[j])
+        scale = jnp.linalg.norm(image.ravel())
+        image, first_part = _orthogonalise(image, basis)
+        image, second_part = _orthogonalise(image, basis)
+        column = (first_part + second_part)[:size]
+        projected = projected.at[:, j].set(column).at[j, :].set(column)
+        unit, norm = _unit(image, floor=8 * jnp.finfo(image.dtype).eps * scale)
+        return basis.at[j + 1].set(unit), projected, norm
+
+    return jax.lax.fori_loop(first, size, step, (basis, projected, jnp.zeros((), basis.dtype)))
+
+
+def _orthogonalise(vector: Array, basis: Array) -> tuple[Array, Array]:
+    # Rows not yet filled are zero and take nothing away.
+    parts = basis.reshape(basis.shape[0], -1) @ vector.ravel()
+    return vector - (parts @ basis.reshape(basis.shape[0], -1)).reshape(vector.shape), parts
+
+
+def _solve(expanded: tuple[Array, Array, Array], steps: Array | int) -> _Krylov:
+    basis, projected, coupling = expanded
+    values, vectors = jnp.linalg.eigh(projected)
+    residual = jnp.abs(coupling * vectors[-1, -1])
+    second = values[-2] if values.size > 1 else jnp.zeros_like(values[-1])
+    gap = values[-1] - second
+    error = jnp.where(gap > residual, residual * residual / jnp.where(gap > 0, gap, 1), residual)
+    result = Eigenvalue(values[-1], residual, jnp.asarray(steps, jnp.int32))
+    return _Krylov(basis, projected, coupling, result, error)
+
+
+def _restart(state: _Krylov, kept: int) -> tuple[Array, Array]:
+    """Keep the best Ritz vectors and the vector that leaves the basis, which continues the Krylov space."""
+    size = state.projected.shape[0]
+    values, vectors = jnp.linalg.eigh(state.projected)
+    ritz = vectors[:, -kept:].T @ state.basis[:size].reshape(size, -1)
+    basis = jnp.zeros_like(state.basis).at[:kept].set(ritz.reshape(kept, *state.basis.shape[1:]))
+    basis = basis.at[kept].set(state.basis[size])
+    return basis, jnp.zeros_like(state.projected).at[:kept, :kept].set(jnp.diag(values[-kept:]))
+
+
+def _unit(vector: Array, floor: Array | float = 0.0) -> tuple[Array, Array]:
+    """`vector` over its norm, and the norm; both zero when the norm is rounding noise."""
+    norm = jnp.linalg.norm(vector.ravel())
+    real = norm > floor
+    return jnp.where(real, vector / jnp.where(real, norm, 1), 0), jnp.where(real, norm, 0)

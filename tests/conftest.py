@@ -1,0 +1,36 @@
+"""Strict numerics for every test: shapes checked against annotations, no silent promotion, float64 allowed."""
+
+import os
+import tempfile
+from pathlib import Path
+
+# One cache of compiled programs for the whole run and all its processes, kept between runs on one machine.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(tempfile.gettempdir()) / "jaxsmooth-test-xla"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+from hypothesis import HealthCheck, settings
+from jaxtyping import install_import_hook
+
+# The modules of pytree structs (types, bert.params) stay out: tree utilities build those structs around
+# non-arrays. Everything else is checked on every call of every test.
+CHECKED = [
+    "jaxsmooth.bert.attention",
+    "jaxsmooth.bert.norm",
+    "jaxsmooth.bert.encoder",
+    "jaxsmooth.theory",
+    "jaxsmooth.metrics",
+    "jaxsmooth.text",
+    "jaxsmooth.checkpoint",
+    "jaxsmooth.analysis",
+]
+install_import_hook(CHECKED, "beartype.beartype")
+
+jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+settings.register_profile("default", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("long", deadline=None, max_examples=5000, suppress_health_check=list(HealthCheck))
+settings.load_profile(os.environ.get("JAXSMOOTH_TEST_PROFILE", "default"))
