@@ -1,0 +1,12 @@
+"""Pinned weights and text: the registry, the download, the cache, the readers."""
+
+from .cache import asset_path as asset_path
+from .cache import assets_table as assets_table
+from .cache import cache_dir as cache_dir
+from .cache import clear as clear
+from .fetch import fetch as fetch
+from .registry import REGISTRY as REGISTRY
+from .registry import Asset as Asset
+from .registry import Distribution as Distribution
+from .texts import MalformedRowWarning as MalformedRowWarning
+from .texts import read_texts as read_texts

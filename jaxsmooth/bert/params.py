@@ -123,3 +123,15 @@ def init_encoder(config: EncoderConfig, key: PRNGKeyArray, *, dtype=jnp.float32,
     )
     pool = Linear(kernel=normal(c.width, c.width), bias=jnp.zeros((c.width,), dtype)) if pooler else None
     return Encoder(embeddings=embeddings, blocks=blocks, pooler=pool, config=config)
+
+
+def encoder_shapes(config: EncoderConfig, *, pooler: bool = True) -> dict[str, tuple[int, ...]]:
+    """Shape of every array of an `Encoder` by its dotted path, without allocating any.
+
+    >>> config = EncoderConfig(vocab=100, width=48, layers=2, heads=4, mlp_width=96, max_length=16)
+    >>> encoder_shapes(config)["blocks.attn.query.kernel"]
+    (2, 48, 4, 12)
+    """
+    model = jax.eval_shape(lambda: init_encoder(config, jax.random.key(0), pooler=pooler))
+    leaves = jax.tree_util.tree_leaves_with_path(model)
+    return {"".join(map(str, path)).strip("."): leaf.shape for path, leaf in leaves}

@@ -1,0 +1,10 @@
+"""Result structs in, report out: verdict, JSON, figures, one self-contained page."""
+
+from jaxsmooth.report.figures import write_figures as write_figures
+from jaxsmooth.report.page import render_page as render_page
+from jaxsmooth.report.serialise import to_json as to_json
+from jaxsmooth.report.summary import print_summary as print_summary
+from jaxsmooth.report.verdict import Verdict as Verdict
+from jaxsmooth.report.verdict import verdict as verdict
+from jaxsmooth.report.write import ReportPaths as ReportPaths
+from jaxsmooth.report.write import write_report as write_report

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from .activations import LIPSCHITZ
 from .spectrum import Eigenvalue, default_tolerance, largest_eigenvalue, start_vector
 from .subspace import centre_tokens, subspace_distance
 from .weights import BlockNorms, BlockWeights
@@ -53,7 +54,9 @@ def actual_rate(before: Float[Array, "B T D"], after: Float[Array, "B T D"], mas
     return subspace_distance(after, mask) / subspace_distance(before, mask)
 
 
-def shi2022_rate(norms: BlockNorms, state_mixing: Float[Array, "*L B N"], std_product: Float[Array, "*L B"]) -> Float[Array, "*L B"]:
+def shi2022_rate(
+    norms: BlockNorms, activation: str, mixing_rates: Float[Array, "L B N"], std_products: Float[Array, "L B"]
+) -> Float[Array, "L B"]:
     """L0: the rate of Shi et al. (2022), Theorem 2, valid for a real post-LN block.
 
     (1 + L s^2)(1 + sqrt(lambda) N s) G_1 G_2 / (sigma_1 sigma_2), after Shi et al. (2022): s is the largest
@@ -62,8 +65,9 @@ def shi2022_rate(norms: BlockNorms, state_mixing: Float[Array, "*L B N"], std_pr
 
     Args:
       norms: of every layer, stacked on a leading axis L.
-      state_mixing: mixing rates, [L B N].
-      std_product: sigma_1 sigma_2, see `std_product`, [L B].
+      activation: a key of `activations.LIPSCHITZ`.
+      mixing_rates: sqrt(lambda_h) of every head, [L B N].
+      std_products: sigma_1 sigma_2, see `std_product`, [L B].
 
     Returns:
       [L B].
@@ -71,15 +75,17 @@ def shi2022_rate(norms: BlockNorms, state_mixing: Float[Array, "*L B N"], std_pr
     References: Shi et al. (2022), arXiv 2202.08625, Theorem 2; proof and corrections in docs/theory.md.
     """
     s = jnp.maximum(jnp.max(norms.heads), jnp.maximum(jnp.max(norms.up), jnp.max(norms.down)))
-    # mlp_lipschitz = 1 + L |up| |down|, hence the slope L without naming the activation again.
-    slope = (norms.mlp_lipschitz[0] - 1) / (norms.up[0] * norms.down[0])
-    mixing = jnp.max(state_mixing, axis=(0, 2))[None]
+    mixing = jnp.max(mixing_rates, axis=(0, 2))[None]
     gains = (norms.gain_attn * norms.gain_mlp)[:, None]
-    return (1 + slope * s * s) * (1 + mixing * state_mixing.shape[-1] * s) * gains / std_product
+    attention = 1 + mixing * mixing_rates.shape[-1] * s
+    return (1 + LIPSCHITZ[activation] * s * s) * attention * gains / std_products
 
 
 def contraction_threshold(norms: BlockNorms, state: BlockState) -> Float[Array, "B"]:
-    """What sigma_1 sigma_2 must exceed for L1 to promise contraction: (1 + L|W_1||W_2|)(1 + sum_h sqrt(lambda_h)|W_h|) G_1 G_2."""
+    """What sigma_1 sigma_2 must exceed for L1 to promise contraction.
+
+    (1 + L ||W_1|| ||W_2||)(1 + sum_h sqrt(lambda_h) ||W_h||) G_1 G_2, after Shi et al. (2022), Theorem 2.
+    """
     mixed = 1 + jnp.sum(state.mixing_rate * norms.heads[None], axis=-1)
     return norms.mlp_lipschitz * mixed * norms.gain_attn * norms.gain_mlp
 
@@ -107,10 +113,10 @@ def pairwise_rate(norms: BlockNorms, state: BlockState) -> Float[Array, "B"]:
     start = start_vector(state.mask.shape[1:], state.input.dtype)
 
     def weight(precision: Array) -> Array:
-        count = jnp.maximum(jnp.sum(precision > 0), 1)
+        count = jnp.maximum(jnp.sum(precision > 0), 1).astype(precision.dtype)
         found = largest_eigenvalue(
             lambda v: _pair_laplacian(precision[:, None], count, v[:, None])[:, 0],
-            start * (precision > 0),
+            start * (precision > 0).astype(start.dtype),
             tolerance=default_tolerance(start.dtype),
         )
         return jnp.sqrt(jnp.maximum(found.value, 0))
@@ -142,7 +148,7 @@ def operator_rate(
 
     def norm_squared(attn: Array, precision: Array, mask: Array) -> Eigenvalue:
         real = mask[:, None].astype(start.dtype)
-        count = jnp.maximum(jnp.sum(mask), 1)
+        count = jnp.maximum(jnp.sum(mask), 1).astype(start.dtype)
 
         def apply(x: Array) -> Array:
             weighted = _pair_laplacian(precision, count, _mix(weights, attn, x))
@@ -159,7 +165,7 @@ def data_rate(norms: BlockNorms, state: BlockState) -> Float[Array, "B"]:
     centred = _centre_features(state.pre_attn)
     # Subtracting the token mean changes no pair difference and keeps the cancellation small.
     centred = centre_tokens(centred, state.mask)
-    count = jnp.sum(state.mask, axis=-1)[:, None, None]
+    count = jnp.maximum(jnp.sum(state.mask, axis=-1), 1)[:, None, None].astype(centred.dtype)
     spread = jnp.sum(centred * _pair_laplacian(_precision(state), count, centred), axis=(-2, -1))
     return norms.mlp * norms.gain_mlp * jnp.sqrt(jnp.maximum(spread, 0)) / subspace_distance(state.input, state.mask)
 
@@ -184,7 +190,8 @@ def attention_stretch(norms: BlockNorms, state: BlockState) -> Float[Array, "B"]
     start = start_vector(gram.shape[-1:], gram.dtype)
 
     def top(gram: Array, mask: Array) -> Array:
-        return largest_eigenvalue(lambda v: gram @ v, start * mask, tolerance=default_tolerance(gram.dtype)).value
+        masked = start * mask.astype(start.dtype)
+        return largest_eigenvalue(lambda v: gram @ v, masked, tolerance=default_tolerance(gram.dtype)).value
 
     together = jnp.sqrt(jnp.maximum(jax.vmap(top)(gram, state.mask), 0)) * norms.stacked
     return 1 + jnp.minimum(by_head, jnp.minimum(joint, together))

@@ -1,0 +1,316 @@
+"""`diagnose`: stream sentences through a real encoder, measure every layer on the device, keep running sums."""
+
+import importlib.metadata
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from . import metrics
+from .bert.encoder import embed, encode, keep_trace
+from .bert.params import Block, Encoder
+from .diagnosis import RATES, DataSummary, Diagnosis, Exemplar, ModelSummary, Spread
+from .errors import TextError
+from .text import EncodedBatch, Tokenizer, TruncationWarning
+from .theory import bounds
+from .theory.weights import BlockNorms, BlockWeights, block_norms
+from .types import Batch, BlockTrace
+
+EXEMPLAR_TOKENS = 24  # the longest sentence that a token-by-token picture shows legibly
+HIDDEN = ("cosine_similarity", "relative_distance", "subspace_distance", "effective_rank", "stable_rank", "token_norm")
+
+
+def diagnose(
+    model: Encoder,
+    tokenizer: Tokenizer,
+    texts: Iterable[str],
+    *,
+    name: str = "model",
+    data: str = "texts",
+    note: str = "",
+    tokens_per_batch: int = 1024,
+    progress: bool = False,
+) -> Diagnosis:
+    """Measure over-smoothing of a model on real text, layer by layer, and evaluate the theory on it.
+
+    Sentences are read once, in batches of few shapes; each batch is reduced on the device to a few numbers per
+    sentence and layer, which are added to running sums in float64. Memory does not grow with the number of
+    sentences, and the numbers do not depend on their order, the batch size or the padding, beyond rounding.
+
+    Args:
+      model: the encoder; its dtype is the precision of the measurement.
+      tokenizer: its tokenizer.
+      texts: sentences; any iterable of strings.
+      name: the model's name, for the report.
+      data: the text's name, for the report.
+      note: a warning to print with the model ("random weights").
+      tokens_per_batch: size of a batch, padding included.
+      progress: whether to show a progress bar on stderr.
+
+    Returns:
+      A `Diagnosis`.
+
+    Raises:
+      TextError: no text, or something that is not text.
+      ShapeError: a tokenizer that does not fit the model.
+
+    >>> import jaxsmooth
+    >>> model, tokenizer = jaxsmooth.load("tiny")
+    >>> found = jaxsmooth.diagnose(model, tokenizer, ["A film worth seeing.", "Dull."])
+    >>> found.cosine_similarity.mean.shape == (model.config.layers + 1,)
+    True
+    """
+    if isinstance(texts, str):
+        raise TextError("texts must be a series of strings; got one string. Wrap it in a list.")
+    norms = model_norms(model)
+    running: dict[str, _Running] = {}
+    chosen = _Chooser()
+    sentences = tokens = truncated = 0
+    seen: dict[int, str] = {}
+    total = len(texts) if isinstance(texts, (list, tuple)) else None
+    with _progress_bar(progress) as bar:
+        task = bar.add_task("diagnosing", total=total)
+        for encoded, measured in _measured(model, norms, tokenizer.batches(_remember(texts, seen), tokens_per_batch=tokens_per_batch)):
+            rows = len(encoded.indices)
+            for key, values in measured.items():
+                running.setdefault(key, _Running()).add(np.asarray(values[:, :rows], np.float64))
+            lengths = np.asarray(encoded.batch.mask[:rows].sum(axis=1))
+            chosen.offer(encoded, lengths, seen)
+            sentences, tokens, truncated = sentences + rows, tokens + int(lengths.sum()), truncated + encoded.truncated
+            bar.advance(task, rows)
+    if truncated:
+        message = f"{truncated} of {sentences} texts were cut to {model.config.max_length} tokens."
+        warnings.warn(message, TruncationWarning, stacklevel=2)
+    spreads = {key: sums.spread() for key, sums in running.items()}
+    return Diagnosis(
+        model=_summary(model, name, note),
+        data=DataSummary(data, sentences, tokens, truncated),
+        **{key: spreads[key] for key in (*HIDDEN, "std_product", "threshold")},
+        **{key: spreads[key] for key in ("mixing_rate", "ergodicity_coefficient", "attention_entropy")},
+        **{key: _token_spread(spreads, key) for key in ("std_attn", "std_mlp")},
+        rates={key: spreads[key] for key in RATES},
+        exemplar=chosen.exemplar(model, tokenizer),
+        versions=_versions(),
+    )
+
+
+@jax.jit
+def model_norms(model: Encoder) -> BlockNorms:
+    """The norms of every block's parameters that the bounds need, stacked over layers."""
+    weights = block_weights(model.blocks)
+    return jax.lax.map(lambda block: block_norms(block, model.config.activation), weights)
+
+
+def block_weights(block: Block) -> BlockWeights:
+    """A block's parameters as the theory names them."""
+    return BlockWeights(
+        value=block.attn.value.kernel,
+        output=block.attn.output.kernel,
+        scale_attn=block.norm_attn.scale,
+        up=block.up.kernel,
+        down=block.down.kernel,
+        scale_mlp=block.norm_mlp.scale,
+    )
+
+
+@jax.jit
+def measure(model: Encoder, norms: BlockNorms, batch: Batch) -> dict[str, Array]:
+    """Every per-sentence quantity of one batch: [L+1 B] of hidden states, [L B] of blocks, [L B N] of heads.
+
+    Args:
+      model: the encoder.
+      norms: `model_norms(model)`.
+      batch: tokens, segments and mask, [B T].
+
+    Returns:
+      name -> array, the names of `Diagnosis` and `RATES`; the stds as `std_attn_min`, `std_attn`, `std_attn_max`.
+    """
+
+    def collect(trace: BlockTrace) -> dict[str, Array]:
+        own = jax.tree.map(lambda stacked: stacked[trace.layer], norms)
+        hidden = _hidden_metrics(trace.hidden, batch.mask)
+        return {**hidden, **_std_metrics(trace, batch.mask), **_attention_metrics(trace, own, batch.mask)}
+
+    # float32 products must be float32 products on every device: TPUs and GPUs round them to fewer bits unasked.
+    with jax.default_matmul_precision("highest"):
+        first = _hidden_metrics(embed(model, batch), batch.mask)
+        _, found = encode(model, batch, collect=collect)
+        found["L0"] = bounds.shi2022_rate(norms, model.config.activation, found["mixing_rate"], found["std_product"])
+    for key, value in first.items():
+        found[key] = jnp.concatenate([value[None], found[key]])
+    return found
+
+
+def _hidden_metrics(hidden: Array, mask: Array) -> dict[str, Array]:
+    values = metrics.singular_values(hidden, mask)
+    return {
+        "cosine_similarity": metrics.token_cosine_similarity(hidden, mask),
+        "relative_distance": metrics.relative_distance(hidden, mask),
+        "subspace_distance": metrics.subspace_distance(hidden, mask),
+        "effective_rank": metrics.effective_rank_of(values),
+        "stable_rank": metrics.stable_rank_of(values),
+        "token_norm": metrics.token_norm(hidden, mask),
+    }
+
+
+def _std_metrics(trace: BlockTrace, mask: Array) -> dict[str, Array]:
+    found = {}
+    for key in ("std_attn", "std_mlp"):
+        found[f"{key}_min"], found[key], found[f"{key}_max"] = metrics.std_range(getattr(trace, key), mask)
+    return found
+
+
+def _attention_metrics(trace: BlockTrace, norms: BlockNorms, mask: Array) -> dict[str, Array]:
+    mixing = metrics.mixing_rate(trace.attn, mask)
+    state = bounds.BlockState(
+        trace.input, trace.attn, trace.pre_attn, trace.std_attn, trace.std_mlp, mask, mixing
+    )
+    weights = block_weights(trace.block)
+    return {
+        "mixing_rate": mixing,
+        "ergodicity_coefficient": metrics.ergodicity_coefficient(trace.attn, mask),
+        "attention_entropy": metrics.attention_entropy(trace.attn, mask),
+        "std_product": bounds.std_product(state),
+        "threshold": bounds.contraction_threshold(norms, state),
+        "actual": bounds.actual_rate(trace.input, trace.hidden, mask),
+        "L1": bounds.block_rate(norms, state),
+        "L2": bounds.refined_rate(norms, state),
+        "L2b": bounds.pairwise_rate(norms, state),
+        "L3": bounds.operator_rate(weights, norms, state)[0],
+        "L4": bounds.data_rate(norms, state),
+    }
+
+
+def _measured(
+    model: Encoder, norms: BlockNorms, batches: Iterable[EncodedBatch]
+) -> Iterator[tuple[EncodedBatch, dict[str, Array]]]:
+    """Each batch with its measurements, one batch behind: the device computes while the host tokenises."""
+    waiting = None
+    for encoded in batches:
+        started = (encoded, measure(model, norms, encoded.batch))
+        if waiting is not None:
+            yield waiting
+        waiting = started
+    if waiting is not None:
+        yield waiting
+
+
+class _Running:
+    """Count, mean, squared deviation and extrema over sentences (axis 1), merged batch by batch in float64.
+
+    Chan, Golub and LeVeque (1983): merging (mean, deviation) pairs loses no digits to cancellation.
+    """
+
+    def __init__(self) -> None:
+        self.count: NDArray | int = 0
+        self.mean: NDArray | float = 0.0
+        self.squares: NDArray | float = 0.0
+        self.min: NDArray | float = np.inf
+        self.max: NDArray | float = -np.inf
+
+    def add(self, values: NDArray[np.float64]) -> None:
+        real = ~np.isnan(values)
+        count = real.sum(axis=1)
+        known = np.where(real, values, 0)
+        some = np.maximum(count, 1)
+        mean = known.sum(axis=1) / some
+        squares = (np.where(real, values - mean[:, None], 0) ** 2).sum(axis=1)
+        total = np.maximum(self.count + count, 1)
+        step = mean - self.mean
+        self.squares = self.squares + squares + step**2 * self.count * count / total
+        self.mean = self.mean + step * count / total
+        self.count = self.count + count
+        self.min = np.minimum(self.min, np.where(real, values, np.inf).min(axis=1))
+        self.max = np.maximum(self.max, np.where(real, values, -np.inf).max(axis=1))
+
+    def spread(self) -> Spread:
+        count = np.asarray(self.count, np.int64)
+        none = count == 0
+
+        def known(values: Any) -> NDArray[np.float64]:
+            return np.where(none, np.nan, values)
+
+        std = np.sqrt(self.squares / np.maximum(count, 1))
+        return Spread(known(self.mean), known(std), known(self.min), known(self.max), count)
+
+
+def _token_spread(spreads: dict[str, Spread], key: str) -> Spread:
+    """Mean and std over the sentences' token means; extrema over all tokens."""
+    middle, low, high = spreads[key], spreads[f"{key}_min"], spreads[f"{key}_max"]
+    return Spread(middle.mean, middle.std, low.min, high.max, middle.count)
+
+
+class _Chooser:
+    """The longest sentence of at most EXEMPLAR_TOKENS tokens, the first in the alphabet among equals."""
+
+    def __init__(self) -> None:
+        self.best: tuple[int, str] | None = None
+        self.tokens: NDArray | None = None
+
+    def offer(self, encoded: EncodedBatch, lengths: NDArray, texts: dict[int, str]) -> None:
+        for row, (index, length) in enumerate(zip(encoded.indices.tolist(), lengths.tolist(), strict=True)):
+            text = texts.pop(index)
+            rank = (-length, text)
+            if length <= EXEMPLAR_TOKENS and (self.best is None or rank < self.best):
+                self.best, self.tokens = rank, np.asarray(encoded.batch.tokens[row, :length])
+
+    def exemplar(self, model: Encoder, tokenizer: Tokenizer) -> Exemplar | None:
+        if self.best is None or self.tokens is None:
+            return None
+        text, length = self.best[1], -self.best[0]
+        cosine, attn = _token_maps(model, tokenizer([text], length=EXEMPLAR_TOKENS))
+        return Exemplar(
+            text=text,
+            tokens=tuple(tokenizer.strings(self.tokens)),
+            cosine=np.asarray(cosine[:, 0, :length, :length], np.float32),
+            attn=np.asarray(attn[:, 0, :, :length, :length], np.float32),
+        )
+
+
+@jax.jit
+def _token_maps(model: Encoder, batch: Batch) -> tuple[Array, Array]:
+    _, trace = encode(model, batch, collect=keep_trace)
+    hidden = jnp.concatenate([embed(model, batch)[None], trace.hidden])
+    return metrics.cosine_matrix(hidden, jnp.broadcast_to(batch.mask[None], hidden.shape[:-1])), trace.attn
+
+
+def _remember(texts: Iterable[str], seen: dict[int, str]) -> Iterator[str]:
+    """The same texts; `seen` holds those on their way through a batch, for whoever takes them out again."""
+    for index, text in enumerate(texts):
+        seen[index] = text
+        yield text
+
+
+def _progress_bar(shown: bool) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("sentences"), TimeElapsedColumn())
+    return Progress(*columns, console=Console(stderr=True), disable=not shown, transient=True)
+
+
+def _summary(model: Encoder, name: str, note: str) -> ModelSummary:
+    leaves = jax.tree.leaves(model)
+    config = model.config
+    return ModelSummary(
+        name=name,
+        family=config.family,
+        layers=config.layers,
+        heads=config.heads,
+        width=config.width,
+        mlp_width=config.mlp_width,
+        activation=config.activation,
+        parameters=sum(leaf.size for leaf in leaves),
+        precision=str(model.embeddings.word.dtype),
+        note=note,
+    )
+
+
+def _versions() -> dict[str, str]:
+    packages = ("jaxsmooth", "jax", "jaxlib", "flax", "numpy", "tokenizers")
+    found = {package: importlib.metadata.version(package) for package in packages}
+    return {**found, "device": jax.devices()[0].device_kind}

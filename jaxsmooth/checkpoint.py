@@ -1,0 +1,331 @@
+"""Checkpoints in Hugging Face's format: one table of tensor names per family, read and written by the same code."""
+
+import dataclasses
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+import safetensors.numpy
+from jax.typing import DTypeLike
+
+from .assets import fetch
+from .assets.registry import REGISTRY
+from .bert.config import EncoderConfig
+from .bert.params import Encoder, encoder_shapes, init_encoder
+from .errors import AssetError, CheckpointError
+from .text import TINY_VOCAB, Tokenizer
+
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+TINY = EncoderConfig(vocab=TINY_VOCAB, width=64, layers=4, heads=4, mlp_width=256, max_length=128)
+DTYPES = ("F16", "BF16", "F32", "F64")
+
+
+class Entry(NamedTuple):
+    """Where one array of `Encoder` lives in a checkpoint.
+
+    Attributes:
+      path: field names from `Encoder` down, as "blocks.attn.query.kernel".
+      tensor: the tensor's name; "{}" stands for the layer's number.
+      transposed: torch stores linear maps output axis first.
+    """
+
+    path: str
+    tensor: str
+    transposed: bool
+
+
+def _affine(path: str, tensor: str, *, kernel: str = "kernel", transposed: bool = True) -> list[Entry]:
+    return [Entry(f"{path}.{kernel}", f"{tensor}.weight", transposed), Entry(f"{path}.bias", f"{tensor}.bias", False)]
+
+
+def _norm(path: str, tensor: str) -> list[Entry]:
+    return _affine(path, tensor, kernel="scale", transposed=False)
+
+
+NAMES: dict[str, tuple[Entry, ...]] = {
+    "bert": (
+        Entry("embeddings.word", "embeddings.word_embeddings.weight", False),
+        Entry("embeddings.position", "embeddings.position_embeddings.weight", False),
+        Entry("embeddings.segment", "embeddings.token_type_embeddings.weight", False),
+        *_norm("embeddings.norm", "embeddings.LayerNorm"),
+        *_affine("blocks.attn.query", "encoder.layer.{}.attention.self.query"),
+        *_affine("blocks.attn.key", "encoder.layer.{}.attention.self.key"),
+        *_affine("blocks.attn.value", "encoder.layer.{}.attention.self.value"),
+        *_affine("blocks.attn.output", "encoder.layer.{}.attention.output.dense"),
+        *_norm("blocks.norm_attn", "encoder.layer.{}.attention.output.LayerNorm"),
+        *_affine("blocks.up", "encoder.layer.{}.intermediate.dense"),
+        *_affine("blocks.down", "encoder.layer.{}.output.dense"),
+        *_norm("blocks.norm_mlp", "encoder.layer.{}.output.LayerNorm"),
+        *_affine("pooler", "pooler.dense"),
+    ),
+}
+"""Per family, every array of the encoder and the tensor that holds it."""
+
+PREFIXES = ("", "bert.")  # as BertModel writes them, and as any model with a head does
+IGNORED = ("embeddings.position_ids", "cls.", "classifier.", "qa_outputs.")  # a buffer, and heads
+OLD_NAMES = {".LayerNorm.gamma": ".LayerNorm.weight", ".LayerNorm.beta": ".LayerNorm.bias"}  # TensorFlow's
+
+
+def load(name: str | Path, *, dtype: DTypeLike = jnp.float32) -> tuple[Encoder, Tokenizer | None]:
+    """Load an encoder and its tokenizer.
+
+    Args:
+      name: a directory in Hugging Face's format (`config.json`, `model.safetensors` whole or sharded); else
+        the name of a model asset, fetched on first use (`jaxsmooth assets list`); "tiny", a small encoder
+        with RANDOM weights that needs no download; or a hub id such as "google-bert/bert-base-uncased", which
+        needs the extra `hub`.
+      dtype: dtype of every parameter, in which the model then runs: float32, float64 or bfloat16. float64
+        needs `jax.config.update("jax_enable_x64", True)` first.
+
+    Returns:
+      `(model, tokenizer)`; the tokenizer is None when the directory has no tokenizer files.
+
+    Raises:
+      CheckpointError: weights that are missing, unexpected, mis-shaped, mis-typed or corrupt; the message
+        names the tensor and the file. A name that is no directory, asset or hub id.
+      ConfigError: an unusable `config.json`.
+      TextError: an unusable vocabulary.
+      AssetError: an asset or hub model that cannot be fetched.
+
+    >>> model, tokenizer = load("tiny")
+    >>> model.config.layers, tokenizer(["Dull."]).tokens.shape
+    (4, (1, 16))
+    """
+    dtype = _check_dtype(dtype)
+    if str(name) == "tiny":
+        return init_encoder(TINY, jax.random.key(0), dtype=dtype), Tokenizer.tiny(TINY)
+    directory = find_directory(name)
+    config = EncoderConfig.from_file(directory / "config.json")
+    return read_encoder(directory, config, dtype=dtype), Tokenizer.from_dir(directory, config)
+
+
+def save(model: Encoder, directory: str | Path) -> None:
+    """Write `config.json` and `model.safetensors` as Hugging Face's BertModel does.
+
+    Loading them again in the same dtype gives the same bits. Each file is written aside and renamed.
+
+    Args:
+      model: the encoder.
+      directory: made if it does not exist.
+    """
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    tensors = dict(_tensors(model))
+    with tempfile.TemporaryDirectory(dir=directory) as aside:
+        safetensors.numpy.save_file(tensors, Path(aside) / WEIGHTS, metadata={"format": "pt"})
+        config = {**model.config.to_dict(), "dtype": str(next(iter(tensors.values())).dtype)}
+        (Path(aside) / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        for name in (WEIGHTS, "config.json"):
+            os.replace(Path(aside) / name, directory / name)
+
+
+def find_directory(name: str | Path) -> Path:
+    """The local directory that `name` means: itself, a fetched asset, or a downloaded hub model."""
+    if Path(name).is_dir():
+        return Path(name)
+    if str(name) in REGISTRY:
+        if REGISTRY[str(name)].kind != "model":
+            raise CheckpointError(f"{name!r} is a text asset, not a model. Did you mean --data {name}?")
+        return fetch(str(name))
+    models = ", ".join(["tiny", *(asset for asset in REGISTRY if REGISTRY[asset].kind == "model")])
+    if str(name).count("/") != 1 or str(name).startswith(("/", ".")):
+        raise CheckpointError(f"{str(name)!r} is no directory here, no model asset ({models}) and no hub id (owner/name).")
+    return _hub_directory(str(name))
+
+
+def read_encoder(directory: Path, config: EncoderConfig, *, dtype: DTypeLike) -> Encoder:
+    """Read the weights of a Hugging Face directory into an `Encoder`.
+
+    Raises:
+      CheckpointError: as `load`.
+    """
+    files = _weight_files(directory)
+    found = _directory_of_tensors(files)
+    pooled = "pooler.dense.weight" in found
+    if config.layers > len(found):  # before a name is made for each of what may be two billion layers
+        raise CheckpointError(f"{_where(files)}: config.json speaks of {config.layers} layers; got {len(found)} tensors in all.")
+    shapes = encoder_shapes(config, pooler=pooled)
+    table = [entry for entry in NAMES[config.family] if pooled or not entry.path.startswith("pooler")]
+    wanted = {name: entry for entry in table for name in _names(entry, config)}
+    missing = sorted(set(wanted) - set(found))
+    if missing:
+        raise CheckpointError(f"{_where(files)}: tensor {missing[0]!r} is missing{_and_more(missing)}.")
+    unexpected = sorted(set(found) - set(wanted))
+    if unexpected:
+        where = found[unexpected[0]].file
+        raise CheckpointError(f"{where}: tensor {unexpected[0]!r} is unexpected{_and_more(unexpected)}. Does config.json match?")
+    # Every shape and type is checked before the first array is read: nothing is allocated for a bad checkpoint.
+    for name, entry in wanted.items():
+        _check_tensor(found[name], _stored_shape(entry, shapes[entry.path]))
+    arrays = {}
+    for entry in table:
+        parts = [_read(found[name]) for name in _names(entry, config)]
+        parts = [part.T if entry.transposed else part for part in parts]
+        stacked = np.stack(parts) if "{}" in entry.tensor else parts[0]
+        arrays[entry.path] = jnp.asarray(stacked.reshape(shapes[entry.path]), dtype)
+    return _assemble(config, arrays)
+
+
+class _Found(NamedTuple):
+    file: Path
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
+def _names(entry: Entry, config: EncoderConfig) -> list[str]:
+    return [entry.tensor.format(layer) for layer in range(config.layers)] if "{}" in entry.tensor else [entry.tensor]
+
+
+def _stored_shape(entry: Entry, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape in the file of one layer's part of an array: heads joined, linear maps transposed."""
+    shape = shape[1:] if "{}" in entry.tensor else shape
+    if len(shape) == 3:
+        shape = (shape[0] * shape[1], shape[2]) if ".output." in entry.path else (shape[0], shape[1] * shape[2])
+    if entry.path.endswith(".bias") and len(shape) == 2:
+        shape = (shape[0] * shape[1],)
+    return shape[::-1] if entry.transposed else shape
+
+
+def _assemble(config: EncoderConfig, arrays: Mapping[str, jax.Array]) -> Encoder:
+    model = jax.eval_shape(lambda: init_encoder(config, jax.random.key(0), pooler="pooler.kernel" in arrays))
+    return jax.tree_util.tree_map_with_path(lambda path, _: arrays[_dotted(path)], model)
+
+
+def _tensors(model: Encoder) -> Iterator[tuple[str, np.ndarray]]:
+    leaves = {_dotted(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(model)}
+    for entry in NAMES[model.config.family]:
+        if entry.path not in leaves:
+            continue
+        whole = leaves[entry.path] if "{}" in entry.tensor else leaves[entry.path][None]
+        for name, part in zip(_names(entry, model.config), whole, strict=True):
+            stored = _stored_shape(entry, leaves[entry.path].shape)
+            flat = part.reshape(stored[::-1]).T if entry.transposed else part.reshape(stored)
+            yield name, np.ascontiguousarray(flat)
+
+
+def _dotted(path: tuple) -> str:
+    return "".join(map(str, path)).strip(".")
+
+
+def _weight_files(directory: Path) -> list[Path]:
+    if (directory / WEIGHTS).is_file():
+        return [directory / WEIGHTS]
+    index = directory / INDEX
+    if not index.is_file():
+        raise CheckpointError(
+            f"{directory} holds neither {WEIGHTS} nor {INDEX}. Older checkpoints hold pytorch_model.bin, a pickle, "
+            "which is not read: save it again with save_pretrained(..., safe_serialization=True)."
+        )
+    try:
+        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{index} is not a safetensors index (JSON with a weight_map): {error!r}") from error
+    # A shard must be a plain name: an index cannot point outside its own directory.
+    strangers = [name for name in shards if not isinstance(name, str) or Path(name).name != name or "\\" in name]
+    if strangers or not shards:
+        raise CheckpointError(f"{index}: weight_map must name files of its own directory; got {sorted(map(str, shards))[:3]}.")
+    absent = sorted(name for name in shards if not (directory / name).is_file())
+    if absent:
+        raise CheckpointError(f"{directory / absent[0]} is missing, though {index.name} names it{_and_more(absent)}.")
+    return [directory / name for name in sorted(shards)]
+
+
+def _directory_of_tensors(files: list[Path]) -> dict[str, _Found]:
+    """Every tensor of the files by its name without prefix; headers are read, not data."""
+    found: dict[str, _Found] = {}
+    for file in files:
+        with _opened(file) as handle:
+            names = list(handle.keys())
+            tensors = {name: handle.get_slice(name) for name in names}
+            for name, part in tensors.items():
+                plain = _plain_name(name)
+                if plain is None:
+                    continue
+                if plain in found:
+                    raise CheckpointError(f"{file}: tensor {name!r} occurs twice, first as {found[plain].name!r} in {found[plain].file}.")
+                found[plain] = _Found(file, name, tuple(part.get_shape()), part.get_dtype())
+    return found
+
+
+def _plain_name(name: str) -> str | None:
+    """The name as BertModel writes it, or None for a tensor that is not part of the encoder."""
+    plain = name.removeprefix(PREFIXES[1])
+    for old, new in OLD_NAMES.items():
+        plain = plain.replace(old, new)
+    return None if plain.startswith(IGNORED) else plain
+
+
+def _check_tensor(tensor: _Found, shape: tuple[int, ...]) -> None:
+    if tensor.dtype not in DTYPES:
+        raise CheckpointError(f"{tensor.file}: tensor {tensor.name!r} must be one of {DTYPES}; got {tensor.dtype}.")
+    if tensor.shape != shape:
+        raise CheckpointError(
+            f"{tensor.file}: tensor {tensor.name!r} must have shape {shape}; got {tensor.shape}. "
+            "Does config.json belong to these weights?"
+        )
+
+
+def _read(tensor: _Found) -> np.ndarray:
+    with _opened(tensor.file) as handle:
+        array = handle.get_tensor(tensor.name)
+    if not np.all(np.isfinite(array)):
+        raise CheckpointError(f"{tensor.file}: tensor {tensor.name!r} holds values that are not finite. Is the file damaged?")
+    return array
+
+
+class _opened:
+    """A safetensors file whose every refusal is a `CheckpointError` that names it."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __enter__(self):
+        try:
+            self.handle = safetensors.safe_open(self.file, framework="numpy").__enter__()
+        except (safetensors.SafetensorError, OSError, ValueError) as error:
+            raise CheckpointError(f"{self.file} is not a whole safetensors file: {error}. Download it again.") from error
+        return self.handle
+
+    def __exit__(self, kind, error, trace) -> None:
+        self.handle.__exit__(kind, error, trace)
+        if isinstance(error, (safetensors.SafetensorError, OSError, ValueError)) and not isinstance(error, CheckpointError):
+            raise CheckpointError(f"{self.file} cannot be read: {error}") from error
+
+
+def _hub_directory(name: str) -> Path:
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        raise CheckpointError(
+            f"{name!r} looks like a hub id, which needs huggingface_hub: pip install 'jaxsmooth[hub]'."
+        ) from error
+    patterns = ["config.json", "*.safetensors", INDEX, "tokenizer.json", "tokenizer_config.json", "vocab.txt"]
+    try:
+        return Path(huggingface_hub.snapshot_download(name, allow_patterns=patterns))
+    except (OSError, ValueError) as error:
+        raise AssetError(f"cannot fetch {name!r} from the hub: {error}. Offline, name a local directory.") from error
+
+
+def _check_dtype(dtype: DTypeLike) -> jnp.dtype:
+    wanted = jnp.dtype(dtype)
+    if wanted not in (jnp.float32, jnp.float64, jnp.bfloat16):
+        raise CheckpointError(f"dtype must be float32, float64 or bfloat16; got {wanted}.")
+    if wanted == jnp.float64 and not jax.config.jax_enable_x64:
+        raise CheckpointError('float64 needs jax.config.update("jax_enable_x64", True) before the first jax call.')
+    return wanted
+
+
+def _where(files: list[Path]) -> str:
+    return str(files[0]) if len(files) == 1 else f"{files[0].parent} ({len(files)} shards)"
+
+
+def _and_more(names: list[str]) -> str:
+    return f", and {len(names) - 1} more" if len(names) > 1 else ""

@@ -1,0 +1,284 @@
+"""Measures of over-smoothing: hidden states or attention and a mask in, one number per sentence out.
+
+Every function runs over real tokens only; adding padding changes nothing. Leading axes are free, so a stacked
+trace [L B T D] goes in with its mask broadcast by `jnp.broadcast_to`. Those that the theory is stated in live
+in `jaxsmooth.theory` and are listed here again: `subspace_distance`, `relative_distance`, `mixing_rate`,
+`ergodicity_coefficient`.
+"""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from .theory.spectrum import mixing_rate as mixing_rate
+from .theory.stochastic import ergodicity_coefficient as ergodicity_coefficient
+from .theory.stochastic import per_row
+from .theory.subspace import centre_tokens, token_mean
+from .theory.subspace import relative_distance as relative_distance
+from .theory.subspace import subspace_distance as subspace_distance
+
+
+def token_cosine_similarity(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> Float[Array, "*B"]:
+    """Mean cosine over distinct pairs of real tokens, 1/(n(n-1)) sum_{i != j} cos(h_i, h_j).
+
+    Computed as (||sum_i h_i/||h_i||||^2 - n) / (n (n - 1)), so no T x T matrix is formed. A zero vector has
+    cosine 0 with everything.
+
+    Args:
+      hidden: token vectors, [..., T, D].
+      mask: True on real tokens, [..., T].
+
+    Returns:
+      [...], in [-1, 1]; NaN for a sentence with fewer than two real tokens.
+
+    >>> import jax.numpy as jnp
+    >>> token_cosine_similarity(jnp.array([[1.0, 0.0], [5.0, 0.0], [0.0, 2.0]]), jnp.ones(3, bool)).round(4)
+    Array(0.3333, dtype=float32)
+
+    References: after Shi et al. (2022), arXiv 2202.08625, section 3 (CosSim).
+    """
+    unit = _unit_rows(hidden, mask)
+    count = _count(hidden, mask)
+    total = jnp.sum(jnp.sum(unit, axis=-2) ** 2, axis=-1)
+    return (total - jnp.sum(unit * unit, axis=(-2, -1))) / (count * (count - 1))
+
+
+def cosine_matrix(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> Float[Array, "*B T T"]:
+    """Cosine similarity of every pair of tokens, zero on padding.
+
+    >>> import jax.numpy as jnp
+    >>> cosine_matrix(jnp.array([[1.0, 0.0], [0.0, 2.0]]), jnp.ones(2, bool))
+    Array([[1., 0.],
+           [0., 1.]], dtype=float32)
+    """
+    unit = _unit_rows(hidden, mask)
+    return jnp.einsum("...td,...sd->...ts", unit, unit)
+
+
+def dirichlet_energy(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> Float[Array, "*B"]:
+    """Dirichlet energy on the complete graph of real tokens, (1/n) sum_ij ||h_i - h_j||^2 = 2 d_M(H)^2.
+
+    >>> import jax.numpy as jnp
+    >>> dirichlet_energy(jnp.array([[0.0], [2.0]]), jnp.ones(2, bool))
+    Array(4., dtype=float32)
+
+    References: Rusch, Bronstein and Mishra (2023), arXiv 2303.10993, for the energy; ordered pairs.
+    """
+    return 2 * jnp.sum(centre_tokens(hidden, mask) ** 2, axis=(-2, -1))
+
+
+def mean_average_distance(
+    hidden: Float[Array, "*B T D"],
+    mask: Bool[Array, "*B T"],
+    *,
+    convention: Literal["mean_pairs", "sum_neighbours"] = "mean_pairs",
+) -> Float[Array, "*B"]:
+    """MAD: cosine distance between tokens. Two conventions are published, n - 1 apart.
+
+    "mean_pairs": mean of 1 - cos over distinct pairs, 1 - CosSim (Chen et al. 2020). "sum_neighbours":
+    (1/n) sum_i sum_{j != i} (1 - cos_ij), as Rusch et al. (2023) define it on the complete graph.
+
+    >>> import jax.numpy as jnp
+    >>> h = jnp.array([[1.0, 0.0], [0.0, 2.0], [0.0, 1.0]])
+    >>> [round(float(mean_average_distance(h, jnp.ones(3, bool), convention=c)), 4)
+    ...  for c in ("mean_pairs", "sum_neighbours")]
+    [0.6667, 1.3333]
+
+    References: Chen et al. (2020), arXiv 1909.03211; Rusch, Bronstein and Mishra (2023), arXiv 2303.10993.
+    """
+    distance = 1 - token_cosine_similarity(hidden, mask)
+    return distance * (_count(hidden, mask) - 1) if convention == "sum_neighbours" else distance
+
+
+def singular_values(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> Float[Array, "*B K"]:
+    """Singular values of H over real tokens, largest first, K = min(T, D); zero beyond the number of real tokens.
+
+    >>> import jax.numpy as jnp
+    >>> singular_values(jnp.array([[3.0, 0.0, 0.0], [0.0, 4.0, 0.0]]), jnp.ones(2, bool)).round(4)
+    Array([4., 3.], dtype=float32)
+    """
+    real = hidden * mask[..., None].astype(hidden.dtype)
+    if real.shape[-2] > real.shape[-1]:
+        real = jnp.swapaxes(real, -1, -2)
+    _, vectors = jnp.linalg.eigh(jnp.einsum("...td,...sd->...ts", real, real))
+    # The roots of the Gram matrix's eigenvalues would lose half the digits of small singular values; the norms
+    # of V^T H do not.
+    values = jnp.linalg.norm(jnp.einsum("...tk,...td->...kd", vectors, real), axis=-1)
+    values = -jnp.sort(-values, axis=-1)
+    # H has no more singular values than real tokens; what stands beyond is rounding noise.
+    index = jnp.arange(values.shape[-1]).reshape((1,) * (values.ndim - 1) + (-1,))
+    return jnp.where(index < _count(hidden, mask)[..., None], values, 0)
+
+
+def singular_value_profile(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> Float[Array, "*B K"]:
+    """Singular values over the largest: 1 first, and how fast they fall off. NaN for a zero matrix.
+
+    >>> import jax.numpy as jnp
+    >>> singular_value_profile(jnp.array([[2.0, 0.0], [0.0, 4.0]]), jnp.ones(2, bool)).round(4)
+    Array([1. , 0.5], dtype=float32)
+    """
+    values = singular_values(hidden, mask)
+    return values / values[..., :1]
+
+
+def effective_rank(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> Float[Array, "*B"]:
+    """exp(-sum_k p_k ln p_k), p the singular values over their sum, 0 ln 0 = 0: from 1 (rank one) to the rank.
+
+    Returns NaN for a zero matrix only; at exact collapse it is 1.
+
+    >>> import jax.numpy as jnp
+    >>> effective_rank(jnp.array([[1.0, 0.0], [0.0, 1.0]]), jnp.ones(2, bool)).round(4)
+    Array(2., dtype=float32)
+
+    References: Roy and Vetterli (2007), The effective rank: a measure of effective dimensionality.
+    """
+    return effective_rank_of(singular_values(hidden, mask))
+
+
+def effective_rank_of(values: Float[Array, "*B K"]) -> Float[Array, "*B"]:
+    """`effective_rank` from singular values."""
+    share = values / jnp.sum(values, axis=-1, keepdims=True)
+    return jnp.exp(jnp.sum(jax.scipy.special.entr(share), axis=-1))
+
+
+def stable_rank(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> Float[Array, "*B"]:
+    """||H||_F^2 / ||H||_2^2 of H itself (not of its Gram matrix): from 1 to the rank. NaN for a zero matrix.
+
+    >>> import jax.numpy as jnp
+    >>> stable_rank(jnp.array([[1.0, 0.0], [0.0, 2.0]]), jnp.ones(2, bool)).round(4)
+    Array(1.25, dtype=float32)
+
+    References: Rudelson and Vershynin (2007), Sampling from large matrices.
+    """
+    return stable_rank_of(singular_values(hidden, mask))
+
+
+def stable_rank_of(values: Float[Array, "*B K"]) -> Float[Array, "*B"]:
+    """`stable_rank` from singular values, largest first."""
+    return jnp.sum((values / values[..., :1]) ** 2, axis=-1)
+
+
+def frequency_ratio(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> Float[Array, "*B"]:
+    """||J H||_F / ||(I - J) H||_F: high frequency (what differs between tokens) over low (their mean).
+
+    Returns infinity when the mean is zero and the tokens are not.
+
+    >>> import jax.numpy as jnp
+    >>> frequency_ratio(jnp.array([[1.0], [3.0]]), jnp.ones(2, bool))
+    Array(0.5, dtype=float32)
+
+    References: Wang et al. (2022), arXiv 2203.05962.
+    """
+    low = jnp.sqrt(_count(hidden, mask) * jnp.sum(token_mean(hidden, mask) ** 2, axis=(-2, -1)))
+    return subspace_distance(hidden, mask) / low
+
+
+def attention_entropy(attn: Float[Array, "*B T S"], mask: Bool[Array, "..."]) -> Float[Array, "*B"]:
+    """Mean entropy of the attention rows of real tokens, in nats: 0 (one token each) to ln n (uniform).
+
+    Args:
+      attn: rows that sum to 1 over real keys, [..., T, S].
+      mask: True on real tokens, [..., T]; broadcast over the axes of `attn` in front of T (heads).
+
+    Returns:
+      [...].
+
+    >>> import jax.numpy as jnp
+    >>> attention_entropy(jnp.array([[0.5, 0.5], [1.0, 0.0]]), jnp.ones(2, bool)).round(4)
+    Array(0.3466, dtype=float32)
+    """
+    real = per_row(mask, attn).astype(attn.dtype)
+    return jnp.sum(jnp.sum(jax.scipy.special.entr(attn), axis=-1) * real, axis=-1) / jnp.sum(real, axis=-1)
+
+
+def dong_residual(
+    hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"], *, centre: Literal["mean", "minimiser"] = "mean"
+) -> Float[Array, "*B"]:
+    """||X - 1 c^T|| / ||X|| in the composite norm sqrt(||.||_1 ||.||_inf) of Dong et al.: 0 at rank collapse.
+
+    ||.||_1 is the largest column sum of moduli, ||.||_inf the largest row sum. Their c minimises the composite
+    norm ("minimiser"); their experiments, and most that followed, subtract the mean of the tokens ("mean").
+    The minimiser has no closed form: it is approached from the mean and from the median by subgradient steps,
+    and the best value met is returned, which is never below the minimum.
+
+    >>> import jax.numpy as jnp
+    >>> dong_residual(jnp.array([[3.0], [1.0]]), jnp.ones(2, bool)).round(4)
+    Array(0.4082, dtype=float32)
+
+    References: Dong, Cordonnier and Loukas (2021), arXiv 2103.03404.
+    """
+    if centre not in ("mean", "minimiser"):
+        raise ValueError(f"centre must be 'mean' or 'minimiser'; got {centre!r}.")
+    weight = mask[..., None].astype(hidden.dtype)
+
+    def residual(c: Array) -> Array:
+        return _composite_norm((hidden - c) * weight)
+
+    mean = token_mean(hidden, mask)
+    least = residual(mean)
+    if centre == "minimiser":
+        least = jnp.minimum(_descend(residual, mean), _descend(residual, _token_median(hidden, mask)))
+    return least / _composite_norm(hidden * weight)
+
+
+def token_norm(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> Float[Array, "*B"]:
+    """Mean Euclidean norm of a real token.
+
+    >>> import jax.numpy as jnp
+    >>> token_norm(jnp.array([[3.0, 4.0], [0.0, 1.0]]), jnp.ones(2, bool))
+    Array(3., dtype=float32)
+    """
+    norms = jnp.linalg.norm(hidden, axis=-1)
+    return jnp.sum(norms * mask.astype(norms.dtype), axis=-1) / _count(hidden, mask)
+
+
+def std_range(
+    std: Float[Array, "*B T 1"], mask: Bool[Array, "*B T"]
+) -> tuple[Float[Array, "*B"], Float[Array, "*B"], Float[Array, "*B"]]:
+    """Least, mean and largest LayerNorm std over real tokens; the least is Shi et al.'s sigma.
+
+    >>> import jax.numpy as jnp
+    >>> [float(x) for x in std_range(jnp.array([[1.0], [2.0], [9.0]]), jnp.array([True, True, False]))]
+    [1.0, 1.5, 2.0]
+    """
+    value = std[..., 0]
+    mean = jnp.sum(jnp.where(mask, value, 0), axis=-1) / _count(std, mask)
+    return jnp.min(jnp.where(mask, value, jnp.inf), axis=-1), mean, jnp.max(jnp.where(mask, value, -jnp.inf), axis=-1)
+
+
+def _count(hidden: Array, mask: Array) -> Array:
+    return jnp.sum(mask, axis=-1).astype(hidden.dtype)
+
+
+def _unit_rows(hidden: Array, mask: Array) -> Array:
+    norms = jnp.linalg.norm(hidden, axis=-1, keepdims=True)
+    real = mask[..., None] & (norms > 0)
+    return jnp.where(real, hidden / jnp.where(real, norms, 1), 0)
+
+
+def _composite_norm(matrix: Array) -> Array:
+    moduli = jnp.abs(matrix)
+    return jnp.sqrt(jnp.max(jnp.sum(moduli, axis=-2), axis=-1) * jnp.max(jnp.sum(moduli, axis=-1), axis=-1))
+
+
+def _token_median(hidden: Array, mask: Array) -> Array:
+    """Median over real tokens of every feature: the c that minimises ||X - 1 c^T||_1."""
+    median = jnp.nanmedian(jnp.where(mask[..., None], hidden, jnp.nan), axis=-2, keepdims=True)
+    return jnp.where(jnp.any(mask, axis=-1)[..., None, None], median, 0)
+
+
+def _descend(residual, start: Array, steps: int = 400) -> Array:
+    """The least residual met on a subgradient descent with geometrically shrinking steps."""
+    reach = residual(start)[..., None, None]
+
+    def step(k: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
+        c, least = state
+        slope = jax.grad(lambda c: jnp.sum(residual(c)))(c)
+        length = jnp.linalg.norm(slope, axis=-1, keepdims=True)
+        shrink = jnp.asarray(0.5 ** (20 / steps), c.dtype) ** k.astype(c.dtype)
+        c = c - 0.25 * reach * shrink * slope / jnp.where(length > 0, length, 1)
+        return c, jnp.minimum(least, residual(c))
+
+    return jax.lax.fori_loop(0, steps, step, (start, residual(start)))[1]

@@ -1,0 +1,88 @@
+"""What a terminal shows at the end: a table per layer, the verdict, and where the report is."""
+
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from jaxsmooth.diagnosis import Diagnosis
+from jaxsmooth.report.numbers import digits
+from jaxsmooth.report.serialise import to_json
+from jaxsmooth.report.verdict import verdict
+from jaxsmooth.report.write import ReportPaths
+
+_COLUMNS = {
+    "cosine": ("cosine_similarity",),
+    "d_M/‖H‖": ("relative_distance",),
+    "actual": ("rates", "actual"),
+    "L4": ("rates", "L4"),
+    "L1": ("rates", "L1"),
+    "L3": ("rates", "L3"),
+    "std\nattn\nmin": ("std_attn_min",),
+    "std\nMLP\nmin": ("std_mlp_min",),
+    "√λ\nmax": ("mixing_rate_max",),
+    "L0": ("rates", "L0"),
+}
+"""Heading -> where the number stands in report.json; from the most to the least important."""
+
+_ORDER = ("cosine", "d_M/‖H‖", "std\nattn\nmin", "std\nMLP\nmin", "√λ\nmax", "actual", "L4", "L3", "L1", "L0")
+
+
+def print_summary(diagnosis: Diagnosis, paths: ReportPaths, console: Console) -> None:
+    """Prints the numbers per layer, the verdict and the paths of the report.
+
+    Args:
+      diagnosis: what `jaxsmooth.diagnose` found.
+      paths: what `write_report` returned.
+      console: where to print. In a narrow one the least important columns are left out; paths are never wrapped
+        or cut, so that they can be copied and parsed.
+    """
+    found = verdict(diagnosis)
+    console.print(_fitting_table(diagnosis, console))
+    console.print(Text("Layer 0 is the embedding output; a rate below 1 brings tokens closer.", style="dim"))
+    console.print()
+    console.print(Text(found.headline, style="bold"))
+    for sentence in (found.smoothing, found.where, found.explanation):
+        console.print(Text(sentence))
+    console.print()
+    for name, path in (("report", paths.html), ("numbers", paths.json), ("figures", paths.figures_dir)):
+        line = Text.assemble(f"{name:8}", (str(path), "bold"))
+        console.print(line, soft_wrap=True)
+
+
+def _fitting_table(diagnosis: Diagnosis, console: Console) -> Table:
+    layers = to_json(diagnosis)["layers"]
+    for kept in range(len(_COLUMNS), 0, -1):
+        names = set(list(_COLUMNS)[:kept])
+        table = _table(diagnosis, layers, [name for name in _ORDER if name in names])
+        if console.measure(table, options=console.options.update(width=10_000)).maximum <= console.width:
+            break
+    return table
+
+
+def _table(diagnosis: Diagnosis, layers: list[dict[str, Any]], names: list[str]) -> Table:
+    model, data = diagnosis.model, diagnosis.data
+    title = Text(f"{model.name} on {data.sentences:,} sentences of {data.name}", style="bold")
+    if model.note:
+        title.append(f" ({model.note})")
+    # The box adds a space of its own between columns: two in all, none at the edges, so that 80 hold every column.
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    table.pad_edge = False
+    table.add_column("layer", justify="right", no_wrap=True)
+    for name in names:
+        table.add_column(name, justify="right", no_wrap=True)
+    for layer in layers:
+        table.add_row(str(layer["layer"]), *(_cell(layer, _COLUMNS[name]) for name in names))
+    return table
+
+
+def _cell(layer: dict[str, Any], path: tuple[str, ...]) -> Text:
+    if path[0] not in layer:
+        return Text("")
+    value: Any = layer
+    for key in path:
+        value = value[key]
+    contracts = path[0] == "rates" and value is not None and value < 1
+    return Text(digits(value), style="green" if contracts else "")

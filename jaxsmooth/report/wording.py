@@ -1,0 +1,151 @@
+"""The sentences of a verdict. Numbers come in, English goes out; every rule is in `jaxsmooth.report.verdict`."""
+
+import math
+from typing import TYPE_CHECKING
+
+from jaxsmooth.report.numbers import digits, layer_list
+
+if TYPE_CHECKING:
+    from jaxsmooth.report.verdict import Findings
+
+_LEVELS = {
+    "strong": "{model} over-smooths strongly",
+    "moderate": "{model} over-smooths moderately",
+    "little": "{model} over-smooths little",
+    "undefined": "Whether {model} over-smooths cannot be told from this text",
+}
+
+_THEORIES = {
+    "explains": "and the theory predicts it",
+    "partial": "and the theory predicts part of it",
+    "vacuous": "and the theory's bounds are too loose to explain it",
+    "contradicted": "but a measured rate exceeds a proved bound: distrust the numbers",
+    "undefined": "and its contraction rates have no value",
+}
+
+
+def headline(level: str, theory: str, model: str) -> str:
+    """One sentence for both answers."""
+    joint = ", " if level != "undefined" else "; "
+    tail = _THEORIES[theory]
+    if level == "little" and theory == "vacuous":
+        tail = "and the theory's bounds are too loose to say why"
+    if level == "undefined":
+        tail = tail.removeprefix("and ")
+    return _LEVELS[level].format(model=model) + joint + tail + "."
+
+
+def smoothing(level: str, found: "Findings", moderate_rise: float, peak_drop: float) -> str:
+    """How similar the tokens become."""
+    if level == "undefined":
+        return "No sentence has two tokens after the last layer whose cosine could be taken."
+    if math.isnan(found.cosine_first):
+        return f"The mean cosine similarity of two tokens is {digits(found.cosine_last)} in the last layer."
+    moved = "rises" if found.cosine_rise >= 0 else "falls"
+    text = (
+        f"The mean cosine similarity of two tokens of a sentence {moved} from {digits(found.cosine_first)} in the"
+        f" embedding output to {digits(found.cosine_last)} in the last layer (0: unrelated, 1: the same direction)."
+    )
+    if level == "strong" and found.cosine_rise < moderate_rise:
+        text += " The tokens were already that similar before the first layer, so the layers add little."
+    if found.cosine_peak - found.cosine_last >= peak_drop:
+        text += f" It is highest, {digits(found.cosine_peak)}, in layer {found.cosine_peak_layer}."
+    return text
+
+
+def where(found: "Findings") -> str:
+    """In which layers tokens become more alike, by angle and by distance."""
+    return f"{_where_cosine(found)} {_where_rate(found)}"
+
+
+def _where_cosine(found: "Findings") -> str:
+    if math.isnan(found.cosine_peak):
+        return "The cosine similarity has no value in any layer."
+    if not found.rising_layers:
+        return "The cosine similarity rises in no layer."
+    steps = ", ".join(f"layer {layer} (+{digits(rise)})" for layer, rise in found.rising_layers.items())
+    return f"Most of the rise happens in {steps}."
+
+
+def _where_rate(found: "Findings") -> str:
+    if math.isnan(found.rate_lowest):
+        return "No contraction rate has a value."
+    if found.layers == 1:
+        verb = "shrinks" if found.contracting_layers else "does not shrink"
+        return f"In the only layer the tokens' distance from their mean {verb}: the actual rate is " + (
+            f"{digits(found.rate_lowest)}."
+        )
+    span = f"the actual rates lie between {digits(found.rate_lowest)} and {digits(found.rate_highest)}"
+    if not found.contracting_layers:
+        return f"The tokens' distance from their mean shrinks in no layer: {span}."
+    if len(found.contracting_layers) == found.layers:
+        return f"The tokens' distance from their mean shrinks in every layer: {span}."
+    return f"The tokens' distance from their mean shrinks in {layer_list(found.contracting_layers)} only: {span}."
+
+
+def explanation(theory: str, found: "Findings") -> str:
+    """Whether the bounds predict what was measured."""
+    if theory == "undefined":
+        return "There is no contraction rate or no bound to compare: too few tokens per sentence."
+    if theory == "contradicted":
+        bound, layer = found.exceeded[0]
+        return (
+            f"The actual rate exceeds {bound} in layer {layer} ({len(found.exceeded)} such cases). A proved bound"
+            " cannot be exceeded, so this is rounding or a defect; repeat with --precision float64, and report it if"
+            " it stays."
+        )
+    return f"{_bounds(theory, found)} {_looseness(found)} {_threshold(found)}"
+
+
+def _bounds(theory: str, found: "Findings") -> str:
+    smallest = f"{digits(found.smallest_bound)}, {found.smallest_bound_name} in layer {found.smallest_bound_layer}"
+    if theory == "vacuous":
+        return (
+            "No. Every bound holds, but none is below 1 in any layer for any sentence, so none of them promises that"
+            f" tokens become more alike; the smallest is {smallest}."
+        )
+    best = {bound: layers for bound, layers in found.certified_layers.items() if layers}
+    named = "; ".join(f"{bound} in {layer_list(layers)}" for bound, layers in best.items())
+    if theory == "explains":
+        return f"Yes. Every layer that contracts has a bound below 1 ({named})."
+    if best:
+        contracting = layer_list(found.contracting_layers)
+        return f"In part. Bounds below 1: {named}; the actual rate is below 1 in {contracting}."
+    return f"Hardly. On average no bound is below 1; only for some sentence is one ({smallest})."
+
+
+def _looseness(found: "Findings") -> str:
+    return (
+        f"In the median layer the theorem of Shi et al. taken layer by layer (L1) is {digits(found.L1_over_actual)}"
+        f" times the actual rate, and the tightest bound (L4) {digits(found.L4_over_actual)} times."
+    )
+
+
+def _threshold(found: "Findings") -> str:
+    if math.isnan(found.threshold_over_product):
+        return "The LayerNorm standard deviations cannot be compared with the theorem's threshold."
+    if found.threshold_met_layers:
+        met = layer_list(found.threshold_met_layers)
+        return f"The product of the LayerNorm standard deviations exceeds the theorem's threshold in {met}."
+    return (
+        "The product of the LayerNorm standard deviations stays below the theorem's threshold in every layer, in the"
+        f" median by a factor of {digits(found.threshold_over_product)}."
+    )
+
+
+def measures(found: "Findings") -> str:
+    """What the two measures of similarity say against each other."""
+    relative = f"from {digits(found.relative_first)} to {digits(found.relative_last)}"
+    change = found.relative_last - found.relative_first
+    if math.isnan(change) or math.isnan(found.cosine_rise):
+        return f"Relative distance goes {relative}; the two measures cannot be compared."
+    text = f"The relative distance d_M/‖H‖, how far the tokens are from their mean for their size, goes {relative}."
+    if (found.cosine_rise > 0) == (change < 0):
+        return text + (
+            " It agrees with the cosine in direction; it moves less because for tokens of equal length it is about"
+            " √(1 − cosine)."
+        )
+    return text + (
+        " It disagrees with the cosine: the cosine counts every token alike, the distance is ruled by the longest"
+        " tokens, so the longest tokens are likely to behave unlike the rest."
+    )

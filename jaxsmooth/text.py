@@ -1,0 +1,322 @@
+"""Text to `Batch`: a thin layer over Hugging Face `tokenizers` that pads to few lengths and hides nothing."""
+
+import dataclasses
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import tokenizers
+from jaxtyping import Array
+from numpy.typing import NDArray
+
+from .bert.config import EncoderConfig
+from .errors import TextError
+from .types import Batch
+from .vocabulary import TINY_VOCAB as TINY_VOCAB
+from .vocabulary import fit_to_model, read_tokenizer_json, read_vocab_txt, refusals, tiny_wordpiece
+
+BUCKETS = (16, 32, 64, 128, 256, 512)
+"""Lengths that batches are padded to; a model's own longest length is always one as well."""
+
+CHUNK = 256  # sentences tokenised at once in a stream: enough to keep every core busy, few enough to hold
+
+
+class TruncationWarning(UserWarning):
+    """Sentences were cut because the model, or the asked-for length, has no room for them."""
+
+
+@dataclasses.dataclass(frozen=True)
+class EncodedBatch:
+    """One batch of a stream.
+
+    Attributes:
+      batch: tokens, segments and mask, [B T]; B and T depend on the bucket alone.
+      indices: positions in the stream of the first len(indices) rows, int64. The rows after them repeat the
+        last of these, so that every batch of a bucket has one shape; leave them out of every sum.
+      truncated: how many of the sentences at `indices` were cut.
+    """
+
+    batch: Batch
+    indices: NDArray[np.int64]
+    truncated: int
+
+
+@dataclasses.dataclass(frozen=True)
+class _Row:
+    ids: list[int]
+    segments: list[int]
+    truncated: bool
+
+
+class Tokenizer:
+    """Turns strings into batches for one encoder: special tokens added, padded to few lengths.
+
+    Make one with `from_dir` or `tiny`. Calling it never changes it, so threads may share it. Text that spells
+    a special token ("[SEP]") becomes that token, as in Hugging Face's tokenizers.
+
+    Attributes:
+      config: the encoder it feeds.
+      buckets: the lengths that batches are padded to, ascending.
+    """
+
+    def __init__(self, backend: tokenizers.Tokenizer, config: EncoderConfig, source: str) -> None:
+        """Wrap a tokenizer of the `tokenizers` library; `source` names it in errors.
+
+        Raises:
+          TextError: [CLS], [SEP], [PAD] or [UNK] is missing, or the vocabulary exceeds the model's.
+        """
+        fit_to_model(backend, config, source)
+        self.config = config
+        self.buckets = tuple(sorted({min(bucket, config.max_length) for bucket in (*BUCKETS, config.max_length)}))
+        self._backend = backend
+        self._source = source
+        self._pad = backend.token_to_id("[PAD]")
+
+    @classmethod
+    def from_dir(cls, path: str | Path, config: EncoderConfig) -> "Tokenizer | None":
+        """Read the tokenizer of a Hugging Face model directory.
+
+        Args:
+          path: the directory: `tokenizer.json` if it is there, else `vocab.txt` (WordPiece, with
+            `do_lower_case`, `strip_accents` and `tokenize_chinese_chars` of `tokenizer_config.json` if there;
+            lower case by default).
+          config: the model it is for.
+
+        Returns:
+          The tokenizer, or None when the directory has neither file.
+
+        Raises:
+          TextError: a file that is corrupt, not UTF-8, lacks a special token, or does not fit the model.
+        """
+        whole, vocabulary = Path(path) / "tokenizer.json", Path(path) / "vocab.txt"
+        if whole.exists():
+            return cls(read_tokenizer_json(whole), config, str(whole))
+        if vocabulary.exists():
+            return cls(read_vocab_txt(vocabulary), config, str(vocabulary))
+        return None
+
+    @classmethod
+    def tiny(cls, config: EncoderConfig) -> "Tokenizer":
+        """A built-in tokenizer without any file, for models with random weights: one token per character.
+
+        Text is lower-cased and stripped of accents; a word with a character outside printable ASCII is [UNK].
+
+        Args:
+          config: a model with a vocabulary of at least `TINY_VOCAB`.
+
+        Raises:
+          TextError: a smaller vocabulary.
+
+        >>> tokenizer = Tokenizer.tiny(EncoderConfig(vocab=TINY_VOCAB, max_length=64))
+        >>> tokenizer.strings(tokenizer(["So be it."], length=12).tokens[0])
+        ['[CLS]', 's', '##o', 'b', '##e', 'i', '##t', '.', '[SEP]', '[PAD]', '[PAD]', '[PAD]']
+        """
+        return cls(tiny_wordpiece(), config, "the built-in tiny tokenizer")
+
+    def __call__(self, texts: Iterable[str], pairs: Iterable[str] | None = None, *, length: int | None = None) -> Batch:
+        """Tokenise sentences into one batch: [CLS] text [SEP], or [CLS] text [SEP] pair [SEP].
+
+        An empty string is a sentence without words. What does not fit is cut, special tokens kept; of a pair
+        the longer text is cut first. Cutting gives one `TruncationWarning`.
+
+        Args:
+          texts: B strings, B >= 1.
+          pairs: B strings that follow them as segment 1, or None.
+          length: pad (or cut) to exactly this many tokens; None for the smallest bucket that holds all.
+
+        Returns:
+          `Batch` of int32, int32 and bool jax arrays, [B T].
+
+        Raises:
+          TextError: a plain string or another thing that is not a series of strings, none at all, a string
+            that is not valid Unicode, pairs of another count, or a length out of range.
+
+        >>> tokenizer = Tokenizer.tiny(EncoderConfig(vocab=TINY_VOCAB, max_length=64))
+        >>> batch = tokenizer(["Dull.", ""])
+        >>> batch.tokens.shape, batch.mask.sum(axis=1).tolist()
+        ((2, 16), [7, 2])
+        """
+        firsts = _strings("texts", texts)
+        seconds = None if pairs is None else _strings("pairs", pairs)
+        if not firsts:
+            raise TextError("texts is empty; expected at least one string.")
+        if seconds is not None and len(seconds) != len(firsts):
+            raise TextError(f"texts and pairs must have one length; got {len(firsts)} texts, {len(seconds)} pairs.")
+        limit = self.config.max_length if length is None else length
+        self._check_length(limit, pair=seconds is not None)
+        rows = self._encode(firsts, seconds, limit)
+        truncated = sum(row.truncated for row in rows)
+        if truncated:
+            message = f"{truncated} of {len(rows)} texts were cut to {limit} tokens, special tokens included."
+            warnings.warn(message, TruncationWarning, stacklevel=2)
+        return self._batch(rows, length or self._bucket(rows))
+
+    def batches(self, texts: Iterable[str], *, tokens_per_batch: int = 1024) -> Iterator[EncodedBatch]:
+        """Tokenise a stream of sentences into batches of few shapes, sentences of like length together.
+
+        Every batch of bucket T has max(1, tokens_per_batch // T) rows, the last ones too, so at most
+        len(buckets) shapes ever occur. The stream is read in chunks and memory does not grow with its length.
+        Batches come in a fixed order that depends on the texts alone. What was cut is counted in the batch,
+        without a warning.
+
+        Args:
+          texts: strings; any iterable, read once.
+          tokens_per_batch: size of a batch, padding included.
+
+        Returns:
+          An iterator of `EncodedBatch`; every position of the stream is in exactly one `indices`.
+
+        Raises:
+          TextError: as calling does; what is wrong with a text comes when the iterator reaches it.
+
+        >>> tokenizer = Tokenizer.tiny(EncoderConfig(vocab=TINY_VOCAB, max_length=64))
+        >>> [(b.batch.tokens.shape, b.indices.tolist()) for b in tokenizer.batches(["b" * 20, "a", "c"])]
+        [((64, 16), [1, 2]), ((32, 32), [0])]
+        """
+        _refuse_single_string("texts", texts)
+        if isinstance(tokens_per_batch, bool) or not isinstance(tokens_per_batch, int) or tokens_per_batch < 1:
+            raise TextError(f"tokens_per_batch must be a whole number of at least 1; got {tokens_per_batch!r}.")
+        self._check_length(self.config.max_length, pair=False)
+        return self._stream(texts, tokens_per_batch)
+
+    def strings(self, ids: Sequence[int] | NDArray | Array) -> list[str]:
+        """The tokens of a row of ids, as the vocabulary spells them.
+
+        Args:
+          ids: token ids, [T]; ints, or a numpy or jax vector.
+
+        Returns:
+          T strings.
+
+        Raises:
+          TextError: an id that the vocabulary does not have.
+        """
+        tokens = []
+        for number in np.asarray(ids, np.int64).tolist():
+            token = self._backend.id_to_token(number) if 0 <= number < 2**32 else None
+            if token is None:
+                raise TextError(f"{self._source} has no token with id {number}. Are the ids another tokenizer's?")
+            tokens.append(token)
+        return tokens
+
+    def _stream(self, texts: Iterable[str], tokens_per_batch: int) -> Iterator[EncodedBatch]:
+        waiting: dict[int, list[tuple[int, _Row]]] = {bucket: [] for bucket in self.buckets}
+        start = 0
+        for chunk in _chunks(texts):
+            rows = self._encode(_strings("texts", chunk, start), None, self.config.max_length)
+            for index, row in enumerate(rows, start):
+                bucket = self._bucket([row])
+                waiting[bucket].append((index, row))
+                if len(waiting[bucket]) == max(1, tokens_per_batch // bucket):
+                    yield self._encoded_batch(waiting[bucket], bucket, tokens_per_batch)
+                    waiting[bucket] = []
+            start += len(rows)
+        if not start:
+            raise TextError("texts is empty; expected at least one string.")
+        for bucket, queue in waiting.items():
+            if queue:
+                yield self._encoded_batch(queue, bucket, tokens_per_batch)
+
+    def _encoded_batch(self, queue: list[tuple[int, _Row]], bucket: int, tokens_per_batch: int) -> EncodedBatch:
+        rows = [row for _, row in queue]
+        # A real sentence as filler, not padding: no quantity of it is 0/0.
+        fillers = max(1, tokens_per_batch // bucket) - len(rows)
+        return EncodedBatch(
+            batch=self._batch(rows + fillers * rows[-1:], bucket),
+            indices=np.array([index for index, _ in queue], np.int64),
+            truncated=sum(row.truncated for row in rows),
+        )
+
+    def _encode(self, firsts: list[str], seconds: list[str] | None, limit: int) -> list[_Row]:
+        inputs: Any = firsts if seconds is None else list(zip(firsts, seconds, strict=True))
+        with refusals(self._source):
+            encodings = self._backend.encode_batch(inputs)
+        return [
+            _Row(e.ids, e.type_ids, truncated=False) if len(e.ids) <= limit else self._cut(text, limit)
+            for text, e in zip(inputs, encodings, strict=True)
+        ]
+
+    def _cut(self, text: str | tuple[str, str], limit: int) -> _Row:
+        # By hand: the library's own truncation is a setting of the shared tokenizer, not of one call.
+        parts = (text,) if isinstance(text, str) else text
+        with refusals(self._source):
+            encodings = [self._backend.encode(part, add_special_tokens=False) for part in parts]
+            room = limit - self._backend.num_special_tokens_to_add(len(parts) == 2)
+            for encoding, keep in zip(encodings, _share([len(e.ids) for e in encodings], room), strict=True):
+                encoding.truncate(keep)
+            whole = self._backend.post_process(encodings[0], encodings[1] if len(parts) == 2 else None)
+        if len(whole.ids) > limit:
+            raise TextError(f"{self._source}: its post-processor does more than add special tokens; cannot cut a text.")
+        return _Row(whole.ids, whole.type_ids, truncated=True)
+
+    def _check_length(self, length: int, *, pair: bool) -> None:
+        least = self._backend.num_special_tokens_to_add(pair)
+        whole = isinstance(length, int) and not isinstance(length, bool)
+        if not whole or not least <= length <= self.config.max_length or length < 1:
+            raise TextError(
+                f"length must be a whole number from {max(1, least)} (room for the special tokens) to "
+                f"{self.config.max_length} (the model's positions); got {length!r}."
+            )
+
+    def _bucket(self, rows: list[_Row]) -> int:
+        longest = max(len(row.ids) for row in rows)
+        return next(bucket for bucket in self.buckets if longest <= bucket)
+
+    def _batch(self, rows: list[_Row], length: int) -> Batch:
+        tokens = np.full((len(rows), length), self._pad, np.int32)
+        segments = np.zeros((len(rows), length), np.int32)
+        mask = np.zeros((len(rows), length), np.bool_)
+        for place, row in enumerate(rows):
+            tokens[place, : len(row.ids)] = row.ids
+            segments[place, : len(row.ids)] = row.segments
+            mask[place, : len(row.ids)] = True
+        return Batch(tokens=jnp.asarray(tokens), segments=jnp.asarray(segments), mask=jnp.asarray(mask))
+
+
+def _share(lengths: list[int], room: int) -> list[int]:
+    """How many tokens of each text to keep: the longer is cut first, and an odd token goes to the first."""
+    if len(lengths) == 1:
+        return [min(lengths[0], room)]
+    first, second = lengths
+    half = room // 2
+    if first <= half:
+        return [first, min(second, room - first)]
+    if second <= half:
+        return [min(first, room - second), second]
+    return [room - half, half]
+
+
+def _chunks(texts: Iterable[object]) -> Iterator[list[object]]:
+    chunk: list[object] = []
+    for text in texts:
+        chunk.append(text)
+        if len(chunk) == CHUNK:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def _refuse_single_string(name: str, texts: object) -> None:
+    if isinstance(texts, (str, bytes)) or not isinstance(texts, Iterable):
+        raise TextError(f"{name} must be a list of strings; got one {type(texts).__name__}. Pass a list: [text].")
+
+
+def _strings(name: str, texts: Iterable[object], start: int = 0) -> list[str]:
+    _refuse_single_string(name, texts)
+    checked: list[str] = []
+    for index, text in enumerate(texts, start):
+        if not isinstance(text, str):
+            raise TextError(f"{name}[{index}] must be a string; got {type(text).__name__}.")
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise TextError(
+                f"{name}[{index}] holds half a surrogate pair at character {error.start}: it is not valid Unicode. "
+                "Was it read with errors='surrogateescape'?"
+            ) from error
+        checked.append(text)
+    return checked

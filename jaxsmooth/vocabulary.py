@@ -1,0 +1,173 @@
+"""Reading a model's vocabulary: `tokenizer.json`, `vocab.txt`, or the built-in one that needs no file.
+
+What comes out is a tokenizer of the `tokenizers` library that neither cuts nor pads and fits its model; what
+goes wrong, panics of the library's Rust code included, is a `TextError`.
+"""
+
+import contextlib
+import json
+import string
+from collections.abc import Iterator
+from pathlib import Path
+
+import tokenizers
+from tokenizers.models import WordPiece
+from tokenizers.normalizers import BertNormalizer
+from tokenizers.pre_tokenizers import BertPreTokenizer
+from tokenizers.processors import BertProcessing
+
+from .bert.config import EncoderConfig
+from .errors import TextError
+
+_REQUIRED = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
+_SPECIAL = (*_REQUIRED, "[MASK]")
+
+# Continuations of letters and digits only: the pre-tokenizer makes every punctuation mark a word of its own.
+_TINY_TOKENS = (
+    *_SPECIAL,
+    *string.punctuation,
+    *string.digits,
+    *string.ascii_lowercase,
+    *(f"##{char}" for char in string.digits + string.ascii_lowercase),
+)
+TINY_VOCAB = len(_TINY_TOKENS)
+"""Vocabulary size of `tiny_wordpiece`."""
+
+
+def read_tokenizer_json(path: Path) -> tokenizers.Tokenizer:
+    """Read a `tokenizer.json` as it stands.
+
+    Raises:
+      TextError: not UTF-8, not JSON, or not a tokenizer.
+    """
+    with refusals(str(path)):
+        return tokenizers.Tokenizer.from_str(_read(path))
+
+
+def read_vocab_txt(path: Path) -> tokenizers.Tokenizer:
+    """Read a `vocab.txt` (one token per line, its id the line's place) as BERT's WordPiece.
+
+    `do_lower_case` (true if not given), `strip_accents` and `tokenize_chinese_chars` are taken from the
+    `tokenizer_config.json` beside it, if there is one.
+
+    Raises:
+      TextError: not UTF-8, a special token missing, or an unreadable `tokenizer_config.json`.
+    """
+    lines = [line.removesuffix("\r") for line in _read(path).split("\n")]
+    # Of a token listed twice the last place counts, as in Hugging Face's reader.
+    vocabulary = {token: place for place, token in enumerate(lines[:-1] if lines[-1] == "" else lines)}
+    require_special_tokens(vocabulary, str(path))
+    normalizer = _bert_normalizer(path.with_name("tokenizer_config.json"))
+    with refusals(str(path)):
+        return _wordpiece(vocabulary, normalizer)
+
+
+def tiny_wordpiece() -> tokenizers.Tokenizer:
+    """A WordPiece of single characters: printable ASCII, lower case, everything else [UNK].
+
+    >>> tiny_wordpiece().encode("So?").tokens
+    ['[CLS]', 's', '##o', '?', '[SEP]']
+    """
+    return _wordpiece({token: place for place, token in enumerate(_TINY_TOKENS)}, BertNormalizer(lowercase=True))
+
+
+def fit_to_model(backend: tokenizers.Tokenizer, config: EncoderConfig, source: str) -> None:
+    """Turn off the cutting and padding that a file may bring, and hold every id to the model's tables.
+
+    Args:
+      backend: changed in place. One without a post-processor gets BERT's, [CLS] text [SEP] pair [SEP].
+      config: the model.
+      source: names the tokenizer in errors.
+
+    Raises:
+      TextError: a special token is missing, or an id or segment lies outside the model's table.
+    """
+    with refusals(source):
+        # MiniLM's tokenizer.json silently cuts at 128 and pads to 128.
+        backend.no_truncation()
+        backend.no_padding()
+        vocabulary = backend.get_vocab(with_added_tokens=True)
+        require_special_tokens(vocabulary, source)
+        if backend.post_processor is None:
+            backend.post_processor = _bert_processing(vocabulary)
+        # A post-processor inserts ids of its own, which need not be in the vocabulary.
+        probes = (backend.encode("a"), backend.encode("a", "a"))
+    largest = max(*vocabulary.values(), *(number for probe in probes for number in probe.ids))
+    if largest >= config.vocab:
+        raise TextError(
+            f"{source}: token ids must lie below the model's vocabulary of {config.vocab}; the largest is {largest}. "
+            "Does the tokenizer belong to another model?"
+        )
+    if any(segment > 1 for probe in probes for segment in probe.type_ids):
+        raise TextError(f"{source}: segments must be 0 and 1; its post-processor gives others. Is the file corrupt?")
+
+
+def require_special_tokens(vocabulary: dict[str, int], source: str) -> None:
+    """Refuse a vocabulary without [PAD], [UNK], [CLS] or [SEP].
+
+    Raises:
+      TextError: names the ones that are missing.
+    """
+    missing = [token for token in _REQUIRED if token not in vocabulary]
+    if missing:
+        raise TextError(f"{source}: the vocabulary must have {', '.join(_REQUIRED)}; it lacks {', '.join(missing)}.")
+
+
+@contextlib.contextmanager
+def refusals(source: str) -> Iterator[None]:
+    """Turn whatever the tokenizers library throws into a `TextError` that names `source`."""
+    try:
+        yield
+    except (TextError, MemoryError):
+        raise
+    except BaseException as error:
+        # The library raises bare `Exception`. A panic of its Rust code is a BaseException of a class that cannot
+        # be imported; other BaseExceptions (Ctrl-C) are not about the file.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise TextError(f"{source}: the tokenizers library refused it: {error}. Is the file whole?") from error
+
+
+def _wordpiece(vocabulary: dict[str, int], normalizer: BertNormalizer) -> tokenizers.Tokenizer:
+    backend = tokenizers.Tokenizer(WordPiece(vocabulary, unk_token="[UNK]"))
+    backend.add_special_tokens([token for token in _SPECIAL if token in vocabulary])
+    backend.normalizer = normalizer
+    backend.pre_tokenizer = BertPreTokenizer()
+    backend.post_processor = _bert_processing(vocabulary)
+    return backend
+
+
+def _bert_processing(vocabulary: dict[str, int]) -> BertProcessing:
+    return BertProcessing(("[SEP]", vocabulary["[SEP]"]), ("[CLS]", vocabulary["[CLS]"]))
+
+
+def _bert_normalizer(settings_file: Path) -> BertNormalizer:
+    settings = _read_object(settings_file) if settings_file.exists() else {}
+    for name in ("do_lower_case", "strip_accents", "tokenize_chinese_chars"):
+        if not isinstance(settings.get(name), (bool, type(None))):
+            raise TextError(f"{settings_file}: {name} must be true, false or null; got {settings[name]!r}.")
+    return BertNormalizer(
+        lowercase=settings.get("do_lower_case") is not False,
+        strip_accents=settings.get("strip_accents"),
+        handle_chinese_chars=settings.get("tokenize_chinese_chars") is not False,
+    )
+
+
+def _read_object(path: Path) -> dict:
+    text = _read(path)
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise TextError(f"{path} is not readable JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise TextError(f"{path} must hold one JSON object; got {type(content).__name__}.")
+    return content
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise TextError(f"{path}: byte {error.start} is not valid UTF-8. Is the file corrupt?") from error
+    except OSError as error:
+        raise TextError(f"{path} cannot be read: {error.strerror}.") from error

@@ -1,0 +1,81 @@
+"""`diagnose` against the independent implementation, number by number."""
+
+import functools
+import json
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference_ladder
+from helpers_parity import PRECISIONS, VOCABULARY, frozen_model, minilm_directory, precision
+from make_frozen import FROZEN
+from safetensors.numpy import load_file
+from tokenizers import Tokenizer
+
+import jaxsmooth
+
+RTOL = {"float32": 1e-3, "float64": 1e-9}
+FIELDS = ("mean", "std", "min", "max")
+SENTENCES = [
+    *("a", "bad cab", "a a a a a a a a", "the end", "t", "ab abc abcd", "q r s t", "s s t t s s"),
+    *("fade fade fade", "b a d c a f e", "no one is in", "i did it again man"),
+]
+
+
+def letter_tokens(text: str) -> tuple[list[int], list[int]]:
+    """WordPiece by hand: over an alphabet of letters every word is its letters, all but the first continuing."""
+    pieces = [piece for word in text.split() for piece in (word[0], *(f"##{letter}" for letter in word[1:]))]
+    ids = [VOCABULARY.index(piece) for piece in ("[CLS]", *pieces, "[SEP]")]
+    return ids, [0] * len(ids)
+
+
+def compare(diagnosis: jaxsmooth.Diagnosis, expected: dict[str, dict], rtol: float) -> None:
+    """Every field of every quantity; all failures are reported at once."""
+    assert set(diagnosis.rates) == set(reference_ladder.RATES)
+    wrong = []
+    for name, spread in expected.items():
+        ours = diagnosis.rates[name] if name in diagnosis.rates else getattr(diagnosis, name)
+        np.testing.assert_array_equal(ours.count, spread["count"], err_msg=name)
+        # A standard deviation is a difference of the values, so it can only be as good as they are.
+        scale = {field: np.abs(spread["mean" if field == "std" else field]) for field in FIELDS}
+        errors = {field: np.max(np.abs(getattr(ours, field) - spread[field]) / scale[field]) for field in FIELDS}
+        wrong += [f"{name}.{field}: {error:.2e}" for field, error in errors.items() if not error <= rtol]
+    assert not wrong, f"relative errors above {rtol}: {wrong}"
+
+
+@pytest.mark.parametrize("dtype", PRECISIONS)
+@pytest.mark.parametrize("name", ["gelu-many-heads", "silu-deep"])
+def test_a_random_model(name, dtype, tmp_path):
+    for file in ("config.json", "model.safetensors"):
+        (tmp_path / file).write_bytes((FROZEN / name / file).read_bytes())
+    (tmp_path / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n")
+    tensors, config, _ = frozen_model(name)
+    expected = reference_ladder.diagnose(tensors, config, [letter_tokens(text) for text in SENTENCES])
+    with precision(dtype):
+        model, tokenizer = jaxsmooth.load(tmp_path, dtype=getattr(jnp, dtype))
+        diagnosis = jaxsmooth.diagnose(model, tokenizer, SENTENCES)
+    assert diagnosis.model.precision == dtype
+    compare(diagnosis, expected, RTOL[dtype])
+
+
+@functools.cache
+def minilm_expected(directory: Path, texts: tuple[str, ...]) -> dict[str, dict]:
+    tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    encoded = [tokenizer.encode(text) for text in texts]
+    config = json.loads((directory / "config.json").read_text())
+    tensors = load_file(directory / "model.safetensors")
+    return reference_ladder.diagnose(tensors, config, [(line.ids, line.type_ids) for line in encoded])
+
+
+@pytest.mark.parametrize("dtype", PRECISIONS)
+def test_minilm_on_reviews(dtype):
+    directory = minilm_directory()
+    texts = json.loads((FROZEN / "minilm-l6.json").read_text(encoding="utf-8"))["texts"]
+    expected = minilm_expected(directory, tuple(texts))
+    with precision(dtype):
+        model, tokenizer = jaxsmooth.load(directory, dtype=getattr(jnp, dtype))
+        diagnosis = jaxsmooth.diagnose(model, tokenizer, texts)
+    compare(diagnosis, expected, RTOL[dtype])
