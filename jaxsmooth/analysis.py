@@ -77,7 +77,9 @@ def diagnose(
     total = len(texts) if isinstance(texts, (list, tuple)) else None
     with _progress_bar(progress) as bar:
         task = bar.add_task("diagnosing", total=total)
-        for encoded, measured in _measured(model, norms, tokenizer.batches(_remember(texts, seen), tokens_per_batch=tokens_per_batch)):
+        for encoded, measured in _measured(
+            model, norms, tokenizer.batches(_remember(texts, seen), tokens_per_batch=tokens_per_batch)
+        ):
             rows = len(encoded.indices)
             for key, values in measured.items():
                 running.setdefault(key, _Running()).add(np.asarray(values[:, :rows], np.float64))
@@ -140,8 +142,8 @@ def measure(model: Encoder, norms: BlockNorms, batch: Batch) -> dict[str, Array]
 
     # float32 products must be float32 products on every device: TPUs and GPUs round them to fewer bits unasked.
     with jax.default_matmul_precision("highest"):
-        first = _hidden_metrics(embed(model, batch), batch.mask)
         _, found = encode(model, batch, collect=collect)
+        first = _hidden_metrics(embed(model, batch), batch.mask)
         found["L0"] = bounds.shi2022_rate(norms, model.config.activation, found["mixing_rate"], found["std_product"])
     for key, value in first.items():
         found[key] = jnp.concatenate([value[None], found[key]])
@@ -169,9 +171,7 @@ def _std_metrics(trace: BlockTrace, mask: Array) -> dict[str, Array]:
 
 def _attention_metrics(trace: BlockTrace, norms: BlockNorms, mask: Array) -> dict[str, Array]:
     mixing = metrics.mixing_rate(trace.attn, mask)
-    state = bounds.BlockState(
-        trace.input, trace.attn, trace.pre_attn, trace.std_attn, trace.std_mlp, mask, mixing
-    )
+    state = bounds.BlockState(trace.input, trace.attn, trace.pre_attn, trace.std_attn, trace.std_mlp, mask, mixing)
     weights = block_weights(trace.block)
     return {
         "mixing_rate": mixing,
@@ -289,7 +289,13 @@ def _remember(texts: Iterable[str], seen: dict[int, str]) -> Iterator[str]:
 
 
 def _progress_bar(shown: bool) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("sentences"), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("sentences"),
+        TimeElapsedColumn(),
+    )
     return Progress(*columns, console=Console(stderr=True), disable=not shown, transient=True)
 
 

@@ -136,7 +136,9 @@ def find_directory(name: str | Path) -> Path:
         return fetch(str(name))
     models = ", ".join(["tiny", *(asset for asset in REGISTRY if REGISTRY[asset].kind == "model")])
     if str(name).count("/") != 1 or str(name).startswith(("/", ".")):
-        raise CheckpointError(f"{str(name)!r} is no directory here, no model asset ({models}) and no hub id (owner/name).")
+        raise CheckpointError(
+            f"{str(name)!r} is no directory here, no model asset ({models}) and no hub id (owner/name)."
+        )
     return _hub_directory(str(name))
 
 
@@ -150,7 +152,9 @@ def read_encoder(directory: Path, config: EncoderConfig, *, dtype: DTypeLike) ->
     found = _directory_of_tensors(files)
     pooled = "pooler.dense.weight" in found
     if config.layers > len(found):  # before a name is made for each of what may be two billion layers
-        raise CheckpointError(f"{_where(files)}: config.json speaks of {config.layers} layers; got {len(found)} tensors in all.")
+        raise CheckpointError(
+            f"{_where(files)}: config.json speaks of {config.layers} layers; got {len(found)} tensors in all."
+        )
     shapes = encoder_shapes(config, pooler=pooled)
     table = [entry for entry in NAMES[config.family] if pooled or not entry.path.startswith("pooler")]
     wanted = {name: entry for entry in table for name in _names(entry, config)}
@@ -160,7 +164,9 @@ def read_encoder(directory: Path, config: EncoderConfig, *, dtype: DTypeLike) ->
     unexpected = sorted(set(found) - set(wanted))
     if unexpected:
         where = found[unexpected[0]].file
-        raise CheckpointError(f"{where}: tensor {unexpected[0]!r} is unexpected{_and_more(unexpected)}. Does config.json match?")
+        raise CheckpointError(
+            f"{where}: tensor {unexpected[0]!r} is unexpected{_and_more(unexpected)}. Does config.json match?"
+        )
     # Every shape and type is checked before the first array is read: nothing is allocated for a bad checkpoint.
     for name, entry in wanted.items():
         _check_tensor(found[name], _stored_shape(entry, shapes[entry.path]))
@@ -231,7 +237,9 @@ def _weight_files(directory: Path) -> list[Path]:
     # A shard must be a plain name: an index cannot point outside its own directory.
     strangers = [name for name in shards if not isinstance(name, str) or Path(name).name != name or "\\" in name]
     if strangers or not shards:
-        raise CheckpointError(f"{index}: weight_map must name files of its own directory; got {sorted(map(str, shards))[:3]}.")
+        raise CheckpointError(
+            f"{index}: weight_map must name files of its own directory; got {sorted(map(str, shards))[:3]}."
+        )
     absent = sorted(name for name in shards if not (directory / name).is_file())
     if absent:
         raise CheckpointError(f"{directory / absent[0]} is missing, though {index.name} names it{_and_more(absent)}.")
@@ -250,7 +258,9 @@ def _directory_of_tensors(files: list[Path]) -> dict[str, _Found]:
                 if plain is None:
                     continue
                 if plain in found:
-                    raise CheckpointError(f"{file}: tensor {name!r} occurs twice, first as {found[plain].name!r} in {found[plain].file}.")
+                    raise CheckpointError(
+                        f"{file}: tensor {name!r} occurs twice, first as {found[plain].name!r} in {found[plain].file}."
+                    )
                 found[plain] = _Found(file, name, tuple(part.get_shape()), part.get_dtype())
     return found
 
@@ -277,7 +287,9 @@ def _read(tensor: _Found) -> np.ndarray:
     with _opened(tensor.file) as handle:
         array = handle.get_tensor(tensor.name)
     if not np.all(np.isfinite(array)):
-        raise CheckpointError(f"{tensor.file}: tensor {tensor.name!r} holds values that are not finite. Is the file damaged?")
+        raise CheckpointError(
+            f"{tensor.file}: tensor {tensor.name!r} holds values that are not finite. Is the file damaged?"
+        )
     return array
 
 
@@ -291,12 +303,16 @@ class _opened:
         try:
             self.handle = safetensors.safe_open(self.file, framework="numpy").__enter__()
         except (safetensors.SafetensorError, OSError, ValueError) as error:
-            raise CheckpointError(f"{self.file} is not a whole safetensors file: {error}. Download it again.") from error
+            raise CheckpointError(
+                f"{self.file} is not a whole safetensors file: {error}. Download it again."
+            ) from error
         return self.handle
 
     def __exit__(self, kind, error, trace) -> None:
         self.handle.__exit__(kind, error, trace)
-        if isinstance(error, (safetensors.SafetensorError, OSError, ValueError)) and not isinstance(error, CheckpointError):
+        if isinstance(error, (safetensors.SafetensorError, OSError, ValueError)) and not isinstance(
+            error, CheckpointError
+        ):
             raise CheckpointError(f"{self.file} cannot be read: {error}") from error
 
 

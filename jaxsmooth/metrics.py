@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from .theory.jacobi import batched_eigh
 from .theory.spectrum import mixing_rate as mixing_rate
 from .theory.stochastic import ergodicity_coefficient as ergodicity_coefficient
 from .theory.stochastic import per_row
@@ -102,7 +103,7 @@ def singular_values(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -
     real = hidden * mask[..., None].astype(hidden.dtype)
     if real.shape[-2] > real.shape[-1]:
         real = jnp.swapaxes(real, -1, -2)
-    _, vectors = jnp.linalg.eigh(jnp.einsum("...td,...sd->...ts", real, real))
+    _, vectors = batched_eigh(jnp.einsum("...td,...sd->...ts", real, real))
     # The roots of the Gram matrix's eigenvalues would lose half the digits of small singular values; the norms
     # of V^T H do not.
     values = jnp.linalg.norm(jnp.einsum("...tk,...td->...kd", vectors, real), axis=-1)

@@ -48,9 +48,7 @@ def attention_probs(logits: Float[Array, "B N T S"], mask: Bool[Array, "B S"]) -
     return jax.nn.softmax(wide, axis=-1).astype(logits.dtype)
 
 
-def mix_tokens(
-    attn: Attention, probs: Float[Array, "B N T S"], hidden: Float[Array, "B T D"]
-) -> Float[Array, "B T D"]:
+def mix_tokens(attn: Attention, probs: Float[Array, "B N T S"], hidden: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
     """Sum over heads of A_h X W_h + b, where W_h is head h's value kernel times its output kernel.
 
     Args:

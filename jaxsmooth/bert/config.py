@@ -66,7 +66,9 @@ class EncoderConfig:
                 "(hidden_size and num_attention_heads in config.json)."
             )
         if self.activation not in set(ACTIVATIONS.values()):
-            raise ConfigError(f"activation must be one of {sorted(set(ACTIVATIONS.values()))}; got {self.activation!r}.")
+            raise ConfigError(
+                f"activation must be one of {sorted(set(ACTIVATIONS.values()))}; got {self.activation!r}."
+            )
         if self.family not in FAMILIES:
             raise ConfigError(f"family must be one of {FAMILIES}; got {self.family!r}.")
 
@@ -91,7 +93,9 @@ class EncoderConfig:
             raise ConfigError(f"config.json must hold one JSON object; got {type(hf).__name__}.")
         family = hf.get("model_type")
         if family not in FAMILIES:
-            raise ConfigError(f"model_type must be one of {FAMILIES}; got {family!r}. Other families are not supported.")
+            raise ConfigError(
+                f"model_type must be one of {FAMILIES}; got {family!r}. Other families are not supported."
+            )
         _refuse(hf, "position_embedding_type", "absolute")
         _refuse(hf, "is_decoder", False)
         _refuse(hf, "add_cross_attention", False)

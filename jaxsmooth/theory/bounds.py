@@ -43,7 +43,9 @@ class BlockState(NamedTuple):
     mixing_rate: Float[Array, "B N"]
 
 
-def actual_rate(before: Float[Array, "B T D"], after: Float[Array, "B T D"], mask: Bool[Array, "B T"]) -> Float[Array, "B"]:
+def actual_rate(
+    before: Float[Array, "B T D"], after: Float[Array, "B T D"], mask: Bool[Array, "B T"]
+) -> Float[Array, "B"]:
     """d_M(H') / d_M(X): the contraction that took place; below 1 tokens came closer, NaN from consensus.
 
     >>> import jax.numpy as jnp

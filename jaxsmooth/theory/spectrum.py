@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 from jax.typing import DTypeLike
 
+from .jacobi import jacobi_eigh
 from .stochastic import per_row
 from .subspace import centre_tokens
 
@@ -31,8 +32,7 @@ class Eigenvalue(NamedTuple):
 
 class _Krylov(NamedTuple):
     basis: Array  # [BASIS + 1, ...], orthonormal rows
-    projected: Array  # [BASIS, BASIS], the operator in that basis
-    coupling: Array  # norm of the component that leaves the basis
+    ritz: tuple[Array, Array]  # its eigenvalues, ascending, and eigenvectors
     result: Eigenvalue
     error: Array
 
@@ -185,23 +185,23 @@ def _orthogonalise(vector: Array, basis: Array) -> tuple[Array, Array]:
 
 def _solve(expanded: tuple[Array, Array, Array], steps: Array | int) -> _Krylov:
     basis, projected, coupling = expanded
-    values, vectors = jnp.linalg.eigh(projected)
+    values, vectors = jacobi_eigh(projected)
     residual = jnp.abs(coupling * vectors[-1, -1])
     second = values[-2] if values.size > 1 else jnp.zeros_like(values[-1])
     gap = values[-1] - second
     error = jnp.where(gap > residual, residual * residual / jnp.where(gap > 0, gap, 1), residual)
     result = Eigenvalue(values[-1], residual, jnp.asarray(steps, jnp.int32))
-    return _Krylov(basis, projected, coupling, result, error)
+    return _Krylov(basis, (values, vectors), result, error)
 
 
 def _restart(state: _Krylov, kept: int) -> tuple[Array, Array]:
     """Keep the best Ritz vectors and the vector that leaves the basis, which continues the Krylov space."""
-    size = state.projected.shape[0]
-    values, vectors = jnp.linalg.eigh(state.projected)
+    values, vectors = state.ritz
+    size = values.size
     ritz = vectors[:, -kept:].T @ state.basis[:size].reshape(size, -1)
     basis = jnp.zeros_like(state.basis).at[:kept].set(ritz.reshape(kept, *state.basis.shape[1:]))
     basis = basis.at[kept].set(state.basis[size])
-    return basis, jnp.zeros_like(state.projected).at[:kept, :kept].set(jnp.diag(values[-kept:]))
+    return basis, jnp.zeros_like(vectors).at[:kept, :kept].set(jnp.diag(values[-kept:]))
 
 
 def _unit(vector: Array, floor: Array | float = 0.0) -> tuple[Array, Array]:

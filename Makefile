@@ -1,0 +1,57 @@
+# `make report` and `make test` need only python3 >= 3.11 and make; everything else is installed into .venv.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CACHE := .cache/xla
+export JAX_COMPILATION_CACHE_DIR ?= $(abspath $(CACHE))
+export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.2
+
+.PHONY: install report test long lint types parity bench newest lock clean
+
+install: $(VENV)/installed
+
+# --require-hashes: exactly the files that the lock was made from.
+$(VENV)/installed: requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), f"jaxsmooth needs python 3.11 or newer, not {sys.version}"'
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+report: install
+	$(BIN)/jaxsmooth diagnose minilm-l6 --data movie-reviews --limit 256 --out reports/minilm-l6
+
+test: install
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not long and not parity"
+
+long: install
+	JAXSMOOTH_TEST_PROFILE=long $(BIN)/python -m pytest -m long
+
+lint: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: install
+	$(BIN)/mypy
+
+# torch and transformers, for comparison only
+parity: install
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check ".[parity]"
+	$(BIN)/python -m pytest -m parity -s
+
+bench: install
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check ".[parity]"
+	$(BIN)/python benchmarks/diagnose.py
+
+# the suite on the newest Python at hand with the newest releases of everything, nothing locked
+newest:
+	sh tests/newest.sh
+
+lock:
+	$(PYTHON) -m venv .cache/lock && .cache/lock/bin/python -m pip install --quiet uv
+	.cache/lock/bin/uv pip compile --universal --generate-hashes --python-version 3.11 --fork-strategy fewest \
+	  --no-emit-index-url --no-header --no-annotate --extra dev pyproject.toml tests/build.in --output-file requirements.lock
+
+clean:
+	rm -rf $(VENV) .cache reports

@@ -1,0 +1,152 @@
+"""The command line: parse, call, print."""
+
+import dataclasses
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from .errors import AssetError, JaxsmoothError
+
+
+@dataclasses.dataclass(frozen=True)
+class Diagnose:
+    """Run a model over text; write a report that says whether, where and why it over-smooths."""
+
+    model: Annotated[str, tyro.conf.Positional]
+    """Asset name, directory in Hugging Face's format, hub id, or "tiny" (random weights, no download)."""
+    data: str = "movie-reviews"
+    """Name of a text asset, "tiny", or a utf-8 file with one sentence per line."""
+    limit: int | None = None
+    """Read at most this many sentences."""
+    out: Path = Path("reports/diagnose")
+    """Folder for report.html, report.json and figures/."""
+    precision: Literal["float32", "float64"] = "float32"
+    """Precision of the model and of the mathematics."""
+    tokens_per_batch: int = 1024
+    """Size of a batch, padding included; changes time and memory, not the numbers."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ListAssets:
+    """Show every pinned asset and whether it is in the cache."""
+
+
+@dataclasses.dataclass(frozen=True)
+class FetchAsset:
+    """Download an asset into the cache and verify it."""
+
+    name: Annotated[str, tyro.conf.Positional]
+
+
+@dataclasses.dataclass(frozen=True)
+class AssetPath:
+    """Print where a fetched asset lies."""
+
+    name: Annotated[str, tyro.conf.Positional]
+
+
+@dataclasses.dataclass(frozen=True)
+class ClearAssets:
+    """Remove one asset, or all, from the cache."""
+
+    name: Annotated[str | None, tyro.conf.Positional] = None
+
+
+Assets = (
+    Annotated[ListAssets, tyro.conf.subcommand("list")]
+    | Annotated[FetchAsset, tyro.conf.subcommand("fetch")]
+    | Annotated[AssetPath, tyro.conf.subcommand("path")]
+    | Annotated[ClearAssets, tyro.conf.subcommand("clear")]
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class AssetCommand:
+    """The pinned weights and texts: list, fetch, path, clear."""
+
+    command: tyro.conf.OmitSubcommandPrefixes[Assets]
+
+
+Command = (
+    Annotated[Diagnose, tyro.conf.subcommand("diagnose")] | Annotated[AssetCommand, tyro.conf.subcommand("assets")]
+)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point of `jaxsmooth`. Returns the exit status: 0, 1 for a refusal, 130 when interrupted."""
+    command = tyro.cli(Command, prog="jaxsmooth", description=__doc__, args=arguments)
+    try:
+        run_diagnose(command) if isinstance(command, Diagnose) else run_assets(command.command)
+    except (JaxsmoothError, OSError) as error:
+        print(f"jaxsmooth: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("jaxsmooth: interrupted; nothing was written.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def run_diagnose(command: Diagnose) -> None:
+    """`jaxsmooth diagnose`."""
+    # Heavy imports wait until a command needs them: help and `assets list` answer at once.
+    import jax
+
+    jax.config.update("jax_enable_x64", command.precision == "float64")
+    _keep_compiled_programs(jax)
+    from . import analysis, checkpoint, report
+    from .assets import read_texts
+
+    # The text first: a wrong file name costs no download.
+    texts = read_texts(command.data, command.limit)
+    model, tokenizer = checkpoint.load(command.model, dtype=command.precision)
+    if tokenizer is None:
+        raise AssetError(f"{command.model} has no tokenizer.json or vocab.txt; diagnose needs one to read text.")
+    diagnosis = analysis.diagnose(
+        model,
+        tokenizer,
+        texts,
+        name=command.model,
+        data=command.data,
+        note="random weights, not a trained model" if command.model == "tiny" else "",
+        tokens_per_batch=command.tokens_per_batch,
+        progress=True,
+    )
+    paths = report.write_report(diagnosis, command.out)
+    report.print_summary(diagnosis, paths, Console())
+
+
+def run_assets(command: ListAssets | FetchAsset | AssetPath | ClearAssets) -> None:
+    """`jaxsmooth assets list|fetch|path|clear`."""
+    from . import assets
+
+    match command:
+        case ListAssets():
+            table = Table("name", "kind", "MB", "licence", "state", "description")
+            for asset, state in assets.assets_table():
+                table.add_row(asset.name, asset.kind, f"{asset.size_mb:.1f}", asset.licence, state, asset.description)
+            Console().print(table)
+        case FetchAsset(name):
+            print(assets.fetch(name))
+        case AssetPath(name):
+            print(assets.asset_path(name))
+        case ClearAssets(name):
+            removed = assets.clear(name)
+            print(f"removed {', '.join(removed)}" if removed else "nothing to remove")
+
+
+def _keep_compiled_programs(jax) -> None:
+    """Compile once per machine, not once per run, unless the user has a cache of their own."""
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        from .assets import cache_dir
+
+        jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "xla"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
