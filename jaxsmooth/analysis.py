@@ -2,7 +2,7 @@
 
 import importlib.metadata
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax
@@ -265,7 +265,7 @@ class _Chooser:
         if self.best is None or self.tokens is None:
             return None
         text, length = self.best[1], -self.best[0]
-        cosine, attn = _token_maps(model, tokenizer([text], length=EXEMPLAR_TOKENS))
+        cosine, attn = _token_maps(model, tokenizer([text], length=min(EXEMPLAR_TOKENS, model.config.max_length)))
         return Exemplar(
             text=text,
             tokens=tuple(tokenizer.strings(self.tokens)),

@@ -1,12 +1,12 @@
 """Checkpoints in Hugging Face's format: one table of tensor names per family, read and written by the same code."""
 
-import dataclasses
 import json
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from types import TracebackType
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -250,7 +250,7 @@ def _directory_of_tensors(files: list[Path]) -> dict[str, _Found]:
     """Every tensor of the files by its name without prefix; headers are read, not data."""
     found: dict[str, _Found] = {}
     for file in files:
-        with _opened(file) as handle:
+        with _Opened(file) as handle:
             names = list(handle.keys())
             tensors = {name: handle.get_slice(name) for name in names}
             for name, part in tensors.items():
@@ -284,7 +284,7 @@ def _check_tensor(tensor: _Found, shape: tuple[int, ...]) -> None:
 
 
 def _read(tensor: _Found) -> np.ndarray:
-    with _opened(tensor.file) as handle:
+    with _Opened(tensor.file) as handle:
         array = handle.get_tensor(tensor.name)
     if not np.all(np.isfinite(array)):
         raise CheckpointError(
@@ -293,13 +293,13 @@ def _read(tensor: _Found) -> np.ndarray:
     return array
 
 
-class _opened:
+class _Opened:
     """A safetensors file whose every refusal is a `CheckpointError` that names it."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
 
-    def __enter__(self):
+    def __enter__(self) -> Any:
         try:
             self.handle = safetensors.safe_open(self.file, framework="numpy").__enter__()
         except (safetensors.SafetensorError, OSError, ValueError) as error:
@@ -308,7 +308,7 @@ class _opened:
             ) from error
         return self.handle
 
-    def __exit__(self, kind, error, trace) -> None:
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.handle.__exit__(kind, error, trace)
         if isinstance(error, (safetensors.SafetensorError, OSError, ValueError)) and not isinstance(
             error, CheckpointError
@@ -334,7 +334,7 @@ def _check_dtype(dtype: DTypeLike) -> jnp.dtype:
     wanted = jnp.dtype(dtype)
     if wanted not in (jnp.float32, jnp.float64, jnp.bfloat16):
         raise CheckpointError(f"dtype must be float32, float64 or bfloat16; got {wanted}.")
-    if wanted == jnp.float64 and not jax.config.jax_enable_x64:
+    if wanted == jnp.float64 and not jax.config.read("jax_enable_x64"):
         raise CheckpointError('float64 needs jax.config.update("jax_enable_x64", True) before the first jax call.')
     return wanted
 

@@ -4,6 +4,7 @@ import dataclasses
 import os
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Literal
 
 import tyro
@@ -139,7 +140,7 @@ def run_assets(command: ListAssets | FetchAsset | AssetPath | ClearAssets) -> No
             print(f"removed {', '.join(removed)}" if removed else "nothing to remove")
 
 
-def _keep_compiled_programs(jax) -> None:
+def _keep_compiled_programs(jax: ModuleType) -> None:
     """Compile once per machine, not once per run, unless the user has a cache of their own."""
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         from .assets import cache_dir

@@ -6,6 +6,7 @@ in `jaxsmooth.theory` and are listed here again: `subspace_distance`, `relative_
 `ergodicity_coefficient`.
 """
 
+from collections.abc import Callable
 from typing import Literal
 
 import jax
@@ -270,7 +271,7 @@ def _token_median(hidden: Array, mask: Array) -> Array:
     return jnp.where(jnp.any(mask, axis=-1)[..., None, None], median, 0)
 
 
-def _descend(residual, start: Array, steps: int = 400) -> Array:
+def _descend(residual: Callable[[Array], Array], start: Array, steps: int = 400) -> Array:
     """The least residual met on a subgradient descent with geometrically shrinking steps."""
     reach = residual(start)[..., None, None]
 

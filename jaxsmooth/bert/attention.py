@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from .norm import accumulation_dtype
 from .params import Attention, Linear
 
 
@@ -41,7 +42,7 @@ def attention_probs(logits: Float[Array, "B N T S"], mask: Bool[Array, "B S"]) -
     >>> attention_probs(jnp.zeros((1, 1, 1, 3)), jnp.array([[True, True, False]]))
     Array([[[[0.5, 0.5, 0. ]]]], dtype=float32)
     """
-    wide = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    wide = logits.astype(accumulation_dtype(logits.dtype))
     # The lowest finite number, not -inf: exp still gives exactly 0 beside any real key, and a sentence of
     # padding alone stays finite. torch transformers does the same.
     wide = jnp.where(mask[:, None, None, :], wide, jnp.finfo(wide.dtype).min)

@@ -1,6 +1,7 @@
 """LayerNorm with its standard deviation in the open."""
 
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 
@@ -52,5 +53,10 @@ def layer_norm(
 
 
 def _centred(hidden: Array) -> Array:
-    wide = hidden.astype(jnp.promote_types(hidden.dtype, jnp.float32))
+    wide = hidden.astype(accumulation_dtype(hidden.dtype))
     return wide - wide.mean(axis=-1, keepdims=True)
+
+
+def accumulation_dtype(dtype: DTypeLike) -> DTypeLike:
+    """What sums over `dtype` are kept in: float64 for float64, else float32 (also for bfloat16)."""
+    return jnp.float64 if dtype == jnp.float64 else jnp.float32

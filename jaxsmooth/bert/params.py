@@ -7,6 +7,7 @@ own. In a stacked tree every array of `Block` has one leading axis L.
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .config import EncoderConfig
@@ -69,7 +70,9 @@ class Encoder(nnx.Pytree):
     config: EncoderConfig = nnx.static()
 
 
-def init_encoder(config: EncoderConfig, key: PRNGKeyArray, *, dtype=jnp.float32, pooler: bool = True) -> Encoder:
+def init_encoder(
+    config: EncoderConfig, key: PRNGKeyArray, *, dtype: DTypeLike = jnp.float32, pooler: bool = True
+) -> Encoder:
     """Randomly initialised parameters, as BERT's: normal kernels and tables of std `config.std_init`
     truncated at two standard deviations, zero biases, unit LayerNorm scales, a zero embedding for padding.
 

@@ -89,5 +89,4 @@ def _regroup(left: Array, right: Array) -> Array:
     """Brent and Luk's tournament: column 0 stays, the others move on by one seat."""
     if left.shape[1] == 1:
         return jnp.concatenate([left, right], axis=1)
-    left = jnp.concatenate([left[:, :1], right[:, :1], left[:, 1:-1], right[:, 1:], left[:, -1:]], axis=1)
-    return left
+    return jnp.concatenate([left[:, :1], right[:, :1], left[:, 1:-1], right[:, 1:], left[:, -1:]], axis=1)

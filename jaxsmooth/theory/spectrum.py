@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
 from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float, Int
 
 from .jacobi import jacobi_eigh
 from .stochastic import per_row
@@ -85,7 +85,7 @@ def largest_eigenvalue(
 
 
 def mixing_rate(
-    attn: Float[Array, "*B T S"], mask: Bool[Array, "*B T"], *, tolerance: float | None = None
+    attn: Float[Array, "*B T S"], mask: Bool[Array, "..."], *, tolerance: float | None = None
 ) -> Float[Array, "*B"]:
     """sqrt(lambda) = ||J A||_2 over real tokens: the most by which mixing with A can stretch d_M.
 

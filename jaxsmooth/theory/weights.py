@@ -1,9 +1,11 @@
 """What the bounds need to know of a block's parameters: a handful of norms, computed once per model."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from .activations import LIPSCHITZ
@@ -123,6 +125,6 @@ def _stacked_norm(weights: BlockWeights) -> Array:
     return jnp.sqrt(_top(apply, weights.scale_attn.shape, weights.value.dtype))
 
 
-def _top(apply, shape: tuple[int, ...], dtype) -> Array:
+def _top(apply: Callable[[Array], Array], shape: tuple[int, ...], dtype: DTypeLike) -> Array:
     found = largest_eigenvalue(apply, start_vector(shape, dtype), tolerance=default_tolerance(dtype))
     return jnp.maximum(found.value, 0)
