@@ -111,7 +111,7 @@ def singular_values(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -
     values = -jnp.sort(-values, axis=-1)
     # H has no more singular values than real tokens; what stands beyond is rounding noise.
     index = jnp.arange(values.shape[-1]).reshape((1,) * (values.ndim - 1) + (-1,))
-    return jnp.where(index < _count(hidden, mask)[..., None], values, 0)
+    return jnp.where(index < jnp.sum(mask, axis=-1, keepdims=True), values, 0)
 
 
 def singular_value_profile(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> Float[Array, "*B K"]:
@@ -191,8 +191,10 @@ def attention_entropy(attn: Float[Array, "*B T S"], mask: Bool[Array, "..."]) ->
     >>> attention_entropy(jnp.array([[0.5, 0.5], [1.0, 0.0]]), jnp.ones(2, bool)).round(4)
     Array(0.3466, dtype=float32)
     """
-    real = per_row(mask, attn).astype(attn.dtype)
-    return jnp.sum(jnp.sum(jax.scipy.special.entr(attn), axis=-1) * real, axis=-1) / jnp.sum(real, axis=-1)
+    real = per_row(mask, attn)
+    # entr has an infinite slope at 0, where every padded key is; entr(1) = 0 has the value without the slope.
+    rows = jnp.sum(jax.scipy.special.entr(jnp.where(attn == 0, 1, attn)), axis=-1)
+    return jnp.sum(jnp.where(real, rows, 0), axis=-1) / jnp.sum(real, axis=-1).astype(attn.dtype)
 
 
 def dong_residual(
@@ -232,8 +234,7 @@ def token_norm(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> Flo
     >>> token_norm(jnp.array([[3.0, 4.0], [0.0, 1.0]]), jnp.ones(2, bool))
     Array(3., dtype=float32)
     """
-    norms = jnp.linalg.norm(hidden, axis=-1)
-    return jnp.sum(norms * mask.astype(norms.dtype), axis=-1) / _count(hidden, mask)
+    return jnp.sum(_token_norms(hidden, mask), axis=-1) / _count(hidden, mask)
 
 
 def std_range(
@@ -255,9 +256,16 @@ def _count(hidden: Array, mask: Array) -> Array:
 
 
 def _unit_rows(hidden: Array, mask: Array) -> Array:
-    norms = jnp.linalg.norm(hidden, axis=-1, keepdims=True)
-    real = mask[..., None] & (norms > 0)
+    norms = _token_norms(hidden, mask)[..., None]
+    real = norms > 0
     return jnp.where(real, hidden / jnp.where(real, norms, 1), 0)
+
+
+def _token_norms(hidden: Array, mask: Array) -> Array:
+    """Norms of real tokens, zero on padding. The gradient at a zero vector, NaN in jnp.linalg.norm, is zero."""
+    squares = jnp.sum(jnp.where(mask[..., None], hidden, 0) ** 2, axis=-1)
+    real = squares > 0
+    return jnp.where(real, jnp.sqrt(jnp.where(real, squares, 1)), 0)
 
 
 def _composite_norm(matrix: Array) -> Array:

@@ -25,7 +25,7 @@ def _torch() -> None:
 @pytest.fixture(scope="module")
 def table() -> Iterator[list[str]]:
     header = "".join(f"{name:>12}" for name in QUANTITIES)
-    lines = [f"{'worst absolute error':<28}{'precision':<10}{header}"]
+    lines = [f"{'worst error':<28}{'precision':<10}{header}"]
     yield lines
     text = "\n".join(lines) + "\n"
     print("\n" + text)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-import math
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -58,14 +58,15 @@ class EncoderConfig:
         for name in ("eps", "std_init"):
             value = getattr(self, name)
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not (number and math.isfinite(value) and value >= 0):
+            # Compared, not math.isfinite: an integer beyond float64 would raise OverflowError.
+            if not (number and 0 <= value <= sys.float_info.max):
                 raise ConfigError(f"{name} must be a finite number >= 0; got {value!r}.")
         if self.width % self.heads:
             raise ConfigError(
                 f"width must be a multiple of heads; got width={self.width}, heads={self.heads} "
                 "(hidden_size and num_attention_heads in config.json)."
             )
-        if self.activation not in set(ACTIVATIONS.values()):
+        if self.activation not in ACTIVATIONS.values():
             raise ConfigError(
                 f"activation must be one of {sorted(set(ACTIVATIONS.values()))}; got {self.activation!r}."
             )

@@ -95,13 +95,18 @@ def encode(
 @jax.jit
 def _embed(model: Encoder, batch: Batch) -> Array:
     table = model.embeddings
-    # mode="fill": under jit an index outside its table gives NaN, which is seen, where clamping is not.
-    take = functools.partial(jnp.take, axis=0, mode="fill")
     positions = jnp.arange(batch.tokens.shape[1])
-    summed = take(table.word, batch.tokens) + table.position[positions][None]
+    summed = _rows(table.word, batch.tokens) + table.position[positions][None]
     if model.config.segments:
-        summed = summed + take(table.segment, batch.segments)
+        summed = summed + _rows(table.segment, batch.segments)
     return layer_norm(summed, table.norm.scale, table.norm.bias, token_std(summed, model.config.eps))
+
+
+def _rows(table: Array, ids: Array) -> Array:
+    """Rows of a table. An index outside it gives NaN, which is seen, where clamping is not."""
+    wide = ids if ids.dtype.itemsize >= 4 else ids.astype(jnp.int32)
+    # jnp.take counts negative indices from the end; beyond the end they give NaN like all others.
+    return jnp.take(table, jnp.where(wide < 0, table.shape[0], wide), axis=0, mode="fill")
 
 
 @functools.partial(jax.jit, static_argnames=("collect", "remat"))

@@ -9,7 +9,7 @@ LIPSCHITZ = {
     # the largest slope of the tanh form, at x = 1.4185040088...
     "gelu_tanh": 1.1289930686587718,
     # the largest slope of x sigmoid(x), at x = 2.3993572805...
-    "silu": 1.0998393201,
+    "silu": 1.099839320128867,
 }
 """Largest slope L of each activation. Lemma 1(2) of Shi et al. (2022), d_M(phi(H)) <= d_M(H), holds for ReLU;
 with any of the others the factor is L > 1. Their slopes range over [1 - L, L], because

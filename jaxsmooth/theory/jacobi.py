@@ -7,7 +7,9 @@ import jax.numpy as jnp
 from jax.custom_batching import sequential_vmap
 from jaxtyping import Array, Float
 
-SWEEPS = 8  # of 12 x 12 float64 matrices none was met that needed more than 7 for full accuracy
+# 12 x 12 float64 matrices with simple eigenvalues, as Lanczos makes them, were never met to need more than 7 for
+# full accuracy. Repeated eigenvalues converge slowly: of 40,000 matrices, 8 left the worst 4e-11 of the norm off.
+SWEEPS = 8
 
 
 def jacobi_eigh(matrix: Float[Array, "K K"]) -> tuple[Float[Array, "K"], Float[Array, "K K"]]:

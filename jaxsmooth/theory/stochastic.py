@@ -19,8 +19,8 @@ def ergodicity_coefficient(attn: Float[Array, "*B T S"], mask: Bool[Array, "..."
       [...].
 
     >>> import jax.numpy as jnp
-    >>> ergodicity_coefficient(jnp.array([[0.9, 0.1], [0.6, 0.4]]), jnp.array([True, True])).round(4)
-    Array(0.3, dtype=float32)
+    >>> ergodicity_coefficient(jnp.array([[0.75, 0.25], [0.5, 0.5]]), jnp.array([True, True]))
+    Array(0.25, dtype=float32)
 
     References: Dobrushin (1956); Seneta (2006), Non-negative Matrices and Markov Chains, section 3.1.
     """

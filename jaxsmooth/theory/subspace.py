@@ -54,8 +54,8 @@ def subspace_distance(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"])
       [...], in the units of `hidden`.
 
     >>> import jax.numpy as jnp
-    >>> subspace_distance(jnp.array([[3.0], [-3.0]]), jnp.array([True, True])) ** 2
-    Array(18., dtype=float32)
+    >>> subspace_distance(jnp.array([[2.0, 2.0], [-2.0, -2.0]]), jnp.array([True, True]))
+    Array(4., dtype=float32)
 
     References: Shi et al. (2022), arXiv 2202.08625, Definition 1.
     """

@@ -1,0 +1,46 @@
+"""Small random encoders and batches for tests that need no trained weights."""
+
+import tempfile
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from safetensors.numpy import load_file
+
+import jaxsmooth
+from jaxsmooth.bert.config import EncoderConfig
+from jaxsmooth.bert.params import Encoder
+from jaxsmooth.types import Batch
+
+CONFIG = EncoderConfig(vocab=30, width=12, layers=3, heads=3, mlp_width=20, max_length=12)
+
+
+def random_model(config: EncoderConfig = CONFIG, *, dtype=jnp.float64, seed: int = 0, pooler: bool = True) -> Encoder:
+    """Every array far from its initial value: no bias is zero and no gain is one, so none can be forgotten."""
+    random = np.random.default_rng(seed)
+    shapes = jax.eval_shape(lambda: jaxsmooth.init_encoder(config, jax.random.key(0), pooler=pooler))
+
+    def draw(path: tuple, leaf: jax.ShapeDtypeStruct) -> jax.Array:
+        centre = 1.0 if str(path[-1]).endswith("scale") else 0.0
+        return jnp.asarray(centre + 0.4 * random.standard_normal(leaf.shape), dtype)
+
+    return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
+def random_batch(lengths: tuple[int, ...] = (7, 3), length: int = 8, *, config=CONFIG, seed: int = 0) -> Batch:
+    """Random tokens and segments everywhere, under the padding too; real tokens first."""
+    random = np.random.default_rng(seed)
+    shape = (len(lengths), length)
+    return Batch(
+        tokens=jnp.asarray(random.integers(0, config.vocab, shape), jnp.int32),
+        segments=jnp.asarray(random.integers(0, config.segments, shape), jnp.int32),
+        mask=jnp.arange(length)[None] < jnp.asarray(lengths)[:, None],
+    )
+
+
+def hugging_face(model: Encoder) -> tuple[dict[str, np.ndarray], dict]:
+    """The model as (tensors by Hugging Face's names, config.json), for tests/reference.py."""
+    with tempfile.TemporaryDirectory() as folder:
+        jaxsmooth.save(model, folder)
+        return load_file(Path(folder) / "model.safetensors"), model.config.to_dict()

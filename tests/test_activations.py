@@ -1,0 +1,84 @@
+"""The slopes of the activations: Lemma 1(2) of Shi et al. (2022) with the factor each activation needs."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers_matrices import token_batch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.optimize import minimize_scalar
+
+from jaxsmooth.bert.config import ACTIVATIONS
+from jaxsmooth.bert.encoder import ACTIVATION_FUNCTIONS
+from jaxsmooth.theory import LIPSCHITZ, subspace_distance
+
+distance = jax.jit(subspace_distance)
+slopes = {name: jax.jit(jax.vmap(jax.grad(phi))) for name, phi in ACTIVATION_FUNCTIONS.items()}
+STEEPEST = {"gelu": math.sqrt(2), "gelu_tanh": 1.4185040087908284, "silu": 2.3993572805154677}
+
+
+def test_every_activation_has_its_constant():
+    assert set(LIPSCHITZ) == set(ACTIVATION_FUNCTIONS) == set(ACTIVATIONS.values())
+
+
+@pytest.mark.parametrize("name", LIPSCHITZ)
+def test_no_slope_exceeds_the_constant_and_one_attains_it(name):
+    grid = jnp.linspace(-20, 20, 400_001)
+    found = np.asarray(slopes[name](grid))
+    assert found.max() <= LIPSCHITZ[name] * (1 + 1e-15)
+    assert found.max() >= LIPSCHITZ[name] * (1 - 1e-9)
+    assert found.min() >= 1 - LIPSCHITZ[name] - 1e-15
+
+
+@pytest.mark.parametrize("name", STEEPEST)
+def test_the_constant_is_the_slope_at_the_steepest_point(name):
+    def slope(x: float) -> float:
+        return float(slopes[name](jnp.array([x]))[0])
+
+    assert slope(STEEPEST[name]) == pytest.approx(LIPSCHITZ[name], rel=1e-15)
+    searched = minimize_scalar(lambda x: -slope(x), bounds=(1, 3), method="bounded", options={"xatol": 1e-10})
+    assert searched.x == pytest.approx(STEEPEST[name], rel=1e-6)
+
+
+@pytest.mark.parametrize("name", LIPSCHITZ)
+def test_slopes_at_opposite_points_add_up_to_one(name):
+    x = jnp.linspace(1e-3, 10, 1001)
+    np.testing.assert_allclose(slopes[name](x) + slopes[name](-x), 1, rtol=1e-14)
+
+
+@pytest.mark.parametrize("name", LIPSCHITZ)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_lemma_2_holds_with_the_constant(name, seed):
+    hidden, mask = token_batch(np.random.default_rng(seed), 16)
+    before, after = distance(hidden, mask), distance(ACTIVATION_FUNCTIONS[name](hidden), mask)
+    assert np.all(after <= LIPSCHITZ[name] * before * (1 + 1e-12))
+
+
+@pytest.mark.parametrize("name", LIPSCHITZ)
+def test_lemma_2_is_tight(name):
+    """Two scalars on either side of the steepest point: the ratio attains L, up to the curvature there."""
+    apart = 1e-5 * jnp.array([[-1.0], [1.0]]) + STEEPEST.get(name, 1.0)
+    mask = jnp.ones(2, bool)
+    ratio = float(distance(ACTIVATION_FUNCTIONS[name](apart), mask) / distance(apart, mask))
+    assert ratio == pytest.approx(LIPSCHITZ[name], rel=1e-9)
+
+
+@pytest.mark.parametrize("name", STEEPEST)
+def test_lemma_2_with_factor_one_fails_for_all_but_relu(name):
+    apart = jnp.array([[1.3], [1.5]]) if name != "silu" else jnp.array([[2.3], [2.5]])
+    mask = jnp.ones(2, bool)
+    assert float(distance(ACTIVATION_FUNCTIONS[name](apart), mask)) > 1.09 * float(distance(apart, mask))
+
+
+def test_lemma_2_fails_for_the_subspace_of_symmetric_normalisation():
+    """Graph networks with D^(-1/2) A D^(-1/2) collapse to span(D^(1/2) 1). GELU leaves it, ReLU does not."""
+    direction = np.sqrt([1.0, 4.0])
+    away = np.eye(2) - np.outer(direction, direction) / 5
+    phi = {name: np.asarray(ACTIVATION_FUNCTIONS[name](jnp.asarray(direction))) for name in ("relu", "gelu")}
+    assert np.linalg.norm(away @ direction) < 1e-15
+    assert np.linalg.norm(away @ phi["relu"]) < 1e-15
+    normal = 0.5 * (1 + np.array([math.erf(x / math.sqrt(2)) for x in (1, 2)]))
+    assert np.linalg.norm(away @ phi["gelu"]) == pytest.approx(2 * (normal[1] - normal[0]) / math.sqrt(5))
