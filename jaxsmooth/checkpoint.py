@@ -100,7 +100,9 @@ def load(name: str | Path, *, dtype: DTypeLike = jnp.float32) -> tuple[Encoder, 
     """
     dtype = _check_dtype(dtype)
     if str(name) == "tiny":
-        return init_encoder(TINY, jax.random.key(0), dtype=dtype), Tokenizer.tiny(TINY)
+        # Drawn in float32 whatever the dtype: in another dtype the generator gives other numbers, not rounded ones.
+        model = init_encoder(TINY, jax.random.key(0), dtype=jnp.float32)
+        return jax.tree.map(lambda array: array.astype(dtype), model), Tokenizer.tiny(TINY)
     directory = find_directory(name)
     config = EncoderConfig.from_file(directory / "config.json")
     return read_encoder(directory, config, dtype=dtype), Tokenizer.from_dir(directory, config)

@@ -44,7 +44,9 @@ def token_cosine_similarity(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*
     unit = _unit_rows(hidden, mask)
     count = _count(hidden, mask)
     total = jnp.sum(jnp.sum(unit, axis=-2) ** 2, axis=-1)
-    return (total - jnp.sum(unit * unit, axis=(-2, -1))) / (count * (count - 1))
+    # Asked for, not left to 0 / 0: rounding may make the numerator of a single token 1e-16, and the quotient infinite.
+    pairs = jnp.where(count > 1, count * (count - 1), jnp.nan)
+    return (total - jnp.sum(unit * unit, axis=(-2, -1))) / pairs
 
 
 def cosine_matrix(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> Float[Array, "*B T T"]:
@@ -288,7 +290,8 @@ def _descend(residual: Callable[[Array], Array], start: Array, steps: int = 400)
         slope = jax.grad(lambda c: jnp.sum(residual(c)))(c)
         length = jnp.linalg.norm(slope, axis=-1, keepdims=True)
         shrink = jnp.asarray(0.5 ** (20 / steps), c.dtype) ** k.astype(c.dtype)
-        c = c - 0.25 * reach * shrink * slope / jnp.where(length > 0, length, 1)
+        # The slope is NaN where the residual is zero: there is nothing left to descend.
+        c = c - 0.25 * reach * shrink * jnp.where(length > 0, slope / jnp.where(length > 0, length, 1), 0)
         return c, jnp.minimum(least, residual(c))
 
     return jax.lax.fori_loop(0, steps, step, (start, residual(start)))[1]

