@@ -87,7 +87,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"jaxsmooth: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("jaxsmooth: interrupted; nothing was written.", file=sys.stderr)
+        print("jaxsmooth: interrupted; no file was left half-written.", file=sys.stderr)
         return 130
     return 0
 

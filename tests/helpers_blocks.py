@@ -17,7 +17,7 @@ from jaxsmooth.bert.encoder import ACTIVATION_FUNCTIONS
 from jaxsmooth.bert.norm import layer_norm, token_std
 from jaxsmooth.types import BlockTrace
 
-LENGTH = 7
+LENGTH = 6
 SENTENCES = 6
 SHAPE = {"vocab": 20, "width": 12, "layers": 2, "mlp_width": 10, "max_length": LENGTH}
 CONFIGS = {
@@ -128,7 +128,9 @@ def ladder(activation: str) -> Callable[[theory.BlockWeights, theory.BlockState,
     return jax.jit(measure)
 
 
+# One compiled program each, for states of `random_state`'s shape.
 EVERY = {
+    "rate": jax.jit(theory.mixing_rate),
     "norms": jax.jit(functools.partial(theory.block_norms, activation="gelu")),
     "stretch": jax.jit(theory.attention_stretch),
     "product": jax.jit(theory.std_product),
@@ -149,17 +151,17 @@ def aligned_block(
     small that the MLP works where its slope is largest.
     """
     size, width = 6, 8
-    gain = {"gain_attn": 1e-4, "gain_mlp": 1.0, **(gains or {})}
+    gain = gains or {"scale_attn": 1e-4, "scale_mlp": 1.0}
     pattern = np.array([1.0, 1, 1, -1, -1, -1])
     attn = jnp.asarray((1 + mixing * np.outer(pattern, pattern)) / size)[None, None]
     eye, ones = jnp.eye(width), jnp.ones(width)
     weights = theory.BlockWeights(
         value=eye[:, None] * float(mixing > 0),
         output=eye[None],
-        scale_attn=gain["gain_attn"] * ones,
+        scale_attn=gain["scale_attn"] * ones,
         up=mlp**0.5 * eye,
         down=mlp**0.5 * eye,
-        scale_mlp=gain["gain_mlp"] * ones,
+        scale_mlp=gain["scale_mlp"] * ones,
     )
     direction = np.random.default_rng(0).choice([-1.0, 1.0], (1, 1, width // 2))
     hidden = jnp.asarray(pattern[None, :, None] * np.concatenate([direction, -direction], axis=2))
@@ -177,14 +179,14 @@ def aligned_block(
 
 def random_state(rng: np.random.Generator) -> tuple[theory.BlockWeights, theory.BlockState]:
     """Weights, and a state whose attention and stds are given freely, as the bounds take them."""
-    width, heads, head_width = 5, 2, 3
+    width, heads = 6, 2
     scale = 10 ** rng.uniform(-1, 1, 4)
     weights = theory.BlockWeights(
-        value=jnp.asarray(scale[0] * rng.standard_normal((width, heads, head_width))),
-        output=jnp.asarray(scale[1] * rng.standard_normal((heads, head_width, width))),
+        value=jnp.asarray(scale[0] * rng.standard_normal((width, heads, width))),
+        output=jnp.asarray(scale[1] * rng.standard_normal((heads, width, width))),
         scale_attn=jnp.asarray(rng.standard_normal(width)),
-        up=jnp.asarray(scale[2] * rng.standard_normal((width, 7))),
-        down=jnp.asarray(scale[3] * rng.standard_normal((7, width))),
+        up=jnp.asarray(scale[2] * rng.standard_normal((width, width))),
+        down=jnp.asarray(scale[3] * rng.standard_normal((width, width))),
         scale_mlp=jnp.asarray(rng.standard_normal(width)),
     )
     lengths = [2, LENGTH, *rng.integers(2, LENGTH + 1, 2)]
@@ -197,10 +199,7 @@ def random_state(rng: np.random.Generator) -> tuple[theory.BlockWeights, theory.
     hidden = rng.standard_normal((4, LENGTH, width))
     mixed = np.einsum("bnts,bsd,dnh,nhe->bte", attn, hidden, weights.value, weights.output)
     stds = [jnp.asarray(rng.uniform(0.1, 2, (4, LENGTH, 1))) for _ in range(2)]
-    rates = EVERY_RATE(jnp.asarray(attn), mask)
+    rates = EVERY["rate"](jnp.asarray(attn), mask)
     return weights, theory.BlockState(
         jnp.asarray(hidden), jnp.asarray(attn), jnp.asarray(hidden + mixed), *stds, mask, rates
     )
-
-
-EVERY_RATE = jax.jit(theory.mixing_rate)

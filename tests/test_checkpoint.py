@@ -72,8 +72,6 @@ def set_config(folder: Path, **changes: object) -> None:
     (folder / "config.json").write_text(json.dumps(config | changes))
 
 
-
-
 @pytest.mark.parametrize("pooler", [True, False])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64, jnp.bfloat16])
 def test_save_and_load_give_the_same_bits(dtype, pooler, tmp_path):
@@ -95,9 +93,10 @@ def test_a_directory_of_transformers_is_saved_again_bit_for_bit(name, tmp_path):
     for key, tensor in ours.items():
         assert (tensor.dtype, tensor.shape) == (theirs[key].dtype, theirs[key].shape)
         assert tensor.tobytes() == theirs[key].tobytes(), key
-    with safetensors.safe_open(tmp_path / WEIGHTS, "numpy") as ours, safetensors.safe_open(
-        FROZEN / name / WEIGHTS, "numpy"
-    ) as theirs:
+    with (
+        safetensors.safe_open(tmp_path / WEIGHTS, "numpy") as ours,
+        safetensors.safe_open(FROZEN / name / WEIGHTS, "numpy") as theirs,
+    ):
         assert ours.metadata() == theirs.metadata() == {"format": "pt"}  # transformers refuses a file without it
 
 
@@ -165,7 +164,9 @@ def test_other_float_types_are_converted(stored, x64, folder, model):
     rewrite(folder, lambda t: {name: tensor.astype(stored) for name, tensor in t.items()})
     with jax.enable_x64(x64):
         loaded, _ = jaxsmooth.load(folder)
-    assert_same_bits(loaded, jax.tree.map(lambda a: jnp.asarray(np.asarray(a).astype(stored).astype(np.float32)), model))
+    assert_same_bits(
+        loaded, jax.tree.map(lambda a: jnp.asarray(np.asarray(a).astype(stored).astype(np.float32)), model)
+    )
 
 
 @pytest.mark.parametrize("name", ["float32", "bfloat16"])
@@ -190,8 +191,6 @@ def test_a_directory_wins_over_a_name(folder, model, monkeypatch):
     monkeypatch.chdir(folder.parent)
     folder.rename(folder.parent / "minilm-l6")
     assert_same_bits(jaxsmooth.load("minilm-l6")[0], model)
-
-
 
 
 def drop(t: Tensors) -> None:
@@ -234,7 +233,10 @@ BAD_TENSORS = {
     "missing": (drop, f"tensor '{QUERY}' is missing"),
     "half a pooler": (half_a_pooler, "tensor 'pooler.dense.bias' is missing"),
     "unexpected": (add, "tensor 'encoder.layer.3.output.dense.bias' is unexpected"),
-    "transposed": (transpose, r"'encoder.layer.1.intermediate.dense.weight' must have shape \(20, 12\); got \(12, 20\)"),
+    "transposed": (
+        transpose,
+        r"'encoder.layer.1.intermediate.dense.weight' must have shape \(20, 12\); got \(12, 20\)",
+    ),
     "other vocabulary": (widen, r"word_embeddings.weight' must have shape \(30, 12\); got \(31, 12\)"),
     "integers": (make_integer, f"tensor '{QUERY}' must be one of .*'F32'.*; got I64"),
     "not a number": (put(np.nan), f"tensor '{QUERY}' holds values that are not finite"),
@@ -274,7 +276,15 @@ def long_header(content: bytes) -> bytes:
 
 @pytest.mark.parametrize(
     "damage",
-    [lambda c: c[:-10], lambda c: c[:100], lambda c: c[:5], lambda c: b"", corrupt_header, long_header, lambda c: c + b"x"],
+    [
+        lambda c: c[:-10],
+        lambda c: c[:100],
+        lambda c: c[:5],
+        lambda c: b"",
+        corrupt_header,
+        long_header,
+        lambda c: c + b"x",
+    ],
     ids=["cut at the end", "cut in the header", "cut in the length", "empty", "corrupt", "long", "too long"],
 )
 def test_a_damaged_file_is_refused_by_name(damage, folder):
@@ -319,7 +329,7 @@ def test_an_index_cannot_leave_its_folder(where, folder, tmp_path_factory):
     stranger = where.format("stranger.safetensors", parent=folder.parent)
     (folder / INDEX).write_text(json.dumps({"weight_map": {QUERY: stranger}}))
     (folder / WEIGHTS).unlink()
-    with pytest.raises(CheckpointError, match="must name files of its own directory|is missing"):
+    with pytest.raises(CheckpointError, match=r"must name files of its own directory|is missing"):
         jaxsmooth.load(folder)
 
 
@@ -373,7 +383,7 @@ def test_an_unknown_name_is_answered_with_what_there_is(name):
 
 
 def test_a_text_asset_is_no_model():
-    with pytest.raises(CheckpointError, match="'movie-reviews' is a text asset.* --data movie-reviews"):
+    with pytest.raises(CheckpointError, match=r"'movie-reviews' is a text asset.* --data movie-reviews"):
         jaxsmooth.load("movie-reviews")
 
 
@@ -410,7 +420,7 @@ def test_a_failed_download_says_what_to_do(error, monkeypatch):
 
 @pytest.mark.parametrize("name", ["folder", "tiny"])
 def test_float64_needs_x64(name, folder):
-    with jax.enable_x64(False), pytest.raises(CheckpointError, match="float64 needs jax.config.update"):
+    with jax.enable_x64(False), pytest.raises(CheckpointError, match=r"float64 needs jax\.config\.update"):
         jaxsmooth.load(folder if name == "folder" else name, dtype="float64")
 
 
@@ -418,8 +428,6 @@ def test_float64_needs_x64(name, folder):
 def test_other_dtypes_are_refused(dtype, folder):
     with pytest.raises(CheckpointError, match=f"float32, float64 or bfloat16; got {dtype}"):
         jaxsmooth.load(folder, dtype=dtype)
-
-
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError("No space left on device")])

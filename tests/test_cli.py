@@ -2,27 +2,28 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import pytest
+from make_frozen import FROZEN
 
 from jaxsmooth import analysis, cli, report
 from jaxsmooth.assets import REGISTRY
-from jaxsmooth.errors import AssetError
 
 # One bucket of 16 tokens: one program to compile per precision.
 LINES = ["Dull.", "", "a film worth", "   ", "so be it", "b"]
 
 
-@pytest.fixture(autouse=True)
-def _untouched_jax():
-    """The command sets jax up for its own process; here that must not reach the next test."""
-    with jax.enable_x64(True):
-        yield
-        jax.config.update("jax_enable_x64", True)
+@pytest.fixture(autouse=True, scope="module")
+def _x64_as_it_was():
+    """The command sets jax's precision for its own process; that must not reach the next test file."""
+    yield
+    jax.config.update("jax_enable_x64", True)
 
 
 @pytest.fixture
@@ -46,20 +47,16 @@ def refusal(capfd) -> str:
 
 
 @pytest.fixture(scope="module")
-def reports(tmp_path_factory) -> dict[str, Path]:
-    """The same command in both precisions."""
-    folder = tmp_path_factory.mktemp("reports")
-    text = folder / "text.txt"
-    text.write_text("\n".join(LINES), encoding="utf-8")
-    for name in ("float32", "float64"):
-        with jax.enable_x64(True):
-            assert diagnose(text, folder / name, "--precision", name) == 0
-            jax.config.update("jax_enable_x64", True)
-    return {name: folder / name for name in ("float32", "float64")}
+def finished(tmp_path_factory) -> Path:
+    """The folder of one finished command."""
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "text.txt").write_text("\n".join(LINES), encoding="utf-8")
+    assert diagnose(folder / "text.txt", folder / "out") == 0
+    return folder / "out"
 
 
-def test_diagnose_writes_a_whole_report(reports):
-    out = reports["float32"]
+def test_diagnose_writes_a_whole_report(finished):
+    out = finished
     assert {"report.html", "report.json", "figures"} == {path.name for path in out.iterdir()}
     figures = list((out / "figures").iterdir())
     assert figures
@@ -72,26 +69,17 @@ def test_diagnose_writes_a_whole_report(reports):
     assert "random weights" in content["model"]["note"]
 
 
-def numbers(tree, path=()):
-    if isinstance(tree, dict):
-        for key, value in tree.items():
-            yield from numbers(value, (*path, key))
-    elif isinstance(tree, list):
-        for key, value in enumerate(tree):
-            yield from numbers(value, (*path, key))
-    elif isinstance(tree, float) and path[-1] != "std":
-        yield path, tree
+@pytest.mark.parametrize(("flags", "precision"), [((), "float32"), (("--precision", "float64"), "float64")])
+def test_precision_is_that_of_the_model_and_of_jax(flags, precision, text, tmp_path, monkeypatch):
+    seen = []
 
+    def record(model, tokenizer, texts, **options):
+        seen.extend({str(leaf.dtype) for leaf in jax.tree.leaves(model)} | {str(jnp.ones(()).dtype)})
+        raise KeyboardInterrupt
 
-def test_float64_differs_from_float32_in_rounding_only(reports):
-    single, double = (json.loads((reports[name] / "report.json").read_text()) for name in ("float32", "float64"))
-    assert (single["model"]["precision"], double["model"]["precision"]) == ("float32", "float64")
-    ours, theirs = dict(numbers(single["layers"])), dict(numbers(double["layers"]))
-    assert set(ours) == set(theirs)
-    assert len(ours) > 200
-    wrong = {path: (ours[path], theirs[path]) for path in ours if abs(ours[path] / theirs[path] - 1) > 1e-3}
-    assert not wrong
-    assert ours != theirs
+    monkeypatch.setattr(analysis, "diagnose", record)
+    diagnose(text, tmp_path / "out", *flags)
+    assert seen == [precision]
 
 
 def test_the_summary_names_the_report(text, tmp_path, capfd):
@@ -100,19 +88,22 @@ def test_the_summary_names_the_report(text, tmp_path, capfd):
     assert str(tmp_path / "out" / "report.html") in out.replace("\n", "")
 
 
-def test_a_second_run_replaces_the_first(text, tmp_path, reports):
+def test_a_second_run_replaces_the_first(text, tmp_path, finished):
     out = tmp_path / "out"
     out.mkdir()
     (out / "report.json").write_text("old")
     (out / "mine.txt").write_text("mine")
     assert diagnose(text, out, "--limit", "4") == 0
-    ours, first = (json.loads((folder / "report.json").read_text()) for folder in (out, reports["float32"]))
+    ours, first = (json.loads((folder / "report.json").read_text()) for folder in (out, finished))
     assert ours["layers"] == first["layers"]
     assert (out / "mine.txt").read_text() == "mine"
 
 
 REFUSED = {
-    "no such file": (["diagnose", "tiny", "--data", "no/such/file.txt"], "there is no file no/such/file.txt.*the texts are"),
+    "no such file": (
+        ["diagnose", "tiny", "--data", "no/such/file.txt"],
+        "there is no file no/such/file.txt.*the texts are",
+    ),
     "no such model": (["diagnose", "no-such-model", "--data", "tiny"], "'no-such-model' is no directory here"),
     "a text as model": (["diagnose", "movie-reviews", "--data", "tiny"], "text asset, not a model"),
     "a model as text": (["diagnose", "tiny", "--data", "minilm-l6"], "minilm-l6 is a model, not a text"),
@@ -126,15 +117,9 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_a_refusal_is_one_line_and_status_1(case, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(analysis, "model_norms", lambda model: pytest.fail("refused too late"))
-    if case == "batch":
-        monkeypatch.undo()
-        monkeypatch.chdir(tmp_path)
     arguments, message = REFUSED[case]
     assert cli.main(arguments) == 1
-    pytest.importorskip("re")
-    line = refusal(capfd)
-    assert __import__("re").search(message, line), line
+    assert re.search(message, refusal(capfd))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -144,9 +129,111 @@ def test_a_refusal_is_one_line_and_status_1(case, tmp_path, monkeypatch, capfd):
     ids=["empty", "blank", "latin"],
 )
 def test_a_file_without_text_is_refused(content, message, text, tmp_path, capfd):
-    import re
-
     text.write_bytes(content)
     assert diagnose(text, tmp_path / "out") == 1
     assert re.search(message, refusal(capfd))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_model_without_a_tokenizer_is_refused(text, tmp_path, capfd):
+    command = ["diagnose", str(FROZEN / "gelu-one-head"), "--data", str(text), "--out", str(tmp_path / "out")]
+    assert cli.main(command) == 1
+    assert "has no tokenizer.json or vocab.txt" in refusal(capfd)
+
+
+def test_a_folder_that_cannot_be_written_is_refused(text, tmp_path, capfd):
+    assert diagnose(text, text / "out") == 1
+    assert str(text) in refusal(capfd)
+    assert text.read_text(encoding="utf-8").splitlines() == LINES
+
+
+@pytest.mark.parametrize("where", ["diagnose", "write_report"])
+def test_an_interrupt_is_status_130_without_a_traceback(where, text, tmp_path, monkeypatch, capfd):
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(analysis if where == "diagnose" else report, where, interrupted)
+    assert diagnose(text, tmp_path / "out") == 130
+    assert refusal(capfd).startswith("interrupted")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_fault_of_the_program_is_not_dressed_up(text, tmp_path, monkeypatch):
+    def broken(*arguments, **options):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(analysis, "diagnose", broken)
+    with pytest.raises(ZeroDivisionError):
+        diagnose(text, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["diagnose"],
+        ["nonsense"],
+        ["assets"],
+        ["assets", "path"],
+        ["diagnose", "tiny", "--nonsense"],
+        ["diagnose", "tiny", "--precision", "float16"],
+        ["diagnose", "tiny", "--limit", "many"],
+    ],
+    ids=" ".join,
+)
+def test_bad_flags_are_status_2(arguments, capfd):
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(arguments)
+    assert exit_.value.code == 2
+    out, err = capfd.readouterr()
+    assert "Traceback" not in out + err
+    assert err.strip()
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["diagnose", "--help"], ["assets", "--help"]], ids=" ".join)
+def test_help_is_status_0(arguments, capfd):
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(arguments)
+    assert exit_.value.code == 0
+    assert "usage: jaxsmooth" in capfd.readouterr().out
+
+
+def test_assets_list_shows_every_asset_and_its_state(tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("JAXSMOOTH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("COLUMNS", "250")
+    assert cli.main(["assets", "list"]) == 0
+    out, _ = capfd.readouterr()
+    for name in REGISTRY:
+        (row,) = [line for line in out.splitlines() if f" {name} " in line]
+        assert "absent" in row
+    assert not (tmp_path / "cache").exists()
+
+
+def test_assets_path_of_an_absent_asset_says_what_to_do(tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("JAXSMOOTH_CACHE", str(tmp_path / "cache"))
+    assert cli.main(["assets", "path", "movie-reviews"]) == 1
+    assert "run `jaxsmooth assets fetch movie-reviews`" in refusal(capfd)
+    assert cli.main(["assets", "clear"]) == 0
+    assert capfd.readouterr().out == "nothing to remove\n"
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "jaxsmooth.cli", *arguments]
+    return subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [(("assets", "list"), 0), (("assets", "path", "minilm-l6"), 1), (("diagnose", "tiny", "--data", "nowhere"), 1)],
+    ids=["list", "path", "diagnose"],
+)
+def test_the_process_ends_with_the_status(arguments, status, tmp_path):
+    done = run(*arguments, JAXSMOOTH_CACHE=str(tmp_path))
+    assert done.returncode == status
+    assert len(done.stderr.splitlines()) == status
+    assert bool(done.stdout) == (status == 0)
+
+
+def test_bad_flags_end_the_process_with_2():
+    done = run("diagnose", "tiny", "--tokens-per-batch", "x")
+    assert (done.returncode, done.stdout) == (2, "")

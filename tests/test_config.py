@@ -114,7 +114,7 @@ def test_what_the_encoder_cannot_be_is_refused(change, message, tmp_path):
     with pytest.raises(ConfigError, match=message):
         EncoderConfig.from_dict(SMALL | change)
     (tmp_path / "config.json").write_text(json.dumps(SMALL | change))
-    with pytest.raises(ConfigError, match="config.json: "):
+    with pytest.raises(ConfigError, match=r"config\.json: "):
         EncoderConfig.from_file(tmp_path / "config.json")
 
 
@@ -151,10 +151,10 @@ def test_json_that_is_no_object_is_refused(content, tmp_path):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(ConfigError, match="config.json does not exist"):
+    with pytest.raises(ConfigError, match=r"config\.json does not exist"):
         EncoderConfig.from_file(tmp_path / "config.json")
-    with pytest.raises(ConfigError, match="config.json is not readable"):
-        (tmp_path / "config.json").mkdir()
+    (tmp_path / "config.json").mkdir()
+    with pytest.raises(ConfigError, match=r"config\.json is not readable"):
         EncoderConfig.from_file(tmp_path / "config.json")
 
 

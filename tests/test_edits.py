@@ -33,7 +33,8 @@ def bend(value):
 def edited_block(w: reference.Weights, layer: int, x: np.ndarray, edit: Callable) -> dict[str, np.ndarray]:
     """One block of one unpadded sentence, `edit(site, value)` applied at all eight sites."""
     query, key, value = (
-        x @ kernel + bias for kernel, bias in (w.affine(layer, f"attention.self.{s}") for s in ("query", "key", "value"))
+        x @ kernel + bias
+        for kernel, bias in (w.affine(layer, f"attention.self.{s}") for s in ("query", "key", "value"))
     )
     heads = [w.head_columns(head) for head in range(w.heads)]
     width = heads[0].stop

@@ -209,7 +209,10 @@ REFUSALS = {
         lambda b: dataclasses.replace(b, segments=b.segments[:, 1:]),
         r"batch.segments .* \(2, 8\); got \(2, 7\)",
     ),
-    "mask of another shape": (lambda b: dataclasses.replace(b, mask=b.mask[:1]), r"batch.mask .* \(2, 8\); got \(1, 8\)"),
+    "mask of another shape": (
+        lambda b: dataclasses.replace(b, mask=b.mask[:1]),
+        r"batch.mask .* \(2, 8\); got \(1, 8\)",
+    ),
     "integer mask": (lambda b: dataclasses.replace(b, mask=b.mask.astype(jnp.int32)), "mask must be boolean.*int32"),
     "too long": (lambda b: jax.tree.map(lambda a: jnp.pad(a, ((0, 0), (0, 5))), b), "12 positions; got .* 13 tokens"),
     "fractional tokens": (

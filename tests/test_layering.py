@@ -64,7 +64,9 @@ HEAVY = ("matplotlib", "plotly", "jinja2", "tyro", "torch", "transformers", "hug
 def modules() -> list[str]:
     """Every module's dotted path below jaxsmooth; a package goes by its own name."""
     paths = [path.relative_to(ROOT).with_suffix("") for path in sorted(ROOT.rglob("*.py"))]
-    return [".".join(path.parent.parts if path.name == "__init__" and path.parent.parts else path.parts) for path in paths]
+    return [
+        ".".join(path.parent.parts if path.name == "__init__" and path.parent.parts else path.parts) for path in paths
+    ]
 
 
 def room_of(module: str) -> str:

@@ -184,12 +184,11 @@ def test_singular_values_are_lapacks(seed):
 
 
 def test_small_singular_values_keep_their_digits():
-    """The roots of the Gram matrix's eigenvalues lose everything below 1e-8 of the largest."""
-    rng = np.random.default_rng(6)
-    hidden = with_spectrum(rng, np.array([1.0, 1e-9]), PADDED, WIDTH)
+    """The roots of the Gram matrix's eigenvalues have half of them."""
+    hidden = with_spectrum(np.random.default_rng(6), np.array([1.0, 1e-6]), PADDED, WIDTH)
     found = np.asarray(SINGULAR(hidden, np.ones(PADDED, bool)))
-    np.testing.assert_allclose(found[:2], [1, 1e-9], rtol=1e-6)
-    assert abs(np.linalg.eigvalsh(hidden.T @ hidden)[-2]) ** 0.5 != pytest.approx(1e-9, rel=0.1)
+    np.testing.assert_allclose(found[:2], [1, 1e-6], rtol=1e-7)
+    assert np.linalg.eigvalsh(hidden.T @ hidden)[-2] ** 0.5 != pytest.approx(1e-6, rel=1e-7)
 
 
 def test_ranks_of_prescribed_singular_values():

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from .activations import LIPSCHITZ
-from .spectrum import Eigenvalue, default_tolerance, largest_eigenvalue, start_vector
+from .spectrum import Eigenvalue, default_tolerance, largest_eigenvalue, root_of_largest_eigenvalue, start_vector
 from .subspace import centre_tokens, subspace_distance
 from .weights import BlockNorms, BlockWeights
 
@@ -193,13 +193,7 @@ def attention_stretch(norms: BlockNorms, state: BlockState) -> Float[Array, "B"]
     joint = jnp.max(state.mixing_rate, axis=-1) * norms.value * norms.output
     centred = centre_tokens(state.attn, jnp.broadcast_to(state.mask[:, None], state.attn.shape[:-1]))
     gram = jnp.einsum("bnts,bnus->btu", centred, centred)
-    start = start_vector(gram.shape[-1:], gram.dtype)
-
-    def top(gram: Array, mask: Array) -> Array:
-        masked = start * mask.astype(start.dtype)
-        return largest_eigenvalue(lambda v: gram @ v, masked, tolerance=default_tolerance(gram.dtype)).value
-
-    together = jnp.sqrt(jnp.maximum(jax.vmap(top)(gram, state.mask), 0)) * norms.stacked
+    together = root_of_largest_eigenvalue(gram) * norms.stacked
     return 1 + jnp.minimum(by_head, jnp.minimum(joint, together))
 
 

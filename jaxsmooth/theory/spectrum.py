@@ -31,8 +31,9 @@ class Eigenvalue(NamedTuple):
 
 
 class _Krylov(NamedTuple):
-    basis: Array  # [BASIS + 1, ...], orthonormal rows
-    ritz: tuple[Array, Array]  # its eigenvalues, ascending, and eigenvectors
+    basis: Array  # [BASIS + 1, ...], orthonormal rows, or zero; the last continues the Krylov space
+    values: Array  # [BASIS], Ritz values, ascending
+    vectors: Array  # [BASIS, BASIS], Ritz vectors in that basis, in columns
     result: Eigenvalue
 
 
@@ -68,20 +69,24 @@ def largest_eigenvalue(
     # A basis wider than the space would be filled up with rounding errors.
     size = min(BASIS, start.size)
     kept = min(KEPT, size - 1)
-    basis = jnp.zeros((size + 1, *start.shape), start.dtype).at[0].set(_unit(start)[0])
-    projected = jnp.zeros((size, size), start.dtype)
-    state = _solve(_expand(apply, basis, projected, 0), size)
+    # The first cycle is like any other, with zeros in the place of the Ritz vectors that are kept: the loop's body,
+    # the only large thing to compile, then occurs once.
+    basis = jnp.zeros((size + 1, *start.shape), start.dtype).at[size].set(_unit(start)[0])
+    zero = jnp.zeros((), start.dtype)
+    unknown = Eigenvalue(value=zero, residual=zero + jnp.inf, steps=jnp.zeros((), jnp.int32))
+    state = _Krylov(basis, jnp.zeros(size, start.dtype), jnp.zeros((size, size), start.dtype), unknown)
 
     def unfinished(state: _Krylov) -> Array:
         tight = state.result.residual <= tolerance * state.result.value
         return jnp.logical_not(tight) & (state.result.steps < max_steps)
 
     def cycle(state: _Krylov) -> _Krylov:
-        basis, projected = _restart(state, kept)
-        return _solve(_expand(apply, basis, projected, kept), state.result.steps + size - kept)
+        basis, projected, coupling = _expand(apply, *_restart(state, kept), kept)
+        values, vectors = jacobi_eigh(projected)
+        residual = jnp.abs(coupling * vectors[-1, -1])
+        return _Krylov(basis, values, vectors, Eigenvalue(values[-1], residual, state.result.steps + size - kept))
 
-    # With kept == 0 the space has one dimension and the first pass was exact.
-    return (jax.lax.while_loop(unfinished, cycle, state) if kept else state).result
+    return jax.lax.while_loop(unfinished, cycle, state).result
 
 
 def mixing_rate(
@@ -109,18 +114,9 @@ def mixing_rate(
     """
     real = per_row(mask, attn)
     centred = centre_tokens(attn * real[..., None, :].astype(attn.dtype), real)
-    rows = centred.reshape(-1, *attn.shape[-2:])
-    # J A A^T J has the same largest eigenvalue as A^T J A and lives on the centred vectors of real tokens.
-    gram = jnp.einsum("bts,bus->btu", rows, rows)
-    start = centre_tokens(start_vector((attn.shape[-2], 1), attn.dtype), jnp.ones(attn.shape[-2], bool))[:, 0]
-    tolerance = default_tolerance(attn.dtype) if tolerance is None else tolerance
-
-    def top(gram: Array, real: Array) -> Array:
-        found = largest_eigenvalue(lambda v: gram @ v, start * real.astype(start.dtype), tolerance=tolerance)
-        return found.value
-
-    value = jax.vmap(top)(gram, real.reshape(-1, real.shape[-1]))
-    return jnp.sqrt(jnp.maximum(value, 0)).reshape(attn.shape[:-2])
+    # J A A^T J has the same largest eigenvalue as A^T J A, and vanishes on padded tokens.
+    gram = jnp.einsum("...ts,...us->...tu", centred, centred)
+    return root_of_largest_eigenvalue(gram, tolerance=tolerance)
 
 
 def spectral_norm(matrix: Float[Array, "*B rows columns"], *, tolerance: float | None = None) -> Float[Array, "*B"]:
@@ -137,16 +133,26 @@ def spectral_norm(matrix: Float[Array, "*B rows columns"], *, tolerance: float |
     >>> round(float(spectral_norm(jnp.array([[3.0, 0.0], [0.0, -4.0]]))), 4)
     4.0
     """
-    tolerance = default_tolerance(matrix.dtype) if tolerance is None else tolerance
-    flat = matrix.reshape(-1, *matrix.shape[-2:])
-    wide = flat.shape[1] < flat.shape[2]
-    gram = jnp.einsum("bij,bkj->bik", flat, flat) if wide else jnp.einsum("bij,bik->bjk", flat, flat)
-    start = start_vector(gram.shape[-1:], matrix.dtype)
+    wide = matrix.shape[-2] < matrix.shape[-1]
+    gram = jnp.einsum("...ij,...kj->...ik" if wide else "...ij,...ik->...jk", matrix, matrix)
+    return root_of_largest_eigenvalue(gram, tolerance=tolerance)
 
-    def top(gram: Array) -> Array:
-        return largest_eigenvalue(lambda v: gram @ v, start, tolerance=tolerance).value
 
-    return jnp.sqrt(jnp.maximum(jax.vmap(top)(gram), 0)).reshape(matrix.shape[:-2])
+def root_of_largest_eigenvalue(gram: Float[Array, "*B K K"], *, tolerance: float | None = None) -> Float[Array, "*B"]:
+    """Square root of the largest eigenvalue of each positive semidefinite matrix: the norm of its factor.
+
+    >>> import jax.numpy as jnp
+    >>> round(float(root_of_largest_eigenvalue(jnp.array([[9.0, 0.0], [0.0, 16.0]]))), 4)
+    4.0
+    """
+    tolerance = default_tolerance(gram.dtype) if tolerance is None else tolerance
+    start = start_vector(gram.shape[-1:], gram.dtype)
+
+    def top(matrix: Array) -> Array:
+        return largest_eigenvalue(lambda v: matrix @ v, start, tolerance=tolerance).value
+
+    value = jax.vmap(top)(gram.reshape(-1, *gram.shape[-2:]))
+    return jnp.sqrt(jnp.maximum(value, 0)).reshape(gram.shape[:-2])
 
 
 def default_tolerance(dtype: DTypeLike) -> float:
@@ -183,22 +189,14 @@ def _orthogonalise(vector: Array, basis: Array) -> tuple[Array, Array]:
     return vector - (parts @ basis.reshape(basis.shape[0], -1)).reshape(vector.shape), parts
 
 
-def _solve(expanded: tuple[Array, Array, Array], steps: Array | int) -> _Krylov:
-    basis, projected, coupling = expanded
-    values, vectors = jacobi_eigh(projected)
-    residual = jnp.abs(coupling * vectors[-1, -1])
-    result = Eigenvalue(values[-1], residual, jnp.asarray(steps, jnp.int32))
-    return _Krylov(basis, (values, vectors), result)
-
-
 def _restart(state: _Krylov, kept: int) -> tuple[Array, Array]:
     """Keep the best Ritz vectors and the vector that leaves the basis, which continues the Krylov space."""
-    values, vectors = state.ritz
-    size = values.size
-    ritz = vectors[:, -kept:].T @ state.basis[:size].reshape(size, -1)
+    size = state.values.size
+    best = slice(size - kept, size)
+    ritz = state.vectors[:, best].T @ state.basis[:size].reshape(size, -1)
     basis = jnp.zeros_like(state.basis).at[:kept].set(ritz.reshape(kept, *state.basis.shape[1:]))
     basis = basis.at[kept].set(state.basis[size])
-    return basis, jnp.zeros_like(vectors).at[:kept, :kept].set(jnp.diag(values[-kept:]))
+    return basis, jnp.zeros_like(state.vectors).at[:kept, :kept].set(jnp.diag(state.values[best]))
 
 
 def _unit(vector: Array, floor: Array | float = 0.0) -> tuple[Array, Array]:

@@ -1,15 +1,12 @@
 """What the bounds need to know of a block's parameters: a handful of norms, computed once per model."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
-from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from .activations import LIPSCHITZ
-from .spectrum import default_tolerance, largest_eigenvalue, spectral_norm, start_vector
+from .spectrum import root_of_largest_eigenvalue
 
 
 class BlockWeights(NamedTuple):
@@ -77,20 +74,31 @@ def block_norms(weights: BlockWeights, activation: str) -> BlockNorms:
     2.0
     """
     lipschitz, radius = LIPSCHITZ[activation], LIPSCHITZ[activation] - 0.5
-    up, down = spectral_norm(weights.up), spectral_norm(weights.down)
     gain_attn, gain_mlp = jnp.max(jnp.abs(weights.scale_attn)), jnp.max(jnp.abs(weights.scale_mlp))
     gamma = weights.scale_attn[:, None]
-    width = gamma.shape[0]
+    width, heads = weights.value.shape[:2]
     linear = gamma * (jnp.eye(width, dtype=gamma.dtype) + 0.5 * (weights.up @ weights.down))
-    mean_value = spectral_norm(_centre_features(linear)) + radius * (
-        spectral_norm(gamma * weights.up) * spectral_norm(_centre_features(weights.down))
-    )
+    head_grams = _head_grams(weights)
+    # All as D x D Gram matrices, so that one Lanczos program, compiled once, finds every norm.
+    grams = [
+        _gram(weights.value.reshape(width, -1)),
+        _gram(weights.output.reshape(-1, width).T),
+        jnp.sum(head_grams, axis=0),
+        _gram(weights.up),
+        _gram(weights.down.T),
+        _gram(_centre_features(linear)),
+        _gram(gamma * weights.up),
+        _gram(_centre_features(weights.down).T),
+    ]
+    norms = root_of_largest_eigenvalue(jnp.concatenate([head_grams, jnp.stack(grams)]))
+    value, output, stacked, up, down, skew, left, right = norms[heads:]
+    mean_value = skew + radius * left * right
     mlp_lipschitz = 1 + lipschitz * up * down
     return BlockNorms(
-        heads=_head_norms(weights),
-        value=spectral_norm(weights.value.reshape(width, -1)),
-        output=spectral_norm(weights.output.reshape(-1, width)),
-        stacked=_stacked_norm(weights),
+        heads=norms[:heads],
+        value=value,
+        output=output,
+        stacked=stacked,
         up=up,
         down=down,
         gain_attn=gain_attn,
@@ -104,27 +112,11 @@ def _centre_features(matrix: Array) -> Array:
     return matrix - jnp.mean(matrix, axis=-1, keepdims=True)
 
 
-def _head_norms(weights: BlockWeights) -> Array:
-    # W_h W_h^T and the H x H matrix (V^T V)(O O^T) share their eigenvalues, but only the former is symmetric:
-    # apply it factor by factor, so that no D x D matrix per head is ever formed.
-    def norm_squared(value: Array, output: Array) -> Array:
-        def apply(v: Array) -> Array:
-            return value @ (output @ (output.T @ (value.T @ v)))
-
-        return _top(apply, value.shape[:1], value.dtype)
-
-    return jnp.sqrt(jax.vmap(norm_squared, in_axes=(1, 0))(weights.value, weights.output))
+def _head_grams(weights: BlockWeights) -> Array:
+    """W_h W_h^T of every head, [N D D]."""
+    outer = jnp.einsum("nhd,ngd->nhg", weights.output, weights.output)
+    return jnp.einsum("dnh,nhg,eng->nde", weights.value, outer, weights.value)
 
 
-def _stacked_norm(weights: BlockWeights) -> Array:
-    def apply(v: Array) -> Array:
-        narrow = jnp.einsum("dnh,d->nh", weights.value, v)
-        narrow = jnp.einsum("nhd,ngd,ng->nh", weights.output, weights.output, narrow)
-        return jnp.einsum("dnh,nh->d", weights.value, narrow)
-
-    return jnp.sqrt(_top(apply, weights.scale_attn.shape, weights.value.dtype))
-
-
-def _top(apply: Callable[[Array], Array], shape: tuple[int, ...], dtype: DTypeLike) -> Array:
-    found = largest_eigenvalue(apply, start_vector(shape, dtype), tolerance=default_tolerance(dtype))
-    return jnp.maximum(found.value, 0)
+def _gram(matrix: Array) -> Array:
+    return matrix @ matrix.T
