@@ -67,8 +67,8 @@ def diagnose(
     >>> found.cosine_similarity.mean.shape == (model.config.layers + 1,)
     True
     """
-    if isinstance(texts, str):
-        raise TextError("texts must be a series of strings; got one string. Wrap it in a list.")
+    if isinstance(texts, str) or not isinstance(texts, Iterable):
+        raise TextError(f"texts must be a series of strings; got {type(texts).__name__}. Wrap one string in a list.")
     norms = model_norms(model)
     running: dict[str, _Running] = {}
     chosen = _Chooser()
@@ -265,7 +265,12 @@ class _Chooser:
         if self.best is None or self.tokens is None:
             return None
         text, length = self.best[1], -self.best[0]
-        cosine, attn = _token_maps(model, tokenizer([text], length=min(EXEMPLAR_TOKENS, model.config.max_length)))
+        tokens = np.full((1, EXEMPLAR_TOKENS), model.config.pad_token, np.int32)
+        tokens[0, :length] = self.tokens
+        tokens = tokens[:, : model.config.max_length]
+        mask = np.arange(tokens.shape[1])[None] < length
+        batch = Batch(tokens=jnp.asarray(tokens), segments=jnp.zeros_like(tokens), mask=jnp.asarray(mask))
+        cosine, attn = _token_maps(model, batch)
         return Exemplar(
             text=text,
             tokens=tuple(tokenizer.strings(self.tokens)),

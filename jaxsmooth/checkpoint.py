@@ -130,7 +130,7 @@ def save(model: Encoder, directory: str | Path) -> None:
 
 def find_directory(name: str | Path) -> Path:
     """The local directory that `name` means: itself, a fetched asset, or a downloaded hub model."""
-    if Path(name).is_dir():
+    if str(name) and Path(name).is_dir():  # Path("") is the current folder
         return Path(name)
     if str(name) in REGISTRY:
         if REGISTRY[str(name)].kind != "model":

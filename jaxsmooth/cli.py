@@ -102,7 +102,8 @@ def run_diagnose(command: Diagnose) -> None:
     from . import analysis, checkpoint, report
     from .assets import read_texts
 
-    # The text first: a wrong file name costs no download.
+    # What can be wrong at once goes first: a folder that cannot be made, then a file that is not there.
+    command.out.mkdir(parents=True, exist_ok=True)
     texts = read_texts(command.data, command.limit)
     model, tokenizer = checkpoint.load(command.model, dtype=command.precision)
     if tokenizer is None:

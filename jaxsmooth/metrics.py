@@ -92,6 +92,8 @@ def mean_average_distance(
 
     References: Chen et al. (2020), arXiv 1909.03211; Rusch, Bronstein and Mishra (2023), arXiv 2303.10993.
     """
+    if convention not in ("mean_pairs", "sum_neighbours"):
+        raise ValueError(f"convention must be 'mean_pairs' or 'sum_neighbours'; got {convention!r}.")
     distance = 1 - token_cosine_similarity(hidden, mask)
     return distance * (_count(hidden, mask) - 1) if convention == "sum_neighbours" else distance
 
@@ -106,10 +108,13 @@ def singular_values(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -
     real = hidden * mask[..., None].astype(hidden.dtype)
     if real.shape[-2] > real.shape[-1]:
         real = jnp.swapaxes(real, -1, -2)
-    _, vectors = batched_eigh(jnp.einsum("...td,...sd->...ts", real, real))
+    gram = jnp.einsum("...td,...sd->...ts", real, real)
+    # The norm of u^T H has, with u held still, the derivative of the singular value whose left vector u is.
+    _, vectors = jax.lax.stop_gradient(batched_eigh(jax.lax.stop_gradient(gram)))
     # The roots of the Gram matrix's eigenvalues would lose half the digits of small singular values; the norms
     # of V^T H do not.
-    values = jnp.linalg.norm(jnp.einsum("...tk,...td->...kd", vectors, real), axis=-1)
+    squares = jnp.sum(jnp.einsum("...tk,...td->...kd", vectors, real) ** 2, axis=-1)
+    values = jnp.where(squares > 0, jnp.sqrt(jnp.where(squares > 0, squares, 1)), 0)
     values = -jnp.sort(-values, axis=-1)
     # H has no more singular values than real tokens; what stands beyond is rounding noise.
     index = jnp.arange(values.shape[-1]).reshape((1,) * (values.ndim - 1) + (-1,))
@@ -144,7 +149,8 @@ def effective_rank(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) ->
 def effective_rank_of(values: Float[Array, "*B K"]) -> Float[Array, "*B"]:
     """`effective_rank` from singular values."""
     share = values / jnp.sum(values, axis=-1, keepdims=True)
-    return jnp.exp(jnp.sum(jax.scipy.special.entr(share), axis=-1))
+    # -p ln p has an infinite slope at 0, where the rank has none: a share of 1, which adds 0, stands in.
+    return jnp.exp(jnp.sum(jax.scipy.special.entr(jnp.where(share == 0, 1, share)), axis=-1))
 
 
 def stable_rank(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> Float[Array, "*B"]:

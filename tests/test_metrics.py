@@ -332,3 +332,13 @@ def test_the_bridge_needs_norms_bounded_below():
     hidden, mask = 1e-30 * np.array([[1.0], [-1.0]]), np.ones(2, bool)
     assert float(JITTED["subspace_distance"](hidden, mask)) < 1e-29
     assert float(JITTED["token_cosine_similarity"](hidden, mask)) == pytest.approx(-1)
+
+
+@pytest.mark.parametrize("metric", [metrics.effective_rank, metrics.stable_rank])
+def test_ranks_have_the_derivative_that_finite_differences_see(metric):
+    rng = np.random.default_rng(5)
+    hidden, step = (jnp.asarray(rng.normal(size=(2, 6, 4))) for _ in range(2))
+    mask = jnp.asarray(np.arange(6)[None] < np.array([[6], [3]]))
+    slope = jnp.sum(jax.grad(lambda h: jnp.sum(metric(h, mask)))(hidden) * step)
+    seen = jnp.sum(metric(hidden + 1e-6 * step, mask) - metric(hidden - 1e-6 * step, mask)) / 2e-6
+    np.testing.assert_allclose(slope, seen, rtol=1e-7)
