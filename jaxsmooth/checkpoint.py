@@ -181,6 +181,13 @@ def read_encoder(directory: Path, config: EncoderConfig, *, dtype: DTypeLike) ->
     return _assemble(config, arrays)
 
 
+def _is_plain_name(name: object) -> bool:
+    if not isinstance(name, str) or Path(name).name != name or "\\" in name:
+        return False
+    # Asked for a name that no file can have, a file system raises instead of answering.
+    return name.isprintable() and len(name.encode(errors="replace")) <= 255
+
+
 class _Found(NamedTuple):
     file: Path
     name: str
@@ -237,7 +244,7 @@ def _weight_files(directory: Path) -> list[Path]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{index} is not a safetensors index (JSON with a weight_map): {error!r}") from error
     # A shard must be a plain name: an index cannot point outside its own directory.
-    strangers = [name for name in shards if not isinstance(name, str) or Path(name).name != name or "\\" in name]
+    strangers = [name for name in shards if not _is_plain_name(name)]
     if strangers or not shards:
         raise CheckpointError(
             f"{index}: weight_map must name files of its own directory; got {sorted(map(str, shards))[:3]}."

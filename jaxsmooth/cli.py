@@ -102,8 +102,7 @@ def run_diagnose(command: Diagnose) -> None:
     from . import analysis, checkpoint, report
     from .assets import read_texts
 
-    # What can be wrong at once goes first: a folder that cannot be made, then a file that is not there.
-    command.out.mkdir(parents=True, exist_ok=True)
+    # The text first: a wrong file name costs no download.
     texts = read_texts(command.data, command.limit)
     model, tokenizer = checkpoint.load(command.model, dtype=command.precision)
     if tokenizer is None:
