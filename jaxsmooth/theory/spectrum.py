@@ -103,7 +103,8 @@ def mixing_rate(
       tolerance: relative residual at which Lanczos stops; by default 1e-4 in float32, 1e-10 in float64.
 
     Returns:
-      [...]; a lower estimate, relative error at most about half the tolerance and usually far less.
+      [...]; a lower estimate, usually far closer than the tolerance, less close when the largest eigenvalues
+      crowd so much that the step limit ends the search.
 
     >>> import jax.numpy as jnp
     >>> real = jnp.array([True, True])
@@ -127,7 +128,8 @@ def spectral_norm(matrix: Float[Array, "*B rows columns"], *, tolerance: float |
       tolerance: relative residual at which Lanczos stops; by default as `mixing_rate`.
 
     Returns:
-      [...]; a lower estimate, relative error at most about half the tolerance and usually far less.
+      [...]; a lower estimate, usually far closer than the tolerance, less close when the largest eigenvalues
+      crowd so much that the step limit ends the search.
 
     >>> import jax.numpy as jnp
     >>> round(float(spectral_norm(jnp.array([[3.0, 0.0], [0.0, -4.0]]))), 4)
