@@ -300,7 +300,7 @@ def test_progress_goes_to_stderr_and_only_if_asked_for(progress, capfd, monkeypa
     ("texts", "message"),
     [
         ([], "texts is empty"),
-        ("a film", "one string. Wrap it in a list|Pass a list"),
+        ("a film", "got str. Wrap one string in a list"),
         (iter(["a", None]), r"texts\[1\] must be a string; got NoneType"),
         (iter([b"a"]), r"texts\[0\] must be a string; got bytes"),
         (["\ud800"], r"texts\[0\] .* not valid Unicode"),
