@@ -35,7 +35,7 @@ def diagnose(
     name: str = "model",
     data: str = "texts",
     note: str = "",
-    tokens_per_batch: int = 1024,
+    tokens_per_batch: int = 512,
     progress: bool = False,
 ) -> Diagnosis:
     """Measure over-smoothing of a model on real text, layer by layer, and evaluate the theory on it.

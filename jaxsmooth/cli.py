@@ -28,7 +28,7 @@ class Diagnose:
     """Folder for report.html, report.json and figures/."""
     precision: Literal["float32", "float64"] = "float32"
     """Precision of the model and of the mathematics."""
-    tokens_per_batch: int = 1024
+    tokens_per_batch: int = 512
     """Size of a batch, padding included; changes time and memory, not the numbers."""
 
 

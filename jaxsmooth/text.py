@@ -18,7 +18,7 @@ from .types import Batch
 from .vocabulary import TINY_VOCAB as TINY_VOCAB
 from .vocabulary import fit_to_model, read_tokenizer_json, read_vocab_txt, refusals, tiny_wordpiece
 
-BUCKETS = (16, 32, 64, 128, 256, 512)
+BUCKETS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 """Lengths that batches are padded to; a model's own longest length is always one as well."""
 
 CHUNK = 256  # sentences tokenised at once in a stream: enough to keep every core busy, few enough to hold
@@ -154,11 +154,11 @@ class Tokenizer:
             warnings.warn(message, TruncationWarning, stacklevel=2)
         return self._batch(rows, length or self._bucket(rows))
 
-    def batches(self, texts: Iterable[str], *, tokens_per_batch: int = 1024) -> Iterator[EncodedBatch]:
+    def batches(self, texts: Iterable[str], *, tokens_per_batch: int = 512) -> Iterator[EncodedBatch]:
         """Tokenise a stream of sentences into batches of few shapes, sentences of like length together.
 
-        Every batch of bucket T has max(1, tokens_per_batch // T) rows, the last ones too, so at most
-        len(buckets) shapes ever occur. The stream is read in chunks and memory does not grow with its length.
+        Every batch of bucket T has tokens_per_batch // T rows, the last ones too, so at most len(buckets)
+        shapes ever occur; at least one row, and more than eight in whole eights, which split evenly. The stream is read in chunks and memory does not grow with its length.
         Batches come in a fixed order that depends on the texts alone. What was cut is counted in the batch,
         without a warning.
 
@@ -174,7 +174,7 @@ class Tokenizer:
 
         >>> tokenizer = Tokenizer.tiny(EncoderConfig(vocab=TINY_VOCAB, max_length=64))
         >>> [(b.batch.tokens.shape, b.indices.tolist()) for b in tokenizer.batches(["b" * 20, "a", "c"])]
-        [((64, 16), [1, 2]), ((32, 32), [0])]
+        [((32, 16), [1, 2]), ((16, 32), [0])]
         """
         _refuse_single_string("texts", texts)
         if isinstance(tokens_per_batch, bool) or not isinstance(tokens_per_batch, int) or tokens_per_batch < 1:
@@ -210,7 +210,7 @@ class Tokenizer:
             for index, row in enumerate(rows, start):
                 bucket = self._bucket([row])
                 waiting[bucket].append((index, row))
-                if len(waiting[bucket]) == max(1, tokens_per_batch // bucket):
+                if len(waiting[bucket]) == _rows_of(bucket, tokens_per_batch):
                     yield self._encoded_batch(waiting[bucket], bucket, tokens_per_batch)
                     waiting[bucket] = []
             start += len(rows)
@@ -223,7 +223,7 @@ class Tokenizer:
     def _encoded_batch(self, queue: list[tuple[int, _Row]], bucket: int, tokens_per_batch: int) -> EncodedBatch:
         rows = [row for _, row in queue]
         # A real sentence as filler, not padding: no quantity of it is 0/0.
-        fillers = max(1, tokens_per_batch // bucket) - len(rows)
+        fillers = _rows_of(bucket, tokens_per_batch) - len(rows)
         return EncodedBatch(
             batch=self._batch(rows + fillers * rows[-1:], bucket),
             indices=np.array([index for index, _ in queue], np.int64),
@@ -274,6 +274,11 @@ class Tokenizer:
             segments[place, : len(row.ids)] = row.segments
             mask[place, : len(row.ids)] = True
         return Batch(tokens=jnp.asarray(tokens), segments=jnp.asarray(segments), mask=jnp.asarray(mask))
+
+
+def _rows_of(bucket: int, tokens_per_batch: int) -> int:
+    rows = max(1, tokens_per_batch // bucket)
+    return rows if rows < 8 else rows - rows % 8
 
 
 def _share(lengths: list[int], room: int) -> list[int]:

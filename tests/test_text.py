@@ -224,7 +224,8 @@ def test_stream_covers_every_text_once_and_says_the_same(texts, tokens_per_batch
     for item in items:
         rows, width = item.batch.tokens.shape
         assert width in TINY.buckets
-        assert rows == max(1, tokens_per_batch // width)
+        assert rows <= max(1, tokens_per_batch // width) < rows + 8
+        assert rows < 8 or rows % 8 == 0
         assert 1 <= len(item.indices) <= rows
         alone = call_quietly(TINY, [texts[index] for index in item.indices], length=width)
         real = len(item.indices)
@@ -243,7 +244,7 @@ def test_stream_is_deterministic():
 
 def test_stream_compiles_few_shapes():
     texts = ["a" * (place % 90) for place in range(700)]
-    assert len({item.batch.tokens.shape for item in TINY.batches(texts)}) == len(TINY.buckets) == 3
+    assert len({item.batch.tokens.shape for item in TINY.batches(texts)}) == len(TINY.buckets) == 4
 
 
 def test_stream_reads_no_further_than_it_must():

@@ -12,8 +12,8 @@ from .jacobi import jacobi_eigh
 from .stochastic import per_row
 from .subspace import centre_tokens
 
-BASIS = 12  # vectors kept at once: memory is BASIS + 1 times one vector
-KEPT = 4  # Ritz vectors that survive a restart
+BASIS = 10  # vectors kept at once: memory is BASIS + 1 times one vector
+KEPT = 6  # Ritz vectors that survive a restart: the test for the end comes every BASIS - KEPT steps
 
 
 class Eigenvalue(NamedTuple):
