@@ -158,9 +158,9 @@ class Tokenizer:
         """Tokenise a stream of sentences into batches of few shapes, sentences of like length together.
 
         Every batch of bucket T has tokens_per_batch // T rows, the last ones too, so at most len(buckets)
-        shapes ever occur; at least one row, and more than eight in whole eights, which split evenly. The stream is read in chunks and memory does not grow with its length.
-        Batches come in a fixed order that depends on the texts alone. What was cut is counted in the batch,
-        without a warning.
+        shapes ever occur; at least one row, and more than eight in whole eights, which split evenly. The stream
+        is read in chunks and memory does not grow with its length. Batches come in a fixed order that depends
+        on the texts alone. What was cut is counted in the batch, without a warning.
 
         Args:
           texts: strings; any iterable, read once.
