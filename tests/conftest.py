@@ -10,6 +10,7 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax
+import pytest
 from hypothesis import HealthCheck, settings
 from jaxtyping import install_import_hook
 
@@ -34,3 +35,20 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 settings.register_profile("default", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("long", deadline=None, max_examples=5000, suppress_health_check=list(HealthCheck))
 settings.load_profile(os.environ.get("JAXSMOOTH_TEST_PROFILE", "default"))
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """An empty asset cache of this test's own; the user's is out of reach."""
+    monkeypatch.setenv("JAXSMOOTH_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def shop(cache, tmp_path, monkeypatch):
+    """A tiny distribution, registered, and a pip that "downloads" it into that cache."""
+    from helpers_assets import Shop  # late: importing it imports jaxsmooth, which the hook above must see first
+
+    folder = tmp_path / "shop"
+    folder.mkdir()
+    return Shop(folder, monkeypatch)

@@ -1,0 +1,107 @@
+"""Reading sentences: lines, encodings, limits, and the corpora's own format."""
+
+import json
+from pathlib import Path
+
+import pytest
+from helpers_assets import REAL, REAL_CACHE
+
+from jaxsmooth.assets import MalformedRowWarning, fetch, read_texts
+from jaxsmooth.assets.cache import MANIFEST
+from jaxsmooth.errors import TextError
+
+pytestmark = pytest.mark.usefixtures("cache")
+
+
+@pytest.fixture
+def file(tmp_path):
+    def write(content: bytes) -> Path:
+        path = tmp_path / "texts.txt"
+        path.write_bytes(content)
+        return path
+
+    return write
+
+
+def test_tiny_sentences_are_shipped_and_varied():
+    texts = read_texts("tiny")
+    assert len(set(texts)) == 24
+    assert all(text == text.strip() and text.isascii() for text in texts)
+    assert min(len(text.split()) for text in texts) <= 3
+    assert max(len(text.split()) for text in texts) >= 18
+
+
+def test_lines_are_split_at_newlines_only(file):
+    path = file("one\r\n\r\n  \t\ntwo\u2028still\x0btwo\u0085\n lone\rcr \nlast".encode())
+    assert read_texts(path) == ["one", "two\u2028still\x0btwo\u0085", " lone\rcr ", "last"]
+    assert read_texts(str(path), limit=2) == ["one", "two\u2028still\x0btwo\u0085"]
+
+
+def test_byte_order_mark_is_dropped_only_at_the_start(file):
+    assert read_texts(file("\ufeffone\n\ufefftwo\n".encode())) == ["one", "\ufefftwo"]
+
+
+def test_invalid_utf8_names_file_line_and_byte(file):
+    path = file(b"fine\n\ngr\xfc\xdfe\n")
+    with pytest.raises(TextError, match=r"texts\.txt, line 3: byte 8 \(0xfc\)"):
+        read_texts(path)
+
+
+def test_reading_stops_at_the_limit(file):
+    assert read_texts(file(b"one\n\xff\n"), limit=1) == ["one"]
+
+
+@pytest.mark.parametrize("content", [b"", b"\n\n", b" \r\n\t\n", "\ufeff".encode()])
+def test_file_without_text(file, content):
+    with pytest.raises(TextError, match="holds no text"):
+        read_texts(file(content))
+
+
+@pytest.mark.parametrize("limit", [0, -1, True])
+def test_bad_limit(limit):
+    with pytest.raises(TextError, match="at least 1"):
+        read_texts("tiny", limit=limit)
+
+
+def test_missing_file_lists_the_texts(tmp_path):
+    with pytest.raises(TextError, match="tiny, movie-reviews, amazon-reviews"):
+        read_texts("movie-review")
+    with pytest.raises(TextError, match="cannot be read"):
+        read_texts(tmp_path)
+
+
+def test_model_is_not_a_text():
+    with pytest.raises(TextError, match="is a model, not a text"):
+        read_texts("minilm-l6")
+
+
+def test_path_wins_where_a_file_is_meant(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("tiny").write_text("local\n")
+    assert read_texts(Path("./tiny").absolute()) == ["local"]
+    assert read_texts("./tiny") == ["local"]
+    assert len(read_texts("tiny")) == 24
+
+
+def test_malformed_rows_are_skipped_and_counted(shop):
+    path = fetch("one", progress=False) / "one.txt"
+    rows = [b"1\t0.5\tkept\ttab", b"no tabs", b"3\thigh\tno score", b"4\tnan\tno score", b"5\t1\t ", b"6\t-2\tkept"]
+    content = b"\n".join(rows)
+    # Same size in the manifest, so that the folder passes for whole.
+    manifest = json.loads((path.parent / MANIFEST).read_text())
+    manifest["files"]["one.txt"]["size"] = len(content)
+    (path.parent / MANIFEST).write_text(json.dumps(manifest))
+    path.write_bytes(content)
+    with pytest.warns(MalformedRowWarning, match="skipped 4 rows"):
+        assert read_texts("one") == ["kept\ttab", "kept"]
+
+
+CORPORA = {"movie-reviews": 10605, "amazon-reviews": 3708, "tweets": 4200, "nyt-editorials": 5190}
+
+
+@pytest.mark.parametrize("name", CORPORA)
+def test_corpus_sizes(name, monkeypatch):
+    if not REAL[name]:
+        pytest.skip(f"needs {name} in the cache: jaxsmooth assets fetch {name}")
+    monkeypatch.setenv("JAXSMOOTH_CACHE", REAL_CACHE)
+    assert len(read_texts(name)) == CORPORA[name]
