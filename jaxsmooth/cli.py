@@ -113,7 +113,6 @@ def run_diagnose(command: Diagnose) -> None:
         texts,
         name=command.model,
         data=command.data,
-        note="random weights, not a trained model" if command.model == "tiny" else "",
         tokens_per_batch=command.tokens_per_batch,
         progress=True,
     )

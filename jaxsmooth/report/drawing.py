@@ -17,7 +17,7 @@ from matplotlib.font_manager import findfont
 from matplotlib.ft2font import FT2Font
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from jaxsmooth.diagnosis import Spread
+from jaxsmooth.diagnosis import Diagnosis, Spread
 from jaxsmooth.report.files import write_aside
 
 COLOURS = {
@@ -144,9 +144,14 @@ def _plain(value: float) -> str:
     return f"{value:,.0f}" if 1 <= value < 1e7 else f"{value:g}"
 
 
-def note(figure: Figure, text: str) -> None:
-    """Explains in one small line below the figure what lines and bands are."""
-    figure.supxlabel(text, fontsize=9, color="#555555").set_parse_math(False)
+def about(diagnosis: Diagnosis) -> str:
+    """Model and text in a few words, with what is odd about the weights: a picture travels without its report."""
+    return drawable(f"{diagnosis.model.label} on {diagnosis.data.sentences:,} sentences of {diagnosis.data.name}", 110)
+
+
+def note(figure: Figure, diagnosis: Diagnosis, text: str = "") -> None:
+    """Says in one small line below the figure what was measured, and explains lines and bands."""
+    figure.supxlabel(f"{about(diagnosis)}. {text}".strip(), fontsize=9, color="#555555").set_parse_math(False)
 
 
 def legend_below(axes: Axes, columns: int) -> None:

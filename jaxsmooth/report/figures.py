@@ -78,7 +78,7 @@ def overview_figure(diagnosis: Diagnosis, path: Path) -> Path:
         title(right, "Does the theory explain it?")
         heading = figure.suptitle(drawable(verdict(diagnosis).headline, 110), fontsize=16, fontweight="bold")
         heading.set_parse_math(False)
-        note(figure, f"{_data_words(diagnosis)}. {_BANDS}")
+        note(figure, diagnosis, _BANDS)
         return save(figure, path)
 
 
@@ -88,7 +88,7 @@ def similarity_figure(diagnosis: Diagnosis, path: Path) -> Path:
         axes = figure.subplots()
         _similarity(axes, diagnosis)
         title(axes, f"Similarity of the tokens in {diagnosis.model.name}")
-        note(figure, _BANDS)
+        note(figure, diagnosis, _BANDS)
         return save(figure, path)
 
 
@@ -99,7 +99,9 @@ def ladder_figure(diagnosis: Diagnosis, path: Path) -> Path:
         _ladder(axes, diagnosis, RATES)
         title(axes, f"Contraction per layer of {diagnosis.model.name}")
         note(
-            figure, "line: mean over sentences, its median over layers in brackets; grey: smallest to largest sentence"
+            figure,
+            diagnosis,
+            "Line: mean over sentences, its median over layers in brackets; grey: smallest to largest sentence",
         )
         return save(figure, path)
 
@@ -121,12 +123,8 @@ def norms_figure(diagnosis: Diagnosis, path: Path) -> Path:
         for axes in (left, right):
             layer_axis(axes, 1, diagnosis.std_attn.mean.size)
             legend_below(axes, 2)
-        note(figure, f"{_BANDS} (left: smallest to largest token)")
+        note(figure, diagnosis, f"{_BANDS} (left: smallest to largest token)")
         return save(figure, path)
-
-
-def _data_words(diagnosis: Diagnosis) -> str:
-    return drawable(f"{diagnosis.model.name} on {diagnosis.data.sentences:,} sentences of {diagnosis.data.name}", 80)
 
 
 def _similarity(axes: Axes, diagnosis: Diagnosis) -> None:

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize, TwoSlopeNorm
 
 from jaxsmooth.diagnosis import Diagnosis, Exemplar
-from jaxsmooth.report.drawing import canvas, drawable, save, say_empty, title
+from jaxsmooth.report.drawing import canvas, drawable, note, save, say_empty, title
 from jaxsmooth.report.numbers import digits, finite
 
 LABELLED_TOKENS = 40
@@ -37,6 +37,7 @@ def mixing_rate_figure(diagnosis: Diagnosis, path: Path) -> Path:
         title(axes, "Mixing rate √λ of every head (below 1: it only brings tokens together)")
         bar = figure.colorbar(image, ax=axes, label="mixing rate √λ, mean over sentences")
         bar.ax.axhline(1.0, color="black", linewidth=1)
+        note(figure, diagnosis)
         if not finite(rate).size:
             say_empty(axes)
         return save(figure, path)
@@ -78,6 +79,7 @@ def exemplar_cosine_figure(diagnosis: Diagnosis, path: Path) -> Path:
         figure.colorbar(image, ax=grid, label="cosine similarity of two tokens", shrink=0.8)
         heading = figure.suptitle(f"“{drawable(exemplar.text, 90)}”", fontsize=13)
         heading.set_parse_math(False)
+        note(figure, diagnosis)
         return save(figure, path)
 
 

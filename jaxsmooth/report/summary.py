@@ -64,9 +64,7 @@ def _fitting_table(diagnosis: Diagnosis, console: Console) -> Table:
 
 def _table(diagnosis: Diagnosis, layers: list[dict[str, Any]], names: list[str]) -> Table:
     model, data = diagnosis.model, diagnosis.data
-    title = Text(f"{model.name} on {data.sentences:,} sentences of {data.name}", style="bold")
-    if model.note:
-        title.append(f" ({model.note})")
+    title = Text(f"{model.label} on {data.sentences:,} sentences of {data.name}", style="bold")
     # The box adds a space of its own between columns: two in all, none at the edges, so that 80 hold every column.
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     table.pad_edge = False
