@@ -150,8 +150,8 @@ def about(diagnosis: Diagnosis) -> str:
 
 
 def note(figure: Figure, diagnosis: Diagnosis, text: str = "") -> None:
-    """Says in one small line below the figure what was measured, and explains lines and bands."""
-    figure.supxlabel(f"{about(diagnosis)}. {text}".strip(), fontsize=9, color="#555555").set_parse_math(False)
+    """Says in small letters below the figure what was measured, and explains lines and bands."""
+    figure.supxlabel(f"{about(diagnosis)}\n{text}".strip(), fontsize=9, color="#555555").set_parse_math(False)
 
 
 def legend_below(axes: Axes, columns: int) -> None:
