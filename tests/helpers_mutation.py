@@ -68,6 +68,18 @@ def mutate_bytes(content: bytes, rnd: Random) -> bytes:
     return bytes(out)
 
 
+def mutate_numbers(content: bytes, rnd: Random) -> bytes:
+    """Overwrite numbers of a binary header, wherever they may start, by others that are likely to hurt."""
+    out = bytearray(content)
+    for _ in range(rnd.choice([1, 1, 2, 3])):
+        size = rnd.choice([1, 2, 4, 8])
+        at = rnd.randrange(min(len(out), rnd.choice([80, 4096])))
+        near = int.from_bytes(out[at : at + size], "little") + rnd.choice([-33, -32, -1, 1, 32, 33])
+        wrong = rnd.choice([0, 1, near, 2**31 - 1, 2**31, 2**63, 2**64 - 1, rnd.getrandbits(64)])
+        out[at : at + size] = (wrong % 2 ** (8 * size)).to_bytes(size, "little")
+    return bytes(out)
+
+
 def mutate_lines(content: bytes, rnd: Random) -> bytes:
     """Drop, repeat, swap or garble lines."""
     lines = content.split(b"\n")

@@ -11,8 +11,9 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from helpers_mutation import mutate_bytes, mutate_json, mutate_lines, mutate_safetensors
+from helpers_mutation import mutate_bytes, mutate_json, mutate_lines, mutate_numbers, mutate_safetensors
 from helpers_parity import VOCABULARY
+from helpers_quantised import Draft
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from make_frozen import FROZEN
@@ -78,7 +79,7 @@ def sharded_files() -> dict[str, bytes]:
     return files | {INDEX: json.dumps(index).encode()}
 
 
-WHOLE, SHARDED = checkpoint_files(), sharded_files()
+WHOLE, SHARDED, PACKED = checkpoint_files(), sharded_files(), {"small-q4.bin": Draft().pack()}
 TARGETS: dict[str, tuple[dict[str, bytes], str, tuple[Callable[[bytes, Random], bytes], ...]]] = {
     "config": (WHOLE, "config.json", (mutate_json, mutate_json, mutate_bytes)),
     "weights": (WHOLE, "model.safetensors", (mutate_safetensors, mutate_safetensors, mutate_bytes)),
@@ -89,6 +90,7 @@ TARGETS: dict[str, tuple[dict[str, bytes], str, tuple[Callable[[bytes, Random], 
         "vocab.txt",
         (mutate_lines, mutate_bytes),
     ),
+    "4-bit": (PACKED, "small-q4.bin", (mutate_numbers, mutate_numbers, mutate_bytes)),
 }
 
 
@@ -138,7 +140,9 @@ def test_many_damaged_checkpoints_are_refused_cleanly(target, rnd):
     check_damage(target, rnd)
 
 
-@pytest.mark.parametrize("files", [WHOLE, SHARDED, TARGETS["vocabulary"][0]], ids=["whole", "sharded", "vocabulary"])
+@pytest.mark.parametrize(
+    "files", [WHOLE, SHARDED, TARGETS["vocabulary"][0], PACKED], ids=["whole", "sharded", "vocabulary", "4-bit"]
+)
 def test_the_undamaged_checkpoint_is_accepted(files, tmp_path):
     with limits():
         assert load_and_tokenise(write(str(tmp_path), files))
