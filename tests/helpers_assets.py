@@ -62,8 +62,8 @@ class Shop:
         self.register(sha256_of(self.file))
         self.use_pip()
 
-    def register(self, sha256: str) -> None:
-        self.distribution = Distribution("fake", "1.0", self.file.name, sha256, self.file.stat().st_size)
+    def register(self, sha256: str, platform: str = "") -> None:
+        self.distribution = Distribution("fake", "1.0", self.file.name, sha256, self.file.stat().st_size, platform)
         for name in ("one", "two"):
             self.monkeypatch.setitem(REGISTRY, name, fake_asset(name, self.distribution))
 

@@ -71,6 +71,13 @@ def test_pip_is_told_the_hash_and_no_dependencies(shop):
     assert "--require-hashes" in run
 
 
+def test_a_wheel_for_one_platform_is_fetched_on_every_platform(shop):
+    shop.register(shop.distribution.sha256, platform="plan9_mips")
+    fetch("one", progress=False)
+    (run,) = shop.runs()
+    assert "--platform plan9_mips --only-binary=:all:" in run
+
+
 def test_manifest_holds_sizes_and_hashes(shop):
     folder = fetch("one", progress=False)
     entry = json.loads((folder / MANIFEST).read_text())["files"]["one.txt"]

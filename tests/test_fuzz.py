@@ -140,9 +140,10 @@ def test_many_damaged_checkpoints_are_refused_cleanly(target, rnd):
     check_damage(target, rnd)
 
 
-@pytest.mark.parametrize(
-    "files", [WHOLE, SHARDED, TARGETS["vocabulary"][0], PACKED], ids=["whole", "sharded", "vocabulary", "4-bit"]
-)
+GOOD = {"whole": WHOLE, "sharded": SHARDED, "vocabulary": TARGETS["vocabulary"][0], "4-bit": PACKED}
+
+
+@pytest.mark.parametrize("files", GOOD.values(), ids=GOOD)
 def test_the_undamaged_checkpoint_is_accepted(files, tmp_path):
     with limits():
         assert load_and_tokenise(write(str(tmp_path), files))

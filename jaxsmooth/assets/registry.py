@@ -147,7 +147,7 @@ _ASSETS = (
         files=("e5-small-enpt-q4.bin",),
         licence="MIT",
         author="L. Wang et al. (multilingual-e5-small); tuned, cut to English and Portuguese and packed by cnmoro",
-        description="BERT, 12 layers, width 384, 12 heads, 39.7M parameters in 4 bits, trained for sentence embeddings",
+        description="BERT, 12 layers, width 384, 12 heads, 39.6M parameters in 4 bits, trained for sentence embeddings",
     ),
     _vader("movie-reviews", "movieReviewSnippets", "10,605 sentences of film reviews, each with a sentiment score"),
     _vader("amazon-reviews", "amazonReviewSnippets", "3,708 sentences of product reviews, each with a sentiment score"),
