@@ -1,13 +1,15 @@
 """Reading sentences: lines, encodings, limits, and the corpora's own format."""
 
+import dataclasses
 import json
+import zipfile
 from pathlib import Path
 
 import pytest
 from helpers_assets import REAL, REAL_CACHE
 
-from jaxsmooth.assets import MalformedRowWarning, fetch, read_texts
-from jaxsmooth.assets.cache import MANIFEST
+from jaxsmooth.assets import REGISTRY, MalformedRowWarning, fetch, read_texts
+from jaxsmooth.assets.cache import MANIFEST, sha256_of
 from jaxsmooth.errors import TextError
 
 pytestmark = pytest.mark.usefixtures("cache")
@@ -96,7 +98,27 @@ def test_malformed_rows_are_skipped_and_counted(shop):
         assert read_texts("one") == ["kept\ttab", "kept"]
 
 
-CORPORA = {"movie-reviews": 10605, "amazon-reviews": 3708, "tweets": 4200, "nyt-editorials": 5190}
+def test_topics_and_header_are_left_out(shop, monkeypatch):
+    rows = b"Topic\tText\nd\tstring\nclass\t\n\t\nearn\tshares rose\n\ntrade\tfar\taway\nno tab\nacq\t \n"
+    with zipfile.ZipFile(shop.file, "w") as zipped:
+        zipped.writestr("fake-1.0/data/one.tab", rows)
+    shop.register(sha256_of(shop.file))
+    changes = {"rows": "topic text", "inner": "", "folder": "fake-1.0/data", "files": ("one.tab",)}
+    monkeypatch.setitem(REGISTRY, "one", dataclasses.replace(REGISTRY["one"], **changes))
+    monkeypatch.delitem(REGISTRY, "two")
+    with pytest.warns(MalformedRowWarning, match="skipped 2 rows that are not `topic TAB text`"):
+        assert read_texts("one") == ["shares rose", "far\taway"]
+
+
+CORPORA = {
+    "movie-reviews": 10605,
+    "amazon-reviews": 3708,
+    "tweets": 4200,
+    "nyt-editorials": 5190,
+    "reuters-r8": 5485,
+    "reuters-r52": 6532,
+    "newsgroups": 11293,
+}
 
 
 @pytest.mark.parametrize("name", CORPORA)

