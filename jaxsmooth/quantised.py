@@ -32,7 +32,7 @@ from .vocabulary import Pieces
 
 MAGIC, VERSION, BLOCK = b"E5S1", 1, 32
 PATTERN = "*-q4.bin"
-NOTE = "4-bit weights"
+NOTE = "4-bit weights, not the full-precision model"
 PREFIX = "query: "
 """What E5 models expect before a text that is no passage to be retrieved (Wang et al. 2024, arXiv 2402.05672)."""
 

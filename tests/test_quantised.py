@@ -113,7 +113,7 @@ def test_the_real_names_are_read_in_any_order(draft, folder):
 def test_the_label_goes_everywhere(folder):
     model, tokenizer = jaxsmooth.load(folder)
     found = jaxsmooth.diagnose(model, tokenizer, ["ab ba", "a b"], name="small", note="mine").model
-    assert (found.note, found.label) == ("4-bit weights; mine", "small (4-bit weights; mine)")
+    assert (found.note, found.label) == (f"{NOTE}; mine", f"small ({NOTE}; mine)")
     jaxsmooth.save(model, folder / "saved")
     assert "4-bit" in json.loads((folder / "saved" / "config.json").read_text())["jaxsmooth_note"]
     assert jaxsmooth.load(folder / "saved")[0].config == model.config
