@@ -477,5 +477,5 @@ def test_a_save_interrupted_between_its_files_leaves_nothing_that_loads(folder, 
     monkeypatch.setattr(os, "replace", replace)
     with pytest.raises(KeyboardInterrupt):
         jaxsmooth.save(random_model(seed=9, dtype=jnp.float32), folder)
-    with pytest.raises(CheckpointError, match=r"config\.json"):
+    with pytest.raises(ConfigError, match=r"config\.json does not exist"):
         jaxsmooth.load(folder)
