@@ -52,7 +52,7 @@ def diagnose(
       data: the text's name, for the report.
       note: a warning to print with the model, beside the one in its config ("random weights", "4-bit weights").
       tokens_per_batch: size of a batch, padding included.
-      progress: whether to show a progress bar on stderr.
+      progress: whether to show a progress bar on stderr, if that is a terminal.
 
     Returns:
       A `Diagnosis`.
@@ -301,7 +301,8 @@ def _progress_bar(shown: bool) -> Progress:
         TextColumn("sentences"),
         TimeElapsedColumn(),
     )
-    return Progress(*columns, console=Console(stderr=True), disable=not shown, transient=True)
+    console = Console(stderr=True)
+    return Progress(*columns, console=console, disable=not (shown and console.is_terminal), transient=True)
 
 
 def _summary(model: Encoder, name: str, note: str) -> ModelSummary:

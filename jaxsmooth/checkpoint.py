@@ -123,7 +123,8 @@ def load(name: str | Path, *, dtype: DTypeLike = jnp.float32) -> tuple[Encoder, 
 def save(model: Encoder, directory: str | Path) -> None:
     """Write `config.json` and `model.safetensors` as Hugging Face's BertModel does.
 
-    Loading them again in the same dtype gives the same bits. Each file is written aside and renamed.
+    Loading them again in the same dtype gives the same bits. Each file is written aside and renamed, the config
+    last: an interrupted save leaves no weights beside another model's config.
 
     Args:
       model: the encoder.
@@ -136,6 +137,7 @@ def save(model: Encoder, directory: str | Path) -> None:
         safetensors.numpy.save_file(tensors, Path(aside) / WEIGHTS, metadata={"format": "pt"})
         config = {**model.config.to_dict(), "dtype": str(next(iter(tensors.values())).dtype)}
         (Path(aside) / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        (directory / "config.json").unlink(missing_ok=True)
         for name in (WEIGHTS, "config.json"):
             os.replace(Path(aside) / name, directory / name)
 

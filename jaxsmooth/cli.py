@@ -102,7 +102,8 @@ def run_diagnose(command: Diagnose) -> None:
     from . import analysis, checkpoint, report
     from .assets import read_texts
 
-    # The text first: a wrong file name costs no download.
+    # Folder and text first: a wrong name costs no download and no work.
+    report.check_writable(command.out)
     texts = read_texts(command.data, command.limit)
     model, tokenizer = checkpoint.load(command.model, dtype=command.precision)
     if tokenizer is None:

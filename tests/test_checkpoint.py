@@ -189,3 +189,16 @@ def test_saving_over_a_file_is_an_os_error(tmp_path, model):
     with pytest.raises(OSError, match="file"):
         jaxsmooth.save(model, tmp_path / "file")
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_save_interrupted_between_its_files_leaves_nothing_that_loads(folder, monkeypatch):
+    def replace(source, target):
+        if Path(target).name == "config.json":
+            raise KeyboardInterrupt
+        os.rename(source, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+    with pytest.raises(KeyboardInterrupt):
+        jaxsmooth.save(random_model(seed=9, dtype=jnp.float32), folder)
+    with pytest.raises(ConfigError, match=r"config\.json does not exist"):
+        jaxsmooth.load(folder)

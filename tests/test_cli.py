@@ -141,10 +141,19 @@ def test_a_model_without_a_tokenizer_is_refused(text, tmp_path, capfd):
     assert "has no tokenizer.json or vocab.txt" in refusal(capfd)
 
 
-def test_a_folder_that_cannot_be_written_is_refused(text, tmp_path, capfd):
+def test_a_folder_that_cannot_be_written_is_refused_before_any_work(text, capfd, monkeypatch):
+    monkeypatch.setattr(analysis, "diagnose", None)
     assert diagnose(text, text / "out") == 1
     assert str(text) in refusal(capfd)
     assert text.read_text(encoding="utf-8").splitlines() == LINES
+
+
+@pytest.mark.skipif(os.access("/", os.W_OK), reason="this user may write everywhere (root)")
+def test_a_folder_without_permission_is_refused_before_any_work(text, tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(analysis, "diagnose", None)
+    tmp_path.chmod(0o500)
+    assert diagnose(text, tmp_path / "out" / "deep") == 1
+    assert "no permission" in refusal(capfd)
 
 
 @pytest.mark.parametrize("where", ["diagnose", "write_report"])

@@ -107,7 +107,7 @@ def test_more_padding_changes_only_the_padding(texts, spare):
         assert not ours[:, width:].any()
 
 
-@pytest.mark.parametrize(("letters", "bucket"), [(14, 16), (15, 32), (30, 32), (31, 48), (46, 48), (47, 64), (62, 64)])
+@pytest.mark.parametrize(("letters", "bucket"), [(14, 16), (15, 32), (30, 32), (31, 48), (62, 64)])
 def test_smallest_bucket_that_holds_all(letters, bucket):
     assert TINY(["a", "b" * letters]).tokens.shape == (2, bucket)
 

@@ -1,6 +1,7 @@
 """Result structs in, report out: verdict, JSON, figures, one self-contained page."""
 
 from jaxsmooth.report.figures import write_figures as write_figures
+from jaxsmooth.report.files import check_writable as check_writable
 from jaxsmooth.report.page import render_page as render_page
 from jaxsmooth.report.serialise import to_json as to_json
 from jaxsmooth.report.summary import print_summary as print_summary

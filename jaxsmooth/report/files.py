@@ -31,3 +31,18 @@ def write_aside(path: Path, content: str | bytes) -> Path:
     finally:
         aside.unlink(missing_ok=True)
     return path
+
+
+def check_writable(folder: Path) -> None:
+    """Refuses, before any work, a folder that could not be made or written to; makes nothing.
+
+    Raises:
+      OSError: says which folder is in the way.
+    """
+    there = Path(folder).absolute()
+    while not os.path.lexists(there):
+        there = there.parent
+    if not there.is_dir():
+        raise NotADirectoryError(f"{folder} cannot be a folder: {there} is a file.")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise PermissionError(f"{folder} cannot be written: no permission in {there}.")

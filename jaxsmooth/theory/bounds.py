@@ -20,7 +20,7 @@ from .spectrum import Eigenvalue, default_tolerance, largest_eigenvalue, root_of
 from .subspace import centre_tokens, subspace_distance
 from .weights import BlockNorms, BlockWeights
 
-SENTENCES_AT_ONCE = 8
+TOKENS_AT_ONCE = 256  # enough rows for fast matrix products, few enough for the Krylov bases to stay in cache
 
 
 class BlockState(NamedTuple):
@@ -161,8 +161,9 @@ def operator_rate(
 
         return largest_eigenvalue(apply, centre_tokens(start, mask), tolerance=tolerance)
 
-    # A few sentences at once: their Krylov bases stay in cache, and all wait only for the slowest of a few.
-    found = jax.lax.map(norm_squared, (state.attn, _precision(state), state.mask), batch_size=SENTENCES_AT_ONCE)
+    # A power of two of sentences at once, which divides most batches; all wait only for the slowest of a few.
+    together = 1 << (max(1, TOKENS_AT_ONCE // state.mask.shape[1]).bit_length() - 1)
+    found = jax.lax.map(norm_squared, (state.attn, _precision(state), state.mask), batch_size=together)
     return norms.mlp * norms.gain_mlp * jnp.sqrt(jnp.maximum(found.value, 0)), found
 
 
