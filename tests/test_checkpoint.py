@@ -18,6 +18,7 @@ from safetensors.numpy import load_file
 
 import jaxsmooth
 from jaxsmooth.checkpoint import IGNORED, NAMES, TINY, WEIGHTS
+from jaxsmooth.errors import ConfigError
 
 
 @pytest.fixture(scope="module")
