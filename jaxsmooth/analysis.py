@@ -45,7 +45,7 @@ def diagnose(
     sentences, and the numbers do not depend on their order, the batch size or the padding, beyond rounding.
 
     Args:
-      model: the encoder; its dtype is the precision of the measurement.
+      model: the encoder; its dtype is the precision of the measurement, float32 at least.
       tokenizer: its tokenizer.
       texts: sentences; any iterable of strings.
       name: the model's name, for the report.
@@ -69,6 +69,8 @@ def diagnose(
     """
     if isinstance(texts, str) or not isinstance(texts, Iterable):
         raise TextError(f"texts must be a series of strings; got {type(texts).__name__}. Wrap one string in a list.")
+    if tokenizer is None:
+        raise TextError("tokenizer must be a Tokenizer; got None. `load` finds none beside weights without its files.")
     norms = model_norms(model)
     running: dict[str, _Running] = {}
     chosen = _Chooser()
@@ -82,7 +84,7 @@ def diagnose(
         ):
             rows = len(encoded.indices)
             for key, values in measured.items():
-                running.setdefault(key, _Running()).add(np.asarray(values[:, :rows], np.float64))
+                running.setdefault(key, _Running()).add(np.asarray(values, np.float64)[:, :rows])
             lengths = np.asarray(encoded.batch.mask[:rows].sum(axis=1))
             chosen.offer(encoded, lengths, seen)
             sentences, tokens, truncated = sentences + rows, tokens + int(lengths.sum()), truncated + encoded.truncated
@@ -106,7 +108,7 @@ def diagnose(
 @jax.jit
 def model_norms(model: Encoder) -> BlockNorms:
     """The norms of every block's parameters that the bounds need, stacked over layers."""
-    weights = block_weights(model.blocks)
+    weights = block_weights(_widened(model.blocks))
     return jax.lax.map(lambda block: block_norms(block, model.config.activation), weights)
 
 
@@ -135,7 +137,8 @@ def measure(model: Encoder, norms: BlockNorms, batch: Batch) -> dict[str, Array]
       name -> array, the names of `Diagnosis` and `RATES`; the stds as `std_attn_min`, `std_attn`, `std_attn_max`.
     """
 
-    def collect(trace: BlockTrace) -> dict[str, Array]:
+    def collect(narrow: BlockTrace) -> dict[str, Array]:
+        trace = _widened(narrow)
         own = jax.tree.map(lambda stacked: stacked[trace.layer], norms)
         hidden = _hidden_metrics(trace.hidden, batch.mask)
         return {**hidden, **_std_metrics(trace, batch.mask), **_attention_metrics(trace, own, batch.mask)}
@@ -143,8 +146,9 @@ def measure(model: Encoder, norms: BlockNorms, batch: Batch) -> dict[str, Array]
     # float32 products must be float32 products on every device: TPUs and GPUs round them to fewer bits unasked.
     with jax.default_matmul_precision("highest"):
         _, found = encode(model, batch, collect=collect)
-        first = _hidden_metrics(embed(model, batch), batch.mask)
-        found["L0"] = bounds.shi2022_rate(norms, model.config.activation, found["mixing_rate"], found["std_product"])
+        first = _hidden_metrics(_widened(embed(model, batch)), batch.mask)
+        everywhere = bounds.shi2022_rate(norms, model.config.activation, found["mixing_rate"], found["std_product"])
+        found["L0"] = _where_known(found["actual"], everywhere)
     for key, value in first.items():
         found[key] = jnp.concatenate([value[None], found[key]])
     return found
@@ -173,19 +177,33 @@ def _attention_metrics(trace: BlockTrace, norms: BlockNorms, mask: Array) -> dic
     mixing = metrics.mixing_rate(trace.attn, mask)
     state = bounds.BlockState(trace.input, trace.attn, trace.pre_attn, trace.std_attn, trace.std_mlp, mask, mixing)
     weights = block_weights(trace.block)
-    return {
-        "mixing_rate": mixing,
-        "ergodicity_coefficient": metrics.ergodicity_coefficient(trace.attn, mask),
-        "attention_entropy": metrics.attention_entropy(trace.attn, mask),
-        "std_product": bounds.std_product(state),
-        "threshold": bounds.contraction_threshold(norms, state),
-        "actual": bounds.actual_rate(trace.input, trace.hidden, mask),
+    actual = bounds.actual_rate(trace.input, trace.hidden, mask)
+    rungs = {
         "L1": bounds.block_rate(norms, state),
         "L2": bounds.refined_rate(norms, state),
         "L2b": bounds.pairwise_rate(norms, state),
         "L3": bounds.operator_rate(weights, norms, state)[0],
         "L4": bounds.data_rate(norms, state),
     }
+    return {
+        "mixing_rate": mixing,
+        "ergodicity_coefficient": metrics.ergodicity_coefficient(trace.attn, mask),
+        "attention_entropy": metrics.attention_entropy(trace.attn, mask),
+        "std_product": bounds.std_product(state),
+        "threshold": bounds.contraction_threshold(norms, state),
+        "actual": actual,
+        **{key: _where_known(actual, rung) for key, rung in rungs.items()},
+    }
+
+
+def _where_known(actual: Array, rung: Array) -> Array:
+    """The rung where there was a distance to stretch; from consensus, as of one token, all rates are undefined."""
+    return jnp.where(jnp.isnan(actual), jnp.nan, rung)
+
+
+def _widened(tree: Any) -> Any:
+    """bfloat16 arrays as float32: a bfloat16 model is measured in float32."""
+    return jax.tree.map(lambda x: x.astype(jnp.float32) if x.dtype == jnp.bfloat16 else x, tree)
 
 
 def _measured(

@@ -14,6 +14,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 from jax.typing import DTypeLike
+from jaxtyping import Array
 
 from .assets import fetch
 from .assets.registry import REGISTRY
@@ -214,8 +215,16 @@ def _build(config: EncoderConfig, pooled: bool, read: Callable[[str], np.ndarray
         parts = [read(name) for name in _names(entry, config)]
         parts = [part.T if entry.transposed else part for part in parts]
         stacked = np.stack(parts) if "{}" in entry.tensor else parts[0]
-        arrays[entry.path] = jnp.asarray(stacked.reshape(shapes[entry.path]), dtype)
+        arrays[entry.path] = _cast(entry.tensor, stacked.reshape(shapes[entry.path]), dtype)
     return _assemble(config, arrays)
+
+
+def _cast(tensor: str, array: np.ndarray, dtype: DTypeLike) -> Array:
+    with np.errstate(over="ignore"):  # seen below
+        cast = jnp.asarray(array, dtype)
+    if not bool(jnp.all(jnp.isfinite(cast))):
+        raise CheckpointError(f"tensor {tensor.format('*')!r} holds numbers too large for {jnp.dtype(dtype)}.")
+    return cast
 
 
 def _is_plain_name(name: object) -> bool:

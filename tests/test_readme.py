@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 
 import jaxsmooth
@@ -21,8 +22,11 @@ def test_the_python_example_runs(capsys):
     with jax.enable_x64(False), jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
         exec(compile(example, "README.md", "exec"), {})
     similarity, _, bound = capsys.readouterr().out.strip().partition("\n")
-    assert similarity.startswith("[")
-    assert bound.startswith("[")
+    numbers = [float(word) for word in re.findall(r"[-\d.e+]+", similarity + " " + bound)]
+    # A cosine for each of two sentences; an actual rate and L1 for each of six layers.
+    assert len(numbers) == 2 + 6 + 6
+    assert np.isfinite(numbers).all()
+    assert all(actual < rung for actual, rung in zip(numbers[2:8], numbers[8:], strict=True))
 
 
 def test_links_lead_somewhere():

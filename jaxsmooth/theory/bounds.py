@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float
 
 from .activations import LIPSCHITZ
 from .spectrum import Eigenvalue, default_tolerance, largest_eigenvalue, root_of_largest_eigenvalue, start_vector
-from .subspace import centre_tokens, subspace_distance
+from .subspace import centre_features, centre_tokens, subspace_distance
 from .weights import BlockNorms, BlockWeights
 
 TOKENS_AT_ONCE = 256  # enough rows for fast matrix products, few enough for the Krylov bases to stay in cache
@@ -169,7 +169,7 @@ def operator_rate(
 
 def data_rate(norms: BlockNorms, state: BlockState) -> Float[Array, "B"]:
     """L4: f G_2 [(1/n) sum_{i<j} P_i P_j ||C u_i - C u_j||^2]^(1/2) / d_M(X), at the data's own U."""
-    centred = _centre_features(state.pre_attn)
+    centred = centre_features(state.pre_attn)
     # Subtracting the token mean changes no pair difference and keeps the cancellation small.
     centred = centre_tokens(centred, state.mask)
     count = jnp.maximum(jnp.sum(state.mask, axis=-1), 1)[:, None, None].astype(centred.dtype)
@@ -212,18 +212,14 @@ def _pair_laplacian(precision: Array, count: Array, x: Array) -> Array:
 def _mix(weights: BlockWeights, attn: Array, x: Array) -> Array:
     """(X + sum_h A_h X W_h) C of one sentence, [T D]."""
     mixed = jnp.einsum("nts,snh->tnh", attn, jnp.einsum("sd,dnh->snh", x, weights.value))
-    return _centre_features(x + jnp.einsum("tnh,nhd->td", mixed, weights.output))
+    return centre_features(x + jnp.einsum("tnh,nhd->td", mixed, weights.output))
 
 
 def _mix_adjoint(weights: BlockWeights, attn: Array, y: Array) -> Array:
     """The transpose of `_mix`: Y C + sum_h A_h^T (Y C) W_h^T."""
-    y = _centre_features(y)
+    y = centre_features(y)
     mixed = jnp.einsum("nts,tnh->snh", attn, jnp.einsum("td,nhd->tnh", y, weights.output))
     return y + jnp.einsum("snh,dnh->sd", mixed, weights.value)
-
-
-def _centre_features(x: Array) -> Array:
-    return x - jnp.mean(x, axis=-1, keepdims=True)
 
 
 def _two_smallest(std: Array, mask: Array) -> Array:

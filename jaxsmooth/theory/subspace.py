@@ -43,6 +43,16 @@ def centre_tokens(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> 
     return (hidden - token_mean(hidden, mask)) * _weight(hidden, mask)
 
 
+def centre_features(hidden: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
+    """H C: every row minus its own mean, which is what LayerNorm does first.
+
+    >>> import jax.numpy as jnp
+    >>> centre_features(jnp.array([1.0, 3.0]))
+    Array([-1.,  1.], dtype=float32)
+    """
+    return hidden - jnp.mean(hidden, axis=-1, keepdims=True)
+
+
 def subspace_distance(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> Float[Array, "*B"]:
     """d_M(H) = min over Y in M of ||H - Y||_F = ||J H||_F, over real tokens.
 

@@ -7,6 +7,7 @@ from jaxtyping import Array, Float
 
 from .activations import LIPSCHITZ
 from .spectrum import root_of_largest_eigenvalue
+from .subspace import centre_features
 
 
 class BlockWeights(NamedTuple):
@@ -86,9 +87,9 @@ def block_norms(weights: BlockWeights, activation: str) -> BlockNorms:
         jnp.sum(head_grams, axis=0),
         _gram(weights.up),
         _gram(weights.down.T),
-        _gram(_centre_features(linear)),
+        _gram(centre_features(linear)),
         _gram(gamma * weights.up),
-        _gram(_centre_features(weights.down).T),
+        _gram(centre_features(weights.down).T),
     ]
     norms = root_of_largest_eigenvalue(jnp.concatenate([head_grams, jnp.stack(grams)]))
     value, output, stacked, up, down, skew, left, right = norms[heads:]
@@ -106,10 +107,6 @@ def block_norms(weights: BlockWeights, activation: str) -> BlockNorms:
         mlp_lipschitz=mlp_lipschitz,
         mlp=jnp.minimum(mean_value, gain_attn * mlp_lipschitz),
     )
-
-
-def _centre_features(matrix: Array) -> Array:
-    return matrix - jnp.mean(matrix, axis=-1, keepdims=True)
 
 
 def _head_grams(weights: BlockWeights) -> Array:
