@@ -47,7 +47,8 @@ class Convergence(NamedTuple):
       predicted_steps: steps to `tolerance` if every step contracted by `predicted_rate`.
       observed_steps: first k from which on ||A^k H - limit|| <= tolerance ||H - limit||; K + 1 if not within K.
       transient: observed_steps - predicted_steps, the steps that the eigenvalue does not see.
-      limit_held: the iterate is within the tolerance of the predicted limit.
+      arrived: the last iterate is within the tolerance of the predicted limit.
+      limit_held: it arrived, or over the last half of the steps it came nearer at the predicted rate (within 0.01).
       rate_held: the observed rate is within 0.01 of the predicted one.
       steps_held: at most twice the predicted steps (and one) were needed.
       ergodicity_held: osc(A^k H) <= tau^k osc(H) at every step.
@@ -68,6 +69,7 @@ class Convergence(NamedTuple):
     predicted_steps: Float[Array, ""]
     observed_steps: Int[Array, ""]
     transient: Float[Array, ""]
+    arrived: Bool[Array, ""]
     limit_held: Bool[Array, ""]
     rate_held: Bool[Array, ""]
     steps_held: Bool[Array, ""]
@@ -187,8 +189,11 @@ def converge(
     rate = radius.upper
     observed_rate, growth = _decay(attn, limit, start - predicted, mask, steps)
     promised = jnp.where(rate < 1, jnp.ceil(jnp.log(tolerance) / jnp.log(jnp.clip(rate, 1e-30, 1))), jnp.inf)
-    arrived = jnp.max(jnp.where(ratios > tolerance, jnp.arange(1, steps + 1), 0)) + 1
-    taken = arrived.astype(promised.dtype)
+    needed = jnp.max(jnp.where(ratios > tolerance, jnp.arange(1, steps + 1), 0)) + 1
+    taken = needed.astype(promised.dtype)
+    arrived = ratios[-1] <= tolerance
+    middle = ratios[steps // 2 - 1]
+    late_rate = jnp.where(middle > 0, ratios[-1] / jnp.where(middle > 0, middle, 1), 0) ** (1 / (steps - steps // 2))
     tau = ergodicity_coefficient(attn, mask)
     birkhoff = jnp.ones_like(tau) if logits is None else birkhoff1957_contraction(logits, mask)
     scale = jnp.max(jnp.abs(start))
@@ -206,9 +211,10 @@ def converge(
         observed_rate=observed_rate,
         largest_growth=growth,
         predicted_steps=promised,
-        observed_steps=arrived,
+        observed_steps=needed,
         transient=taken - promised,
-        limit_held=ratios[-1] <= tolerance,
+        arrived=arrived,
+        limit_held=arrived | ((late_rate < 1) & (late_rate <= rate + 0.01)),
         rate_held=jnp.abs(observed_rate - rate) <= 0.01,
         steps_held=taken <= 2 * promised + 1,
         ergodicity_held=_bounded(spreads, tau, spread, scale),
