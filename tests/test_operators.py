@@ -96,7 +96,7 @@ def test_blocked_attention_in_single_precision():
 def test_a_batch_of_heads_and_of_masks_is_one_vmap():
     query, key, hidden = (np.stack(parts) for parts in zip(*(head(seed) for seed in range(5)), strict=True))
     behinds, aheads = (np.stack([reach(pair[k]) for pair in REACHES.values()]) for k in (0, 1))
-    mask = LENGTHS["padded"]
+    mask = jnp.asarray(LENGTHS["padded"])
 
     @jax.jit
     @jax.vmap
@@ -113,7 +113,8 @@ def test_a_batch_of_heads_and_of_masks_is_one_vmap():
 def test_masked_attention_and_its_pattern(name):
     query, key, _ = head(3)
     mask, (behind, ahead) = LENGTHS["holes"], REACHES[name]
-    found = masked_attention(query @ key.T / np.sqrt(HEAD), allowed_pairs(mask, behind=behind, ahead=ahead))
+    logits = jnp.asarray(query @ key.T / np.sqrt(HEAD))
+    found = masked_attention(logits, allowed_pairs(jnp.asarray(mask), behind=behind, ahead=ahead))
     np.testing.assert_allclose(found, reference(query, key, mask, behind, ahead), atol=1e-15)
 
 
@@ -176,7 +177,7 @@ def test_the_mixing_rate_of_attention_that_is_never_formed():
     """sqrt(lambda) = ||J A|| under every mask at once, for a matrix in 12 blocks."""
     query, key, _ = (np.stack(parts) for parts in zip(*(head(seed, 1.5) for seed in range(5)), strict=True))
     behinds, aheads = (np.stack([reach(pair[k]) for pair in REACHES.values()]) for k in (0, 1))
-    mask = LENGTHS["padded"]
+    mask = jnp.asarray(LENGTHS["padded"])
 
     @jax.jit
     @jax.vmap
@@ -184,6 +185,7 @@ def test_the_mixing_rate_of_attention_that_is_never_formed():
         return operator_norm(Centred(blocked_attention(query, key, mask, behind=behind, ahead=ahead, block=4)))
 
     found = run(query, key, behinds, aheads)
+    mask = LENGTHS["padded"]
     centre = np.diag(mask.astype(float)) - np.outer(mask, mask) / mask.sum()
     for k, (behind, ahead) in enumerate(REACHES.values()):
         expected = np.linalg.norm(centre @ reference(query[k], key[k], mask, behind, ahead), 2)

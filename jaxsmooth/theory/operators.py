@@ -184,7 +184,7 @@ def allowed_pairs(
            [1, 1, 0],
            [0, 0, 0]], dtype=int32)
     """
-    index = jnp.arange(mask.shape[0])
+    index = jnp.arange(mask.shape[0], dtype=jnp.int32)
     offset = index[None, :] - index[:, None]
     near = (offset >= -limit_of(behind, mask)) & (offset <= limit_of(ahead, mask))
     return near & mask[None, :] & mask[:, None]
