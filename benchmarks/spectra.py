@@ -14,6 +14,7 @@ one application of each kind, in a process of its own. Results go to benchmarks/
 import dataclasses
 import datetime
 import importlib.metadata
+import itertools
 import json
 import math
 import os
@@ -210,7 +211,7 @@ def resident_kib(field: str) -> int:
 
 def exponents(found: list[dict[str, Any]]) -> list[float]:
     """log2 of the growth of time over that of length, between neighbouring lengths: 2 is n^2."""
-    pairs = zip(found[:-1], found[1:], strict=True)
+    pairs = itertools.pairwise(found)
     return [
         math.log(b["seconds"]["apply"] / a["seconds"]["apply"]) / math.log(b["tokens"] / a["tokens"]) for a, b in pairs
     ]

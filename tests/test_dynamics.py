@@ -194,7 +194,7 @@ def check_converge(seed: int) -> None:
     assert np.all(found.ergodicity_held)
     # A periodic matrix, one-hot rows that form a cycle, has no limit; 200 steps cannot tell it from a slow one.
     periodic = np.array([not closes(a[m][:, m]) for a, m in zip(attn, mask, strict=True)])
-    slow = np.asarray(found.predicted_rate) > 0.9999
+    slow = np.asarray(found.predicted_rate) > 0.999
     assert not np.any(found.limit_held & periodic & ~found.arrived)
     assert np.all(found.limit_held | periodic | slow)
     assert np.any(periodic)

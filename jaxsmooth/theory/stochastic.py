@@ -84,7 +84,7 @@ def birkhoff1957_contraction(logits: Float[Array, "*B T S"], mask: Bool[Array, "
     >>> birkhoff1957_contraction(jnp.array([[1.0, -1.0], [-1.0, 1.0]]), jnp.ones(2, bool))
     Array(0.7615942, dtype=float32)
 
-    References: Birkhoff (1957), Extensions of Jentzsch's theorem; that it bounds tau is Theorem B's lemma in
+    References: Birkhoff (1957), Extensions of Jentzsch's theorem; that it bounds tau is proved in
     docs/theory.md.
     """
     return jnp.tanh(logit_spread(logits, mask) / 4)
@@ -207,7 +207,7 @@ def causal_second_eigenvalue(attn: Float[Array, "*B T S"], mask: Bool[Array, "..
 
     The first real token sees itself alone, so A^k tends to 1 e_1^T, all tokens becoming the first. The eigenvalue is
     the rate in the end only: a triangular matrix is far from normal, and a repeated diagonal entry brings powers of
-    k. Under a window of 2 equal weights over 64 tokens it is 1/2, and 10 steps to 1e-3 become 158.
+    k. Under a window of 2 equal weights over 64 tokens it is 1/2, and 10 steps to 1e-3 become about 157.
 
     Args:
       attn: attention whose rows sum to 1 over real keys at or before the query, [..., T, S].
