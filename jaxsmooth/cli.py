@@ -5,13 +5,17 @@ import os
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 from rich.console import Console
 from rich.table import Table
 
 from .errors import AssetError, JaxsmoothError
+
+if TYPE_CHECKING:
+    from .bert.params import Encoder
+    from .text import Tokenizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +32,28 @@ class Diagnose:
     """Folder for report.html, report.json and figures/."""
     precision: Literal["float32", "float64"] = "float32"
     """Precision of the model and of the mathematics."""
+    tokens_per_batch: int = 512
+    """Size of a batch, padding included; changes time and memory, not the numbers."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Converge:
+    """Iterate every head's attention as an operator; compare limit and rate with the theory's."""
+
+    model: Annotated[str, tyro.conf.Positional]
+    """Asset name, directory in Hugging Face's format, hub id, or "tiny" (random weights, no download)."""
+    data: str = "movie-reviews"
+    """Name of a text asset, "tiny", or a utf-8 file with one sentence per line."""
+    limit: int | None = 32
+    """Read at most this many sentences."""
+    out: Path = Path("reports/converge")
+    """Folder for converge.json and converge.png."""
+    precision: Literal["float32", "float64"] = "float32"
+    """Precision of the model and of the mathematics."""
+    window: int = 4
+    """Tokens in the causal sliding window, the query included."""
+    steps: int = 256
+    """How often each attention matrix is applied."""
     tokens_per_batch: int = 512
     """Size of a batch, padding included; changes time and memory, not the numbers."""
 
@@ -74,7 +100,9 @@ class AssetCommand:
 
 
 Command = (
-    Annotated[Diagnose, tyro.conf.subcommand("diagnose")] | Annotated[AssetCommand, tyro.conf.subcommand("assets")]
+    Annotated[Diagnose, tyro.conf.subcommand("diagnose")]
+    | Annotated[Converge, tyro.conf.subcommand("converge")]
+    | Annotated[AssetCommand, tyro.conf.subcommand("assets")]
 )
 
 
@@ -82,7 +110,13 @@ def main(arguments: list[str] | None = None) -> int:
     """Entry point of `jaxsmooth`. Returns the exit status: 0, 1 for a refusal, 130 when interrupted."""
     command = tyro.cli(Command, prog="jaxsmooth", description=__doc__, args=arguments)
     try:
-        run_diagnose(command) if isinstance(command, Diagnose) else run_assets(command.command)
+        match command:
+            case Diagnose():
+                run_diagnose(command)
+            case Converge():
+                run_converge(command)
+            case AssetCommand(inner):
+                run_assets(inner)
     except (JaxsmoothError, OSError) as error:
         print(f"jaxsmooth: {error}", file=sys.stderr)
         return 1
@@ -94,20 +128,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def run_diagnose(command: Diagnose) -> None:
     """`jaxsmooth diagnose`."""
-    # Heavy imports wait until a command needs them: help and `assets list` answer at once.
-    import jax
+    model, tokenizer, texts = _load(command)
+    from . import analysis, report
 
-    jax.config.update("jax_enable_x64", command.precision == "float64")
-    _keep_compiled_programs(jax)
-    from . import analysis, checkpoint, report
-    from .assets import read_texts
-
-    # Folder and text first: a wrong name costs no download and no work.
-    report.check_writable(command.out)
-    texts = read_texts(command.data, command.limit)
-    model, tokenizer = checkpoint.load(command.model, dtype=command.precision)
-    if tokenizer is None:
-        raise AssetError(f"{command.model} has no tokenizer.json or vocab.txt; diagnose needs one to read text.")
     diagnosis = analysis.diagnose(
         model,
         tokenizer,
@@ -119,6 +142,26 @@ def run_diagnose(command: Diagnose) -> None:
     )
     paths = report.write_report(diagnosis, command.out)
     report.print_summary(diagnosis, paths, Console())
+
+
+def run_converge(command: Converge) -> None:
+    """`jaxsmooth converge`."""
+    model, tokenizer, texts = _load(command)
+    from . import convergence, report
+
+    found = convergence.converge_heads(
+        model,
+        tokenizer,
+        texts,
+        name=command.model,
+        data=command.data,
+        window=command.window,
+        steps=command.steps,
+        tokens_per_batch=command.tokens_per_batch,
+        progress=True,
+    )
+    paths = report.write_convergence(found, command.out)
+    report.print_convergence(found, paths, Console())
 
 
 def run_assets(command: ListAssets | FetchAsset | AssetPath | ClearAssets) -> None:
@@ -138,6 +181,25 @@ def run_assets(command: ListAssets | FetchAsset | AssetPath | ClearAssets) -> No
         case ClearAssets(name):
             removed = assets.clear(name)
             print(f"removed {', '.join(removed)}" if removed else "nothing to remove")
+
+
+def _load(command: Diagnose | Converge) -> tuple["Encoder", "Tokenizer", list[str]]:
+    """Model, tokenizer and text that a command names, in its precision."""
+    # Heavy imports wait until a command needs them: help and `assets list` answer at once.
+    import jax
+
+    jax.config.update("jax_enable_x64", command.precision == "float64")
+    _keep_compiled_programs(jax)
+    from . import checkpoint, report
+    from .assets import read_texts
+
+    # Folder and text first: a wrong name costs no download and no work.
+    report.check_writable(command.out)
+    texts = read_texts(command.data, command.limit)
+    model, tokenizer = checkpoint.load(command.model, dtype=command.precision)
+    if tokenizer is None:
+        raise AssetError(f"{command.model} has no tokenizer.json or vocab.txt; a tokenizer is needed to read text.")
+    return model, tokenizer, texts
 
 
 def _keep_compiled_programs(jax: ModuleType) -> None:

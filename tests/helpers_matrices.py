@@ -61,6 +61,7 @@ def closed_classes(rng: np.random.Generator, size: int) -> Array:
     """Two groups that attend only within themselves, and one transient token that attends everywhere."""
     group = np.arange(size) % 2
     allowed = group[:, None] == group[None]
+    allowed[:, -1] = False
     allowed[-1] = True
     return scipy.special.softmax(np.where(allowed, rng.standard_normal((size, size)), -np.inf), axis=1)
 

@@ -1,5 +1,8 @@
 """Result structs in, report out: verdict, JSON, figures, one self-contained page."""
 
+from jaxsmooth.report.convergence import convergence_json as convergence_json
+from jaxsmooth.report.convergence import print_convergence as print_convergence
+from jaxsmooth.report.convergence import write_convergence as write_convergence
 from jaxsmooth.report.figures import write_figures as write_figures
 from jaxsmooth.report.files import check_writable as check_writable
 from jaxsmooth.report.page import render_page as render_page

@@ -36,7 +36,7 @@ def to_json(diagnosis: Diagnosis) -> dict[str, Any]:
         made = _block(diagnosis, block)
         entry |= {**made, "spread": spread | made["spread"]}
         layers.append(entry)
-    return _strict(
+    return strict(
         {
             "schema": SCHEMA,
             "model": dataclasses.asdict(diagnosis.model),
@@ -85,9 +85,10 @@ def _rest(spreads: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
     return {name: {k: v for k, v in spread.items() if k != "mean"} for name, spread in spreads.items()}
 
 
-def _strict(tree: Any) -> Any:
+def strict(tree: Any) -> Any:
+    """The same tree with None in the place of NaN and infinity, which JSON does not know."""
     if isinstance(tree, dict):
-        return {str(key): _strict(value) for key, value in tree.items()}
+        return {str(key): strict(value) for key, value in tree.items()}
     if isinstance(tree, list | tuple):
-        return [_strict(value) for value in tree]
+        return [strict(value) for value in tree]
     return None if isinstance(tree, float) and not math.isfinite(tree) else tree

@@ -1,0 +1,155 @@
+"""`converge_heads`: every head of a real model iterated as an operator, prediction against observation."""
+
+import warnings
+from collections.abc import Iterable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+from numpy.typing import NDArray
+
+from .analysis import model_summary, package_versions, progress_bar
+from .bert.attention import project_heads
+from .bert.encoder import encode
+from .bert.params import Encoder
+from .diagnosis import CONVERGENCE, DataSummary, HeadConvergence, Spread
+from .errors import TextError
+from .text import Tokenizer, TruncationWarning
+from .theory import allowed_pairs, converge, masked_attention
+from .types import Batch, BlockTrace
+
+MASKS = ("full", "causal", "window")
+
+
+def converge_heads(
+    model: Encoder,
+    tokenizer: Tokenizer,
+    texts: Iterable[str],
+    *,
+    name: str = "model",
+    data: str = "texts",
+    note: str = "",
+    window: int = 4,
+    steps: int = 256,
+    tolerance: float = 1e-3,
+    tokens_per_batch: int = 512,
+    progress: bool = False,
+) -> HeadConvergence:
+    """Iterate the attention of every layer, head and sentence on the head's own values, under three masks.
+
+    The scores are the model's. "full" is its own attention; "causal" and "window" are the softmax of the same scores
+    over the past and over the last `window` tokens. What is iterated is A^k V, V the values the head would mix.
+
+    Args:
+      model: the encoder; its dtype is the precision of the measurement.
+      tokenizer: its tokenizer.
+      texts: sentences; any iterable of strings.
+      name: the model's name, for the report.
+      data: the text's name, for the report.
+      note: a warning to print with the model.
+      window: tokens in the sliding window, the query included.
+      steps: how often each matrix is applied.
+      tolerance: relative distance to the limit that counts as having arrived.
+      tokens_per_batch: size of a batch, padding included.
+      progress: whether to show a progress bar on stderr.
+
+    Returns:
+      A `HeadConvergence`.
+
+    Raises:
+      TextError: no text, something that is not text, or a number out of range.
+
+    >>> import jaxsmooth
+    >>> from jaxsmooth.convergence import converge_heads
+    >>> model, tokenizer = jaxsmooth.load("tiny")
+    >>> found = converge_heads(model, tokenizer, ["Dull."], steps=64)
+    >>> found.masks["causal"]["limit_held"].mean.shape == (model.config.layers, model.config.heads)
+    True
+    """
+    if isinstance(texts, str) or not isinstance(texts, Iterable):
+        raise TextError(f"texts must be a series of strings; got {type(texts).__name__}. Wrap one string in a list.")
+    for key, value, least in (("window", window, 1), ("steps", steps, 2)):
+        if value < least:
+            raise TextError(f"{key} must be at least {least}; got {value}.")
+    found: list[dict[str, NDArray]] = []
+    sentences = tokens = truncated = 0
+    total = len(texts) if isinstance(texts, (list, tuple)) else None
+    with progress_bar(progress) as bar:
+        task = bar.add_task("iterating", total=total)
+        for encoded in tokenizer.batches(texts, tokens_per_batch=tokens_per_batch):
+            rows = len(encoded.indices)
+            measured = measure(model, encoded.batch, jnp.int32(window), steps=steps, tolerance=tolerance)
+            found.append({key: np.asarray(values[:, :, :rows], np.float64) for key, values in measured.items()})
+            sentences, truncated = sentences + rows, truncated + encoded.truncated
+            tokens += int(np.asarray(encoded.batch.mask[:rows]).sum())
+            bar.advance(task, rows)
+    if truncated:
+        message = f"{truncated} of {sentences} texts were cut to {model.config.max_length} tokens."
+        warnings.warn(message, TruncationWarning, stacklevel=2)
+    return HeadConvergence(
+        model=model_summary(model, name, note),
+        data=DataSummary(data, sentences, tokens, truncated),
+        window=window,
+        steps=steps,
+        tolerance=tolerance,
+        masks={mask: _spreads(found, k) for k, mask in enumerate(MASKS)},
+        versions=package_versions(),
+    )
+
+
+@jax.jit(static_argnames=("steps", "tolerance"))
+def measure(model: Encoder, batch: Batch, window: Array, *, steps: int, tolerance: float) -> dict[str, Array]:
+    """The numbers of `theory.Convergence` for every layer, mask, sentence and head, [L M B N].
+
+    Args:
+      model: the encoder.
+      batch: tokens, segments and mask, [B T].
+      window: tokens in the sliding window, the query included.
+      steps: how often each matrix is applied.
+      tolerance: relative distance to the limit that counts as having arrived.
+
+    Returns:
+      name -> array, the names of `CONVERGENCE`; predicted and observed steps are at most `steps` + 1, and the
+      transient is NaN where the iteration ended before it arrived.
+    """
+    unlimited = jnp.int32(batch.tokens.shape[1])
+    reaches = jnp.stack(
+        [jnp.stack([unlimited, unlimited]), jnp.stack([unlimited, 0 * window]), jnp.stack([window - 1, 0 * window])]
+    )
+
+    def one(logits: Array, values: Array, mask: Array, reach: Array) -> dict[str, Array]:
+        allowed = allowed_pairs(mask, behind=reach[0], ahead=reach[1])
+        seen = jnp.where(allowed, logits, -jnp.inf)
+        attn = masked_attention(logits, allowed)
+        result = converge(attn, values, mask, logits=seen, steps=steps, tolerance=tolerance)
+        kept = {key: getattr(result, key).astype(logits.dtype) for key in CONVERGENCE}
+        transient = jnp.where(result.arrived, result.transient, jnp.nan)
+        return kept | {"transient": transient, "predicted_steps": jnp.minimum(result.predicted_steps, steps + 1)}
+
+    heads = jax.vmap(one, in_axes=(0, 0, None, None))
+    sentences = jax.vmap(heads, in_axes=(0, 0, 0, None))
+
+    def collect(trace: BlockTrace) -> dict[str, Array]:
+        values = project_heads(trace.block.attn.value, trace.input)
+        return jax.lax.map(lambda reach: sentences(trace.attn_logits, values, batch.mask, reach), reaches)
+
+    with jax.default_matmul_precision("highest"):
+        return encode(model, batch, collect=collect)[1]
+
+
+def _spreads(found: list[dict[str, NDArray]], mask: int) -> dict[str, Spread]:
+    return {key: _spread(np.concatenate([part[key][:, mask] for part in found], axis=1)) for key in CONVERGENCE}
+
+
+def _spread(values: NDArray[np.float64]) -> Spread:
+    """Over sentences, axis 1 of [L B N]; what is not finite is left out."""
+    real = np.isfinite(values)
+    count = real.sum(axis=1)
+    known = np.where(real, values, 0)
+    mean = known.sum(axis=1) / np.maximum(count, 1)
+    squares = (np.where(real, values - mean[:, None], 0) ** 2).sum(axis=1)
+    low, high = np.where(real, values, np.inf).min(axis=1), np.where(real, values, -np.inf).max(axis=1)
+    std = np.sqrt(squares / np.maximum(count, 1))
+    mean, std, low, high = (np.where(count > 0, part, np.nan) for part in (mean, std, low, high))
+    return Spread(mean, std, low, high, count)
