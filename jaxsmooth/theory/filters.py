@@ -95,7 +95,7 @@ def wang2022_high_frequency(
 
 
 def wang2022_attn_scale(
-    attn: Float[Array, "*B T S"], mask: Bool[Array, "*B T"], strength: float
+    attn: Float[Array, "*B T S"], mask: Bool[Array, "*B T"], strength: Float[Array, ""] | float
 ) -> Float[Array, "*B T S"]:
     """AttnScale, A' = 1 1^T / n + (1 + omega)(A - 1 1^T / n): rows keep their sums, and J A' = (1 + omega) J A exactly.
 

@@ -54,8 +54,8 @@ def dong2021_gamma(deviations: Float[Array, "*B T S"], mask: Bool[Array, "*B T"]
     >>> dong2021_gamma(jnp.array([[1.0, 0.0], [0.0, 1.0]]), jnp.ones(2, bool))
     Array(1., dtype=float32)
 
-    References: after Dong, Cordonnier and Loukas (2021), arXiv 2103.03404, main theorem. The form of gamma is the one with
-    which the theorem is proved in docs/catalogue.md.
+    References: after Dong, Cordonnier and Loukas (2021), arXiv 2103.03404, main theorem; gamma has the form with which
+    docs/catalogue.md proves it.
     """
     real = mask[..., :, None] & mask[..., None, :]
 
@@ -210,7 +210,10 @@ def dong2021_log_residual(
 
 
 def noci2022_step(
-    hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"], weight: Float[Array, "*B D D"], strength: float
+    hidden: Float[Array, "*B T D"],
+    mask: Bool[Array, "*B T"],
+    weight: Float[Array, "*B D D"],
+    strength: Float[Array, ""] | float,
 ) -> Float[Array, "*B T D"]:
     """X + alpha (1 1^T / n) X W: a residual block whose attention is uniform, as it is at initialisation.
 

@@ -44,7 +44,10 @@ def guo2023_smallest_eigenvalue(attn: Float[Array, "*B T S"], mask: Bool[Array, 
 
 
 def guo2023_contranorm(
-    hidden: Float[Array, "*B T D"], attn: Float[Array, "*B T S"], mask: Bool[Array, "*B T"], strength: float
+    hidden: Float[Array, "*B T D"],
+    attn: Float[Array, "*B T S"],
+    mask: Bool[Array, "*B T"],
+    strength: Float[Array, ""] | float,
 ) -> Statement:
     """ContraNorm spreads tokens: (1 + s sigma_min) d_M(H)^2 <= d_M((1 + s) H - s A H)^2.
 
@@ -77,7 +80,10 @@ def guo2023_contranorm(
 
 
 def nguyen2023_neutreno_fixed_point(
-    attn: Float[Array, "*B T S"], first_value: Float[Array, "*B T D"], mask: Bool[Array, "*B T"], strength: float
+    attn: Float[Array, "*B T S"],
+    first_value: Float[Array, "*B T D"],
+    mask: Bool[Array, "*B T"],
+    strength: Float[Array, ""] | float,
 ) -> Float[Array, "*B T D"]:
     """The V with V = A V + lambda (V_0 - V): lambda ((1 + lambda) I - A)^{-1} V_0, NeuTRENO's linear core.
 
@@ -111,7 +117,10 @@ def nguyen2023_neutreno_fixed_point(
 
 
 def nguyen2023_neutreno_distance(
-    attn: Float[Array, "*B T S"], first_value: Float[Array, "*B T D"], mask: Bool[Array, "*B T"], strength: float
+    attn: Float[Array, "*B T S"],
+    first_value: Float[Array, "*B T D"],
+    mask: Bool[Array, "*B T"],
+    strength: Float[Array, ""] | float,
 ) -> Statement:
     """NeuTRENO's fixed point keeps its tokens apart: lambda / (1 + lambda + sqrt(lambda(A))) d_M(V_0) <= d_M(V).
 
@@ -144,7 +153,10 @@ def nguyen2023_neutreno_distance(
 
 
 def scholkemper2024_initial_residual(
-    attn: Float[Array, "*B T S"], first: Float[Array, "*B T D"], mask: Bool[Array, "*B T"], share: float
+    attn: Float[Array, "*B T S"],
+    first: Float[Array, "*B T D"],
+    mask: Bool[Array, "*B T"],
+    share: Float[Array, ""] | float,
 ) -> Float[Array, "*B T D"]:
     """The limit of X <- (1 - a) A X + a X_0: a (I - (1 - a) A)^{-1} X_0, reached from everywhere for 0 < a <= 1.
 

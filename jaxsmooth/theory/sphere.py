@@ -39,7 +39,7 @@ def geshkovski2023_flow(
     hidden: Float[Array, "*B T D"],
     mask: Bool[Array, "*B T"],
     sharpness: Float[Array, ""] | float,
-    time: float,
+    time: Float[Array, ""] | float,
     steps: int,
 ) -> Float[Array, "*B T D"]:
     """Tokens after `time` of `geshkovski2023_velocity`, by Runge and Kutta's fourth-order steps back onto the sphere.
@@ -79,7 +79,7 @@ def geshkovski2023_clustering(
     after: Float[Array, "*B T D"],
     mask: Bool[Array, "*B T"],
     sharpness: Float[Array, ""] | float,
-    time: float,
+    time: Float[Array, ""] | float,
 ) -> Statement:
     """Tokens at acute angles cluster exponentially: tanh(artanh g_0 + (2/n) e^{-beta(1 - g_0)} t) <= g(t).
 
