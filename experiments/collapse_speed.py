@@ -58,9 +58,9 @@ class Args:
     depth: int = 48
     trials: int = 24
     """Random encoders per variant."""
-    starts: int = 4000
+    starts: int = 1000
     """Random starts, or random weights, of each of the LayerNorm cases."""
-    settle: int = 400
+    settle: int = 300
     """Layers after which those are judged."""
     seed: int = 0
     out: Path = Path(__file__).parent / "results"
@@ -145,19 +145,23 @@ def add(x: Split, y: Split) -> Split:
     return Split(x.centre + y.centre, x.apart + y.apart)
 
 
-@functools.partial(jax.jit, static_argnames="parts")
-def collapse(network: Network, parts: tuple[bool, bool, bool]) -> tuple[Array, Array]:
-    """Relative distance d_M / ||H|| and largest distance of two tokens, [trials, depth + 1]."""
+def choose(condition: Array, yes: Split, no: Split) -> Split:
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
+
+
+@jax.jit
+def collapse(network: Network, parts: Array) -> tuple[Array, Array]:
+    """Relative distance d_M / ||H|| and largest distance of two tokens, [trials, depth + 1]; parts: VARIANTS' three."""
     residual, with_mlp, with_norm = parts
 
     def sublayer(x: Split, y: Split) -> Split:
-        y = add(x, y) if residual else y
-        return recentre(layer_norm(y) if with_norm else y)
+        y = choose(residual, add(x, y), y)
+        return recentre(choose(with_norm, layer_norm(y), y))
 
     def block(x: Split, weights: tuple[Array, ...]) -> tuple[Split, tuple[Array, Array]]:
         query_key, value, up, down = weights
         x = sublayer(x, attention(x, query_key, value))
-        x = sublayer(x, mlp(x, up, down)) if with_mlp else x
+        x = choose(with_mlp, sublayer(x, mlp(x, up, down)), x)
         return x, measure(x)
 
     def measure(x: Split) -> tuple[Array, Array]:
@@ -213,8 +217,9 @@ def summarise(distance: np.ndarray) -> dict:
 
 
 @functools.partial(jax.jit, static_argnames="steps")
+@functools.partial(jax.vmap, in_axes=(0, 0, 0, None))
 def cosines(hidden: Array, query_key: Array, value: Array, steps: int) -> tuple[Array, Array]:
-    """Mean cosine of two tokens after each of `steps` layers of attention with LayerNorm, [..., steps + 1]; the end."""
+    """Mean cosine of two tokens after each of `steps` layers with LayerNorm, [cases, steps + 1]; the end."""
     mask = jnp.ones(hidden.shape[:-1], bool)
 
     def layer(x: Array, _: None) -> tuple[Array, Array]:
@@ -222,40 +227,43 @@ def cosines(hidden: Array, query_key: Array, value: Array, steps: int) -> tuple[
         return after, token_cosine_similarity(after, mask)
 
     end, rest = jax.lax.scan(layer, hidden, None, length=steps)
-    return jnp.moveaxis(jnp.concatenate([token_cosine_similarity(hidden, mask)[None], rest]), 0, -1), end
+    return jnp.concatenate([token_cosine_similarity(hidden, mask)[None], rest]), end
 
 
 def layer_norm_cases(args: Args) -> tuple[dict, dict[str, np.ndarray]]:
     """Where tokens end for the explicit weights and for random ones: (shares, curves to draw)."""
     rng = np.random.default_rng(args.seed + 1)
     equilibrium, antipodal = wu2024_equilibrium(), wu2024_antipodal()
-    eye = jnp.eye(3)
-    free = plain_layer_norm(jnp.asarray(rng.standard_normal((args.starts, 2, 3))))
-    around = plain_layer_norm(antipodal.hidden[None] + 0.5 * jnp.asarray(rng.standard_normal((args.starts, 2, 3))))
-    four = plain_layer_norm(jnp.asarray(rng.standard_normal((args.starts, 4, 5))))
-    weights = jnp.asarray(rng.standard_normal((2, args.starts, 5, 5)))
-    ends = {
-        "equilibrium, random starts": cosines(free, eye, equilibrium.value, args.settle)[0][:, -1],
-        "antipodal pair, noise 0.5": cosines(around, eye, antipodal.value, args.settle)[0][:, -1],
-        "identity values, random starts": cosines(four, 0.1 * jnp.eye(5), jnp.eye(5), args.settle)[0][:, -1],
+    count = args.starts
+    free = plain_layer_norm(jnp.asarray(rng.standard_normal((count, 2, 3))))
+    around = plain_layer_norm(antipodal.hidden[None] + 0.5 * jnp.asarray(rng.standard_normal((count, 2, 3))))
+    four = plain_layer_norm(jnp.asarray(rng.standard_normal((count, 4, 5))))
+    weights = jnp.asarray(rng.standard_normal((2, count, 5, 5)))
+    moved = equilibrium.hidden + 1e-3 * jnp.asarray(rng.standard_normal((2, 3)))
+
+    # All cases of one shape in one call, so that two programs are compiled and not eight.
+    pairs = jnp.concatenate([free, equilibrium.hidden[None], moved[None], around])
+    values = jnp.stack([equilibrium.value] * (count + 2) + [antipodal.value] * count)
+    pair_curves = np.asarray(cosines(pairs, jnp.broadcast_to(jnp.eye(3), values.shape), values, args.settle)[0])
+    eye = jnp.broadcast_to(jnp.eye(5), weights[0].shape)
+    stacked = [jnp.concatenate(both) for both in ((four, four), (0.1 * eye, weights[0]), (eye, weights[1]))]
+    four_curves, ends = (np.asarray(x) for x in cosines(*stacked, args.settle))
+
+    shares = {
+        "equilibrium, random starts": shares_of(pair_curves[:count, -1]),
+        "antipodal pair, noise 0.5": shares_of(pair_curves[count + 2 :, -1]),
+        "identity values, random starts": shares_of(four_curves[:count, -1]),
     }
-    _, last = jax.vmap(functools.partial(cosines, steps=args.settle))(four, weights[0], weights[1])
-    values = np.linalg.svd(np.asarray(last), compute_uv=False)
-    shares = {name: shares_of(np.asarray(end)) for name, end in ends.items()}
-    rank = float(np.mean(values[:, 1] > 1e-6 * values[:, 0]))
-    shares["random weights, 4 tokens of 5 features"] = {
-        "rank_at_least_2": rank,
-        "error": share_error(rank, args.starts),
-    }
+    spectra = np.linalg.svd(ends[count:], compute_uv=False)
+    rank = float(np.mean(spectra[:, 1] > 1e-6 * spectra[:, 0]))
+    shares["random weights, 4 tokens of 5 features"] = {"rank_at_least_2": rank, "error": share_error(rank, count)}
     curves = {
-        "equilibrium, exactly": cosines(equilibrium.hidden, eye, equilibrium.value, 80)[0],
-        "equilibrium, moved by 1e-3": cosines(
-            equilibrium.hidden + 1e-3 * jnp.asarray(rng.standard_normal((2, 3))), eye, equilibrium.value, 80
-        )[0],
-        "antipodal pair, noise 0.5": cosines(around[0], eye, antipodal.value, 80)[0],
-        "identity values": cosines(four[0], 0.1 * jnp.eye(5), jnp.eye(5), 80)[0],
+        "equilibrium, exactly": pair_curves[count],
+        "equilibrium, moved by 1e-3": pair_curves[count + 1],
+        "antipodal pair, noise 0.5": pair_curves[count + 2],
+        "identity values": four_curves[0],
     }
-    return shares, {name: np.asarray(curve) for name, curve in curves.items()}
+    return shares, {name: curve[:81] for name, curve in curves.items()}
 
 
 def share_error(share: float, count: int) -> float:
@@ -348,7 +356,7 @@ def main(args: Args) -> dict:
     network = draw(args)
     variants, slack = {}, {}
     for name, parts in VARIANTS.items():
-        distance, diameter = (np.asarray(x) for x in collapse(network, parts))
+        distance, diameter = (np.asarray(x) for x in collapse(network, jnp.array(parts)))
         variants[name] = summarise(distance)
         if name == "attention":
             bound, after = cubic_bound(network, diameter), diameter[:, 1:]
