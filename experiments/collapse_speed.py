@@ -1,6 +1,6 @@
 """How fast tokens become one: cubically by attention alone, exponentially or not at all with its companions.
 
-    python experiments/collapse_speed.py        # 2 CPU cores: about 20 s
+    python experiments/collapse_speed.py        # CPU only, about half a minute of its time
 
 Left, middle: ablations after Dong et al. (2021, arXiv 2103.03404). Random encoders with or without residual, MLP and
 LayerNorm; d_M / ||H|| after every layer. Without a residual each layer cubes the distance, MLP and LayerNorm or not;
@@ -10,8 +10,8 @@ Right: LayerNorm without residual and MLP need not collapse for chosen weights (
 2405.18781): an unstable equilibrium of rank 2, an antipodal pair that attracts, and values W_V = I that do collapse.
 
 Expect: order 3.0 for the four variants without a residual and their collapse to 1e-6 within 5 layers; order 1 with
-it. Of random starts of the equilibrium's weights 71 % end at cosine +1 and 29 % at -1; of starts around the antipodal
-pair (noise .5) 99.6 % end there; of random weights with LayerNorm (4 tokens of 5 features) fewer than 1 % keep rank 2.
+it. Of random starts of the equilibrium's weights about 71 % end at cosine +1, the rest at -1; of starts around the antipodal
+pair (noise .5) more than 99 % end there; of random weights with LayerNorm (4 tokens of 5 features) fewer than 1 % keep rank 2.
 Writes collapse_speed.json, .png and .md to experiments/results.
 """
 
