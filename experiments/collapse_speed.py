@@ -9,9 +9,10 @@ so that the cubic law is seen down to 1e-300, far below the rounding of the toke
 Right: LayerNorm without residual and MLP need not collapse for chosen weights (after Wu et al. 2024, arXiv
 2405.18781): an unstable equilibrium of rank 2, an antipodal pair that attracts, and values W_V = I that do collapse.
 
-Expect: order 3.0 for the four variants without a residual and their collapse to 1e-6 within 5 layers; order 1 with
-it. Of random starts of the equilibrium's weights about 71 % end at cosine +1, the rest at -1; of starts around the antipodal
-pair (noise .5) more than 99 % end there; of random weights with LayerNorm (4 tokens of 5 features) fewer than 1 % keep rank 2.
+Expect: order 3.0 for the four variants without a residual and their collapse to 1e-6 within 5 layers; order 1 with it.
+Of random starts of the equilibrium's weights about 71 % end at cosine +1, the rest at -1; of starts around the
+antipodal pair (noise .5) more than 99 % end there; of random weights with LayerNorm (4 tokens of 5 features) fewer
+than 1 % keep rank 2.
 Writes collapse_speed.json, .png and .md to experiments/results.
 """
 

@@ -13,8 +13,9 @@ F = sum_h W_V^h W_O^h, so tokens tilt to F's principal eigenvector v. Three ques
 
 Expect (defaults): (a) no tilt worth the name: mean |cos| with the own v is below .1 everywhere, about chance (.041 for
 a real v, .064 for a plane), and attention adds at most .02; (b) five of the six layers, repeated, align to .68 or more
-with the eigenvector of I + F, which is what the residual iterates, the second to .28, the layers in turn to .11; (c) |cos| with the chosen direction rises with mu to
-above .7, and the tokens' mean cosine with it. Where the eigenvalue of largest modulus is complex, v is a plane.
+with the eigenvector of I + F, which is what the residual iterates, the second to .28, the layers in turn to .11;
+(c) |cos| with the chosen direction rises with mu to above .7, and the tokens' mean cosine with it. Where the
+eigenvalue of largest modulus is complex, v is a plane.
 Writes power_method.json, .png and .md to experiments/results.
 """
 
