@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from .theory.jacobi import batched_eigh
+from .theory.rank_collapse import dong2021_composite_norm
 from .theory.spectrum import mixing_rate as mixing_rate
 from .theory.stochastic import ergodicity_coefficient as ergodicity_coefficient
 from .theory.stochastic import per_row
@@ -224,16 +225,15 @@ def dong_residual(
     """
     if centre not in ("mean", "minimiser"):
         raise ValueError(f"centre must be 'mean' or 'minimiser'; got {centre!r}.")
-    weight = mask[..., None].astype(hidden.dtype)
 
     def residual(c: Array) -> Array:
-        return _composite_norm((hidden - c) * weight)
+        return dong2021_composite_norm(hidden - c, mask)
 
     mean = token_mean(hidden, mask)
     least = residual(mean)
     if centre == "minimiser":
         least = jnp.minimum(_descend(residual, mean), _descend(residual, _token_median(hidden, mask)))
-    return least / _composite_norm(hidden * weight)
+    return least / dong2021_composite_norm(hidden, mask)
 
 
 def token_norm(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> Float[Array, "*B"]:
@@ -275,11 +275,6 @@ def _token_norms(hidden: Array, mask: Array) -> Array:
     squares = jnp.sum(jnp.where(mask[..., None], hidden, 0) ** 2, axis=-1)
     real = squares > 0
     return jnp.where(real, jnp.sqrt(jnp.where(real, squares, 1)), 0)
-
-
-def _composite_norm(matrix: Array) -> Array:
-    moduli = jnp.abs(matrix)
-    return jnp.sqrt(jnp.max(jnp.sum(moduli, axis=-2), axis=-1) * jnp.max(jnp.sum(moduli, axis=-1), axis=-1))
 
 
 def _token_median(hidden: Array, mask: Array) -> Array:

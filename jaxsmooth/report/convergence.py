@@ -116,6 +116,7 @@ def convergence_figure(found: HeadConvergence, path: Path) -> Path:
         heading.set_parse_math(False)
         note(
             figure,
+            found,
             "A dot is a head, its mean over sentences. On the dashed line the eigenvalue is right; above it in the "
             "lower row, attention needed more steps than the eigenvalue promised.",
         )

@@ -144,12 +144,12 @@ def _plain(value: float) -> str:
     return f"{value:,.0f}" if 1 <= value < 1e7 else f"{value:g}"
 
 
-def about(diagnosis: Diagnosis) -> str:
+def about(diagnosis: Diagnosis | HeadConvergence) -> str:
     """Model and text in a few words, with what is odd about the weights: a picture travels without its report."""
     return drawable(f"{diagnosis.model.label} on {diagnosis.data.sentences:,} sentences of {diagnosis.data.name}", 110)
 
 
-def note(figure: Figure, diagnosis: Diagnosis, text: str = "") -> None:
+def note(figure: Figure, diagnosis: Diagnosis | HeadConvergence, text: str = "") -> None:
     """Says in small letters below the figure what was measured, and explains lines and bands."""
     figure.supxlabel(f"{about(diagnosis)}\n{text}".strip(), fontsize=9, color="#555555").set_parse_math(False)
 
