@@ -1,6 +1,7 @@
 """The mathematics, on plain arrays: the subspace, the operators, the bounds. Proofs are in docs/theory.md."""
 
 from .activations import LIPSCHITZ as LIPSCHITZ
+from .activations import SLOPES as SLOPES
 from .bounds import BlockState as BlockState
 from .bounds import actual_rate as actual_rate
 from .bounds import attention_stretch as attention_stretch
