@@ -128,7 +128,8 @@ def weight_oscillation(
     asked, offered = (jnp.einsum("...td,dnh->...nth", moved, kernel) for kernel in (query, key))
     logits = jnp.einsum("...nth,...nsh->...nts", asked, offered) / jnp.sqrt(jnp.asarray(width, hidden.dtype))
     lhs = logit_oscillation(logits, mask)
-    rhs = coupling_norms(query, key) * diameter(hidden, mask)[..., None] ** 2
+    squared = diameter(hidden, mask)[..., None] ** 2
+    rhs = coupling_norms(query, key).reshape((1,) * (squared.ndim - 1) + (-1,)) * squared
     return Statement(lhs, rhs, jnp.ones(lhs.shape, bool))
 
 
