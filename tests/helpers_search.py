@@ -54,7 +54,6 @@ def draw(key: jax.Array, shapes: dict[str, tuple[int, ...]], spread: float = 0.5
     return out
 
 
-@functools.partial(jax.jit, static_argnums=(0, 3, 4))
 def climb(
     objective: Callable[[Any, jax.Array], jax.Array], start: Any, which: jax.Array, steps: int, rate: float
 ) -> tuple[Any, jax.Array]:
@@ -62,6 +61,15 @@ def climb(
 
     `which` holds one number per restart, handed to the objective: which rung to attack.
     """
+    # optax adds integers to floats, which the suite's strict promotion refuses.
+    with jax.numpy_dtype_promotion("standard"):
+        return _climb(objective, start, which, steps, rate)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 3, 4))
+def _climb(
+    objective: Callable[[Any, jax.Array], jax.Array], start: Any, which: jax.Array, steps: int, rate: float
+) -> tuple[Any, jax.Array]:
     optimiser = optax.adam(optax.cosine_decay_schedule(rate, steps))
 
     def one(params: Any, which: jax.Array) -> tuple[Any, jax.Array]:
@@ -102,10 +110,9 @@ def collapse_objective(params: dict[str, jax.Array], _: jax.Array) -> jax.Array:
     return jnp.log(after / (norm(params["mixer"]) * jnp.tanh(norm(params["coupling"]) * before**2 / 4) * before))
 
 
-BLOCK = {
-    **{"x": (N, D), "logits": (N, N), "mixer": (D, D), "bias": (D,), "scale_attn": (D,), "shift": (D,)},
-    **{"up": (D, D), "up_bias": (D,), "down": (D, D), "down_bias": (D,), "scale_mlp": (D,)},
-}
+VECTORS = ("bias", "scale_attn", "shift", "up_bias", "down_bias", "scale_mlp")
+MATRICES = ("x", "logits", "mixer", "up", "down")
+BLOCK: dict[str, tuple[int, ...]] = dict.fromkeys(VECTORS, (D,)) | dict.fromkeys(MATRICES, (D, D))
 
 
 def block_forward(params: dict[str, jax.Array], activation: str) -> dict[str, jax.Array]:

@@ -12,9 +12,9 @@ import pytest
 from helpers_blocks import ladder
 from helpers_search import (
     BLOCK,
+    RUNGS,
     D,
     N,
-    RUNGS,
     block_forward,
     climb,
     collapse_objective,

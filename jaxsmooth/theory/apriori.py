@@ -93,7 +93,7 @@ def oscillation_ergodicity(
     >>> round(float(found.lhs), 4), round(float(found.rhs), 4)
     (0.7616, 0.7616)
 
-    References: Birkhoff (1957) and Hopf (1963) for the bound of the second eigenvalue; proof in docs/theory.md.
+    References: Birkhoff (1957) and Hopf (1963) for the bound of the second eigenvalue; proof in docs/lemmas.md.
     """
     oscillation = logit_oscillation(logits, mask)
     return Statement(ergodicity_coefficient(attn, mask), jnp.tanh(oscillation / 4), jnp.isfinite(oscillation))
@@ -195,7 +195,7 @@ def shi2022_rate_floor(
     >>> round(float(found.lhs), 4), round(float(found.rhs), 4)
     (0.75, 0.75)
 
-    References: Shi et al. (2022), arXiv 2202.08625, Theorem 2, for v; the bound in docs/theory.md.
+    References: Shi et al. (2022), arXiv 2202.08625, Theorem 2, for v; the bound in docs/lemmas.md.
     """
     stretch = heads.astype(norm.dtype) * norm
     most_attn, most_mlp = 1 + stretch, 1 + norm**2
@@ -236,7 +236,7 @@ def tanh_collapse(
     >>> round(float(found.lhs), 5), round(float(found.rhs), 5)
     (0.24492, 0.24492)
 
-    References: docs/theory.md; it takes the place of Dong, Cordonnier and Loukas (2021), arXiv 2103.03404.
+    References: docs/lemmas.md; it takes the place of Dong, Cordonnier and Loukas (2021), arXiv 2103.03404.
     """
     before = diameter(hidden, mask)
     shape = (1,) * before.ndim + couplings.shape
@@ -264,7 +264,7 @@ def cubic_collapse(
     >>> bool(found.lhs > 0.9999 * found.rhs)
     True
 
-    References: docs/theory.md; it takes the place of Dong, Cordonnier and Loukas (2021), arXiv 2103.03404.
+    References: docs/lemmas.md; it takes the place of Dong, Cordonnier and Loukas (2021), arXiv 2103.03404.
     """
     sharp = tanh_collapse(hidden, mixed, attn, couplings, mixers, mask)
     rhs = collapse_coefficient(couplings, mixers) * diameter(hidden, mask) ** 3

@@ -33,7 +33,7 @@ def fusion_concat(
     >>> round(float(found.lhs), 3) == round(float(found.rhs), 3)
     True
 
-    References: the fusion after Shi et al. (2022), arXiv 2202.08625; the bound in docs/theory.md.
+    References: the fusion after Shi et al. (2022), arXiv 2202.08625; the bound in docs/lemmas.md.
     """
     lhs = subspace_distance(jnp.einsum("l...td,lde->...te", hidden, weight), mask)
     rhs = spectral_norm(weight.reshape(-1, weight.shape[-1])) * layers_distance(hidden, mask)
@@ -58,7 +58,7 @@ def fusion_max(hidden: Float[Array, "L *B T D"], mask: Bool[Array, "*B T"]) -> S
     >>> round(float(found.lhs), 4), round(float(found.rhs), 4)
     (7.0711, 7.0711)
 
-    References: the fusion after Shi et al. (2022), arXiv 2202.08625; the bound in docs/theory.md.
+    References: the fusion after Shi et al. (2022), arXiv 2202.08625; the bound in docs/lemmas.md.
     """
     lhs = subspace_distance(jnp.max(hidden, axis=0), mask)
     return Statement(lhs, layers_distance(hidden, mask), jnp.ones(lhs.shape, bool))
@@ -87,7 +87,7 @@ def fusion_gate(
     >>> round(float(found.lhs), 3), round(float(found.rhs), 3)
     (0.566, 0.566)
 
-    References: the fusion after Shi et al. (2022), arXiv 2202.08625; the bound in docs/theory.md.
+    References: the fusion after Shi et al. (2022), arXiv 2202.08625; the bound in docs/lemmas.md.
     """
     lhs = subspace_distance(jnp.sum(gates[..., None] * hidden, axis=0), mask)
     real = jnp.broadcast_to(mask, gates.shape)

@@ -83,7 +83,7 @@ def local_law(
     >>> (deviation @ law.matrix).round(4)
     Array([ 0.6124,  0.6124, -1.2247], dtype=float32)
 
-    References: docs/theory.md.
+    References: docs/lemmas.md.
     """
     mixer = jnp.einsum("dnh,nhe->de", block.value, block.output)
     bias = jnp.einsum("nh,nhd->d", block.value_bias, block.output) + block.output_bias
