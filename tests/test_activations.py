@@ -13,7 +13,7 @@ from scipy.optimize import minimize_scalar
 
 from jaxsmooth.bert.config import ACTIVATIONS
 from jaxsmooth.bert.encoder import ACTIVATION_FUNCTIONS
-from jaxsmooth.theory import LIPSCHITZ, subspace_distance
+from jaxsmooth.theory import LIPSCHITZ, SLOPES, subspace_distance
 
 distance = jax.jit(subspace_distance)
 slopes = {name: jax.jit(jax.vmap(jax.grad(phi))) for name, phi in ACTIVATION_FUNCTIONS.items()}
@@ -82,3 +82,30 @@ def test_lemma_2_fails_for_the_subspace_of_symmetric_normalisation():
     assert np.linalg.norm(away @ phi["relu"]) < 1e-15
     normal = 0.5 * (1 + np.array([math.erf(x / math.sqrt(2)) for x in (1, 2)]))
     assert np.linalg.norm(away @ phi["gelu"]) == pytest.approx(2 * (normal[1] - normal[0]) / math.sqrt(5))
+
+
+# The slopes of every activation, the encoder's and two more
+
+
+EXTRA = {"quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x), "mish": lambda x: x * jnp.tanh(jax.nn.softplus(x))}
+
+
+@pytest.mark.parametrize("name", SLOPES)
+def test_the_slopes_span_exactly_the_stated_interval(name):
+    slope = jax.jit(jax.vmap(jax.grad((ACTIVATION_FUNCTIONS | EXTRA)[name])))
+    found = np.asarray(slope(jnp.linspace(-20, 20, 400_001)))
+    least, most = SLOPES[name]
+    assert least * (1 + 1e-15) - 1e-15 <= found.min() <= least + 1e-9
+    assert most - 1e-9 <= found.max() <= most * (1 + 1e-15)
+
+
+@pytest.mark.parametrize(("place", "which"), [(-2.2563763963607931, 0), (1.4905711794854285, 1)])
+def test_mish_has_slopes_of_its_own(place, which):
+    """An interval that [1 - L, L] does not cover, checked in 200-bit ball arithmetic."""
+    flint = pytest.importorskip("flint")
+    x = flint.arb_series([flint.arb(place), 1], prec=3)
+    square = (x.exp() + 1) * (x.exp() + 1)
+    series = x * (square - 1) / (square + 1)
+    assert abs(float(series[2])) < 1e-15
+    assert float(series[1]) == pytest.approx(SLOPES["mish"][which], rel=1e-15)
+    assert SLOPES["mish"][0] < 1 - SLOPES["mish"][1]

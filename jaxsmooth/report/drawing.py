@@ -17,7 +17,7 @@ from matplotlib.font_manager import findfont
 from matplotlib.ft2font import FT2Font
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from jaxsmooth.diagnosis import Diagnosis, Spread
+from jaxsmooth.diagnosis import Diagnosis, HeadConvergence, Spread
 from jaxsmooth.report.files import write_aside
 
 COLOURS = {

@@ -14,3 +14,13 @@ LIPSCHITZ = {
 """Largest slope L of each activation. Lemma 1(2) of Shi et al. (2022), d_M(phi(H)) <= d_M(H), holds for ReLU;
 with any of the others the factor is L > 1. Their slopes range over [1 - L, L], because
 phi'(x) + phi'(-x) = 1; so do ReLU's, over [0, 1]."""
+
+SLOPES = {name: (1 - steepest, steepest) for name, steepest in LIPSCHITZ.items()} | {
+    # x sigmoid(1.702 x): silu's slopes, met at other points, because scaling x on both sides of it cancels
+    "quick_gelu": (1 - LIPSCHITZ["silu"], LIPSCHITZ["silu"]),
+    # x tanh(log(1 + e^x)), at x = -2.2563763963... and x = 1.4905711794...
+    "mish": (-0.1125261223894625564, 1.0884981612517278612),
+}
+"""Smallest and largest slope, [m, L], of each activation, exact; the encoder's and two more. A difference of two
+values of phi is a factor in [m, L] times the difference of the arguments, c = (m + L) / 2 give or take
+r = (L - m) / 2. Mish's slopes are not [1 - L, L]: they reach below 1 - L = -0.0885."""

@@ -89,6 +89,102 @@ def relative_distance(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"])
     return subspace_distance(hidden, mask) / _frobenius(hidden * _weight(hidden, mask))
 
 
+def symmetric_basis(degrees: Float[Array, "*B T"], mask: Bool[Array, "*B T"]) -> Float[Array, "*B T 1"]:
+    """D^(1/2) 1: what the symmetric normalisation D^(-1/2) A D^(-1/2) of a graph leaves in place, as 1 for D^(-1) A.
+
+    Args:
+      degrees: row sums of the symmetric, non-negative adjacency A, [..., T].
+      mask: True on real tokens, [..., T].
+
+    Returns:
+      [..., T, 1], zero on padding.
+
+    >>> import jax.numpy as jnp
+    >>> symmetric_basis(jnp.array([1.0, 4.0, 9.0]), jnp.array([True, True, False])).ravel()
+    Array([1., 2., 0.], dtype=float32)
+
+    References: Oono and Suzuki (2020), arXiv 1905.10947, for graph convolutions; Shi et al. (2022), section 3.
+    """
+    return jnp.where(mask, jnp.sqrt(degrees), 0)[..., None]
+
+
+def orthonormal_basis(patterns: Float[Array, "*B T K"], mask: Bool[Array, "*B T"]) -> Float[Array, "*B T K"]:
+    """Orthonormal columns with the same span over real tokens, by Gram and Schmidt, twice.
+
+    Args:
+      patterns: K patterns over tokens, for example the absorption probabilities of K closed classes, [..., T, K].
+      mask: True on real tokens, [..., T].
+
+    Returns:
+      [..., T, K]; a pattern that depends on the ones before it, up to rounding, becomes a column of zeros.
+
+    >>> import jax.numpy as jnp
+    >>> frame = orthonormal_basis(jnp.array([[3.0, 1.0], [4.0, 1.0]]), jnp.ones(2, bool))
+    >>> [round(float(x), 4) for x in frame.ravel()]
+    [0.6, 0.8, 0.8, -0.6]
+    """
+    patterns = patterns * _weight(patterns, mask)
+    floor = 64 * jnp.finfo(patterns.dtype).eps
+    columns: list[Array] = []
+    # One column after another in Python: there are as many as closed classes, a handful.
+    for k in range(patterns.shape[-1]):
+        column = patterns[..., k]
+        size = jnp.linalg.norm(column, axis=-1, keepdims=True)
+        for _ in range(2):
+            for known in columns:
+                column = column - known * jnp.sum(known * column, axis=-1, keepdims=True)
+        left = jnp.linalg.norm(column, axis=-1, keepdims=True)
+        new = left > floor * size
+        columns.append(jnp.where(new, column / jnp.where(new, left, 1), 0))
+    return jnp.stack(columns, axis=-1)
+
+
+def project_away(
+    hidden: Float[Array, "*B T D"], patterns: Float[Array, "*B T K"], mask: Bool[Array, "*B T"]
+) -> Float[Array, "*B T D"]:
+    """(I - Pi) H: what no combination of the K patterns over tokens explains; zero on padding.
+
+    With the one pattern 1 it is `centre_tokens`.
+
+    >>> import jax.numpy as jnp
+    >>> project_away(jnp.array([[1.0], [3.0]]), jnp.ones((2, 1)), jnp.ones(2, bool)).ravel().round(4)
+    Array([-1.,  1.], dtype=float32)
+    """
+    frame = orthonormal_basis(patterns, mask)
+    left = hidden * _weight(hidden, mask)
+    # Twice, as a remainder much smaller than `hidden` keeps only what rounding left of it.
+    for _ in range(2):
+        left = left - jnp.einsum("...tk,...sk,...sd->...td", frame, frame, left)
+    return left
+
+
+def span_distance(
+    hidden: Float[Array, "*B T D"], patterns: Float[Array, "*B T K"], mask: Bool[Array, "*B T"]
+) -> Float[Array, "*B"]:
+    """Distance of H to the states whose features all are combinations of K patterns over tokens, ||(I - Pi) H||_F.
+
+    Three subspaces of interest: 1 (consensus, where it is `subspace_distance`), D^(1/2) 1 (`symmetric_basis`), and
+    ker(I - A), to which attention with several closed classes converges, with one pattern of absorption
+    probabilities for each class. What remains of Shi et al.'s Lemma 1 is in `invariant`.
+
+    Args:
+      hidden: token vectors, [..., T, D].
+      patterns: K patterns over tokens, any basis, [..., T, K].
+      mask: True on real tokens, [..., T].
+
+    Returns:
+      [...], in the units of `hidden`.
+
+    >>> import jax.numpy as jnp
+    >>> two_classes = jnp.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    >>> span_distance(jnp.array([[3.0], [5.0], [9.0]]), two_classes, jnp.ones(3, bool)).round(4)
+    Array(1.4142, dtype=float32)
+
+    References: after Oono and Suzuki (2020), arXiv 1905.10947.
+    """
+    return _frobenius(project_away(hidden, patterns, mask))
+
+
 def _weight(hidden: Array, mask: Array) -> Array:
     return mask[..., None].astype(hidden.dtype)
 

@@ -1,0 +1,39 @@
+"""Batches of a thousand structured cases, and what it means for a statement to hold on them."""
+
+import numpy as np
+from helpers_matrices import Array, attention_batch, token_batch
+from numpy.typing import NDArray
+
+from jaxsmooth.theory.statement import Statement
+
+CASES = 1008  # at least 1,000, and a multiple of the 14 matrices that `attention_batch` makes
+MANY = 100_800
+
+
+def assert_holds(statement: Statement, *, rtol: float = 1e-9, share: float = 1.0) -> None:
+    """lhs <= rhs up to rounding wherever the statement applies, and it applies to at least `share` of the cases."""
+    lhs, rhs, applicable = (np.asarray(part) for part in statement)
+    assert lhs.shape == rhs.shape == applicable.shape
+    assert applicable.mean() >= share
+    lhs, rhs = lhs[applicable], rhs[applicable]
+    assert np.isfinite(lhs).all()
+    assert not np.isnan(rhs).any()
+    assert np.all(lhs <= rhs * (1 + rtol) + 1e-12), np.max(lhs - rhs)
+
+
+def attentions(rng: np.random.Generator, cases: int = CASES) -> tuple[Array, NDArray[np.bool_]]:
+    """Padded attention of every family, [cases PADDED PADDED], and its mask."""
+    batches = [attention_batch(rng) for _ in range(cases // 14)]
+    return np.concatenate([a for a, _ in batches]), np.concatenate([m for _, m in batches])
+
+
+def tokens_for(rng: np.random.Generator, mask: NDArray[np.bool_]) -> Array:
+    """Hidden states of every scale and offset for these masks; huge values on padding."""
+    hidden, own = token_batch(rng, len(mask))
+    real = np.where(own[..., None], hidden, rng.standard_normal(hidden.shape))
+    return np.where(mask[..., None], real, 1e6 * rng.standard_normal(hidden.shape))
+
+
+def distance(hidden: Array) -> float:
+    """d_M of one unpadded sentence, by the definition."""
+    return float(np.linalg.norm(hidden - hidden.mean(axis=0)))
