@@ -75,7 +75,7 @@ def diagnose(
     sentences = tokens = truncated = 0
     seen: dict[int, str] = {}
     total = len(texts) if isinstance(texts, (list, tuple)) else None
-    with _progress_bar(progress) as bar:
+    with progress_bar(progress) as bar:
         task = bar.add_task("diagnosing", total=total)
         for encoded, measured in _measured(
             model, norms, tokenizer.batches(_remember(texts, seen), tokens_per_batch=tokens_per_batch)
@@ -92,14 +92,14 @@ def diagnose(
         warnings.warn(message, TruncationWarning, stacklevel=2)
     spreads = {key: sums.spread() for key, sums in running.items()}
     return Diagnosis(
-        model=_summary(model, name, note),
+        model=model_summary(model, name, note),
         data=DataSummary(data, sentences, tokens, truncated),
         **{key: spreads[key] for key in (*HIDDEN, "std_product", "threshold")},
         **{key: spreads[key] for key in ("mixing_rate", "ergodicity_coefficient", "attention_entropy")},
         **{key: _token_spread(spreads, key) for key in ("std_attn", "std_mlp")},
         rates={key: spreads[key] for key in RATES},
         exemplar=chosen.exemplar(model, tokenizer),
-        versions=_versions(),
+        versions=versions_in_use(),
     )
 
 
@@ -293,7 +293,8 @@ def _remember(texts: Iterable[str], seen: dict[int, str]) -> Iterator[str]:
         yield text
 
 
-def _progress_bar(shown: bool) -> Progress:
+def progress_bar(shown: bool) -> Progress:
+    """A bar of sentences on stderr."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -304,7 +305,8 @@ def _progress_bar(shown: bool) -> Progress:
     return Progress(*columns, console=Console(stderr=True), disable=not shown, transient=True)
 
 
-def _summary(model: Encoder, name: str, note: str) -> ModelSummary:
+def model_summary(model: Encoder, name: str, note: str) -> ModelSummary:
+    """The facts of a model that a report names."""
     leaves = jax.tree.leaves(model)
     config = model.config
     return ModelSummary(
@@ -321,7 +323,8 @@ def _summary(model: Encoder, name: str, note: str) -> ModelSummary:
     )
 
 
-def _versions() -> dict[str, str]:
+def versions_in_use() -> dict[str, str]:
+    """Package -> version, and the kind of device."""
     packages = ("jaxsmooth", "jax", "jaxlib", "flax", "numpy", "tokenizers")
     found = {package: importlib.metadata.version(package) for package in packages}
     return {**found, "device": jax.devices()[0].device_kind}

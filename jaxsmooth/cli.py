@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
@@ -30,6 +30,24 @@ class Diagnose:
     """Precision of the model and of the mathematics."""
     tokens_per_batch: int = 512
     """Size of a batch, padding included; changes time and memory, not the numbers."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Verify:
+    """Check every theorem on every layer, head and sentence, rounding accounted for; status 1 if one is violated."""
+
+    model: Annotated[str, tyro.conf.Positional]
+    """Asset name, directory in Hugging Face's format, hub id, or "tiny" (random weights, no download)."""
+    data: str = "movie-reviews"
+    """Name of a text asset, "tiny", or a utf-8 file with one sentence per line."""
+    limit: int | None = 32
+    """Read at most this many sentences."""
+    out: Path = Path("reports/verify")
+    """Folder for verify.json."""
+    precision: Literal["float32", "float64"] = "float32"
+    """Precision of the model; the mathematics is float64 either way."""
+    tokens_per_batch: int = 512
+    """Size of a batch, padding included; changes time and memory, not the verdicts."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,15 +92,23 @@ class AssetCommand:
 
 
 Command = (
-    Annotated[Diagnose, tyro.conf.subcommand("diagnose")] | Annotated[AssetCommand, tyro.conf.subcommand("assets")]
+    Annotated[Diagnose, tyro.conf.subcommand("diagnose")]
+    | Annotated[Verify, tyro.conf.subcommand("verify")]
+    | Annotated[AssetCommand, tyro.conf.subcommand("assets")]
 )
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Entry point of `jaxsmooth`. Returns the exit status: 0, 1 for a refusal, 130 when interrupted."""
+    """Entry point of `jaxsmooth`. Returns the exit status: 0, 1 for a refusal or a violation, 130 when interrupted."""
     command = tyro.cli(Command, prog="jaxsmooth", description=__doc__, args=arguments)
     try:
-        run_diagnose(command) if isinstance(command, Diagnose) else run_assets(command.command)
+        match command:
+            case Diagnose():
+                run_diagnose(command)
+            case Verify():
+                return run_verify(command)
+            case _:
+                run_assets(command.command)
     except (JaxsmoothError, OSError) as error:
         print(f"jaxsmooth: {error}", file=sys.stderr)
         return 1
@@ -95,18 +121,9 @@ def main(arguments: list[str] | None = None) -> int:
 def run_diagnose(command: Diagnose) -> None:
     """`jaxsmooth diagnose`."""
     # Heavy imports wait until a command needs them: help and `assets list` answer at once.
-    import jax
+    model, tokenizer, texts = _read(command)
+    from . import analysis, report
 
-    jax.config.update("jax_enable_x64", command.precision == "float64")
-    _keep_compiled_programs(jax)
-    from . import analysis, checkpoint, report
-    from .assets import read_texts
-
-    # The text first: a wrong file name costs no download.
-    texts = read_texts(command.data, command.limit)
-    model, tokenizer = checkpoint.load(command.model, dtype=command.precision)
-    if tokenizer is None:
-        raise AssetError(f"{command.model} has no tokenizer.json or vocab.txt; diagnose needs one to read text.")
     diagnosis = analysis.diagnose(
         model,
         tokenizer,
@@ -119,6 +136,44 @@ def run_diagnose(command: Diagnose) -> None:
     )
     paths = report.write_report(diagnosis, command.out)
     report.print_summary(diagnosis, paths, Console())
+
+
+def run_verify(command: Verify) -> int:
+    """`jaxsmooth verify`. Returns 1 if any theorem is violated."""
+    model, tokenizer, texts = _read(command)
+    from . import report, verification
+
+    found = verification.verify(
+        model,
+        tokenizer,
+        texts,
+        name=command.model,
+        data=command.data,
+        note="random weights, not a trained model" if command.model == "tiny" else "",
+        tokens_per_batch=command.tokens_per_batch,
+        progress=True,
+    )
+    path = report.write_verification(found, command.out)
+    report.print_verification(found, path, Console())
+    return int(found.violated)
+
+
+def _read(command: Diagnose | Verify) -> tuple[Any, Any, list[str]]:
+    """Model, tokenizer and texts, with jax set to the precision."""
+    import jax
+
+    jax.config.update("jax_enable_x64", command.precision == "float64")
+    _keep_compiled_programs(jax)
+    from . import checkpoint
+    from .assets import read_texts
+
+    # The text first: a wrong file name costs no download.
+    texts = read_texts(command.data, command.limit)
+    model, tokenizer = checkpoint.load(command.model, dtype=command.precision)
+    if tokenizer is None:
+        needs = f"{type(command).__name__.lower()} needs one to read text."
+        raise AssetError(f"{command.model} has no tokenizer.json or vocab.txt; {needs}")
+    return model, tokenizer, texts
 
 
 def run_assets(command: ListAssets | FetchAsset | AssetPath | ClearAssets) -> None:
