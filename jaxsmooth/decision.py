@@ -1,4 +1,4 @@
-"""What the device left open: the same theorem on one sentence, on the host with sharper norms, at last in Arb."""
+"""What products alone left open: the same theorem on one sentence with sharper norms, at last in Arb."""
 
 from typing import Any
 
@@ -24,11 +24,12 @@ class Decider:
         self.blocks, self.norms = blocks, norms
         self.host_left, self.arb_left = HOST_ATTEMPTS, ARB_ATTEMPTS
 
-    def settle(self, theorem: str, layer: int, outcome: Outcome, data: SentenceData, lengths: np.ndarray) -> None:
+    def settle(self, theorem: str, layer: int, outcome: Outcome, sentences: list[SentenceData]) -> None:
         """Replaces the verdicts that are UNDECIDED, and their enclosures, where a later stage does better."""
         for place in zip(*np.nonzero(outcome.verdicts == Verdict.UNDECIDED), strict=True):
             for stage in ("svd", "arb"):
-                found = self._attempt(stage, theorem, layer, data, int(lengths[place[0]]), place)
+                head = place[1] if len(place) > 1 else None
+                found = self._attempt(stage, theorem, layer, sentences[place[0]], head)
                 if found is None:
                     break
                 verdict = int(compare(found.lhs, found.rhs, found.applicable))
@@ -36,20 +37,17 @@ class Decider:
                 if verdict != Verdict.UNDECIDED:
                     break
 
-    def _attempt(
-        self, stage: str, theorem: str, layer: int, data: SentenceData, tokens: int, place: tuple[int, ...]
-    ) -> Claim | None:
-        own = _crop(data, place[0], tokens)
-        head = place[1] if len(place) > 1 else None
+    def _attempt(self, stage: str, theorem: str, layer: int, own: SentenceData, head: int | None) -> Claim | None:
+        tokens = len(own.input)
         if stage == "svd":
             if not self.host_left:
                 return None
             self.host_left -= 1
-            calculus: Any = HostCalculus(np.ones(tokens, bool), np.float64)
-            return self._evaluate(calculus, theorem, layer, own, head)
+            return self._evaluate(HostCalculus(np.ones(tokens, bool), np.float64), theorem, layer, own, head)
         if not self.arb_left or tokens > ARB_TOKENS:
             return None
         self.arb_left -= 1
+        # Only now: most runs never need it.
         from .theory.arb import ArbCalculus, ends
 
         claim = self._evaluate(ArbCalculus(tokens), theorem, layer, own, head)
@@ -61,19 +59,21 @@ class Decider:
         block, norms = self.blocks[layer], self.norms[layer]
         if head is None:
             return theorems.block_claims(BlockFacts(calculus, block, norms, own), theorem)[theorem]
-        weights = HeadWeights(*(leaf[head] for leaf in block.heads))
-        known = tuple(Interval(norm.down[head], norm.up[head]) for norm in (norms.heads, norms.scores))
-        facts = HeadFacts(calculus, weights, known, own.input, own.attn[head])
-        return theorems.head_claims(facts, theorem)[theorem]
+        return theorems.head_claims(head_facts(calculus, block, norms, own, head), theorem)[theorem]
 
 
-def _crop(data: SentenceData, row: int, tokens: int) -> SentenceData:
-    """One sentence without its padding, in float64."""
+def crop(data: SentenceData, layer: int, row: int, tokens: int) -> SentenceData:
+    """One layer of one sentence without its padding, in float64, from arrays [L B ...]."""
 
     def of(leaf: Any) -> Any:
-        if isinstance(leaf, Interval):
-            return Interval(leaf.down[row], leaf.up[row])
-        kept = np.asarray(leaf[row], np.float64)
+        kept = np.asarray(leaf[layer, row], np.float64)
         return kept[:, :tokens, :tokens] if kept.ndim == 3 else kept[:tokens]
 
-    return SentenceData(*map(of, data))
+    return SentenceData(*(None if leaf is None else of(leaf) for leaf in data))
+
+
+def head_facts(calculus: Any, block: BlockParameters, norms: KnownNorms, data: SentenceData, head: int) -> HeadFacts:
+    """One head of one sentence."""
+    weights = HeadWeights(*(leaf[head] for leaf in block.heads))
+    known = tuple(Interval(norm.down[head], norm.up[head]) for norm in (norms.heads, norms.scores))
+    return HeadFacts(calculus, weights, known, data.input, data.attn[head])

@@ -23,7 +23,3 @@ class TextError(JaxsmoothError, ValueError):
 
 class AssetError(JaxsmoothError, OSError):
     """A pinned asset that cannot be fetched, verified, unpacked or found."""
-
-
-class PrecisionError(JaxsmoothError, ValueError):
-    """A device whose arithmetic is too coarse for what was asked of it."""

@@ -2,28 +2,26 @@
 
 import warnings
 from collections.abc import Iterable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
 
 from .analysis import model_summary, progress_bar, versions_in_use
 from .bert.config import EncoderConfig
 from .bert.encoder import ACTIVATION_FUNCTIONS, encode
 from .bert.params import Block, Encoder
-from .decision import Decider
+from .decision import Decider, crop, head_facts
 from .diagnosis import DataSummary
-from .errors import PrecisionError, TextError
+from .errors import TextError
 from .tally import Outcome, Tally
 from .text import EncodedBatch, Tokenizer, TruncationWarning
 from .theory import theorems
 from .theory.certify import Claim, compare
-from .theory.enclosures import BatchCalculus, Batched, FloatCalculus, HostCalculus
-from .theory.facts import BlockFacts, BlockParameters, HeadFacts, HeadWeights, KnownNorms, SentenceData, known_norms
+from .theory.enclosures import FloatCalculus, HostCalculus
+from .theory.facts import BlockFacts, BlockParameters, HeadWeights, KnownNorms, SentenceData, known_norms
 from .theory.norms import squared_norm
-from .theory.rounding import Ball, Interval, faithful_products, fuzzy
+from .theory.rounding import Ball, Interval, fuzzy, quiet
 from .types import Batch, BlockTrace
 from .verified import Verification
 
@@ -41,8 +39,8 @@ def verify(
 ) -> Verification:
     """Check every theorem on every layer, head and sentence, so that no rounding error can decide a verdict.
 
-    Each inequality is evaluated with both sides enclosed: first on the device, by matrix products alone; where
-    that leaves it open, on the host with sharper norms; at last in Arb, to some 90 digits. The lemmas take each
+    Each inequality is evaluated with both sides enclosed, in float64: first by matrix products alone; where that
+    leaves it open, with norms from a checked SVD; at last in Arb, to some 90 digits. The lemmas take each
     array that the model computed as exact input; the rates follow a block in exact arithmetic from its computed
     input and attention. exp, tanh and erf are taken to be within 32 units in the last place.
 
@@ -62,7 +60,6 @@ def verify(
     Raises:
       TextError: no text, or something that is not text.
       ShapeError: a tokenizer that does not fit the model.
-      PrecisionError: a device that multiplies float64 matrices with fewer digits.
 
     >>> import jaxsmooth
     >>> model, tokenizer = jaxsmooth.load("tiny")
@@ -74,9 +71,7 @@ def verify(
     tally = Tally(theorems.NAMES)
     sentences = tokens = truncated = 0
     total = len(texts) if isinstance(texts, (list, tuple)) else None
-    with jax.enable_x64(True), progress_bar(progress) as bar:
-        if not faithful_products("float64"):
-            raise PrecisionError("this device does not multiply float64 matrices exactly enough; use the CPU.")
+    with progress_bar(progress) as bar:
         checker = _Checker(model)
         task = bar.add_task("verifying", total=total)
         for encoded in tokenizer.batches(texts, tokens_per_batch=tokens_per_batch):
@@ -111,30 +106,57 @@ class _Checker:
 
     def check(self, encoded: EncodedBatch, tally: Tally) -> None:
         """All theorems on one batch."""
-        mask = encoded.batch.mask
-        seen = observe(self.model, encoded.batch)
-        mixing = jax.tree.map(np.asarray, mixing_rates(seen.attn, mask))
-        largest = Interval(*(np.max(end, axis=(0, 2)) for end in (mixing.down, mixing.up)))
-        lengths = np.asarray(mask.sum(axis=1))
-        for layer, (block, norms) in enumerate(zip(self.blocks, self.norms, strict=True)):
-            data = jax.tree.map(lambda leaf, k=layer: leaf[k], seen._replace(mixing=mixing, largest_mixing=None))
-            data = data._replace(largest_mixing=largest)
-            found = claims(block, norms, data, mask)
-            arrays = jax.tree.map(np.asarray, data)
-            for theorem, claim in found.items():
-                outcome = self._decide(theorem, layer, claim, arrays, lengths, len(encoded.indices))
+        seen = jax.tree.map(np.asarray, observe(self.model, encoded.batch))
+        lengths = np.asarray(encoded.batch.mask.sum(axis=1))[: len(encoded.indices)].tolist()
+        layers = range(len(self.blocks))
+        # Layers, then sentences.
+        data = [[crop(seen, layer, row, tokens) for row, tokens in enumerate(lengths)] for layer in layers]
+        heads = [[self._heads(layer, own) for own in data[layer]] for layer in layers]
+        largest = [_largest([heads[layer][row][0] for layer in layers]) for row in range(len(lengths))]
+        for layer in layers:
+            data[layer] = [
+                own._replace(mixing=mixing, largest_mixing=top)
+                for own, (mixing, _), top in zip(data[layer], heads[layer], largest, strict=True)
+            ]
+            found = [
+                by_head | self._block(layer, own) for own, (_, by_head) in zip(data[layer], heads[layer], strict=True)
+            ]
+            for theorem in theorems.NAMES:
+                outcome = _outcome([claims[theorem] for claims in found], lengths)
+                self.decider.settle(theorem, layer, outcome, data[layer])
                 tally.add(theorem, layer + 1, outcome, encoded.indices)
 
-    def _decide(
-        self, theorem: str, layer: int, claim: Claim, data: SentenceData, lengths: np.ndarray, rows: int
-    ) -> Outcome:
-        enough = (lengths[:rows] > 1).reshape(rows, *(1,) * (claim.lhs.down.ndim - 1))
-        ends = [np.array(end[:rows]) for side in (claim.lhs, claim.rhs) for end in (side.down, side.up)]
-        lhs, rhs = Interval(*ends[:2]), Interval(*ends[2:])
-        verdicts = compare(lhs, rhs, claim.applicable[:rows] & enough)
-        outcome = Outcome(verdicts, lhs.down, lhs.up, rhs.down, rhs.up)
-        self.decider.settle(theorem, layer, outcome, data, lengths)
-        return outcome
+    @quiet
+    def _heads(self, layer: int, own: SentenceData) -> tuple[Interval, dict[str, Claim]]:
+        """sqrt(lambda) of every head, [N], and the theorems about each."""
+        calculus = FloatCalculus(np.ones(len(own.input), bool), np.float64)
+        facts = [head_facts(calculus, self.blocks[layer], self.norms[layer], own, h) for h in range(len(own.attn))]
+        claims = [theorems.head_claims(head) for head in facts]
+        joined = {
+            name: Claim(_joined([c[name].lhs for c in claims]), _joined([c[name].rhs for c in claims]))
+            for name in claims[0]
+        }
+        return _joined([head.mixing for head in facts]), joined
+
+    @quiet
+    def _block(self, layer: int, own: SentenceData) -> dict[str, Claim]:
+        calculus = FloatCalculus(np.ones(len(own.input), bool), np.float64)
+        return theorems.block_claims(BlockFacts(calculus, self.blocks[layer], self.norms[layer], own))
+
+
+def _joined(intervals: list[Interval]) -> Interval:
+    return Interval(np.array([x.down for x in intervals]), np.array([x.up for x in intervals]))
+
+
+def _largest(mixing: list[Interval]) -> Interval:
+    return Interval(np.max([x.down for x in mixing]), np.max([x.up for x in mixing]))
+
+
+def _outcome(claims: list[Claim], lengths: list[int]) -> Outcome:
+    """One theorem on every sentence of a batch; one token alone is in consensus, and no theorem speaks of it."""
+    lhs, rhs = _joined([claim.lhs for claim in claims]), _joined([claim.rhs for claim in claims])
+    enough = (np.array(lengths) > 1).reshape(-1, *(1,) * (lhs.down.ndim - 1))
+    return Outcome(np.array(compare(lhs, rhs, enough)), lhs.down, lhs.up, rhs.down, rhs.up)
 
 
 @jax.jit
@@ -153,44 +175,6 @@ def observe(model: Encoder, batch: Batch) -> SentenceData:
 
     with jax.default_matmul_precision("highest"):
         return encode(model, batch, collect=collect)[1]
-
-
-@jax.jit
-def mixing_rates(attn: Array, mask: Array) -> Interval:
-    """Encloses sqrt(lambda) of every head, [L B N]."""
-
-    def of_head(head: Array, real: Array) -> Interval:
-        calculus = FloatCalculus(real, jnp.float64)
-        return calculus.norm(calculus.centre_tokens(calculus.matrix(head)))
-
-    by_head = jax.vmap(of_head, in_axes=(0, None))
-    return jax.lax.map(lambda layer: jax.vmap(by_head)(layer, mask), attn)
-
-
-def claims(block: BlockParameters, norms: KnownNorms, data: SentenceData, mask: Array) -> dict[str, Claim]:
-    """Both sides of every theorem in one block: [B] of the block, [B N] of its heads."""
-    enclosed = data._replace(mixing=Batched(data.mixing), largest_mixing=Batched(data.largest_mixing))
-    found = theorems.block_claims(BlockFacts(BatchCalculus(mask), block, norms, enclosed))
-    sentences, heads = data.attn.shape[:2]
-
-    def every_head(own: Any) -> Any:
-        return jax.tree.map(lambda leaf: jnp.repeat(leaf, heads, axis=0), own)
-
-    def every_sentence(shared: Any) -> Any:
-        return jax.tree.map(lambda leaf: np.tile(leaf, (sentences,) + (1,) * (leaf.ndim - 1)), shared)
-
-    known = tuple(Batched(every_sentence(norm)) for norm in (norms.heads, norms.scores))
-    attn, mixing = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), (data.attn, data.mixing))
-    calculus = BatchCalculus(every_head(mask))
-    weights = every_sentence(block.heads)
-    facts = HeadFacts(calculus, weights, known, every_head(data.input), attn, Batched(mixing))
-    by_head = {name: _reshaped(claim, (sentences, heads)) for name, claim in theorems.head_claims(facts).items()}
-    return by_head | {name: _reshaped(claim, (sentences,)) for name, claim in found.items()}
-
-
-def _reshaped(claim: Claim, shape: tuple[int, ...]) -> Claim:
-    sides = (Interval(*(np.reshape(end, shape) for end in (s.value.down, s.value.up))) for s in claim[:2])
-    return Claim(*sides, np.full(shape, claim.applicable))
 
 
 def block_parameters(config: EncoderConfig, block: Block) -> BlockParameters:
@@ -217,16 +201,12 @@ def block_parameters(config: EncoderConfig, block: Block) -> BlockParameters:
     )
 
 
-_norm_of = jax.jit(squared_norm)
-
-
 def parameter_norms(blocks: list[BlockParameters]) -> list[KnownNorms]:
     """Encloses the norms of every block's parameters."""
     calculus = HostCalculus(np.ones(1, bool), np.float64)
 
     def norm(matrix: Ball) -> Interval:
-        found = _norm_of(jnp.asarray(matrix.middle))
-        return fuzzy(Interval(np.asarray(found.down), np.asarray(found.up)), matrix.radius)
+        return fuzzy(squared_norm(matrix.middle), matrix.radius)
 
     norms = [known_norms(block, norm, calculus) for block in blocks]
     largest = Interval(*(np.max([getattr(n.largest, end) for n in norms]) for end in ("down", "up")))

@@ -6,6 +6,7 @@ what it decides needs no trust in this library's rounding analysis. Real tokens 
 References: Johansson (2017), Arb: efficient arbitrary-precision midpoint-radius interval arithmetic.
 """
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,7 @@ class ArbCalculus:
 
     weight = matrix
 
-    def number(self, value: float) -> Any:
+    def number(self, value: float | int) -> Any:
         return arb(value)
 
     def lift(self, known: Interval) -> Any:
@@ -103,7 +104,7 @@ class ArbCalculus:
         return sum(found[1:], found[0])
 
     def side_by_side(self, attn: Any) -> Any:
-        return arb_mat([sum(lines, []) for lines in zip(*(head.table() for head in attn), strict=True)])
+        return arb_mat([list(itertools.chain(*lines)) for lines in zip(*(head.table() for head in attn), strict=True)])
 
     def head_defects(self, attn: Any, hidden: Any, value: Any, bias: Any, output: Any) -> Any:
         mean = self.mean_row(hidden)

@@ -5,9 +5,7 @@ contains the exact value. It works on one sentence; batches are made by `jax.vma
 methods in arbitrary precision, so that a formula written once is evaluated by either.
 """
 
-import dataclasses
 import functools
-import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -62,7 +60,7 @@ class FloatCalculus:
     # The same for arrays that all sentences of a batch share.
     weight = matrix
 
-    def number(self, value: float) -> Interval:
+    def number(self, value: float | int) -> Interval:
         return Interval.exact(self.xp.asarray(value, self.dtype))
 
     def lift(self, known: Interval) -> Interval:
@@ -162,7 +160,8 @@ class FloatCalculus:
 
         if self.xp is not np:
             return sum_of(jax.vmap(of_head)(attn, rows))
-        found = [of_head(Ball(*x), Ball(*y)) for x, y in zip(zip(*_parts(attn)), zip(*_parts(rows)), strict=True)]
+        pairs = zip(*_parts(attn), *_parts(rows), strict=True)
+        found = [of_head(Ball(a, b), Ball(x, y)) for a, b, x, y in pairs]
         return sum_of(Interval(np.array([x.down for x in found]), np.array([x.up for x in found])))
 
     # Numbers
@@ -406,104 +405,6 @@ class HostCalculus(FloatCalculus):
 
     def _spectral(self, matrix: Any) -> Interval:
         return decomposed_norm(matrix)
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Batched:
-    """Balls, intervals or arrays with a leading axis of sentences. Numbers combine on the host, in numpy."""
-
-    value: Any
-
-    def _with(self, other: Any, function: Callable[[Any, Any], Any], *, swap: bool = False) -> "Batched":
-        there = other.value if isinstance(other, Batched) else other
-        return Batched(function(there, self.value) if swap else function(self.value, there))
-
-    def __add__(self, other: Any) -> "Batched":
-        return self._with(other, operator.add)
-
-    __radd__ = __add__
-
-    def __sub__(self, other: Any) -> "Batched":
-        return self._with(other, operator.sub)
-
-    def __rsub__(self, other: Any) -> "Batched":
-        return self._with(other, operator.sub, swap=True)
-
-    def __mul__(self, other: Any) -> "Batched":
-        return self._with(other, operator.mul)
-
-    __rmul__ = __mul__
-
-    def __truediv__(self, other: Any) -> "Batched":
-        return self._with(other, operator.truediv)
-
-    def __rtruediv__(self, other: Any) -> "Batched":
-        return self._with(other, operator.truediv, swap=True)
-
-
-class BatchCalculus:
-    """`FloatCalculus` on a batch: each of its methods is one program, compiled once per shape and used everywhere.
-
-    One program for all theorems together would compile for minutes.
-    """
-
-    def __init__(self, mask: Any, dtype: Any = np.float64) -> None:
-        self.mask, self.dtype = Batched(mask), dtype
-        real = np.maximum(np.asarray(mask).sum(axis=-1), 1).astype(dtype)
-        self.tokens = Batched(Interval.exact(real))
-
-    def matrix(self, array: Any) -> Batched:
-        return Batched(_exact(array, np.dtype(self.dtype)))
-
-    def weight(self, array: Any) -> Any:
-        return _exact(array, np.dtype(self.dtype))
-
-    def number(self, value: float) -> Interval:
-        return Interval.exact(np.asarray(value, self.dtype))
-
-    def lift(self, known: Any) -> Any:
-        return known
-
-    def smaller(self, *values: Any) -> Batched:
-        """Elementwise, on the host."""
-        known = [value.value if isinstance(value, Batched) else value for value in values]
-        ends = ([getattr(value, end) for value in known] for end in ("down", "up"))
-        return Batched(Interval(*(functools.reduce(np.minimum, end) for end in ends)))
-
-    def hull(self, low: Batched, high: Batched) -> Batched:
-        return Batched(Interval(low.value.down, high.value.up))
-
-    def sqrt(self, value: Any) -> Any:
-        return Batched(value.value.sqrt()) if isinstance(value, Batched) else value.sqrt()
-
-    def __getattr__(self, method: str) -> Callable[..., Any]:
-        def call(*arguments: Any) -> Any:
-            static = tuple(x for x in arguments if isinstance(x, str | int | float))
-            arrays = tuple(x for x in arguments if not isinstance(x, str | int | float))
-            batched = tuple(isinstance(x, Batched) for x in arrays)
-            if not any(batched):
-                raise TypeError(f"{method} needs data of a sentence.")
-            plain = tuple(x.value if isinstance(x, Batched) else x for x in arrays)
-            found = _program(method, np.dtype(self.dtype), static, batched)(self.mask.value, *plain)
-            return Batched(jax.tree.map(np.asarray, found) if isinstance(found, Interval) else found)
-
-        return call
-
-
-@functools.cache
-def _program(method: str, dtype: Any, static: tuple, batched: tuple[bool, ...]) -> Callable[..., Any]:
-    """One method of `FloatCalculus`, of a batch, compiled."""
-
-    def one(mask: Any, *arrays: Any) -> Any:
-        return getattr(FloatCalculus(mask, dtype), method)(*arrays, *static)
-
-    return jax.jit(jax.vmap(one, in_axes=(0, *(0 if own else None for own in batched))))
-
-
-@functools.partial(jax.jit, static_argnums=1)
-def _exact(array: Any, dtype: Any) -> Ball:
-    return Ball.exact(jnp.asarray(array, dtype))
 
 
 def _ends(interval: Interval) -> tuple[Any, Any]:

@@ -247,7 +247,7 @@ class BlockFacts:
     def mixed_directions(self) -> Any:
         """X' + sum_h A_h X' W_h at X' = J X, on which the operator norm of L3 is at least what the data show."""
         c = self.c
-        value, bias, output = self.values
+        value, _, output = self.values
         centred = c.centre_tokens(self.hidden)
         none = c.weight(0 * self.block.heads.value_bias)
         return c.add(centred, c.mix(self.attn, centred, value, none, output))

@@ -36,11 +36,9 @@ def squared_norm(matrix: Any, squarings: int = SQUARINGS) -> Interval:
     scaled = Ball.exact(fence(matrix * (1 / scale)))
     gram = scaled @ scaled.T
     power, bys, errors = _powers(_symmetric(gram.middle), squarings)
-    bound = frobenius(Ball.exact(power)).up
-    for step in range(squarings - 1, -1, -1):
-        # ||G||^2 = ||G^2|| <= (||fl(G^2 / by)|| + error) * by
-        bound = raised(xp.sqrt(raised(raised(bound + errors[step]) * bys[step])))
-    bound = raised(bound + frobenius(Ball(0 * gram.middle, gram.radius)).up)
+    bound = _size(power)
+    bound = _unwound(bound, bys, errors)
+    bound = raised(bound + _size(gram.radius))
     upper = Interval.around(bound, bound).sqrt().up
     found = Interval(_rayleigh(scaled, power), upper).nonnegative() * Interval.exact(scale)
     return Interval(xp.where(xp.isnan(found.down), 0, found.down), found.up).nonnegative()
@@ -130,6 +128,28 @@ def _powers(power: Any, squarings: int) -> tuple[Any, Any, Any]:
     return power, bys, errors
 
 
+def _unwound(bound: Any, bys: Any, errors: Any) -> Any:
+    """||G|| from ||G^(2^k)||: at each step ||G||^2 = ||G^2|| <= (||fl(G^2 / by)|| + error) * by."""
+    xp = namespace(bound)
+
+    def step(bound: Any, factors: tuple[Any, Any]) -> tuple[Any, None]:
+        by, error = factors
+        return raised(xp.sqrt(raised(raised(bound + error) * by))), None
+
+    if xp is not np:
+        return jax.lax.scan(step, bound, (bys, errors), reverse=True)[0]
+    for factors in zip(bys[::-1], errors[::-1], strict=True):
+        bound, _ = step(bound, factors)
+    return bound
+
+
+def _size(matrix: Any) -> Any:
+    """An upper bound of ||M||_F for entries of moderate size: the squares of smaller ones may vanish, no larger ones."""
+    xp = namespace(matrix)
+    square = xp.sum(matrix * matrix)
+    return raised(xp.sqrt(raised(square * (1 + 2 * gamma(matrix.size, matrix)) + 16 * matrix.size * tiny(matrix))))
+
+
 def _symmetric(matrix: Any) -> Any:
     """Of a computed product whose exact value is symmetric: no farther from it."""
     return fence(0.5 * matrix + 0.5 * matrix.T)
@@ -141,7 +161,7 @@ def _square(power: Any) -> tuple[Any, Any, Any]:
     size = power.shape[0]
     product = _symmetric(dot(power, power))
     by = power_of_two(product)
-    norm = frobenius(Ball(power, 0 * power)).up
+    norm = _size(power)
     slack = raised(norm * norm * (2 * gamma(size, power)) + 16 * size * size * tiny(power))
     return fence(product * (1 / by)), by, raised(slack * (1 / by) + 16 * size * size * tiny(power))
 

@@ -150,7 +150,7 @@ class Ball:
         return Ball(self.middle, raised(self.radius + abs(self.middle) * (4 * epsilon(self.middle))))
 
     @property
-    def T(self) -> "Ball":
+    def T(self) -> "Ball":  # noqa: N802
         return Ball(self.middle.T, self.radius.T)
 
     @quiet
