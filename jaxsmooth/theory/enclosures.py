@@ -129,7 +129,7 @@ class FloatCalculus:
 
     def activation(self, matrix: Ball, name: str) -> Ball:
         """phi entry by entry; |phi(x)| <= |x| and |phi'| <= L."""
-        value = self.xp.asarray(FUNCTIONS[name](jnp.asarray(matrix.middle)), self.dtype)
+        value = self._function(name, matrix.middle)
         rounding = abs(matrix.middle) * (2 * FUNCTION_ULPS * epsilon(value)) + 4 * tiny(value)
         return Ball(fence(value), raised(raised(matrix.radius * (1.001 * LIPSCHITZ[name]) + rounding)))
 
@@ -357,6 +357,13 @@ class FloatCalculus:
         return Interval.around(low, xp.minimum(high, 1)).nonnegative()
 
     # Parts
+
+    def _function(self, name: str, argument: Any) -> Any:
+        if self.xp is not np:
+            return FUNCTIONS[name](argument)
+        # jax would round numpy's float64 to float32 where 64 bits are not switched on.
+        with jax.enable_x64(True):
+            return np.asarray(FUNCTIONS[name](jnp.asarray(argument)), self.dtype)
 
     def _less(self, matrix: Ball, row: Any) -> Ball:
         """M - 1 m^T on real tokens."""

@@ -144,7 +144,7 @@ def _unwound(bound: Any, bys: Any, errors: Any) -> Any:
 
 
 def _size(matrix: Any) -> Any:
-    """An upper bound of ||M||_F for entries of moderate size: the squares of smaller ones may vanish, no larger ones."""
+    """An upper bound of ||M||_F for entries of moderate size: squares may vanish, but not overflow."""
     xp = namespace(matrix)
     square = xp.sum(matrix * matrix)
     return raised(xp.sqrt(raised(square * (1 + 2 * gamma(matrix.size, matrix)) + 16 * matrix.size * tiny(matrix))))
