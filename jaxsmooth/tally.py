@@ -83,8 +83,10 @@ class Tally:
         (_, _, sentence), verdict, lhs, rhs = self._worst[key]
         claimed = VERDICTS[verdict] != "NOT_APPLICABLE"
         counts = dict(zip(VERDICTS, self._counts[key].tolist(), strict=True))
-        sides = (lhs, rhs, VERDICTS[verdict], sentence) if claimed else (None, None, VERDICTS[verdict], None)
-        return Check(*key, *sides, counts)
+        theorem, layer, head = key
+        if not claimed:
+            return Check(theorem, layer, head, None, None, VERDICTS[verdict], None, counts)
+        return Check(theorem, layer, head, lhs, rhs, VERDICTS[verdict], sentence, counts)
 
     def theorems(self, source: Callable[[str], str]) -> tuple[TheoremSummary, ...]:
         """One per theorem."""
@@ -92,7 +94,9 @@ class Tally:
         for name in self.names:
             counts = sum((c for key, c in self._counts.items() if key[0] == name), np.zeros(len(VERDICTS), np.int64))
             ratios = np.concatenate(self._ratios[name]) if self._ratios[name] else np.empty(0)
-            tightness = tuple(map(float, (ratios.min(), np.median(ratios), ratios.max()))) if ratios.size else None
+            tightness = None
+            if ratios.size:
+                tightness = (float(ratios.min()), float(np.median(ratios)), float(ratios.max()))
             found.append(
                 TheoremSummary(name, source(name), dict(zip(VERDICTS, counts.tolist(), strict=True)), tightness)
             )

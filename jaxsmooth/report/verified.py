@@ -45,6 +45,12 @@ def print_verification(verification: Verification, path: Path, console: Console)
       console: where to print.
     """
     console.print(_table(verification))
+    console.print(Text("yes CONFIRMED, no VIOLATED, open UNDECIDED, n/a NOT_APPLICABLE; rhs/lhs least", style="dim"))
+    by_source: dict[str, list[str]] = {}
+    for row in verification.theorems:
+        by_source.setdefault(row.source, []).append(row.theorem)
+    for source, names in by_source.items():
+        console.print(Text(f"{source}: {', '.join(names)}", style="dim"))
     totals = {verdict: sum(row.counts[verdict] for row in verification.theorems) for verdict in VERDICTS}
     for check in verification.checks:
         if check.verdict == "VIOLATED":
@@ -64,13 +70,12 @@ def _table(verification: Verification) -> Table:
         title.append(f" ({model.note})")
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     table.add_column("theorem", no_wrap=True)
-    for name in ("con-\nfirmed", "vio-\nlated", "unde-\ncided", "not appl-\nicable", "rhs/lhs\nmin", "median", "max"):
+    for name in ("yes", "no", "open", "n/a", "rhs/lhs", "median", "max"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("source")
     for row in verification.theorems:
         counts = (Text(f"{row.counts[v]:,}", style=_STYLES[v] if row.counts[v] else "") for v in VERDICTS)
-        tightness = ("-",) * 3 if row.tightness is None else (f"{value:.4g}" for value in row.tightness)
-        table.add_row(row.theorem, *counts, *tightness, Text(row.source, style="dim"))
+        tightness = ("-",) * 3 if row.tightness is None else (f"{value:.3g}" for value in row.tightness)
+        table.add_row(row.theorem, *counts, *tightness)
     return table
 
 

@@ -326,15 +326,19 @@ def known_norms(block: BlockParameters, norm: Any, calculus: Any) -> KnownNorms:
     product = c.scale(c.matmul(up, down), c.number(0.5))
     linear = c.scale_rows(c.add(c.identity(width), product), gains)
     side_by_side = c.concatenate([c.matrix(v) @ c.matrix(o) for v, o in zip(heads.value, heads.output, strict=True)])
-    stacked = [norm(x) for x in (joint, output, side_by_side, up, down)]
+    down_norm, up_norm = norm(down), norm(up)
     return KnownNorms(
-        _stack(by_head),
-        _stack(scores),
-        *stacked,
-        norm(c.centre_features(linear)),
-        norm(c.scale_rows(up, gains)),
-        norm(c.centre_features(down)),
-        c.largest(_stack([*by_head, *stacked[3:]])),
+        heads=_stack(by_head),
+        scores=_stack(scores),
+        value=norm(joint),
+        output=norm(output),
+        stacked=norm(side_by_side),
+        up=up_norm,
+        down=down_norm,
+        skew=norm(c.centre_features(linear)),
+        left=norm(c.scale_rows(up, gains)),
+        right=norm(c.centre_features(down)),
+        largest=c.largest(_stack([*by_head, up_norm, down_norm])),
     )
 
 
