@@ -52,6 +52,8 @@ def test_equality_is_left_undecided_and_never_violated(monkeypatch):
     assert not found.violated
     assert {c.theorem for c in found.checks if c.verdict == "UNDECIDED"} <= {
         "shi2022_lemma1_4_mixing",
+        "dobrushin1956_diameter",
+        "mixing_by_ergodicity",
         "layer_norm_pairs_attn",
         "layer_norm_pairs_mlp",
         "layer_norm_weighted_attn",

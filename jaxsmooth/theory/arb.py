@@ -239,7 +239,7 @@ class ArbCalculus:
 FUNCTIONS = {
     "relu": lambda x: x.max(arb(0)),
     "gelu": lambda x: x * (1 + (x / arb(2).sqrt()).erf()) / 2,
-    "gelu_tanh": lambda x: x * (1 + ((2 / arb.pi()).sqrt() * (x + arb("0.044715") * x**3)).tanh()) / 2,
+    "gelu_tanh": lambda x: x * (1 + ((2 / arb.pi()).sqrt() * (x + arb("0.044715") * x * x * x)).tanh()) / 2,
     "silu": lambda x: x / (1 + (-x).exp()),
 }
 
@@ -274,4 +274,6 @@ def _squares(matrix: Any) -> Any:
 
 
 def _gap(x: list[Any], y: list[Any]) -> Any:
-    return sum(((a - b) ** 2 for a, b in zip(x, y, strict=True)), arb(0))
+    gaps = [a - b for a, b in zip(x, y, strict=True)]
+    # Not a power: that of a ball around zero is not a number.
+    return sum((gap * gap for gap in gaps), arb(0))

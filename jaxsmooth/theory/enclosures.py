@@ -343,7 +343,7 @@ class FloatCalculus:
     def row_defect(self, attn: Ball) -> Interval:
         """max over real rows of |sum_j a_ij - 1|."""
         off = self._row_sums(attn)
-        return Interval(self.number(0.0).down, self.xp.max(self.xp.maximum(-off.down, off.up) * self.mask))
+        return Interval(self.number(0.0).down, self.xp.max(self.xp.maximum(-off.down, off.up) * self.real[:, 0]))
 
     def defect(self, attn: Ball) -> Interval:
         """||J (A 1 - 1)||: what float rows that do not sum to exactly 1 add to Lemma 1(4), per size of the mean."""
@@ -381,7 +381,8 @@ class FloatCalculus:
     def _row_sums(self, attn: Ball) -> Interval:
         """sum_j a_ij - 1 of real rows, 0 on padding."""
         off = sum_of(attn.interval(), axis=-1) - self.number(1.0)
-        return Interval(off.down * self.mask, off.up * self.mask)
+        real = self.real[:, 0]
+        return Interval(off.down * real, off.up * real)
 
     def _real(self, matrix: Ball) -> Ball:
         return Ball(matrix.middle * self.real, matrix.radius * self.real)
