@@ -166,6 +166,7 @@ def test_arb_decides_what_floating_point_cannot(monkeypatch):
     """Every theorem of a real block and head, evaluated in Arb: the same sides as in floating point, far narrower."""
     model, tokenizer = jaxsmooth.load("tiny")
     checker = verification._Checker(model)
+    checker.decider.arb_left = len(theorems.NAMES)
     seen = []
     monkeypatch.setattr(Tally, "add", lambda self, theorem, layer, outcome, indices: None)
     monkeypatch.setattr(Decider, "settle", lambda self, *arguments: seen.append(arguments))
