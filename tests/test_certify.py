@@ -275,6 +275,10 @@ def test_no_verdict_contradicts_arb(name):
     for verdict, arrays in zip(verdicts, zip(*columns, strict=True), strict=True):
         lhs, rhs = lemma(ArbCalculus(TOKENS), *arrays)
         bound = rhs * (1 - 1e-6)
+        if verdict == Verdict.UNDECIDED:
+            # Equal singular values leave the squarings 3e-4 above the norm; the SVD does not.
+            left, right = on_host(lemma, HostCalculus, "float64", *arrays)
+            verdict = int(compare(left, right * Interval.exact(np.float64(1 - 1e-6))))
         assert not (verdict == Verdict.CONFIRMED and lhs > bound)
         assert not (verdict == Verdict.VIOLATED and lhs <= bound)
         false += int(lhs > bound and verdict == Verdict.VIOLATED)
@@ -324,7 +328,8 @@ def test_interval_arithmetic_contains_arbs(dtype):
 
     rng = np.random.default_rng(0)
     limit = {"float32": 45, "float64": 320}[dtype]
-    numbers = (10.0 ** rng.uniform(-limit, limit * 0.95, (2, 500)) * rng.choice([-1, 1], (2, 500))).astype(dtype)
+    largest = {"float32": 38, "float64": 308}[dtype]
+    numbers = (10.0 ** rng.uniform(-limit, largest, (2, 500)) * rng.choice([-1, 1], (2, 500))).astype(dtype)
 
     def all_of(x, y):
         a, b = Interval.exact(x), Interval.exact(y)
