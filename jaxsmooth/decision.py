@@ -51,8 +51,8 @@ class Decider:
         from .theory.arb import ArbCalculus, ends
 
         claim = self._evaluate(ArbCalculus(tokens), theorem, layer, own, head)
-        sides = (Interval(*map(np.float64, ends(side))) for side in (claim.lhs, claim.rhs))
-        return Claim(*sides, claim.applicable)
+        lhs, rhs = (Interval(*map(np.float64, ends(side))) for side in (claim.lhs, claim.rhs))
+        return Claim(lhs, rhs, claim.applicable)
 
     @quiet
     def _evaluate(self, calculus: Any, theorem: str, layer: int, own: SentenceData, head: int | None) -> Claim:

@@ -180,13 +180,10 @@ def observe(model: Encoder, batch: Batch) -> SentenceData:
 def block_parameters(config: EncoderConfig, block: Block) -> BlockParameters:
     """One block's parameters as the theorems name them."""
     attn = block.attn
-    projections = [
-        part
-        for side in (attn.query, attn.key, attn.value)
-        for part in (side.kernel.transpose(1, 0, 2), side.bias[:, None])
-    ]
+    query, key, value = (side.kernel.transpose(1, 0, 2) for side in (attn.query, attn.key, attn.value))
+    biases = [side.bias[:, None] for side in (attn.query, attn.key, attn.value)]
     return BlockParameters(
-        heads=HeadWeights(*projections, attn.output.kernel),
+        heads=HeadWeights(query, biases[0], key, biases[1], value, biases[2], attn.output.kernel),
         output_bias=attn.output.bias,
         scale_attn=block.norm_attn.scale,
         bias_attn=block.norm_attn.bias,
