@@ -19,3 +19,5 @@ from .types import Batch as Batch
 from .types import BlockTrace as BlockTrace
 from .types import Edits as Edits
 from .types import Trace as Trace
+from .verification import verify as verify
+from .verified import Verification as Verification

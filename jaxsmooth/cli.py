@@ -59,6 +59,24 @@ class Converge:
 
 
 @dataclasses.dataclass(frozen=True)
+class Verify:
+    """Check every theorem on every layer, head and sentence, rounding accounted for; status 1 if one is violated."""
+
+    model: Annotated[str, tyro.conf.Positional]
+    """Asset name, directory in Hugging Face's format, hub id, or "tiny" (random weights, no download)."""
+    data: str = "movie-reviews"
+    """Name of a text asset, "tiny", or a utf-8 file with one sentence per line."""
+    limit: int | None = 32
+    """Read at most this many sentences."""
+    out: Path = Path("reports/verify")
+    """Folder for verify.json."""
+    precision: Literal["float32", "float64"] = "float32"
+    """Precision of the model; the mathematics is float64 either way."""
+    tokens_per_batch: int = 512
+    """Size of a batch, padding included; changes time and memory, not the verdicts."""
+
+
+@dataclasses.dataclass(frozen=True)
 class ListAssets:
     """Show every pinned asset and whether it is in the cache."""
 
@@ -102,12 +120,13 @@ class AssetCommand:
 Command = (
     Annotated[Diagnose, tyro.conf.subcommand("diagnose")]
     | Annotated[Converge, tyro.conf.subcommand("converge")]
+    | Annotated[Verify, tyro.conf.subcommand("verify")]
     | Annotated[AssetCommand, tyro.conf.subcommand("assets")]
 )
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Entry point of `jaxsmooth`. Returns the exit status: 0, 1 for a refusal, 130 when interrupted."""
+    """Entry point of `jaxsmooth`. Returns the exit status: 0, 1 for a refusal or a violation, 130 when interrupted."""
     command = tyro.cli(Command, prog="jaxsmooth", description=__doc__, args=arguments)
     try:
         match command:
@@ -115,6 +134,8 @@ def main(arguments: list[str] | None = None) -> int:
                 run_diagnose(command)
             case Converge():
                 run_converge(command)
+            case Verify():
+                return run_verify(command)
             case AssetCommand(inner):
                 run_assets(inner)
     except (JaxsmoothError, OSError) as error:
@@ -164,6 +185,25 @@ def run_converge(command: Converge) -> None:
     report.print_convergence(found, paths, Console())
 
 
+def run_verify(command: Verify) -> int:
+    """`jaxsmooth verify`. Returns 1 if any theorem is violated."""
+    model, tokenizer, texts = _load(command)
+    from . import report, verification
+
+    found = verification.verify(
+        model,
+        tokenizer,
+        texts,
+        name=command.model,
+        data=command.data,
+        tokens_per_batch=command.tokens_per_batch,
+        progress=True,
+    )
+    path = report.write_verification(found, command.out)
+    report.print_verification(found, path, Console())
+    return int(found.violated)
+
+
 def run_assets(command: ListAssets | FetchAsset | AssetPath | ClearAssets) -> None:
     """`jaxsmooth assets list|fetch|path|clear`."""
     from . import assets
@@ -183,7 +223,7 @@ def run_assets(command: ListAssets | FetchAsset | AssetPath | ClearAssets) -> No
             print(f"removed {', '.join(removed)}" if removed else "nothing to remove")
 
 
-def _load(command: Diagnose | Converge) -> tuple["Encoder", "Tokenizer", list[str]]:
+def _load(command: Diagnose | Converge | Verify) -> tuple["Encoder", "Tokenizer", list[str]]:
     """Model, tokenizer and text that a command names, in its precision."""
     # Heavy imports wait until a command needs them: help and `assets list` answer at once.
     import jax

@@ -10,5 +10,7 @@ from jaxsmooth.report.serialise import to_json as to_json
 from jaxsmooth.report.summary import print_summary as print_summary
 from jaxsmooth.report.verdict import Verdict as Verdict
 from jaxsmooth.report.verdict import verdict as verdict
+from jaxsmooth.report.verified import print_verification as print_verification
+from jaxsmooth.report.verified import write_verification as write_verification
 from jaxsmooth.report.write import ReportPaths as ReportPaths
 from jaxsmooth.report.write import write_report as write_report
