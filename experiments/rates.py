@@ -15,9 +15,6 @@ import math
 from pathlib import Path
 
 import jax
-
-jax.config.update("jax_enable_x64", True)
-
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -34,6 +31,7 @@ SHOWN = ("actual", "data", *(f"box {radius:g}" for radius in RADII), "hull", "L4
 
 
 def main() -> None:
+    jax.config.update("jax_enable_x64", True)
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("models", nargs="+")
     parser.add_argument("--sentences", type=int, default=4)
@@ -182,10 +180,18 @@ def summary(found: dict) -> dict[str, dict[str, float]]:
 
 
 def markdown(found: dict) -> str:
-    lines = ["# Rates on real models", "", "Written by `experiments/rates.py`; float64, movie reviews of at most 24 tokens."]
+    lines = [
+        "# Rates on real models",
+        "",
+        "Written by `experiments/rates.py`; float64, movie reviews of at most 24 tokens.",
+    ]
     for name, result in found.items():
         rates = {key: np.array(values) for key, values in result["rates"].items()}
-        lines += ["", f"## {name}, {len(result['tokens'])} sentences of {min(result['tokens'])} to {max(result['tokens'])} tokens", ""]
+        lines += [
+            "",
+            f"## {name}: sentences of {', '.join(map(str, result['tokens']))} tokens",
+            "",
+        ]
         lines += ["Median over sentences [least, largest].", ""]
         lines += ["| layer | " + " | ".join(SHOWN) + " |", "|---" * (len(SHOWN) + 1) + "|"]
         for layer in range(len(rates["actual"])):
@@ -200,7 +206,9 @@ def markdown(found: dict) -> str:
         lines += [f"- norms ||M_l||, median over sentences: {np.round(np.median(local['norms'], axis=0), 2).tolist()}"]
         for key in ("exponent", "typical exponent"):
             lines.append(f"- {key}: {_cell(np.array(local[key]))}")
-        lines.append(f"- last cycles of the stack applied to itself: {_cell(np.array(local['cycle exponents'])[:, -4:].ravel())}")
+        lines.append(
+            f"- last cycles of the stack applied to itself: {_cell(np.array(local['cycle exponents'])[:, -4:].ravel())}"
+        )
     return "\n".join(lines) + "\n"
 
 

@@ -14,9 +14,6 @@ from pathlib import Path
 
 import flint
 import jax
-
-jax.config.update("jax_enable_x64", True)
-
 import jax.numpy as jnp
 import numpy as np
 from flint import arb, arb_mat
@@ -30,6 +27,7 @@ TEXT = "Effective but too tepid biopic"  # a movie review
 
 
 def main() -> None:
+    jax.config.update("jax_enable_x64", True)
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model")
     parser.add_argument("--layer", type=int, required=True, help="counting from 1")

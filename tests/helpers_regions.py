@@ -59,9 +59,7 @@ def small_block(rng: np.random.Generator, activation: str) -> SmallBlock:
         up=scale[1] * rng.standard_normal((WIDTH, HIDDEN)),
         down=scale[2] * rng.standard_normal((HIDDEN, WIDTH)),
         scale_mlp=rng.standard_normal(WIDTH) * (rng.uniform(size=WIDTH) < 0.9),
-        biases=tuple(
-            scale[3 + k] * rng.standard_normal(size) for k, size in enumerate((WIDTH, WIDTH, HIDDEN, WIDTH))
-        ),
+        biases=tuple(scale[3 + k] * rng.standard_normal(size) for k, size in enumerate((WIDTH, WIDTH, HIDDEN, WIDTH))),
         eps=float(rng.choice([1e-12, 1e-5, 1e-1])),
         activation=activation,
     )

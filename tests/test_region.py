@@ -14,6 +14,7 @@ from jaxsmooth.theory.weights import BlockWeights
 TIGHT = 1e-9  # of Lanczos: far below the slack that is asserted
 BLOCKS = 14  # of each activation
 PROBES = 80
+_INSIDE = jax.jit(inside)
 
 
 @functools.cache
@@ -37,7 +38,7 @@ def _region(attn, mask, run, factor, radius) -> Region:
 
 
 def _member(region, run):
-    found = inside(region, *(jnp.asarray(run[key]) for key in ("std_attn", "std_mlp", "pre")))
+    found = _INSIDE(region, *(jnp.asarray(run[key]) for key in ("std_attn", "std_mlp", "pre")))
     return np.asarray(found)
 
 
@@ -197,16 +198,15 @@ def _plain_block(**changes) -> SmallBlock:
 def _antipodal():
     u = np.array([1.0, -1.0, 2.0, -2.0, 0.5, -0.5])
     x = np.zeros((1, TOKENS, WIDTH))
-    x[0, :2] = u, -u
-    return x, np.full((1, 2, TOKENS, TOKENS), 0.25), np.arange(TOKENS)[None] < 2
+    x[0, :2], x[0, 2:] = (u, -u), np.arange(WIDTH)
+    attn = np.zeros((1, 2, TOKENS, TOKENS))
+    attn[..., :2] = 0.5
+    return x, attn, np.arange(TOKENS)[None] < 2
 
 
 def test_rate_is_tight_on_antipodal_tokens():
     block = _plain_block()
     x, attn, mask = _antipodal()
-    x[0, 2:] = 1, 2, 3, 4, 5, 6
-    attn[..., 2:] = 0
-    attn[..., :2] = 0.5
     run = block.run(attn, x)
     actual = distance(run["less_shift"], mask) / distance(x, mask)
     bounds = np.asarray(_rates("relu")(_weights(block), _region(attn, mask, run, 1.0, np.zeros_like(run["pre"]))))
@@ -215,26 +215,25 @@ def test_rate_is_tight_on_antipodal_tokens():
 
 
 def test_rate_fails_outside_the_box():
-    rng = np.random.default_rng(3)
-    up = 30 * rng.standard_normal((WIDTH, 5))
-    up -= up.mean(axis=0)
-    block = _plain_block(up=up, down=30 * rng.standard_normal((5, WIDTH)), biases=(*[np.zeros(WIDTH)] * 2, *[np.zeros(5), np.zeros(WIDTH)]))
-    dead = _plain_block(up=up, down=block.down, biases=(np.zeros(WIDTH), np.zeros(WIDTH), np.full(5, -1e4), np.zeros(WIDTH)))
+    # Two ReLU units add 49 times the component along b: dead at bias -1e4, together linear at bias 0.
+    along = np.array([1.0, -1.0, 1.0, -1.0, 1.0, -1.0])
+    across = np.array([1.0, 1.0, -1.0, -1.0, 0.0, 0.0]) / 2
+    up, down = np.zeros((WIDTH, 5)), np.zeros((5, WIDTH))
+    up[:, 0], up[:, 1], down[0], down[1] = across, -across, 49 * across, -49 * across
+    none = np.zeros(WIDTH)
+    dead = _plain_block(up=up, down=down, biases=(none, none, np.full(5, -1e4), none))
+    live = _plain_block(up=up, down=down)
     x, attn, mask = _antipodal()
-    attn[..., :2], attn[..., 2:] = 0.5, 0
-    x[0, 2:] = 1, 2, 3, 4, 5, 6
+    x[0, 0], x[0, 1] = along, along + 1e-3 * across
     run = dead.run(attn, x)
-    region = _region(attn, mask, run, 1.0, np.ones_like(run["pre"]))
+    region = _region(attn, mask, run, 1 - 1e-12, np.ones_like(run["pre"]))
     bounds = np.asarray(_rates("relu")(_weights(dead), region))
-    # The same weights with live units: stds no smaller, pre-activations outside the box.
-    near = x.copy()
-    near[0, 0], near[0, 1] = x[0, 0], x[0, 0] + 1e-3 * rng.standard_normal(WIDTH)
-    again = block.run(attn, near)
-    region = region._replace(std_mlp=jnp.minimum(region.std_mlp, 1e-3), std_attn=region.std_attn * 0.9)
-    bounds = np.asarray(_rates("relu")(_weights(dead), region._replace(std_mlp=jnp.asarray(again["std_mlp"]))))
-    actual = distance(again["less_shift"], mask) / distance(near, mask)
-    assert not _member(region._replace(std_mlp=jnp.asarray(again["std_mlp"])), again).any()
-    assert np.all(actual > 1.5 * bounds.max(axis=0))
+    inner, outer = dead.run(attn, x), live.run(attn, x)
+    assert _member(region, inner).all()
+    assert not _member(region, outer).any()
+    assert _member(region._replace(centre=jnp.asarray(outer["pre"])), outer).all()  # the box alone is left
+    assert distance(inner["less_shift"], mask) / distance(x, mask) <= bounds.min()
+    assert distance(outer["less_shift"], mask) / distance(x, mask) > 20 * bounds.max()
 
 
 def test_padding_changes_nothing():

@@ -82,7 +82,7 @@ def test_the_correction_is_exact_for_any_rows():
 def test_the_bound_covers_every_residual_of_that_spectrum_and_one_attains_it():
     rng = np.random.default_rng(4)
     out = rng.standard_normal((9, 5))
-    left, sizes, right = np.linalg.svd(out, full_matrices=False)
+    left, sizes, _ = np.linalg.svd(out, full_matrices=False)
     own = np.sort(rng.uniform(size=4))[::-1]
     frame = orthonormal(rng, 6, 4)
     aligned = frame * own @ left[:, :4].T

@@ -151,9 +151,9 @@ def secant_box_rate(
     W_2) C, G_2 = max |gamma_2|, Gamma~^2 = (1 + th) Gamma_2^2 + (1 + 1/th) G_2^2 and pair(V)^2 = (1/n) sum_{i<j}
     ||V_ij||^2, every input X of the region has d_M(H') <= (composed + separate) d_M(X) with
 
-      composed = || X -> k_ij (TX)_ij B_ij Gamma~ ||_pair, (TX)_ij the difference of rows of X + sum_h A_h X W_h,
+      composed = || X -> k_ij (TX)_ij B_ij Gamma~ ||_pair, (TX)_ij the difference of rows of (X + sum_h A_h X W_h) C,
       separate = || X -> k_ij (||B_ij Gamma~|| + 2 ||Gamma_1 W_1 r_ij^(1/2) q||
-                 ||q^-1 r_ij^(1/2) W_2 C Gamma~||) C (TX)_ij ||_pair,
+                 ||q^-1 r_ij^(1/2) W_2 C Gamma~||) (TX)_ij ||_pair,
 
     for any th > 0 and any diagonal q > 0; here th = 2, and q^2 balances the lengths of columns and rows.
 
