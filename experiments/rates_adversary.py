@@ -54,7 +54,7 @@ def search(model: Encoder, batch: Batch) -> list[dict[str, float]]:
         observed, *ends = climb(trace.block, attn, x, x)
         for start in _starts(trace, x):
             ends += climb(trace.block, attn, x, start)[1:]
-        found.append({"actual": float(observed), "found": max(float(end) for end in ends)})
+        found.append({"actual": float(observed), "found": max(float(end) for end in (observed, *ends))})
         print(layer + 1, found[-1], flush=True)
     return found
 

@@ -12,7 +12,7 @@ from jaxsmooth.theory.slopes import secant_range, secant_slope, slope_range
 from jaxsmooth.theory.weights import BlockWeights
 
 TIGHT = 1e-9  # of Lanczos: far below the slack that is asserted
-BLOCKS = 14  # of each activation
+BLOCKS = 18  # of each activation
 PROBES = 80
 _INSIDE = jax.jit(inside)
 
@@ -167,7 +167,7 @@ def test_rates_hold_on_random_inputs_of_the_region(activation):
     counts, worst = _search(np.random.default_rng(7), activation, BLOCKS)
     assert counts.min() >= 1000
     assert worst.max() <= 1 + 1e-9
-    assert worst.max() > 0.2  # the bounds are of the size of what they bound
+    assert worst.max() > 0.1  # random inputs, not extremal ones: see the antipodal tokens for those
 
 
 @pytest.mark.long

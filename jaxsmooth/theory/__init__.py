@@ -12,6 +12,16 @@ from .bounds import pairwise_rate as pairwise_rate
 from .bounds import refined_rate as refined_rate
 from .bounds import shi2022_rate as shi2022_rate
 from .bounds import std_product as std_product
+from .region import Region as Region
+from .region import RegionRate as RegionRate
+from .region import inside as inside
+from .region import layer_norm_half_linear as layer_norm_half_linear
+from .region import secant_box_rate as secant_box_rate
+from .region import slope_box_rate as slope_box_rate
+from .residual import residual_spectrum_rate as residual_spectrum_rate
+from .slopes import secant_range as secant_range
+from .slopes import secant_slope as secant_slope
+from .slopes import slope_range as slope_range
 from .spectrum import Eigenvalue as Eigenvalue
 from .spectrum import largest_eigenvalue as largest_eigenvalue
 from .spectrum import mixing_rate as mixing_rate

@@ -69,19 +69,11 @@ def residual_spectrum_rate(
     arrays = [np.asarray(a, np.float64) for a in (hidden, normed, pre_activation, active, std_mlp[..., 0], token_norm)]
     down, gain = (np.asarray(a, np.float64) for a in (weights.down, weights.scale_mlp))
     out = (down - down.mean(axis=1, keepdims=True)) * gain
-    return jnp.asarray([_sentence_rate(*(a[row, real] for a in arrays), out, gain) for row, real in enumerate(rows)])
+    return jnp.asarray([_sentence_rate([a[row, real] for a in arrays], out, gain) for row, real in enumerate(rows)])
 
 
-def _sentence_rate(
-    hidden: NDArray,
-    normed: NDArray,
-    pre: NDArray,
-    active: NDArray,
-    std: NDArray,
-    norm: NDArray,
-    out: NDArray,
-    gain: NDArray,
-) -> float:
+def _sentence_rate(arrays: list[NDArray], out: NDArray, gain: NDArray) -> float:
+    hidden, normed, pre, active, std, norm = arrays
     distance = np.linalg.norm(hidden - hidden.mean(axis=0)) if len(hidden) else 0.0
     if distance == 0:
         return np.nan
@@ -121,7 +113,6 @@ def _scales(residual: NDArray, out: NDArray) -> list[NDArray]:
 def _squared_bound(linear: NDArray, residual: NDArray, out: NDArray) -> float:
     own, rows, turned = (np.linalg.svd(m, compute_uv=False) for m in (residual, out, linear @ out.T))
     count = min(len(own), len(rows))
-    rho = np.linalg.norm(own[:count] * rows[:count])
-    size = np.linalg.norm(linear)
-    cross = min(size * rho, own @ turned)
-    return float(size**2 + 2 * cross + rho**2)
+    rho, size = float(np.linalg.norm(own[:count] * rows[:count])), float(np.linalg.norm(linear))
+    cross = min(size * rho, float(own @ turned))
+    return size**2 + 2 * cross + rho**2
