@@ -4,7 +4,7 @@ Shows:    per layer, the actual rate, Shi et al.'s L1, the ladder's L3 and L4, t
           (a box of RADIUS stds of its unit around every pre-activation; and the hull of all tokens), the data-level
           rate from the spectrum of the MLP's residual; and the local law at consensus with its exponents.
 Command:  python experiments/rates.py minilm-l6 e5-small-q4
-Hardware: 2 CPU cores, about 15 minutes; float64.
+Hardware: 2 CPU cores, about 15 minutes when idle; float64.
 Expect:   medians over layers and sentences, as multiples of the actual rate: region at most 20, data at most 2, on
           both models; the data-level rate of the last layer of e5-small-q4 below 1.
 """
@@ -232,7 +232,7 @@ def draw(found: dict, path: Path) -> None:
         axis.axhline(1, color="black", linewidth=0.8)
         axis.set(title=name, xlabel="layer", yscale="log")
     axes[0, 0].set_ylabel("bound of $d_M(H') / d_M(X)$")
-    axes[0, -1].legend(fontsize="small")
+    axes[0, -1].legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
     figure.tight_layout()
     figure.savefig(path, dpi=150)
 
