@@ -29,7 +29,7 @@ import tyro
 from jax import Array
 
 from jaxsmooth.metrics import token_cosine_similarity
-from jaxsmooth.report.drawing import canvas, note, save, title
+from jaxsmooth.report.drawing import canvas, remark, save, title
 from jaxsmooth.report.files import write_aside
 from jaxsmooth.theory.layernorm_collapse import wu2024_antipodal, wu2024_equilibrium, wu2024_layer
 from jaxsmooth.theory.softmax import largest_distance, plain_layer_norm
@@ -302,7 +302,7 @@ def figure(result: dict, path: Path) -> None:
         right.set_ylabel("mean cosine of two tokens")
         right.legend(loc="upper right", bbox_to_anchor=(1, 0.9), fontsize=10)
         title(right, "LayerNorm: values decide")
-        note(
+        remark(
             drawn, f"left, middle: median (band: range) of {result['args']['trials']} random encoders; order 3 is cubic"
         )
         save(drawn, path)

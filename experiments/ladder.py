@@ -25,7 +25,7 @@ import jaxsmooth
 from jaxsmooth.analysis import measure, model_norms
 from jaxsmooth.assets.texts import read_texts
 from jaxsmooth.diagnosis import RATES
-from jaxsmooth.report.drawing import COLOURS, canvas, layer_axis, log_axis, note, save, title
+from jaxsmooth.report.drawing import COLOURS, canvas, layer_axis, log_axis, remark, save, title
 from jaxsmooth.report.files import write_aside
 
 BOUNDS = RATES[1:]
@@ -115,7 +115,7 @@ def draw(found: dict, path: Path) -> None:
         for axes in (left, right):
             layer_axis(axes, 1, int(layers[-1]))
         words = f"{found['model']}, {found['sentences']} sentences of {found['data']}. Lines: median sentence; bands: "
-        note(figure, words + "all sentences (light), the middle half (dark, left).")
+        remark(figure, words + "all sentences (light), the middle half (dark, left).")
         save(figure, path)
 
 

@@ -31,7 +31,7 @@ import jaxsmooth
 from jaxsmooth import Batch, Edits, Encoder, EncoderConfig, embed, encode, init_encoder, metrics, theory
 from jaxsmooth.analysis import model_norms
 from jaxsmooth.assets.texts import read_texts
-from jaxsmooth.report.drawing import canvas, note, save, title
+from jaxsmooth.report.drawing import canvas, remark, save, title
 from jaxsmooth.report.files import write_aside
 from jaxsmooth.types import BlockTrace
 
@@ -174,7 +174,7 @@ def draw(panels: dict[str, dict], grids: dict[str, np.ndarray], path: Path) -> N
             title(column[0], name)
         handles, labels = grid[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper center", ncols=4)
-        note(
+        remark(
             figure,
             "Blue: tokens are closer to one another than in the embeddings. Right of a dashed line the theory promises "
             "contraction in every\nlayer; right of and below a dotted curve it promises a distance below 1/1000 of the "

@@ -33,7 +33,7 @@ from jax import Array
 import jaxsmooth
 from jaxsmooth.assets.texts import read_texts
 from jaxsmooth.bert.attention import attention_logits, attention_probs
-from jaxsmooth.report.drawing import canvas, note, save, title
+from jaxsmooth.report.drawing import canvas, remark, save, title
 from jaxsmooth.report.files import write_aside
 from jaxsmooth.types import Batch, BlockTrace
 
@@ -221,7 +221,7 @@ def figure(result: dict, path: Path) -> None:
         for axes in (left, middle, right):
             axes.set_ylabel("mean |cos| of tokens with the direction")
         name = result["args"]["model"]
-        note(drawn, f"{name}, {result['sentences']} sentences of {result['args']['data']}; means over real tokens")
+        remark(drawn, f"{name}, {result['sentences']} sentences of {result['args']['data']}; means over real tokens")
         save(drawn, path)
 
 

@@ -106,7 +106,7 @@ def singular_values(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -
     >>> singular_values(jnp.array([[3.0, 0.0, 0.0], [0.0, 4.0, 0.0]]), jnp.ones(2, bool)).round(4)
     Array([4., 3.], dtype=float32)
     """
-    wide = hidden.astype(jnp.promote_types(hidden.dtype, jnp.float32))  # eigh knows no bfloat16
+    wide = hidden.astype(jnp.float64 if hidden.dtype == jnp.float64 else jnp.float32)  # eigh knows no bfloat16
     real = wide * mask[..., None].astype(wide.dtype)
     if real.shape[-2] > real.shape[-1]:
         real = jnp.swapaxes(real, -1, -2)

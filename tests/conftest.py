@@ -37,6 +37,13 @@ settings.register_profile("long", deadline=None, max_examples=5000, suppress_hea
 settings.load_profile(os.environ.get("JAXSMOOTH_TEST_PROFILE", "default"))
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _forget_compiled_programs():
+    """Programs of one file are of no use to the next; kept, they fill gigabytes."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     """An empty asset cache of this test's own; the user's is out of reach."""

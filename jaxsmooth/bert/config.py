@@ -107,8 +107,9 @@ class EncoderConfig:
         activation = hf.get("hidden_act", "gelu")
         if not isinstance(activation, str) or activation not in ACTIVATIONS:
             raise ConfigError(f"hidden_act must be one of {sorted(ACTIVATIONS)}; got {activation!r}.")
-        # Hugging Face writes null for a key that is not set.
-        values = {ours: hf[theirs] for ours, theirs in _KEYS.items() if hf.get(theirs) is not None}
+        values = {ours: hf[theirs] for ours, theirs in _KEYS.items() if theirs in hf}
+        if values.get("pad_token", 0) is None:  # Hugging Face writes null for a model without one
+            del values["pad_token"]
         for ours in ("vocab", "width", "layers", "heads", "mlp_width"):
             if ours not in values:
                 raise ConfigError(f"config.json lacks {_KEYS[ours]!r}.")

@@ -151,7 +151,12 @@ def about(diagnosis: Diagnosis | HeadConvergence) -> str:
 
 def note(figure: Figure, diagnosis: Diagnosis | HeadConvergence, text: str = "") -> None:
     """Says in small letters below the figure what was measured, and explains lines and bands."""
-    figure.supxlabel(f"{about(diagnosis)}\n{text}".strip(), fontsize=9, color="#555555").set_parse_math(False)
+    remark(figure, f"{about(diagnosis)}\n{text}".strip())
+
+
+def remark(figure: Figure, text: str) -> None:
+    """Small letters below the figure."""
+    figure.supxlabel(text, fontsize=9, color="#555555").set_parse_math(False)
 
 
 def legend_below(axes: Axes, columns: int) -> None:

@@ -41,7 +41,8 @@ def compare(lhs: Interval, rhs: Interval, applicable: Any = True) -> Any:
 
     >>> import numpy as np
     >>> one, two = (Interval.exact(np.float64(x)) for x in (1, 2))
-    >>> [Verdict(int(compare(a, b))).name for a, b in ((one, two), (two, one), (one, one))]
+    >>> wide = Interval(one.down, two.up)
+    >>> [Verdict(int(compare(a, b))).name for a, b in ((one, two), (two, one), (wide, wide))]
     ['CONFIRMED', 'VIOLATED', 'UNDECIDED']
     """
     xp = namespace(lhs.down)
