@@ -139,7 +139,7 @@ def verdict(diagnosis: Diagnosis) -> Verdict:
         level=level,
         theory=theory,
         headline=wording.headline(level, theory, diagnosis.model.name),
-        smoothing=wording.smoothing(level, found, MODERATE_RISE, PEAK_DROP),
+        smoothing=wording.smoothing(level, found, STRONG_SIMILARITY, MODERATE_RISE, PEAK_DROP),
         where=wording.where(found),
         explanation=wording.explanation(theory, found),
         measures=wording.measures(found),

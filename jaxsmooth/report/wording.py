@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 _LEVELS = {
     "strong": "{model} over-smooths strongly",
     "moderate": "{model} over-smooths moderately",
-    "little": "{model} over-smooths little",
+    "little": "{model} hardly over-smooths",
     "undefined": "Whether {model} over-smooths cannot be told from this text",
 }
 
@@ -29,14 +29,14 @@ def headline(level: str, theory: str, model: str) -> str:
     joint = ", " if level != "undefined" else "; "
     tail = _THEORIES[theory]
     if level == "little" and theory == "vacuous":
-        tail = "and the theory's bounds are too loose to say why"
+        tail = "and the theory's bounds are too loose to promise either way"
     if level == "undefined":
         tail = tail.removeprefix("and ")
     return _LEVELS[level].format(model=model) + joint + tail + "."
 
 
-def smoothing(level: str, found: "Findings", moderate_rise: float, peak_drop: float) -> str:
-    """How similar the tokens become."""
+def smoothing(level: str, found: "Findings", strong: float, moderate_rise: float, peak_drop: float) -> str:
+    """How similar the tokens become, and what the words of the headline mean."""
     if level == "undefined":
         return "No sentence has two tokens after the last layer whose cosine could be taken."
     if math.isnan(found.cosine_first):
@@ -50,12 +50,15 @@ def smoothing(level: str, found: "Findings", moderate_rise: float, peak_drop: fl
         text += " The tokens were already that similar before the first layer, so the layers add little."
     if found.cosine_peak - found.cosine_last >= peak_drop:
         text += f" It is highest, {digits(found.cosine_peak)}, in layer {found.cosine_peak_layer}."
-    return text
+    return text + (
+        f" Strongly means at least {digits(strong)} in the last layer; moderately, a rise of at least"
+        f" {digits(moderate_rise)}; hardly, less."
+    )
 
 
 def where(found: "Findings") -> str:
     """In which layers tokens become more alike, by angle and by distance."""
-    return f"{_where_cosine(found)} {_where_rate(found)}"
+    return " ".join(filter(None, (_where_cosine(found), _where_rate(found), _where_apart(found))))
 
 
 def _where_cosine(found: "Findings") -> str:
@@ -81,6 +84,17 @@ def _where_rate(found: "Findings") -> str:
     if len(found.contracting_layers) == found.layers:
         return f"The tokens' distance from their mean shrinks in every layer: {span}."
     return f"The tokens' distance from their mean shrinks in {layer_list(found.contracting_layers)} only: {span}."
+
+
+def _where_apart(found: "Findings") -> str:
+    """Layers where the two measures part: a distance grows with the norms, a cosine does not."""
+    apart = [layer for layer in found.rising_layers if layer not in found.contracting_layers]
+    if not apart or math.isnan(found.rate_lowest):
+        return ""
+    return (
+        f"In {layer_list(tuple(apart))} tokens turn towards each other while their distance, which grows with their"
+        " norms, does not shrink: there no true bound on the distance could be below 1."
+    )
 
 
 def explanation(theory: str, found: "Findings") -> str:
