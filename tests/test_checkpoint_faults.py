@@ -94,6 +94,13 @@ def test_a_bad_tensor_is_refused_by_name_and_file(case, folder):
     assert str(folder / WEIGHTS) in str(refusal.value)
 
 
+def test_numbers_too_large_for_the_dtype_asked_for_are_refused(folder):
+    rewrite(folder, put(3.4e38))
+    jaxsmooth.load(folder)
+    with pytest.raises(CheckpointError, match=r"holds numbers too large for bfloat16"):
+        jaxsmooth.load(folder, dtype="bfloat16")
+
+
 def test_only_the_first_of_many_missing_tensors_is_named(folder):
     rewrite(folder, lambda t: {name: tensor for name, tensor in t.items() if "layer.2" not in name})
     with pytest.raises(CheckpointError, match=r"encoder.layer.2\S*' is missing, and 15 more"):

@@ -177,7 +177,7 @@ def test_a_sentence_of_one_token_is_left_out_of_what_it_has_not():
         alone = jaxsmooth.diagnose(model, lone, ["a"], **SMALL)
     batches = -(-len(TEXTS) // 4)
     # One token has no pair, and nothing to contract; all else it has.
-    undefined = {"cosine_similarity", "actual"}
+    undefined = {"cosine_similarity", "actual", "L4", "L3", "L2b", "L2", "L1", "L0"}
     for name in undefined:
         assert np.all(spreads(diagnosis)[name].count == len(TEXTS) - batches), name
         assert np.all(np.isfinite(spreads(diagnosis)[name].mean)), name
@@ -189,6 +189,16 @@ def test_a_sentence_of_one_token_is_left_out_of_what_it_has_not():
         assert np.isnan([spread.mean, spread.std, spread.min, spread.max]).all(), name
     np.testing.assert_allclose(alone.effective_rank.mean, 1, rtol=1e-6)
     np.testing.assert_array_equal(alone.subspace_distance.max, 0)
+
+
+def test_a_bfloat16_model_is_measured_in_float32(found):
+    with precision("float32"):
+        model, tokenizer = jaxsmooth.load("tiny", dtype="bfloat16")
+        rough = jaxsmooth.diagnose(model, tokenizer, TEXTS, **SMALL)
+    assert rough.model.precision == "bfloat16"
+    for name in ("cosine_similarity", "token_norm", "mixing_rate", "L3"):
+        # Eight bits of weights and hidden states: per cent, where a wrong quantity would be far off.
+        np.testing.assert_allclose(spreads(rough)[name].mean, spreads(found["float32"])[name].mean, rtol=0.05)
 
 
 def negative_gains(model):
