@@ -33,7 +33,9 @@ with (folder / "runs").open("a") as log:
 """
 # A separate process that fetches with the same fake pip and the same registry.
 WORKER = """
-import importlib, sys
+import importlib, signal, sys
+# A shell's background job, and what it starts, ignores Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from jaxsmooth.assets import REGISTRY, Asset, Distribution
 pip, name, texts, distribution = eval(sys.argv[1])
 module = importlib.import_module("jaxsmooth.assets.fetch")

