@@ -2,7 +2,8 @@
 
 Each function returns a `Claim`, lhs <= rhs, built from enclosures; the same function runs in floating point on
 the device and on the host, and in Arb. Where the data's attention rows do not sum to exactly 1, because they are
-floating-point numbers, the right sides carry the term that this costs. Proofs are in docs/theory.md.
+floating-point numbers, the right sides carry the term that this costs; the statements
+for exact arithmetic are proved in docs/theory.md.
 """
 
 from collections.abc import Callable
