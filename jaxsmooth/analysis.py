@@ -337,7 +337,7 @@ def model_summary(model: Encoder, name: str, note: str) -> ModelSummary:
         mlp_width=config.mlp_width,
         activation=config.activation,
         parameters=sum(leaf.size for leaf in leaves),
-        precision=str(model.embeddings.word.dtype),
+        precision=str(leaves[0].dtype),
         note="; ".join(filter(None, (config.note, note))),
     )
 

@@ -172,7 +172,8 @@ def read_encoder(directory: Path, config: EncoderConfig, *, dtype: DTypeLike) ->
         raise CheckpointError(
             f"{_where(files)}: config.json speaks of {config.layers} layers; got {len(found)} tensors in all."
         )
-    shapes, table = encoder_shapes(config, pooler=pooled), _table(config, pooled)
+    shapes = encoder_shapes(config, pooler=pooled)
+    table = _table(config, shapes)
     wanted = {name: entry for entry in table for name in _names(entry, config)}
     missing = sorted(set(wanted) - set(found))
     if missing:
@@ -203,15 +204,16 @@ def _load_packed(file: Path, dtype: DTypeLike) -> tuple[Encoder, Tokenizer]:
     return _build(packed.config, False, packed.read, dtype), tokenizer
 
 
-def _table(config: EncoderConfig, pooled: bool) -> list[Entry]:
-    return [entry for entry in NAMES[config.family] if pooled or not entry.path.startswith("pooler")]
+def _table(config: EncoderConfig, shapes: Mapping[str, tuple[int, ...]]) -> list[Entry]:
+    """The rows of the family's table that this configuration has."""
+    return [entry for entry in NAMES[config.family] if entry.path in shapes]
 
 
 def _build(config: EncoderConfig, pooled: bool, read: Callable[[str], np.ndarray], dtype: DTypeLike) -> Encoder:
     """An encoder of tensors that are known to be there and to fit."""
     shapes = encoder_shapes(config, pooler=pooled)
     arrays = {}
-    for entry in _table(config, pooled):
+    for entry in _table(config, shapes):
         parts = [read(name) for name in _names(entry, config)]
         parts = [part.T if entry.transposed else part for part in parts]
         stacked = np.stack(parts) if "{}" in entry.tensor else parts[0]

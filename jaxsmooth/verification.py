@@ -181,7 +181,7 @@ def block_parameters(config: EncoderConfig, block: Block) -> BlockParameters:
     """One block's parameters as the theorems name them."""
     attn = block.attn
     query, key, value = (side.kernel.transpose(1, 0, 2) for side in (attn.query, attn.key, attn.value))
-    biases = [side.bias[:, None] for side in (attn.query, attn.key, attn.value)]
+    biases = [np.asarray(side.bias)[:, None] for side in (attn.query, attn.key, attn.value)]
     return BlockParameters(
         heads=HeadWeights(query, biases[0], key, biases[1], value, biases[2], attn.output.kernel),
         output_bias=attn.output.bias,

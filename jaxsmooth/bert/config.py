@@ -22,13 +22,53 @@ ACTIVATIONS = {
 FAMILIES = ("bert",)
 
 
+PLACEMENTS = ("post", "pre", "sandwich")
+NORMS = ("layernorm", "rmsnorm", "none")
+POSITIONS = ("learned", "rotary", "none")
+
+
 @dataclasses.dataclass(frozen=True)
 class EncoderConfig:
     """Hyper-parameters of one encoder. Hashable, so it travels as static structure of the model.
 
-    Field names are ours; `from_dict` and `to_dict` translate Hugging Face's. `std_init` is the standard
-    deviation of BERT's truncated-normal initialisation; `note` goes with every report on the model and says what is
-    odd about its weights ("4-bit weights").
+    Field names are ours; `from_dict` and `to_dict` translate Hugging Face's. The defaults are BERT-base; every
+    other family the field compares is a setting of the fields below the first group.
+
+    Attributes:
+      vocab: rows of the word table.
+      width: D.
+      layers: L.
+      heads: N, a divisor of `width`.
+      mlp_width: F.
+      max_length: longest sentence, in tokens.
+      segments: rows of the segment (token type) table; 0 for none.
+      activation: "gelu" (exact, with erf), "gelu_tanh", "relu" or "silu".
+      eps: epsilon of the norms, added to the variance.
+      std_init: standard deviation of BERT's truncated-normal initialisation.
+      pad_token: id of the padding token.
+      family: which table of tensor names and configuration keys the model came with.
+      note: goes with every report on the model and says what is odd about its weights ("4-bit weights").
+
+      embedding_width: E, width of the embedding tables where a projection to `width` follows; 0 for none.
+      norm: "layernorm"; "rmsnorm" (no centring); "none" (the norms only multiply by their gain).
+      placement: where the norms stand: "post", LN(x + f(x)), as in BERT; "pre", x + f(LN(x)); "sandwich",
+        x + LN(f(LN(x))).
+      embedding_norm, final_norm: whether a norm follows the embedding, and the last block.
+      first_norm: False where the first block's attention reads its input without a norm, as ModernBERT's.
+      skip_scale: multiplies the residual stream at each sum (DeepNorm's alpha).
+      branch_scale: multiplies each sub-layer's output before the sum (1/sqrt(L) in Noci et al.).
+      shared_layers: one set of block parameters, applied L times, as in ALBERT.
+      positions: "learned" (a table added at the embedding), "rotary" (queries and keys are rotated), "none".
+      position_offset: id of the first position; where it is not 0, positions count real tokens only, as RoBERTa's.
+      relative_buckets: rows of a table of T5-style relative attention biases, shared by all layers; 0 for none.
+      causal: whether tokens see themselves and earlier tokens only.
+      window: how many tokens to either side a local layer sees; 0 for all.
+      global_every: each `global_every`-th layer, from the first, has no window; 0 makes every layer local.
+      rotary_base: base of the rotary wavelengths; `rotary_base_local` is that of local layers.
+      gated: the MLP is f(x W_up) * (x W_gate), times W_down.
+      attn_bias, mlp_bias, norm_bias: whether the linear maps and the norms have biases.
+      image_size, patch_size, channels: of a vision encoder, in pixels; patch_size 0 means text.
+      class_tokens: learned tokens before the patches: 1 in ViT, 2 in a distilled DeiT.
 
     Raises:
       ConfigError: a value of the wrong type or out of range.
@@ -51,31 +91,86 @@ class EncoderConfig:
     family: str = "bert"
     note: str = ""
 
+    embedding_width: int = 0
+    norm: str = "layernorm"
+    placement: str = "post"
+    embedding_norm: bool = True
+    final_norm: bool = False
+    first_norm: bool = True
+    skip_scale: float = 1.0
+    branch_scale: float = 1.0
+    shared_layers: bool = False
+    positions: str = "learned"
+    position_offset: int = 0
+    relative_buckets: int = 0
+    causal: bool = False
+    window: int = 0
+    global_every: int = 0
+    rotary_base: float = 10_000.0
+    rotary_base_local: float = 10_000.0
+    gated: bool = False
+    attn_bias: bool = True
+    mlp_bias: bool = True
+    norm_bias: bool = True
+    image_size: int = 0
+    patch_size: int = 0
+    channels: int = 3
+    class_tokens: int = 1
+
     def __post_init__(self) -> None:
-        for name in ("vocab", "width", "layers", "heads", "mlp_width", "max_length", "segments"):
-            # 2**31: sizes are array dimensions; beyond it every allocation fails with a worse message.
-            least = 0 if name == "segments" else 1
+        # 2**31: sizes are array dimensions; beyond it every allocation fails with a worse message.
+        for name, least in _INTEGERS.items():
             _require_int(name, getattr(self, name), least, 2**31 - 1)
         _require_int("pad_token", self.pad_token, 0, self.vocab - 1)
-        for name in ("eps", "std_init"):
+        for name in ("eps", "std_init", "skip_scale", "branch_scale", "rotary_base", "rotary_base_local"):
             value = getattr(self, name)
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
             # Compared, not math.isfinite: an integer beyond float64 would raise OverflowError.
             if not (number and 0 <= value <= sys.float_info.max):
                 raise ConfigError(f"{name} must be a finite number >= 0; got {value!r}.")
+        for field in dataclasses.fields(self):
+            if field.type is bool and not isinstance(getattr(self, field.name), bool):
+                raise ConfigError(f"{field.name} must be true or false; got {getattr(self, field.name)!r}.")
+        for name, allowed in _CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise ConfigError(f"{name} must be one of {allowed}; got {getattr(self, name)!r}.")
         if self.width % self.heads:
             raise ConfigError(
                 f"width must be a multiple of heads; got width={self.width}, heads={self.heads} "
                 "(hidden_size and num_attention_heads in config.json)."
             )
-        if self.activation not in ACTIVATIONS.values():
+        if self.positions == "rotary" and self.head_width % 2:
+            raise ConfigError(f"rotary positions need an even head width; got {self.head_width}.")
+        if self.patch_size and self.image_size % self.patch_size:
             raise ConfigError(
-                f"activation must be one of {sorted(set(ACTIVATIONS.values()))}; got {self.activation!r}."
+                f"image_size must be a multiple of patch_size; got {self.image_size} and {self.patch_size}."
             )
-        if self.family not in FAMILIES:
-            raise ConfigError(f"family must be one of {FAMILIES}; got {self.family!r}.")
         if not isinstance(self.note, str):
             raise ConfigError(f"note ({_KEYS['note']} in config.json) must be a string; got {self.note!r}.")
+
+    @property
+    def table_width(self) -> int:
+        """Width of the embedding tables, E."""
+        return self.embedding_width or self.width
+
+    @property
+    def is_vision(self) -> bool:
+        """Whether the encoder reads images instead of tokens."""
+        return self.patch_size > 0
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether a block is the post-LN block of Shi et al. (2022), which the ladder of bounds speaks of.
+
+        LayerNorm after each unscaled residual sum, an ungated MLP. Masks, positions, sharing and factorised
+        embeddings do not matter: the bounds take a block's own attention.
+        """
+        return (
+            self.norm == "layernorm"
+            and self.placement == "post"
+            and self.skip_scale == self.branch_scale == 1
+            and not self.gated
+        )
 
     @property
     def head_width(self) -> int:
@@ -156,10 +251,24 @@ _KEYS = {
 }
 
 
+_INTEGERS = {
+    **dict.fromkeys(("vocab", "width", "layers", "heads", "mlp_width", "max_length", "channels", "class_tokens"), 1),
+    **dict.fromkeys(("segments", "embedding_width", "position_offset", "relative_buckets", "window"), 0),
+    **dict.fromkeys(("global_every", "image_size", "patch_size"), 0),
+}
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "activation": tuple(sorted(set(ACTIVATIONS.values()))),
+    "family": FAMILIES,
+    "norm": NORMS,
+    "placement": PLACEMENTS,
+    "positions": POSITIONS,
+}
+
+
 def _require_int(name: str, value: object, least: int, most: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        theirs = _KEYS[name]
-        raise ConfigError(f"{name} ({theirs} in config.json) must be an integer from {least} to {most}; got {value!r}.")
+        theirs = f" ({_KEYS[name]} in config.json)" if name in _KEYS else ""
+        raise ConfigError(f"{name}{theirs} must be an integer from {least} to {most}; got {value!r}.")
 
 
 def _refuse(hf: Mapping[str, Any], key: str, only: object) -> None:
