@@ -229,12 +229,12 @@ def run_block(
     def add(part: str, stream: Array, branch: Array) -> Array:
         return keep(f"pre_{part}", scaled(stream, config.skip_scale) + scaled(branch, config.branch_scale))
 
-    stream = hidden
-    for part, sublayer in (("attn", attend), ("mlp", transform)):
+    def wrapped(part: str, sublayer: Callable[[Array], Array], stream: Array) -> Array:
+        place = PLACEMENT_FUNCTIONS[config.placement]
         out_norm = functools.partial(normalise, config, getattr(block, f"norm_{part}_out"))
-        own = [functools.partial(step, part) for step in (norm, add)]
-        stream = PLACEMENT_FUNCTIONS[config.placement](stream, sublayer, own[0], out_norm, own[1])
-    keep("hidden", stream)
+        return place(stream, sublayer, functools.partial(norm, part), out_norm, functools.partial(add, part))
+
+    keep("hidden", wrapped("mlp", transform, wrapped("attn", attend, hidden)))
     traced = {field.name for field in dataclasses.fields(BlockTrace)} & kept.keys()
     return BlockTrace(layer=layer, block=block, input=hidden, **{site: kept[site] for site in traced})
 
