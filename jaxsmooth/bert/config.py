@@ -141,6 +141,15 @@ class EncoderConfig:
             )
         if self.positions == "rotary" and self.head_width % 2:
             raise ConfigError(f"rotary positions need an even head width; got {self.head_width}.")
+        for name in ("rotary_base", "rotary_base_local"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1; got {getattr(self, name)!r}.")
+        if not self.first_norm and self.placement == "post":
+            raise ConfigError(
+                "first_norm=False leaves out the norm before the first attention; post-LN has none there."
+            )
+        if 0 < self.relative_buckets < 4:
+            raise ConfigError(f"relative_buckets must be 0 or at least 4; got {self.relative_buckets}.")
         if self.patch_size and self.image_size % self.patch_size:
             raise ConfigError(
                 f"image_size must be a multiple of patch_size; got {self.image_size} and {self.patch_size}."
