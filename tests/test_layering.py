@@ -36,6 +36,7 @@ ALLOWED: dict[str, set[str]] = {
         *("errors", "types", "diagnosis", "verified", "tally", "theory", "bert", "bert.config"),
         *("text", "analysis", "decision"),
     },
+    "training": {"errors", "types", "text", "assets"},
     "report": {"diagnosis", "verified"},
     "__init__": {
         *("errors", "types", "diagnosis", "verified", "theory", "bert", "bert.config"),
@@ -62,7 +63,10 @@ OWNED: dict[str, set[str]] = {
     "filelock": {"assets"},
     "flint": {"theory"},
     "subprocess": {"assets"},
-    "flax": {"types", "bert"},
+    "flax": {"types", "bert", "training"},
+    "grain": {"training"},
+    "pyarrow": {"training"},
+    "datasets": {"training"},
     "optax": {"training"},
     "torch": set(),
     "transformers": set(),
@@ -82,6 +86,8 @@ HEAVY = (
     "scipy.stats",
     "pandas",
     "flint",
+    "grain",
+    "pyarrow",
 )
 
 

@@ -113,7 +113,7 @@ class TrainBatch(nnx.Pytree):
 
     `weights` is 1 for a record and 0 for a filler row, which repeats a real one so that every batch has B rows;
     leave it out of every sum. `indices` are the records' places in the `TaskData` (a filler's is its original's).
-    A class that is not told is -1.
+    A class that is not told is -1, and a number that is not told NaN.
     """
 
     batch: Batch = nnx.data()
