@@ -77,6 +77,26 @@ class Verify:
 
 
 @dataclasses.dataclass(frozen=True)
+class Compare:
+    """Apply published remedies of over-smoothing to a model, without training, and compare it layer by layer."""
+
+    model: Annotated[str, tyro.conf.Positional]
+    """Asset name, directory in Hugging Face's format, hub id, or "tiny" (random weights, no download)."""
+    remedies: Annotated[str, tyro.conf.arg(name="with")] = "contranorm,attnscale,featscale,neutreno,gfsa,centred"
+    """Remedies between commas; parameters after ":", several joined by "+": contranorm,attnscale:0.3+neutreno."""
+    data: str = "movie-reviews"
+    """Name of a text asset, "tiny", or a utf-8 file with one sentence per line."""
+    limit: int | None = 64
+    """Read at most this many sentences."""
+    out: Path = Path("reports/compare")
+    """Folder for compare.json and compare.png."""
+    precision: Literal["float32", "float64"] = "float32"
+    """Precision of the model and of the mathematics."""
+    tokens_per_batch: int = 512
+    """Size of a batch, padding included; changes time and memory, not the numbers."""
+
+
+@dataclasses.dataclass(frozen=True)
 class ListAssets:
     """Show every pinned asset and whether it is in the cache."""
 
@@ -121,6 +141,7 @@ Command = (
     Annotated[Diagnose, tyro.conf.subcommand("diagnose")]
     | Annotated[Converge, tyro.conf.subcommand("converge")]
     | Annotated[Verify, tyro.conf.subcommand("verify")]
+    | Annotated[Compare, tyro.conf.subcommand("compare")]
     | Annotated[AssetCommand, tyro.conf.subcommand("assets")]
 )
 
@@ -136,6 +157,8 @@ def main(arguments: list[str] | None = None) -> int:
                 run_converge(command)
             case Verify():
                 return run_verify(command)
+            case Compare():
+                run_compare(command)
             case AssetCommand(inner):
                 run_assets(inner)
     except (JaxsmoothError, OSError) as error:
@@ -204,6 +227,28 @@ def run_verify(command: Verify) -> int:
     return int(found.violated)
 
 
+def run_compare(command: Compare) -> None:
+    """`jaxsmooth compare`."""
+    from .mitigations.parse import parse_remedies
+
+    remedies = parse_remedies(command.remedies)  # a wrong name costs no download and no work
+    model, tokenizer, texts = _load(command)
+    from . import comparison, report
+
+    found = comparison.compare(
+        model,
+        tokenizer,
+        texts,
+        remedies,
+        name=command.model,
+        data=command.data,
+        tokens_per_batch=command.tokens_per_batch,
+        progress=True,
+    )
+    paths = report.write_comparison(found, command.out)
+    report.print_comparison(found, paths, Console())
+
+
 def run_assets(command: ListAssets | FetchAsset | AssetPath | ClearAssets) -> None:
     """`jaxsmooth assets list|fetch|path|clear`."""
     from . import assets
@@ -223,7 +268,7 @@ def run_assets(command: ListAssets | FetchAsset | AssetPath | ClearAssets) -> No
             print(f"removed {', '.join(removed)}" if removed else "nothing to remove")
 
 
-def _load(command: Diagnose | Converge | Verify) -> tuple["Encoder", "Tokenizer", list[str]]:
+def _load(command: Diagnose | Converge | Verify | Compare) -> tuple["Encoder", "Tokenizer", list[str]]:
     """Model, tokenizer and text that a command names, in its precision."""
     # Heavy imports wait until a command needs them: help and `assets list` answer at once.
     import jax
