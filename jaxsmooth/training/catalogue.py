@@ -10,8 +10,8 @@ from ..errors import DataError
 from ..text import Tokenizer
 from . import corpora
 from .benchmarks import GLUE, read_glue, read_squad_release, read_swag
+from .data import TaskData
 from .hub import read_hub
-from .pipeline import TaskData
 from .splits import Parts
 from .tables import SUFFIXES, read_tables
 from .tasks import Choice, Kind, Task, check_split
