@@ -81,7 +81,9 @@ def init_head(
             f"a tied decoder needs a word table of the hidden width {config.width}; got {config.table_width}."
         )
     norm = LayerNorm(scale=jnp.ones(config.width, dtype), bias=jnp.zeros(config.width, dtype))
-    out = Linear(kernel=None, bias=jnp.zeros(outputs, dtype)) if tied else draw(out_key, config.width, outputs)
+    out = draw(out_key, config.width, outputs)
+    if tied:
+        out = Linear(kernel=None, bias=out.bias)  # type: ignore[arg-type]
     return Head(out=out, dense=draw(dense_key, config.width, config.width), norm=norm, kind=kind)
 
 
@@ -135,6 +137,8 @@ def read_vocabulary(head: Head, model: Encoder, hidden: Float[Array, "*N D"]) ->
 
     References: Devlin et al. (2019), arXiv 1810.04805, and its released code.
     """
+    assert head.dense is not None
+    assert head.norm is not None
     wide = hidden.reshape(1, -1, hidden.shape[-1])
     wide = ACTIVATION_FUNCTIONS[model.config.activation](_affine(head.dense, wide))
     wide = normalise(dataclasses.replace(model.config, norm="layernorm"), head.norm, wide)

@@ -71,7 +71,9 @@ class Checkpoints:
           score: of the validation split, the higher the better; None where it was not evaluated.
         """
         arrays = _flat(state)
-        marks = {name: int(mark) for name, mark in zip(arrays, np.asarray(_fingerprints(list(arrays.values()))))}
+        marks = {
+            name: int(mark) for name, mark in zip(arrays, np.asarray(_fingerprints(list(arrays.values()))), strict=True)
+        }
         self.manager.save(
             step,
             args=ocp.args.Composite(

@@ -1,7 +1,5 @@
 """Dropout as edits of the encoder, with explicit keys: one mask per layer and site, nothing hidden in a module."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial

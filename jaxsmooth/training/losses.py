@@ -21,7 +21,8 @@ def loss_sum(kind: str, logits: Float[Array, "..."], data: TrainBatch) -> Float[
     wide = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
     if kind == "span":
         ends = zip((data.labels.start, data.labels.end), jnp.moveaxis(wide, 2, 0), strict=True)
-        return sum(_cross_entropy(scores, labels, data.weights) for labels, scores in ends) / 2
+        first, last = (_cross_entropy(scores, labels, data.weights) for labels, scores in ends)
+        return (first + last) / 2
     if kind == "regression":
         error = (wide[:, 0] - data.labels.astype(wide.dtype)) ** 2
         return (error * data.weights.astype(wide.dtype)).sum()
@@ -29,10 +30,10 @@ def loss_sum(kind: str, logits: Float[Array, "..."], data: TrainBatch) -> Float[
 
 
 def label_count(kind: str, data: TrainBatch) -> Float[Array, ""]:
-    """How many labels a batch has: rows, or tokens to be predicted. At least 1, so it can be divided by."""
+    """How many labels a batch has: rows, or tokens to be predicted."""
     if kind in ("span", "regression"):
-        return jnp.maximum(data.weights.sum(), 1)
-    return jnp.maximum(_weights(data.labels, data.weights).sum(), 1)
+        return data.weights.sum()
+    return _weights(data.labels, data.weights).sum()
 
 
 def _cross_entropy(logits: Array, labels: Array, weights: Array) -> Array:
@@ -43,5 +44,3 @@ def _cross_entropy(logits: Array, labels: Array, weights: Array) -> Array:
 def _weights(labels: Array, weights: Array) -> Array:
     """The rows' weights at every label, 0 where the label is -1."""
     return jnp.where(labels >= 0, weights.reshape(-1, *[1] * (labels.ndim - 1)), jnp.zeros((), weights.dtype))
-
-

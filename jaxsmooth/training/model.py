@@ -9,6 +9,7 @@ from flax import nnx
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..bert.encoder import encode, keep_nothing
+from ..bert.fusion import Fusion, fuse
 from ..bert.heads import POOLED, Head, init_head, pool, read_sentences, read_tokens, read_vocabulary, with_pooler
 from ..bert.params import Encoder
 from ..types import Batch, BlockTrace, Edits
@@ -22,10 +23,10 @@ class TaskModel(nnx.Pytree):
 
     encoder: Encoder = nnx.data()
     head: Head = nnx.data()
-    fusion: Any = nnx.data(default=None)
+    fusion: Fusion | None = nnx.data(default=None)
 
 
-def init_task_model(encoder: Encoder, task: Task, key: PRNGKeyArray, *, fusion: Any = None) -> TaskModel:
+def init_task_model(encoder: Encoder, task: Task, key: PRNGKeyArray, *, fusion: Fusion | None = None) -> TaskModel:
     """The encoder with a fresh head for a task; a pooler is drawn where a sentence-level head needs one."""
     head_key, pooler_key = jax.random.split(key)
     dtype = jax.tree.leaves(encoder)[0].dtype
@@ -68,9 +69,7 @@ def task_logits(
         model.encoder, batch, edits=edits, collect=keep_nothing if model.fusion is None else keep_hidden, remat=remat
     )
     if model.fusion is not None:
-        from ..bert.fusion import fuse
-
-        hidden = fuse(model.fusion, stacked, batch.mask)
+        hidden, _ = fuse(model.fusion, stacked)
     head = model.head
 
     def dropped(value: Array) -> Array:

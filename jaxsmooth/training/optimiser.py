@@ -50,7 +50,9 @@ def make_optimiser(config: "FinetuneConfig", model: Any, steps: int) -> optax.Gr
     return optax.chain(
         optax.clip_by_global_norm(config.clip) if config.clip else optax.identity(),
         optax.scale_by_adam(b1=config.beta1, b2=config.beta2, eps=config.adam_eps),
-        optax.add_decayed_weights(config.weight_decay, mask=decayed(model)) if config.weight_decay else optax.identity(),
+        optax.add_decayed_weights(config.weight_decay, mask=decayed(model))
+        if config.weight_decay
+        else optax.identity(),
         _multiply_by(rates) if rates is not None else optax.identity(),
         optax.scale_by_learning_rate(learning_rate(config, steps)),
     )

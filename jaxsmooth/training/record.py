@@ -55,7 +55,7 @@ class Recorder:
 
     def add(self, step: int, numbers: Mapping[str, float | list[float]], *, shown: str = "") -> None:
         """Write a record; a list (one number per layer) becomes one curve per layer in TensorBoard."""
-        self.bar.update(self.line, completed=step, **({"description": shown} if shown else {}))
+        self.bar.update(self.line, completed=step, description=shown or None)
         if not self.writes:
             return
         self.file.write(json.dumps({"step": step, **numbers}) + "\n")
@@ -75,7 +75,11 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
 def _drop_after(path: Path, step: int) -> None:
     if not path.exists():
         return
-    kept = [line for line in path.read_text(encoding="utf-8").splitlines() if (_parsed(line) or {"step": step + 1})["step"] <= step]
+    kept = [
+        line
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if (_parsed(line) or {"step": step + 1})["step"] <= step
+    ]
     aside = path.with_name(f".{path.name}.aside")
     aside.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
     aside.replace(path)

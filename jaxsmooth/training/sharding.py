@@ -181,14 +181,14 @@ def place_batch(data: TrainBatch, mesh: Mesh, *, rows: int) -> TrainBatch:
     """A process's numpy batch as global arrays.
 
     Args:
-      data: this process's share, or the whole batch where not `reads_share(mesh)`.
+      data: this process's share of the rows, or all of them.
       mesh: the mesh.
       rows: B over all processes.
     """
     shardings = batch_shardings(data, mesh, rows=rows)
     if jax.process_count() == 1:
         return jax.device_put(data, shardings)
-    if reads_share(mesh):
+    if data.weights.shape[0] < rows:
         return jax.tree.map(lambda leaf, where: jax.make_array_from_process_local_data(where, leaf), data, shardings)
 
     def whole(leaf: np.ndarray, where: NamedSharding) -> Array:

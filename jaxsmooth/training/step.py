@@ -1,7 +1,6 @@
 """One training step as a pure function of a state and a batch, and the evaluation step beside it."""
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -58,7 +57,7 @@ def init_state(model: TaskModel, optimiser: optax.GradientTransformation, config
     )
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Trainer:
     """The functions of one run, over its static parts. Hashable by identity.
 
@@ -66,6 +65,7 @@ class Trainer:
       task: kind and number of choices.
       config: the run's settings.
       optimiser: from `make_optimiser`.
+      schedule: the learning rate by step, for the record.
       remedy: `(encoder, batch) -> Edits`, or None.
       constrain: edits that pin the shardings of hidden states, from `sharding.constraints`.
     """
@@ -73,6 +73,7 @@ class Trainer:
     task: Task
     config: FinetuneConfig
     optimiser: optax.GradientTransformation
+    schedule: optax.Schedule
     remedy: Remedy | None = None
     constrain: Edits = dataclasses.field(default_factory=Edits)
 
@@ -98,7 +99,8 @@ class Trainer:
 
     def loss(self, model: TaskModel, data: TrainBatch, key: PRNGKeyArray | None = None) -> Float[Array, ""]:
         """Mean loss over the labels of a batch."""
-        return loss_sum(self.task.kind, self.logits(model, data, key), data) / label_count(self.task.kind, data)
+        count = jnp.maximum(label_count(self.task.kind, data), 1)
+        return loss_sum(self.task.kind, self.logits(model, data, key), data) / count
 
     def gradients(
         self, model: TaskModel, data: TrainBatch, key: PRNGKeyArray | None = None
@@ -107,7 +109,7 @@ class Trainer:
         parts = self.config.accumulate
         if parts == 1:
             return jax.value_and_grad(self.loss)(model, data, key)
-        count = label_count(self.task.kind, data)
+        count = jnp.maximum(label_count(self.task.kind, data), 1)
         cut = jax.tree.map(lambda leaf: _interleaved(leaf, parts), data)
 
         def part(model: TaskModel, data: TrainBatch, key: PRNGKeyArray | None) -> Array:
@@ -146,8 +148,3 @@ def _interleaved(leaf: Array, parts: int) -> Array:
 def compile_step(trainer: Trainer, **options: Any) -> Callable[[TrainState, TrainBatch], tuple]:
     """`trainer.step`, jitted; the old state's memory is reused for the new one."""
     return jax.jit(trainer.step, donate_argnums=0, **options)
-
-
-def compile_logits(trainer: Trainer) -> Callable[[TaskModel, TrainBatch], Array]:
-    """`trainer.logits` without dropout, jitted, for evaluation."""
-    return jax.jit(functools.partial(trainer.logits, key=None))
