@@ -25,6 +25,8 @@ CHECKED = [
     "jaxsmooth.text",
     "jaxsmooth.checkpoint",
     "jaxsmooth.analysis",
+    *(f"jaxsmooth.training.{name}" for name in ("records", "scores", "spans", "splits", "data", "batches", "pipeline")),
+    *(f"jaxsmooth.training.{name}" for name in ("corpora", "benchmarks", "hub", "tables", "catalogue")),
 ]
 install_import_hook(CHECKED, "beartype.beartype")
 
