@@ -23,9 +23,10 @@ import tyro
 
 from jaxsmooth.assets.fetch import fetch
 from jaxsmooth.training.config import FinetuneConfig
+from jaxsmooth.training.data import TaskData
 from jaxsmooth.training.evaluation import evaluate
 from jaxsmooth.training.loop import finetune, open_stream
-from jaxsmooth.training.pipeline import TaskData, make_stream
+from jaxsmooth.training.pipeline import make_stream
 from jaxsmooth.training.predict import load_run
 from jaxsmooth.training.record import read_records
 from jaxsmooth.training.run import Run, prepare, read_split
