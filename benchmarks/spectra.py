@@ -9,7 +9,8 @@ the float32 time is given beside it with its own error). A certified upper bound
 with them; it must be within 1e-3 of the exact value and not below it. Matrix-free: softmax(Q K^T / sqrt d) applied and
 transposed at growing length, with the rate of its multiplications against that of XLA's GEMMs of a square matrix and of
 the shapes of its own blocks, measured in turn in the same process; memory is the growth of the peak resident set over
-one build and one application of each kind, in a process of its own. Results go to benchmarks/results/spectra.json and spectra.md.
+one build and one application of each kind, in a process of its own. Results go to benchmarks/results/spectra.json and
+spectra.md.
 
 numpy's SVD should run on its BLAS's own choice of kernels: leave OPENBLAS_CORETYPE and the like unset. On a machine
 that is not idle its threads wait for each other, which costs it a factor of ten: then set OPENBLAS_NUM_THREADS=1.
