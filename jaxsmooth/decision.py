@@ -28,7 +28,7 @@ class Decider:
         """Replaces the verdicts that are UNDECIDED, and their enclosures, where a later stage does better."""
         for place in zip(*np.nonzero(outcome.verdicts == Verdict.UNDECIDED), strict=True):
             for stage in ("svd", "arb"):
-                head = place[1] if len(place) > 1 else None
+                head = int(place[1]) if len(place) > 1 else None
                 found = self._attempt(stage, theorem, layer, sentences[place[0]], head)
                 if found is None:
                     break
