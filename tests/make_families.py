@@ -69,8 +69,14 @@ MODELS: dict[str, tuple[str, dict]] = {
     "modernbert-biases": (
         "modernbert",
         {
-            **{**BERT_LIKE, **MODERN, "local_attention": 4, "layer_types": ["full_attention", "sliding_attention"]},
-            **{"attention_bias": True, "mlp_bias": True, "norm_bias": True, "norm_eps": 1e-6},
+            **BERT_LIKE,
+            **MODERN,
+            "local_attention": 4,
+            "layer_types": ["full_attention", "sliding_attention"],
+            "attention_bias": True,
+            "mlp_bias": True,
+            "norm_bias": True,
+            "norm_eps": 1e-6,
         },
     ),
     "vit": (
@@ -81,7 +87,10 @@ MODELS: dict[str, tuple[str, dict]] = {
         "deit",
         {
             **{k: v for k, v in BERT_LIKE.items() if k.startswith(("hidden", "num", "inter"))},
-            **{**PIXELS, "num_channels": 1, "layer_norm_eps": 1e-6, "hidden_act": "gelu_pytorch_tanh"},
+            **PIXELS,
+            "num_channels": 1,
+            "layer_norm_eps": 1e-6,
+            "hidden_act": "gelu_pytorch_tanh",
         },
     ),
     "gpt2": ("gpt2", GPT2),
