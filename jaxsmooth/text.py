@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from .bert.config import EncoderConfig
 from .errors import TextError
-from .types import Batch
+from .types import Batch, ImageBatch
 from .vocabulary import (
     BERT_TOKENS,
     Pieces,
@@ -43,13 +43,13 @@ class EncodedBatch:
     """One batch of a stream.
 
     Attributes:
-      batch: tokens, segments and mask, [B T]; B and T depend on the bucket alone.
+      batch: tokens, segments and mask, [B T], or images; B and T depend on the bucket alone.
       indices: positions in the stream of the first len(indices) rows, int64. The rows after them repeat the
         last of these, so that every batch of a bucket has one shape; leave them out of every sum.
       truncated: how many of the sentences at `indices` were cut.
     """
 
-    batch: Batch
+    batch: Batch | ImageBatch
     indices: NDArray[np.int64]
     truncated: int
 

@@ -35,12 +35,13 @@ ALLOWED: dict[str, set[str]] = {
         *("errors", "bert", "bert.config", "assets", "quantised", "text"),
         *("checkpoint_files", "checkpoint_names"),
     },
-    "analysis": {"errors", "types", "diagnosis", "theory", "bert", "metrics", "text"},
-    "convergence": {"errors", "types", "diagnosis", "theory", "bert", "text", "analysis"},
+    "images": {"errors", "bert", "bert.config", "text"},
+    "analysis": {"errors", "types", "diagnosis", "theory", "bert", "metrics", "text", "images"},
+    "convergence": {"errors", "types", "diagnosis", "theory", "bert", "text", "images", "analysis"},
     "decision": {"tally", "theory"},
     "verification": {
         *("errors", "types", "diagnosis", "verified", "tally", "theory", "bert", "bert.config"),
-        *("text", "analysis", "decision"),
+        *("text", "images", "analysis", "decision"),
     },
     "report": {"diagnosis", "verified"},
     "__init__": {
