@@ -11,6 +11,7 @@ from jaxsmooth.bert.config import EncoderConfig
 from jaxsmooth.convergence import converge_heads
 from jaxsmooth.diagnosis import RATES
 from jaxsmooth.errors import ShapeError, TextError
+from jaxsmooth.images import encoded_batches
 from jaxsmooth.report.verdict import verdict
 from jaxsmooth.text import TINY_VOCAB
 from jaxsmooth.theory import theorems
@@ -92,16 +93,17 @@ def test_converge_iterates_the_attention_that_the_model_has():
         np.testing.assert_array_equal(spread.mean, found.masks["causal"][key].mean, err_msg=key)
 
 
-def test_images_of_another_shape_are_refused_and_padding_changes_nothing():
+def test_images_come_in_batches_of_one_shape_and_others_are_refused():
     model, _, data = given("vit")
     with pytest.raises(ShapeError, match=r"images\[0\] must be floating-point, of shape \(2, 8, 8\)"):
         jaxsmooth.diagnose(model, None, [np.zeros((8, 8, 2))])
     with pytest.raises(TextError, match="at least one"):
         jaxsmooth.diagnose(model, None, [])
-    whole = jaxsmooth.diagnose(model, None, data, tokens_per_batch=4 * 5)
-    filled = jaxsmooth.diagnose(model, None, data, tokens_per_batch=3 * 5)
-    np.testing.assert_allclose(whole.rates["actual"].mean, filled.rates["actual"].mean, rtol=1e-12)
-    assert (whole.data.sentences, whole.data.tokens) == (filled.data.sentences, filled.data.tokens) == (4, 20)
+    batches = list(encoded_batches(model.config, None, iter(data), tokens_per_batch=3 * 5 + 4))
+    assert [batch.indices.tolist() for batch in batches] == [[0, 1, 2], [3]]
+    assert {batch.batch.pixels.shape for batch in batches} == {(3, 2, 8, 8)}
+    np.testing.assert_array_equal(batches[1].batch.pixels, np.stack([data[3]] * 3))
+    assert all(np.asarray(batch.batch.mask).all() for batch in batches)
 
 
 @pytest.mark.parametrize("name", [name for name in FAMILIES if name != "vit"])

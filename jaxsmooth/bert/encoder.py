@@ -145,12 +145,8 @@ def embed_patches(table: Embeddings, pixels: Float[Array, "B C Y X"]) -> Float[A
     """
     b, c, y, x = pixels.shape
     side = math.isqrt(table.patch.kernel.shape[0] // c)
-    cut = (
-        pixels.astype(table.patch.kernel.dtype)
-        .reshape(b, c, y // side, side, x // side, side)
-        .transpose(0, 2, 4, 1, 3, 5)
-    )
-    flat = cut.reshape(b, (y // side) * (x // side), c * side**2)
+    cut = pixels.astype(table.patch.kernel.dtype).reshape(b, c, y // side, side, x // side, side)
+    flat = cut.transpose(0, 2, 4, 1, 3, 5).reshape(b, (y // side) * (x // side), c * side**2)
     patches = add_bias(flat @ table.patch.kernel, table.patch.bias)
     classes = jnp.broadcast_to(table.classes[None], (b, *table.classes.shape))
     return jnp.concatenate([classes, patches], axis=1) + table.position[None]  # type: ignore[index]
