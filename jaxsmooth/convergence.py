@@ -145,17 +145,7 @@ def measure(
 
 
 def _spreads(found: list[dict[str, NDArray]], mask: int) -> dict[str, Spread]:
-    return {key: _spread(np.concatenate([part[key][:, mask] for part in found], axis=1)) for key in CONVERGENCE}
-
-
-def _spread(values: NDArray[np.float64]) -> Spread:
-    """Over sentences, axis 1 of [L B N]; what is not finite is left out."""
-    real = np.isfinite(values)
-    count = real.sum(axis=1)
-    known = np.where(real, values, 0)
-    mean = known.sum(axis=1) / np.maximum(count, 1)
-    squares = (np.where(real, values - mean[:, None], 0) ** 2).sum(axis=1)
-    low, high = np.where(real, values, np.inf).min(axis=1), np.where(real, values, -np.inf).max(axis=1)
-    std = np.sqrt(squares / np.maximum(count, 1))
-    mean, std, low, high = (np.where(count > 0, part, np.nan) for part in (mean, std, low, high))
-    return Spread(mean, std, low, high, count)
+    return {
+        key: Spread.over_sentences(np.concatenate([part[key][:, mask] for part in found], axis=1))
+        for key in CONVERGENCE
+    }

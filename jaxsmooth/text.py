@@ -1,6 +1,8 @@
 """Text to `Batch`: a thin layer over Hugging Face `tokenizers` that pads to few lengths and hides nothing."""
 
 import dataclasses
+import functools
+import hashlib
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -33,6 +35,9 @@ from .vocabulary import TINY_VOCAB as TINY_VOCAB
 BUCKETS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 """Lengths that batches are padded to; a model's own longest length is always one as well."""
 
+MASK_NAMES = ("[MASK]", "<mask>")
+SPECIAL_NAMES = (*BERT_TOKENS, *MASK_NAMES, "<s>", "</s>", "<pad>", "<unk>")
+
 CHUNK = 256  # sentences tokenised at once in a stream: enough to keep every core busy, few enough to hold
 
 
@@ -57,10 +62,21 @@ class EncodedBatch:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Row:
+class Row:
+    """One tokenised text or pair, special tokens included, no padding.
+
+    Attributes:
+      ids: token ids, T of them.
+      segments: 0 or, in the second text of a pair, 1; T of them.
+      truncated: whether the text was cut.
+      spans: for a row of `Tokenizer.windows`, the characters of the second text that each token stands for, and
+        (-1, -1) for every other token; else ().
+    """
+
     ids: list[int]
     segments: list[int]
     truncated: bool
+    spans: tuple[tuple[int, int], ...] = ()
 
 
 class Tokenizer:
@@ -256,8 +272,111 @@ class Tokenizer:
             tokens.append(token)
         return tokens
 
+    def rows(self, texts: Iterable[str], pairs: Iterable[str] | None = None, *, length: int) -> list[Row]:
+        """Tokenise as calling does, without padding and without arrays.
+
+        Args:
+          texts: strings.
+          pairs: as many strings that follow them as segment 1, or None.
+          length: most tokens of a row.
+
+        Returns:
+          One `Row` per text.
+
+        Raises:
+          TextError: as calling does.
+        """
+        firsts = _strings("texts", texts)
+        seconds = None if pairs is None else _strings("pairs", pairs)
+        if seconds is not None and len(seconds) != len(firsts):
+            raise TextError(f"texts and pairs must have one length; got {len(firsts)} texts, {len(seconds)} pairs.")
+        self._check_length(length, pair=seconds is not None)
+        return self._encode(firsts, seconds, length)
+
+    def counts(self, texts: Iterable[str]) -> list[int]:
+        """How many tokens each text has, special tokens left out.
+
+        Raises:
+          TextError: as calling does.
+        """
+        return [len(encoding.ids) for encoding in self._plain(_strings("texts", texts))]
+
+    def windows(
+        self, questions: Iterable[str], contexts: Iterable[str], ranges: Iterable[tuple[int, int]], *, most: int
+    ) -> list[Row]:
+        """Rows of a question and a window of its context, each token with the characters it stands for.
+
+        Args:
+          questions: strings, cut to `most` tokens.
+          contexts: as many strings.
+          ranges: of each row, the first token of the context that it holds and the one after the last.
+          most: most tokens of a question.
+
+        Returns:
+          One `Row` per question, with `spans`; the caller sees to it that it is not too long.
+
+        Raises:
+          TextError: as calling does; or a tokenizer that changes characters beforehand, so that none can be told.
+        """
+        if self._prepare is not str:
+            raise TextError(f"{self._source} rewrites characters before it reads them, so it cannot point at answers.")
+        asked = self._plain(_strings("questions", questions))
+        rows = []
+        for question, context, (first, last) in zip(
+            asked, self._plain(_strings("contexts", contexts)), ranges, strict=True
+        ):
+            question.truncate(most)
+            context.truncate(last)
+            context.truncate(last - first, direction="left")
+            with refusals(self._source):
+                whole = self._backend.post_process(question, context)
+            second = [number == 1 for number in whole.sequence_ids]
+            spans = tuple(o if inside else (-1, -1) for o, inside in zip(whole.offsets, second, strict=True))
+            rows.append(Row(whole.ids, whole.type_ids, truncated=False, spans=spans))
+        return rows
+
+    @property
+    def special_count(self) -> int:
+        """Special tokens that a pair gets."""
+        return self._backend.num_special_tokens_to_add(True)
+
+    @property
+    def pad_id(self) -> int:
+        """Id of padding."""
+        assert self._pad is not None  # `fit_to_model` refuses a vocabulary without it
+        return self._pad
+
+    @functools.cached_property
+    def special_ids(self) -> frozenset[int]:
+        """Ids of the special tokens: what no masked LM is asked for."""
+        added = self._backend.get_added_tokens_decoder()
+        return frozenset(number for number, token in added.items() if token.special) | {
+            number for name in SPECIAL_NAMES if (number := self._backend.token_to_id(name)) is not None
+        }
+
+    @functools.cached_property
+    def mask_id(self) -> int:
+        """Id of the mask token.
+
+        Raises:
+          TextError: the vocabulary has none.
+        """
+        for name in MASK_NAMES:
+            if (number := self._backend.token_to_id(name)) is not None:
+                return number
+        raise TextError(f"{self._source} has no mask token ({' or '.join(MASK_NAMES)}): it is of no use for masked LM.")
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Names the vocabulary and its rules: sha256 of the tokenizer as JSON."""
+        return hashlib.sha256(self._backend.to_str().encode()).hexdigest()
+
+    def _plain(self, texts: list[str]) -> list[tokenizers.Encoding]:
+        with refusals(self._source):
+            return self._backend.encode_batch([self._prepare(text) for text in texts], add_special_tokens=False)
+
     def _stream(self, texts: Iterable[str], tokens_per_batch: int) -> Iterator[EncodedBatch]:
-        waiting: dict[int, list[tuple[int, _Row]]] = {bucket: [] for bucket in self.buckets}
+        waiting: dict[int, list[tuple[int, Row]]] = {bucket: [] for bucket in self.buckets}
         start = 0
         for chunk in _chunks(texts):
             rows = self._encode(_strings("texts", chunk, start), None, self.config.max_length)
@@ -274,7 +393,7 @@ class Tokenizer:
             if queue:
                 yield self._encoded_batch(queue, bucket, tokens_per_batch)
 
-    def _encoded_batch(self, queue: list[tuple[int, _Row]], bucket: int, tokens_per_batch: int) -> EncodedBatch:
+    def _encoded_batch(self, queue: list[tuple[int, Row]], bucket: int, tokens_per_batch: int) -> EncodedBatch:
         rows = [row for _, row in queue]
         # A real sentence as filler, not padding: no quantity of it is 0/0.
         fillers = _rows_of(bucket, tokens_per_batch) - len(rows)
@@ -284,18 +403,18 @@ class Tokenizer:
             truncated=sum(row.truncated for row in rows),
         )
 
-    def _encode(self, firsts: list[str], seconds: list[str] | None, limit: int) -> list[_Row]:
+    def _encode(self, firsts: list[str], seconds: list[str] | None, limit: int) -> list[Row]:
         firsts = [self._prepare(text) for text in firsts]
         seconds = None if seconds is None else [self._prepare(text) for text in seconds]
         inputs: Any = firsts if seconds is None else list(zip(firsts, seconds, strict=True))
         with refusals(self._source):
             encodings = self._backend.encode_batch(inputs)
         return [
-            _Row(e.ids, e.type_ids, truncated=False) if len(e.ids) <= limit else self._cut(text, limit)
+            Row(e.ids, e.type_ids, truncated=False) if len(e.ids) <= limit else self._cut(text, limit)
             for text, e in zip(inputs, encodings, strict=True)
         ]
 
-    def _cut(self, text: str | tuple[str, str], limit: int) -> _Row:
+    def _cut(self, text: str | tuple[str, str], limit: int) -> Row:
         # By hand: the library's own truncation is a setting of the shared tokenizer, not of one call.
         parts = (text,) if isinstance(text, str) else text
         with refusals(self._source):
@@ -306,7 +425,7 @@ class Tokenizer:
             whole = self._backend.post_process(encodings[0], encodings[1] if len(parts) == 2 else None)
         if len(whole.ids) > limit:
             raise TextError(f"{self._source}: its post-processor does more than add special tokens; cannot cut a text.")
-        return _Row(whole.ids, whole.type_ids, truncated=True)
+        return Row(whole.ids, whole.type_ids, truncated=True)
 
     def _check_length(self, length: int, *, pair: bool) -> None:
         least = self._backend.num_special_tokens_to_add(pair)
@@ -317,11 +436,11 @@ class Tokenizer:
                 f"{self.config.max_length} (the model's positions); got {length!r}."
             )
 
-    def _bucket(self, rows: list[_Row]) -> int:
+    def _bucket(self, rows: list[Row]) -> int:
         longest = max(len(row.ids) for row in rows)
         return next(bucket for bucket in self.buckets if longest <= bucket)
 
-    def _batch(self, rows: list[_Row], length: int) -> Batch:
+    def _batch(self, rows: list[Row], length: int) -> Batch:
         tokens = np.full((len(rows), length), self._pad, np.int32)
         segments = np.zeros((len(rows), length), np.int32)
         mask = np.zeros((len(rows), length), np.bool_)

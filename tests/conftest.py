@@ -25,6 +25,9 @@ CHECKED = [
     "jaxsmooth.text",
     "jaxsmooth.checkpoint",
     "jaxsmooth.analysis",
+    "jaxsmooth.mitigations",
+    "jaxsmooth.interventions",
+    "jaxsmooth.comparison",
 ]
 install_import_hook(CHECKED, "beartype.beartype")
 
