@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import CheckpointError
-from . import safetensors_files, torch_files
+from . import safetensors_files, tensorflow_files, torch_files
 from .stored import Weights
 
 
@@ -26,6 +26,7 @@ class Format(NamedTuple):
 FORMATS = (
     Format("model.safetensors or model.safetensors.index.json", safetensors_files.find, safetensors_files.read),
     Format(torch_files.FILE, torch_files.find, torch_files.read),
+    Format("a TensorFlow checkpoint (NAME.index)", tensorflow_files.find, tensorflow_files.read),
 )
 """Tried in order: the first whose file is there is read, and the others are left alone."""
 
