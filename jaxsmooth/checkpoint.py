@@ -19,7 +19,7 @@ from .assets.registry import REGISTRY
 from .bert.config import EncoderConfig
 from .bert.params import Encoder, encoder_shapes, init_encoder
 from .errors import AssetError, CheckpointError
-from .formats import INDEX, PATTERN, PREFIX, WEIGHTS, Quantised, Stored, Weights, open_weights
+from .formats import INDEX, PATTERN, PREFIX, WEIGHTS, Quantised, Stored, Weights, find_one, open_weights
 from .text import TINY_VOCAB, Tokenizer
 
 TINY = EncoderConfig(
@@ -113,7 +113,7 @@ def load(name: str | Path, *, dtype: DTypeLike = jnp.float32) -> tuple[Encoder, 
         model = init_encoder(TINY, jax.random.key(0), dtype=jnp.float32)
         return jax.tree.map(lambda array: array.astype(dtype), model), Tokenizer.tiny(TINY)
     directory = find_directory(name)
-    packed = _find_packed(directory)
+    packed = None if (directory / "config.json").exists() else find_one(directory, PATTERN)
     if packed is not None:
         return _load_packed(packed, dtype)
     config = EncoderConfig.from_file(directory / "config.json")
@@ -186,14 +186,6 @@ def read_encoder(weights: Weights, config: EncoderConfig, *, dtype: DTypeLike) -
     for name, entry in wanted.items():
         _check_tensor(found[name], _stored_shape(entry, shapes[entry.path]))
     return _build(config, pooled, lambda name: _read(found[name]), dtype)
-
-
-def _find_packed(directory: Path) -> Path | None:
-    """The directory's 4-bit file, if it has one and is no Hugging Face directory."""
-    files = [] if (directory / "config.json").exists() else sorted(directory.glob(PATTERN))
-    if len(files) > 1:
-        raise CheckpointError(f"{directory} must hold one {PATTERN}; got {', '.join(file.name for file in files[:3])}.")
-    return files[0] if files else None
 
 
 def _load_packed(file: Path, dtype: DTypeLike) -> tuple[Encoder, Tokenizer]:

@@ -193,7 +193,7 @@ def test_a_bad_index_is_refused_by_name(content, folder):
 
 def test_a_folder_without_weights_says_which_are_read(folder):
     (folder / WEIGHTS).unlink()
-    with pytest.raises(CheckpointError, match=r"holds no weights; .*model.safetensors or .*pytorch_model.bin"):
+    with pytest.raises(CheckpointError, match=r"holds no weights; .*model.safetensors, .*pytorch_model.bin"):
         jaxsmooth.load(folder)
 
 

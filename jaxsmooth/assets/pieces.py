@@ -54,7 +54,7 @@ class Joined(io.RawIOBase):
         """The present place."""
         return self._place
 
-    def readinto(self, buffer) -> int:  # type: ignore[no-untyped-def, override]
+    def readinto(self, buffer) -> int:  # type: ignore[no-untyped-def]
         """Read up to the end of the file that the present place is in; 0 at the very end."""
         number = bisect_right(self._starts, self._place) - 1
         if number >= len(self._files):

@@ -73,6 +73,11 @@ def read_bundle(index: Path) -> dict[str, Entry]:
         raise CheckpointError(f"{index} is not the whole index of a TensorFlow checkpoint: {error}.") from error
     for name, entry in entries.items():
         _check(index, name, entry)
+    # Tensors that share bytes would let small shards fill any memory.
+    for shard in shards:
+        filled = sum(entry.size for entry in entries.values() if entry.shard == shard and not entry.sliced)
+        if filled > shard.stat().st_size:
+            raise CheckpointError(f"{shard} has {shard.stat().st_size} bytes; its tensors would fill {filled}.")
     return entries
 
 
@@ -111,7 +116,11 @@ def _entry(value: bytes, shards: list[Path]) -> Entry:
     if shard >= len(shards):
         raise ValueError(f"shard {shard}, of {len(shards)}")
     number = _integer(single, 1)
-    dimensions = [_integer(dict(_fields(part)), 1) for field, part in _fields(_message(single, 2)) if field == 2]
+    dimensions = [
+        _integer(dict(_fields(part)), 1)
+        for field, part in _fields(_message(single, 2))
+        if field == 2 and isinstance(part, bytes)
+    ]
     return Entry(
         shard=shards[shard],
         dtype=_TYPES.get(number, f"TensorFlow's type {number}"),

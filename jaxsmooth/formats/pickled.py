@@ -44,12 +44,12 @@ class Storage(NamedTuple):
     Attributes:
       key: the member's name below `data/`.
       dtype: as `stored.DTYPES` spells it.
-      count: how many numbers.
+      numbers: how many.
     """
 
     key: str
     dtype: str
-    count: int
+    numbers: int
 
 
 class View(NamedTuple):

@@ -1,6 +1,7 @@
 """Hugging Face's own format: `model.safetensors`, whole or in shards that an index names."""
 
 import json
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -13,11 +14,6 @@ from ..errors import CheckpointError
 from .stored import Stored, Weights
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
-
-
-def find(directory: Path) -> Path | None:
-    """The weights, or the index of their shards."""
-    return next((directory / name for name in (WEIGHTS, INDEX) if (directory / name).is_file()), None)
 
 
 def read(path: Path) -> Weights:
@@ -36,7 +32,7 @@ def _header(file: Path) -> list[Stored]:
         names = list(handle.keys())  # a handle is no mapping: it cannot be iterated over
         parts = {name: handle.get_slice(name) for name in names}
         return [
-            Stored(file, name, tuple(part.get_shape()), part.get_dtype(), lambda name=name: _tensor(file, name))
+            Stored(file, name, tuple(part.get_shape()), part.get_dtype(), partial(_tensor, file, name))
             for name, part in parts.items()
         ]
 

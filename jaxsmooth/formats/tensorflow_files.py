@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..errors import CheckpointError
 from .bundle import Entry, read_bundle, read_numbers
-from .stored import DTYPES, Stored, Weights
+from .stored import Stored, Weights
 
 PATTERN = "*.index"
 
@@ -21,18 +21,6 @@ _NO_WEIGHTS = re.compile(r"global_step|.*/(adam_m|adam_v|Adam|Adam_1)|_CHECKPOIN
 _HEADS = {"dense/kernel": "classifier.weight", "dense/bias": "classifier.bias"}
 _LAST = {"kernel": "weight", "gamma": "weight", "beta": "bias"}
 _TABLES = ("word_embeddings", "position_embeddings", "token_type_embeddings")
-
-
-def find(directory: Path) -> Path | None:
-    """The index of the directory's checkpoint, if it has one.
-
-    Raises:
-      CheckpointError: it has several.
-    """
-    files = sorted(path for path in directory.glob(PATTERN) if path.is_file())
-    if len(files) > 1:
-        raise CheckpointError(f"{directory} must hold one {PATTERN}; got {', '.join(file.name for file in files[:3])}.")
-    return files[0] if files else None
 
 
 def read(path: Path) -> Weights:

@@ -15,7 +15,7 @@ from ..errors import CheckpointError
 from .pickled import View, read_state_dict
 from .stored import DTYPES, Stored, Weights
 
-FILE = "pytorch_model.bin"
+PATTERN = "pytorch_model.bin"
 SHARING = 4
 """How many times over the tensors may read the archive's bytes: tied weights share a storage, a bomb shares all."""
 
@@ -24,12 +24,6 @@ class _Archive(NamedTuple):
     path: Path
     root: str  # folder of all members
     sizes: dict[str, int]  # bytes of each storage by its key
-
-
-def find(directory: Path) -> Path | None:
-    """The directory's file, if it has one."""
-    path = directory / FILE
-    return path if path.is_file() else None
 
 
 def read(path: Path) -> Weights:
@@ -45,7 +39,7 @@ def read(path: Path) -> Weights:
     except _BROKEN as error:
         raise _refusal(path, error) from error
     tensors = tuple(_stored(archive, name, view) for name, view in views.items())
-    needed = sum(view.storage.count * DTYPES[view.storage.dtype].itemsize for view in views.values())
+    needed = sum(view.storage.numbers * DTYPES[view.storage.dtype].itemsize for view in views.values())
     if needed > SHARING * path.stat().st_size:
         raise CheckpointError(
             f"{path} has {path.stat().st_size} bytes, but its tensors would read {needed}: they share storages "
@@ -87,17 +81,17 @@ def _survey(path: Path, zipped: zipfile.ZipFile) -> _Archive:
 def _stored(archive: _Archive, name: str, view: View) -> Stored:
     where = f"{archive.path}: tensor {name!r}"
     storage, itemsize = view.storage, DTYPES[view.storage.dtype].itemsize
-    if archive.sizes.get(storage.key) != storage.count * itemsize:
+    if archive.sizes.get(storage.key) != storage.numbers * itemsize:
         raise CheckpointError(
-            f"{where} must lie in a member data/{storage.key:.40} of {storage.count * itemsize} bytes; got "
+            f"{where} must lie in a member data/{storage.key:.40} of {storage.numbers * itemsize} bytes; got "
             f"{archive.sizes.get(storage.key, 'none')}. Was the file cut short?"
         )
     reach = sum((size - 1) * stride for size, stride in zip(view.shape, view.strides, strict=True))
     end = view.offset + reach + 1 if math.prod(view.shape) else 0
     # A stride of 0 would repeat numbers without end.
-    if end > storage.count or math.prod(view.shape) > storage.count:
+    if end > storage.numbers or math.prod(view.shape) > storage.numbers:
         raise CheckpointError(
-            f"{where} of shape {view.shape} and strides {view.strides} reaches beyond its storage of {storage.count}."
+            f"{where} of shape {view.shape} and strides {view.strides} reaches beyond its storage of {storage.numbers}."
         )
     return Stored(archive.path, name, view.shape, storage.dtype, lambda: _read(archive, view))
 
