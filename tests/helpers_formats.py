@@ -4,6 +4,7 @@ All hold the same model: the frozen one of `SOURCE`, under Hugging Face's names.
 """
 
 import dataclasses
+import functools
 import io
 import json
 import re
@@ -50,7 +51,7 @@ class TorchDraft:
     def pack(self) -> bytes:
         out = io.BytesIO()
         with zipfile.ZipFile(out, "w", self.compression) as zipped:
-            zipped.writestr(f"{self.root}/data.pkl", self.pickle or pickle_of(self.rows))
+            zipped.writestr(f"{self.root}/data.pkl", pickle_of(self.rows) if self.pickle is None else self.pickle)
             for key, raw in self.data.items():
                 zipped.writestr(f"{self.root}/data/{key}", raw)
             for name, raw in self.extra.items():
@@ -117,8 +118,9 @@ def tensorflow_name(name: str) -> str:
     return "/".join(["bert", *scopes, module, last])
 
 
+@functools.cache
 def crc32c(data: bytes) -> int:
-    """The checksum, bit by bit."""
+    """The checksum, bit by bit; of the same tensors again and again."""
     register = 0xFFFFFFFF
     for octet in data:
         register ^= octet

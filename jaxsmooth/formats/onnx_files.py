@@ -70,9 +70,14 @@ def _load(path: Path) -> Any:
     except ImportError as error:
         raise CheckpointError(f"{path} is an ONNX graph, which needs onnx: pip install 'jaxsmooth[onnx]'.") from error
     try:
-        return onnx.load_model_from_string(path.read_bytes()).graph
-    except (DecodeError, OSError, ValueError, UnicodeError) as error:
+        graph = onnx.load_model_from_string(path.read_bytes()).graph
+    except (DecodeError, OSError, ValueError) as error:
         raise CheckpointError(f"{path} is not a whole ONNX file: {error}. Download it again.") from error
+    names = [*(tensor.name for tensor in graph.initializer), *(name for node in graph.node for name in node.input)]
+    # protobuf hands out what is not valid UTF-8 as bytes.
+    if not all(isinstance(name, str) for name in names):
+        raise CheckpointError(f"{path}: a name in its graph is not valid UTF-8. Is the file damaged?")
+    return graph
 
 
 def _places(path: Path, graph: Any, initialisers: dict[str, Any]) -> dict[str, _Place]:
@@ -81,10 +86,8 @@ def _places(path: Path, graph: Any, initialisers: dict[str, Any]) -> dict[str, _
     matrices: dict[str, str] = {}
     for initialiser, name in _matrices(graph, initialisers):
         # A matrix that is used twice, as in ALBERT, has one bias and so one name.
-        if (
-            matrices.setdefault(initialiser, name) != name
-            or places.get(name, _Place(initialiser, True))[0] != initialiser
-        ):
+        other = places.get(name, _Place(initialiser, turned=True)).initialiser
+        if matrices.setdefault(initialiser, name) != name or other != initialiser:
             raise CheckpointError(f"{path}: the products do not tell which matrix is {name!r:.100}.")
         places[name] = _Place(initialiser, turned=True)
     for name in initialisers:
