@@ -17,7 +17,7 @@ from helpers_models import random_model
 from safetensors.numpy import load_file, save_file
 
 import jaxsmooth
-from jaxsmooth.checkpoint import INDEX, WEIGHTS
+from jaxsmooth.checkpoint_files import INDEX, WEIGHTS
 from jaxsmooth.errors import AssetError, CheckpointError, ConfigError
 
 
@@ -198,8 +198,8 @@ def test_a_folder_without_weights_says_which_are_read(folder):
 
 
 def test_an_unsupported_family_is_refused(folder):
-    set_config(folder, model_type="roberta")
-    with pytest.raises(ConfigError, match=r"config.json: model_type must be one of .*got 'roberta'"):
+    set_config(folder, model_type="t5")
+    with pytest.raises(ConfigError, match=r"config.json: model_type must be one of .*got 't5'"):
         jaxsmooth.load(folder)
 
 
