@@ -138,8 +138,12 @@ def in_numpy(b: int, edits: dict) -> np.ndarray:
     return np.stack(kept)
 
 
+def hidden_of(trace):
+    return trace.hidden
+
+
 def run(edits, batch=BATCH, model=MODEL):
-    return jaxsmooth.encode(model, batch, edits=edits, collect=lambda trace: trace.hidden)[1]
+    return jaxsmooth.encode(model, batch, edits=edits, collect=hidden_of)[1]
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -151,14 +151,15 @@ def _restricted(edit: Edit, layers: Array | None, chosen: dict[int, Array], laye
     edited = jnp.asarray(edit(layer, value)).astype(value.dtype)
     if edited.shape != value.shape:
         raise ShapeError(f"an edit must return shape {value.shape}; got {edited.shape}. Did it drop an axis?")
+    inside = jnp.ones((), bool)
     here = jnp.ones((), bool) if layers is None else jnp.any(layers == layer)
     for axis, indices in chosen.items():
         size = value.shape[axis]
         shape = [1] * value.ndim
         shape[axis] = size
-        here = here & jnp.any(jnp.arange(size)[:, None] == indices[None], axis=1).reshape(shape)
-        edited = jnp.where(jnp.all(indices < size), edited, jnp.nan)
-    return jnp.where(here, edited, value)
+        here = here & jnp.any(jnp.arange(size, dtype=jnp.int32)[:, None] == indices[None], axis=1).reshape(shape)
+        inside = inside & jnp.all(indices < size)
+    return jnp.where(inside, jnp.where(here, edited, value), jnp.nan)
 
 
 def _axes_of(site: str) -> dict[str, int]:
