@@ -182,6 +182,16 @@ def test_padding_cannot_be_answered():
     assert scores[0].answers() == scores[1].answers()
 
 
+def test_a_model_that_diverged_is_not_scored():
+    data = make_data("span", count=4)
+    with make_stream(data, batch_size=4, shuffle=False, epochs=1, fixed_length=True) as stream:
+        batch = next(stream)
+    logits = np.where(batch.batch.mask, 0.0, np.nan)  # padding may hold anything
+    data.scores().update((logits, logits), batch)
+    with pytest.raises(DataError, match="end logits hold NaN"):
+        data.scores().update((logits, np.full_like(logits, np.nan)), batch)
+
+
 def test_no_room_for_a_context_is_refused():
     with pytest.raises(DataError, match="leave room for a question and a context; got 4"):
         len(make_data("span", max_length=4))
