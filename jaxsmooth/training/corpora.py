@@ -93,10 +93,8 @@ def read_agreement(name: str) -> Parts:
             begin = item["input"].strip()
             for end, right in item["target_scores"].items():
                 after = normalise(end.partition(" ")[2])
-                # A short end ("today") says nothing of its template.
-                tail = after if len(after) > 20 else f"{begin} {after}"
                 examples.append(Sentence(f"{begin} {end.strip()}", label=int(right), id=f"{path.stem}/{place}"))
-                keys.append([f"begin {normalise(begin)}", f"tail {normalise(tail)}"])
+                keys.append([f"begin {normalise(begin)}", *([f"after {after}"] if after else [])])
     return Parts(split_by_hash(examples, keys), _notes((skipped, "pairs that lack a side")))
 
 

@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from .data import TaskData
 from .losses import label_count, loss_sum
 from .model import TaskModel
-from .pipeline import TaskData, make_stream
+from .pipeline import make_stream
 from .scores import masked_lm_outputs
 from .sharding import on_host, place_batch
 from .step import Trainer

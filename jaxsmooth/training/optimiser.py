@@ -32,7 +32,7 @@ def learning_rate(config: "FinetuneConfig", steps: int) -> Callable[[Array], Arr
         "constant": optax.constant_schedule(rate),
     }
     decay = decays[config.schedule]
-    return optax.join_schedules([optax.linear_schedule(0.0, rate, warm), decay], [warm]) if warm else decay
+    return _loose(optax.join_schedules([optax.linear_schedule(0.0, rate, warm), decay], [warm]) if warm else decay)
 
 
 def make_optimiser(config: "FinetuneConfig", model: Any, steps: int) -> optax.GradientTransformation:
@@ -47,7 +47,7 @@ def make_optimiser(config: "FinetuneConfig", model: Any, steps: int) -> optax.Gr
     that fall with depth.
     """
     rates = layer_rates(model, config.layer_decay) if config.layer_decay != 1 else None
-    return optax.chain(
+    chain = optax.chain(
         optax.clip_by_global_norm(config.clip) if config.clip else optax.identity(),
         optax.scale_by_adam(b1=config.beta1, b2=config.beta2, eps=config.adam_eps),
         optax.add_decayed_weights(config.weight_decay, mask=decayed(model))
@@ -56,6 +56,17 @@ def make_optimiser(config: "FinetuneConfig", model: Any, steps: int) -> optax.Gr
         _multiply_by(rates) if rates is not None else optax.identity(),
         optax.scale_by_learning_rate(learning_rate(config, steps)),
     )
+    return optax.GradientTransformation(_loose(chain.init), _loose(chain.update))
+
+
+def _loose(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Optax raises Python floats to integer powers, which jax's strict promotion of dtypes forbids."""
+
+    def run(*arguments: Any) -> Any:
+        with jax.numpy_dtype_promotion("standard"):
+            return function(*arguments)
+
+    return run
 
 
 def decayed(model: Any) -> Any:

@@ -12,10 +12,10 @@ from ..assets import read_texts
 from ..errors import CheckpointError, ConfigError
 from .checkpointing import Checkpoints
 from .config import FinetuneConfig
+from .data import TaskData
 from .evaluation import evaluate, outputs
 from .loop import averaged
 from .model import TaskModel
-from .pipeline import TaskData
 from .run import Run, prepare, read_split, run_folder
 from .spans import best_span
 from .tasks import Question, Sentence

@@ -23,10 +23,10 @@ from ..theory import relative_distance
 from ..types import Batch, BlockTrace
 from .catalogue import load_task
 from .config import FinetuneConfig
+from .data import TaskData
 from .flops import step_flops
 from .model import TaskModel, init_task_model
 from .optimiser import learning_rate, make_optimiser
-from .pipeline import TaskData
 from .sharding import constraints, make_mesh, place_tree, tree_shardings
 from .step import Trainer, TrainState, init_state
 

@@ -185,11 +185,11 @@ def masked_lm_outputs(
       The labels' log-probabilities in float32 or better (0 where nothing is asked), and whether each label is the
       likeliest token.
     """
-    wide = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    wide = logits.astype(jnp.float32) if jnp.finfo(logits.dtype).bits < 32 else logits
     asked = labels >= 0
     chosen = jnp.take_along_axis(wide, jnp.where(asked, labels, 0)[..., None], axis=-1)[..., 0]
     log_probs = chosen - jax.nn.logsumexp(wide, axis=-1)
-    return jnp.where(asked, log_probs, 0.0), asked & (jnp.argmax(wide, axis=-1) == labels)
+    return jnp.where(asked, log_probs, 0.0), asked & (jnp.argmax(wide, axis=-1).astype(labels.dtype) == labels)
 
 
 def accuracy(confusion: NDArray[np.float64]) -> float:

@@ -136,7 +136,7 @@ class Trainer:
         after = TrainState(step=state.step + 1, model=model, optimiser=optimiser, key=state.key, ema=ema)
         seen = data.weights.repeat(self.task.choices, total_repeat_length=data.batch.mask.shape[0])
         tokens = (data.batch.mask * (seen > 0)[:, None]).sum(dtype=jnp.int32)
-        return after, StepMetrics(loss=loss, gradient_norm=optax.global_norm(gradient), tokens=tokens)
+        return after, StepMetrics(loss=loss, gradient_norm=optax.tree.norm(gradient), tokens=tokens)
 
 
 def _interleaved(leaf: Array, parts: int) -> Array:
