@@ -1,8 +1,11 @@
 """jaxsmooth: a BERT with its LayerNorm scale and attention in the open, and the theory of over-smoothing."""
 
+from . import interventions as interventions
 from . import metrics as metrics
+from . import mitigations as mitigations
 from . import theory as theory
 from .analysis import diagnose as diagnose
+from .bert import fusion as fusion
 from .bert.config import EncoderConfig as EncoderConfig
 from .bert.encoder import embed as embed
 from .bert.encoder import encode as encode
@@ -13,6 +16,8 @@ from .bert.params import Encoder as Encoder
 from .bert.params import init_encoder as init_encoder
 from .checkpoint import load as load
 from .checkpoint import save as save
+from .compared import Comparison as Comparison
+from .comparison import compare as compare
 from .diagnosis import Diagnosis as Diagnosis
 from .errors import JaxsmoothError as JaxsmoothError
 from .text import Tokenizer as Tokenizer

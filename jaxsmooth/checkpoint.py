@@ -2,6 +2,7 @@
 
 import fnmatch
 import json
+import math
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -175,8 +176,8 @@ def _build(config: EncoderConfig, pooled: bool, read: Callable[[str], np.ndarray
 
 def _taken(entry: Entry, tensor: np.ndarray) -> np.ndarray:
     """One member of an array out of its tensor, heads joined, input axis first."""
-    flat = tensor.reshape(tensor.shape[entry.ones :])
-    flat = flat.reshape(flat.shape[0], -1) if entry.patch else flat
+    shape = tensor.shape[entry.ones :]
+    flat = tensor.reshape((shape[0], math.prod(shape[1:])) if entry.patch else shape)
     flat = flat.T if entry.transposed else flat
     return flat if entry.parts == 1 else np.split(flat, entry.parts, axis=-1)[entry.part]
 

@@ -43,7 +43,8 @@ class Asset:
 
     Attributes:
       name: what the user types.
-      kind: "model" (a directory that `load` reads) or "text" (one corpus).
+      kind: "model" (a directory that `load` reads), "text" (one corpus) or "task" (examples of a task, which
+        `jaxsmooth.training` reads).
       distribution: where it comes from; several assets may share one.
       folder: the archive's folder that holds the files.
       files: `fnmatch` patterns, relative to `folder` (`*` also matches `/`), of the files to keep. For a text
@@ -64,7 +65,7 @@ class Asset:
     """
 
     name: str
-    kind: Literal["model", "text"]
+    kind: Literal["model", "text", "task"]
     distribution: Distribution
     folder: str
     files: tuple[str, ...]
@@ -117,7 +118,7 @@ _ANTIBERTY = Distribution(
     sha256="30d910992b190013871bac49cdc032e01a19339f7d2b958ab99b0eb44638352a",
     size=96_631_471,
 )
-BIGBENCH = Distribution(
+_BIGBENCH = Distribution(
     package="bigbench",
     version="1.0.0",
     filename="bigbench-1.0.0.tar.gz",
@@ -206,6 +207,25 @@ def _topics(name: str, stem: str, licence: str, author: str, description: str) -
     )
 
 
+def _bigbench(name: str, folder: str, files: tuple[str, ...], quoted: str, author: str, description: str) -> Asset:
+    return Asset(
+        name=name,
+        kind="task",
+        distribution=_BIGBENCH,
+        folder=f"bigbench-1.0.0/bigbench/benchmark_tasks/{folder}",
+        files=files,
+        licence=f"Apache-2.0 (package); {quoted}",
+        author=f"{author}; packaged in BIG-bench (2022)",
+        description=description,
+    )
+
+
+def _shift(name: str, stem: str, quoted: str, description: str) -> Asset:
+    author = "P. Rajpurkar et al. (2016)" if name == "squad-dev" else "J. Miller et al. (2020)"
+    return _bigbench(name, "squad_shifts", (f"{stem}.json",), quoted, author, description)
+
+
+_AGREEMENT = ("gulordava_nonce", "frequency_disbalance_nonce", "linzen2016")
 _BLEURT = "bleurt-b610120347ef22b494b6d69b4316e303f5932516"
 _LEWIS = ("research use (Reuters-21578)", "D.D. Lewis and Reuters Ltd. (Reuters-21578, 1997)")
 _ASSETS = (
@@ -245,7 +265,7 @@ _ASSETS = (
     Asset(
         name="bleurt-tiny",
         kind="model",
-        distribution=BIGBENCH,
+        distribution=_BIGBENCH,
         inner=f"bigbench-1.0.0/bleurt/{_BLEURT}.zip",
         folder=_BLEURT,
         files=("bleurt/test_checkpoint/variables/*", "bleurt/test_checkpoint/vocab.txt", "LICENSE"),
@@ -290,6 +310,35 @@ _ASSETS = (
     _topics("reuters-r8", "reuters-r8", *_LEWIS, "5,485 newswire stories of 8 topics"),
     _topics("reuters-r52", "reuters-r52", *_LEWIS, "6,532 newswire stories of 52 topics"),
     _topics("newsgroups", "20newsgroups", "quoted posts", "K. Lang (20 Newsgroups, 1995)", "11,293 posts of 20 groups"),
+    _shift("squad-dev", "squaddev_v1.1", "quotes Wikipedia", "10,565 questions on Wikipedia, answered by a span"),
+    _shift("squad-wiki", "new_wiki_v1.0", "quotes Wikipedia", "7,936 questions on Wikipedia, answered by a span"),
+    _shift("squad-nyt", "nyt_v1.0", "quotes newspapers", "10,056 questions on newspaper articles, answered by a span"),
+    _shift("squad-reddit", "reddit_v1.0", "quotes posts", "9,767 questions on forum posts, answered by a span"),
+    _shift("squad-amazon", "amazon_reviews_v1.0", "quotes reviews", "9,877 questions on reviews, answered by a span"),
+    _bigbench(
+        "vitaminc",
+        "vitaminc_fact_verification",
+        ("task.json",),
+        "quotes Wikipedia",
+        "T. Schuster, A. Fisch and R. Barzilay (2021)",
+        "54,668 claims, each supported, refuted or left open by a passage",
+    ),
+    _bigbench(
+        "agreement",
+        "subject_verb_agreement",
+        tuple(f"{stem}_english.json" for stem in _AGREEMENT),
+        "altered sentences of Wikipedia",
+        "T. Linzen et al. (2016), K. Gulordava et al. (2018) and others",
+        "11,924 pairs of a sentence with the right and with the wrong number of its verb",
+    ),
+    _bigbench(
+        "wikihow",
+        "goal_step_wikihow",
+        ("*/task.json",),
+        "quotes wikiHow",
+        "L. Zhang, Q. Lyu and C. Callison-Burch (2020)",
+        "7,053 multiple-choice questions on goals and their steps",
+    ),
 )
 
 REGISTRY: dict[str, Asset] = {asset.name: asset for asset in _ASSETS}

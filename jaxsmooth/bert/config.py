@@ -173,12 +173,24 @@ class EncoderConfig:
         LayerNorm after each unscaled residual sum, an ungated MLP. Masks, positions, sharing and factorised
         embeddings do not matter: the bounds take a block's own attention.
         """
-        return (
-            self.norm == "layernorm"
-            and self.placement == "post"
-            and self.skip_scale == self.branch_scale == 1
-            and not self.gated
-        )
+        return not self.departures
+
+    @property
+    def departures(self) -> tuple[str, ...]:
+        """What sets a block apart from BERT's, in words; empty for a plain one."""
+        norms = {"rmsnorm": "RMSNorm in place of LayerNorm", "none": "no normalisation"}
+        found = {
+            norms.get(self.norm, ""): self.norm != "layernorm",
+            f"{self.placement}-LN blocks": self.placement != "post",
+            "scaled residual sums": not self.skip_scale == self.branch_scale == 1,
+            "gated MLPs": self.gated,
+        }
+        return tuple(words for words, holds in found.items() if holds)
+
+    @property
+    def has_plain_scores(self) -> bool:
+        """Whether attention is the softmax of q_i . k_j / sqrt(H) over all real tokens, by content alone."""
+        return not (self.positions == "rotary" or self.relative_buckets or self.causal or self.window)
 
     @property
     def head_width(self) -> int:

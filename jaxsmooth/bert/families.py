@@ -6,7 +6,7 @@ row translate what is no plain renaming, there and back.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from ..errors import ConfigError
 
@@ -173,7 +173,7 @@ def _read_vision(hf: Mapping[str, Any], values: Values) -> Values:
     return {"max_length": values["class_tokens"] + (size // patch) ** 2}
 
 
-def _is_whole(value: object) -> bool:
+def _is_whole(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 

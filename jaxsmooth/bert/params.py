@@ -64,13 +64,13 @@ class Embeddings(nnx.Pytree):
     patches, in place of the word table. What a family lacks is None.
     """
 
-    word: Float[Array, "V E"] | None = nnx.data(default=None)
+    word: Float[Array, "V E"] = nnx.data(default=None)
     position: Float[Array, "P E"] | None = nnx.data(default=None)
     segment: Float[Array, "G E"] | None = nnx.data(default=None)
     norm: LayerNorm | None = nnx.data(default=None)
     projection: Linear | None = nnx.data(default=None)
-    patch: Linear | None = nnx.data(default=None)
-    classes: Float[Array, "K D"] | None = nnx.data(default=None)
+    patch: Linear = nnx.data(default=None)
+    classes: Float[Array, "K D"] = nnx.data(default=None)
 
 
 @nnx.dataclass
