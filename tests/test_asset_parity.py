@@ -57,7 +57,7 @@ def test_a_real_model_runs_as_in_torch(name, dtype, table, monkeypatch):
         pytest.skip(f"needs {name}: jaxsmooth assets fetch {name}")
     _, tokenizer = jaxsmooth.load(name)
     fed = tokenizer(RESIDUES if name == "antiberty" else SENTENCES)
-    batch = {key: np.asarray(getattr(fed, key)) for key in ("tokens", "segments", "mask")}
+    batch = {key: np.array(getattr(fed, key)) for key in ("tokens", "segments", "mask")}
     assert not batch["mask"].all()
     ids = torch.from_numpy(batch["tokens"]).long()
     with torch.no_grad():
