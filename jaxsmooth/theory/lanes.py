@@ -32,17 +32,19 @@ def largest_eigenvalues(
     kept: int,
     max_steps: int = 600,
 ) -> Eigenvalue:
-    """`largest_eigenvalue` of B operators. `jax.vmap` of that one waits for the slowest of all B; here W lanes each
-    take the next operator when theirs has converged. The result does not depend on the neighbours.
+    """Block Lanczos for B operators, W at a time; a lane that has converged takes the next operator at once.
+
+    Mapping `largest_eigenvalue` over B operators instead would wait for the slowest of them. What is found does not
+    depend on the neighbours. With P starts an eigenvector is missed only if all of them are orthogonal to it.
 
     Args:
-      apply: `apply(operator, vector)`, symmetric positive semidefinite, vectors of the starts' shape.
+      apply: `apply(operator, vector)`, symmetric positive semidefinite, on vectors of the starts' shape.
       operators: a pytree whose leaves have a leading axis B.
-      starts: one starting vector each, [B ...].
+      starts: P starting vectors each, [B P ...].
       tolerance: residual over value at which to stop.
       lanes: W, how many are worked on at once.
-      basis: vectors that each lane keeps at once.
-      kept: Ritz vectors that survive a restart; the test for the end comes every basis - kept steps.
+      basis: K, vectors that each lane keeps at once.
+      kept: Ritz vectors that survive a restart; P divides `basis - kept`, the steps between tests for the end.
       max_steps: at most about this many applications for each.
 
     Returns:
@@ -61,7 +63,7 @@ def largest_eigenvalues(
     def begin(turn: Array) -> Array:
         """Bases with nothing but the starts, in the place of the vectors that continue the Krylov space."""
         chosen = starts.at[turn].get(mode="fill", fill_value=0)
-        rows = jax.vmap(lambda start: orthonormal_rows(start, jnp.zeros(block, dtype))[0])(chosen)
+        rows = jax.vmap(lambda start: orthonormal_rows(start)[0])(chosen)
         return jnp.zeros((width, basis + block, *starts.shape[2:]), dtype).at[:, basis:].set(rows)
 
     def cycle(state: _Lanes) -> _Lanes:

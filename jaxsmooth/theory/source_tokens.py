@@ -14,8 +14,9 @@ from .subspace import centre_features
 from .weights import BlockWeights
 
 FEATURES = 32  # directions of features tried for every token
-SHARPNESS = 8  # power of a token's own stretch, relative to the best, with which it enters the start
-NOISE = 0.1  # norm of the random part: whatever the tokens miss, the start does not
+SHARPNESS = 8  # power of a token's own stretch, relative to the best, with which it enters a start
+NOISE = 0.3  # norm of the random part: what no single token shows, the starts still hold
+ROUNDS = 8  # of simultaneous iteration for the two best directions of a token; rough ones will do
 
 
 def source_token_starts(
@@ -27,8 +28,8 @@ def source_token_starts(
     """Two starting vectors for the largest eigenvalue of T* T, T(X) = L^(1/2) (X + sum_h A_h X W_h) C.
 
     For X = e_s b^T, ||T(X)||^2 is a quadratic form in b: l_ss ||C b||^2 + 2 sum_h (L A_h)_ss <C b, C W_h^T b> +
-    sum_hg (A_h^T L A_g)_ss <C W_h^T b, C W_g^T b>. Its largest eigenvector over b in `leading_features`, found for
-    every s, is summed over s, the tokens that stretch more counting far more, and a little noise is added.
+    sum_hg (A_h^T L A_g)_ss <C W_h^T b, C W_g^T b>. Its two largest eigenvectors over b in `leading_features` are
+    found for every s; each start sums one of them over s, tokens that stretch more counting far more, plus noise.
 
     Args:
       weights: the block's parameters.
@@ -40,29 +41,33 @@ def source_token_starts(
       [B 2 S D], neither normalised nor centred.
     """
     features = leading_features(weights)
-    count = features.shape[1]
-    heads = jnp.einsum("dm,dnh->mnh", features, weights.value)
-    heads = jnp.einsum("mnh,nhd->nmd", heads, centre_features(weights.output))
-    own = centre_features(features.T)
-    pairs = jnp.einsum("nid,gjd->ngij", heads, heads)
-    form = jnp.einsum("bnts,bgts->bsng", attn, weighted).reshape(*diagonal.shape, -1) @ pairs.reshape(-1, count**2)
-    cross = jnp.einsum("id,njd->nij", own, heads)
-    cross = jnp.einsum("bnss->bsn", weighted) @ (cross + cross.mT).reshape(-1, count**2)
-    form = form + cross + diagonal[..., None] * (own @ own.T).reshape(1, 1, -1)
-    form = form.reshape(*diagonal.shape, count, count)
-    starts = start_vector((2, 1, 1, count), form.dtype)
-    best = second = None
-    pair = [jnp.broadcast_to(start, form.shape[:-1]) for start in starts]
-    for _ in range(8):
-        best, second = (jnp.einsum("bsij,bsj->bsi", form, _unit_rows(vector)) for vector in pair)
-        second = second - jnp.sum(second * _unit_rows(best), axis=-1, keepdims=True) * _unit_rows(best)
-        pair = [best, second]
-    found = jnp.stack(pair, axis=1)
+    forms = _token_forms(weights, attn, weighted, diagonal, features)
+    pair = start_vector((2, features.shape[1]), forms.dtype)
+    best, second = (jnp.broadcast_to(start[None, None], forms.shape[:-1]) for start in pair)
+    for _ in range(ROUNDS):
+        best, second = (jnp.einsum("bsij,bsj->bsi", forms, _unit_rows(rows)) for rows in (best, second))
+        unit = _unit_rows(best)
+        second = second - jnp.sum(second * unit, axis=-1, keepdims=True) * unit
+    found = jnp.stack([best, second], axis=1)
     stretch = jnp.linalg.norm(found, axis=-1, keepdims=True)
     share = stretch / jnp.maximum(jnp.max(stretch, axis=2, keepdims=True), jnp.finfo(stretch.dtype).tiny)
     chosen = share**SHARPNESS * _unit_rows(found) @ features.T
     noise = start_vector((1, *chosen.shape[1:]), chosen.dtype)
     return chosen + NOISE * noise / jnp.linalg.norm(noise)
+
+
+def _token_forms(weights: BlockWeights, attn: Array, weighted: Array, diagonal: Array, features: Array) -> Array:
+    """The quadratic form of every token in the given features, [B S M M]."""
+    shape = (*diagonal.shape, *features.shape[1:], *features.shape[1:])
+    inside = jnp.einsum("dm,dnh->nmh", features, weights.value)
+    heads = jnp.einsum("nmh,nhd->nmd", inside, centre_features(weights.output))
+    own = centre_features(features.T)
+    pairs = jnp.einsum("nid,gjd->ngij", heads, heads).reshape(-1, shape[2] * shape[3])
+    cross = jnp.einsum("id,njd->nij", own, heads)
+    cross = (cross + cross.mT).reshape(-1, shape[2] * shape[3])
+    by_pair = jnp.einsum("bnts,bgts->bsng", attn, weighted).reshape(*diagonal.shape, -1)
+    alone = diagonal[..., None] * (own @ own.T).reshape(1, 1, -1)
+    return (by_pair @ pairs + jnp.einsum("bnss->bsn", weighted) @ cross + alone).reshape(shape)
 
 
 def leading_features(weights: BlockWeights, count: int = FEATURES) -> Float[Array, "D M"]:
@@ -79,7 +84,7 @@ def leading_features(weights: BlockWeights, count: int = FEATURES) -> Float[Arra
     inner = jnp.einsum("nhd,ngd->nhg", output, output)
     start = start_vector((weights.value.shape[0], min(count, weights.value.shape[0])), weights.value.dtype)
 
-    def iterate(_: int, features: Array) -> Array:
+    def iterate(_: Array, features: Array) -> Array:
         heads = jnp.einsum("dnh,dm->nhm", weights.value, jnp.linalg.qr(features)[0])
         return jnp.einsum("dnh,nhg,ngm->dm", weights.value, inner, heads)
 

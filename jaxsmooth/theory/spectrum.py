@@ -86,7 +86,7 @@ def largest_eigenvalue(
     kept = min(KEPT, size - 1)
     # The first cycle is like any other, with zeros in the place of the Ritz vectors that are kept: the loop's body,
     # the only large thing to compile, then occurs once.
-    basis = jnp.zeros((size + 1, *start.shape), start.dtype).at[size:].set(orthonormal_rows(start[None], jnp.zeros(1, start.dtype))[0])
+    basis = jnp.zeros((size + 1, *start.shape), start.dtype).at[size:].set(orthonormal_rows(start[None])[0])
     zero = jnp.zeros((), start.dtype)
     unknown = Eigenvalue(value=zero, residual=zero + jnp.inf, steps=jnp.zeros((), jnp.int32))
     state = _Krylov(basis, jnp.zeros(size, start.dtype), jnp.zeros((size, size), start.dtype), unknown)
@@ -225,8 +225,8 @@ def start_vector(shape: tuple[int, ...], dtype: DTypeLike) -> Array:
 
 
 def expand_basis(
-    apply: Callable[[Array], Array], basis: Float[Array, "K+P ..."], projected: Float[Array, "K K"], first: int
-) -> tuple[Float[Array, "K+P ..."], Float[Array, "K K"], Float[Array, "P P"]]:
+    apply: Callable[[Array], Array], basis: Float[Array, "rows ..."], projected: Float[Array, "K K"], first: int
+) -> tuple[Float[Array, "rows ..."], Float[Array, "K K"], Float[Array, "P P"]]:
     """Grow the basis of a block Krylov space, P vectors at a time, until it is full.
 
     Args:
@@ -245,13 +245,15 @@ def expand_basis(
         basis, projected, _ = state
         at = first + block * k
         images = jax.vmap(apply)(jax.lax.dynamic_slice_in_dim(basis, at, block))
-        scales = jnp.linalg.norm(images.reshape(block, -1), axis=1)
-        images, first_part = _orthogonalise(images, basis)
-        images, second_part = _orthogonalise(images, basis)
-        columns = (first_part + second_part)[:, :size]
+        scale = jnp.maximum(jnp.max(jnp.linalg.norm(images.reshape(block, -1), axis=1)), jnp.max(jnp.abs(projected)))
+        images, columns = _orthogonalise(images, basis)
+        rows, inner = orthonormal_rows(images, 8 * jnp.finfo(images.dtype).eps * scale)
+        # Twice, and only now: what is left of nearly parallel images may not be orthogonal to the basis any more.
+        rows, rest = _orthogonalise(rows, basis)
+        rows, outer = orthonormal_rows(rows, 0.5)
+        columns, coupling = (columns + inner.T @ rest)[:, :size], outer @ inner
         projected = jax.lax.dynamic_update_slice_in_dim(projected, columns, at, 0)
         projected = jax.lax.dynamic_update_slice_in_dim(projected, columns.T, at, 1)
-        rows, coupling = orthonormal_rows(images, 8 * jnp.finfo(images.dtype).eps * scales)
         return jax.lax.dynamic_update_slice_in_dim(basis, rows, at + block, 0), projected, coupling
 
     nothing = jnp.zeros((block, block), basis.dtype)
@@ -259,8 +261,8 @@ def expand_basis(
 
 
 def restart_basis(
-    basis: Float[Array, "K+P ..."], values: Float[Array, "K"], vectors: Float[Array, "K K"], kept: int
-) -> tuple[Float[Array, "K+P ..."], Float[Array, "K K"]]:
+    basis: Float[Array, "rows ..."], values: Float[Array, "K"], vectors: Float[Array, "K K"], kept: int
+) -> tuple[Float[Array, "rows ..."], Float[Array, "K K"]]:
     """Keep the best Ritz vectors and the P vectors that leave the basis, which continue the Krylov space.
 
     Args:
@@ -280,12 +282,12 @@ def restart_basis(
     return fresh, jnp.zeros_like(vectors).at[:kept, :kept].set(jnp.diag(values[best]))
 
 
-def orthonormal_rows(vectors: Float[Array, "P ..."], floors: Float[Array, "P"]) -> tuple[Array, Float[Array, "P P"]]:
+def orthonormal_rows(vectors: Float[Array, "P ..."], floor: Array | float = 0.0) -> tuple[Array, Float[Array, "P P"]]:
     """Gram and Schmidt's orthonormal basis of a few vectors, and their parts in it.
 
     Args:
       vectors: [P ...].
-      floors: norms below which a vector is rounding noise and its basis vector zero, [P].
+      floor: norm below which what is left of a vector is rounding noise and its basis vector zero.
 
     Returns:
       Rows Q and coefficients R, vectors[i] = sum_j R[j, i] Q[j].
@@ -297,7 +299,7 @@ def orthonormal_rows(vectors: Float[Array, "P ..."], floors: Float[Array, "P"]) 
             part = rows @ vector
             vector, parts = vector - part @ rows, parts.at[:, i].add(part)
         norm = jnp.linalg.norm(vector)
-        real = norm > floors[i]
+        real = norm > floor
         rows = rows.at[i].set(jnp.where(real, vector / jnp.where(real, norm, 1), 0))
         parts = parts.at[i, i].set(jnp.where(real, norm, 0))
     return rows.reshape(vectors.shape), parts
