@@ -33,10 +33,31 @@ class Spread:
     max: NDArray[np.float64]
     count: NDArray[np.int64]
 
+    @classmethod
+    def over_sentences(cls, values: NDArray[np.float64]) -> "Spread":
+        """The spread of values over axis 1, the sentences; what is not finite is left out.
+
+        >>> Spread.over_sentences(np.array([[1.0, 3.0, np.inf]])).mean
+        array([2.])
+        """
+        real = np.isfinite(values)
+        count = real.sum(axis=1)
+        known = np.where(real, values, 0)
+        mean = known.sum(axis=1) / np.maximum(count, 1)
+        squares = (np.where(real, values - mean[:, None], 0) ** 2).sum(axis=1)
+        low, high = np.where(real, values, np.inf).min(axis=1), np.where(real, values, -np.inf).max(axis=1)
+        std = np.sqrt(squares / np.maximum(count, 1))
+        mean, std, low, high = (np.where(count > 0, part, np.nan) for part in (mean, std, low, high))
+        return cls(mean, std, low, high, count)
+
 
 @dataclasses.dataclass(frozen=True)
 class ModelSummary:
-    """Which model was diagnosed. `note` warns about weights that are not what they seem ("random weights")."""
+    """Which model was diagnosed. `note` warns about weights that are not what they seem ("random weights").
+
+    `departures` says what sets its blocks apart from the post-LN blocks that the ladder of bounds speaks of ("pre-LN
+    blocks"); where there are any, the bounds and the threshold have no value.
+    """
 
     name: str
     family: str
@@ -48,6 +69,7 @@ class ModelSummary:
     parameters: int
     precision: str
     note: str = ""
+    departures: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:

@@ -17,8 +17,16 @@ class ShapeError(JaxsmoothError, ValueError):
     """Arrays whose shapes, dtypes or values do not fit together."""
 
 
+class OptionError(JaxsmoothError, ValueError):
+    """The name of an option, or a value for it, that does not exist or is out of range."""
+
+
 class TextError(JaxsmoothError, ValueError):
     """Text or a vocabulary that cannot be read or tokenised."""
+
+
+class DataError(JaxsmoothError, ValueError):
+    """Data of a task that cannot be read, or do not fit the task."""
 
 
 class AssetError(JaxsmoothError, OSError):

@@ -12,16 +12,19 @@ Axes, used in every annotation and (in lower case) in every einsum string:
 ``H``  head width; N * H need not equal D
 ``F``  MLP width
 ``V``  vocabulary
+``E``  width of the embedding tables; D unless a projection follows them
+``P``  positions of the position table
 =====  ===========================================
 
 The structs are Flax NNX pytrees: `jax.jit`, `grad`, `vmap`, `lax.scan`, optax and orbax take them as they
-are, and `dataclasses.replace` edits them. Nothing here computes.
+are, and `dataclasses.replace` edits them.
 """
 
 import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import jax.numpy as jnp
 from flax import nnx
 from jax.tree_util import Partial
 from jaxtyping import Array, Bool, Float, Int
@@ -40,24 +43,41 @@ class Batch(nnx.Pytree):
 
 
 @nnx.dataclass
+class ImageBatch(nnx.Pytree):
+    """Images for a vision encoder, as Hugging Face's image processors hand them out: channels first, normalised.
+
+    `mask` is True on every token (the class token and one per patch); it stands here so that what reads a
+    batch's mask reads this one too.
+    """
+
+    pixels: Float[Array, "B C Y X"] = nnx.data()
+    mask: Bool[Array, "B T"] = nnx.data()
+
+
+@nnx.dataclass
 class BlockTrace(nnx.Pytree):
     """Everything one block computed, as `encode` hands it to `collect`.
 
-    Reading order is the order of computation. What `collect` does not return is never stored: XLA removes
-    it. `pre_attn` and `pre_mlp` are the residual sums that the two LayerNorms normalise, written U and Z in
-    the theory; `std_attn`, `std_mlp` are their per-token standard deviations (sqrt(variance + eps)), whose
-    minima over tokens are the sigma_1 and sigma_2 of Shi et al. (2022).
+    Reading order is the order of computation in a post-LN block. What `collect` does not return is never
+    stored: XLA removes it. `pre_attn` and `pre_mlp` are the residual sums, written U and Z in the theory; in a
+    post-LN block they are what the two LayerNorms normalise, in a pre-LN block `pre_mlp` is the output.
+    `std_attn` and `std_mlp` are the per-token standard deviations (sqrt(variance + eps)) that the norms of the
+    attention and the MLP sub-layer divide by; in a post-LN block their minima over tokens are the sigma_1 and
+    sigma_2 of Shi et al. (2022). `normed` is the MLP's input, in either placement.
     """
 
     layer: Int[Array, ""] = nnx.data()
     block: Any = nnx.data()  # bert.params.Block without its layer axis; this module knows no model
     input: Float[Array, "B T D"] = nnx.data()
+    value: Float[Array, "B N S H"] = nnx.data()
     attn_logits: Float[Array, "B N T S"] = nnx.data()
     attn: Float[Array, "B N T S"] = nnx.data()
+    context: Float[Array, "B N T H"] = nnx.data()
     mixed: Float[Array, "B T D"] = nnx.data()
     pre_attn: Float[Array, "B T D"] = nnx.data()
     std_attn: Float[Array, "B T 1"] = nnx.data()
     normed: Float[Array, "B T D"] = nnx.data()
+    mlp: Float[Array, "B T D"] = nnx.data()
     pre_mlp: Float[Array, "B T D"] = nnx.data()
     std_mlp: Float[Array, "B T 1"] = nnx.data()
     hidden: Float[Array, "B T D"] = nnx.data()
@@ -68,7 +88,8 @@ class Trace(nnx.Pytree):
     """What `encode` keeps by default, stacked over layers.
 
     `hidden[l]` is the output of block l (Hugging Face: `hidden_states[l + 1]`), `attn` the attention
-    probabilities (`attentions`), `std_attn` and `std_mlp` the LayerNorm standard deviations.
+    probabilities (`attentions`), `std_attn` and `std_mlp` the standard deviations of the two norms. Where an
+    encoder ends in one more norm, `hidden[-1]` is what enters it.
     """
 
     hidden: Float[Array, "L B T D"] = nnx.data()
@@ -82,19 +103,29 @@ Edit = Callable[[Array, Array], Array]
 
 @nnx.dataclass
 class Edits(nnx.Pytree):
-    """One pure function `(layer, value) -> value` per named site of a block; None leaves the site alone.
+    """One pure function `(layer, value) -> value` per named site; None leaves the site alone.
 
-    `layer` is a traced int32 scalar counting from 0, so select layers with `jnp.where(layer == 3, ...)`.
-    The result must have the value's shape; it is cast to the value's dtype. Sites, in order of computation:
+    `layer` is a traced int32 scalar counting blocks from 0 (-1 at the embedding), so select layers with
+    `jnp.where(layer == 3, ...)`. The result must have the value's shape; it is cast to the value's dtype.
+    Sites, in the order in which a post-LN block computes them:
 
     ===============  ===========  =========================================================
-    ``attn_logits``  B N T S      scaled scores, before padded keys are masked out
+    ``embedded``     B T D        embedding output, the first block's input
+    ``query``        B N T H      queries, after any rotary rotation
+    ``key``          B N S H      keys, after any rotary rotation
+    ``value``        B N S H      values
+    ``attn_logits``  B N T S      scaled scores, before keys out of sight are masked out
     ``attn``         B N T S      attention probabilities
+    ``context``      B N T H      attention times values, before the output projection
     ``mixed``        B T D        attention sub-layer output, before the residual is added
-    ``std_attn``     B T 1        std that the attention LayerNorm divides by
-    ``scale_attn``   D            gain of the attention LayerNorm
-    ``std_mlp``      B T 1        std that the MLP LayerNorm divides by
-    ``scale_mlp``    D            gain of the MLP LayerNorm
+    ``pre_attn``     B T D        residual sum after attention
+    ``std_attn``     B T 1        std that the attention sub-layer's norm divides by
+    ``scale_attn``   D            gain of that norm
+    ``normed``       B T D        input of the MLP; the residual beside it keeps its value
+    ``mlp``          B T D        MLP sub-layer output, before the residual is added
+    ``pre_mlp``      B T D        residual sum after the MLP
+    ``std_mlp``      B T 1        std that the MLP sub-layer's norm divides by
+    ``scale_mlp``    D            gain of that norm
     ``hidden``       B T D        block output
     ===============  ===========  =========================================================
 
@@ -102,11 +133,20 @@ class Edits(nnx.Pytree):
     carries its arrays as traced leaves, so sweeping their values never recompiles.
     """
 
+    embedded: Edit | None = nnx.data(default=None)
+    query: Edit | None = nnx.data(default=None)
+    key: Edit | None = nnx.data(default=None)
+    value: Edit | None = nnx.data(default=None)
     attn_logits: Edit | None = nnx.data(default=None)
     attn: Edit | None = nnx.data(default=None)
+    context: Edit | None = nnx.data(default=None)
     mixed: Edit | None = nnx.data(default=None)
+    pre_attn: Edit | None = nnx.data(default=None)
     std_attn: Edit | None = nnx.data(default=None)
     scale_attn: Edit | None = nnx.data(default=None)
+    normed: Edit | None = nnx.data(default=None)
+    mlp: Edit | None = nnx.data(default=None)
+    pre_mlp: Edit | None = nnx.data(default=None)
     std_mlp: Edit | None = nnx.data(default=None)
     scale_mlp: Edit | None = nnx.data(default=None)
     hidden: Edit | None = nnx.data(default=None)
@@ -116,3 +156,32 @@ class Edits(nnx.Pytree):
             edit = getattr(self, field.name)
             if edit is not None and not isinstance(edit, Partial):
                 setattr(self, field.name, Partial(edit))
+
+
+SITES = tuple(field.name for field in dataclasses.fields(Edits))
+"""The names of the sites that `Edits` can change, in order of computation."""
+
+
+def compose(*edits: Edits) -> Edits:
+    """Edits that do what the given ones do, one after the other: at each site the first acts first.
+
+    Arrays that a `Partial` carries stay traced leaves.
+
+    >>> import jax.numpy as jnp
+    >>> double, add = Edits(mixed=lambda layer, v: 2 * v), Edits(mixed=lambda layer, v: v + 1)
+    >>> compose(double, add).mixed(jnp.int32(0), jnp.array([1.0]))
+    Array([3.], dtype=float32)
+    """
+    combined = {}
+    for site in SITES:
+        acting = [edit for one in edits if (edit := getattr(one, site)) is not None]
+        if acting:
+            combined[site] = acting[0] if len(acting) == 1 else Partial(_in_turn, tuple(acting))
+    return Edits(**combined)
+
+
+def _in_turn(acting: tuple[Edit, ...], layer: Array, value: Array) -> Array:
+    dtype = value.dtype
+    for edit in acting:
+        value = jnp.asarray(edit(layer, value)).astype(dtype)
+    return value

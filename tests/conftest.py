@@ -25,6 +25,12 @@ CHECKED = [
     "jaxsmooth.text",
     "jaxsmooth.checkpoint",
     "jaxsmooth.analysis",
+    "jaxsmooth.mitigations",
+    "jaxsmooth.interventions",
+    "jaxsmooth.comparison",
+    *(f"jaxsmooth.training.{name}" for name in ("records", "scores", "spans", "splits", "data", "batches", "pipeline")),
+    *(f"jaxsmooth.training.{name}" for name in ("losses", "dropout", "optimiser", "flops")),
+    *(f"jaxsmooth.training.{name}" for name in ("corpora", "benchmarks", "hub", "tables", "catalogue")),
 ]
 install_import_hook(CHECKED, "beartype.beartype")
 

@@ -12,7 +12,7 @@ import pytest
 import jaxsmooth
 from jaxsmooth import cli, convergence
 from jaxsmooth.convergence import converge_heads
-from jaxsmooth.diagnosis import CONVERGENCE
+from jaxsmooth.diagnosis import CONVERGENCE, Spread
 from jaxsmooth.errors import TextError
 
 LINES = ["Dull.", "a film worth", "so be it", "b"]
@@ -153,7 +153,6 @@ def test_the_command_prints_what_held(found, tmp_path, capsys):
 
 
 def test_shares_are_never_rounded_up_to_all(found):
-    from jaxsmooth.diagnosis import Spread
     from jaxsmooth.report.convergence import _share
 
     count = np.full((1, 1), 100_000)
@@ -187,7 +186,7 @@ def test_a_refusal_of_the_command_is_one_line_and_status_1(tmp_path, capfd):
 
 def test_the_spread_leaves_out_what_is_not_finite():
     values = np.array([[[1.0], [3.0], [np.inf], [np.nan]], [[np.nan]] * 4])
-    spread = convergence._spread(values)
+    spread = Spread.over_sentences(values)
     assert (spread.mean[0, 0], spread.std[0, 0], spread.min[0, 0], spread.max[0, 0]) == (2, 1, 1, 3)
     assert spread.count.ravel().tolist() == [2, 0]
     assert np.isnan(spread.mean[1, 0])

@@ -13,12 +13,12 @@ from helpers_models import CONFIG, hugging_face, random_batch, random_model
 from jax.tree_util import Partial
 
 import jaxsmooth
-from jaxsmooth import Edits
+from jaxsmooth import SITES, Edits, compose
 from jaxsmooth.bert import encoder
 from jaxsmooth.errors import ShapeError
 from jaxsmooth.theory import subspace_distance
 
-SITES = tuple(field.name for field in dataclasses.fields(Edits))
+BLOCK_SITES = tuple(site for site in SITES if site != "embedded")
 MODEL = random_model()
 LENGTHS = (7, 3)
 BATCH = random_batch(LENGTHS)
@@ -31,23 +31,25 @@ def bend(value):
 
 
 def edited_block(w: reference.Weights, layer: int, x: np.ndarray, edit: Callable) -> dict[str, np.ndarray]:
-    """One block of one unpadded sentence, `edit(site, value)` applied at all eight sites."""
-    query, key, value = (
-        x @ kernel + bias
-        for kernel, bias in (w.affine(layer, f"attention.self.{s}") for s in ("query", "key", "value"))
-    )
+    """One block of one unpadded sentence, `edit(site, value)` applied at all its sites."""
     heads = [w.head_columns(head) for head in range(w.heads)]
-    width = heads[0].stop
-    logits = edit("attn_logits", np.stack([query[:, h] @ key[:, h].T for h in heads]) / np.sqrt(width))
+    query, key, value = (
+        edit(site, np.stack([(x @ kernel + bias)[:, h] for h in heads]))
+        for site in ("query", "key", "value")
+        for kernel, bias in [w.affine(layer, f"attention.self.{site}")]
+    )
+    logits = edit("attn_logits", query @ key.swapaxes(1, 2) / np.sqrt(heads[0].stop))
     attn = edit("attn", scipy.special.softmax(logits, axis=-1))
+    context = edit("context", attn @ value)
     wo, bo = w.affine(layer, "attention.output.dense")
-    mixed = edit("mixed", sum(a @ value[:, h] @ wo[h] for a, h in zip(attn, heads, strict=True)) + bo)
+    mixed = edit("mixed", sum(c @ wo[h] for c, h in zip(context, heads, strict=True)) + bo)
     stem = f"encoder.layer.{layer}."
     gain, shift = w.norm(stem + "attention.output.LayerNorm")
-    y, std_attn = edited_norm(x + mixed, "attn", gain, shift, edit)
+    y, std_attn = edited_norm(edit("pre_attn", x + mixed), "attn", gain, shift, edit)
     (w1, b1), (w2, b2) = w.affine(layer, "intermediate.dense"), w.affine(layer, "output.dense")
     gain, shift = w.norm(stem + "output.LayerNorm")
-    out, std_mlp = edited_norm(y + reference.gelu(y @ w1 + b1) @ w2 + b2, "mlp", gain, shift, edit)
+    z = edit("pre_mlp", y + edit("mlp", reference.gelu(edit("normed", y) @ w1 + b1) @ w2 + b2))
+    out, std_mlp = edited_norm(z, "mlp", gain, shift, edit)
     return {"attn": attn, "std_attn": std_attn, "std_mlp": std_mlp, "hidden": edit("hidden", out)}
 
 
@@ -75,7 +77,7 @@ def at_layer(chosen, layer, value):
     return jnp.where(layer == chosen, bend(value), value)
 
 
-@pytest.mark.parametrize("site", SITES)
+@pytest.mark.parametrize("site", BLOCK_SITES)
 def test_an_edit_does_at_its_layer_what_it_says(site):
     plain = jaxsmooth.encode(MODEL, BATCH)[1]
     for chosen in range(CONFIG.layers):
@@ -90,6 +92,34 @@ def test_an_edit_does_at_its_layer_what_it_says(site):
         # It took effect there, and what lies below did not move.
         assert np.abs(trace.hidden[chosen] - plain.hidden[chosen]).max() > 1e-3
         np.testing.assert_allclose(trace.hidden[:chosen], plain.hidden[:chosen], rtol=0, atol=1e-13)
+
+
+def test_the_embedding_is_edited_before_the_first_block():
+    edits = Edits(embedded=lambda layer, x: jnp.where(layer == -1, bend(x), jnp.nan))
+    hidden, _ = jaxsmooth.encode(MODEL, BATCH, edits=edits)
+    w = reference.Weights(TENSORS, HF_CONFIG)
+    for b, n in enumerate(LENGTHS):
+        x = bend(np.asarray(jaxsmooth.embed(MODEL, BATCH))[b, :n])
+        for layer in range(CONFIG.layers):
+            x = edited_block(w, layer, x, lambda site, value: value)["hidden"]
+        np.testing.assert_allclose(hidden[b, :n], x, rtol=0, atol=1e-11)
+
+
+def test_composed_edits_act_in_turn_and_keep_their_arrays_traced(monkeypatch):
+    traced = []
+    original = encoder.run_block
+    monkeypatch.setattr(encoder, "run_block", lambda *args: traced.append(1) or original(*args))
+    plus = jax.tree_util.Partial(lambda amount, layer, x: x + amount)
+    for amount in (1.0, 2.0):
+        first = Edits(mixed=Partial(plus.func, jnp.asarray(amount)), attn=Partial(at_layer, jnp.int32(0)))
+        both = compose(Edits(), first, Edits(mixed=Partial(at_layer, jnp.int32(1))))
+        hidden, _ = jaxsmooth.encode(MODEL, BATCH, edits=both)
+        by_hand = Edits(
+            attn=lambda layer, a: jnp.where(layer == 0, bend(a), a),
+            mixed=lambda layer, x, c=amount: jnp.where(layer == 1, bend(x + c), x + c),
+        )
+        np.testing.assert_allclose(hidden, jaxsmooth.encode(MODEL, BATCH, edits=by_hand)[0], rtol=0, atol=1e-12)
+    assert len(traced) == 3  # one program for both amounts, and one for each reference
 
 
 def test_edits_combine():
@@ -242,14 +272,11 @@ def test_an_edit_may_return_another_dtype_or_a_constant():
 
 
 SHAPES = {
-    "attn_logits": (2, 3, 8, 8),
-    "attn": (2, 3, 8, 8),
-    "mixed": (2, 8, 12),
-    "std_attn": (2, 8, 1),
-    "scale_attn": (12,),
-    "std_mlp": (2, 8, 1),
-    "scale_mlp": (12,),
-    "hidden": (2, 8, 12),
+    **dict.fromkeys(("embedded", "mixed", "pre_attn", "normed", "mlp", "pre_mlp", "hidden"), (2, 8, 12)),
+    **dict.fromkeys(("query", "key", "value", "context"), (2, 3, 8, 4)),
+    **dict.fromkeys(("attn_logits", "attn"), (2, 3, 8, 8)),
+    **dict.fromkeys(("std_attn", "std_mlp"), (2, 8, 1)),
+    **dict.fromkeys(("scale_attn", "scale_mlp"), (12,)),
 }
 
 

@@ -19,31 +19,50 @@ ALLOWED: dict[str, set[str]] = {
     "types": set(),
     "diagnosis": set(),
     "verified": {"diagnosis"},
+    "compared": {"diagnosis"},
     "tally": {"verified"},
     "theory": set(),
-    "bert.config": {"errors"},
+    "bert.families": {"errors"},
+    "bert.config": {"errors", "bert.families"},
     "bert": {"errors", "types", "bert.config"},
     "metrics": {"theory"},
+    "interventions": {"errors", "types", "theory", "bert", "bert.config"},
+    "mitigations": {"errors", "types", "theory", "bert"},
     "vocabulary": {"errors", "bert.config"},
     "text": {"errors", "types", "bert.config", "vocabulary"},
     "assets": {"errors"},
-    "quantised": {"errors", "bert.config", "vocabulary"},
-    "checkpoint": {"errors", "bert", "bert.config", "assets", "quantised", "text"},
-    "analysis": {"errors", "types", "diagnosis", "theory", "bert", "metrics", "text"},
-    "convergence": {"errors", "types", "diagnosis", "theory", "bert", "text", "analysis"},
+    "formats": {"errors", "bert.config", "vocabulary"},
+    "checkpoint_files": {"errors", "formats"},
+    "checkpoint_names": {"bert.config"},
+    "checkpoint": {
+        *("errors", "bert", "bert.config", "assets", "formats", "text"),
+        *("checkpoint_files", "checkpoint_names"),
+    },
+    "images": {"errors", "bert", "bert.config", "text"},
+    "analysis": {"errors", "types", "diagnosis", "theory", "bert", "metrics", "text", "images"},
+    "convergence": {"errors", "types", "diagnosis", "theory", "bert", "text", "images", "analysis"},
     "decision": {"tally", "theory"},
     "verification": {
         *("errors", "types", "diagnosis", "verified", "tally", "theory", "bert", "bert.config"),
-        *("text", "analysis", "decision"),
+        *("text", "images", "analysis", "decision"),
     },
-    "report": {"diagnosis", "verified"},
+    "comparison": {
+        *("errors", "types", "diagnosis", "compared", "theory", "bert", "metrics", "interventions", "mitigations"),
+        *("text", "analysis"),
+    },
+    "training": {
+        *("errors", "types", "theory", "bert", "bert.config", "metrics", "mitigations", "text", "assets"),
+        "checkpoint",
+    },
+    "report": {"diagnosis", "verified", "compared"},
     "__init__": {
         *("errors", "types", "diagnosis", "verified", "theory", "bert", "bert.config"),
-        *("metrics", "text", "checkpoint", "analysis", "verification"),
+        *("metrics", "text", "checkpoint", "analysis", "verification", "interventions", "mitigations", "comparison"),
+        "compared",
     },
     "cli": {
-        *("errors", "bert", "text", "assets", "checkpoint"),
-        *("analysis", "convergence", "verification", "report"),
+        *("errors", "bert", "text", "assets", "checkpoint", "mitigations"),
+        *("analysis", "convergence", "verification", "comparison", "training", "report"),
     },
 }
 
@@ -54,15 +73,21 @@ OWNED: dict[str, set[str]] = {
     "jinja2": {"report"},
     "markupsafe": {"report"},
     "tyro": {"cli"},
-    "rich": {"assets", "analysis", "report", "cli"},
-    "safetensors": {"checkpoint"},
+    "rich": {"assets", "analysis", "training", "report", "cli"},
+    "orbax": {"training"},
+    "tensorboardX": {"training"},
+    "safetensors": {"checkpoint", "checkpoint_files", "formats"},
+    "onnx": {"formats"},
     "huggingface_hub": {"checkpoint"},
     "tokenizers": {"vocabulary", "text"},
     "platformdirs": {"assets"},
     "filelock": {"assets"},
     "flint": {"theory"},
     "subprocess": {"assets"},
-    "flax": {"types", "bert"},
+    "flax": {"types", "bert", "training"},
+    "grain": {"training"},
+    "pyarrow": {"training"},
+    "datasets": {"training"},
     "optax": {"training"},
     "torch": set(),
     "transformers": set(),
@@ -79,9 +104,12 @@ HEAVY = (
     "torch",
     "transformers",
     "huggingface_hub",
+    "onnx",
     "scipy.stats",
     "pandas",
     "flint",
+    "grain",
+    "pyarrow",
 )
 
 
@@ -160,7 +188,8 @@ def test_theory_and_bert_never_meet():
 
 
 @pytest.mark.parametrize(
-    "module", [m for m in modules() if room_of(m) in {"report", "assets", "errors", "diagnosis", "verified"}]
+    "module",
+    [m for m in modules() if room_of(m) in {"report", "assets", "errors", "diagnosis", "verified", "compared"}],
 )
 def test_rooms_without_jax(module):
     path = source_of(module)

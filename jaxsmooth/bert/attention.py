@@ -1,4 +1,4 @@
-"""Self-attention in three steps, each of which can be read and replaced: logits, probabilities, mixing."""
+"""Self-attention in steps, each of which can be read and replaced: logits, probabilities, mixing."""
 
 import math
 
@@ -7,25 +7,30 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from .norm import accumulation_dtype
-from .params import Attention, Linear
+from .params import Linear
 
 
-def attention_logits(attn: Attention, hidden: Float[Array, "B T D"]) -> Float[Array, "B N T S"]:
-    """Scaled scores q_i . k_j / sqrt(H) of every head, padding not yet masked.
+def attention_logits(
+    query: Float[Array, "B N T H"], key: Float[Array, "B N S H"], bias: Float[Array, "N T S"] | None = None
+) -> Float[Array, "B N T S"]:
+    """Scaled scores q_i . k_j / sqrt(H) of every head, plus a positional bias; nothing masked yet.
 
     Args:
-      attn: the attention parameters of one block.
-      hidden: token vectors, [B T D].
+      query: queries of every head, [B N T H].
+      key: keys, [B N S H].
+      bias: added to the scores of every sentence, [N T S] (MPNet's relative positions).
 
     Returns:
       [B N T S].
     """
-    query, key = project_heads(attn.query, hidden), project_heads(attn.key, hidden)
-    return jnp.einsum("bnth,bnsh->bnts", query, key) / math.sqrt(query.shape[-1])
+    logits = jnp.einsum("bnth,bnsh->bnts", query, key) / math.sqrt(query.shape[-1])
+    return logits if bias is None else logits + bias[None]
 
 
-def attention_probs(logits: Float[Array, "B N T S"], mask: Bool[Array, "B S"]) -> Float[Array, "B N T S"]:
-    """Row-wise softmax over real keys: the normalised adjacency operator of the token graph.
+def attention_probs(
+    logits: Float[Array, "B N T S"], mask: Bool[Array, "B S"], visible: Bool[Array, "T S"] | None = None
+) -> Float[Array, "B N T S"]:
+    """Row-wise softmax over real, visible keys: the normalised adjacency operator of the token graph.
 
     Padded keys get probability exactly 0, so every row is a distribution over real tokens, padded query rows
     included. A sentence without a single real token gets uniform rows rather than NaN. Computed in at least
@@ -34,6 +39,7 @@ def attention_probs(logits: Float[Array, "B N T S"], mask: Bool[Array, "B S"]) -
     Args:
       logits: [B N T S].
       mask: True on real tokens, [B S].
+      visible: True where query t may see key s, [T S]: a causal mask or a window; None for all.
 
     Returns:
       [B N T S] in the dtype of `logits`.
@@ -43,26 +49,31 @@ def attention_probs(logits: Float[Array, "B N T S"], mask: Bool[Array, "B S"]) -
     Array([[[[0.5, 0.5, 0. ]]]], dtype=float32)
     """
     wide = logits.astype(accumulation_dtype(logits.dtype))
+    seen = mask[:, None, None, :] if visible is None else mask[:, None, None, :] & visible[None, None]
     # The lowest finite number, not -inf: exp still gives exactly 0 beside any real key, and a sentence of
     # padding alone stays finite. torch transformers does the same.
-    wide = jnp.where(mask[:, None, None, :], wide, jnp.finfo(wide.dtype).min)
+    wide = jnp.where(seen, wide, jnp.finfo(wide.dtype).min)
     return jax.nn.softmax(wide, axis=-1).astype(logits.dtype)
 
 
-def mix_tokens(attn: Attention, probs: Float[Array, "B N T S"], hidden: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
-    """Sum over heads of A_h X W_h + b, where W_h is head h's value kernel times its output kernel.
+def mix_tokens(attn: Float[Array, "B N T S"], value: Float[Array, "B N S H"]) -> Float[Array, "B N T H"]:
+    """Every head's values averaged over its neighbours, A_h V_h.
 
     Args:
-      attn: the attention parameters of one block.
-      probs: attention probabilities, [B N T S].
-      hidden: token vectors, [B T D].
+      attn: attention probabilities, [B N T S].
+      value: values, [B N S H].
 
     Returns:
-      [B T D], the sub-layer's output before the residual is added.
+      [B N T H], the context vectors, before the output projection.
     """
-    mixed = jnp.einsum("bnts,bnsh->btnh", probs, project_heads(attn.value, hidden))
-    n, h, d = attn.output.kernel.shape
-    return mixed.reshape(*mixed.shape[:2], n * h) @ attn.output.kernel.reshape(n * h, d) + attn.output.bias[None, None]
+    return jnp.einsum("bnts,bnsh->bnth", attn, value)
+
+
+def join_heads(output: Linear, context: Float[Array, "B N T H"]) -> Float[Array, "B T D"]:
+    """The output projection: sum over heads of context_h W_O^h, plus the bias, [B T D]."""
+    n, h, d = output.kernel.shape
+    flat = context.transpose(0, 2, 1, 3).reshape(context.shape[0], context.shape[2], n * h)
+    return add_bias(flat @ output.kernel.reshape(n * h, d), output.bias)
 
 
 def project_heads(linear: Linear, hidden: Float[Array, "B T D"]) -> Float[Array, "B N T H"]:
@@ -70,5 +81,11 @@ def project_heads(linear: Linear, hidden: Float[Array, "B T D"]) -> Float[Array,
     # One flat matrix product and an explicit transpose: XLA's CPU backend runs the equivalent three-axis
     # einsum about 1.5 times slower.
     d, n, h = linear.kernel.shape
-    flat = hidden @ linear.kernel.reshape(d, n * h) + linear.bias.reshape(1, 1, n * h)
+    flat = hidden @ linear.kernel.reshape(d, n * h)
+    flat = add_bias(flat, None if linear.bias is None else linear.bias.reshape(n * h))
     return flat.reshape(*hidden.shape[:2], n, h).transpose(0, 2, 1, 3)
+
+
+def add_bias(flat: Float[Array, "B T K"], bias: Float[Array, " K"] | None) -> Float[Array, "B T K"]:
+    """`flat + bias` for a map that has a bias."""
+    return flat if bias is None else flat + bias[None, None]

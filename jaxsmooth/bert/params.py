@@ -15,10 +15,10 @@ from .config import EncoderConfig
 
 @nnx.dataclass
 class LayerNorm(nnx.Pytree):
-    """Learned gain (`scale`) and shift (`bias`). The standard deviation is no parameter: see `norm`."""
+    """Learned gain (`scale`) and shift (`bias`, None for a norm without). The standard deviation is no parameter."""
 
     scale: Float[Array, "*L D"] = nnx.data()
-    bias: Float[Array, "*L D"] = nnx.data()
+    bias: Float[Array, "*L D"] | None = nnx.data(default=None)
 
 
 @nnx.dataclass
@@ -26,7 +26,7 @@ class Linear(nnx.Pytree):
     """An affine map. In attention, `query`, `key` and `value` map D -> N H and `output` maps N H -> D."""
 
     kernel: Float[Array, "..."] = nnx.data()
-    bias: Float[Array, "..."] = nnx.data()
+    bias: Float[Array, "..."] | None = nnx.data(default=None)
 
 
 @nnx.dataclass
@@ -41,33 +41,52 @@ class Attention(nnx.Pytree):
 
 @nnx.dataclass
 class Block(nnx.Pytree):
-    """One post-LN Transformer block: LN(MLP(LN(Attn(X)))), both residuals inside."""
+    """One Transformer block. BERT's is post-LN: LN(MLP(LN(Attn(X)))), both residuals inside.
+
+    `gate` is there in a gated MLP, `norm_attn_out` and `norm_mlp_out` in a block with sandwich norms.
+    """
 
     attn: Attention = nnx.data()
     norm_attn: LayerNorm = nnx.data()
     up: Linear = nnx.data()
     down: Linear = nnx.data()
     norm_mlp: LayerNorm = nnx.data()
+    gate: Linear | None = nnx.data(default=None)
+    norm_attn_out: LayerNorm | None = nnx.data(default=None)
+    norm_mlp_out: LayerNorm | None = nnx.data(default=None)
 
 
 @nnx.dataclass
 class Embeddings(nnx.Pytree):
-    """Word, position and segment tables [V D], [max_length D], [segments D], and the LayerNorm over their sum."""
+    """Word, position and segment tables [V E], [P E], [segments E], the norm over their sum, a projection E -> D.
 
-    word: Float[Array, "V D"] = nnx.data()
-    position: Float[Array, "P D"] = nnx.data()
-    segment: Float[Array, "G D"] = nnx.data()
-    norm: LayerNorm = nnx.data()
+    A vision encoder has `patch`, a linear map of a patch's pixels, and `classes`, learned tokens put before the
+    patches, in place of the word table. What a family lacks is None.
+    """
+
+    word: Float[Array, "V E"] = nnx.data(default=None)
+    position: Float[Array, "P E"] | None = nnx.data(default=None)
+    segment: Float[Array, "G E"] | None = nnx.data(default=None)
+    norm: LayerNorm | None = nnx.data(default=None)
+    projection: Linear | None = nnx.data(default=None)
+    patch: Linear = nnx.data(default=None)
+    classes: Float[Array, "K D"] = nnx.data(default=None)
 
 
 @nnx.dataclass
 class Encoder(nnx.Pytree):
-    """A whole BERT: embeddings, blocks stacked on a leading axis L, an optional pooler, the static config."""
+    """A whole encoder: embeddings, blocks stacked on a leading axis, an optional pooler, the static config.
+
+    The leading axis of `blocks` is L, or 1 where all layers share one set of parameters. `relative` is a table of
+    relative attention biases, [buckets N]; `final_norm` stands after the last block.
+    """
 
     embeddings: Embeddings = nnx.data()
     blocks: Block = nnx.data()
     pooler: Linear | None = nnx.data()
     config: EncoderConfig = nnx.static()
+    relative: Float[Array, "R N"] | None = nnx.data(default=None)
+    final_norm: LayerNorm | None = nnx.data(default=None)
 
 
 def init_encoder(
@@ -83,7 +102,7 @@ def init_encoder(
       pooler: whether to add the dense layer over the first token.
 
     Returns:
-      An `Encoder` whose blocks are stacked on a leading axis of `config.layers`.
+      An `Encoder` whose blocks are stacked on a leading axis of `config.layers` (1 when layers are shared).
 
     >>> import jax
     >>> config = EncoderConfig(vocab=100, width=48, layers=2, heads=4, mlp_width=96, max_length=16)
@@ -92,40 +111,85 @@ def init_encoder(
 
     References: Devlin et al. (2019), BERT, arXiv 1810.04805; its released code for the truncation.
     """
-    c, n, h = config, config.heads, config.head_width
-    keys = iter(jax.random.split(key, 10))
+    draw = _Draw(config, key, dtype)
+    blocks = _init_blocks(config, draw)
+    return Encoder(
+        embeddings=_init_embeddings(config, draw),
+        blocks=blocks,
+        pooler=draw.linear((config.width, config.width)) if pooler else None,
+        config=config,
+        relative=draw.normal(config.relative_buckets, config.heads) if config.relative_buckets else None,
+        final_norm=draw.norm(config.width) if config.final_norm else None,
+    )
 
-    def normal(*shape: int) -> Array:
+
+class _Draw:
+    """Initial values of parameters, each from a key of its own."""
+
+    def __init__(self, config: EncoderConfig, key: PRNGKeyArray, dtype: DTypeLike) -> None:
+        self.config, self.dtype = config, dtype
+        self.keys = iter(jax.random.split(key, 16))
+
+    def normal(self, *shape: int) -> Array:
         # jax's unit truncated normal is not rescaled to unit variance, nor is BERT's.
-        return c.std_init * jax.random.truncated_normal(next(keys), -2.0, 2.0, shape, dtype)
+        unit = jax.random.truncated_normal(next(self.keys), -2.0, 2.0, shape, self.dtype)
+        return self.config.std_init * unit
 
-    def linear(kernel: tuple[int, ...], bias: tuple[int, ...]) -> Linear:
-        return Linear(kernel=normal(c.layers, *kernel), bias=jnp.zeros((c.layers, *bias), dtype))
+    def linear(
+        self, kernel: tuple[int, ...], *, inputs: int = 1, bias: bool = True, stacked: tuple[int, ...] = ()
+    ) -> Linear:
+        """An affine map whose first `inputs` axes are contracted."""
+        shape = (*stacked, *kernel[inputs:])
+        return Linear(kernel=self.normal(*stacked, *kernel), bias=jnp.zeros(shape, self.dtype) if bias else None)
 
-    def norm(*shape: int) -> LayerNorm:
-        return LayerNorm(scale=jnp.ones(shape, dtype), bias=jnp.zeros(shape, dtype))
+    def norm(self, *shape: int) -> LayerNorm:
+        bias = jnp.zeros(shape, self.dtype) if self.config.norm_bias else None
+        return LayerNorm(scale=jnp.ones(shape, self.dtype), bias=bias)
+
+
+def _init_blocks(c: EncoderConfig, draw: _Draw) -> Block:
+    stacked = (1 if c.shared_layers else c.layers,)
+    n, h = c.heads, c.head_width
+
+    def linear(kernel: tuple[int, ...], bias: bool, inputs: int = 1) -> Linear:
+        return draw.linear(kernel, inputs=inputs, bias=bias, stacked=stacked)
 
     attn = Attention(
-        query=linear((c.width, n, h), (n, h)),
-        key=linear((c.width, n, h), (n, h)),
-        value=linear((c.width, n, h), (n, h)),
-        output=linear((n, h, c.width), (c.width,)),
+        query=linear((c.width, n, h), c.attn_bias),
+        key=linear((c.width, n, h), c.attn_bias),
+        value=linear((c.width, n, h), c.attn_bias),
+        output=linear((n, h, c.width), c.attn_bias, inputs=2),
     )
-    blocks = Block(
+    sandwich = c.placement == "sandwich"
+    return Block(
         attn=attn,
-        norm_attn=norm(c.layers, c.width),
-        up=linear((c.width, c.mlp_width), (c.mlp_width,)),
-        down=linear((c.mlp_width, c.width), (c.width,)),
-        norm_mlp=norm(c.layers, c.width),
+        norm_attn=draw.norm(*stacked, c.width),
+        up=linear((c.width, c.mlp_width), c.mlp_bias),
+        down=linear((c.mlp_width, c.width), c.mlp_bias),
+        norm_mlp=draw.norm(*stacked, c.width),
+        gate=linear((c.width, c.mlp_width), c.mlp_bias) if c.gated else None,
+        norm_attn_out=draw.norm(*stacked, c.width) if sandwich else None,
+        norm_mlp_out=draw.norm(*stacked, c.width) if sandwich else None,
     )
-    embeddings = Embeddings(
-        word=normal(c.vocab, c.width).at[c.pad_token].set(0.0),
-        position=normal(c.max_length, c.width),
-        segment=normal(c.segments, c.width),
-        norm=norm(c.width),
+
+
+def _init_embeddings(c: EncoderConfig, draw: _Draw) -> Embeddings:
+    e = c.table_width
+    norm = draw.norm(e) if c.embedding_norm else None
+    if c.is_vision:
+        return Embeddings(
+            patch=draw.linear((c.channels * c.patch_size**2, c.width)),
+            classes=draw.normal(c.class_tokens, c.width),
+            position=draw.normal(c.position_rows, c.width),
+            norm=norm,
+        )
+    return Embeddings(
+        word=draw.normal(c.vocab, e).at[c.pad_token].set(0.0),
+        position=draw.normal(c.position_rows, e) if c.positions == "learned" else None,
+        segment=draw.normal(c.segments, e) if c.segments else None,
+        norm=norm,
+        projection=draw.linear((e, c.width)) if e != c.width or c.embedding_width else None,
     )
-    pool = Linear(kernel=normal(c.width, c.width), bias=jnp.zeros((c.width,), dtype)) if pooler else None
-    return Encoder(embeddings=embeddings, blocks=blocks, pooler=pool, config=config)
 
 
 def encoder_shapes(config: EncoderConfig, *, pooler: bool = True) -> dict[str, tuple[int, ...]]:

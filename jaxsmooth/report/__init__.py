@@ -1,5 +1,8 @@
 """Result structs in, report out: verdict, JSON, figures, one self-contained page."""
 
+from jaxsmooth.report.comparison import comparison_json as comparison_json
+from jaxsmooth.report.comparison import print_comparison as print_comparison
+from jaxsmooth.report.comparison import write_comparison as write_comparison
 from jaxsmooth.report.convergence import convergence_json as convergence_json
 from jaxsmooth.report.convergence import print_convergence as print_convergence
 from jaxsmooth.report.convergence import write_convergence as write_convergence

@@ -17,6 +17,7 @@ from matplotlib.font_manager import findfont
 from matplotlib.ft2font import FT2Font
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from jaxsmooth.compared import Comparison
 from jaxsmooth.diagnosis import Diagnosis, HeadConvergence, Spread
 from jaxsmooth.report.files import write_aside
 
@@ -144,12 +145,12 @@ def _plain(value: float) -> str:
     return f"{value:,.0f}" if 1 <= value < 1e7 else f"{value:g}"
 
 
-def about(diagnosis: Diagnosis | HeadConvergence) -> str:
+def about(diagnosis: Diagnosis | HeadConvergence | Comparison) -> str:
     """Model and text in a few words, with what is odd about the weights: a picture travels without its report."""
     return drawable(f"{diagnosis.model.label} on {diagnosis.data.sentences:,} sentences of {diagnosis.data.name}", 110)
 
 
-def note(figure: Figure, diagnosis: Diagnosis | HeadConvergence, text: str = "") -> None:
+def note(figure: Figure, diagnosis: Diagnosis | HeadConvergence | Comparison, text: str = "") -> None:
     """Says in small letters below the figure what was measured, and explains lines and bands."""
     remark(figure, f"{about(diagnosis)}\n{text}".strip())
 

@@ -45,6 +45,7 @@ from .dynamics import Settled as Settled
 from .dynamics import converge as converge
 from .dynamics import iterate as iterate
 from .dynamics import iterate_until as iterate_until
+from .filters import choi2024_filter_response as choi2024_filter_response
 from .filters import dovonon2024_unification_rate as dovonon2024_unification_rate
 from .filters import wang2022_attn_scale as wang2022_attn_scale
 from .filters import wang2022_feat_scale as wang2022_feat_scale
@@ -142,6 +143,7 @@ from .remedies import nguyen2023_neutreno_distance as nguyen2023_neutreno_distan
 from .remedies import nguyen2023_neutreno_fixed_point as nguyen2023_neutreno_fixed_point
 from .remedies import scholkemper2024_batch_norm as scholkemper2024_batch_norm
 from .remedies import scholkemper2024_initial_residual as scholkemper2024_initial_residual
+from .remedies import zhao2020_pair_norm as zhao2020_pair_norm
 from .residual import residual_spectrum_rate as residual_spectrum_rate
 from .slopes import secant_range as secant_range
 from .slopes import secant_slope as secant_slope

@@ -146,6 +146,40 @@ def wang2022_feat_scale(
     return jnp.where(mask[..., None], scaled, hidden)
 
 
+def choi2024_filter_response(
+    eigenvalues: Inexact[Array, "*B T"],
+    power: Float[Array, ""] | float,
+    *,
+    identity: Float[Array, ""] | float = 0.0,
+    linear: Float[Array, ""] | float = 1.0,
+    order: int = 3,
+) -> Inexact[Array, "*B T"]:
+    """GFSA's filter on an eigenvalue x of attention: w0 + w1 x + wK (x + (K - 1)(x^2 - x)).
+
+    The filter w0 I + w1 A + wK [A + (K - 1)(A^2 - A)] is a polynomial in A, so its eigenvalues are these and its
+    eigenvectors A's. Tokens differ along all eigenvectors but the consensus, x = 1, whose gain is w0 + w1 + wK: it
+    passes more of a difference than attention does where the modulus of the response exceeds that of x.
+
+    Args:
+      eigenvalues: of A, [..., T].
+      power: wK.
+      identity: w0.
+      linear: w1.
+      order: K.
+
+    Returns:
+      [..., T].
+
+    >>> import jax.numpy as jnp
+    >>> choi2024_filter_response(jnp.array([1.0, 0.5]), -0.5, order=3)
+    Array([0.5, 0.5], dtype=float32)
+
+    References: after Choi et al. (2024), GFSA, arXiv 2312.04234; the eigenvalues of a polynomial of a matrix.
+    """
+    x = eigenvalues
+    return identity + linear * x + power * (x + (order - 1) * (x * x - x))
+
+
 def dovonon2024_unification_rate(
     attn_eigenvalues: Inexact[Array, "*B T"], value_eigenvalues: Inexact[Array, "*B D"]
 ) -> Float[Array, "*B"]:

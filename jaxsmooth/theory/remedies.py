@@ -1,4 +1,4 @@
-"""What published remedies of over-smoothing guarantee: ContraNorm, NeuTRENO, initial residuals, BatchNorm.
+"""What published remedies of over-smoothing guarantee: ContraNorm, NeuTRENO, initial residuals, BatchNorm, PairNorm.
 
 Proofs are in docs/catalogue.md; the edits that apply remedies to an encoder are elsewhere.
 """
@@ -204,3 +204,33 @@ def scholkemper2024_batch_norm(hidden: Float[Array, "*B T D"], mask: Bool[Array,
     centred = centre_tokens(hidden, mask)
     std = jnp.sqrt(token_mean(centred * centred, mask))
     return jnp.where(std > 0, centred / jnp.where(std > 0, std, 1), 0)
+
+
+def zhao2020_pair_norm(
+    hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"], scale: Float[Array, ""] | float
+) -> Statement:
+    """PairNorm, s sqrt(n) J X / ||J X||_F, puts every state at one distance: d_M = s sqrt(n), given as both sides.
+
+    The sum of squared distances of all pairs, n d_M^2, is then s^2 n^2 in every layer: no depth can unify the tokens.
+
+    Args:
+      hidden: X, [..., T, D].
+      mask: True on real tokens, [..., T].
+      scale: s, at least 0.
+
+    Returns:
+      A `Statement`, an equality, [...]; applicable where the real tokens are not all equal.
+
+    >>> import jax.numpy as jnp
+    >>> found = zhao2020_pair_norm(jnp.array([[1.0], [5.0]]), jnp.ones(2, bool), 3.0)
+    >>> [round(float(side), 4) for side in found[:2]]
+    [4.2426, 4.2426]
+
+    References: Zhao and Akoglu (2020), PairNorm, arXiv 1909.12223.
+    """
+    centred = centre_tokens(hidden, mask)
+    size = jnp.sqrt(jnp.sum(centred * centred, axis=(-2, -1), keepdims=True))
+    root = jnp.sqrt(jnp.sum(mask, axis=-1).astype(hidden.dtype))
+    unit = jnp.where(size > 0, centred / jnp.where(size > 0, size, 1), 0)
+    put = scale * root[..., None, None] * unit
+    return Statement(lhs=subspace_distance(put, mask), rhs=scale * root, applicable=size[..., 0, 0] > 0)

@@ -1,0 +1,238 @@
+"""Fusing the outputs of the layers into one hidden state: concatenation, maximum, gates.
+
+Shi et al. (2022) propose the three against over-smoothing; the formulas are after their paper. A fusion is a pytree of
+parameters, `fuse` applies it to stacked hidden states [L B T D], as `encode` hands them out with
+`collect=lambda trace: trace.hidden`. `theory.fusion_concat`, `fusion_max` and `fusion_gate` say what each can do to the
+distance to consensus: if all layers lie in the subspace, only gates can leave it, and only if they differ between
+tokens. The gates here are functions of the token's own states, so from exact consensus they do not; near it they can
+amplify what differs without bound, which the other two cannot.
+"""
+
+import itertools
+from collections.abc import Sequence
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from ..errors import OptionError, ShapeError
+from .config import EncoderConfig
+from .norm import accumulation_dtype
+
+FUSIONS = ("concat", "max", "gate")
+Kind = Literal["concat", "max", "gate"]
+Normalisation = Literal["softmax", "sigmoid"]
+
+
+@nnx.dataclass
+class ConcatFusion(nnx.Pytree):
+    """[H_1 ; ... ; H_K] W of the chosen layers; `kernel[k]` is the part of W that belongs to the k-th of them."""
+
+    kernel: Float[Array, "K D E"] = nnx.data()
+    layers: tuple[int, ...] = nnx.static(default=())
+
+
+@nnx.dataclass
+class MaxFusion(nnx.Pytree):
+    """The elementwise maximum over the chosen layers; no parameters."""
+
+    layers: tuple[int, ...] = nnx.static(default=())
+
+
+@nnx.dataclass
+class GateFusion(nnx.Pytree):
+    """Row i is sum_l g_(l,i) H_l[i], g from the learned score H_l[i] w.
+
+    The normalisation is "softmax" over layers, or "sigmoid" of every score by itself; the paper's exact choice is not
+    known here, so neither is called its gate.
+    """
+
+    weight: Float[Array, " D"] = nnx.data()
+    layers: tuple[int, ...] = nnx.static(default=())
+    normalisation: Normalisation = nnx.static(default="softmax")
+
+
+Fusion = ConcatFusion | MaxFusion | GateFusion
+
+
+def init_fusion(
+    kind: Kind,
+    config: EncoderConfig,
+    key: PRNGKeyArray,
+    *,
+    layers: Sequence[int] | None = None,
+    normalisation: Normalisation = "softmax",
+    dtype: DTypeLike = jnp.float32,
+) -> Fusion:
+    """A fusion before training.
+
+    Concatenation starts near the mean of the layers (W_l = I / K plus BERT's truncated normal of std
+    `config.std_init`), so a pretrained encoder's output is not scrambled. The gate starts at w = 0: the mean over
+    layers for "softmax", half their sum for "sigmoid".
+
+    Args:
+      kind: "concat", "max" or "gate".
+      config: the encoder's, for the width and the number of layers.
+      key: a `jax.random.key`, used by "concat" alone.
+      layers: which blocks' outputs to fuse, from 0, in ascending order; None for all.
+      normalisation: of the gates, "softmax" or "sigmoid".
+      dtype: floating dtype of the parameters.
+
+    Returns:
+      A `ConcatFusion`, `MaxFusion` or `GateFusion`.
+
+    Raises:
+      OptionError: a kind, normalisation or layer that does not exist, or layers that do not ascend.
+
+    >>> import jax
+    >>> config = EncoderConfig(vocab=100, width=48, layers=3, heads=4, mlp_width=96)
+    >>> init_fusion("concat", config, jax.random.key(0), layers=[1, 2]).kernel.shape
+    (2, 48, 48)
+    """
+    chosen = tuple(range(config.layers)) if layers is None else tuple(int(layer) for layer in layers)
+    ascending = all(a < b for a, b in itertools.pairwise(chosen))
+    if not chosen or not ascending or chosen[0] < 0 or chosen[-1] >= config.layers:
+        raise OptionError(f"layers must ascend within 0..{config.layers - 1}; got {list(chosen)}.")
+    if normalisation not in ("softmax", "sigmoid"):
+        raise OptionError(f"normalisation must be 'softmax' or 'sigmoid'; got {normalisation!r}.")
+    if kind == "max":
+        return MaxFusion(layers=chosen)
+    if kind == "gate":
+        return GateFusion(weight=jnp.zeros(config.width, dtype), layers=chosen, normalisation=normalisation)
+    if kind != "concat":
+        raise OptionError(f"fusion must be one of {', '.join(FUSIONS)}; got {kind!r}.")
+    noise = jax.random.truncated_normal(key, -2.0, 2.0, (len(chosen), config.width, config.width), dtype)
+    mean = jnp.eye(config.width, dtype=dtype)[None] / len(chosen)
+    return ConcatFusion(kernel=mean + config.std_init * noise, layers=chosen)
+
+
+def fuse(
+    fusion: Fusion, hidden: Float[Array, "L *B T D"]
+) -> tuple[Float[Array, "*B T E"], Float[Array, "K *B T"] | None]:
+    """One hidden state from the outputs of all blocks, and the gates where there are any.
+
+    Every token is fused by itself, so padding cannot leak into real tokens.
+
+    Args:
+      fusion: see `init_fusion`.
+      hidden: block outputs, all L of the encoder, [L, ..., T, D].
+
+    Returns:
+      `(fused, gates)`: [..., T, D], and the gate of every chosen layer and token, [K, ..., T], or None.
+
+    Raises:
+      ShapeError: fewer layers than the fusion's, or another width.
+
+    >>> import jax, jaxsmooth
+    >>> model, tokenizer = jaxsmooth.load("tiny")
+    >>> batch = tokenizer(["A film worth seeing."])
+    >>> _, hidden = jaxsmooth.encode(model, batch, collect=lambda trace: trace.hidden)
+    >>> fused, gates = fuse(init_fusion("gate", model.config, jax.random.key(0)), hidden)
+    >>> fused.shape == hidden.shape[1:], gates.shape == hidden.shape[:-1]
+    (True, True)
+
+    References: after Shi et al. (2022), arXiv 2202.08625; max over layers also Xu et al. (2018), Jumping Knowledge.
+    """
+    chosen = _chosen(fusion, hidden)
+    if isinstance(fusion, MaxFusion):
+        return jnp.max(chosen, axis=0), None
+    if isinstance(fusion, ConcatFusion):
+        return jnp.einsum("l...d,lde->...e", chosen, fusion.kernel.astype(chosen.dtype)), None
+    weights = gates(fusion, chosen)
+    return jnp.sum(weights[..., None].astype(chosen.dtype) * chosen, axis=0), weights
+
+
+def gates(fusion: GateFusion, chosen: Float[Array, "K *B T D"]) -> Float[Array, "K *B T"]:
+    """g of every chosen layer and token: in [0, 1], and with "softmax" of sum 1 over layers. In at least float32.
+
+    >>> import jax.numpy as jnp
+    >>> gates(GateFusion(jnp.zeros(3), (0, 1)), jnp.ones((2, 1, 3))).ravel()
+    Array([0.5, 0.5], dtype=float32)
+    """
+    wide = accumulation_dtype(chosen.dtype)
+    scores = jnp.einsum("l...d,d->l...", chosen.astype(wide), fusion.weight.astype(wide))
+    return jax.nn.sigmoid(scores) if fusion.normalisation == "sigmoid" else jax.nn.softmax(scores, axis=0)
+
+
+def _chosen(fusion: Fusion, hidden: Array) -> Array:
+    last, width = fusion.layers[-1], hidden.shape[-1]
+    if hidden.shape[0] <= last:
+        raise ShapeError(
+            f"hidden must hold every block's output, at least {last + 1}; got {hidden.shape[0]}. "
+            "Is it the last hidden state alone?"
+        )
+    expected = {ConcatFusion: lambda: fusion.kernel.shape[1], GateFusion: lambda: fusion.weight.shape[0]}  # type: ignore[union-attr]
+    if type(fusion) in expected and expected[type(fusion)]() != width:
+        raise ShapeError(f"hidden must have width {expected[type(fusion)]()}, the fusion's; got {width}.")
+    # A slice where all layers are chosen: nothing is copied.
+    if fusion.layers == tuple(range(hidden.shape[0])):
+        return hidden
+    return hidden[jnp.asarray(fusion.layers)]
+
+
+@nnx.dataclass
+class FusionState(nnx.Pytree):
+    """A fusion of the layers seen so far, of one hidden state's size whatever their number.
+
+    Attributes:
+      total: sum of the contributions, or the maximum, [..., T, E].
+      mass: of "softmax" gates, the sum of exp(score - largest), [..., T]; zero otherwise.
+      largest: the largest score so far, [..., T].
+    """
+
+    total: Float[Array, "*B T E"] = nnx.data()
+    mass: Float[Array, "*B T"] = nnx.data()
+    largest: Float[Array, "*B T"] = nnx.data()
+
+
+def begin_fusion(fusion: Fusion, hidden: Float[Array, "*B T D"]) -> FusionState:
+    """The state before the first layer, for hidden states of this shape; then `add_layer`, at the end `end_fusion`.
+
+    The three give what `fuse` gives without all layers in memory at once, and run inside a `lax.scan`.
+
+    >>> import jax.numpy as jnp
+    >>> fusion = GateFusion(jnp.array([1.0]), (0, 1))
+    >>> state = begin_fusion(fusion, jnp.zeros((1, 1)))
+    >>> for layer, value in enumerate((0.0, 2.0)):
+    ...     state = add_layer(fusion, state, layer, jnp.full((1, 1), value))
+    >>> stacked = jnp.array([0.0, 2.0])[:, None, None]
+    >>> bool(jnp.allclose(end_fusion(fusion, state), fuse(fusion, stacked)[0]))
+    True
+    """
+    width = fusion.kernel.shape[-1] if isinstance(fusion, ConcatFusion) else hidden.shape[-1]
+    wide = hidden.dtype if isinstance(fusion, MaxFusion) else accumulation_dtype(hidden.dtype)
+    least = -jnp.inf if isinstance(fusion, MaxFusion) else 0.0
+    token = jnp.zeros(hidden.shape[:-1], wide)
+    return FusionState(jnp.full((*hidden.shape[:-1], width), least, wide), token, token - jnp.inf)
+
+
+def add_layer(fusion: Fusion, state: FusionState, layer: Array | int, hidden: Float[Array, "*B T D"]) -> FusionState:
+    """The state with one more block's output; a block that the fusion does not use changes nothing."""
+    uses = jnp.asarray(fusion.layers) == layer
+    new = _added(fusion, state, jnp.argmax(uses), hidden)
+    return jax.tree.map(lambda a, b: jnp.where(jnp.any(uses), a, b), new, state)
+
+
+def end_fusion(fusion: Fusion, state: FusionState) -> Float[Array, "*B T E"]:
+    """The fused hidden state, in the dtype of the accumulation (float32 for bfloat16 layers)."""
+    if isinstance(fusion, GateFusion) and fusion.normalisation == "softmax":
+        return state.total / state.mass[..., None]
+    return state.total
+
+
+def _added(fusion: Fusion, state: FusionState, place: Array, hidden: Array) -> FusionState:
+    if isinstance(fusion, MaxFusion):
+        return FusionState(jnp.maximum(state.total, hidden), state.mass, state.largest)
+    wide = hidden.astype(state.total.dtype)
+    if isinstance(fusion, ConcatFusion):
+        return FusionState(state.total + wide @ fusion.kernel[place].astype(wide.dtype), state.mass, state.largest)
+    score = jnp.einsum("...d,d->...", wide, fusion.weight.astype(wide.dtype))
+    if fusion.normalisation == "sigmoid":
+        return FusionState(state.total + jax.nn.sigmoid(score)[..., None] * wide, state.mass, state.largest)
+    # Sums of exp(score - largest), rescaled whenever a larger score comes: the softmax of a stream.
+    largest = jnp.maximum(state.largest, score)
+    before, now = jnp.exp(state.largest - largest), jnp.exp(score - largest)
+    return FusionState(state.total * before[..., None] + now[..., None] * wide, state.mass * before + now, largest)

@@ -1,0 +1,103 @@
+"""Where tokens stand and which see which: position ids, rotary rotation, relative biases, causal and local masks."""
+
+import math
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from .config import EncoderConfig
+from .norm import accumulation_dtype
+
+RELATIVE_REACH = 128  # distance from which MPNet's buckets no longer tell positions apart
+
+
+def position_ids(config: EncoderConfig, mask: Bool[Array, "B T"]) -> Int[Array, "B T"]:
+    """Row of the position table for every token.
+
+    0, 1, 2, ... as BERT; with an offset o, as RoBERTa: o, o + 1, ... over real tokens, and o - 1 on padding.
+
+    >>> import jax.numpy as jnp
+    >>> position_ids(EncoderConfig(position_offset=2), jnp.array([[True, True, False]]))
+    Array([[2, 3, 1]], dtype=int32)
+    """
+    if not config.position_offset:
+        return jnp.broadcast_to(jnp.arange(mask.shape[1], dtype=jnp.int32)[None], mask.shape)
+    count = jnp.cumsum(mask, axis=1, dtype=jnp.int32)
+    return jnp.where(mask, count, 0) + (config.position_offset - 1)
+
+
+def is_local(config: EncoderConfig, layer: Int[Array, ""]) -> Bool[Array, ""]:
+    """Whether a layer sees only its window."""
+    if not config.window:
+        return jnp.zeros((), bool)
+    return jnp.ones((), bool) if not config.global_every else layer % config.global_every != 0
+
+
+def visible_tokens(config: EncoderConfig, layer: Int[Array, ""], length: int) -> Bool[Array, "T S"] | None:
+    """Which keys each query may see apart from padding, or None where all do.
+
+    A local layer sees `window` tokens to either side; a causal encoder no later token.
+    """
+    if not (config.causal or config.window):
+        return None
+    ahead = np.arange(length)[None, :] - np.arange(length)[:, None]
+    seen = jnp.asarray(ahead <= 0 if config.causal else np.ones_like(ahead, bool))
+    if not config.window:
+        return seen
+    return seen & (~is_local(config, layer) | jnp.asarray(np.abs(ahead) <= config.window))
+
+
+def rotate(config: EncoderConfig, layer: Int[Array, ""], heads: Float[Array, "B N T H"]) -> Float[Array, "B N T H"]:
+    """Queries or keys with their position turned into them; unchanged for an encoder without rotary positions.
+
+    Coordinates k and k + H/2 of token t turn by the angle t / base^(2k/H).
+
+    References: Su et al. (2021), RoFormer, arXiv 2104.09864; the halves pair up as in GPT-NeoX.
+    """
+    if config.positions != "rotary":
+        return heads
+    wide = heads.astype(accumulation_dtype(heads.dtype))
+    half = heads.shape[-1] // 2
+    # Frequencies in float64 on the host: an error of theirs grows with the token's position.
+    whole, local = (
+        jnp.asarray(base ** (-np.arange(half) / half), wide.dtype)
+        for base in (config.rotary_base, config.rotary_base_local)
+    )
+    frequencies = jnp.where(is_local(config, layer), local, whole)
+    angles = jnp.arange(heads.shape[2], dtype=wide.dtype)[:, None] * frequencies[None]
+    cos, sin = jnp.cos(angles)[None, None], jnp.sin(angles)[None, None]
+    left, right = wide[..., :half], wide[..., half:]
+    return jnp.concatenate([left * cos - right * sin, right * cos + left * sin], axis=-1).astype(heads.dtype)
+
+
+def relative_bias(table: Float[Array, "R N"] | None, length: int) -> Float[Array, "N T S"] | None:
+    """Biases of the attention logits by relative position, from a table of buckets; None without a table.
+
+    References: Raffel et al. (2020), T5, arXiv 1910.10683; Song et al. (2020), MPNet, arXiv 2004.09297.
+    """
+    if table is None:
+        return None
+    ahead = np.arange(length)[None, :] - np.arange(length)[:, None]
+    return table[jnp.asarray(relative_buckets(ahead, table.shape[0]))].transpose(2, 0, 1)
+
+
+def relative_buckets(ahead: np.ndarray, buckets: int) -> np.ndarray:
+    """T5's two-sided buckets of key position minus query position.
+
+    Half of the buckets are for keys behind the query, half for keys ahead; of each half, the first half is one
+    bucket per distance, the rest are spaced logarithmically up to `RELATIVE_REACH`.
+
+    >>> import numpy as np
+    >>> relative_buckets(np.array([-200, -1, 0, 1, 200]), 32).tolist()
+    [15, 1, 0, 17, 31]
+    """
+    side = buckets // 2
+    exact = side // 2
+    distance = np.abs(ahead)
+    # float32, as the published code: at powers of the spacing, float64 would round into another bucket.
+    steps = np.log(np.maximum(distance, 1).astype(np.float32) / np.float32(exact)) / np.float32(
+        math.log(RELATIVE_REACH / exact)
+    )
+    far = np.minimum(exact + (steps * (side - exact)).astype(np.int64), side - 1)
+    return np.where(ahead > 0, side, 0) + np.where(distance < exact, distance, far)

@@ -1,0 +1,168 @@
+"""Remedies that change the attention matrix: what each makes of A, on arrays.
+
+J0 = 1 1^T / n is uniform attention over the n real tokens. All keep padded keys at zero, and all but dropout give the
+rows of real tokens equal sums, which is what Shi et al.'s Lemma 1(4) needs.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from ..theory.softmax import uniform_attention
+
+Strength = Float[Array, ""] | Float[Array, " N"] | float
+"""One number for all heads, or one per head."""
+
+
+def attn_scale(
+    attn: Float[Array, "*B N T S"], mask: Bool[Array, "*B S"], strength: Strength
+) -> Float[Array, "*B N T S"]:
+    """AttnScale, A' = J0 + (1 + w)(A - J0): what attention passes of the differences between tokens, times 1 + w.
+
+    `theory.wang2022_attn_scale` is the same for one head; J A' = (1 + w) J A exactly, so sqrt(lambda) grows by |1 + w|.
+
+    Args:
+      attn: rows over real keys, [..., N, T, S].
+      mask: True on real tokens, [..., S].
+      strength: w of every head, [] or [N]; learned from 0 in the paper, and 0 changes nothing.
+
+    Returns:
+      [..., N, T, S]; rows keep their sums, entries may be negative. Under a causal mask it breaks causality.
+
+    >>> import jax.numpy as jnp
+    >>> attn_scale(jnp.array([[[0.75, 0.25], [0.5, 0.5]]]), jnp.ones(2, bool), 1.0)
+    Array([[[1. , 0. ],
+            [0.5, 0.5]]], dtype=float32)
+
+    References: after Wang et al. (2022), arXiv 2203.05962.
+    """
+    uniform = _uniform(attn, mask)
+    return uniform + (1 + per_head(strength, attn)) * (attn - uniform)
+
+
+def centred_attention(
+    attn: Float[Array, "*B N T S"], mask: Bool[Array, "*B S"], strength: Strength = 1.0
+) -> Float[Array, "*B N T S"]:
+    """A - c J0: attention without (c = 1) the eigenvalue 1 of consensus; rows sum to 1 - c.
+
+    `theory.ali2023_centring_keeps_distance`: with fixed A and no residual d_M stays exactly what it was. Only the mean
+    goes, so relative measures change and absolute ones do not.
+
+    Args:
+      attn: rows over real keys, [..., N, T, S].
+      mask: True on real tokens, [..., S].
+      strength: c of every head, [] or [N].
+
+    Returns:
+      [..., N, T, S]. Under a causal mask it breaks causality.
+
+    >>> import jax.numpy as jnp
+    >>> centred_attention(jnp.array([[[0.75, 0.25], [0.5, 0.5]]]), jnp.ones(2, bool))
+    Array([[[ 0.25, -0.25],
+            [ 0.  ,  0.  ]]], dtype=float32)
+
+    References: after Ali et al. (2023), arXiv 2306.01610.
+    """
+    return attn - per_head(strength, attn) * _uniform(attn, mask)
+
+
+def graph_filter(
+    attn: Float[Array, "*B N T S"],
+    mask: Bool[Array, "*B S"],
+    power: Strength,
+    *,
+    identity: Strength = 0.0,
+    linear: Strength = 1.0,
+    order: Int[Array, ""] | int = 3,
+) -> Float[Array, "*B N T S"]:
+    """GFSA, w0 I + w1 A + wK [A + (K - 1)(A^2 - A)]: a polynomial filter whose last term stands for A^K.
+
+    The bracket is A^K to first order in the step from A to A^2. An eigenvalue x of A becomes
+    w0 + w1 x + wK (x + (K - 1)(x^2 - x)); `theory.choi2024_filter_response` is that curve.
+
+    Args:
+      attn: rows over real keys, [..., N, T, S].
+      mask: True on real tokens, [..., S].
+      power: wK of every head, [] or [N]; learned from 0 in the paper.
+      identity: w0.
+      linear: w1; 1 in the paper at initialisation.
+      order: K.
+
+    Returns:
+      [..., N, T, S]; rows of real tokens sum to w0 + w1 + wK. A causal A stays causal.
+
+    >>> import jax.numpy as jnp
+    >>> graph_filter(jnp.array([[[0.0, 1.0], [1.0, 0.0]]]), jnp.ones(2, bool), 1.0, linear=0.0, order=2)
+    Array([[[1., 0.],
+            [0., 1.]]], dtype=float32)
+
+    References: after Choi et al. (2024), GFSA, arXiv 2312.04234.
+    """
+    w0, w1, wk = (per_head(w, attn) for w in (identity, linear, power))
+    steps = jnp.asarray(order - 1).astype(attn.dtype)
+    eye = jnp.broadcast_to(jnp.eye(attn.shape[-2], attn.shape[-1], dtype=attn.dtype), attn.shape)
+    eye = jnp.where(mask[..., None, None, :], eye, 0)
+    squared = jnp.einsum("...ij,...jk->...ik", attn, attn)
+    return w0 * eye + w1 * attn + wk * (attn + steps * (squared - attn))
+
+
+def attention_dropout(
+    attn: Float[Array, "*B N T S"], key: PRNGKeyArray, rate: Float[Array, ""] | float
+) -> Float[Array, "*B N T S"]:
+    """Every attention weight is zeroed with probability `rate`, the others are divided by 1 - rate.
+
+    Rows no longer sum to 1, nor to equal values: Shi et al.'s Lemma 1(4) does not hold, and neither do the bounds that
+    rest on it (L0 to L3). The draw of a weight depends on the sentence's, head's, query's and key's place alone, so
+    padding a batch further changes nothing.
+
+    Args:
+      attn: attention probabilities, [..., N, T, S].
+      key: a `jax.random.key`; fold the layer into it.
+      rate: probability of zero, at least 0 and below 1.
+
+    Returns:
+      [..., N, T, S], in expectation `attn`.
+
+    >>> import jax
+    >>> attention_dropout(jnp.ones((1, 1, 2)), jax.random.key(1), 0.5)
+    Array([[[2., 0.]]], dtype=float32)
+
+    References: Srivastava et al. (2014); on attention weights, Vaswani et al. (2017), arXiv 1706.03762.
+    """
+    lead = attn.shape[:-2]
+    rows = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(_product(lead)))
+    drawn = jax.vmap(lambda row: _uniforms(row, *attn.shape[-2:]))(rows).reshape(attn.shape)
+    kept = jnp.asarray(1 - rate).astype(attn.dtype)
+    return jnp.where(drawn < 1 - jnp.asarray(rate, drawn.dtype), attn / kept, 0)
+
+
+def per_head(strength: Strength, attn: Float[Array, "*B N T S"]) -> Float[Array, "..."]:
+    """A strength in the dtype of `attn`, shaped to multiply it without rank promotion.
+
+    >>> import jax.numpy as jnp
+    >>> per_head(jnp.ones(3), jnp.ones((2, 3, 5, 5))).shape
+    (1, 3, 1, 1)
+    """
+    cast = jnp.asarray(strength).astype(attn.dtype)
+    return cast.reshape((1,) * (attn.ndim - 3) + (-1, 1, 1)) if cast.ndim else cast
+
+
+def _uniform(attn: Array, mask: Array) -> Array:
+    shared = jnp.broadcast_to(mask[..., None, :], (*attn.shape[:-2], attn.shape[-1]))
+    return uniform_attention(attn, shared)
+
+
+def _uniforms(key: Array, queries: int, keys: int) -> Array:
+    """[T S] numbers in [0, 1), each from a key of its own place: the same in a longer padding."""
+
+    def one(t: Array, s: Array) -> Array:
+        return jax.random.uniform(jax.random.fold_in(jax.random.fold_in(key, t), s))
+
+    return jax.vmap(jax.vmap(one, (None, 0)), (0, None))(jnp.arange(queries), jnp.arange(keys))
+
+
+def _product(shape: tuple[int, ...]) -> int:
+    total = 1
+    for size in shape:
+        total *= size
+    return total
