@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxsmooth.theory.bounds import SEARCH
-from jaxsmooth.theory.lanes import largest_eigenvalues
+from jaxsmooth.theory.lanes import block_lanczos
 from jaxsmooth.theory.source_tokens import leading_features
 
 SEED = st.integers(0, 2**32 - 1)
@@ -23,7 +23,7 @@ TOLERANCE = 1e-9
 @functools.partial(jax.jit, static_argnames="lanes")
 def find(matrices, starts, lanes=3):
     options = {"tolerance": TOLERANCE, "lanes": lanes, "basis": 12, "kept": 8}
-    return largest_eigenvalues(lambda matrix, v: matrix @ v, matrices, starts, **options)
+    return block_lanczos(lambda matrix, v: matrix @ v, matrices, starts, **options)
 
 
 def operators(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -88,7 +88,7 @@ def test_dependent_and_zero_starts():
 def test_the_step_limit_ends_the_search():
     matrices, starts = operators(np.random.default_rng(0))
     limited = jax.jit(
-        lambda m, s: largest_eigenvalues(
+        lambda m, s: block_lanczos(
             lambda a, v: a @ v, m, s, tolerance=0.0, lanes=2, basis=12, kept=8, max_steps=16
         )
     )(matrices, starts)

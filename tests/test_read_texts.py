@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from helpers_assets import REAL, REAL_CACHE
 
-from jaxsmooth.assets import REGISTRY, MalformedRowWarning, fetch, read_rows, read_texts
+from jaxsmooth.assets import REGISTRY, MalformedRowWarning, fetch, read_rows, read_texts, stream_texts
 from jaxsmooth.assets.cache import MANIFEST, sha256_of
 from jaxsmooth.errors import TextError
 
@@ -140,3 +140,23 @@ def test_rows_of_a_text_with_all_their_columns(shop):
 def test_task_is_not_a_text():
     with pytest.raises(TextError, match="squad-dev is a task, not a text"):
         read_texts("squad-dev")
+
+
+def test_a_stream_reads_no_further_than_it_is_asked(file):
+    """Of a file too long to hold, one block of the file is in memory at a time."""
+    path = file(b"first sentence\n" * 200_000 + b"\xff\n")
+    stream = stream_texts(path)
+    tracemalloc.start()
+    counted = sum(1 for _ in itertools.islice(stream, 200_000))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert counted == 200_000
+    assert peak < 2**20 < path.stat().st_size
+    with pytest.raises(TextError, match="line 200001"):
+        next(stream)
+
+
+@pytest.mark.parametrize(("source", "limit"), [("movie-review", None), ("minilm-l6", None), ("tiny", 0)])
+def test_a_stream_refuses_at_once(source, limit):
+    with pytest.raises(TextError):
+        stream_texts(source, limit)

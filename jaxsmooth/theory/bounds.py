@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from .activations import LIPSCHITZ
-from .lanes import largest_eigenvalues
+from .lanes import block_lanczos
 from .source_tokens import source_token_starts
 from .spectrum import Eigenvalue, default_tolerance, largest_eigenvalue, root_of_largest_eigenvalue, start_vector
 from .subspace import centre_features, centre_tokens, subspace_distance
@@ -173,7 +173,7 @@ def operator_rate(
         return centre_tokens(_mix_adjoint(weights, own.attn, weighted), own.mask)
 
     starts = _starts(weights, operators)
-    found = largest_eigenvalues(
+    found = block_lanczos(
         apply,
         operators,
         centre_tokens(starts, jnp.broadcast_to(state.mask[:, None], starts.shape[:-1])),

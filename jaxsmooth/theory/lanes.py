@@ -21,7 +21,7 @@ class _Lanes(NamedTuple):
     found: Eigenvalue  # [B] each
 
 
-def largest_eigenvalues(
+def block_lanczos(
     apply: Callable[[Any, Array], Array],
     operators: Any,
     starts: Float[Array, "B P ..."],
@@ -52,7 +52,7 @@ def largest_eigenvalues(
 
     >>> import jax.numpy as jnp
     >>> spectra = jnp.array([[1.0, 4.0, 2.0], [3.0, 0.0, 1.0]])
-    >>> found = largest_eigenvalues(
+    >>> found = block_lanczos(
     ...     jnp.multiply, spectra, jnp.ones((2, 1, 3)), tolerance=1e-6, lanes=1, basis=3, kept=2)
     >>> found.value.round(4)
     Array([4., 3.], dtype=float32)
