@@ -375,7 +375,9 @@ def run_assets(command: ListAssets | FetchAsset | AssetPath | ClearAssets | Veri
             for asset_name, state, why in found:
                 print(f"{asset_name}: {state}{': ' * bool(why)}{why}")
             if any(state == "damaged" for _, state, _ in found):
-                raise AssetError("some cached files are not what was fetched; `jaxsmooth assets fetch NAME` mends them.")
+                raise AssetError(
+                    "some cached files are not what was fetched; `jaxsmooth assets fetch NAME` mends them."
+                )
 
 
 def _load(command: Diagnose | Converge | Verify | Compare) -> tuple["Encoder", "Tokenizer", Iterator[str]]:

@@ -118,7 +118,9 @@ def test_damaged_folder_is_noticed_and_fetched_again(shop, damage):
     if damage in ("missing", "no manifest"):
         target.unlink()
     else:
-        target.write_text({"changed": "x" * len(ROWS), "shorter": "x", "bad manifest": "{", "odd manifest": "[1]"}[damage])
+        target.write_text(
+            {"changed": "x" * len(ROWS), "shorter": "x", "bad manifest": "{", "odd manifest": "[1]"}[damage]
+        )
     with pytest.raises(AssetError, match=r"is damaged: .*jaxsmooth assets clear one.*jaxsmooth assets fetch one"):
         asset_path("one")
     assert (fetch("one", progress=False) / "one.txt").read_bytes() == ROWS.encode()
@@ -149,7 +151,7 @@ def test_a_spoilt_record_of_hashes_means_hashing_again(shop, cache, record):
 
 
 def test_verify_reads_every_file_whatever_was_recorded(shop, cache):
-    assert verify() == tuple(row for row in verify() if row[1] != "absent")
+    assert verify() == ()
     folder = fetch("one", progress=False)
     status = (folder / "one.txt").stat()
     (folder / "one.txt").write_bytes(b"x" * status.st_size)

@@ -88,9 +88,7 @@ def test_dependent_and_zero_starts():
 def test_the_step_limit_ends_the_search():
     matrices, starts = operators(np.random.default_rng(0))
     limited = jax.jit(
-        lambda m, s: block_lanczos(
-            lambda a, v: a @ v, m, s, tolerance=0.0, lanes=2, basis=12, kept=8, max_steps=16
-        )
+        lambda m, s: block_lanczos(lambda a, v: a @ v, m, s, tolerance=0.0, lanes=2, basis=12, kept=8, max_steps=16)
     )(matrices, starts)
     assert np.all(np.asarray(limited.steps) <= 16)
     assert np.all(limited.value <= np.linalg.eigvalsh(matrices)[:, -1] * (1 + 1e-14) + 1e-15)

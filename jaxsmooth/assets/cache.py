@@ -1,8 +1,8 @@
 """Where unpacked assets live, and how a folder there earns trust.
 
-Layout below `cache_dir()`: `assets/NAME/` is a finished asset with a manifest of its files; `locks/` holds one
-lock file per distribution; `verified/` the stamps of files that had the right hash; `staging/` holds work in progress, never read by anybody but its owner; `pieces/` holds
-verified pieces of an archive whose fetch is not finished.
+Layout below `cache_dir()`: `assets/NAME/` is a finished asset with a manifest of its files; `verified/` says which
+files had the right hash; `locks/` holds one lock file per distribution; `staging/` holds work in progress, never read
+by anybody but its owner; `pieces/` holds verified pieces of an archive whose fetch is not finished.
 """
 
 import contextlib

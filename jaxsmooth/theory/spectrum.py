@@ -97,7 +97,9 @@ def largest_eigenvalue(
         return jnp.logical_not(tight) & (state.result.steps < max_steps)
 
     def cycle(state: _Krylov) -> _Krylov:
-        basis, projected, coupling = expand_basis(apply, *restart_basis(state.basis, state.values, state.vectors, kept), kept)
+        basis, projected, coupling = expand_basis(
+            apply, *restart_basis(state.basis, state.values, state.vectors, kept), kept
+        )
         values, vectors = jacobi_eigh(projected)
         residual = jnp.abs(coupling[0, 0] * vectors[-1, -1])
         return _Krylov(basis, values, vectors, Eigenvalue(values[-1], residual, state.result.steps + size - kept))
