@@ -56,6 +56,8 @@ def stream_texts(source: str | Path, limit: int | None = None) -> Iterator[str]:
     """
     if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
         raise TextError(f"limit must be a whole number of at least 1, or None; got {limit!r}.")
+    if not isinstance(source, (str, Path)) or "\0" in str(source):
+        raise TextError(f"source must be a string or a Path that can name a file; got {source!r:.80}.")
     sentences = itertools.islice(_stream(source), limit)
     first = next(sentences, None)
     if first is None:
