@@ -106,7 +106,7 @@ def find_asset(name: str) -> Asset:
     >>> find_asset("movie-reviews").distribution.requirement
     'vaderSentiment==0.5'
     """
-    if name not in REGISTRY:
+    if not isinstance(name, str) or name not in REGISTRY:
         raise AssetError(f"there is no asset {name!r}; the names are {', '.join(REGISTRY)}.")
     return REGISTRY[name]
 
