@@ -93,7 +93,7 @@ def test_a_sweep_of_places_is_one_program(monkeypatch):
     traced = []
     original = encoder.run_block
     monkeypatch.setattr(encoder, "run_block", lambda *args: traced.append(1) or original(*args))
-    found = [run(interventions.scale("context", 0.0, layers=layer, heads=head)) for layer in (0, 2) for head in (0, 1)]
+    found = [run(interventions.scale("query", 0.0, layers=layer, heads=head)) for layer in (0, 2) for head in (0, 1)]
     assert len(traced) == 1
     assert len({float(one[-1].sum()) for one in found}) == 4
 
