@@ -4,10 +4,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CACHE := .cache/xla
+AOT := .cache/aot
 export JAX_COMPILATION_CACHE_DIR ?= $(abspath $(CACHE))
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.2
 
-.PHONY: install report test long lint types parity bench newest lock clean
+.PHONY: install report test long aot lint types parity bench experiments experiments-long newest lock clean
 
 install: $(VENV)/installed
 
@@ -23,10 +24,25 @@ report: install
 	$(BIN)/jaxsmooth diagnose minilm-l6 --data movie-reviews --limit 256 --out reports/minilm-l6
 
 test: install
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not long and not parity"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not long and not parity and not aot"
 
 long: install
 	JAXSMOOTH_TEST_PROFILE=long $(BIN)/python -m pytest -m long
+
+# the compilers of accelerators that are not here: an environment of its own, because with libtpu installed every
+# jax process looks for a TPU
+aot: $(AOT)/installed
+	$(AOT)/bin/python -m pytest -m aot
+
+$(AOT)/installed: requirements.lock pyproject.toml
+	$(PYTHON) -m venv --clear $(AOT)
+	$(AOT)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(AOT)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	version=$$($(AOT)/bin/python -c 'import importlib.metadata as m; print(m.version("jax"))'); \
+	  $(AOT)/bin/python -m pip install --quiet --disable-pip-version-check "jax[tpu]==$$version" && \
+	  $(AOT)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+	    "jax-cuda13-plugin==$$version" "jax-cuda13-pjrt==$$version"
+	touch $@
 
 lint: install
 	$(BIN)/ruff format --check .
@@ -38,7 +54,7 @@ types: install
 # torch and transformers, for comparison only
 parity: install
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check ".[parity]"
-	$(BIN)/python -m pytest -m parity -s
+	JAXSMOOTH_PARITY_TABLE=benchmarks/results/parity.txt $(BIN)/python -m pytest -m parity -s
 
 bench: install
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check ".[parity]"

@@ -1,6 +1,7 @@
 """The command line: parse, call, print."""
 
 import dataclasses
+import json
 import os
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from .errors import AssetError, JaxsmoothError
+from .training.config import FinetuneConfig
 
 if TYPE_CHECKING:
     from .bert.params import Encoder
@@ -97,6 +99,45 @@ class Compare:
 
 
 @dataclasses.dataclass(frozen=True)
+class Finetune:
+    """Fine-tune an encoder on a task: log, checkpoint, resume, export the best. The same command resumes."""
+
+    config: Annotated[FinetuneConfig, tyro.conf.arg(name="")]
+    dry_run: bool = False
+    """Print shapes, parameters, memory and steps, and stop."""
+    coordinator: str = ""
+    """With several processes: HOST:PORT of process 0, or "auto" on TPU pods and under SLURM."""
+    processes: int = 1
+    """How many processes there are, where --coordinator is an address."""
+    process: int = 0
+    """Which of them this is."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluate:
+    """Score the best checkpoint of a run on a split; print JSON."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Folder of the run."""
+    split: Literal["train", "validation", "test"] = "test"
+    """Which split."""
+    step: int | None = None
+    """Another checkpoint than the best."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Predict:
+    """Apply the best checkpoint of a run; write one JSON line per record."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Folder of the run."""
+    data: str = "test"
+    """A split, or for tasks of one sentence a text asset or a utf-8 file with one sentence per line."""
+    out: Path = Path("reports/predictions.jsonl")
+    """The file to write."""
+
+
+@dataclasses.dataclass(frozen=True)
 class ListAssets:
     """Show every pinned asset and whether it is in the cache."""
 
@@ -142,14 +183,18 @@ Command = (
     | Annotated[Converge, tyro.conf.subcommand("converge")]
     | Annotated[Verify, tyro.conf.subcommand("verify")]
     | Annotated[Compare, tyro.conf.subcommand("compare")]
+    | Annotated[Finetune, tyro.conf.subcommand("finetune")]
+    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Predict, tyro.conf.subcommand("predict")]
     | Annotated[AssetCommand, tyro.conf.subcommand("assets")]
 )
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Entry point of `jaxsmooth`. Returns the exit status: 0, 1 for a refusal or a violation, 130 when interrupted."""
-    command = tyro.cli(Command, prog="jaxsmooth", description=__doc__, args=arguments)
     try:
+        # Inside: a configuration that contradicts itself is refused while it is parsed.
+        command = tyro.cli(Command, prog="jaxsmooth", description=__doc__, args=arguments)
         match command:
             case Diagnose():
                 run_diagnose(command)
@@ -159,6 +204,12 @@ def main(arguments: list[str] | None = None) -> int:
                 return run_verify(command)
             case Compare():
                 run_compare(command)
+            case Finetune():
+                run_finetune(command)
+            case Evaluate():
+                run_evaluate(command)
+            case Predict():
+                run_predict(command)
             case AssetCommand(inner):
                 run_assets(inner)
     except (JaxsmoothError, OSError) as error:
@@ -249,6 +300,46 @@ def run_compare(command: Compare) -> None:
     report.print_comparison(found, paths, Console())
 
 
+def run_finetune(command: Finetune) -> None:
+    """`jaxsmooth finetune`."""
+    _set_up_jax()
+    from . import report
+    from .training import launch, loop, run
+
+    report.check_writable(command.config.out)
+    launch.join_processes(command.coordinator, command.processes, command.process)
+    if command.dry_run:
+        loop.check_folder(command.config)
+        table = Table("what", "how much", show_header=False)
+        for name, value in run.describe(run.prepare(command.config)).items():
+            table.add_row(name.replace("_", " "), f"{value:,.0f}" if isinstance(value, (int, float)) else str(value))
+        Console().print(table)
+        return
+    outcome = loop.finetune(command.config, progress=True)
+    scores = ", ".join(f"{name} {value:.4f}" for name, value in outcome.scores.items())
+    early = ", stopped early" if outcome.stopped_early else ""
+    print(f"{outcome.steps} steps{early}; best at step {outcome.best_step}: {scores} -> {outcome.folder}")
+
+
+def run_evaluate(command: Evaluate) -> None:
+    """`jaxsmooth evaluate`."""
+    _set_up_jax()
+    from .training import predict
+
+    print(json.dumps(predict.evaluate_run(command.run, command.split, step=command.step), indent=2))
+
+
+def run_predict(command: Predict) -> None:
+    """`jaxsmooth predict`."""
+    _set_up_jax()
+    from . import report
+    from .training import predict
+
+    report.check_writable(command.out.parent)
+    count = predict.write_predictions(command.run, command.data, command.out)
+    print(f"{count} predictions -> {command.out}")
+
+
 def run_assets(command: ListAssets | FetchAsset | AssetPath | ClearAssets) -> None:
     """`jaxsmooth assets list|fetch|path|clear`."""
     from . import assets
@@ -285,6 +376,17 @@ def _load(command: Diagnose | Converge | Verify | Compare) -> tuple["Encoder", "
     if tokenizer is None:
         raise AssetError(f"{command.model} has no tokenizer.json or vocab.txt; a tokenizer is needed to read text.")
     return model, tokenizer, texts
+
+
+def _set_up_jax() -> None:
+    """What training needs before jax is first used."""
+    import logging
+
+    import jax
+
+    logging.getLogger("absl").setLevel(logging.ERROR)  # orbax warns of each checkpoint that has no score
+
+    _keep_compiled_programs(jax)
 
 
 def _keep_compiled_programs(jax: ModuleType) -> None:

@@ -25,5 +25,9 @@ class TextError(JaxsmoothError, ValueError):
     """Text or a vocabulary that cannot be read or tokenised."""
 
 
+class DataError(JaxsmoothError, ValueError):
+    """Data of a task that cannot be read, or do not fit the task."""
+
+
 class AssetError(JaxsmoothError, OSError):
     """A pinned asset that cannot be fetched, verified, unpacked or found."""

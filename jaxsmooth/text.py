@@ -1,6 +1,8 @@
 """Text to `Batch`: a thin layer over Hugging Face `tokenizers` that pads to few lengths and hides nothing."""
 
 import dataclasses
+import functools
+import hashlib
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -14,12 +16,14 @@ from numpy.typing import NDArray
 
 from .bert.config import EncoderConfig
 from .errors import TextError
-from .types import Batch
+from .types import Batch, ImageBatch
 from .vocabulary import (
     BERT_TOKENS,
+    FAMILY_TOKENS,
     Pieces,
     SpecialTokens,
     fit_to_model,
+    read_byte_pairs,
     read_tokenizer_json,
     read_vocab_txt,
     refusals,
@@ -30,6 +34,9 @@ from .vocabulary import TINY_VOCAB as TINY_VOCAB
 
 BUCKETS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 """Lengths that batches are padded to; a model's own longest length is always one as well."""
+
+MASK_NAMES = ("[MASK]", "<mask>")
+SPECIAL_NAMES = (*BERT_TOKENS, *MASK_NAMES, "<s>", "</s>", "<pad>", "<unk>")
 
 CHUNK = 256  # sentences tokenised at once in a stream: enough to keep every core busy, few enough to hold
 
@@ -43,22 +50,33 @@ class EncodedBatch:
     """One batch of a stream.
 
     Attributes:
-      batch: tokens, segments and mask, [B T]; B and T depend on the bucket alone.
+      batch: tokens, segments and mask, [B T], or images; B and T depend on the bucket alone.
       indices: positions in the stream of the first len(indices) rows, int64. The rows after them repeat the
         last of these, so that every batch of a bucket has one shape; leave them out of every sum.
       truncated: how many of the sentences at `indices` were cut.
     """
 
-    batch: Batch
+    batch: Batch | ImageBatch
     indices: NDArray[np.int64]
     truncated: int
 
 
 @dataclasses.dataclass(frozen=True)
-class _Row:
+class Row:
+    """One tokenised text or pair, special tokens included, no padding.
+
+    Attributes:
+      ids: token ids, T of them.
+      segments: 0 or, in the second text of a pair, 1; T of them.
+      truncated: whether the text was cut.
+      spans: for a row of `Tokenizer.windows`, the characters of the second text that each token stands for, and
+        (-1, -1) for every other token; else ().
+    """
+
     ids: list[int]
     segments: list[int]
     truncated: bool
+    spans: tuple[tuple[int, int], ...] = ()
 
 
 class Tokenizer:
@@ -98,7 +116,7 @@ class Tokenizer:
         self.buckets = tuple(sorted({min(bucket, config.max_length) for bucket in (*BUCKETS, config.max_length)}))
         self._backend = backend
         self._source = source
-        self._pad = backend.token_to_id(special.pad)
+        self._pad = backend.token_to_id(special.pad) if special.pad else config.pad_token
         self._prepare = prepare
 
     @classmethod
@@ -108,20 +126,26 @@ class Tokenizer:
         Args:
           path: the directory: `tokenizer.json` if it is there, else `vocab.txt` (WordPiece, with
             `do_lower_case`, `strip_accents` and `tokenize_chinese_chars` of `tokenizer_config.json` if there;
-            lower case by default).
+            lower case by default), else `vocab.json` with `merges.txt` (byte-level BPE).
           config: the model it is for.
 
         Returns:
-          The tokenizer, or None when the directory has neither file.
+          The tokenizer, or None when the directory has none of these, or the model reads images.
 
         Raises:
           TextError: a file that is corrupt, not UTF-8, lacks a special token, or does not fit the model.
         """
-        whole, vocabulary = Path(path) / "tokenizer.json", Path(path) / "vocab.txt"
+        if config.is_vision:
+            return None
+        files = ("tokenizer.json", "vocab.txt", "vocab.json", "merges.txt")
+        whole, words, pairs, merges = (Path(path) / name for name in files)
+        special = FAMILY_TOKENS.get(config.family, BERT_TOKENS)
         if whole.exists():
-            return cls(read_tokenizer_json(whole), config, str(whole))
-        if vocabulary.exists():
-            return cls(read_vocab_txt(vocabulary), config, str(vocabulary))
+            return cls(read_tokenizer_json(whole), config, str(whole), special=special)
+        if words.exists() and special.first:
+            return cls(read_vocab_txt(words, special), config, str(words), special=special)
+        if pairs.exists() and merges.exists():
+            return cls(read_byte_pairs(pairs, merges, special), config, str(pairs), special=special)
         return None
 
     @classmethod
@@ -248,8 +272,111 @@ class Tokenizer:
             tokens.append(token)
         return tokens
 
+    def rows(self, texts: Iterable[str], pairs: Iterable[str] | None = None, *, length: int) -> list[Row]:
+        """Tokenise as calling does, without padding and without arrays.
+
+        Args:
+          texts: strings.
+          pairs: as many strings that follow them as segment 1, or None.
+          length: most tokens of a row.
+
+        Returns:
+          One `Row` per text.
+
+        Raises:
+          TextError: as calling does.
+        """
+        firsts = _strings("texts", texts)
+        seconds = None if pairs is None else _strings("pairs", pairs)
+        if seconds is not None and len(seconds) != len(firsts):
+            raise TextError(f"texts and pairs must have one length; got {len(firsts)} texts, {len(seconds)} pairs.")
+        self._check_length(length, pair=seconds is not None)
+        return self._encode(firsts, seconds, length)
+
+    def counts(self, texts: Iterable[str]) -> list[int]:
+        """How many tokens each text has, special tokens left out.
+
+        Raises:
+          TextError: as calling does.
+        """
+        return [len(encoding.ids) for encoding in self._plain(_strings("texts", texts))]
+
+    def windows(
+        self, questions: Iterable[str], contexts: Iterable[str], ranges: Iterable[tuple[int, int]], *, most: int
+    ) -> list[Row]:
+        """Rows of a question and a window of its context, each token with the characters it stands for.
+
+        Args:
+          questions: strings, cut to `most` tokens.
+          contexts: as many strings.
+          ranges: of each row, the first token of the context that it holds and the one after the last.
+          most: most tokens of a question.
+
+        Returns:
+          One `Row` per question, with `spans`; the caller sees to it that it is not too long.
+
+        Raises:
+          TextError: as calling does; or a tokenizer that changes characters beforehand, so that none can be told.
+        """
+        if self._prepare is not str:
+            raise TextError(f"{self._source} rewrites characters before it reads them, so it cannot point at answers.")
+        asked = self._plain(_strings("questions", questions))
+        rows = []
+        for question, context, (first, last) in zip(
+            asked, self._plain(_strings("contexts", contexts)), ranges, strict=True
+        ):
+            question.truncate(most)
+            context.truncate(last)
+            context.truncate(last - first, direction="left")
+            with refusals(self._source):
+                whole = self._backend.post_process(question, context)
+            second = [number == 1 for number in whole.sequence_ids]
+            spans = tuple(o if inside else (-1, -1) for o, inside in zip(whole.offsets, second, strict=True))
+            rows.append(Row(whole.ids, whole.type_ids, truncated=False, spans=spans))
+        return rows
+
+    @property
+    def special_count(self) -> int:
+        """Special tokens that a pair gets."""
+        return self._backend.num_special_tokens_to_add(True)
+
+    @property
+    def pad_id(self) -> int:
+        """Id of padding."""
+        assert self._pad is not None  # `fit_to_model` refuses a vocabulary without it
+        return self._pad
+
+    @functools.cached_property
+    def special_ids(self) -> frozenset[int]:
+        """Ids of the special tokens: what no masked LM is asked for."""
+        added = self._backend.get_added_tokens_decoder()
+        return frozenset(number for number, token in added.items() if token.special) | {
+            number for name in SPECIAL_NAMES if (number := self._backend.token_to_id(name)) is not None
+        }
+
+    @functools.cached_property
+    def mask_id(self) -> int:
+        """Id of the mask token.
+
+        Raises:
+          TextError: the vocabulary has none.
+        """
+        for name in MASK_NAMES:
+            if (number := self._backend.token_to_id(name)) is not None:
+                return number
+        raise TextError(f"{self._source} has no mask token ({' or '.join(MASK_NAMES)}): it is of no use for masked LM.")
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Names the vocabulary and its rules: sha256 of the tokenizer as JSON."""
+        return hashlib.sha256(self._backend.to_str().encode()).hexdigest()
+
+    def _plain(self, texts: list[str]) -> list[tokenizers.Encoding]:
+        with refusals(self._source):
+            return self._backend.encode_batch([self._prepare(text) for text in texts], add_special_tokens=False)
+
     def _stream(self, texts: Iterable[str], tokens_per_batch: int) -> Iterator[EncodedBatch]:
-        waiting: dict[int, list[tuple[int, _Row]]] = {bucket: [] for bucket in self.buckets}
+        waiting: dict[int, list[tuple[int, Row]]] = {bucket: [] for bucket in self.buckets}
         start = 0
         for chunk in _chunks(texts):
             rows = self._encode(_strings("texts", chunk, start), None, self.config.max_length)
@@ -266,7 +393,7 @@ class Tokenizer:
             if queue:
                 yield self._encoded_batch(queue, bucket, tokens_per_batch)
 
-    def _encoded_batch(self, queue: list[tuple[int, _Row]], bucket: int, tokens_per_batch: int) -> EncodedBatch:
+    def _encoded_batch(self, queue: list[tuple[int, Row]], bucket: int, tokens_per_batch: int) -> EncodedBatch:
         rows = [row for _, row in queue]
         # A real sentence as filler, not padding: no quantity of it is 0/0.
         fillers = _rows_of(bucket, tokens_per_batch) - len(rows)
@@ -276,18 +403,18 @@ class Tokenizer:
             truncated=sum(row.truncated for row in rows),
         )
 
-    def _encode(self, firsts: list[str], seconds: list[str] | None, limit: int) -> list[_Row]:
+    def _encode(self, firsts: list[str], seconds: list[str] | None, limit: int) -> list[Row]:
         firsts = [self._prepare(text) for text in firsts]
         seconds = None if seconds is None else [self._prepare(text) for text in seconds]
         inputs: Any = firsts if seconds is None else list(zip(firsts, seconds, strict=True))
         with refusals(self._source):
             encodings = self._backend.encode_batch(inputs)
         return [
-            _Row(e.ids, e.type_ids, truncated=False) if len(e.ids) <= limit else self._cut(text, limit)
+            Row(e.ids, e.type_ids, truncated=False) if len(e.ids) <= limit else self._cut(text, limit)
             for text, e in zip(inputs, encodings, strict=True)
         ]
 
-    def _cut(self, text: str | tuple[str, str], limit: int) -> _Row:
+    def _cut(self, text: str | tuple[str, str], limit: int) -> Row:
         # By hand: the library's own truncation is a setting of the shared tokenizer, not of one call.
         parts = (text,) if isinstance(text, str) else text
         with refusals(self._source):
@@ -298,7 +425,7 @@ class Tokenizer:
             whole = self._backend.post_process(encodings[0], encodings[1] if len(parts) == 2 else None)
         if len(whole.ids) > limit:
             raise TextError(f"{self._source}: its post-processor does more than add special tokens; cannot cut a text.")
-        return _Row(whole.ids, whole.type_ids, truncated=True)
+        return Row(whole.ids, whole.type_ids, truncated=True)
 
     def _check_length(self, length: int, *, pair: bool) -> None:
         least = self._backend.num_special_tokens_to_add(pair)
@@ -309,11 +436,11 @@ class Tokenizer:
                 f"{self.config.max_length} (the model's positions); got {length!r}."
             )
 
-    def _bucket(self, rows: list[_Row]) -> int:
+    def _bucket(self, rows: list[Row]) -> int:
         longest = max(len(row.ids) for row in rows)
         return next(bucket for bucket in self.buckets if longest <= bucket)
 
-    def _batch(self, rows: list[_Row], length: int) -> Batch:
+    def _batch(self, rows: list[Row], length: int) -> Batch:
         tokens = np.full((len(rows), length), self._pad, np.int32)
         segments = np.zeros((len(rows), length), np.int32)
         mask = np.zeros((len(rows), length), np.bool_)

@@ -28,6 +28,9 @@ CHECKED = [
     "jaxsmooth.mitigations",
     "jaxsmooth.interventions",
     "jaxsmooth.comparison",
+    *(f"jaxsmooth.training.{name}" for name in ("records", "scores", "spans", "splits", "data", "batches", "pipeline")),
+    *(f"jaxsmooth.training.{name}" for name in ("losses", "dropout", "optimiser", "flops")),
+    *(f"jaxsmooth.training.{name}" for name in ("corpora", "benchmarks", "hub", "tables", "catalogue")),
 ]
 install_import_hook(CHECKED, "beartype.beartype")
 

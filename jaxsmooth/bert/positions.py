@@ -59,10 +59,13 @@ def rotate(config: EncoderConfig, layer: Int[Array, ""], heads: Float[Array, "B 
         return heads
     wide = heads.astype(accumulation_dtype(heads.dtype))
     half = heads.shape[-1] // 2
-    powers = jnp.asarray(-np.arange(half) / half, wide.dtype)
-    log_base = jnp.where(is_local(config, layer), math.log(config.rotary_base_local), math.log(config.rotary_base))
-    wavelengths = jnp.exp(powers * log_base.astype(wide.dtype))
-    angles = jnp.arange(heads.shape[2], dtype=wide.dtype)[:, None] * wavelengths[None]
+    # Frequencies in float64 on the host: an error of theirs grows with the token's position.
+    whole, local = (
+        jnp.asarray(base ** (-np.arange(half) / half), wide.dtype)
+        for base in (config.rotary_base, config.rotary_base_local)
+    )
+    frequencies = jnp.where(is_local(config, layer), local, whole)
+    angles = jnp.arange(heads.shape[2], dtype=wide.dtype)[:, None] * frequencies[None]
     cos, sin = jnp.cos(angles)[None, None], jnp.sin(angles)[None, None]
     left, right = wide[..., :half], wide[..., half:]
     return jnp.concatenate([left * cos - right * sin, right * cos + left * sin], axis=-1).astype(heads.dtype)

@@ -9,6 +9,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from .jacobi import jacobi_eigh
+from .lanczos import largest_eigenvalues
 from .operators import Operator
 from .stochastic import per_row
 from .subspace import centre_tokens
@@ -130,9 +131,16 @@ def mixing_rate(
     """
     real = per_row(mask, attn)
     centred = centre_tokens(attn * real[..., None, :].astype(attn.dtype), real)
-    # J A A^T J has the same largest eigenvalue as A^T J A, and vanishes on padded tokens.
-    gram = jnp.einsum("...ts,...us->...tu", centred, centred)
-    return root_of_largest_eigenvalue(gram, tolerance=tolerance)
+    flat = centred.reshape(-1, *centred.shape[-2:])
+    tolerance = default_tolerance(attn.dtype) if tolerance is None else tolerance
+
+    def apply(v: Array) -> Array:
+        # J A A^T J has the same largest eigenvalue as A^T J A, and vanishes on padded tokens.
+        return jnp.einsum("nts,ns->nt", flat, jnp.einsum("nts,nt->ns", flat, v))
+
+    start, trace = start_vector(flat.shape[1:2], flat.dtype), jnp.sum(flat * flat, axis=(1, 2))
+    value = largest_eigenvalues(apply, start, trace, tolerance=tolerance)
+    return jnp.sqrt(jnp.maximum(value, 0)).reshape(attn.shape[:-2])
 
 
 def spectral_norm(matrix: Float[Array, "*B rows columns"], *, tolerance: float | None = None) -> Float[Array, "*B"]:
@@ -205,12 +213,12 @@ def root_of_largest_eigenvalue(gram: Float[Array, "*B K K"], *, tolerance: float
     4.0
     """
     tolerance = default_tolerance(gram.dtype) if tolerance is None else tolerance
-    start = start_vector(gram.shape[-1:], gram.dtype)
+    start, flat = start_vector(gram.shape[-1:], gram.dtype), gram.reshape(-1, *gram.shape[-2:])
 
-    def top(matrix: Array) -> Array:
-        return largest_eigenvalue(lambda v: matrix @ v, start, tolerance=tolerance).value
+    def apply(v: Array) -> Array:
+        return jnp.einsum("nij,nj->ni", flat, v)
 
-    value = jax.vmap(top)(gram.reshape(-1, *gram.shape[-2:]))
+    value = largest_eigenvalues(apply, start, jnp.trace(flat, axis1=1, axis2=2), tolerance=tolerance)
     return jnp.sqrt(jnp.maximum(value, 0)).reshape(gram.shape[:-2])
 
 

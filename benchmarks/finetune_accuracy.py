@@ -1,0 +1,133 @@
+"""Accuracy of a fine-tuned MiniLM on movie reviews, ours against torch: same data, order, schedule and length.
+
+    python benchmarks/finetune_accuracy.py --seeds 0 1 2        # needs the parity extra
+
+Each side trains `--epochs` passes with dropout 0.1 from the same weights and the same initial head, batch by batch in
+the same order; only the dropout masks differ. Accuracy is that of the last step, on the validation and the test split.
+On 2 otherwise idle CPU cores an epoch of 266 steps takes a few minutes. Results go to
+benchmarks/results/finetune_accuracy.json, one entry per side and seed; an entry that is there is not run again.
+"""
+
+import dataclasses
+import datetime
+import json
+import os
+import platform
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+import tyro
+
+from jaxsmooth.assets.fetch import fetch
+from jaxsmooth.training.config import FinetuneConfig
+from jaxsmooth.training.data import TaskData
+from jaxsmooth.training.evaluation import evaluate
+from jaxsmooth.training.loop import finetune, open_stream
+from jaxsmooth.training.pipeline import make_stream
+from jaxsmooth.training.predict import load_run
+from jaxsmooth.training.record import read_records
+from jaxsmooth.training.run import Run, prepare, read_split
+
+HERE = Path(__file__).parent
+
+
+@dataclasses.dataclass(frozen=True)
+class Args:
+    """What to run."""
+
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Seeds of head, order and dropout."""
+    sides: tuple[Literal["ours", "torch"], ...] = ("ours", "torch")
+    """Which sides."""
+    epochs: float = 1.0
+    """Passes over the training split."""
+    model: str = "minilm-l6"
+    """Model asset."""
+    out: Path = HERE / "results" / "finetune_accuracy.json"
+    """Where the results go."""
+    runs: Path = Path("runs/finetune-accuracy")
+    """Folder of our runs; an interrupted one resumes."""
+
+
+def settings(args: Args, seed: int) -> FinetuneConfig:
+    return FinetuneConfig(
+        task="movie-reviews", model=args.model, out=args.runs / f"seed{seed}-{args.epochs:g}", epochs=args.epochs,
+        max_length=64, learning_rate=5e-5, seed=seed, eval_every=100, probe=32, checkpoint_every=100,
+    )  # fmt: skip
+
+
+def run_ours(config: FinetuneConfig) -> dict[str, Any]:
+    start = time.perf_counter()
+    outcome = finetune(config, progress=True)
+    seconds = time.perf_counter() - start
+    run, model, _ = load_run(config.out, step=outcome.steps)
+    scores = {
+        split: evaluate(run.trainer, model, read_split(config, run.tokenizer, split), run.mesh, batch_size=32)
+        for split in ("validation", "test")
+    }
+    curve = [r for r in read_records(config.out) if "validation/accuracy" in r]
+    return {"steps": outcome.steps, "seconds": seconds, **scores, "curve": curve}
+
+
+def run_torch(config: FinetuneConfig) -> dict[str, Any]:
+    import torch
+    from train_torch import torch_run
+
+    run = prepare(config)
+    torch.manual_seed(config.seed)
+    theirs = torch_run(Path(fetch(config.model)), run.model, config, run.steps)
+    start, losses = time.perf_counter(), []
+    with open_stream(run) as stream:
+        for step in range(run.steps):
+            losses.append(theirs.step(next(stream)))
+            if (step + 1) % 20 == 0:
+                print(
+                    f"torch, seed {config.seed}: step {step + 1}/{run.steps}, loss {np.mean(losses[-20:]):.3f}",
+                    flush=True,
+                )
+    seconds = time.perf_counter() - start
+    scores = {s: torch_scores(theirs, run, read_split(config, run.tokenizer, s)) for s in ("validation", "test")}
+    return {"steps": run.steps, "seconds": seconds, **scores}
+
+
+def torch_scores(theirs: Any, run: Run, data: TaskData) -> dict[str, float]:
+    import torch
+    from train_torch import inputs
+
+    theirs.model.eval()
+    scores = data.scores()
+    with make_stream(data, batch_size=run.config.batch_size, shuffle=False, epochs=1) as stream, torch.no_grad():
+        for batch in stream:
+            scores.update(theirs.model(**inputs(batch)).logits.numpy(), batch)
+    return scores.result()
+
+
+def main(args: Args) -> None:
+    entries = json.loads(args.out.read_text())["entries"] if args.out.exists() else []
+    for seed in args.seeds:
+        for side in args.sides:
+            config = settings(args, seed)
+            key = {"side": side, "seed": seed, "epochs": args.epochs, "model": args.model}
+            if any(all(entry[name] == value for name, value in key.items()) for entry in entries):
+                continue
+            found = run_ours(config) if side == "ours" else run_torch(config)
+            entries.append({**key, **found, "load": os.getloadavg()[0], "date": datetime.date.today().isoformat()})
+            print(side, seed, found["validation"], found["test"])
+            content = {
+                "command": "python benchmarks/finetune_accuracy.py",
+                "machine": f"{platform.machine()}, {os.cpu_count()} CPU cores, jax {jax.__version__}",
+                "settings": {
+                    k: v for k, v in settings(args, 0).to_dict().items() if k not in ("out", "seed", "epochs")
+                },
+                "entries": entries,
+            }
+            aside = args.out.with_suffix(".part")
+            aside.write_text(json.dumps(content, indent=1) + "\n")
+            aside.replace(args.out)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Args, description=__doc__))

@@ -1,0 +1,203 @@
+"""Checkpoints of a run: written in the background, whole or not at all, checked when read, restored onto any mesh.
+
+Orbax writes each aside and renames it. Beside every state goes a fingerprint of its bits, so that a damaged
+checkpoint is found out instead of trained on; the one before it is then used.
+"""
+
+import dataclasses
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+from jaxtyping import Array, Float, UInt32
+from orbax.checkpoint import checkpoint_managers as policies
+
+from ..errors import CheckpointError
+
+
+class DamagedCheckpointWarning(UserWarning):
+    """A checkpoint could not be read, or its bits are not those that were saved; an older one is used."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Restored:
+    """A checkpoint as read: the state, and the JSON values saved beside it."""
+
+    step: int
+    state: Any
+    extra: dict[str, Any]
+
+
+class Checkpoints:
+    """The checkpoints of one folder. Use as a context manager: leaving it waits for what is still being written."""
+
+    def __init__(self, folder: Path, *, keep: int = 2) -> None:
+        """Open or make the folder.
+
+        Args:
+          folder: of the checkpoints, one folder below it for each.
+          keep: newest ones that are kept; the one with the best score is kept besides.
+        """
+        self.folder = Path(folder).absolute()
+        best = policies.BestN(get_metric_fn=_score, n=1, keep_checkpoints_without_metrics=False)
+        policy = policies.AnyPreservationPolicy([policies.LatestN(n=keep), best])
+        self.manager = ocp.CheckpointManager(
+            self.folder,
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=policy, best_fn=_score, cleanup_tmp_directories=True
+            ),
+            item_names=("state", "extra"),
+        )
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.manager.close()
+
+    def save(self, step: int, state: Any, extra: dict[str, Any], *, score: float | None = None) -> None:
+        """Start writing a checkpoint; returns once the state is copied, so it may then be overwritten.
+
+        Args:
+          step: its name.
+          state: any pytree of arrays.
+          extra: JSON-able values: position in the data, best score so far.
+          score: of the validation split, the higher the better; None where it was not evaluated.
+        """
+        arrays = _flat(state)
+        marks = {
+            name: int(mark) for name, mark in zip(arrays, np.asarray(_fingerprints(list(arrays.values()))), strict=True)
+        }
+        self.manager.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(arrays), extra=ocp.args.JsonSave({"values": extra, "fingerprints": marks})
+            ),
+            metrics=None if score is None else {"score": score},
+        )
+
+    def wait(self) -> None:
+        """Until everything that was saved is on disk."""
+        self.manager.wait_until_finished()
+
+    def best(self) -> int | None:
+        """The step with the best score, the latest where several tie; None where no checkpoint has one."""
+        scores = {step: self.manager.metrics(step) for step in self.manager.all_steps()}
+        known = {step: metrics["score"] for step, metrics in scores.items() if metrics}
+        return max(known, key=lambda step: (known[step], step), default=None)
+
+    def restore(self, like: Any, *, step: int | None = None) -> Restored | None:
+        """The newest whole checkpoint, or that of one step.
+
+        A damaged one is moved out of the way, with a warning that says why, and the one before it is tried.
+
+        Args:
+          like: the state's shapes, with the shardings that it is wanted in; they need not be those it was saved in.
+          step: which checkpoint; None for the newest.
+
+        Returns:
+          None where the folder holds no whole checkpoint.
+
+        Raises:
+          CheckpointError: the checkpoint is of another model, or that step's is damaged.
+        """
+        steps = sorted(self.manager.all_steps(), reverse=True) if step is None else [step]
+        for each in steps:
+            restored, fault = self._read(each, like)
+            if _agreed(restored is not None):
+                return restored
+            if step is not None:
+                raise CheckpointError(f"{self.folder / str(each)} cannot be restored: {fault or 'on another process'}")
+            warnings.warn(
+                f"{self.folder / str(each)} is damaged and left out: {fault or 'on another process'}",
+                DamagedCheckpointWarning,
+                stacklevel=2,
+            )
+            self._set_aside(each)
+        return None
+
+    def _read(self, step: int, like: Any) -> tuple[Restored | None, str]:
+        wanted = _flat(like)
+        # Orbax's readers raise whatever their layers raise; for us all of it means: not whole.
+        try:
+            extra = self.manager.restore(step, args=ocp.args.Composite(extra=ocp.args.JsonRestore()))["extra"]
+            values, marks = extra["values"], extra["fingerprints"]
+        except Exception as error:
+            return None, _first_line(error)
+        if set(marks) != set(wanted):
+            odd = sorted(set(marks) ^ set(wanted))
+            raise CheckpointError(
+                f"{self.folder / str(step)} is of another run: {odd[0]!r} is in only one of the two. "
+                "Was the folder made with another model, task, fusion or optimiser?"
+            )
+        try:
+            state = ocp.args.StandardRestore(wanted)
+            arrays = self.manager.restore(step, args=ocp.args.Composite(state=state))["state"]
+        except Exception as error:
+            return None, _first_line(error)
+        found = np.asarray(_fingerprints([arrays[name] for name in wanted]))
+        wrong = [name for name, mark in zip(wanted, found, strict=True) if int(mark) != marks[name]]
+        if wrong:
+            return None, f"the bits of {wrong[0]!r} are not those that were saved"
+        return Restored(step, _unflat(like, arrays), values), ""
+
+    def _set_aside(self, step: int) -> None:
+        if jax.process_index() == 0:
+            aside = self.folder.with_name(f"{self.folder.name}-damaged")
+            aside.mkdir(exist_ok=True)
+            shutil.rmtree(aside / str(step), ignore_errors=True)
+            (self.folder / str(step)).rename(aside / str(step))
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices(f"set aside {step}")
+        self.manager.reload()
+
+
+def _agreed(whole: bool) -> bool:
+    """Whether all processes could read the checkpoint."""
+    if jax.process_count() == 1:
+        return whole
+    return bool(np.all(multihost_utils.process_allgather(np.asarray(whole))))
+
+
+@jax.jit
+def _fingerprints(arrays: list[Array]) -> UInt32[Array, " K"]:
+    """A number for each array that changes with any one of its words, and does not depend on how it is laid out.
+
+    The sum of its 32-bit words, each times an odd number of its own, modulo 2^32.
+    """
+    return jnp.stack([_fingerprint(array) for array in arrays])
+
+
+def _fingerprint(array: Float[Array, "..."]) -> UInt32[Array, ""]:
+    if array.dtype.itemsize != 4:  # float64 gives two words, bfloat16 and bool are widened without loss
+        wide = {8: jnp.uint32, 2: jnp.float32, 1: jnp.int32}[array.dtype.itemsize]
+        array = jax.lax.bitcast_convert_type(array, wide) if array.dtype.itemsize == 8 else array.astype(wide)
+    words = jax.lax.bitcast_convert_type(array, jnp.uint32)
+    place = jnp.zeros(words.shape, jnp.uint32)
+    for axis, size in enumerate(words.shape):  # positions without flattening, which would gather a sharded array
+        place = place * jnp.uint32(size % 2**32) + jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis)
+    return (words * (2 * place + jnp.uint32(1))).sum(dtype=jnp.uint32)
+
+
+def _flat(tree: Any) -> dict[str, Any]:
+    """Arrays by their dotted names."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path).strip("."): leaf for path, leaf in leaves}
+
+
+def _unflat(like: Any, arrays: dict[str, Array]) -> Any:
+    return jax.tree_util.tree_map_with_path(lambda path, _: arrays[jax.tree_util.keystr(path).strip(".")], like)
+
+
+def _score(metrics: dict[str, float]) -> float:
+    return metrics["score"]
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no message'}"[:300]

@@ -1,0 +1,178 @@
+"""One frozen dataclass that says everything about a fine-tuning run; saved with the run, checked before any work."""
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any, Literal
+
+from ..errors import ConfigError
+
+Remat = Literal["none", "full", "dots"]
+Fusion = Literal["none", "concat", "max", "gate"]
+
+
+@dataclasses.dataclass(frozen=True)
+class FinetuneConfig:
+    """Fine-tune an encoder on a task: log, checkpoint, resume, keep the best.
+
+    Running the same command again resumes from the newest whole checkpoint. With one process and a given mesh the
+    resumed run ends in the same bits as an uninterrupted one.
+    """
+
+    task: str = "movie-reviews"
+    """Name of a task, or a file of the user's own."""
+    model: str = "minilm-l6"
+    """Asset name, directory in Hugging Face's format, hub id, or "tiny" (random weights, no download)."""
+    out: Path = Path("runs/finetune")
+    """Folder of the run: config.json, metrics.jsonl, TensorBoard events, checkpoints/, best/ for Hugging Face."""
+    data_dir: str = ""
+    """Folder of the task's files in their official format, for tasks that are not assets."""
+    epochs: float = 3.0
+    """Passes over the training split."""
+    steps: int = 0
+    """Optimiser steps; 0 works them out from the epochs."""
+    batch_size: int = 32
+    """Records in a step, of all processes together."""
+    accumulate: int = 1
+    """Parts that a step's batch is cut into, one after the other, to save memory."""
+    max_length: int = 128
+    """Longest sentence in tokens; longer ones are cut."""
+    learning_rate: float = 2e-5
+    """Peak rate."""
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    """How the rate falls after the warm-up."""
+    warmup: float = 0.1
+    """Share of the steps in which the rate rises from 0."""
+    weight_decay: float = 0.01
+    """Decoupled decay of everything but biases and norms."""
+    beta1: float = 0.9
+    """Adam's decay of the mean."""
+    beta2: float = 0.999
+    """Adam's decay of the mean square."""
+    adam_eps: float = 1e-8
+    """Adam's epsilon, outside the root."""
+    clip: float = 1.0
+    """Largest global norm of the gradient; 0 for no clipping."""
+    layer_decay: float = 1.0
+    """Each layer's rate over that of the layer above it."""
+    hidden_dropout: float = 0.1
+    """Rate on the embedding and on the sub-layers' outputs."""
+    attention_dropout: float = 0.1
+    """Rate on the attention probabilities."""
+    head_dropout: float = 0.1
+    """Rate before the output layer."""
+    fusion: Fusion = "none"
+    """How the layers' outputs are fused before the head."""
+    remedy: str = ""
+    """Remedies against over-smoothing, as "contranorm,attnscale:0.3"."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the computation; parameters and optimiser stay in float32."""
+    remat: Remat = "none"
+    """What the backward pass recomputes: nothing, whole blocks, or all but the matrix products."""
+    ema: float = 0.0
+    """Decay of an average of the parameters, which is then what is evaluated and exported; 0 for none."""
+    seed: int = 0
+    """Of the head's initial values, the order of the data and dropout."""
+    prng: Literal["threefry2x32", "rbg"] = "threefry2x32"
+    """Generator of the dropout masks. rbg is faster, but draws other masks on another mesh."""
+    mesh: str = ""
+    """Mesh axes, as "data=2,fsdp=2,tensor=2"; the default puts all devices on data."""
+    eval_every: int = 0
+    """Steps between evaluations on the validation split; 0 for once an epoch."""
+    patience: int = 0
+    """Evaluations without a better score before the run stops; 0 never stops early."""
+    checkpoint_every: int = 200
+    """Steps between checkpoints."""
+    keep: int = 2
+    """Newest checkpoints that are kept; the best is kept besides."""
+    log_every: int = 10
+    """Steps between records of loss, rate, tokens/s."""
+    probe: int = 16
+    """Validation sentences on which over-smoothing is measured at each evaluation; 0 for none."""
+    limit: int = 0
+    """Use at most so many records of each split; 0 for all."""
+
+    def __post_init__(self) -> None:
+        for name, (least, most) in _RANGES.items():
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+                raise ConfigError(f"{name} must be a finite number; got {value!r}.")
+            if not least <= value <= most:
+                raise ConfigError(f"{name} must lie in [{least:g}, {most:g}]; got {value!r}.")
+        if self.epochs <= 0 and not self.steps:
+            raise ConfigError(f"epochs must be above 0 where steps is 0; got {self.epochs}.")
+        if self.batch_size % self.accumulate:
+            raise ConfigError(
+                f"accumulate must divide batch_size; got batch_size={self.batch_size}, accumulate={self.accumulate}."
+            )
+        for field in dataclasses.fields(self):
+            choices = getattr(field.type, "__args__", ())
+            if choices and getattr(self, field.name) not in choices:
+                raise ConfigError(f"{field.name} must be one of {choices}; got {getattr(self, field.name)!r}.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able values; `from_dict` inverts it."""
+        return {**dataclasses.asdict(self), "out": str(self.out)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "FinetuneConfig":
+        """From what `to_dict` gave.
+
+        Raises:
+          ConfigError: a setting that does not exist, or has a bad value.
+
+        >>> FinetuneConfig.from_dict({"learning_rat": 1e-4})
+        Traceback (most recent call last):
+        ...
+        jaxsmooth.errors.ConfigError: there is no setting 'learning_rat'. Did you mean 'learning_rate'?
+        """
+        import difflib
+
+        known = {field.name for field in dataclasses.fields(cls)}
+        for name in values:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, 1)
+                hint = f" Did you mean {near[0]!r}?" if near else ""
+                raise ConfigError(f"there is no setting {name!r}.{hint}")
+        return cls(**{**values, "out": Path(values.get("out", cls.out))})
+
+    def save(self, path: Path) -> None:
+        """Write the settings as JSON, aside and then renamed."""
+        aside = path.with_name(f".{path.name}.aside")
+        aside.write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
+        aside.replace(path)
+
+    @classmethod
+    def read(cls, path: Path) -> "FinetuneConfig":
+        """Settings saved by `save`.
+
+        Raises:
+          ConfigError: no such file, no JSON object, or as `from_dict`.
+        """
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{path} is no saved run configuration: {error}. Is this the folder of a run?") from error
+        if not isinstance(values, dict):
+            raise ConfigError(f"{path} must hold one JSON object; got {type(values).__name__}.")
+        return cls.from_dict(values)
+
+
+_COUNT = 10**9
+_RANGES: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(("batch_size", "accumulate", "keep", "log_every", "checkpoint_every"), (1, _COUNT)),
+    **dict.fromkeys(("steps", "eval_every", "patience", "probe", "limit"), (0, _COUNT)),
+    **dict.fromkeys(("beta1", "beta2", "hidden_dropout", "attention_dropout", "head_dropout", "ema"), (0, 1 - 1e-7)),
+    **dict.fromkeys(("clip", "weight_decay"), (0, math.inf)),
+    "epochs": (0, 1e6),
+    "max_length": (3, _COUNT),
+    "learning_rate": (0, 10),
+    "warmup": (0, 1),
+    "adam_eps": (0, 1),
+    "layer_decay": (1e-3, 1),
+    "seed": (0, 2**32 - 1),
+}
+
+RESUMABLE = ("out", "eval_every", "patience", "checkpoint_every", "keep", "log_every", "mesh")
+"""Settings that may differ between a run and its resumption: they change no parameter's bits, or only the mesh."""

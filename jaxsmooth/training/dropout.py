@@ -1,0 +1,61 @@
+"""Dropout as edits of the encoder, with explicit keys: one mask per layer and site, nothing hidden in a module."""
+
+import jax
+import jax.numpy as jnp
+from jax.tree_util import Partial
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from ..types import Edits
+
+HIDDEN_SITES = ("embedded", "mixed", "mlp")
+"""Where BERT drops hidden values: the embedding output and both sub-layers' outputs before their residual sums."""
+
+
+def drop(key: PRNGKeyArray, rate: float | Array, value: Float[Array, "*N"]) -> Float[Array, "*N"]:
+    """Each entry is zero with probability `rate`, else divided by `1 - rate`: the mean is the value.
+
+    >>> import jax, jax.numpy as jnp
+    >>> dropped = drop(jax.random.key(0), 0.5, jnp.ones(1000))
+    >>> sorted(set(dropped.tolist())), 400 < int((dropped == 0).sum()) < 600
+    ([0.0, 2.0], True)
+
+    References: Srivastava et al. (2014), JMLR 15.
+    """
+    rate = jnp.asarray(rate, jnp.float32)
+    # 32 bits against a threshold: a uniform float would cost a conversion and a subtraction more per entry.
+    keep = jax.random.bits(key, value.shape, jnp.uint32) >= (rate * 2.0**32).astype(jnp.uint32)
+    return jnp.where(keep, value * (1 / (1 - rate)).astype(value.dtype), jnp.zeros((), value.dtype))
+
+
+def dropout(key: PRNGKeyArray, *, hidden: float = 0.1, attention: float = 0.1) -> Edits:
+    """BERT's dropout as edits: of the embedding, the attention probabilities and both sub-layers' outputs.
+
+    The mask of a layer and site is a function of the key, the layer and the site alone, so recomputing a block in
+    the backward pass drops the same entries. Rows of dropped attention no longer sum to 1.
+
+    Args:
+      key: a `jax.random.key`, a fresh one each step; a traced leaf.
+      hidden: rate of the hidden sites, in [0, 1).
+      attention: rate of the attention probabilities.
+
+    >>> import jax, jaxsmooth
+    >>> model, tokenizer = jaxsmooth.load("tiny")
+    >>> edits = dropout(jax.random.key(0), hidden=0.1, attention=0.0)
+    >>> edits.attn is None, edits.mixed is None
+    (True, False)
+
+    References: Devlin et al. (2019), arXiv 1810.04805, and its released code for the places.
+    """
+    keys = jax.random.split(key, len(HIDDEN_SITES) + 1)
+    rates = {**dict.fromkeys(HIDDEN_SITES, hidden), "attn": attention}
+    return Edits(
+        **{
+            site: Partial(_drop_layer, keys[k], jnp.asarray(rate, jnp.float32))
+            for k, (site, rate) in enumerate(rates.items())
+            if rate
+        }
+    )
+
+
+def _drop_layer(key: PRNGKeyArray, rate: Array, layer: Int[Array, ""], value: Array) -> Array:
+    return drop(jax.random.fold_in(key, layer + 1), rate, value)  # the embedding's layer is -1

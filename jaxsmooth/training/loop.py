@@ -1,0 +1,222 @@
+"""The training loop: steps, records, evaluations, checkpoints, resumption."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from ..checkpoint import save
+from ..errors import ConfigError
+from .checkpointing import Checkpoints
+from .config import RESUMABLE, FinetuneConfig
+from .evaluation import evaluate
+from .flops import peak_flops, step_flops
+from .pipeline import TaskStream, make_stream
+from .record import Meter, Recorder
+from .run import Probe, Run, prepare, run_folder
+from .sharding import on_host, place_batch, reads_share
+from .step import StepMetrics, TrainState, compile_step
+from .tasks import TrainBatch
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What a finished run has to say.
+
+    Attributes:
+      steps: done, over all resumptions.
+      stopped_early: whether patience ran out before the last step.
+      best_step: whose parameters are exported.
+      scores: on the validation split, of the best step.
+      folder: of the run.
+    """
+
+    steps: int
+    stopped_early: bool
+    best_step: int
+    scores: dict[str, float]
+    folder: Path
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """What a run remembers of its evaluations: the best score and its step, how many came after it, the last step."""
+
+    best: float = -math.inf
+    best_step: int = 0
+    worse: int = 0
+    scores: dict[str, float] = dataclasses.field(default_factory=dict)
+
+    def after(self, step: int, score: float, scores: dict[str, float]) -> "Progress":
+        """With one more evaluation."""
+        if score >= self.best:
+            return Progress(score, step, 0, scores)
+        return dataclasses.replace(self, worse=self.worse + 1)
+
+
+def finetune(config: FinetuneConfig, *, progress: bool = False) -> Outcome:
+    """Fine-tune, from the start or from the newest whole checkpoint in `config.out`; export the best parameters.
+
+    Args:
+      config: the run's settings; they are written to `config.json` in its folder.
+      progress: whether to show a live line on stderr.
+
+    Returns:
+      The `Outcome`; the folder holds metrics.jsonl, events/, checkpoints/ and best/ (Hugging Face's format).
+
+    Raises:
+      JaxsmoothError: settings that name nothing, do not fit each other, or are not those the folder was begun with.
+    """
+    check_folder(config)
+    run = prepare(config)
+    folder, checkpoints_folder = run_folder(config)
+    folder.mkdir(parents=True, exist_ok=True)
+    if jax.process_index() == 0:
+        config.save(folder / "config.json")
+    with Checkpoints(checkpoints_folder, keep=config.keep) as checkpoints, open_stream(run) as stream:
+        outcome = _train(run, checkpoints, stream, show=progress)
+        checkpoints.wait()
+        export(run, checkpoints, outcome.best_step)
+    return outcome
+
+
+def check_folder(config: FinetuneConfig) -> None:
+    """Refuse a folder that a run with other settings has begun.
+
+    Raises:
+      ConfigError: names the setting, what it was and what it is.
+    """
+    path = config.out / "config.json"
+    if not path.exists():
+        return
+    before, now = FinetuneConfig.read(path).to_dict(), config.to_dict()
+    for name in now:
+        if name not in RESUMABLE and before[name] != now[name]:
+            raise ConfigError(
+                f"{config.out} holds a run with {name}={before[name]!r}; got {now[name]!r}. "
+                "Choose another --out, or the same settings to resume."
+            )
+
+
+def open_stream(run: Run) -> TaskStream:
+    """The endless stream of this process's training batches."""
+    share = reads_share(run.mesh)
+    return make_stream(
+        run.train,
+        batch_size=run.config.batch_size,
+        seed=run.config.seed,
+        process_index=jax.process_index() if share else 0,
+        process_count=jax.process_count() if share else 1,
+    )
+
+
+def _train(run: Run, checkpoints: Checkpoints, stream: TaskStream, *, show: bool) -> Outcome:
+    config = run.config
+    state, progress = _begin(run, checkpoints, stream)
+    done = int(state.step)
+    probe, every = _probe(run), config.eval_every or run.steps_per_epoch
+    last = done if _exhausted(config, progress) else run.steps
+    with Recorder(config.out, step=done, steps=run.steps, progress=show, writes=jax.process_index() == 0) as recorder:
+        steps = _steps(run, state, stream, recorder, range(done, last))
+        for done, now in steps:
+            score = None
+            if done % every == 0 or done == run.steps:
+                scores, score = _judge(run, now, probe, done, recorder)
+                progress = progress.after(done, score, scores)
+            if score is not None or done % config.checkpoint_every == 0:
+                extra = {"stream": stream.get_state(), "progress": dataclasses.asdict(progress)}
+                checkpoints.save(done, now, extra, score=score)
+            if _exhausted(config, progress):
+                break
+    return Outcome(done, done < run.steps, progress.best_step, progress.scores, config.out)
+
+
+def _judge(
+    run: Run, state: TrainState, probe: Probe | None, step: int, recorder: Recorder
+) -> tuple[dict[str, float], float]:
+    """Scores on the validation split and the one that counts; a score that is not defined counts as the worst."""
+    model = averaged(state)
+    scores = evaluate(run.trainer, model, run.validation, run.mesh, batch_size=run.config.batch_size)
+    numbers = {f"validation/{name}": value for name, value in scores.items()}
+    recorder.add(step, {**numbers, **(probe.measure(model) if probe else {})})
+    score = scores[run.train.task.metric]
+    return scores, -math.inf if math.isnan(score) else score
+
+
+def _exhausted(config: FinetuneConfig, progress: Progress) -> bool:
+    return bool(config.patience) and progress.worse >= config.patience
+
+
+def _begin(run: Run, checkpoints: Checkpoints, stream: TaskStream) -> tuple[TrainState, Progress]:
+    restored = checkpoints.restore(run.shapes())
+    if restored is None:
+        return run.first_state(), Progress()
+    stream.set_state(restored.extra["stream"])
+    return restored.state, Progress(**restored.extra["progress"])
+
+
+def _steps(
+    run: Run, state: TrainState, stream: TaskStream, recorder: Recorder, steps: range
+) -> Iterator[tuple[int, TrainState]]:
+    """Every step's number and state, with a record of loss and rates each `log_every` steps."""
+    config, encoder = run.config, run.model.encoder.config
+    advance: Callable[[TrainState, TrainBatch], tuple[TrainState, StepMetrics]] = compile_step(run.trainer)
+    meter, pending = Meter(peak_flops(config.precision)), []
+    for number in (step + 1 for step in steps):
+        data = next(stream)
+        state, metrics = advance(state, place_batch(data, run.mesh, rows=config.batch_size))
+        rows = config.batch_size * run.train.task.choices
+        meter.add(0, step_flops(encoder, rows, data.batch.mask.shape[1]))
+        pending.append(metrics)  # left on the device: reading each would wait for each
+        if number % config.log_every == 0 or number == run.steps:
+            numbers = _summary(run, pending, number)
+            meter.tokens = int(numbers.pop("tokens"))
+            numbers |= {f"speed/{name}": value for name, value in meter.read().items()}
+            recorder.add(number, numbers, shown=_live(numbers))
+            pending = []
+        yield number, state
+
+
+def _summary(run: Run, pending: list[StepMetrics], number: int) -> dict[str, Any]:
+    values = [(float(m.loss), float(m.gradient_norm), int(m.tokens)) for m in pending]
+    loss, norm, tokens = np.array(values, np.float64).T
+    rate = float(run.trainer.schedule(np.int32(number - 1)))
+    return {
+        "train/loss": float(loss.mean()),
+        "train/gradient_norm": float(norm.mean()),
+        "train/learning_rate": rate,
+        "tokens": tokens.sum(),
+    }
+
+
+def _live(numbers: dict[str, float]) -> str:
+    mfu = f", MFU {numbers['speed/mfu']:.0%}" if "speed/mfu" in numbers else ""
+    return f"loss {numbers['train/loss']:.3f}, {numbers['speed/tokens_per_second']:,.0f} tokens/s{mfu}"
+
+
+def _probe(run: Run) -> Probe | None:
+    if not run.config.probe:
+        return None
+    size = min(run.config.probe, len(run.validation))
+    with make_stream(run.validation, batch_size=size, shuffle=False, pool=1) as stream:
+        return Probe(run.trainer, next(stream).batch)
+
+
+def averaged(state: TrainState) -> Any:
+    """The parameters that are evaluated and exported: the average if one is kept."""
+    return state.model if state.ema is None else state.ema
+
+
+def export(run: Run, checkpoints: Checkpoints, step: int) -> Path:
+    """Write the parameters of a checkpoint to best/ in Hugging Face's format; every process takes part."""
+    restored = checkpoints.restore(run.shapes(), step=step)
+    assert restored is not None
+    model = on_host(averaged(restored.state))
+    folder = run.config.out / "best"
+    if jax.process_index() == 0:
+        save(model.encoder, folder)
+    return folder

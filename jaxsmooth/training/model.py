@@ -1,0 +1,88 @@
+"""What is trained: an encoder, a way to fuse its layers, and a head, as one pytree with one forward function."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from ..bert.encoder import encode, keep_nothing
+from ..bert.fusion import Fusion, fuse
+from ..bert.heads import POOLED, Head, init_head, pool, read_sentences, read_tokens, read_vocabulary, with_pooler
+from ..bert.params import Encoder
+from ..types import Batch, BlockTrace, Edits
+from .dropout import drop
+from .tasks import Task
+
+
+@nnx.dataclass
+class TaskModel(nnx.Pytree):
+    """Encoder, head and the fusion's parameters (None: the last layer is used as it is)."""
+
+    encoder: Encoder = nnx.data()
+    head: Head = nnx.data()
+    fusion: Fusion | None = nnx.data(default=None)
+
+
+def init_task_model(encoder: Encoder, task: Task, key: PRNGKeyArray, *, fusion: Fusion | None = None) -> TaskModel:
+    """The encoder with a fresh head for a task; a pooler is drawn where a sentence-level head needs one."""
+    head_key, pooler_key = jax.random.split(key)
+    dtype = jax.tree.leaves(encoder)[0].dtype
+    head = init_head(encoder.config, task.kind, head_key, labels=max(1, task.outputs), dtype=dtype)
+    if task.kind in POOLED:
+        encoder = with_pooler(encoder, pooler_key)
+    return TaskModel(encoder=encoder, head=head, fusion=fusion)
+
+
+def keep_hidden(trace: BlockTrace) -> Array:
+    """A `collect` that keeps the block outputs, for fusion."""
+    return trace.hidden
+
+
+def task_logits(
+    model: TaskModel,
+    batch: Batch,
+    *,
+    edits: Edits = Edits(),
+    choices: int = 1,
+    remat: Callable[..., bool] | bool = False,
+    key: PRNGKeyArray | None = None,
+    head_dropout: float = 0.0,
+) -> Float[Array, "..."]:
+    """From tokens to logits, in the dtype of the parameters.
+
+    Args:
+      model: encoder, fusion and head.
+      batch: [B T], or [B*C T] for multiple choice.
+      edits: dropout, a remedy, both.
+      choices: C of multiple choice.
+      remat: as in `encode`.
+      key: of the head's dropout; None for none.
+      head_dropout: rate of the dropout between pooler and output, as in BertForSequenceClassification.
+
+    Returns:
+      As `bert.heads.apply_head`.
+    """
+    hidden, stacked = encode(
+        model.encoder, batch, edits=edits, collect=keep_nothing if model.fusion is None else keep_hidden, remat=remat
+    )
+    if model.fusion is not None:
+        hidden, _ = fuse(model.fusion, stacked)
+    head = model.head
+
+    def dropped(value: Array) -> Array:
+        return value if key is None or not head_dropout else drop(key, head_dropout, value)
+
+    if head.kind in POOLED:
+        logits = read_sentences(head, dropped(pool(model.encoder, hidden)))
+        return logits.reshape(-1, choices) if head.kind == "choice" else logits
+    if head.kind == "masked_lm":  # Hugging Face's masked-LM head has no dropout
+        return read_vocabulary(head, model.encoder, hidden)
+    return read_tokens(head, dropped(hidden) if head.kind == "tokens" else hidden, batch.mask)
+
+
+def cast_floats(tree: Any, dtype: Any) -> Any:
+    """The tree with its floating arrays in another dtype: bfloat16 to compute with, masters untouched."""
+    return jax.tree.map(lambda leaf: leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, tree)

@@ -1,0 +1,112 @@
+"""A finished run, read back: scored on a split, or applied to new text."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from ..assets import read_texts
+from ..errors import CheckpointError, ConfigError
+from .checkpointing import Checkpoints
+from .config import FinetuneConfig
+from .data import TaskData
+from .evaluation import evaluate, outputs
+from .loop import averaged
+from .model import TaskModel
+from .run import Run, prepare, read_split, run_folder
+from .spans import best_span
+from .tasks import Question, Sentence
+
+
+def load_run(folder: Path, *, step: int | None = None) -> tuple[Run, TaskModel, int]:
+    """A run from its folder, with the parameters of its best checkpoint.
+
+    Args:
+      folder: of the run.
+      step: another checkpoint's step.
+
+    Returns:
+      The run, the parameters (averaged if the run keeps an average) and the step they are of.
+
+    Raises:
+      ConfigError: no run's folder.
+      CheckpointError: the run has no checkpoint, or a damaged one.
+    """
+    config = FinetuneConfig.read(folder / "config.json")
+    run = prepare(config)
+    where = run_folder(config)[1] if config.out == folder else folder / "checkpoints"
+    if not where.is_dir():
+        raise CheckpointError(f"{folder} has no checkpoint yet: let the run come to its first.")
+    with Checkpoints(where, keep=config.keep) as checkpoints:
+        chosen = checkpoints.best() if step is None else step
+        restored = checkpoints.restore(run.shapes(), step=chosen)
+    if restored is None:
+        raise CheckpointError(f"{folder} has no checkpoint yet: let the run come to its first.")
+    return run, averaged(restored.state), restored.step
+
+
+def evaluate_run(folder: Path, split: str, *, step: int | None = None) -> dict[str, Any]:
+    """Scores of a run's best parameters on a split, as a JSON-able dict."""
+    run, model, chosen = load_run(folder, step=step)
+    data = read_split(run.config, run.tokenizer, split)
+    scores = evaluate(run.trainer, model, data, run.mesh, batch_size=run.config.batch_size)
+    return {"task": data.task.name, "split": split, "records": len(data), "step": chosen, "scores": scores}
+
+
+def predict_run(folder: Path, source: str) -> Iterator[dict[str, Any]]:
+    """Predictions of a run's best parameters, one JSON-able dict per record, in the order of the records.
+
+    Args:
+      folder: of the run.
+      source: a split ("train", "validation", "test"), or text to classify or score as `read_texts` reads it.
+
+    Raises:
+      ConfigError: the task is a masked LM, or text is given for a task that needs more than a sentence.
+    """
+    run, model, _ = load_run(folder)
+    task = run.train.task
+    if task.kind == "masked_lm":
+        raise ConfigError("a masked LM has no predictions to write; evaluate tells its perplexity.")
+    if source in ("train", "validation", "test"):
+        data = read_split(run.config, run.tokenizer, source)
+    elif task.kind in ("classification", "regression") and not task.pairs:
+        texts = [Sentence(text) for text in read_texts(source)]
+        data = TaskData(task, "test", texts, run.tokenizer, run.config.max_length)
+    else:
+        raise ConfigError(f"{task.name} needs more than one sentence; predict on a split: train, validation or test.")
+    found: dict[int, dict[str, Any]] = {}
+    for batch, logits, _, _ in outputs(run.trainer, model, data, run.mesh, batch_size=run.config.batch_size):
+        for place in np.flatnonzero(np.asarray(batch.weights) > 0):
+            index = int(np.asarray(batch.indices)[place])
+            found[index] = {"record": index, **_prediction(data, index, jax.tree.map(lambda x: x[place], logits))}  # noqa: B023
+    yield from (found[index] for index in sorted(found))
+
+
+def _prediction(data: TaskData, index: int, logits: Any) -> dict[str, Any]:
+    task = data.task
+    if task.kind == "regression":
+        return {"value": float(logits)}
+    if task.kind == "span":
+        starts, ends = (np.asarray(part, np.float64) for part in logits)
+        owner = data.examples[int(data.records.owners[index])]
+        assert isinstance(owner, Question)
+        span = best_span(starts, ends, data.records.make([index], 0, 0)[0].rows[0])
+        return {"id": owner.id, "answer": owner.context[span[0] : span[1]] if span else "", "score": span and span[2]}
+    wide = np.exp(np.asarray(logits, np.float64) - np.max(logits))
+    shares = (wide / wide.sum()).tolist()
+    best = int(np.argmax(shares))
+    names = task.classes or tuple(str(k) for k in range(len(shares)))
+    return {"label": names[best], "probabilities": dict(zip(names, shares, strict=True))}
+
+
+def write_predictions(folder: Path, source: str, path: Path) -> int:
+    """Write `predict_run` as JSON lines, aside and then renamed; returns how many."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.aside")
+    records = list(predict_run(folder, source))
+    aside.write_text("".join(json.dumps(each, ensure_ascii=False) + "\n" for each in records), encoding="utf-8")
+    aside.replace(path)
+    return len(records)

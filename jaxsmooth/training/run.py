@@ -1,0 +1,194 @@
+"""A run made ready: model, data, functions and layout, everything checked before the first step."""
+
+import dataclasses
+import functools
+import math
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from jaxtyping import Array
+
+from ..bert.encoder import embed, encode
+from ..bert.fusion import init_fusion
+from ..bert.params import Encoder
+from ..checkpoint import load
+from ..errors import ConfigError
+from ..metrics import token_cosine_similarity
+from ..mitigations import NamedRemedy, parse_remedies
+from ..text import Tokenizer
+from ..theory import relative_distance
+from ..types import Batch, BlockTrace
+from .catalogue import load_task
+from .config import FinetuneConfig
+from .data import TaskData
+from .flops import step_flops
+from .model import TaskModel, init_task_model
+from .optimiser import learning_rate, make_optimiser
+from .sharding import constraints, make_mesh, place_tree, tree_shardings
+from .step import Trainer, TrainState, init_state
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One run's parts.
+
+    Attributes:
+      config: its settings.
+      tokenizer: the model's.
+      train: training split.
+      validation: split that the best checkpoint is chosen by.
+      model: the parameters before the first step.
+      trainer: the functions.
+      mesh: devices.
+      steps: optimiser steps.
+      steps_per_epoch: batches that hold every record once.
+    """
+
+    config: FinetuneConfig
+    tokenizer: Tokenizer
+    train: TaskData
+    validation: TaskData
+    model: TaskModel
+    trainer: Trainer
+    mesh: Mesh
+    steps: int
+    steps_per_epoch: int
+
+    def shapes(self) -> TrainState:
+        """The state's shapes and where each array lies, nothing allocated."""
+        state = jax.eval_shape(self._init, self.model)
+        where = tree_shardings(state, self.mesh)
+        return jax.tree.map(lambda leaf, at: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=at), state, where)
+
+    def first_state(self) -> TrainState:
+        """The state before the first step, laid out over the mesh."""
+        where = tree_shardings(jax.eval_shape(self._init, self.model), self.mesh)
+        return jax.jit(self._init, out_shardings=where)(place_tree(self.model, self.mesh))
+
+    def _init(self, model: TaskModel) -> TrainState:
+        return init_state(model, self.trainer.optimiser, self.config)
+
+
+def prepare(config: FinetuneConfig) -> Run:
+    """Load what a configuration names and check that it fits together.
+
+    Raises:
+      JaxsmoothError: an unknown task, model, remedy or mesh; settings that do not fit each other.
+    """
+    mesh = make_mesh(config.mesh)
+    remedy = _remedy(config.remedy)
+    encoder, tokenizer = load(config.model)
+    if tokenizer is None:
+        raise ConfigError(f"{config.model} has no tokenizer; one is needed to read text.")
+    if config.max_length > encoder.config.max_length:
+        raise ConfigError(
+            f"max_length must be at most {encoder.config.max_length}, the model's positions; got {config.max_length}."
+        )
+    train, validation = (read_split(config, tokenizer, split) for split in ("train", "validation"))
+    model = build_model(config, encoder, train, remedy)
+    per_epoch = math.ceil(len(train) / config.batch_size)
+    steps = config.steps or max(1, round(config.epochs * per_epoch))
+    trainer = Trainer(
+        task=train.task,
+        config=config,
+        optimiser=make_optimiser(config, model, steps),
+        schedule=learning_rate(config, steps),
+        remedy=None if remedy is None else remedy.edits,
+        constrain=constraints(mesh),
+    )
+    return Run(config, tokenizer, train, validation, model, trainer, mesh, steps, per_epoch)
+
+
+def read_split(config: FinetuneConfig, tokenizer: Tokenizer, split: str) -> TaskData:
+    """One split of the run's task."""
+    return load_task(
+        config.task,
+        tokenizer,
+        split=split,
+        max_length=config.max_length,
+        data_dir=config.data_dir or None,
+        limit=config.limit or None,
+    )
+
+
+def build_model(config: FinetuneConfig, encoder: Encoder, data: TaskData, remedy: NamedRemedy | None) -> TaskModel:
+    """The encoder with fusion and head, drawn from the run's seed; weights as the remedy wants them."""
+    if remedy is not None:
+        encoder = remedy.change(encoder)
+    head_key, fusion_key = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), 1))
+    fusion = None if config.fusion == "none" else init_fusion(config.fusion, encoder.config, fusion_key)
+    return init_task_model(encoder, data.task, head_key, fusion=fusion)
+
+
+def _remedy(text: str) -> NamedRemedy | None:
+    if not text:
+        return None
+    found = parse_remedies(text)
+    if len(found) > 1:
+        raise ConfigError(f"a run has one remedy, several joined by '+'; got {text!r}.")
+    return found[0]
+
+
+def describe(run: Run) -> dict[str, Any]:
+    """What `--dry-run` prints: shapes, parameters, memory of the state on each device, steps, FLOPs.
+
+    The memory is that of parameters, gradients, moments and average; activations come on top (`jaxsmooth aot`).
+    """
+    shapes = run.shapes()
+    parameters = jax.tree.leaves(run.model)
+    config, state = run.config, jax.tree.leaves(shapes)
+    one = sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in state)
+    gradient = jax.tree.leaves(shapes.model)
+    one += sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in gradient)
+    rows = config.batch_size * run.train.task.choices
+    return {
+        "task": f"{run.train.task.name} ({run.train.task.kind}), {len(run.train)} records to train on, "
+        f"{len(run.validation)} to validate",
+        "model": f"{config.model}: {run.model.encoder.config.layers} layers, width {run.model.encoder.config.width}",
+        "parameters": sum(leaf.size for leaf in parameters),
+        "mesh": dict(run.mesh.shape),
+        "batch": f"{rows} x {config.max_length} tokens, in {config.accumulate} parts",
+        "steps": run.steps,
+        "steps_per_epoch": run.steps_per_epoch,
+        "state_bytes_per_device": one,
+        "flops_per_step": step_flops(run.model.encoder.config, rows, config.max_length),
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class Probe:
+    """Over-smoothing of the model in training, on sentences that stay the same."""
+
+    trainer: Trainer
+    batch: Batch
+
+    def measure(self, model: TaskModel) -> dict[str, list[float]]:
+        """Mean relative distance to consensus and mean token cosine, of the embedding and after each block."""
+        found = _smoothness(self.trainer, model, self.batch)
+        return {f"probe/{name}": [float(x) for x in values] for name, values in found.items()}
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _smoothness(trainer: Trainer, model: TaskModel, batch: Batch) -> dict[str, Array]:
+    def numbers(hidden: Array) -> dict[str, Array]:
+        return {
+            "relative_distance": relative_distance(hidden, batch.mask).mean(),
+            "cosine_similarity": token_cosine_similarity(hidden, batch.mask).mean(),
+        }
+
+    def collect(trace: BlockTrace) -> dict[str, Array]:
+        return numbers(trace.hidden)
+
+    edits = trainer.remedy(model.encoder, batch) if trainer.remedy else None
+    options = {} if edits is None else {"edits": edits}
+    _, layers = encode(model.encoder, batch, collect=collect, **options)
+    first = numbers(embed(model.encoder, batch))
+    return {name: jnp.concatenate([first[name][None], layers[name]]) for name in first}
+
+
+def run_folder(config: FinetuneConfig) -> tuple[Path, Path]:
+    """The run's folder and that of its checkpoints."""
+    return config.out, config.out / "checkpoints"

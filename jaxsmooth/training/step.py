@@ -1,0 +1,150 @@
+"""One training step as a pure function of a state and a batch, and the evaluation step beside it."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt32
+
+from ..types import Edits, compose
+from .config import FinetuneConfig
+from .dropout import dropout
+from .losses import label_count, loss_sum
+from .model import TaskModel, cast_floats, task_logits
+from .tasks import Task, TrainBatch
+
+REMAT: dict[str, Callable[..., bool] | bool] = {
+    "none": False,
+    "full": True,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
+
+Remedy = Callable[[Any, Any], Edits]
+
+
+@nnx.dataclass
+class TrainState(nnx.Pytree):
+    """Everything a run needs to go on: parameters, optimiser, step, the key's words, and an average if one is kept."""
+
+    step: Int[Array, ""] = nnx.data()
+    model: TaskModel = nnx.data()
+    optimiser: Any = nnx.data()
+    key: UInt32[Array, " W"] = nnx.data()
+    ema: TaskModel | None = nnx.data(default=None)
+
+
+@nnx.dataclass
+class StepMetrics(nnx.Pytree):
+    """What a step reports: mean loss over the labels, global norm of the gradient before clipping, real tokens."""
+
+    loss: Float[Array, ""] = nnx.data()
+    gradient_norm: Float[Array, ""] = nnx.data()
+    tokens: Int[Array, ""] = nnx.data()
+
+
+def init_state(model: TaskModel, optimiser: optax.GradientTransformation, config: FinetuneConfig) -> TrainState:
+    """The state before the first step. The model's arrays become the state's own: a step may overwrite them."""
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        model=model,
+        optimiser=optimiser.init(model),
+        key=jax.random.key_data(jax.random.key(config.seed, impl=config.prng)),
+        ema=jax.tree.map(jnp.copy, model) if config.ema else None,
+    )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Trainer:
+    """The functions of one run, over its static parts. Hashable by identity.
+
+    Attributes:
+      task: kind and number of choices.
+      config: the run's settings.
+      optimiser: from `make_optimiser`.
+      schedule: the learning rate by step, for the record.
+      remedy: `(encoder, batch) -> Edits`, or None.
+      constrain: edits that pin the shardings of hidden states, from `sharding.constraints`.
+    """
+
+    task: Task
+    config: FinetuneConfig
+    optimiser: optax.GradientTransformation
+    schedule: optax.Schedule
+    remedy: Remedy | None = None
+    constrain: Edits = dataclasses.field(default_factory=Edits)
+
+    def logits(self, model: TaskModel, data: TrainBatch, key: PRNGKeyArray | None = None) -> Float[Array, "..."]:
+        """Logits of a batch in the run's precision: with dropout where a key is given, without otherwise."""
+        if self.config.precision == "bfloat16":
+            model = cast_floats(model, jnp.bfloat16)
+        edits = [self.remedy(model.encoder, data.batch)] if self.remedy else []
+        head_key = None
+        if key is not None:
+            key, head_key = jax.random.split(key)
+            rates = {"hidden": self.config.hidden_dropout, "attention": self.config.attention_dropout}
+            edits.append(dropout(key, **rates))
+        return task_logits(
+            model,
+            data.batch,
+            edits=compose(*edits, self.constrain),
+            choices=self.task.choices,
+            remat=REMAT[self.config.remat],
+            key=head_key,
+            head_dropout=self.config.head_dropout,
+        )
+
+    def loss(self, model: TaskModel, data: TrainBatch, key: PRNGKeyArray | None = None) -> Float[Array, ""]:
+        """Mean loss over the labels of a batch."""
+        count = jnp.maximum(label_count(self.task.kind, data), 1)
+        return loss_sum(self.task.kind, self.logits(model, data, key), data) / count
+
+    def gradients(
+        self, model: TaskModel, data: TrainBatch, key: PRNGKeyArray | None = None
+    ) -> tuple[Float[Array, ""], TaskModel]:
+        """Mean loss and its gradient; in `config.accumulate` parts, whose sum is that of the whole batch."""
+        parts = self.config.accumulate
+        if parts == 1:
+            return jax.value_and_grad(self.loss)(model, data, key)
+        count = jnp.maximum(label_count(self.task.kind, data), 1)
+        cut = jax.tree.map(lambda leaf: _interleaved(leaf, parts), data)
+
+        def part(model: TaskModel, data: TrainBatch, key: PRNGKeyArray | None) -> Array:
+            return loss_sum(self.task.kind, self.logits(model, data, key), data) / count
+
+        def add(total: tuple, numbered: tuple[Array, TrainBatch]) -> tuple[tuple, None]:
+            number, data = numbered
+            own = None if key is None else jax.random.fold_in(key, number)
+            return jax.tree.map(jnp.add, total, jax.value_and_grad(part)(model, data, own)), None
+
+        zero = (jnp.zeros((), count.dtype), jax.tree.map(jnp.zeros_like, model))
+        return jax.lax.scan(add, zero, (jnp.arange(parts), cut))[0]
+
+    def step(self, state: TrainState, data: TrainBatch) -> tuple[TrainState, StepMetrics]:
+        """The next state. Dropout's key is a function of the run's key and the step alone."""
+        config = self.config
+        drops = max(config.hidden_dropout, config.attention_dropout, config.head_dropout) > 0
+        root = jax.random.wrap_key_data(state.key, impl=config.prng)
+        key = jax.random.fold_in(root, state.step) if drops else None
+        loss, gradient = self.gradients(state.model, data, key)
+        updates, optimiser = self.optimiser.update(gradient, state.optimiser, state.model)
+        model = optax.apply_updates(state.model, updates)
+        ema = None if state.ema is None else optax.incremental_update(model, state.ema, 1 - config.ema)
+        after = TrainState(step=state.step + 1, model=model, optimiser=optimiser, key=state.key, ema=ema)
+        seen = data.weights.repeat(self.task.choices, total_repeat_length=data.batch.mask.shape[0])
+        tokens = (data.batch.mask * (seen > 0)[:, None]).sum(dtype=jnp.int32)
+        return after, StepMetrics(loss=loss, gradient_norm=optax.tree.norm(gradient), tokens=tokens)
+
+
+def _interleaved(leaf: Array, parts: int) -> Array:
+    """[B ...] as [parts B/parts ...], part p holding rows p, p + parts, ...: every process keeps rows of every part."""
+    rows = leaf.shape[0] // parts
+    return jnp.moveaxis(leaf.reshape(rows, parts, *leaf.shape[1:]), 1, 0)
+
+
+def compile_step(trainer: Trainer, **options: Any) -> Callable[[TrainState, TrainBatch], tuple]:
+    """`trainer.step`, jitted; the old state's memory is reused for the new one."""
+    return jax.jit(trainer.step, donate_argnums=0, **options)
