@@ -24,7 +24,7 @@ from .mitigations.parse import NamedRemedy, parse_remedies
 from .text import Tokenizer, TruncationWarning
 from .theory import bounds
 from .theory.weights import BlockNorms
-from .types import SITES, Batch, BlockTrace, Edits
+from .types import SITES, Batch, BlockTrace, Edits, ImageBatch
 
 # Where edits may act for a bound to speak of the edited block. L4 takes the residual sum before the first LayerNorm as
 # it comes; L1 also needs attention and values to be what makes that sum.
@@ -110,7 +110,7 @@ class _Run:
         # One program per remedy and batch shape; the remedy is structure, the weights are arguments.
         self.program = jax.jit(lambda model, norms, batch, plain: measure(model, norms, batch, remedy, plain))
 
-    def measure(self, batch: Batch, rows: int, plain: Array | None) -> Array:
+    def measure(self, batch: Batch | ImageBatch, rows: int, plain: Array | None) -> Array:
         """Adds a batch; returns the last hidden states of the model without a remedy."""
         hidden, measured = self.program(self.model, self.norms, batch, plain)
         self.found.append({key: np.asarray(values[:, :rows], np.float64) for key, values in measured.items()})
@@ -144,7 +144,7 @@ class _Run:
 def measure(
     model: Encoder,
     norms: BlockNorms | None,
-    batch: Batch,
+    batch: Batch | ImageBatch,
     remedy: NamedRemedy | None,
     plain: Float[Array, "B T D"] | None,
 ) -> tuple[Float[Array, "B T D"], dict[str, Array]]:
