@@ -62,7 +62,8 @@ types: install
 # torch and transformers, for comparison only
 parity: install
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check ".[parity]"
-	$(BIN)/python -m pytest -m parity -s
+	JAXSMOOTH_PARITY_TABLE=benchmarks/results/parity.txt JAXSMOOTH_HEADS_TABLE=benchmarks/results/parity-heads.txt \
+	  $(BIN)/python -m pytest -m parity -s
 
 bench: install
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check ".[parity]"

@@ -32,7 +32,7 @@ from jax import Array
 
 import jaxsmooth
 from jaxsmooth.assets.texts import read_texts
-from jaxsmooth.bert.attention import attention_logits, attention_probs
+from jaxsmooth.bert.attention import attention_logits, attention_probs, project_heads
 from jaxsmooth.report.drawing import canvas, remark, save, title
 from jaxsmooth.report.files import write_aside
 from jaxsmooth.types import Batch, BlockTrace
@@ -108,7 +108,9 @@ def bare_runs(model: jaxsmooth.Encoder, batch: Batch, order: Array, frames: Arra
     def step(x: Array, index: Array) -> tuple[Array, Array]:
         block, frame = block_at(index)
         # Tokens as the model's own attention expects them: its inputs come from a LayerNorm, of norm about sqrt D.
-        attn = attention_probs(attention_logits(block.attn, x * x.shape[-1] ** 0.5), batch.mask)
+        scaled = x * x.shape[-1] ** 0.5
+        query, key = project_heads(block.attn.query, scaled), project_heads(block.attn.key, scaled)
+        attn = attention_probs(attention_logits(query, key), batch.mask)
         mixed = jnp.einsum("bnts,bsd,dnh,nhe->bte", attn, x, block.attn.value.kernel, block.attn.output.kernel)
         x = unit(x + mixed)
         return x, alignment(x, batch.mask, frame)

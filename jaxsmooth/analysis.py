@@ -17,11 +17,12 @@ from . import metrics
 from .bert.encoder import embed, encode, keep_trace
 from .bert.params import Block, Encoder
 from .diagnosis import RATES, DataSummary, Diagnosis, Exemplar, ModelSummary, Spread
-from .errors import TextError
+from .errors import ShapeError, TextError
+from .images import encoded_batches
 from .text import EncodedBatch, Tokenizer, TruncationWarning
 from .theory import bounds
 from .theory.weights import BlockNorms, BlockWeights, block_norms
-from .types import Batch, BlockTrace
+from .types import Batch, BlockTrace, ImageBatch
 
 EXEMPLAR_TOKENS = 24  # the longest sentence that a token-by-token picture shows legibly
 HIDDEN = ("cosine_similarity", "relative_distance", "subspace_distance", "effective_rank", "stable_rank", "token_norm")
@@ -29,8 +30,8 @@ HIDDEN = ("cosine_similarity", "relative_distance", "subspace_distance", "effect
 
 def diagnose(
     model: Encoder,
-    tokenizer: Tokenizer,
-    texts: Iterable[str],
+    tokenizer: Tokenizer | None,
+    texts: Iterable[Any],
     *,
     name: str = "model",
     data: str = "texts",
@@ -44,10 +45,12 @@ def diagnose(
     sentence and layer, which are added to running sums in float64. Memory does not grow with the number of
     sentences, and the numbers do not depend on their order, the batch size or the padding, beyond rounding.
 
+    Where an encoder ends in one more norm, what is measured of the last layer is what enters it.
+
     Args:
       model: the encoder; its dtype is the precision of the measurement, float32 at least.
-      tokenizer: its tokenizer.
-      texts: sentences; any iterable of strings.
+      tokenizer: its tokenizer; None for a vision encoder.
+      texts: sentences, any iterable of strings; for a vision encoder images, each [C Y X].
       name: the model's name, for the report.
       data: the text's name, for the report.
       note: a warning to print with the model, beside the one in its config ("random weights", "4-bit weights").
@@ -69,18 +72,20 @@ def diagnose(
     """
     if isinstance(texts, str) or not isinstance(texts, Iterable):
         raise TextError(f"texts must be a series of strings; got {type(texts).__name__}. Wrap one string in a list.")
-    if tokenizer is None:
-        raise TextError("tokenizer must be a Tokenizer; got None. `load` finds none beside weights without its files.")
+    if not isinstance(model, Encoder):
+        raise ShapeError(f"model must be an Encoder; got {type(model).__name__}. `load` gives (model, tokenizer).")
     norms = model_norms(model)
     running: dict[str, _Running] = {}
     chosen = _Chooser()
     sentences = tokens = truncated = 0
     seen: dict[int, str] = {}
+    config = model.config
+    read = texts if config.is_vision else _remember(texts, seen)
     total = len(texts) if isinstance(texts, (list, tuple)) else None
     with progress_bar(progress) as bar:
         task = bar.add_task("diagnosing", total=total)
         for encoded, measured in _measured(
-            model, norms, tokenizer.batches(_remember(texts, seen), tokens_per_batch=tokens_per_batch)
+            model, norms, encoded_batches(config, tokenizer, read, tokens_per_batch=tokens_per_batch)
         ):
             rows = len(encoded.indices)
             for key, values in measured.items():
@@ -109,6 +114,8 @@ def diagnose(
 def model_norms(model: Encoder) -> BlockNorms:
     """The norms of every block's parameters that the bounds need, stacked over layers."""
     weights = block_weights(_widened(model.blocks))
+    if model.config.shared_layers:
+        weights = jax.tree.map(lambda leaf: jnp.repeat(leaf, model.config.layers, axis=0), weights)
     return jax.lax.map(lambda block: block_norms(block, model.config.activation), weights)
 
 
@@ -125,13 +132,13 @@ def block_weights(block: Block) -> BlockWeights:
 
 
 @jax.jit
-def measure(model: Encoder, norms: BlockNorms, batch: Batch) -> dict[str, Array]:
+def measure(model: Encoder, norms: BlockNorms, batch: Batch | ImageBatch) -> dict[str, Array]:
     """Every per-sentence quantity of one batch: [L+1 B] of hidden states, [L B] of blocks, [L B N] of heads.
 
     Args:
       model: the encoder.
       norms: `model_norms(model)`.
-      batch: tokens, segments and mask, [B T].
+      batch: tokens, segments and mask, [B T], or images.
 
     Returns:
       name -> array, the names of `Diagnosis` and `RATES`; the stds as `std_attn_min`, `std_attn`, `std_attn_max`.
@@ -149,6 +156,9 @@ def measure(model: Encoder, norms: BlockNorms, batch: Batch) -> dict[str, Array]
         first = _hidden_metrics(_widened(embed(model, batch)), batch.mask)
         everywhere = bounds.shi2022_rate(norms, model.config.activation, found["mixing_rate"], found["std_product"])
         found["L0"] = _where_known(found["actual"], everywhere)
+    if not model.config.is_plain:  # the ladder speaks of post-LN blocks; XLA leaves its sums out
+        for key in (*set(RATES) - {"actual"}, "threshold"):
+            found[key] = jnp.full_like(found[key], jnp.nan)
     for key, value in first.items():
         found[key] = jnp.concatenate([value[None], found[key]])
     return found
@@ -273,14 +283,16 @@ class _Chooser:
         self.tokens: NDArray | None = None
 
     def offer(self, encoded: EncodedBatch, lengths: NDArray, texts: dict[int, str]) -> None:
+        if not isinstance(encoded.batch, Batch):  # an image has no tokens to spell out
+            return
         for row, (index, length) in enumerate(zip(encoded.indices.tolist(), lengths.tolist(), strict=True)):
             text = texts.pop(index)
             rank = (-length, text)
             if length <= EXEMPLAR_TOKENS and (self.best is None or rank < self.best):
                 self.best, self.tokens = rank, np.asarray(encoded.batch.tokens[row, :length])
 
-    def exemplar(self, model: Encoder, tokenizer: Tokenizer) -> Exemplar | None:
-        if self.best is None or self.tokens is None:
+    def exemplar(self, model: Encoder, tokenizer: Tokenizer | None) -> Exemplar | None:
+        if self.best is None or self.tokens is None or tokenizer is None:
             return None
         text, length = self.best[1], -self.best[0]
         tokens = np.full((1, EXEMPLAR_TOKENS), model.config.pad_token, np.int32)
@@ -339,6 +351,7 @@ def model_summary(model: Encoder, name: str, note: str) -> ModelSummary:
         parameters=sum(leaf.size for leaf in leaves),
         precision=str(leaves[0].dtype),
         note="; ".join(filter(None, (config.note, note))),
+        departures=config.departures,
     )
 
 

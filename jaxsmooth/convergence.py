@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,22 +11,23 @@ from jaxtyping import Array
 from numpy.typing import NDArray
 
 from .analysis import model_summary, package_versions, progress_bar
-from .bert.attention import project_heads
 from .bert.encoder import encode
 from .bert.params import Encoder
+from .bert.positions import visible_tokens
 from .diagnosis import CONVERGENCE, DataSummary, HeadConvergence, Spread
 from .errors import TextError
+from .images import encoded_batches
 from .text import Tokenizer, TruncationWarning
 from .theory import allowed_pairs, converge, masked_attention
-from .types import Batch, BlockTrace
+from .types import Batch, BlockTrace, ImageBatch
 
 MASKS = ("full", "causal", "window")
 
 
 def converge_heads(
     model: Encoder,
-    tokenizer: Tokenizer,
-    texts: Iterable[str],
+    tokenizer: Tokenizer | None,
+    texts: Iterable[Any],
     *,
     name: str = "model",
     data: str = "texts",
@@ -39,12 +41,13 @@ def converge_heads(
     """Iterate the attention of every layer, head and sentence on the head's own values, under three masks.
 
     The scores are the model's. "full" is its own attention; "causal" and "window" are the softmax of the same scores
-    over the past and over the last `window` tokens. What is iterated is A^k V, V the values the head would mix.
+    over the past and over the last `window` tokens, always among the
+    tokens that the model itself lets a token see. What is iterated is A^k V, V the values the head would mix.
 
     Args:
       model: the encoder; its dtype is the precision of the measurement.
-      tokenizer: its tokenizer.
-      texts: sentences; any iterable of strings.
+      tokenizer: its tokenizer; None for a vision encoder.
+      texts: sentences, any iterable of strings; for a vision encoder images, each [C Y X].
       name: the model's name, for the report.
       data: the text's name, for the report.
       note: a warning to print with the model.
@@ -77,7 +80,7 @@ def converge_heads(
     total = len(texts) if isinstance(texts, (list, tuple)) else None
     with progress_bar(progress) as bar:
         task = bar.add_task("iterating", total=total)
-        for encoded in tokenizer.batches(texts, tokens_per_batch=tokens_per_batch):
+        for encoded in encoded_batches(model.config, tokenizer, texts, tokens_per_batch=tokens_per_batch):
             rows = len(encoded.indices)
             measured = measure(model, encoded.batch, jnp.int32(window), steps=steps, tolerance=tolerance)
             found.append({key: np.asarray(values[:, :, :rows], np.float64) for key, values in measured.items()})
@@ -99,7 +102,9 @@ def converge_heads(
 
 
 @jax.jit(static_argnames=("steps", "tolerance"))
-def measure(model: Encoder, batch: Batch, window: Array, *, steps: int, tolerance: float) -> dict[str, Array]:
+def measure(
+    model: Encoder, batch: Batch | ImageBatch, window: Array, *, steps: int, tolerance: float
+) -> dict[str, Array]:
     """The numbers of `theory.Convergence` for every layer, mask, sentence and head, [L M B N].
 
     Args:
@@ -113,13 +118,14 @@ def measure(model: Encoder, batch: Batch, window: Array, *, steps: int, toleranc
       name -> array, the names of `CONVERGENCE`; predicted and observed steps are at most `steps` + 1, and the
       transient is NaN where the iteration ended before it arrived.
     """
-    unlimited = jnp.int32(batch.tokens.shape[1])
+    unlimited = jnp.int32(batch.mask.shape[1])
     reaches = jnp.stack(
         [jnp.stack([unlimited, unlimited]), jnp.stack([unlimited, 0 * window]), jnp.stack([window - 1, 0 * window])]
     )
 
-    def one(logits: Array, values: Array, mask: Array, reach: Array) -> dict[str, Array]:
+    def one(logits: Array, values: Array, mask: Array, visible: Array | None, reach: Array) -> dict[str, Array]:
         allowed = allowed_pairs(mask, behind=reach[0], ahead=reach[1])
+        allowed = allowed if visible is None else allowed & visible
         seen = jnp.where(allowed, logits, -jnp.inf)
         attn = masked_attention(logits, allowed)
         result = converge(attn, values, mask, logits=seen, steps=steps, tolerance=tolerance)
@@ -127,12 +133,12 @@ def measure(model: Encoder, batch: Batch, window: Array, *, steps: int, toleranc
         transient = jnp.where(result.arrived, result.transient, jnp.nan)
         return kept | {"transient": transient, "predicted_steps": jnp.minimum(result.predicted_steps, steps + 1)}
 
-    heads = jax.vmap(one, in_axes=(0, 0, None, None))
-    sentences = jax.vmap(heads, in_axes=(0, 0, 0, None))
+    heads = jax.vmap(one, in_axes=(0, 0, None, None, None))
+    sentences = jax.vmap(heads, in_axes=(0, 0, 0, None, None))
 
     def collect(trace: BlockTrace) -> dict[str, Array]:
-        values = project_heads(trace.block.attn.value, trace.input)
-        return jax.lax.map(lambda reach: sentences(trace.attn_logits, values, batch.mask, reach), reaches)
+        visible = visible_tokens(model.config, trace.layer, batch.mask.shape[1])
+        return jax.lax.map(lambda reach: sentences(trace.attn_logits, trace.value, batch.mask, visible, reach), reaches)
 
     with jax.default_matmul_precision("highest"):
         return encode(model, batch, collect=collect)[1]

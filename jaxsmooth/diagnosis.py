@@ -53,7 +53,11 @@ class Spread:
 
 @dataclasses.dataclass(frozen=True)
 class ModelSummary:
-    """Which model was diagnosed. `note` warns about weights that are not what they seem ("random weights")."""
+    """Which model was diagnosed. `note` warns about weights that are not what they seem ("random weights").
+
+    `departures` says what sets its blocks apart from the post-LN blocks that the ladder of bounds speaks of ("pre-LN
+    blocks"); where there are any, the bounds and the threshold have no value.
+    """
 
     name: str
     family: str
@@ -65,6 +69,7 @@ class ModelSummary:
     parameters: int
     precision: str
     note: str = ""
+    departures: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:

@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 
 from .bert.config import EncoderConfig
 from .errors import TextError
-from .types import Batch
+from .types import Batch, ImageBatch
 from .vocabulary import (
     BERT_TOKENS,
+    FAMILY_TOKENS,
     Pieces,
     SpecialTokens,
     fit_to_model,
+    read_byte_pairs,
     read_tokenizer_json,
     read_vocab_txt,
     refusals,
@@ -48,13 +50,13 @@ class EncodedBatch:
     """One batch of a stream.
 
     Attributes:
-      batch: tokens, segments and mask, [B T]; B and T depend on the bucket alone.
+      batch: tokens, segments and mask, [B T], or images; B and T depend on the bucket alone.
       indices: positions in the stream of the first len(indices) rows, int64. The rows after them repeat the
         last of these, so that every batch of a bucket has one shape; leave them out of every sum.
       truncated: how many of the sentences at `indices` were cut.
     """
 
-    batch: Batch
+    batch: Batch | ImageBatch
     indices: NDArray[np.int64]
     truncated: int
 
@@ -114,7 +116,7 @@ class Tokenizer:
         self.buckets = tuple(sorted({min(bucket, config.max_length) for bucket in (*BUCKETS, config.max_length)}))
         self._backend = backend
         self._source = source
-        self._pad = backend.token_to_id(special.pad)
+        self._pad = backend.token_to_id(special.pad) if special.pad else config.pad_token
         self._prepare = prepare
 
     @classmethod
@@ -124,20 +126,26 @@ class Tokenizer:
         Args:
           path: the directory: `tokenizer.json` if it is there, else `vocab.txt` (WordPiece, with
             `do_lower_case`, `strip_accents` and `tokenize_chinese_chars` of `tokenizer_config.json` if there;
-            lower case by default).
+            lower case by default), else `vocab.json` with `merges.txt` (byte-level BPE).
           config: the model it is for.
 
         Returns:
-          The tokenizer, or None when the directory has neither file.
+          The tokenizer, or None when the directory has none of these, or the model reads images.
 
         Raises:
           TextError: a file that is corrupt, not UTF-8, lacks a special token, or does not fit the model.
         """
-        whole, vocabulary = Path(path) / "tokenizer.json", Path(path) / "vocab.txt"
+        if config.is_vision:
+            return None
+        files = ("tokenizer.json", "vocab.txt", "vocab.json", "merges.txt")
+        whole, words, pairs, merges = (Path(path) / name for name in files)
+        special = FAMILY_TOKENS.get(config.family, BERT_TOKENS)
         if whole.exists():
-            return cls(read_tokenizer_json(whole), config, str(whole))
-        if vocabulary.exists():
-            return cls(read_vocab_txt(vocabulary), config, str(vocabulary))
+            return cls(read_tokenizer_json(whole), config, str(whole), special=special)
+        if words.exists() and special.first:
+            return cls(read_vocab_txt(words, special), config, str(words), special=special)
+        if pairs.exists() and merges.exists():
+            return cls(read_byte_pairs(pairs, merges, special), config, str(pairs), special=special)
         return None
 
     @classmethod
@@ -257,7 +265,9 @@ class Tokenizer:
           TextError: an id that the vocabulary does not have.
         """
         tokens = []
-        for number in np.asarray(ids, np.int64).tolist():
+        if isinstance(ids, (str, bytes)) or (np.asarray(ids).dtype.kind not in "iu" and np.size(ids)):
+            raise TextError(f"ids must be a row of whole numbers; got {ids!r:.80}.")
+        for number in np.asarray(ids, np.int64).ravel().tolist():
             token = self._backend.id_to_token(number) if 0 <= number < 2**32 else None
             if token is None:
                 raise TextError(f"{self._source} has no token with id {number}. Are the ids another tokenizer's?")

@@ -2,22 +2,26 @@
 
 import warnings
 from collections.abc import Iterable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import NDArray
 
 from .analysis import model_summary, package_versions, progress_bar
+from .bert.attention import add_bias
 from .bert.config import EncoderConfig
-from .bert.encoder import ACTIVATION_FUNCTIONS, encode
+from .bert.encoder import ACTIVATION_FUNCTIONS, attention_input, encode
 from .bert.params import Block, Encoder
 from .decision import Decider, crop
 from .diagnosis import DataSummary
 from .errors import TextError
+from .images import encoded_batches
 from .tally import Outcome, Tally
 from .text import EncodedBatch, Tokenizer, TruncationWarning
 from .theory import theorems
-from .theory.certify import Claim, compare
+from .theory.certify import Claim, Verdict, compare
 from .theory.enclosures import FloatCalculus, HostCalculus
 from .theory.facts import (
     BlockFacts,
@@ -30,14 +34,14 @@ from .theory.facts import (
 )
 from .theory.norms import squared_norm
 from .theory.rounding import Ball, Interval, fuzzy, quiet
-from .types import Batch, BlockTrace
+from .types import Batch, BlockTrace, ImageBatch
 from .verified import Verification
 
 
 def verify(
     model: Encoder,
-    tokenizer: Tokenizer,
-    texts: Iterable[str],
+    tokenizer: Tokenizer | None,
+    texts: Iterable[Any],
     *,
     name: str = "model",
     data: str = "texts",
@@ -52,10 +56,14 @@ def verify(
     array that the model computed as exact input; the rates follow a block in exact arithmetic from its computed
     input and attention. exp, tanh and erf are taken to be within 32 units in the last place.
 
+    What is said of heads is checked in every family, on the attention's own input, except that theorems on
+    scores speak only of a model whose scores are by content alone. What is said of blocks and of their LayerNorms
+    speaks of the post-LN block, and is NOT_APPLICABLE where `EncoderConfig.is_plain` is false.
+
     Args:
       model: the encoder, float32 or float64; the mathematics is float64 in either case.
-      tokenizer: its tokenizer.
-      texts: sentences; any iterable of strings.
+      tokenizer: its tokenizer; None for a vision encoder.
+      texts: sentences, any iterable of strings; for a vision encoder images, each [C Y X].
       name: the model's name, for the report.
       data: the text's name, for the report.
       note: a warning to print with the model ("random weights").
@@ -82,7 +90,7 @@ def verify(
     with progress_bar(progress) as bar:
         checker = _Checker(model)
         task = bar.add_task("verifying", total=total)
-        for encoded in tokenizer.batches(texts, tokens_per_batch=tokens_per_batch):
+        for encoded in encoded_batches(model.config, tokenizer, texts, tokens_per_batch=tokens_per_batch):
             checker.check(encoded, tally)
             rows = len(encoded.indices)
             sentences, tokens = sentences + rows, tokens + int(np.asarray(encoded.batch.mask[:rows]).sum())
@@ -107,10 +115,13 @@ class _Checker:
     def __init__(self, model: Encoder) -> None:
         self.model = model
         stacked = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), model.blocks)
-        blocks = [jax.tree.map(lambda leaf, k=k: leaf[k], stacked) for k in range(model.config.layers)]
+        stored = 1 if model.config.shared_layers else model.config.layers
+        blocks = [jax.tree.map(lambda leaf, k=k: leaf[k], stacked) for k in range(stored)]
+        blocks = blocks * (model.config.layers // stored)
         self.blocks = [block_parameters(model.config, block) for block in blocks]
         self.norms = parameter_norms(self.blocks)
         self.decider = Decider(self.blocks, self.norms)
+        self.applicable = applicable(model.config)
 
     def check(self, encoded: EncodedBatch, tally: Tally) -> None:
         """All theorems on one batch."""
@@ -130,6 +141,9 @@ class _Checker:
                 by_head | self._block(layer, own) for own, (_, by_head) in zip(data[layer], heads[layer], strict=True)
             ]
             for theorem in theorems.NAMES:
+                if theorem not in self.applicable:
+                    tally.add(theorem, layer + 1, _no_outcome(len(lengths)), encoded.indices)
+                    continue
                 outcome = _outcome([claims[theorem] for claims in found], lengths)
                 self.decider.settle(theorem, layer, outcome, data[layer])
                 tally.add(theorem, layer + 1, outcome, encoded.indices)
@@ -139,7 +153,8 @@ class _Checker:
         """sqrt(lambda) of every head, [N], and the theorems about each."""
         calculus = FloatCalculus(np.ones(len(own.input), bool), np.float64)
         facts = [head_facts(calculus, self.blocks[layer], self.norms[layer], own, h) for h in range(len(own.attn))]
-        claims = [theorems.head_claims(head) for head in facts]
+        wanted = [name for name in theorems.HEAD_NAMES if name in self.applicable]
+        claims = [{name: theorems.head_claims(head, name)[name] for name in wanted} for head in facts]
         joined = {
             name: Claim(_joined([c[name].lhs for c in claims]), _joined([c[name].rhs for c in claims]))
             for name in claims[0]
@@ -148,8 +163,16 @@ class _Checker:
 
     @quiet
     def _block(self, layer: int, own: SentenceData) -> dict[str, Claim]:
+        if not self.model.config.is_plain:
+            return {}
         calculus = FloatCalculus(np.ones(len(own.input), bool), np.float64)
         return theorems.block_claims(BlockFacts(calculus, self.blocks[layer], self.norms[layer], own))
+
+
+def applicable(config: EncoderConfig) -> frozenset[str]:
+    """The theorems that speak of such an encoder."""
+    names = frozenset(theorems.NAMES if config.is_plain else theorems.HEAD_NAMES)
+    return names if config.has_plain_scores else names - set(theorems.SCORE_THEOREMS)
 
 
 def _joined(intervals: list[Interval]) -> Interval:
@@ -167,16 +190,22 @@ def _outcome(claims: list[Claim], lengths: list[int]) -> Outcome:
     return Outcome(np.array(compare(lhs, rhs, enough)), lhs.down, lhs.up, rhs.down, rhs.up)
 
 
+def _no_outcome(sentences: int) -> Outcome:
+    """A theorem that does not speak of the model: no numbers for any sentence."""
+    none = np.full(sentences, np.nan)
+    return Outcome(np.full(sentences, Verdict.NOT_APPLICABLE.value, np.int8), none, none, none, none)
+
+
 @jax.jit
-def observe(model: Encoder, batch: Batch) -> SentenceData:
+def observe(model: Encoder, batch: Batch | ImageBatch) -> SentenceData:
     """What every block computed, [L B ...], zero on padding; the enclosures are left out."""
 
     def collect(trace: BlockTrace) -> SentenceData:
-        wide = trace.normed @ trace.block.up.kernel + trace.block.up.bias[None, None]
+        wide = add_bias(trace.normed @ trace.block.up.kernel, trace.block.up.bias)
         activated = ACTIVATION_FUNCTIONS[model.config.activation](wide)
-        mlp = activated @ trace.block.down.kernel + trace.block.down.bias[None, None]
         real = batch.mask[..., None]
-        rows = (trace.input, trace.mixed, trace.pre_attn, trace.normed, wide, activated, mlp, trace.pre_mlp)
+        attended = attention_input(model.config, trace)
+        rows = (attended, trace.mixed, trace.pre_attn, trace.normed, wide, activated, trace.mlp, trace.pre_mlp)
         hidden, mixed, pre_attn, normed, wide, activated, mlp, pre_mlp = (jnp.where(real, x, 0) for x in rows)
         attn = jnp.where(real[:, None], trace.attn, 0)
         return SentenceData(hidden, attn, mixed, pre_attn, normed, wide, activated, mlp, pre_mlp, None, None)
@@ -186,24 +215,30 @@ def observe(model: Encoder, batch: Batch) -> SentenceData:
 
 
 def block_parameters(config: EncoderConfig, block: Block) -> BlockParameters:
-    """One block's parameters as the theorems name them."""
+    """One block's parameters as the theorems name them; a bias that the model lacks is zero."""
     attn = block.attn
     query, key, value = (side.kernel.transpose(1, 0, 2) for side in (attn.query, attn.key, attn.value))
-    biases = [np.asarray(side.bias)[:, None] for side in (attn.query, attn.key, attn.value)]
+    sides = (attn.query, attn.key, attn.value)
+    biases = [_or_zero(side.bias, np.shape(side.kernel)[1:])[:, None] for side in sides]
+    width = block.norm_attn.scale.shape
     return BlockParameters(
         heads=HeadWeights(query, biases[0], key, biases[1], value, biases[2], attn.output.kernel),
-        output_bias=attn.output.bias,
+        output_bias=_or_zero(attn.output.bias, width),
         scale_attn=block.norm_attn.scale,
-        bias_attn=block.norm_attn.bias,
+        bias_attn=_or_zero(block.norm_attn.bias, width),
         up=block.up.kernel,
-        up_bias=block.up.bias,
+        up_bias=_or_zero(block.up.bias, block.up.kernel.shape[1:]),
         down=block.down.kernel,
-        down_bias=block.down.bias,
+        down_bias=_or_zero(block.down.bias, width),
         scale_mlp=block.norm_mlp.scale,
-        bias_mlp=block.norm_mlp.bias,
+        bias_mlp=_or_zero(block.norm_mlp.bias, width),
         eps=config.eps,
         activation=config.activation,
     )
+
+
+def _or_zero(bias: Any, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    return np.zeros(shape) if bias is None else np.asarray(bias)
 
 
 def parameter_norms(blocks: list[BlockParameters]) -> list[KnownNorms]:

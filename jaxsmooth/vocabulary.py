@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import tokenizers
-from tokenizers.models import Unigram, WordPiece
+from tokenizers import processors
+from tokenizers.models import BPE, Unigram, WordPiece
 from tokenizers.normalizers import BertNormalizer, Replace
-from tokenizers.pre_tokenizers import BertPreTokenizer, Metaspace
-from tokenizers.processors import BertProcessing, TemplateProcessing
+from tokenizers.pre_tokenizers import BertPreTokenizer, ByteLevel, Metaspace
+from tokenizers.processors import BertProcessing, RobertaProcessing, TemplateProcessing
 
 from .bert.config import EncoderConfig
 from .errors import TextError
@@ -58,6 +59,15 @@ class Pieces(NamedTuple):
 
 
 BERT_TOKENS = SpecialTokens("[PAD]", "[UNK]", "[CLS]", "[SEP]")
+ROBERTA_TOKENS = SpecialTokens("<pad>", "<unk>", "<s>", "</s>")
+FAMILY_TOKENS = {
+    **dict.fromkeys(("roberta", "xlm-roberta", "camembert"), ROBERTA_TOKENS),
+    "albert": SpecialTokens("<pad>", "<unk>", "[CLS]", "[SEP]"),
+    "mpnet": SpecialTokens("<pad>", "[UNK]", "<s>", "</s>"),
+    # Byte-level: nothing is unknown. Without a padding token; the model's `pad_token` is put there and masked out.
+    "gpt2": SpecialTokens("", "", "", ""),
+}
+"""The special tokens of a family's vocabularies, where they are not BERT's; "" for none."""
 _SPECIAL = (*BERT_TOKENS, "[MASK]")
 
 # Continuations of letters and digits only: the pre-tokenizer makes every punctuation mark a word of its own.
@@ -82,7 +92,7 @@ def read_tokenizer_json(path: Path) -> tokenizers.Tokenizer:
         return tokenizers.Tokenizer.from_str(_read(path))
 
 
-def read_vocab_txt(path: Path) -> tokenizers.Tokenizer:
+def read_vocab_txt(path: Path, special: SpecialTokens = BERT_TOKENS) -> tokenizers.Tokenizer:
     """Read a `vocab.txt` (one token per line, its id the line's place) as BERT's WordPiece.
 
     `do_lower_case` (true if not given), `strip_accents` and `tokenize_chinese_chars` are taken from the
@@ -94,10 +104,34 @@ def read_vocab_txt(path: Path) -> tokenizers.Tokenizer:
     lines = [line.removesuffix("\r") for line in _read(path).split("\n")]
     # Of a token listed twice the last place counts, as in Hugging Face's reader.
     vocabulary = {token: place for place, token in enumerate(lines[:-1] if lines[-1] == "" else lines)}
-    require_special_tokens(vocabulary, str(path))
+    require_special_tokens(vocabulary, str(path), special)
     normalizer = _bert_normalizer(path.with_name("tokenizer_config.json"))
     with refusals(str(path)):
-        return _wordpiece(vocabulary, normalizer)
+        return _wordpiece(vocabulary, normalizer, special)
+
+
+def read_byte_pairs(vocabulary: Path, merges: Path, special: SpecialTokens) -> tokenizers.Tokenizer:
+    """Read `vocab.json` and `merges.txt` as GPT-2's byte-level BPE, with RoBERTa's special tokens if there are any.
+
+    Raises:
+      TextError: an unreadable file, or a special token missing.
+    """
+    _read_object(vocabulary)
+    _read(merges)
+    with refusals(f"{vocabulary} and {merges.name}"):
+        backend = tokenizers.Tokenizer(BPE.from_file(str(vocabulary), str(merges)))
+        backend.pre_tokenizer = ByteLevel(add_prefix_space=False)
+        known = backend.get_vocab()
+        require_special_tokens(known, str(vocabulary), special)
+        if not special.first:
+            backend.add_special_tokens([token for token in ("<|endoftext|>",) if token in known])
+            backend.post_processor = processors.ByteLevel(trim_offsets=False)
+            return backend
+        backend.add_special_tokens(list(special))
+        if "<mask>" in known:
+            backend.add_special_tokens([tokenizers.AddedToken("<mask>", lstrip=True)])
+        backend.post_processor = _around(special, known)
+    return backend
 
 
 def tiny_wordpiece() -> tokenizers.Tokenizer:
@@ -147,7 +181,8 @@ def fit_to_model(
     """Turn off the cutting and padding that a file may bring, and hold every id to the model's tables.
 
     Args:
-      backend: changed in place. One without a post-processor gets BERT's, [CLS] text [SEP] pair [SEP].
+      backend: changed in place. One without a post-processor gets BERT's, [CLS] text [SEP] pair [SEP],
+        unless there are no such tokens.
       config: the model.
       source: names the tokenizer in errors.
       special: the tokens it must have.
@@ -161,8 +196,8 @@ def fit_to_model(
         backend.no_padding()
         vocabulary = backend.get_vocab(with_added_tokens=True)
         require_special_tokens(vocabulary, source, special)
-        if backend.post_processor is None:
-            backend.post_processor = _bert_processing(vocabulary)
+        if backend.post_processor is None and special.first:
+            backend.post_processor = _around(special, vocabulary)
         # A post-processor inserts ids of its own, which need not be in the vocabulary.
         probes = (backend.encode("a"), backend.encode("a", "a"))
     largest = max(*vocabulary.values(), *(number for probe in probes for number in probe.ids))
@@ -181,9 +216,11 @@ def require_special_tokens(vocabulary: dict[str, int], source: str, special: Spe
     Raises:
       TextError: names the ones that are missing.
     """
-    missing = [token for token in special if token not in vocabulary]
+    missing = [token for token in special if token and token not in vocabulary]
     if missing:
-        raise TextError(f"{source}: the vocabulary must have {', '.join(special)}; it lacks {', '.join(missing)}.")
+        raise TextError(
+            f"{source}: the vocabulary must have {', '.join(filter(None, special))}; it lacks {', '.join(missing)}."
+        )
 
 
 @contextlib.contextmanager
@@ -201,17 +238,25 @@ def refusals(source: str) -> Iterator[None]:
         raise TextError(f"{source}: the tokenizers library refused it: {error}. Is the file whole?") from error
 
 
-def _wordpiece(vocabulary: dict[str, int], normalizer: BertNormalizer) -> tokenizers.Tokenizer:
-    backend = tokenizers.Tokenizer(WordPiece(vocabulary, unk_token="[UNK]"))
-    backend.add_special_tokens([token for token in _SPECIAL if token in vocabulary])
+def _wordpiece(
+    vocabulary: dict[str, int], normalizer: BertNormalizer, special: SpecialTokens = BERT_TOKENS
+) -> tokenizers.Tokenizer:
+    backend = tokenizers.Tokenizer(WordPiece(vocabulary, unk_token=special.unknown))
+    backend.add_special_tokens([token for token in (*special, "[MASK]") if token in vocabulary])
+    if "<mask>" in vocabulary:
+        backend.add_special_tokens([tokenizers.AddedToken("<mask>", lstrip=True)])
     backend.normalizer = normalizer
     backend.pre_tokenizer = BertPreTokenizer()
-    backend.post_processor = _bert_processing(vocabulary)
+    backend.post_processor = _around(special, vocabulary)
     return backend
 
 
-def _bert_processing(vocabulary: dict[str, int]) -> BertProcessing:
-    return BertProcessing(("[SEP]", vocabulary["[SEP]"]), ("[CLS]", vocabulary["[CLS]"]))
+def _around(special: SpecialTokens, vocabulary: dict[str, int]) -> BertProcessing | RobertaProcessing:
+    """[CLS] text [SEP] pair [SEP] with two segments, as BERT; or <s> text </s></s> pair </s> with one, as RoBERTa."""
+    last, first = ((token, vocabulary[token]) for token in (special.last, special.first))
+    if special.first == "<s>":
+        return RobertaProcessing(last, first, trim_offsets=True, add_prefix_space=False)
+    return BertProcessing(last, first)
 
 
 def _bert_normalizer(settings_file: Path) -> BertNormalizer:

@@ -3,10 +3,14 @@
 The generators come from Hypothesis, so a failing example shrinks and is replayed.
 """
 
+import io
 import json
 import struct
+import zipfile
 from random import Random
 from typing import Any
+
+from helpers_formats import bundle_draft
 
 DEEP = "@deeply nested@"
 HUGE = "@an integer of 5000 digits@"
@@ -158,3 +162,43 @@ def mutate_safetensors(content: bytes, rnd: Random) -> bytes:
         )
     text = dump(header, rnd)
     return struct.pack("<Q", len(text)) + text + data
+
+
+def mutate_pickle(content: bytes, rnd: Random) -> bytes:
+    """Damage the pickle inside a torch archive, or the names and sizes of its members."""
+    with zipfile.ZipFile(io.BytesIO(content)) as zipped:
+        members = {name: zipped.read(name) for name in zipped.namelist()}
+    name = next(name for name in members if name.endswith("data.pkl"))
+    kind = rnd.randrange(4)
+    if kind == 0:
+        members[name] = mutate_bytes(members[name], rnd)
+    elif kind == 1:
+        members[name] = mutate_numbers(members[name], rnd)
+    elif kind == 2:
+        out = bytearray(members[name])
+        out[rnd.randrange(len(out))] = rnd.choice(b"(.0}]tRQcqhrjsubaeN\x85\x86\x89\x93")  # one opcode for another
+        members[name] = bytes(out)
+    else:
+        other = rnd.choice(list(members))
+        members[rnd.choice(["archive/data/0", "../x", "data.pkl", other + "x"])] = members.pop(other)
+    out_file = io.BytesIO()
+    with zipfile.ZipFile(out_file, "w", rnd.choice([0, 0, 0, 8])) as zipped:
+        for member, raw in members.items():
+            zipped.writestr(member, raw)
+    return out_file.getvalue()
+
+
+def mutate_bundle(_: bytes, rnd: Random) -> bytes:
+    """Damage entries of a checkpoint's index and pack it again, so that its checksums are right."""
+    draft = bundle_draft()
+    for _ in range(rnd.choice([1, 1, 2])):
+        key, other = rnd.choice(list(draft.entries)), rnd.choice(list(draft.entries))
+        kind = rnd.randrange(4)
+        if kind == 0:
+            draft.entries[mutate_bytes(key, rnd)] = draft.entries.pop(key)
+        elif kind == 1:
+            draft.entries[key] = draft.entries[other]
+        else:
+            draft.entries[key] = (mutate_bytes, mutate_numbers)[kind % 2](draft.entries[key] or b"\0", rnd)
+    draft.snappy, draft.blocks = rnd.random() < 0.5, rnd.choice([1, 2, 5])
+    return draft.index()

@@ -1,17 +1,14 @@
 """`diagnose` against the independent implementation, number by number."""
 
-import functools
 import json
-from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference_ladder
+from freeze_diagnosis import frozen_diagnosis, minilm_diagnosis
 from helpers_parity import PRECISIONS, VOCABULARY, frozen_model, minilm_directory, precision
 from make_frozen import FROZEN
-from safetensors.numpy import load_file
-from tokenizers import Tokenizer
 
 import jaxsmooth
 
@@ -59,23 +56,26 @@ def test_a_random_model(name, dtype, tmp_path):
     compare(diagnosis, expected, RTOL[dtype])
 
 
-@functools.cache
-def minilm_expected(directory: Path, texts: tuple[str, ...]) -> dict[str, dict]:
-    tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    encoded = [tokenizer.encode(text) for text in texts]
-    config = json.loads((directory / "config.json").read_text())
-    tensors = load_file(directory / "model.safetensors")
-    return reference_ladder.diagnose(tensors, config, [(line.ids, line.type_ids) for line in encoded])
+@pytest.fixture(scope="module")
+def reviews() -> list[str]:
+    return json.loads((FROZEN / "minilm-l6.json").read_text(encoding="utf-8"))["texts"]
 
 
 @pytest.mark.parametrize("dtype", PRECISIONS)
-def test_minilm_on_reviews(dtype):
+def test_minilm_on_reviews(dtype, reviews):
+    """Against what tests/reference_ladder.py computed in two minutes; the long test below computes it anew."""
     directory = minilm_directory()
-    texts = json.loads((FROZEN / "minilm-l6.json").read_text(encoding="utf-8"))["texts"]
-    expected = minilm_expected(directory, tuple(texts))
     with precision(dtype):
         model, tokenizer = jaxsmooth.load(directory, dtype=getattr(jnp, dtype))
-        diagnosis = jaxsmooth.diagnose(model, tokenizer, texts)
-    compare(diagnosis, expected, RTOL[dtype])
+        diagnosis = jaxsmooth.diagnose(model, tokenizer, reviews)
+    compare(diagnosis, frozen_diagnosis(), RTOL[dtype])
+
+
+@pytest.mark.long
+def test_the_frozen_diagnosis_is_what_the_reference_computes(reviews):
+    frozen = frozen_diagnosis()
+    computed = minilm_diagnosis(minilm_directory(), reviews)
+    assert set(frozen) == set(computed)
+    for name, spread in computed.items():
+        for field, values in spread.items():
+            np.testing.assert_allclose(frozen[name][field], values, rtol=1e-11, err_msg=f"{name}.{field}")

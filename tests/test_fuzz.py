@@ -11,7 +11,16 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from helpers_mutation import mutate_bytes, mutate_json, mutate_lines, mutate_numbers, mutate_safetensors
+from helpers_formats import CONFIG, FILES
+from helpers_mutation import (
+    mutate_bundle,
+    mutate_bytes,
+    mutate_json,
+    mutate_lines,
+    mutate_numbers,
+    mutate_pickle,
+    mutate_safetensors,
+)
 from helpers_parity import VOCABULARY
 from helpers_quantised import Draft
 from hypothesis import HealthCheck, given, settings
@@ -80,6 +89,7 @@ def sharded_files() -> dict[str, bytes]:
 
 
 WHOLE, SHARDED, PACKED = checkpoint_files(), sharded_files(), {"small-q4.bin": Draft().pack()}
+TORCH, BUNDLE, GRAPH = ({"config.json": CONFIG, **FILES[form]()} for form in ("torch", "TensorFlow", "ONNX"))
 TARGETS: dict[str, tuple[dict[str, bytes], str, tuple[Callable[[bytes, Random], bytes], ...]]] = {
     "config": (WHOLE, "config.json", (mutate_json, mutate_json, mutate_bytes)),
     "weights": (WHOLE, "model.safetensors", (mutate_safetensors, mutate_safetensors, mutate_bytes)),
@@ -91,6 +101,9 @@ TARGETS: dict[str, tuple[dict[str, bytes], str, tuple[Callable[[bytes, Random], 
         (mutate_lines, mutate_bytes),
     ),
     "4-bit": (PACKED, "small-q4.bin", (mutate_numbers, mutate_numbers, mutate_bytes)),
+    "torch": (TORCH, "pytorch_model.bin", (mutate_pickle, mutate_pickle, mutate_bytes)),
+    "TensorFlow": (BUNDLE, "model.index", (mutate_bundle, mutate_bundle, mutate_bytes)),
+    "ONNX": (GRAPH, "model.onnx", (mutate_numbers, mutate_bytes)),
 }
 
 

@@ -34,7 +34,13 @@ _CORRUPT = (
 
 
 def extract(
-    archive: Path, folder: str, patterns: tuple[str, ...], into: Path, *, limit: int = UNPACKED_LIMIT
+    archive: Path | IO[bytes],
+    folder: str,
+    patterns: tuple[str, ...],
+    into: Path,
+    *,
+    flat: bool = False,
+    limit: int = UNPACKED_LIMIT,
 ) -> tuple[Path, ...]:
     """Copy the files of one folder of an archive that match the patterns.
 
@@ -43,10 +49,11 @@ def extract(
     3.11 lack it, and zip files need the same rules.
 
     Args:
-      archive: a `.zip` or `.whl`, or else any tar that `tarfile` can open.
+      archive: a `.zip` or `.whl`, or else any tar that `tarfile` can open; or an opened zip.
       folder: path inside the archive; "" for its root.
       patterns: `fnmatch` patterns relative to `folder`; each must match at least one file.
       into: an existing folder; files land there under their paths relative to `folder`.
+      flat: files land under their last names instead.
       limit: bytes that may be written in all.
 
     Returns:
@@ -55,19 +62,20 @@ def extract(
     Raises:
       AssetError: corrupt or hostile archive, nothing matching a pattern, or more than `limit` bytes.
     """
+    label = archive.name if isinstance(archive, Path) else "the archive joined from its pieces"
     try:
         with _open_archive(archive) as entries:
             written: list[Path] = []
-            for name, entry in _choose(entries, folder, patterns, archive):
-                target = into / name
+            for name, entry in _choose(entries, folder, patterns, label):
+                target = into / (posixpath.basename(name) if flat else name)
                 target.parent.mkdir(parents=True, exist_ok=True)
-                limit -= _copy(entry, target, limit, archive)
+                limit -= _copy(entry, target, limit, label)
                 written.append(target)
             return tuple(written)
     except FileExistsError as error:
-        raise AssetError(f"{archive.name} holds {error.filename} twice: it is not the archive expected.") from error
+        raise AssetError(f"{label} holds {error.filename} twice: it is not the archive expected.") from error
     except _CORRUPT as error:
-        raise AssetError(f"{archive.name} is not a readable archive: {error}. Was it cut short?") from error
+        raise AssetError(f"{label} is not a readable archive: {error}. Was it cut short?") from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,9 +86,9 @@ class _Entry:
 
 
 @contextlib.contextmanager
-def _open_archive(archive: Path) -> Iterator[list[_Entry]]:
+def _open_archive(archive: Path | IO[bytes]) -> Iterator[list[_Entry]]:
     # By suffix, not by content: a tar whose last member is a stored zip also looks like a zip.
-    if archive.suffix in (".zip", ".whl"):
+    if not isinstance(archive, Path) or archive.suffix in (".zip", ".whl"):
         with zipfile.ZipFile(archive) as zipped:
             infos = [info for info in zipped.infolist() if not info.is_dir()]
             yield [_Entry(i.filename, _is_plain(i), lambda i=i: zipped.open(i)) for i in infos]  # type: ignore[misc]
@@ -95,30 +103,30 @@ def _is_plain(info: zipfile.ZipInfo) -> bool:
     return stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG)
 
 
-def _choose(entries: list[_Entry], folder: str, patterns: tuple[str, ...], archive: Path) -> list[tuple[str, _Entry]]:
+def _choose(entries: list[_Entry], folder: str, patterns: tuple[str, ...], label: str) -> list[tuple[str, _Entry]]:
     for entry in entries:
-        _check_name(entry.name, archive)
+        _check_name(entry.name, label)
     prefix = f"{folder}/" if folder else ""
     inside = [(posixpath.normpath(entry.name), entry) for entry in entries]
     inside = [(name.removeprefix(prefix), entry) for name, entry in inside if name.startswith(prefix)]
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name, _ in inside):
-            raise AssetError(f"{archive.name} has no {prefix}{pattern}: it is not the archive expected.")
+            raise AssetError(f"{label} has no {prefix}{pattern}: it is not the archive expected.")
     chosen = [(name, entry) for name, entry in inside if any(fnmatchcase(name, pattern) for pattern in patterns)]
     for _, entry in chosen:
         if not entry.plain:
-            raise AssetError(f"{archive.name}: {entry.name!r} must be a plain file, not a link or a device.")
+            raise AssetError(f"{label}: {entry.name!r} must be a plain file, not a link or a device.")
     return chosen
 
 
-def _check_name(name: str, archive: Path) -> None:
+def _check_name(name: str, label: str) -> None:
     parts = name.split("/")
     # Backslashes and colons are harmless here and separators or drives on Windows; no pinned archive has them.
     if not name or name.startswith("/") or ".." in parts or any(char in name for char in "\\:\0"):
-        raise AssetError(f"{archive.name}: the name {name!r} reaches outside the folder; the archive is refused.")
+        raise AssetError(f"{label}: the name {name!r} reaches outside the folder; the archive is refused.")
 
 
-def _copy(entry: _Entry, target: Path, limit: int, archive: Path) -> int:
+def _copy(entry: _Entry, target: Path, limit: int, label: str) -> int:
     source = entry.open()
     assert source is not None  # tarfile returns None only for what is not a plain file
     copied = 0
@@ -127,6 +135,6 @@ def _copy(entry: _Entry, target: Path, limit: int, archive: Path) -> int:
         while chunk := source.read(2**20):
             copied += len(chunk)
             if copied > limit:
-                raise AssetError(f"{archive.name} unpacks to more than the limit; {entry.name!r} went past it.")
+                raise AssetError(f"{label} unpacks to more than the limit; {entry.name!r} went past it.")
             out.write(chunk)
     return copied

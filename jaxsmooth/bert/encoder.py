@@ -56,7 +56,7 @@ def embed(model: Encoder, batch: Batch | ImageBatch) -> Float[Array, "B T D"]:
     >>> jaxsmooth.embed(model, tokenizer(["Dull."])).shape[-1] == model.config.width
     True
     """
-    check_batch(model.config, batch)
+    _check_arguments(model, batch, Edits(), keep_nothing)
     return _embed(model, batch)
 
 
@@ -108,26 +108,27 @@ def encode(
     >>> trace.attn.shape[:3] == (model.config.layers, 2, model.config.heads)
     True
     """
-    check_batch(model.config, batch)
+    _check_arguments(model, batch, edits, collect)
     return _encode(model, batch, edits, collect=collect, remat=remat)
 
 
 @jax.jit
 def _embed(model: Encoder, batch: Batch | ImageBatch) -> Array:
     table, config = model.embeddings, model.config
-    if isinstance(batch, ImageBatch):
-        summed = embed_patches(table, batch.pixels)
-    else:
-        summed = _rows(table.word, batch.tokens)
-        if table.position is not None:
-            summed = summed + _rows(table.position, position_ids(config, batch.mask))
-        if config.segments:
-            summed = summed + _rows(table.segment, batch.segments)
+    summed = embed_patches(table, batch.pixels) if isinstance(batch, ImageBatch) else embed_words(config, table, batch)
     if table.norm is not None:
         summed = normalise(config, table.norm, summed)
     if table.projection is not None:
         summed = add_bias(summed @ table.projection.kernel, table.projection.bias)
     return summed
+
+
+def embed_words(config: EncoderConfig, table: Embeddings, batch: Batch) -> Float[Array, "B T E"]:
+    """Word + position + segment embeddings, the latter two where there are tables of them."""
+    summed = _rows(table.word, batch.tokens)
+    if table.position is not None:
+        summed = summed + _rows(table.position, position_ids(config, batch.mask))
+    return summed if table.segment is None else summed + _rows(table.segment, batch.segments)
 
 
 def _rows(table: Array, ids: Array) -> Array:
@@ -144,8 +145,8 @@ def embed_patches(table: Embeddings, pixels: Float[Array, "B C Y X"]) -> Float[A
     """
     b, c, y, x = pixels.shape
     side = math.isqrt(table.patch.kernel.shape[0] // c)
-    cut = pixels.reshape(b, c, y // side, side, x // side, side).transpose(0, 2, 4, 1, 3, 5)
-    flat = cut.reshape(b, (y // side) * (x // side), c * side**2)
+    cut = pixels.astype(table.patch.kernel.dtype).reshape(b, c, y // side, side, x // side, side)
+    flat = cut.transpose(0, 2, 4, 1, 3, 5).reshape(b, (y // side) * (x // side), c * side**2)
     patches = add_bias(flat @ table.patch.kernel, table.patch.bias)
     classes = jnp.broadcast_to(table.classes[None], (b, *table.classes.shape))
     return jnp.concatenate([classes, patches], axis=1) + table.position[None]  # type: ignore[index]
@@ -245,6 +246,15 @@ def feed_forward(config: EncoderConfig, block: Block, x: Float[Array, "B T D"]) 
     return wide if block.gate is None else wide * add_bias(x @ block.gate.kernel, block.gate.bias)
 
 
+def attention_input(config: EncoderConfig, trace: BlockTrace) -> Float[Array, "B T D"]:
+    """What a block's queries, keys and values are maps of: its input, normed in a pre-LN block."""
+    if config.placement == "post":
+        return trace.input
+    norm = trace.block.norm_attn
+    normed = layer_norm(trace.input, norm.scale, norm.bias, trace.std_attn, norm=config.norm)
+    return normed if config.first_norm else jnp.where(trace.layer == 0, trace.input, normed)
+
+
 def scaled(x: Array, factor: float) -> Array:
     """`factor * x`; BERT's factor of 1 costs nothing."""
     return x if factor == 1 else x * jnp.asarray(factor, x.dtype)
@@ -260,6 +270,22 @@ def apply_edit(site: str, edit: Edit | None, layer: Array, value: Array) -> Arra
             f"the edit of {site!r} must return shape {value.shape}; got {edited.shape}. Did it drop an axis?"
         )
     return edited.astype(value.dtype)
+
+
+def _check_arguments(model: Any, batch: Any, edits: Any, collect: Any) -> None:
+    """Refuse what is not an encoder, a batch, edits or a function, before anything is computed."""
+    for name, value, kind in (
+        ("model", model, Encoder),
+        ("batch", batch, (Batch, ImageBatch)),
+        ("edits", edits, Edits),
+    ):
+        if not isinstance(value, kind):
+            wanted = " or ".join(one.__name__ for one in (kind if isinstance(kind, tuple) else (kind,)))
+            hint = " Text becomes a batch by calling the tokenizer." if name == "batch" else ""
+            raise ShapeError(f"{name} must be a {wanted}; got {type(value).__name__}.{hint}")
+    if not callable(collect):
+        raise ShapeError(f"collect must be a function of a BlockTrace; got {type(collect).__name__}.")
+    check_batch(model.config, batch)
 
 
 def check_images(config: EncoderConfig, batch: ImageBatch) -> None:

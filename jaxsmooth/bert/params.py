@@ -4,6 +4,8 @@ Kernels are stored input axis first (`x @ kernel`), the transpose of torch's lay
 own. In a stacked tree every array of `Block` has one leading axis L.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -66,7 +68,7 @@ class Embeddings(nnx.Pytree):
 
     word: Float[Array, "V E"] = nnx.data(default=None)
     position: Float[Array, "P E"] | None = nnx.data(default=None)
-    segment: Float[Array, "G E"] = nnx.data(default=None)
+    segment: Float[Array, "G E"] | None = nnx.data(default=None)
     norm: LayerNorm | None = nnx.data(default=None)
     projection: Linear | None = nnx.data(default=None)
     patch: Linear = nnx.data(default=None)
@@ -177,20 +179,45 @@ def _init_embeddings(c: EncoderConfig, draw: _Draw) -> Embeddings:
     e = c.table_width
     norm = draw.norm(e) if c.embedding_norm else None
     if c.is_vision:
-        patches = (c.image_size // c.patch_size) ** 2
         return Embeddings(
             patch=draw.linear((c.channels * c.patch_size**2, c.width)),
             classes=draw.normal(c.class_tokens, c.width),
-            position=draw.normal(c.class_tokens + patches, c.width),
+            position=draw.normal(c.position_rows, c.width),
             norm=norm,
         )
     return Embeddings(
         word=draw.normal(c.vocab, e).at[c.pad_token].set(0.0),
-        position=draw.normal(c.max_length, e) if c.positions == "learned" else None,
-        segment=draw.normal(c.segments, e),
+        position=draw.normal(c.position_rows, e) if c.positions == "learned" else None,
+        segment=draw.normal(c.segments, e) if c.segments else None,
         norm=norm,
         projection=draw.linear((e, c.width)) if e != c.width or c.embedding_width else None,
     )
+
+
+def scale_branches(model: Encoder, factor: float) -> Encoder:
+    """The encoder with the kernels of value, output and MLP times a factor: DeepNorm's initialisation.
+
+    Args:
+      model: as `init_encoder` drew it.
+      factor: DeepNorm's beta, (8 L)^(-1/4) for a BERT, beside `skip_scale` = (2 L)^(1/4).
+
+    References: after Wang et al. (2022), DeepNet, arXiv 2203.00555.
+    """
+
+    def scaled(linear: Linear) -> Linear:
+        return dataclasses.replace(linear, kernel=linear.kernel * jnp.asarray(factor, linear.kernel.dtype))
+
+    attn = model.blocks.attn
+    attn = dataclasses.replace(attn, value=scaled(attn.value), output=scaled(attn.output))
+    gate = model.blocks.gate
+    blocks = dataclasses.replace(
+        model.blocks,
+        attn=attn,
+        up=scaled(model.blocks.up),
+        down=scaled(model.blocks.down),
+        gate=None if gate is None else scaled(gate),
+    )
+    return dataclasses.replace(model, blocks=blocks)
 
 
 def encoder_shapes(config: EncoderConfig, *, pooler: bool = True) -> dict[str, tuple[int, ...]]:

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
+from jax.typing import ArrayLike
 from jaxtyping import Array
 
 from ..errors import ShapeError
@@ -21,7 +22,7 @@ SITE_AXES = {
 }
 """The axes of every site, by the letters of `types`; a std's last axis has size 1."""
 
-Indices = int | Sequence[int] | Array | None
+Indices = int | Sequence[int] | np.ndarray | Array | None
 """Which layers, heads or tokens: one, several, or (None) all."""
 
 
@@ -65,7 +66,7 @@ def restrict(
 
 def replace(
     site: str,
-    value: Array | float,
+    value: ArrayLike,
     *,
     layers: Indices = None,
     heads: Indices = None,
@@ -97,7 +98,7 @@ def replace(
 
 def scale(
     site: str,
-    factor: Array | float,
+    factor: ArrayLike,
     *,
     layers: Indices = None,
     heads: Indices = None,
@@ -123,7 +124,7 @@ def scale(
     return _build(site, _scaled, factor, layers, heads, tokens, keys)
 
 
-def _build(site: str, function: Callable, value: Array | float, *where: Indices) -> Edits:
+def _build(site: str, function: Callable, value: ArrayLike, *where: Indices) -> Edits:
     check_site(site)
     layers, heads, tokens, keys = where
     edits = Edits(**{site: Partial(function, jnp.asarray(value))})
@@ -150,14 +151,15 @@ def _restricted(edit: Edit, layers: Array | None, chosen: dict[int, Array], laye
     edited = jnp.asarray(edit(layer, value)).astype(value.dtype)
     if edited.shape != value.shape:
         raise ShapeError(f"an edit must return shape {value.shape}; got {edited.shape}. Did it drop an axis?")
+    inside = jnp.ones((), bool)
     here = jnp.ones((), bool) if layers is None else jnp.any(layers == layer)
     for axis, indices in chosen.items():
         size = value.shape[axis]
         shape = [1] * value.ndim
         shape[axis] = size
-        here = here & jnp.any(jnp.arange(size)[:, None] == indices[None], axis=1).reshape(shape)
-        edited = jnp.where(jnp.all(indices < size), edited, jnp.nan)
-    return jnp.where(here, edited, value)
+        here = here & jnp.any(jnp.arange(size, dtype=jnp.int32)[:, None] == indices[None], axis=1).reshape(shape)
+        inside = inside & jnp.all(indices < size)
+    return jnp.where(inside, jnp.where(here, edited, value), jnp.nan)
 
 
 def _axes_of(site: str) -> dict[str, int]:

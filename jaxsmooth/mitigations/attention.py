@@ -100,7 +100,8 @@ def graph_filter(
     """
     w0, w1, wk = (per_head(w, attn) for w in (identity, linear, power))
     steps = jnp.asarray(order - 1).astype(attn.dtype)
-    eye = jnp.eye(attn.shape[-2], attn.shape[-1], dtype=attn.dtype) * mask[..., None, None, :].astype(attn.dtype)
+    eye = jnp.broadcast_to(jnp.eye(attn.shape[-2], attn.shape[-1], dtype=attn.dtype), attn.shape)
+    eye = jnp.where(mask[..., None, None, :], eye, 0)
     squared = jnp.einsum("...ij,...jk->...ik", attn, attn)
     return w0 * eye + w1 * attn + wk * (attn + steps * (squared - attn))
 
@@ -136,14 +137,14 @@ def attention_dropout(
 
 
 def per_head(strength: Strength, attn: Float[Array, "*B N T S"]) -> Float[Array, "..."]:
-    """A strength in the dtype of `attn`, shaped to multiply it: [] or [N 1 1].
+    """A strength in the dtype of `attn`, shaped to multiply it without rank promotion.
 
     >>> import jax.numpy as jnp
     >>> per_head(jnp.ones(3), jnp.ones((2, 3, 5, 5))).shape
-    (3, 1, 1)
+    (1, 3, 1, 1)
     """
     cast = jnp.asarray(strength).astype(attn.dtype)
-    return cast[:, None, None] if cast.ndim else cast
+    return cast.reshape((1,) * (attn.ndim - 3) + (-1, 1, 1)) if cast.ndim else cast
 
 
 def _uniform(attn: Array, mask: Array) -> Array:

@@ -15,6 +15,8 @@ from . import remedies
 from .remedies import AnyBatch, Remedy
 from .weights import make_definite
 
+Values = tuple[tuple[str, float | int | None], ...]
+
 
 class Parameter(NamedTuple):
     """A number that a remedy takes.
@@ -68,8 +70,8 @@ def _positive() -> Callable[[Encoder], Encoder]:
 
 _ANY = 1e6  # far beyond any use, and still far from overflow in float32
 _CONTRANORM = {
-    "s": Parameter(0.1, 0, _ANY, "strength; 0.005 to 0.2 in the paper's grid"),
-    "temperature": Parameter(1.0, 1e-3, _ANY, "of the softmax; 1 in the paper"),
+    "s": Parameter(0.1, 0, _ANY, "strength; the default is ours"),
+    "temperature": Parameter(1.0, 1e-3, _ANY, "of the softmax; 1 in the released code"),
 }
 _FEATSCALE = {
     "high": Parameter(0.3, -_ANY, _ANY, "t2, gain of what differs between tokens; learned from 0"),
@@ -106,7 +108,7 @@ METHODS: dict[str, Method] = {
     ),
     "neutreno": Method(
         remedies.neutreno,
-        {"strength": Parameter(0.6, 0, _ANY, "lambda; 0.6 in the paper")},
+        {"strength": Parameter(0.6, 0, _ANY, "lambda; 0.6 after the paper")},
         "Nguyen, Nguyen and Baraniuk (2023), NeurIPS 2023",
         mixes=False,
     ),
@@ -183,7 +185,7 @@ class NamedRemedy:
     """
 
     label: str
-    parts: tuple[tuple[str, tuple[tuple[str, float | None], ...]], ...]
+    parts: tuple[tuple[str, Values], ...]
 
     def change(self, model: Encoder) -> Encoder:
         """The model with its weights as the remedy wants them; most remedies leave them alone."""
@@ -257,12 +259,12 @@ def _entry(label: str) -> NamedRemedy:
     return NamedRemedy(label, tuple(_part(part.strip(), label) for part in label.split("+")))
 
 
-def _part(text: str, label: str) -> tuple[str, tuple[tuple[str, float | None], ...]]:
+def _part(text: str, label: str) -> tuple[str, Values]:
     name, *given = text.split(":")
     if name not in METHODS:
         raise OptionError(f"there is no remedy {name!r} (in {label!r}); there are {', '.join(METHODS)}.")
     parameters = METHODS[name].parameters
-    values: dict[str, float | None] = {key: parameter.default for key, parameter in parameters.items()}
+    values: dict[str, float | int | None] = {key: parameter.default for key, parameter in parameters.items()}
     named: set[str] = set()
     for place, one in enumerate(given):
         key, equals, number = one.partition("=")
@@ -279,7 +281,7 @@ def _part(text: str, label: str) -> tuple[str, tuple[tuple[str, float | None], .
     return name, tuple(values.items())
 
 
-def _number(text: str, parameter: Parameter, what: str) -> float:
+def _number(text: str, parameter: Parameter, what: str) -> float | int:
     try:
         value = float(text)
     except ValueError:
@@ -294,5 +296,5 @@ def _number(text: str, parameter: Parameter, what: str) -> float:
     return int(value) if parameter.whole else value
 
 
-def _written(values: tuple[tuple[str, float | None], ...]) -> str:
+def _written(values: Values) -> str:
     return ", ".join(f"{key}={'default' if value is None else f'{value:g}'}" for key, value in values)

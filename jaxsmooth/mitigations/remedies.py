@@ -13,11 +13,12 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
+from jax.typing import ArrayLike
 from jaxtyping import Array, PRNGKeyArray
 
 from ..bert.encoder import embed, encode
@@ -28,7 +29,7 @@ from . import attention, features
 
 AnyBatch = Batch | ImageBatch
 Remedy = Callable[[Encoder, AnyBatch], Edits]
-Number = Array | float
+Number = ArrayLike
 
 CONTRANORM_POSITIONS = ("input", "context", "mixed", "normed", "mlp", "hidden", "pre_attn", "pre_mlp")
 """Where the released code can put ContraNorm in a BERT block, in the order of its numbers 1 to 8.
@@ -63,16 +64,16 @@ def contranorm(
     """
     if position not in CONTRANORM_POSITIONS:
         raise OptionError(f"position must be one of {', '.join(CONTRANORM_POSITIONS)}; got {position!r}.")
-    formula = functools.partial(features.contranorm, form=form, dual=dual, unit=unit)
+    formula = functools.partial(_fixed, formula=features.contranorm, form=form, dual=dual, unit=unit)
 
     def remedy(model: Encoder, batch: AnyBatch) -> Edits:
         arrays = (batch.mask, jnp.asarray(strength), jnp.asarray(temperature))
         if position == "input":
             last = jnp.int32(model.config.layers - 1)
-            rest = Partial(functools.partial(_contranorm_but_last, formula), last, *arrays)
-            return Edits(embedded=Partial(functools.partial(_contranorm, formula), *arrays), hidden=rest)
+            rest = Partial(formula(_contranorm_but_last), last, *arrays)
+            return Edits(embedded=Partial(formula(_contranorm), *arrays), hidden=rest)
         own = _contranorm_joined if position == "context" else _contranorm
-        return Edits(**{position: Partial(functools.partial(own, formula), *arrays)})
+        return Edits(**{position: Partial(formula(own), *arrays)})
 
     return remedy
 
@@ -99,7 +100,7 @@ def attention_dropout(key: PRNGKeyArray, rate: Number = 0.1) -> Remedy:
 
 
 def neutreno(strength: Number = 0.6) -> Remedy:
-    """NeuTRENO with lambda = `strength` (0.6 is the paper's) in every layer but the first.
+    """NeuTRENO with lambda = `strength` (0.6 after the paper) in every layer but the first.
 
     A V + lambda (V_0 - V) is computed as (A - lambda I) V + lambda V_0, so a trace shows A - lambda I as its attention,
     and of remedies that change attention those composed before it act on A alone. V_0 is what the first layer computes
@@ -117,22 +118,17 @@ def neutreno(strength: Number = 0.6) -> Remedy:
 
 def feat_scale(low: Number = 0.0, high: Number = 0.3, *, convention: Literal["paper", "released"] = "paper") -> Remedy:
     """FeatScale on the attention sub-layer's output, t1 = `low` and t2 = `high`, [] or one per channel [D]."""
-    formula = functools.partial(features.feat_scale, convention=convention)
-
-    def remedy(model: Encoder, batch: AnyBatch) -> Edits:
-        edit = Partial(functools.partial(_feat_scale, formula), batch.mask, jnp.asarray(low), jnp.asarray(high))
-        return Edits(mixed=edit)
-
-    return remedy
+    edit = _fixed(_feat_scale, formula=features.feat_scale, convention=convention)
+    return lambda model, batch: Edits(mixed=Partial(edit, batch.mask, jnp.asarray(low), jnp.asarray(high)))
 
 
 def pair_norm(scale: Number | None = None, *, each_token: bool = False) -> Remedy:
     """PairNorm on every block's output; a `scale` of None is sqrt(D), the length of a token after a plain LayerNorm."""
-    formula = functools.partial(features.pair_norm, each_token=each_token)
+    edit = _fixed(_pair_norm, formula=features.pair_norm, each_token=each_token)
 
     def remedy(model: Encoder, batch: AnyBatch) -> Edits:
         size = jnp.asarray(math.sqrt(model.config.width) if scale is None else scale)
-        return Edits(hidden=Partial(functools.partial(_pair_norm, formula), batch.mask, size))
+        return Edits(hidden=Partial(edit, batch.mask, size))
 
     return remedy
 
@@ -144,11 +140,11 @@ def initial_residual(share: Number = 0.1) -> Remedy:
 
 def soft_decay(alpha: Number = -0.2, *, keep_largest: bool = True, last_only: bool = True) -> Remedy:
     """SoftDecay on the last block's output, as published, or on every block's."""
-    formula = functools.partial(features.soft_decay, keep_largest=keep_largest)
+    edit = _fixed(_soft_decay, formula=features.soft_decay, keep_largest=keep_largest)
 
     def remedy(model: Encoder, batch: AnyBatch) -> Edits:
         first = jnp.int32(model.config.layers - 1 if last_only else 0)
-        return Edits(hidden=Partial(functools.partial(_soft_decay, formula), batch.mask, jnp.asarray(alpha), first))
+        return Edits(hidden=Partial(edit, batch.mask, jnp.asarray(alpha), first))
 
     return remedy
 
@@ -195,8 +191,13 @@ def _value(trace: BlockTrace) -> Array:
     return trace.value
 
 
-# Edits: arrays first, then (layer, value). They are module-level functions so that two remedies of one kind are one
-# compiled program.
+@functools.cache
+def _fixed(edit: Callable, *, formula: Callable, **options: Any) -> Callable:
+    """The edit with its formula's options fixed: the same object for the same options, so the same compiled program."""
+    return functools.partial(edit, functools.partial(formula, **options))
+
+
+# Edits: arrays first, then (layer, value); module-level, so that two remedies of one kind are one compiled program.
 
 
 def _contranorm(formula: Callable, mask: Array, s: Array, temperature: Array, layer: Array, x: Array) -> Array:

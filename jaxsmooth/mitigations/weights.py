@@ -59,7 +59,8 @@ def definite_kernels(
     """
     if sign not in (-1, 1):
         raise OptionError(f"sign must be -1 or 1; got {sign!r}.")
-    value = jnp.tril(lower, -1) + jnp.eye(lower.shape[-2], lower.shape[-1], dtype=lower.dtype)
+    eye = jnp.eye(lower.shape[-2], lower.shape[-1], dtype=lower.dtype)
+    value = jnp.tril(lower, -1) + jnp.broadcast_to(eye, lower.shape)
     return value, sign * jax.nn.softplus(raw)[..., :, None] * jnp.swapaxes(value, -1, -2)
 
 

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from jaxsmooth.compared import RATES, Comparison, Measured
 from jaxsmooth.diagnosis import Spread
-from jaxsmooth.report.drawing import canvas, drawable, log_axis, note, positive, save, say_empty, title
+from jaxsmooth.report.drawing import canvas, drawable, layer_axis, log_axis, note, positive, save, say_empty, title
 from jaxsmooth.report.files import write_aside
 from jaxsmooth.report.numbers import at, digits
 from jaxsmooth.report.serialise import dumps, strict
@@ -90,8 +90,9 @@ def comparison_figure(found: Comparison, path: Path) -> Path:
         note(
             figure,
             found,
-            "Not trained: what a remedy does to weights that never met it. Means over sentences. max, mean: all "
-            "blocks' outputs fused. A bound is drawn where the remedy leaves its hypotheses alone.",
+            "Not trained: what a remedy does to weights that never met it. Means over sentences. max, mean: all blocks "
+            "fused.\nA bound is drawn where the remedy leaves its hypotheses alone. A remedy's own effect counts to "
+            "the part it acts in; one on the block's output, to norm_mlp.",
         )
         return save(figure, path)
 
@@ -109,7 +110,7 @@ def _lines(axes: Axes, spreads: dict[str, Spread], first: int) -> None:
     for (label, spread), style in zip(spreads.items(), _styles(), strict=False):
         layers = np.arange(first, first + spread.mean.size)
         axes.plot(layers, spread.mean, label=drawable(label, 40).replace("$", r"\$"), **style)
-    axes.set_xlabel("layer (0 = embedding output)" if first == 0 else "layer")
+    layer_axis(axes, first, first + next(iter(spreads.values())).mean.size - 1)
 
 
 def _states(axes: Axes, found: Comparison, field: str) -> None:
@@ -122,6 +123,7 @@ def _states(axes: Axes, found: Comparison, field: str) -> None:
     axes.axvline(layers + 0.5, color="#BBBBBB", linewidth=1)
     step = max(1, round(layers / 6))
     ticks = [*range(0, layers + 1, step), *range(layers + 1, layers + 1 + len(fusions))]
+    axes.set_xlim(-0.35, layers + len(fusions) + 0.35)
     axes.set_xticks(ticks, [*map(str, range(0, layers + 1, step)), *(name.split(" ")[0] for name in fusions)])
 
 
@@ -133,16 +135,19 @@ def _bounds(axes: Axes, found: Comparison) -> None:
             if np.isfinite(mean).any():
                 axes.plot(np.arange(1, mean.size + 1), mean, **{**style, "linestyle": line})
                 drawn.append(mean)
-    axes.set_xlabel("layer")
+    layer_axis(axes, 1, found.model.layers)
     title(axes, "bounds of that rate: L4 (solid), L1 (dashed)")
-    log_axis(axes, drawn)
+    known = np.concatenate([np.array([np.nan]), *drawn])
+    # Within a factor of three a logarithmic axis has no number to show.
+    if not np.isfinite(known).any() or np.nanmax(known) > 3 * np.nanmin(known):
+        log_axis(axes, drawn)
 
 
 def _parts_by_layer(axes: Axes, found: Comparison) -> None:
     parts = found.entries[0].attribution.mean
     _stacked(axes, np.arange(1, len(parts) + 1), parts, found.parts)
     axes.plot(np.arange(1, len(parts) + 1), parts.sum(axis=1), color="#000000", marker="o", markersize=4, label="sum")
-    axes.set_xlabel("layer")
+    layer_axis(axes, 1, len(parts))
     axes.set_ylabel("change of ln(d_M / ‖H‖)")
     axes.legend(fontsize=9)
     title(axes, "without a remedy: which part of a block")

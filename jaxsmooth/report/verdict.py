@@ -87,7 +87,7 @@ class Verdict:
 
     Attributes:
       level: "strong", "moderate", "little" or "undefined"; the rule is in `verdict`.
-      theory: "explains", "partial", "vacuous", "contradicted" or "undefined".
+      theory: "explains", "partial", "vacuous", "contradicted", "inapplicable" or "undefined".
       headline: one sentence that answers the question.
       smoothing: how similar the tokens become.
       where: in which layers.
@@ -125,6 +125,7 @@ def verdict(diagnosis: Diagnosis) -> Verdict:
     * "partial": some bound is below 1 somewhere (for a sentence at least), but not as above;
     * "vacuous": the bounds hold, and every one of them is at least 1 in every layer for every sentence, so none
       promises that tokens become more alike;
+    * "inapplicable": the bounds do not speak of blocks like this model's, and none is evaluated;
     * "undefined": no rate has a value.
 
     Args:
@@ -134,14 +135,15 @@ def verdict(diagnosis: Diagnosis) -> Verdict:
       The verdict and the numbers it rests on.
     """
     found = findings(diagnosis)
-    level, theory = _level(found), _theory(found)
+    departures = diagnosis.model.departures
+    level, theory = _level(found), "inapplicable" if departures else _theory(found)
     return Verdict(
         level=level,
         theory=theory,
         headline=wording.headline(level, theory, diagnosis.model.name),
         smoothing=wording.smoothing(level, found, STRONG_SIMILARITY, MODERATE_RISE, PEAK_DROP),
         where=wording.where(found),
-        explanation=wording.explanation(theory, found),
+        explanation=wording.inapplicable(departures) if departures else wording.explanation(theory, found),
         measures=wording.measures(found),
         findings=found,
     )

@@ -20,6 +20,7 @@ _THEORIES = {
     "partial": "and the theory predicts part of it",
     "vacuous": "and the theory's bounds are too loose to explain it",
     "contradicted": "but a measured rate exceeds a proved bound: distrust the numbers",
+    "inapplicable": "and the theory's bounds do not speak of blocks like its own",
     "undefined": "and its contraction rates have no value",
 }
 
@@ -94,6 +95,16 @@ def _where_apart(found: "Findings") -> str:
     return (
         f"In {layer_list(tuple(apart))} tokens turn towards each other while their distance, which grows with their"
         " norms, does not shrink: there no true bound on the distance could be below 1."
+    )
+
+
+def inapplicable(departures: tuple[str, ...]) -> str:
+    """Why no bound has a value."""
+    listed = ", ".join(departures[:-1]) + " and " * (len(departures) > 1) + departures[-1]
+    return (
+        "The bounds L0 to L4 are proved for BERT's post-LN blocks: LayerNorm after each unscaled residual sum, an"
+        f" ungated MLP. This model has {listed}, so none of them is evaluated; the actual rates are measured all the"
+        " same."
     )
 
 

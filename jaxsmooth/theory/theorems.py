@@ -279,8 +279,12 @@ BLOCK_THEOREMS = (
 )
 
 
+SCORE_THEOREMS = ("score_spread", "mixing_before_attention", "cubic_collapse")
+"""Those on the softmax of (X W_Q + b)(X W_K + b')^T / H^(1/2) over all tokens, not every model's attention."""
+
+HEAD_NAMES = tuple(theorem.name for theorem in HEAD_THEOREMS)
 NAMES = (
-    *(theorem.name for theorem in HEAD_THEOREMS),
+    *HEAD_NAMES,
     *(theorem.name for theorem in BLOCK_THEOREMS),
     *(f"{theorem.name}_{site}" for theorem in NORM_THEOREMS for site in ("attn", "mlp")),
 )

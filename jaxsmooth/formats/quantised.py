@@ -26,9 +26,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .bert.config import EncoderConfig
-from .errors import CheckpointError, ConfigError
-from .vocabulary import Pieces
+from ..bert.config import EncoderConfig
+from ..errors import CheckpointError, ConfigError
+from ..vocabulary import Pieces
 
 MAGIC, VERSION, BLOCK = b"E5S1", 1, 32
 PATTERN = "*-q4.bin"

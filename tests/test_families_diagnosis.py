@@ -1,0 +1,122 @@
+"""diagnose, verify and converge on every family: what they measure everywhere, and what they leave without a value."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers_models import random_model
+
+import jaxsmooth
+from jaxsmooth import metrics
+from jaxsmooth.bert.config import EncoderConfig
+from jaxsmooth.convergence import converge_heads
+from jaxsmooth.diagnosis import RATES
+from jaxsmooth.errors import ShapeError, TextError
+from jaxsmooth.images import encoded_batches
+from jaxsmooth.report.verdict import verdict
+from jaxsmooth.text import TINY_VOCAB
+from jaxsmooth.theory import theorems
+from jaxsmooth.theory.bounds import actual_rate
+from jaxsmooth.types import Batch
+from jaxsmooth.verification import applicable
+
+SIZES = {"width": 12, "layers": 3, "heads": 3, "mlp_width": 16}
+TEXT = {**SIZES, "vocab": TINY_VOCAB, "max_length": 16, "pad_token": 0}
+PIXELS = {**SIZES, "image_size": 8, "patch_size": 4, "max_length": 5, "channels": 2}
+# What differs in kind: shared layers; relative biases; pre-LN with rotary positions, windows and gates; causal; images.
+FAMILIES = {
+    "albert": EncoderConfig.of("albert", **TEXT, embedding_width=8),
+    "mpnet": EncoderConfig.of("mpnet", **TEXT),
+    "modernbert": EncoderConfig.of("modernbert", **TEXT, window=2, global_every=2),
+    "gpt2": EncoderConfig.of("gpt2", **TEXT),
+    "vit": EncoderConfig.of("vit", **PIXELS),
+}
+TEXTS = ["so be it", "a film", "no", "not at all"]
+IMAGES = np.random.default_rng(0).standard_normal((4, 2, 8, 8))
+
+
+def given(name: str) -> tuple[jaxsmooth.Encoder, jaxsmooth.Tokenizer | None, list]:
+    config = FAMILIES[name]
+    model = random_model(config, pooler=False)
+    if config.is_vision:
+        return model, None, list(IMAGES)
+    return model, jaxsmooth.Tokenizer.tiny(config), TEXTS
+
+
+@pytest.mark.parametrize("name", ["albert", "modernbert", "vit"])
+def test_diagnose_measures_every_family(name):
+    model, tokenizer, data = given(name)
+    found = jaxsmooth.diagnose(model, tokenizer, data, tokens_per_batch=64)
+    plain = model.config.is_plain
+    assert plain == (name == "albert")
+    assert np.isfinite(found.rates["actual"].mean).all()
+    for rung in RATES[1:]:
+        assert np.isfinite(found.rates[rung].mean).all() == plain, rung
+        assert plain or np.isnan(found.rates[rung].mean).all()
+        if plain:
+            assert (found.rates[rung].min >= found.rates["actual"].min * (1 - 1e-9)).all()
+    batch = tokenizer(data) if tokenizer else jaxsmooth.image_batch(model.config, jnp.asarray(data))
+    _, trace = jaxsmooth.encode(model, batch)
+    inputs = jnp.concatenate([jaxsmooth.embed(model, batch)[None], trace.hidden[:-1]])
+    actual = [actual_rate(x, y, batch.mask) for x, y in zip(inputs, trace.hidden, strict=True)]
+    np.testing.assert_allclose(found.rates["actual"].mean, np.mean(actual, axis=1), rtol=1e-9)
+    cosine = [metrics.token_cosine_similarity(h, batch.mask).mean() for h in trace.hidden]
+    np.testing.assert_allclose(found.cosine_similarity.mean[1:], cosine, rtol=1e-9)
+    words = verdict(found)
+    if plain:
+        assert words.theory != "inapplicable"
+    else:
+        assert words.theory == "inapplicable"
+        assert "pre-LN blocks" in words.explanation
+        assert "do not speak of" in words.headline
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_verify_claims_what_the_theorems_say_and_finds_it_true(name):
+    model, tokenizer, data = given(name)
+    found = jaxsmooth.verify(model, tokenizer, data, tokens_per_batch=64)
+    assert not found.violated
+    confirmed = {check.theorem for check in found.checks if check.counts["CONFIRMED"]}
+    unclaimed = {check.theorem for check in found.checks if check.verdict == "NOT_APPLICABLE"}
+    assert confirmed | unclaimed == set(theorems.NAMES)
+    expected = set(theorems.NAMES) if model.config.is_plain else set(theorems.HEAD_NAMES)
+    if name != "albert" and name != "vit":
+        expected -= set(theorems.SCORE_THEOREMS)
+    assert confirmed == expected == applicable(model.config)
+    assert not confirmed & unclaimed
+
+
+def test_converge_iterates_the_attention_that_the_model_has():
+    model, tokenizer, data = given("gpt2")
+    found = converge_heads(model, tokenizer, data[:1], steps=16)
+    assert np.isfinite(found.masks["full"]["mixing_rate"].mean).all()
+    for key, spread in found.masks["full"].items():  # all that a causal model sees is the past
+        np.testing.assert_array_equal(spread.mean, found.masks["causal"][key].mean, err_msg=key)
+
+
+def test_images_come_in_batches_of_one_shape_and_others_are_refused():
+    model, _, data = given("vit")
+    with pytest.raises(ShapeError, match=r"images\[0\] must be floating-point, of shape \(2, 8, 8\)"):
+        jaxsmooth.diagnose(model, None, [np.zeros((8, 8, 2))])
+    with pytest.raises(TextError, match="at least one"):
+        jaxsmooth.diagnose(model, None, [])
+    batches = list(encoded_batches(model.config, None, iter(data), tokens_per_batch=3 * 5 + 4))
+    assert [batch.indices.tolist() for batch in batches] == [[0, 1, 2], [3]]
+    assert {batch.batch.pixels.shape for batch in batches} == {(3, 2, 8, 8)}
+    np.testing.assert_array_equal(batches[1].batch.pixels, np.stack([data[3]] * 3))
+    assert all(np.asarray(batch.batch.mask).all() for batch in batches)
+
+
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name != "vit"])
+def test_padding_changes_nothing(name):
+    model, tokenizer, _ = given(name)
+    padded = tokenizer(["so be it"], length=14)
+    length = int(padded.mask.sum())
+    bare = Batch(padded.tokens[:, :length], padded.segments[:, :length], padded.mask[:, :length])
+    junk = Batch(jnp.where(padded.mask, padded.tokens, 9), padded.segments, padded.mask)
+    for one in (bare, junk):
+        hidden, trace = jaxsmooth.encode(model, one)
+        whole, traced = jaxsmooth.encode(model, padded)
+        np.testing.assert_allclose(hidden[:, :length], whole[:, :length], atol=1e-12)
+        attn = traced.attn[..., :length, :length]
+        np.testing.assert_allclose(trace.attn[..., :length, :length], attn, atol=1e-12)
+        assert not np.asarray(traced.attn[..., :length, length:]).any()
