@@ -100,7 +100,7 @@ def test_a_damaged_newest_checkpoint_is_said_and_left_out(damage, folder):
 
 
 def test_another_runs_checkpoint_is_refused(folder):
-    with Checkpoints(folder) as checkpoints, pytest.raises(CheckpointError, match="bias.* is in only one"):
+    with Checkpoints(folder) as checkpoints, pytest.raises(CheckpointError, match=r"bias.* is in only one"):
         checkpoints.restore(like({**STATE, "bias": jnp.zeros(3)}))
 
 
