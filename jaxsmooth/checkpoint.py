@@ -65,6 +65,8 @@ def load(name: str | Path, *, dtype: DTypeLike = jnp.float32) -> tuple[Encoder, 
     (4, (1, 16))
     """
     dtype = check_dtype(dtype)
+    if not isinstance(name, (str, Path)):
+        raise CheckpointError(f"name must be a string or a Path; got {type(name).__name__}.")
     if str(name) == "tiny":
         # Drawn in float32 whatever the dtype: in another dtype the generator gives other numbers, not rounded ones.
         model = init_encoder(TINY, jax.random.key(0), dtype=jnp.float32)
@@ -101,7 +103,7 @@ def save(model: Encoder, directory: str | Path) -> None:
 
 def find_directory(name: str | Path) -> Path:
     """The local directory that `name` means: itself, a fetched asset, or a downloaded hub model."""
-    if str(name) and Path(name).is_dir():  # Path("") is the current folder
+    if str(name) and _is_directory(name):  # Path("") is the current folder
         return Path(name)
     if str(name) in REGISTRY:
         if REGISTRY[str(name)].kind != "model":
@@ -113,6 +115,13 @@ def find_directory(name: str | Path) -> Path:
             f"{str(name)!r} is no directory here, no model asset ({models}) and no hub id (owner/name)."
         )
     return _hub_directory(str(name))
+
+
+def _is_directory(name: str | Path) -> bool:
+    try:
+        return Path(name).is_dir()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
 
 
 def read_encoder(weights: Weights, config: EncoderConfig, *, dtype: DTypeLike) -> Encoder:
@@ -237,7 +246,10 @@ def _hub_directory(name: str) -> Path:
 
 def check_dtype(dtype: DTypeLike) -> jnp.dtype:
     """The dtype that parameters are asked for in; another than those of `load` is a `CheckpointError`."""
-    wanted = jnp.dtype(dtype)
+    try:
+        wanted = jnp.dtype(dtype)
+    except TypeError as error:
+        raise CheckpointError(f"dtype must be float32, float64 or bfloat16; got {dtype!r}.") from error
     if wanted not in (jnp.float32, jnp.float64, jnp.bfloat16):
         raise CheckpointError(f"dtype must be float32, float64 or bfloat16; got {wanted}.")
     if wanted == jnp.float64 and not jax.config.read("jax_enable_x64"):

@@ -19,6 +19,7 @@ from .bert.params import Encoder
 from .compared import RATES, Comparison, Measured
 from .diagnosis import DataSummary, Spread
 from .errors import TextError
+from .images import encoded_batches
 from .interventions.attribution import PARTS, attribute
 from .mitigations.parse import NamedRemedy, parse_remedies
 from .text import Tokenizer, TruncationWarning
@@ -35,8 +36,8 @@ FUSIONS = {"max": "max", "mean (softmax gate, untrained)": "gate"}
 
 def compare(
     model: Encoder,
-    tokenizer: Tokenizer,
-    texts: Iterable[str],
+    tokenizer: Tokenizer | None,
+    texts: Iterable[Any],
     remedies: str | Sequence[NamedRemedy],
     *,
     name: str = "model",
@@ -49,8 +50,8 @@ def compare(
 
     Args:
       model: the encoder; its dtype is the precision of the measurement.
-      tokenizer: its tokenizer.
-      texts: sentences; any iterable of strings.
+      tokenizer: its tokenizer; None for a vision encoder.
+      texts: sentences, any iterable of strings; for a vision encoder images, each [C Y X].
       remedies: a list such as "contranorm,attnscale:0.3", see `mitigations.parse_remedies`, or what that returns.
       name: the model's name, for the report.
       data: the text's name, for the report.
@@ -80,7 +81,7 @@ def compare(
     total = len(texts) if isinstance(texts, (list, tuple)) else None
     with progress_bar(progress) as bar:
         task = bar.add_task("comparing", total=total)
-        for encoded in tokenizer.batches(texts, tokens_per_batch=tokens_per_batch):
+        for encoded in encoded_batches(model.config, tokenizer, texts, tokens_per_batch=tokens_per_batch):
             rows = len(encoded.indices)
             plain = None
             for run in runs:
@@ -144,7 +145,7 @@ class _Run:
 def measure(
     model: Encoder,
     norms: BlockNorms | None,
-    batch: Batch,
+    batch: Batch | ImageBatch,
     remedy: NamedRemedy | None,
     plain: Float[Array, "B T D"] | None,
 ) -> tuple[Float[Array, "B T D"], dict[str, Array]]:

@@ -52,7 +52,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "comparison": {
         *("errors", "types", "diagnosis", "compared", "theory", "bert", "metrics", "interventions", "mitigations"),
-        *("text", "analysis"),
+        *("text", "images", "analysis"),
     },
     "training": {
         *("errors", "types", "theory", "bert", "bert.config", "metrics", "mitigations", "text", "assets"),
