@@ -7,9 +7,10 @@ Heads: the mixing rate sqrt(lambda) of many heads by Lanczos against numpy's bat
 of both are interleaved in one warm process and must agree to 1e-6 before anything is timed (in float64, both sides;
 the float32 time is given beside it with its own error). A certified upper bound, by matrix products alone, is timed
 with them; it must be within 1e-3 of the exact value and not below it. Matrix-free: softmax(Q K^T / sqrt d) applied and
-transposed at growing length, with the rate of its multiplications against that of XLA's GEMMs of a square matrix and of the shapes of
-its own blocks, measured in turn in the same process; memory is the growth of the peak resident set over one build and
-one application of each kind, in a process of its own. Results go to benchmarks/results/spectra.json and spectra.md.
+transposed at growing length, with the rate of its multiplications against that of XLA's GEMMs of a square matrix and of
+the shapes of its own blocks, measured in turn in the same process; memory is the growth of the peak resident set over
+one build and one application of each kind, in a process of its own. Results go to benchmarks/results/spectra.json and
+spectra.md.
 
 numpy's SVD should run on its BLAS's own choice of kernels: leave OPENBLAS_CORETYPE and the like unset. On a machine
 that is not idle its threads wait for each other, which costs it a factor of ten: then set OPENBLAS_NUM_THREADS=1.
@@ -202,7 +203,7 @@ def bench_free(args: Args, tokens: int) -> dict[str, Any]:
     for run in sides.values():
         run()
     rates: dict[str, list[float]] = {name: [] for name in (*sides, *gemms)}
-    for _ in range(args.rounds if tokens < LONG else min(args.rounds, 3)):
+    for _ in range(args.rounds if tokens < LONG else min(args.rounds, 2)):
         for name, run in sides.items():
             start = time.perf_counter()
             run()

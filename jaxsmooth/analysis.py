@@ -17,7 +17,7 @@ from . import metrics
 from .bert.encoder import embed, encode, keep_trace
 from .bert.params import Block, Encoder
 from .diagnosis import RATES, DataSummary, Diagnosis, Exemplar, ModelSummary, Spread
-from .errors import TextError
+from .errors import ShapeError, TextError
 from .images import encoded_batches
 from .text import EncodedBatch, Tokenizer, TruncationWarning
 from .theory import bounds
@@ -72,6 +72,8 @@ def diagnose(
     """
     if isinstance(texts, str) or not isinstance(texts, Iterable):
         raise TextError(f"texts must be a series of strings; got {type(texts).__name__}. Wrap one string in a list.")
+    if not isinstance(model, Encoder):
+        raise ShapeError(f"model must be an Encoder; got {type(model).__name__}. `load` gives (model, tokenizer).")
     norms = model_norms(model)
     running: dict[str, _Running] = {}
     chosen = _Chooser()

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -13,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from .errors import AssetError, JaxsmoothError
-from .training.config import FinetuneConfig
+from .training.config import AotConfig, FinetuneConfig
 
 if TYPE_CHECKING:
     from .bert.params import Encoder
@@ -158,7 +159,16 @@ class AssetPath:
 
 @dataclasses.dataclass(frozen=True)
 class ClearAssets:
-    """Remove one asset, or all, from the cache."""
+    """Remove one asset, or with --all every one, from the cache."""
+
+    name: Annotated[str | None, tyro.conf.Positional] = None
+    all: bool = False
+    """Remove every asset."""
+
+
+@dataclasses.dataclass(frozen=True)
+class VerifyAssets:
+    """Read every file of one cached asset, or of all, and compare its hash with what was fetched."""
 
     name: Annotated[str | None, tyro.conf.Positional] = None
 
@@ -168,12 +178,13 @@ Assets = (
     | Annotated[FetchAsset, tyro.conf.subcommand("fetch")]
     | Annotated[AssetPath, tyro.conf.subcommand("path")]
     | Annotated[ClearAssets, tyro.conf.subcommand("clear")]
+    | Annotated[VerifyAssets, tyro.conf.subcommand("verify")]
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class AssetCommand:
-    """The pinned weights and texts: list, fetch, path, clear."""
+    """The pinned weights and texts: list, fetch, path, clear, verify."""
 
     command: tyro.conf.OmitSubcommandPrefixes[Assets]
 
@@ -186,6 +197,7 @@ Command = (
     | Annotated[Finetune, tyro.conf.subcommand("finetune")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Predict, tyro.conf.subcommand("predict")]
+    | Annotated[AotConfig, tyro.conf.subcommand("aot")]
     | Annotated[AssetCommand, tyro.conf.subcommand("assets")]
 )
 
@@ -210,6 +222,8 @@ def main(arguments: list[str] | None = None) -> int:
                 run_evaluate(command)
             case Predict():
                 run_predict(command)
+            case AotConfig():
+                run_aot(command)
             case AssetCommand(inner):
                 run_assets(inner)
     except (JaxsmoothError, OSError) as error:
@@ -340,8 +354,34 @@ def run_predict(command: Predict) -> None:
     print(f"{count} predictions -> {command.out}")
 
 
-def run_assets(command: ListAssets | FetchAsset | AssetPath | ClearAssets) -> None:
-    """`jaxsmooth assets list|fetch|path|clear`."""
+def run_aot(command: AotConfig) -> None:
+    """`jaxsmooth aot`."""
+    _set_up_jax()
+    from .training import aot
+
+    found = aot.compile_ahead(command)
+    table = Table("per device and step", found.target, title="compiled with the production compiler; not executed")
+    rows = {
+        "devices": f"{found.devices} {found.mesh or ''}",
+        "memory": f"{found.memory / 2**30:.2f} GiB of {found.available / 2**30:.2f} GiB",
+        "of it state": f"{found.arguments / 2**30:.2f} GiB",
+        "of it temporaries": f"{found.temporaries / 2**30:.2f} GiB",
+        "model FLOPs": f"{found.model_flops:.3g}",
+        "compiler's FLOPs": "not told" if found.flops is None else f"{found.flops:.3g}",
+        "compiler's HBM bytes": "not told" if found.bytes_accessed is None else f"{found.bytes_accessed:.3g}",
+        **{each.kind: f"{each.count} x, {each.bytes / 1e6:,.1f} MB in all" for each in found.collectives},
+        "roofline": f"{1e3 * found.seconds:.3f} ms, bound by {found.bound}",
+        "MFU at most": f"{found.utilisation:.0%}",
+    }
+    for name, value in rows.items():
+        table.add_row(name, value)
+    Console().print(table)
+    if command.out:
+        print(aot.write_aot(found, command.out))
+
+
+def run_assets(command: ListAssets | FetchAsset | AssetPath | ClearAssets | VerifyAssets) -> None:
+    """`jaxsmooth assets list|fetch|path|clear|verify`."""
     from . import assets
 
     match command:
@@ -354,12 +394,22 @@ def run_assets(command: ListAssets | FetchAsset | AssetPath | ClearAssets) -> No
             print(assets.fetch(name))
         case AssetPath(name):
             print(assets.asset_path(name))
-        case ClearAssets(name):
+        case ClearAssets(name, everything):
+            if (name is None) is not everything:
+                raise AssetError("clear needs the name of one asset, or --all and no name.")
             removed = assets.clear(name)
             print(f"removed {', '.join(removed)}" if removed else "nothing to remove")
+        case VerifyAssets(name):
+            found = assets.verify(name)
+            for asset_name, state, why in found:
+                print(f"{asset_name}: {state}{': ' * bool(why)}{why}")
+            if any(state == "damaged" for _, state, _ in found):
+                raise AssetError(
+                    "some cached files are not what was fetched; `jaxsmooth assets fetch NAME` mends them."
+                )
 
 
-def _load(command: Diagnose | Converge | Verify | Compare) -> tuple["Encoder", "Tokenizer", list[str]]:
+def _load(command: Diagnose | Converge | Verify | Compare) -> tuple["Encoder", "Tokenizer", Iterator[str]]:
     """Model, tokenizer and text that a command names, in its precision."""
     # Heavy imports wait until a command needs them: help and `assets list` answer at once.
     import jax
@@ -367,11 +417,11 @@ def _load(command: Diagnose | Converge | Verify | Compare) -> tuple["Encoder", "
     jax.config.update("jax_enable_x64", command.precision == "float64")
     _keep_compiled_programs(jax)
     from . import checkpoint, report
-    from .assets import read_texts
+    from .assets import stream_texts
 
     # Folder and text first: a wrong name costs no download and no work.
     report.check_writable(command.out)
-    texts = read_texts(command.data, command.limit)
+    texts = stream_texts(command.data, command.limit)
     model, tokenizer = checkpoint.load(command.model, dtype=command.precision)
     if tokenizer is None:
         raise AssetError(f"{command.model} has no tokenizer.json or vocab.txt; a tokenizer is needed to read text.")

@@ -29,8 +29,11 @@ def encoded_batches(
     """
     if config.is_vision:
         return _image_batches(config, inputs, max(1, tokens_per_batch // config.position_rows))
-    if tokenizer is None:
-        raise TextError("tokenizer must be a Tokenizer; got None. `load` finds none beside weights without its files.")
+    if not isinstance(tokenizer, Tokenizer):
+        raise TextError(
+            f"tokenizer must be a Tokenizer; got {type(tokenizer).__name__}. `load` finds none beside weights without "
+            "its files."
+        )
     return tokenizer.batches(inputs, tokens_per_batch=tokens_per_batch)
 
 

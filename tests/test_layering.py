@@ -38,6 +38,10 @@ ALLOWED: dict[str, set[str]] = {
         *("errors", "bert", "bert.config", "assets", "formats", "text"),
         *("checkpoint_files", "checkpoint_names"),
     },
+    "checkpoint_heads": {
+        *("errors", "bert", "bert.config", "text"),
+        *("checkpoint_files", "checkpoint", "formats"),
+    },
     "images": {"errors", "bert", "bert.config", "text"},
     "analysis": {"errors", "types", "diagnosis", "theory", "bert", "metrics", "text", "images"},
     "convergence": {"errors", "types", "diagnosis", "theory", "bert", "text", "images", "analysis"},
@@ -57,7 +61,17 @@ ALLOWED: dict[str, set[str]] = {
     "report": {"diagnosis", "verified", "compared"},
     "__init__": {
         *("errors", "types", "diagnosis", "verified", "theory", "bert", "bert.config"),
-        *("metrics", "text", "checkpoint", "analysis", "verification", "interventions", "mitigations", "comparison"),
+        *(
+            "metrics",
+            "text",
+            "checkpoint",
+            "checkpoint_heads",
+            "analysis",
+            "verification",
+            "interventions",
+            "mitigations",
+            "comparison",
+        ),
         "compared",
     },
     "cli": {

@@ -1,14 +1,16 @@
 """Reading sentences: lines, encodings, limits, and the corpora's own format."""
 
 import dataclasses
+import itertools
 import json
+import tracemalloc
 import zipfile
 from pathlib import Path
 
 import pytest
 from helpers_assets import REAL, REAL_CACHE
 
-from jaxsmooth.assets import REGISTRY, MalformedRowWarning, fetch, read_rows, read_texts
+from jaxsmooth.assets import REGISTRY, MalformedRowWarning, fetch, read_rows, read_texts, stream_texts
 from jaxsmooth.assets.cache import MANIFEST, sha256_of
 from jaxsmooth.errors import TextError
 
@@ -89,11 +91,11 @@ def test_malformed_rows_are_skipped_and_counted(shop):
     path = fetch("one", progress=False) / "one.txt"
     rows = [b"1\t0.5\tkept\ttab", b"no tabs", b"3\thigh\tno score", b"4\tnan\tno score", b"5\t1\t ", b"6\t-2\tkept"]
     content = b"\n".join(rows)
-    # Same size in the manifest, so that the folder passes for whole.
-    manifest = json.loads((path.parent / MANIFEST).read_text())
-    manifest["files"]["one.txt"]["size"] = len(content)
-    (path.parent / MANIFEST).write_text(json.dumps(manifest))
     path.write_bytes(content)
+    # So that the folder passes for whole.
+    manifest = json.loads((path.parent / MANIFEST).read_text())
+    manifest["files"]["one.txt"] = {"size": len(content), "sha256": sha256_of(path)}
+    (path.parent / MANIFEST).write_text(json.dumps(manifest))
     with pytest.warns(MalformedRowWarning, match="skipped 4 rows"):
         assert read_texts("one") == ["kept\ttab", "kept"]
 
@@ -140,3 +142,23 @@ def test_rows_of_a_text_with_all_their_columns(shop):
 def test_task_is_not_a_text():
     with pytest.raises(TextError, match="squad-dev is a task, not a text"):
         read_texts("squad-dev")
+
+
+def test_a_stream_reads_no_further_than_it_is_asked(file):
+    """Of a file too long to hold, one block of the file is in memory at a time."""
+    path = file(b"first sentence\n" * 200_000 + b"\xff\n")
+    stream = stream_texts(path)
+    tracemalloc.start()
+    counted = sum(1 for _ in itertools.islice(stream, 200_000))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert counted == 200_000
+    assert peak < 2**20 < path.stat().st_size
+    with pytest.raises(TextError, match="line 200001"):
+        next(stream)
+
+
+@pytest.mark.parametrize(("source", "limit"), [("movie-review", None), ("minilm-l6", None), ("tiny", 0)])
+def test_a_stream_refuses_at_once(source, limit):
+    with pytest.raises(TextError):
+        stream_texts(source, limit)

@@ -4,6 +4,7 @@ from .cache import asset_path as asset_path
 from .cache import assets_table as assets_table
 from .cache import cache_dir as cache_dir
 from .cache import clear as clear
+from .cache import verify as verify
 from .fetch import fetch as fetch
 from .registry import REGISTRY as REGISTRY
 from .registry import Asset as Asset
@@ -11,3 +12,4 @@ from .registry import Distribution as Distribution
 from .texts import MalformedRowWarning as MalformedRowWarning
 from .texts import read_rows as read_rows
 from .texts import read_texts as read_texts
+from .texts import stream_texts as stream_texts

@@ -1,8 +1,8 @@
 """Where unpacked assets live, and how a folder there earns trust.
 
-Layout below `cache_dir()`: `assets/NAME/` is a finished asset with a manifest of its files; `locks/` holds one
-lock file per distribution; `staging/` holds work in progress, never read by anybody but its owner; `pieces/` holds
-verified pieces of an archive whose fetch is not finished.
+Layout below `cache_dir()`: `assets/NAME/` is a finished asset with a manifest of its files; `verified/` says which
+files had the right hash; `locks/` holds one lock file per distribution; `staging/` holds work in progress, never read
+by anybody but its owner; `pieces/` holds verified pieces of an archive whose fetch is not finished.
 """
 
 import contextlib
@@ -21,6 +21,8 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 
 from ..errors import AssetError
+from .hashes import sha256_of as sha256_of
+from .hashes import wrong_file
 from .registry import REGISTRY, Asset, Distribution, find_asset
 
 CACHE_VARIABLE = "JAXSMOOTH_CACHE"
@@ -79,8 +81,14 @@ def assets_table() -> list[tuple[Asset, State]]:
     return [(asset, inspect(asset)[0]) for asset in REGISTRY.values()]
 
 
-def inspect(asset: Asset) -> tuple[State, str]:
-    """Compare an asset's folder with its manifest: presence and size of every file, no hashing.
+def inspect(asset: Asset, *, again: bool = False) -> tuple[State, str]:
+    """Compare an asset's folder with its manifest: presence, size and hash of every file.
+
+    A file that has not been touched since its hash was last right is not read again.
+
+    Args:
+      asset: which.
+      again: read and hash every file all the same.
 
     Returns:
       The state, and for "damaged" what is wrong.
@@ -92,15 +100,31 @@ def inspect(asset: Asset) -> tuple[State, str]:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         if manifest["source"] != _source(asset):
             return "damaged", "it comes from another release of the package"
-        for name, entry in manifest["files"].items():
-            size = (folder / name).stat().st_size
-            if size != entry["size"]:
-                return "damaged", f"{name} must have {entry['size']} bytes; got {size}"
+        wrong = wrong_file(folder, manifest["files"], _record(asset), again=again)
+        if wrong:
+            return "damaged", wrong
     except FileNotFoundError as error:
         return "damaged", f"{Path(error.filename).relative_to(folder)} is missing"
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return "damaged", f"{MANIFEST} is unreadable ({error!r})"
     return "cached", ""
+
+
+def verify(name: str | None = None) -> tuple[tuple[str, State, str], ...]:
+    """Read and hash every file of one cached asset, or of all, and compare with what was fetched.
+
+    Args:
+      name: an asset name; None for all that are in the cache.
+
+    Returns:
+      (name, state, what is wrong) of each.
+
+    Raises:
+      AssetError: an unknown name.
+    """
+    chosen = list(REGISTRY.values()) if name is None else [find_asset(name)]
+    found = tuple((asset.name, *inspect(asset, again=True)) for asset in chosen)
+    return tuple(row for row in found if name is not None or row[1] != "absent")
 
 
 def install(asset: Asset, finished: Path, staging: Path) -> None:
@@ -134,6 +158,7 @@ def clear(name: str | None = None) -> tuple[str, ...]:
     for asset in present:
         with locked_staging(asset.distribution) as staging:
             _discard(asset_folder(asset), staging)
+        _record(asset).unlink(missing_ok=True)
     for asset in chosen:
         discard_pieces(asset)
     return tuple(asset.name for asset in present)
@@ -196,10 +221,8 @@ def _acquired(lock: FileLock, distribution: Distribution, console: Console | Non
         lock.release()
 
 
-def sha256_of(path: Path) -> str:
-    """Hexadecimal sha256 of a file, read in pieces."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _record(asset: Asset) -> Path:
+    return cache_dir() / "verified" / f"{asset.name}.json"
 
 
 def _source(asset: Asset) -> list[str]:

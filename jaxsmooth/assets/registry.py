@@ -106,7 +106,7 @@ def find_asset(name: str) -> Asset:
     >>> find_asset("movie-reviews").distribution.requirement
     'vaderSentiment==0.5'
     """
-    if name not in REGISTRY:
+    if not isinstance(name, str) or name not in REGISTRY:
         raise AssetError(f"there is no asset {name!r}; the names are {', '.join(REGISTRY)}.")
     return REGISTRY[name]
 
@@ -301,7 +301,7 @@ _ASSETS = (
         borrowed=(("minilm-l6", "vocab.txt"),),
         licence="Apache-2.0",
         author="sentence-transformers (paraphrase-MiniLM-L3-v2), N. Reimers; packaged by M. Hadfield",
-        description="BERT, 3 layers, width 384, 12 heads, 17.4M parameters, fine-tuned for sentence embeddings",
+        description="BERT, 3 layers, width 384, 12 heads, 17.2M parameters, fine-tuned for sentence embeddings",
     ),
     _vader("movie-reviews", "movieReviewSnippets", "10,605 sentences of film reviews, each with a sentiment score"),
     _vader("amazon-reviews", "amazonReviewSnippets", "3,708 sentences of product reviews, each with a sentiment score"),

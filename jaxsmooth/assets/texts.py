@@ -43,12 +43,26 @@ def read_texts(source: str | Path, limit: int | None = None) -> list[str]:
     >>> read_texts("tiny", limit=1)
     ['The lighthouse keeper counted seven ships before breakfast.']
     """
+    return list(stream_texts(source, limit))
+
+
+def stream_texts(source: str | Path, limit: int | None = None) -> Iterator[str]:
+    """As `read_texts`, one sentence at a time: a file of any length takes no memory.
+
+    A wrong name, and a file without text, are refused at once; a fault further on when it is reached.
+
+    >>> next(stream_texts("tiny"))
+    'The lighthouse keeper counted seven ships before breakfast.'
+    """
     if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
         raise TextError(f"limit must be a whole number of at least 1, or None; got {limit!r}.")
-    texts = list(itertools.islice(_stream(source), limit))
-    if not texts:
+    if not isinstance(source, (str, Path)) or "\0" in str(source):
+        raise TextError(f"source must be a string or a Path that can name a file; got {source!r:.80}.")
+    sentences = itertools.islice(_stream(source), limit)
+    first = next(sentences, None)
+    if first is None:
         raise TextError(f"{source} holds no text: every line is empty. Expected one sentence per line.")
-    return texts
+    return itertools.chain([first], sentences)
 
 
 def read_rows(name: str, part: int = 0) -> list[tuple[str, ...]]:

@@ -56,7 +56,7 @@ def embed(model: Encoder, batch: Batch | ImageBatch) -> Float[Array, "B T D"]:
     >>> jaxsmooth.embed(model, tokenizer(["Dull."])).shape[-1] == model.config.width
     True
     """
-    check_batch(model.config, batch)
+    _check_arguments(model, batch, Edits(), keep_nothing)
     return _embed(model, batch)
 
 
@@ -108,7 +108,7 @@ def encode(
     >>> trace.attn.shape[:3] == (model.config.layers, 2, model.config.heads)
     True
     """
-    check_batch(model.config, batch)
+    _check_arguments(model, batch, edits, collect)
     return _encode(model, batch, edits, collect=collect, remat=remat)
 
 
@@ -270,6 +270,22 @@ def apply_edit(site: str, edit: Edit | None, layer: Array, value: Array) -> Arra
             f"the edit of {site!r} must return shape {value.shape}; got {edited.shape}. Did it drop an axis?"
         )
     return edited.astype(value.dtype)
+
+
+def _check_arguments(model: Any, batch: Any, edits: Any, collect: Any) -> None:
+    """Refuse what is not an encoder, a batch, edits or a function, before anything is computed."""
+    for name, value, kind in (
+        ("model", model, Encoder),
+        ("batch", batch, (Batch, ImageBatch)),
+        ("edits", edits, Edits),
+    ):
+        if not isinstance(value, kind):
+            wanted = " or ".join(one.__name__ for one in (kind if isinstance(kind, tuple) else (kind,)))
+            hint = " Text becomes a batch by calling the tokenizer." if name == "batch" else ""
+            raise ShapeError(f"{name} must be a {wanted}; got {type(value).__name__}.{hint}")
+    if not callable(collect):
+        raise ShapeError(f"collect must be a function of a BlockTrace; got {type(collect).__name__}.")
+    check_batch(model.config, batch)
 
 
 def check_images(config: EncoderConfig, batch: ImageBatch) -> None:

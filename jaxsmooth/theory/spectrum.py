@@ -87,7 +87,7 @@ def largest_eigenvalue(
     kept = min(KEPT, size - 1)
     # The first cycle is like any other, with zeros in the place of the Ritz vectors that are kept: the loop's body,
     # the only large thing to compile, then occurs once.
-    basis = jnp.zeros((size + 1, *start.shape), start.dtype).at[size].set(_unit(start)[0])
+    basis = jnp.zeros((size + 1, *start.shape), start.dtype).at[size:].set(orthonormal_rows(start[None])[0])
     zero = jnp.zeros((), start.dtype)
     unknown = Eigenvalue(value=zero, residual=zero + jnp.inf, steps=jnp.zeros((), jnp.int32))
     state = _Krylov(basis, jnp.zeros(size, start.dtype), jnp.zeros((size, size), start.dtype), unknown)
@@ -97,9 +97,11 @@ def largest_eigenvalue(
         return jnp.logical_not(tight) & (state.result.steps < max_steps)
 
     def cycle(state: _Krylov) -> _Krylov:
-        basis, projected, coupling = _expand(apply, *_restart(state, kept), kept)
+        basis, projected, coupling = expand_basis(
+            apply, *restart_basis(state.basis, state.values, state.vectors, kept), kept
+        )
         values, vectors = jacobi_eigh(projected)
-        residual = jnp.abs(coupling * vectors[-1, -1])
+        residual = jnp.abs(coupling[0, 0] * vectors[-1, -1])
         return _Krylov(basis, values, vectors, Eigenvalue(values[-1], residual, state.result.steps + size - kept))
 
     return jax.lax.while_loop(unfinished, cycle, state).result
@@ -232,42 +234,89 @@ def start_vector(shape: tuple[int, ...], dtype: DTypeLike) -> Array:
     return jax.random.normal(jax.random.key(0), shape, jnp.float32).astype(dtype)
 
 
-def _expand(apply: Callable, basis: Array, projected: Array, first: int) -> tuple[Array, Array, Array]:
-    """Grow the Krylov basis from row `first` until it is full."""
+def expand_basis(
+    apply: Callable[[Array], Array], basis: Float[Array, "rows ..."], projected: Float[Array, "K K"], first: int
+) -> tuple[Float[Array, "rows ..."], Float[Array, "K K"], Float[Array, "P P"]]:
+    """Grow the basis of a block Krylov space, P vectors at a time, until it is full.
+
+    Args:
+      apply: the operator.
+      basis: orthonormal rows up to `first`, P more that continue the space, zero after them; [K+P ...].
+      projected: the operator in the first `first` rows, [K K].
+      first: from where to grow; P divides K - first.
+
+    Returns:
+      The basis; the operator in its first K rows; the coupling of the last P of these to the P rows after them.
+    """
     size = projected.shape[0]
+    block = basis.shape[0] - size
 
-    def step(j: Array, state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+    def step(k: Array, state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         basis, projected, _ = state
-        image = apply(basis[j])
-        scale = jnp.linalg.norm(image.ravel())
-        image, first_part = _orthogonalise(image, basis)
-        image, second_part = _orthogonalise(image, basis)
-        column = (first_part + second_part)[:size]
-        projected = projected.at[:, j].set(column).at[j, :].set(column)
-        unit, norm = _unit(image, floor=8 * jnp.finfo(image.dtype).eps * scale)
-        return basis.at[j + 1].set(unit), projected, norm
+        at = first + block * k
+        images = jax.vmap(apply)(jax.lax.dynamic_slice_in_dim(basis, at, block))
+        scale = jnp.maximum(jnp.max(jnp.linalg.norm(images.reshape(block, -1), axis=1)), jnp.max(jnp.abs(projected)))
+        images, columns = _orthogonalise(images, basis)
+        rows, inner = orthonormal_rows(images, 8 * jnp.finfo(images.dtype).eps * scale)
+        # Twice, and only now: what is left of nearly parallel images may not be orthogonal to the basis any more.
+        rows, rest = _orthogonalise(rows, basis)
+        rows, outer = orthonormal_rows(rows, 0.5)
+        columns, coupling = (columns + inner.T @ rest)[:, :size], outer @ inner
+        projected = jax.lax.dynamic_update_slice_in_dim(projected, columns, at, 0)
+        projected = jax.lax.dynamic_update_slice_in_dim(projected, columns.T, at, 1)
+        return jax.lax.dynamic_update_slice_in_dim(basis, rows, at + block, 0), projected, coupling
 
-    return jax.lax.fori_loop(first, size, step, (basis, projected, jnp.zeros((), basis.dtype)))
+    nothing = jnp.zeros((block, block), basis.dtype)
+    return jax.lax.fori_loop(0, (size - first) // block, step, (basis, projected, nothing))
 
 
-def _orthogonalise(vector: Array, basis: Array) -> tuple[Array, Array]:
-    # Rows not yet filled are zero and take nothing away.
-    parts = basis.reshape(basis.shape[0], -1) @ vector.ravel()
-    return vector - (parts @ basis.reshape(basis.shape[0], -1)).reshape(vector.shape), parts
+def restart_basis(
+    basis: Float[Array, "rows ..."], values: Float[Array, "K"], vectors: Float[Array, "K K"], kept: int
+) -> tuple[Float[Array, "rows ..."], Float[Array, "K K"]]:
+    """Keep the best Ritz vectors and the P vectors that leave the basis, which continue the Krylov space.
 
+    Args:
+      basis: as `expand_basis` returns it, [K+P ...].
+      values: Ritz values, ascending, [K].
+      vectors: Ritz vectors in that basis, in columns, [K K].
+      kept: how many to keep.
 
-def _restart(state: _Krylov, kept: int) -> tuple[Array, Array]:
-    """Keep the best Ritz vectors and the vector that leaves the basis, which continues the Krylov space."""
-    size = state.values.size
+    Returns:
+      Basis and projected operator from which `expand_basis` can start at row `kept`.
+    """
+    size = values.size
     best = slice(size - kept, size)
-    ritz = state.vectors[:, best].T @ state.basis[:size].reshape(size, -1)
-    basis = jnp.zeros_like(state.basis).at[:kept].set(ritz.reshape(kept, *state.basis.shape[1:]))
-    basis = basis.at[kept].set(state.basis[size])
-    return basis, jnp.zeros_like(state.vectors).at[:kept, :kept].set(jnp.diag(state.values[best]))
+    ritz = vectors[:, best].T @ basis[:size].reshape(size, -1)
+    fresh = jnp.zeros_like(basis).at[:kept].set(ritz.reshape(kept, *basis.shape[1:]))
+    fresh = fresh.at[kept : kept + basis.shape[0] - size].set(basis[size:])
+    return fresh, jnp.zeros_like(vectors).at[:kept, :kept].set(jnp.diag(values[best]))
 
 
-def _unit(vector: Array, floor: Array | float = 0.0) -> tuple[Array, Array]:
-    """`vector` over its norm, and the norm; both zero when the norm is rounding noise."""
-    norm = jnp.linalg.norm(vector.ravel())
-    real = norm > floor
-    return jnp.where(real, vector / jnp.where(real, norm, 1), 0), jnp.where(real, norm, 0)
+def orthonormal_rows(vectors: Float[Array, "P ..."], floor: Array | float = 0.0) -> tuple[Array, Float[Array, "P P"]]:
+    """Gram and Schmidt's orthonormal basis of a few vectors, and their parts in it.
+
+    Args:
+      vectors: [P ...].
+      floor: norm below which what is left of a vector is rounding noise and its basis vector zero.
+
+    Returns:
+      Rows Q and coefficients R, vectors[i] = sum_j R[j, i] Q[j].
+    """
+    flat = vectors.reshape(vectors.shape[0], -1)
+    rows, parts = jnp.zeros_like(flat), jnp.zeros((flat.shape[0],) * 2, flat.dtype)
+    for i, vector in enumerate(flat):
+        for _ in range(2 if i else 0):
+            part = rows @ vector
+            vector, parts = vector - part @ rows, parts.at[:, i].add(part)
+        norm = jnp.linalg.norm(vector)
+        real = norm > floor
+        rows = rows.at[i].set(jnp.where(real, vector / jnp.where(real, norm, 1), 0))
+        parts = parts.at[i, i].set(jnp.where(real, norm, 0))
+    return rows.reshape(vectors.shape), parts
+
+
+def _orthogonalise(vectors: Array, basis: Array) -> tuple[Array, Array]:
+    # Rows not yet filled are zero and take nothing away.
+    flat = basis.reshape(basis.shape[0], -1)
+    parts = vectors.reshape(vectors.shape[0], -1) @ flat.T
+    return vectors - (parts @ flat).reshape(vectors.shape), parts

@@ -30,7 +30,7 @@ def loss_sum(kind: str, logits: Float[Array, "..."], data: TrainBatch) -> Float[
 
 
 def label_count(kind: str, data: TrainBatch) -> Float[Array, ""]:
-    """How many labels a batch has: rows, or tokens to be predicted."""
+    """How many labels a batch has: rows, or tokens to be predicted. In float32, as the weights."""
     if kind in ("span", "regression"):
         return data.weights.sum()
     return _weights(data.labels, data.weights).sum()
