@@ -8,7 +8,7 @@ AOT := .cache/aot
 export JAX_COMPILATION_CACHE_DIR ?= $(abspath $(CACHE))
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.2
 
-.PHONY: install report test long aot lint types parity bench experiments experiments-long newest lock clean
+.PHONY: install report test kills scale long aot lint types parity bench experiments experiments-long newest lock clean
 
 install: $(VENV)/installed
 
@@ -24,7 +24,15 @@ report: install
 	$(BIN)/jaxsmooth diagnose minilm-l6 --data movie-reviews --limit 256 --out reports/minilm-l6
 
 test: install
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not long and not parity and not aot"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not long and not parity and not aot and not kills and not scale"
+
+# a real run, killed twenty times at random moments, must end in the bits of an undisturbed one
+kills: install
+	$(BIN)/python -m pytest -m kills -s
+
+# eight simulated devices, two and four processes: the losses of one device
+scale: install
+	$(BIN)/python -m pytest -m scale
 
 long: install
 	JAXSMOOTH_TEST_PROFILE=long $(BIN)/python -m pytest -m long
@@ -74,7 +82,15 @@ experiments: install
 	$(BIN)/python experiments/rates_adversary.py --models minilm-l6
 	$(BIN)/python experiments/rates_certified.py
 
-experiments-long: install
+experiments-# a real run, killed twenty times at random moments, must end in the bits of an undisturbed one
+kills: install
+	$(BIN)/python -m pytest -m kills -s
+
+# eight simulated devices, two and four processes: the losses of one device
+scale: install
+	$(BIN)/python -m pytest -m scale
+
+long: install
 	$(BIN)/python experiments/ladder.py
 	$(BIN)/python experiments/phase_diagram.py
 	$(BIN)/python experiments/converge_heads.py --limit 64

@@ -195,7 +195,7 @@ def _report(
 
 
 _KINDS = "all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute"
-_COLLECTIVE = re.compile(rf" = (\(?[^=]*?\)?) ({_KINDS})(-start)?\(")
+_COLLECTIVE = re.compile(rf" = (.*?) ({_KINDS})(-start)?\(")
 _SHAPE = re.compile(r"(pred|[subf]\d+|bf16|f8\w*)\[([\d,]*)\]")
 _COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) .*\{$")
 _WHILE = re.compile(r" while\(.*body=%?([\w.\-]+)")
