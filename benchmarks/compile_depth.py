@@ -5,6 +5,7 @@
 Compile time: `encode` with the default trace, traced and compiled anew (no cache on disk) for tiny models of 2, 12 and
 24 layers; one `lax.scan` over stacked blocks makes it flat. Rounds go over all families and depths in turn. All times
 are CPU seconds of this process, which other processes disturb least; `wall_seconds` of the forward pass beside them.
+torch's threads spend CPU time while they wait for each other: on a busy machine its times say little.
 
 Forward pass: a BERT of MiniLM's size with random weights, last hidden state only, against transformers' BertModel
 with eager attention and with its default fused attention, rounds interleaved in one process. `--other DIR` names a
