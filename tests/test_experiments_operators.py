@@ -19,8 +19,6 @@ def test_spectra_agree_with_the_matrix_itself():
         assert row["mixing_rate"] == pytest.approx(row["numpy_mixing_rate"], rel=1e-4)
         assert row["ritz_modulus"][0] == pytest.approx(row["numpy_slem"], rel=1e-3)
         assert f"{row['mixing_rate']:.5f}" in spectra.table(rows)
-    # Queries that are keys: the second eigenvalue is that of the limit, up to the noise of 48 tokens.
-    assert rows[1]["ritz_modulus"][0] > 8**-0.5
 
 
 @pytest.mark.long
