@@ -149,7 +149,7 @@ def finished(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("compare")
     (folder / "text.txt").write_text("Dull.\nso be it\n", encoding="utf-8")
     arguments = ["--data", str(folder / "text.txt"), "--out", str(folder / "out"), "--precision", "float64"]
-    assert cli.main(["compare", "tiny", "--with", "attention-dropout+initial-residual:0.2", *arguments]) == 0
+    assert cli.main(["compare", "tiny", "--with", "attention-dropout:0.3,initial-residual:0.2+gfsa", *arguments]) == 0
     return folder / "out"
 
 
@@ -158,8 +158,12 @@ def test_the_command_writes_numbers_and_a_figure(finished):
     assert (finished / "compare.png").read_bytes().startswith(b"\x89PNG")
     content = json.loads((finished / "compare.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
     assert (content["schema"], content["data"]["sentences"]) == (1, 2)
-    plain, remedied = content["remedies"]
-    assert remedied["description"] == "attention-dropout(rate=0.1, seed=0) + initial-residual(share=0.2)"
+    plain, dropped, remedied = content["remedies"]
+    assert dropped["description"] == "attention-dropout(rate=0.3, seed=0)"
+    assert remedied["description"].startswith("initial-residual(share=0.2) + gfsa(")
+    # Dropped rows have different sums: L1 is not claimed, L4 is. After the first LayerNorm L4 is not either.
+    assert [dropped["layers"][1]["rates"][rate]["count"] for rate in RATES] == [2, 2, 0]
+    assert [remedied["layers"][1]["rates"][rate]["count"] for rate in RATES] == [2, 0, 0]
     assert [layer["layer"] for layer in plain["layers"]] == [0, 1, 2, 3, 4]
     assert set(plain["layers"][1]["attribution"]) == set(PARTS)
     assert set(plain["layers"][1]["rates"]) == set(RATES)
