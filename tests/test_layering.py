@@ -90,7 +90,7 @@ OWNED: dict[str, set[str]] = {
     "rich": {"assets", "analysis", "training", "report", "cli"},
     "orbax": {"training"},
     "tensorboardX": {"training"},
-    "safetensors": {"checkpoint", "checkpoint_files", "formats"},
+    "safetensors": {"checkpoint", "checkpoint_files", "formats", "training"},
     "onnx": {"formats"},
     "huggingface_hub": {"checkpoint"},
     "tokenizers": {"vocabulary", "text"},
