@@ -82,15 +82,7 @@ experiments: install
 	$(BIN)/python experiments/rates_adversary.py --models minilm-l6
 	$(BIN)/python experiments/rates_certified.py
 
-experiments-# a real run, killed twenty times at random moments, must end in the bits of an undisturbed one
-kills: install
-	$(BIN)/python -m pytest -m kills -s
-
-# eight simulated devices, two and four processes: the losses of one device
-scale: install
-	$(BIN)/python -m pytest -m scale
-
-long: install
+experiments-long: install
 	$(BIN)/python experiments/ladder.py
 	$(BIN)/python experiments/phase_diagram.py
 	$(BIN)/python experiments/converge_heads.py --limit 64

@@ -3,14 +3,16 @@
     python experiments/spectra.py                                  # up to 16,384 tokens
     python experiments/spectra.py --tokens 1024 ... 131072         # the long version, hours
 
-Time: some ten minutes on 2 CPU cores for the first; single precision. Expect: for Gaussian queries and keys of width
-d = 64 the mixing rate sqrt(lambda) = ||JA|| falls towards 1/sqrt(d) = 0.125 and stays there however many tokens there
-are, instead of vanishing like 1/sqrt(n) as for independent scores; the second eigenvalue does the same if queries are
-keys, and goes on falling like 1/sqrt(n) if they are independent. Queries and keys of a real text: of order 1.
+Time: some ten minutes on 2 CPU cores for the first; single precision. Expect, for independent Gaussian queries and keys
+of width d = 64: the mixing rate sqrt(lambda) = ||JA|| falls towards 1/sqrt(d) = 0.125 and stays there however many
+tokens there are, instead of vanishing like 2 sqrt((e - 1) / n) as for independent scores, while the second eigenvalue
+goes on falling like sqrt((e - 1) / n). With queries equal to keys both stay near 1: a token's own score, about sqrt(d),
+outweighs the others' until n is of the order of e^(|q|^2 / sqrt d) of the longest query. Heads of a real model: of
+order 1, and the same for one window of text and for many.
 
 Why 1/sqrt(d): let x_j be the first coordinate of k_j. In the limit row i of A x is E[k_1 e^(q.k / sqrt d)] over
-E[e^(q.k / sqrt d)], which is the first coordinate of q_i over sqrt(d); so ||JA x|| / ||x|| tends to 1/sqrt(d), and if
-keys are queries, x is an eigenvector with that eigenvalue. It is a lower bound of the limit of ||JA||.
+E[e^(q.k / sqrt d)], which is the first coordinate of q_i over sqrt(d); so ||JA x|| / ||x|| tends to 1/sqrt(d), a lower
+bound of the limit of ||JA||.
 
 Three kinds of queries and keys: "text", one head of the model on one long text (up to the model's number of positions);
 "windows", the same head on a text read in windows of that length, queries of all windows attending to keys of all;
@@ -170,13 +172,19 @@ def draw(rows: list[dict], args: Args, path: Path) -> None:
             residual = [row["ritz_residual"][0] for row in own]
             right.errorbar(n, [row["ritz_modulus"][0] for row in own], yerr=residual, capsize=3, **look)
         n = np.array([min(args.tokens), max(args.tokens)], float)
-        for axes, label in ((left, r"mixing rate $\sqrt{\lambda}$"), (right, r"largest $|$Ritz value$|$ of $JA$")):
+        sides = (
+            (left, r"mixing rate $\sqrt{\lambda}$", 2, r"$2\sqrt{(e-1)/n}$"),
+            (right, r"largest $|$Ritz value$|$ of $JA$", 1, r"$\sqrt{(e-1)/n}$ (left: twice)"),
+        )
+        for axes, label, factor, law in sides:
             axes.plot(n, 0 * n + args.width**-0.5, color="#777777", linestyle="--", label=r"$1/\sqrt{d}$")
-            axes.plot(n, 2 * np.sqrt(np.e - 1) * n**-0.5, color="#777777", linestyle=":", label=r"$2\sqrt{(e-1)/n}$")
+            axes.plot(n, factor * np.sqrt(np.e - 1) * n**-0.5, color="#777777", linestyle=":", label=law)
             axes.set(xscale="log", yscale="log", xlabel="tokens", ylabel=label)
         right.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8)
-        words = "Bars: residual of the Ritz value. Dashed: the limit for Gaussian queries and keys. Dotted: the law "
-        remark(figure, words + "of independent Gaussian scores of variance 1.")
+        words = (
+            "Bars: residual of the Ritz value. Dashed: limit of the mixing rate for independent Gaussian queries and "
+        )
+        remark(figure, words + "keys. Dotted: laws of independent Gaussian scores of variance 1.")
         save(figure, path)
 
 

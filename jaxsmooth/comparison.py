@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from . import metrics
 from .analysis import model_norms, model_summary, package_versions, progress_bar
+from .bert.config import EncoderConfig
 from .bert.encoder import embed, encode
 from .bert.fusion import Fusion, fuse, init_fusion
 from .bert.params import Encoder
@@ -128,11 +129,10 @@ class _Run:
         }
         layers = len(spreads["actual"].mean)
         parts = {f.name: getattr(spreads["attribution"], f.name) for f in dataclasses.fields(Spread)}
-        causal = self.model.config.causal and self.remedy is not None and self.remedy.mixes
         return Measured(
             label="none" if self.remedy is None else self.remedy.label,
             description="the model as it is" if self.remedy is None else self.remedy.description,
-            warning="lets tokens see later ones, in a causal model" if causal else "",
+            warning=warning(self.model.config, self.remedy),
             cosine_similarity=spreads["cosine_similarity"],
             relative_distance=spreads["relative_distance"],
             rates={key: spreads[key] for key in RATES},
@@ -140,6 +140,13 @@ class _Run:
             fused=fused,
             change=spreads["change"],
         )
+
+
+def warning(config: EncoderConfig, remedy: NamedRemedy | None) -> str:
+    """What to know before reading a remedy's numbers on this encoder; empty if nothing."""
+    if config.causal and remedy is not None and remedy.mixes:
+        return "lets tokens see later ones, in a causal model"
+    return ""
 
 
 def measure(

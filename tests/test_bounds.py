@@ -21,6 +21,7 @@ from helpers_blocks import (
     run_and_measure,
 )
 from helpers_matrices import centring, lengths_mask, pad_tokens
+from helpers_statements import record
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -44,6 +45,7 @@ def assert_ordered(rungs: dict[str, np.ndarray], mask: np.ndarray) -> None:
         low, high = rungs[below][..., some], rungs[above][..., some]
         assert np.isfinite(high).all(), above
         assert np.all(low <= high * (1 + RTOL)), (below, above, np.max(low / high))
+        record(low, high)
 
 
 # LayerNorm

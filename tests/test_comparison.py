@@ -22,6 +22,7 @@ from jaxsmooth import cli, comparison, report
 from jaxsmooth.compared import RATES
 from jaxsmooth.errors import OptionError, TextError
 from jaxsmooth.interventions import PARTS
+from jaxsmooth.mitigations import METHODS, parse_remedies
 
 LINES = ["bad cab", "ab abc abcd", "t"]
 REMEDIES = "attnscale:0.5,contranorm:0.2,pairnorm:3"
@@ -122,8 +123,8 @@ def test_every_number_against_numpy(small, found):
             np.testing.assert_allclose(entry.fused[name]["relative_distance"].mean, [np.mean(measured)], rtol=1e-9)
 
 
-def test_one_sentence_per_batch_and_all_in_one_give_the_same(small, found):
-    again = jaxsmooth.compare(*small, LINES, "contranorm:0.2", tokens_per_batch=16)
+def test_the_order_of_sentences_does_not_matter(small, found):
+    again = jaxsmooth.compare(*small, LINES[::-1], "contranorm:0.2", tokens_per_batch=32)
     for mine, theirs in zip(again.entries, (found.entries[0], found.entries[2]), strict=True):
         np.testing.assert_allclose(mine.cosine_similarity.mean, theirs.cosine_similarity.mean, rtol=1e-11)
         np.testing.assert_allclose(mine.rates["L4"].max, theirs.rates["L4"].max, rtol=1e-10)
@@ -148,7 +149,7 @@ def finished(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("compare")
     (folder / "text.txt").write_text("Dull.\nso be it\n", encoding="utf-8")
     arguments = ["--data", str(folder / "text.txt"), "--out", str(folder / "out"), "--precision", "float64"]
-    assert cli.main(["compare", "tiny", "--with", "attention-dropout+initial-residual:0.2", *arguments]) == 0
+    assert cli.main(["compare", "tiny", "--with", "attention-dropout:0.3,initial-residual:0.2+gfsa", *arguments]) == 0
     return folder / "out"
 
 
@@ -157,8 +158,12 @@ def test_the_command_writes_numbers_and_a_figure(finished):
     assert (finished / "compare.png").read_bytes().startswith(b"\x89PNG")
     content = json.loads((finished / "compare.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
     assert (content["schema"], content["data"]["sentences"]) == (1, 2)
-    plain, remedied = content["remedies"]
-    assert remedied["description"] == "attention-dropout(rate=0.1, seed=0) + initial-residual(share=0.2)"
+    plain, dropped, remedied = content["remedies"]
+    assert dropped["description"] == "attention-dropout(rate=0.3, seed=0)"
+    assert remedied["description"].startswith("initial-residual(share=0.2) + gfsa(")
+    # Dropped rows have different sums: L1 is not claimed, L4 is. After the first LayerNorm L4 is not either.
+    assert [dropped["layers"][1]["rates"][rate]["count"] for rate in RATES] == [2, 2, 0]
+    assert [remedied["layers"][1]["rates"][rate]["count"] for rate in RATES] == [2, 0, 0]
     assert [layer["layer"] for layer in plain["layers"]] == [0, 1, 2, 3, 4]
     assert set(plain["layers"][1]["attribution"]) == set(PARTS)
     assert set(plain["layers"][1]["rates"]) == set(RATES)
@@ -200,7 +205,14 @@ def test_a_refusal_of_the_command_is_one_line_and_status_1(tmp_path, capfd):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_causal_model_is_warned_of_remedies_that_mix(small):
-    model = dataclasses.replace(small[0], config=dataclasses.replace(small[0].config, causal=True))
-    causal = jaxsmooth.compare(model, small[1], LINES[:1], "featscale,residual-scaling", tokens_per_batch=16)
-    assert [bool(entry.warning) for entry in causal.entries] == [False, True, False]
+def test_a_causal_model_is_warned_of_remedies_that_mix():
+    causal = dataclasses.replace(CONFIG, causal=True)
+    mixing, local = parse_remedies("featscale+neutreno,residual-scaling")
+    assert "see later ones" in comparison.warning(causal, mixing)
+    assert comparison.warning(causal, local) == comparison.warning(causal, None) == ""
+    assert comparison.warning(CONFIG, mixing) == ""
+
+
+def test_the_documentation_lists_every_method():
+    text = (Path(__file__).parent.parent / "docs" / "compare.md").read_text(encoding="utf-8")
+    assert all(f"| `{name}` |" in text for name in METHODS)

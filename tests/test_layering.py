@@ -51,8 +51,8 @@ ALLOWED: dict[str, set[str]] = {
         *("text", "images", "analysis", "decision"),
     },
     "comparison": {
-        *("errors", "types", "diagnosis", "compared", "theory", "bert", "metrics", "interventions", "mitigations"),
-        *("text", "images", "analysis"),
+        *("errors", "types", "diagnosis", "compared", "theory", "bert", "bert.config", "metrics"),
+        *("interventions", "mitigations", "text", "images", "analysis"),
     },
     "training": {
         *("errors", "types", "theory", "bert", "bert.config", "metrics", "mitigations", "text", "assets"),

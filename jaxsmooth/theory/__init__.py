@@ -7,8 +7,6 @@ from .apriori import collapse_coefficient as collapse_coefficient
 from .apriori import coupling_norms as coupling_norms
 from .apriori import cubic_collapse as cubic_collapse
 from .apriori import cubic_collapse_depth as cubic_collapse_depth
-from .apriori import diameter as diameter
-from .apriori import logit_oscillation as logit_oscillation
 from .apriori import mixer_norms as mixer_norms
 from .apriori import oscillation_ergodicity as oscillation_ergodicity
 from .apriori import shi2022_rate_floor as shi2022_rate_floor
@@ -171,6 +169,7 @@ from .stochastic import weak_ergodicity_bound as weak_ergodicity_bound
 from .stochastic import wolfowitz1963_products as wolfowitz1963_products
 from .stochastic import wolfowitz1963_word_contraction as wolfowitz1963_word_contraction
 from .subspace import centre_tokens as centre_tokens
+from .subspace import diameter as diameter
 from .subspace import orthonormal_basis as orthonormal_basis
 from .subspace import project_away as project_away
 from .subspace import relative_distance as relative_distance
