@@ -30,6 +30,25 @@ def test_collectives_are_counted_with_their_loops():
     ]
 
 
+def test_an_asynchronous_one_counts_once_and_a_silent_loop_runs_over_the_layers():
+    program = """
+%fused.1 (p: f32[4]) -> f32[8] {
+  %ag.1 = f32[8]{0} all-gather(%p), channel_id=7, dimensions={0}
+}
+%fused.2 (p: f32[4]) -> f32[8] {
+  %ag.2 = f32[8]{0} all-gather(%p), channel_id=7, dimensions={0}
+}
+%body (p: f32[8]) -> f32[8] {
+  %a = f32[8]{0} fusion(%p), kind=kCustom, calls=%fused.1
+  %b = f32[8]{0} fusion(%a), kind=kCustom, calls=%fused.2
+}
+ENTRY %main (p: f32[8]) -> f32[8] {
+  %loop = f32[8]{0} while(%p), condition=%cond, body=%body
+}
+"""
+    assert count_collectives(program, layers=6) == [Collective("all-gather", 6, 6 * 32)]
+
+
 def test_flops_are_those_of_the_products_written_out():
     config = EncoderConfig(vocab=50, width=8, layers=3, heads=2, mlp_width=20, max_length=16)
     rows, length = 5, 7

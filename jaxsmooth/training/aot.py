@@ -41,7 +41,7 @@ TASK = Task("ahead of time", "classification", "accuracy", "none", "none", class
 class Collective:
     """All collectives of one kind in the program: how many there are, and bytes of their results on one device.
 
-    Those in a loop over layers are multiplied by its trip count, where the program states one.
+    Those in a loop over layers count once for each layer.
     """
 
     kind: str
@@ -166,7 +166,7 @@ def _report(
             f"the step does not fit on {target.name}: it needs {peak / 2**30:.2f} GiB of "
             f"{target.chip.memory / 2**30:.2f} GiB. {_ADVICE}"
         )
-    collectives = count_collectives(compiled.as_text() or "")
+    collectives = count_collectives(compiled.as_text() or "", encoder.layers)
     model = step_flops(encoder, config.batch_size, config.length) / mesh.size
     times = {
         "computing": model / target.chip.flops,
@@ -198,39 +198,44 @@ _KINDS = "all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute"
 _COLLECTIVE = re.compile(rf" = (.*?) ({_KINDS})(-start)?\(")
 _SHAPE = re.compile(r"(pred|[subf]\d+|bf16|f8\w*)\[([\d,]*)\]")
 _COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) .*\{$")
-_WHILE = re.compile(r" while\(.*body=%?([\w.\-]+)")
+_CALLED = re.compile(r"(calls|to_apply|body|called_computations)=\{?%?([\w.\-]+)")
 _TRIPS = re.compile(r'known_trip_count"?\s*[:=]\s*\{"?n"?\s*[:=]\s*"?(\d+)')
+_CHANNEL = re.compile(r"channel_id=(\d+)")
 
 
-def count_collectives(text: str) -> list[Collective]:
+def count_collectives(text: str, layers: int = 1) -> list[Collective]:
     """The collectives of a compiled program's text, by kind.
+
+    One that stands in a loop counts as often as the loop runs: as often as the program says, else `layers` times, for
+    the loops of a step run over the layers. An asynchronous one stands in the text more than once, under one channel.
 
     >>> count_collectives("ENTRY main {\\n  %x = f32[2,3]{1,0} all-reduce(%y), to_apply=%add\\n}")
     [Collective(kind='all-reduce', count=1, bytes=24)]
     """
-    found: dict[str, list[tuple[str, int]]] = {}
-    loops: dict[str, tuple[str, int]] = {}
+    made: dict[tuple[str, str], tuple[str, int]] = {}
+    callers: dict[str, tuple[str, int]] = {}
     here = ""
-    for line in text.splitlines():
+    for number, line in enumerate(text.splitlines()):
         if start := _COMPUTATION.match(line):
             here = start[1]
-        elif loop := _WHILE.search(line):
+            continue
+        for how, called in _CALLED.findall(line):
             trips = _TRIPS.search(line)
-            loops[loop[1]] = (here, int(trips[1]) if trips else 1)
-        elif made := _COLLECTIVE.search(line):
-            size = _bytes(made[1])
+            callers[called] = here, (int(trips[1]) if trips else layers) if how == "body" else 1
+        if found := _COLLECTIVE.search(line):
+            channel, size = _CHANNEL.search(line), _bytes(found[1])
+            name = channel[1] if channel else f"line {number}"
             # An asynchronous start gives operand and result; a collective's own size is the larger.
-            found.setdefault(made[2], []).append((here, size if not made[3] else max(size // 2, 1)))
+            made.setdefault((found[2], name), (here, size if not found[3] else max(size // 2, 1)))
 
     def times(computation: str) -> int:
-        if computation not in loops:
-            return 1
-        outer, trips = loops[computation]
-        return trips * times(outer)
+        caller, trips = callers.get(computation, ("", 1))
+        return trips * times(caller) if caller else 1
 
+    counted = [(kind, times(at), size) for (kind, _), (at, size) in made.items()]
     return [
-        Collective(kind, sum(times(at) for at, _ in each), sum(times(at) * size for at, size in each))
-        for kind, each in sorted(found.items())
+        Collective(kind, sum(n for k, n, _ in counted if k == kind), sum(n * z for k, n, z in counted if k == kind))
+        for kind in sorted({kind for kind, _, _ in counted})
     ]
 
 
