@@ -12,6 +12,9 @@ from helpers_training import to_arrays
 from jaxsmooth.errors import CheckpointError
 from jaxsmooth.training.checkpointing import Checkpoints, DamagedCheckpointWarning, _fingerprints
 
+# Where a checkpoint is cut short, orbax's own event loop is collected while it still has work.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 STATE = {
     "kernel": jnp.arange(4096, dtype=jnp.float32).reshape(64, 64) / 7,
     "key": jax.random.key_data(jax.random.key(3)),
@@ -97,7 +100,7 @@ def test_a_damaged_newest_checkpoint_is_said_and_left_out(damage, folder):
 
 
 def test_another_runs_checkpoint_is_refused(folder):
-    with Checkpoints(folder) as checkpoints, pytest.raises(CheckpointError, match="'bias' is in only one"):
+    with Checkpoints(folder) as checkpoints, pytest.raises(CheckpointError, match=r"bias.* is in only one"):
         checkpoints.restore(like({**STATE, "bias": jnp.zeros(3)}))
 
 

@@ -170,11 +170,11 @@ def test_dropout_averages_out_in_a_linear_place():
     def mixed(edits):
         return jaxsmooth.encode(model, batch, edits=edits, collect=lambda t: t.mixed)[1][0]
 
-    keys = jax.random.split(jax.random.key(0), 1000)
+    keys = jax.random.split(jax.random.key(0), 500)
     mean = jax.jit(jax.vmap(lambda key: mixed(dropout(key, hidden=0.0, attention=0.3))))(keys).mean(0)
     exact = mixed(Edits())
     spread = float(jnp.abs(exact).max())
-    assert float(jnp.abs(mean - exact).max()) < 0.1 * spread
+    assert float(jnp.abs(mean - exact).max()) < 0.15 * spread
 
 
 @pytest.mark.parametrize("fusion", ["concat", "max", "gate"])

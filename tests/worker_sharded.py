@@ -45,7 +45,7 @@ def main(options: dict) -> None:
     arrays = to_arrays(on_host(state.model))
     if options["process"] == 0:
         words = state.model.encoder.embeddings.word
-        cut = {name: str(leaf.sharding.spec) for name, leaf in (("word", words),)}
+        cut = {name: list(leaf.sharding.spec) for name, leaf in (("word", words),)}
         norm = float(sum((value.astype(np.float64) ** 2).sum() for value in arrays.values()))
         print(json.dumps({"losses": losses, "norm": norm, "kind": TASKS["classification"].kind, "cut": cut}))
     if options["processes"] > 1:
