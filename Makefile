@@ -8,7 +8,7 @@ AOT := .cache/aot
 export JAX_COMPILATION_CACHE_DIR ?= $(abspath $(CACHE))
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.2
 
-.PHONY: install report test long aot lint types parity bench experiments experiments-long newest lock clean
+.PHONY: install report test kills scale long aot lint types parity bench experiments experiments-long newest lock clean
 
 install: $(VENV)/installed
 
@@ -24,7 +24,15 @@ report: install
 	$(BIN)/jaxsmooth diagnose minilm-l6 --data movie-reviews --limit 256 --out reports/minilm-l6
 
 test: install
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not long and not parity and not aot"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not long and not parity and not aot and not kills and not scale"
+
+# a real run, killed twenty times at random moments, must end in the bits of an undisturbed one
+kills: install
+	$(BIN)/python -m pytest -m kills -s
+
+# eight simulated devices, two and four processes: the losses of one device
+scale: install
+	$(BIN)/python -m pytest -m scale
 
 long: install
 	JAXSMOOTH_TEST_PROFILE=long $(BIN)/python -m pytest -m long
@@ -54,11 +62,36 @@ types: install
 # torch and transformers, for comparison only
 parity: install
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check ".[parity]"
-	JAXSMOOTH_PARITY_TABLE=benchmarks/results/parity.txt $(BIN)/python -m pytest -m parity -s
+	JAXSMOOTH_PARITY_TABLE=benchmarks/results/parity.txt JAXSMOOTH_HEADS_TABLE=benchmarks/results/parity-heads.txt \
+	  $(BIN)/python -m pytest -m parity -s
 
 bench: install
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check ".[parity]"
 	$(BIN)/python benchmarks/diagnose.py
+	$(BIN)/python benchmarks/spectra.py
+
+# every experiment with few sentences and short sweeps; the figures and tables go to experiments/results
+experiments: install
+	$(BIN)/python experiments/ladder.py --limit 32
+	$(BIN)/python experiments/phase_diagram.py --encoders 8 --stds 32 --sentences 4
+	$(BIN)/python experiments/converge_heads.py --limit 4
+	$(BIN)/python experiments/spectra.py --tokens 1024 2048 4096 --real-tokens 2048
+	$(BIN)/python experiments/collapse_speed.py
+	$(BIN)/python experiments/power_method.py
+	$(BIN)/python experiments/rates.py minilm-l6 --sentences 1
+	$(BIN)/python experiments/rates_adversary.py --models minilm-l6
+	$(BIN)/python experiments/rates_certified.py
+
+experiments-long: install
+	$(BIN)/python experiments/ladder.py
+	$(BIN)/python experiments/phase_diagram.py
+	$(BIN)/python experiments/converge_heads.py --limit 64
+	$(BIN)/python experiments/spectra.py --tokens 1024 2048 4096 8192 16384 32768 65536 131072
+	$(BIN)/python experiments/collapse_speed.py
+	$(BIN)/python experiments/power_method.py
+	$(BIN)/python experiments/rates.py minilm-l6 e5-small-q4
+	$(BIN)/python experiments/rates_adversary.py
+	$(BIN)/python experiments/rates_certified.py
 
 # the suite on the newest Python at hand with the newest releases of everything, nothing locked
 newest:

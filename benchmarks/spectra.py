@@ -6,10 +6,11 @@
 Heads: the mixing rate sqrt(lambda) of many heads by Lanczos against numpy's batched SVD, and of one long head. Rounds
 of both are interleaved in one warm process and must agree to 1e-6 before anything is timed (in float64, both sides;
 the float32 time is given beside it with its own error). A certified upper bound, by matrix products alone, is timed
-with them; it must be within 1e-3 of the exact value and not below it. Matrix-free: softmax(Q K^T / sqrt d) applied and
-transposed at growing length, with the rate of its multiplications against that of XLA's GEMMs of a square matrix and of the shapes of
-its own blocks, measured in turn in the same process; memory is the growth of the peak resident set over one build and
-one application of each kind, in a process of its own. Results go to benchmarks/results/spectra.json and spectra.md.
+with the many heads and must be within 1e-3 of the exact value and not below it. Matrix-free: softmax(Q K^T / sqrt d)
+applied and transposed at growing length, with the rate of its multiplications against that of XLA's GEMMs of a square
+matrix and of the shapes of its own blocks, measured in turn in the same process; memory is the growth of the peak
+resident set over one build and one application of each kind, in a process of its own. Results go to
+benchmarks/results/spectra.json and spectra.md.
 
 numpy's SVD should run on its BLAS's own choice of kernels: leave OPENBLAS_CORETYPE and the like unset. On a machine
 that is not idle its threads wait for each other, which costs it a factor of ten: then set OPENBLAS_NUM_THREADS=1.
@@ -29,12 +30,13 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
+from spectra_page import markdown
 
 from jaxsmooth.theory import Blocked, Centred, Dense, blocked_attention, mixing_rate, operator_norm
 from jaxsmooth.theory.norms import squared_norm
@@ -63,6 +65,8 @@ class Args:
     """Tokens in a block of it."""
     rounds: int = 5
     """Timed rounds of each side, after one warm-up."""
+    parts: tuple[Literal["heads", "one_head", "matrix_free"], ...] = ("heads", "one_head", "matrix_free")
+    """What to measure; parts measured before are kept."""
     out: Path = HERE / "results" / "spectra.json"
     """Where the results go."""
     child: int = 0
@@ -104,33 +108,36 @@ def certified(attn: jax.Array) -> jax.Array:
     return jax.vmap(lambda matrix: squared_norm(matrix).up)(flat).reshape(attn.shape[:-2])
 
 
-def compare(attn: np.ndarray, ours: Callable[[jax.Array], jax.Array], rounds: int) -> dict[str, Any]:
-    """Ours against numpy's SVD in both precisions: agreement first, then interleaved times."""
+def compare(
+    attn: np.ndarray, programs: dict[str, Callable[[jax.Array], jax.Array]], rounds: int
+) -> dict[str, dict[str, Any]]:
+    """What is asked for against numpy's SVD in both precisions: agreement first, then interleaved times."""
     exact = svd_rate(attn)
     result: dict[str, Any] = {}
     for name in ("float64", "float32"):
         typed = attn.astype(name)
         device = jnp.asarray(typed)
-        runs = {"ours": jax.jit(ours), "certified": jax.jit(certified)}
+        runs = {side: jax.jit(program) for side, program in programs.items()}
         found = {side: np.asarray(run(device), np.float64) / exact - 1 for side, run in runs.items()}
-        error, excess = float(np.max(np.abs(found["ours"]))), found["certified"]
+        error = float(np.max(np.abs(found["ours"])))
         if not error <= AGREEMENT * (1 if name == "float64" else 10):
             raise SystemExit(f"ours and numpy's SVD differ by {error:.1e} in {name}, so there is nothing to time.")
-        # Forming J A rounds by itself; what is certified is the norm of the matrix that came out.
-        if not -10 * np.finfo(name).eps <= excess.min() <= excess.max() <= CERTIFIED:
-            raise SystemExit(f"the certified bound in {name} is off by {excess.min():.1e} to {excess.max():.1e}.")
         sides: dict[str, Callable[[], Any]] = {
             side: lambda run=run, d=device: run(d).block_until_ready() for side, run in runs.items()
         }
         seconds = interleaved(sides | {"numpy": lambda t=typed: svd_rate(t)}, rounds)
-        result[name] = {
-            "times_faster": times_faster(seconds, "ours"),
-            "times_faster_certified": times_faster(seconds, "certified"),
-            "relative_error": error,
-            "certified_excess": float(excess.max()),
-            "seconds": seconds,
-        }
+        result[name] = {"relative_error": error, "times_faster": times_faster(seconds, "ours"), "seconds": seconds}
+        if "certified" in found:
+            result[name] |= check_certificate(name, found["certified"], seconds)
     return result
+
+
+def check_certificate(precision: str, excess: np.ndarray, seconds: dict[str, dict[str, float]]) -> dict[str, Any]:
+    """By how much the certified bounds exceed the norms, which must be little, and how long they take."""
+    # Forming J A rounds by itself; what is certified is the norm of the matrix that came out.
+    if not -10 * np.finfo(precision).eps <= excess.min() <= excess.max() <= CERTIFIED:
+        raise SystemExit(f"the certified bound in {precision} is off by {excess.min():.1e} to {excess.max():.1e}.")
+    return {"certified_excess": float(excess.max()), "times_faster_certified": times_faster(seconds, "certified")}
 
 
 def times_faster(seconds: dict[str, dict[str, float]], side: str) -> dict[str, float]:
@@ -141,14 +148,18 @@ def times_faster(seconds: dict[str, dict[str, float]], side: str) -> dict[str, f
 def bench_heads(args: Args) -> dict[str, Any]:
     attn = attention(np.random.default_rng(0), args.heads, args.length)
     mask = jnp.ones((args.heads, args.length), bool)
-    # A residual of 1e-4 of the eigenvalue makes an error of about its square over the gap.
-    return compare(attn, lambda a: mixing_rate(a, mask, tolerance=1e-4), args.rounds)
+    with jax.enable_x64(True):
+        # A residual of 1e-4 of the eigenvalue makes an error of about its square over the gap.
+        programs = {"ours": lambda a: mixing_rate(a, mask, tolerance=1e-4), "certified": certified}
+        return {"heads": args.heads, "tokens": args.length, **compare(attn, programs, args.rounds)}
 
 
 def bench_one(args: Args) -> dict[str, Any]:
     attn = attention(np.random.default_rng(1), 1, args.side)[0]
     mask = jnp.ones(args.side, bool)
-    return compare(attn, lambda a: operator_norm(Centred(Dense(a, mask)), tolerance=1e-4).value, args.rounds)
+    with jax.enable_x64(True):
+        ours = lambda a: operator_norm(Centred(Dense(a, mask)), tolerance=1e-4).value  # noqa: E731
+        return {"heads": 1, "tokens": args.side, **compare(attn, {"ours": ours}, args.rounds)}
 
 
 def make_operator(args: Args, tokens: int) -> tuple[Blocked, jax.Array]:
@@ -202,7 +213,7 @@ def bench_free(args: Args, tokens: int) -> dict[str, Any]:
     for run in sides.values():
         run()
     rates: dict[str, list[float]] = {name: [] for name in (*sides, *gemms)}
-    for _ in range(args.rounds if tokens < LONG else min(args.rounds, 3)):
+    for _ in range(args.rounds if tokens < LONG else min(args.rounds, 2)):
         for name, run in sides.items():
             start = time.perf_counter()
             run()
@@ -220,6 +231,11 @@ def bench_free(args: Args, tokens: int) -> dict[str, Any]:
         "peak_growth_mib": peak_growth_mib(args, tokens),
         "the_matrix_mib": tokens**2 * 4 / 2**20,
     }
+
+
+def bench_lengths(args: Args) -> dict[str, Any]:
+    lengths = [bench_free(args, tokens) for tokens in args.tokens]
+    return {"width": args.width, "block": args.block, "lengths": lengths, "exponents": exponents(lengths)}
 
 
 def peak_growth_mib(args: Args, tokens: int) -> float:
@@ -258,84 +274,33 @@ def machine() -> dict[str, object]:
     return {"cpu": names[0] if names else platform.processor(), "cores": os.cpu_count(), "system": platform.platform()}
 
 
+PARTS = {"heads": bench_heads, "one_head": bench_one, "matrix_free": bench_lengths}
+
+
 def main(args: Args) -> None:
     if args.child:
         measure_child(args)
         return
-    free = [bench_free(args, tokens) for tokens in args.tokens]
-    # After the float32 part: a process-wide switch.
-    jax.config.update("jax_enable_x64", True)
-    packages = ("jaxsmooth", "jax", "jaxlib", "numpy")
-    result = {
-        "task": "mixing rates against numpy's SVD; attention never formed against XLA's GEMM",
-        "heads": {"heads": args.heads, "tokens": args.length, **bench_heads(args)},
-        "one_head": {"tokens": args.side, **bench_one(args)},
-        "matrix_free": {"width": args.width, "block": args.block, "lengths": free, "exponents": exponents(free)},
-        "versions": {name: importlib.metadata.version(name) for name in packages}
-        | {"python": platform.python_version()},
-        "machine": machine(),
-        "command": " ".join(["python", "benchmarks/spectra.py", *sys.argv[1:]]),
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-    }
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    text = markdown(result)
-    for path, content in ((args.out, json.dumps(result, indent=2) + "\n"), (args.out.with_suffix(".md"), text)):
-        aside = path.with_suffix(".part")
-        aside.write_text(content, encoding="utf-8")
-        os.replace(aside, path)
-    print(text)
+    result = json.loads(args.out.read_text(encoding="utf-8")) if args.out.exists() else {}
+    for part in args.parts:
+        result[part] = PARTS[part](args) | {
+            "command": " ".join(["python", "benchmarks/spectra.py", *sys.argv[1:]]),
+            "blas_threads": os.environ.get("OPENBLAS_NUM_THREADS", "not set"),
+            "versions": {name: importlib.metadata.version(name) for name in ("jaxsmooth", "jax", "jaxlib", "numpy")},
+            "machine": machine(),
+            "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        }
+        # After every part: a long one that fails does not take the others with it.
+        write(args.out, json.dumps(result, indent=2) + "\n")
+        write(args.out.with_suffix(".md"), markdown(result))
+    print(markdown(result))
 
 
-def markdown(result: dict[str, Any]) -> str:
-    """The same for reading."""
-    rows = []
-    for part in ("heads", "one_head"):
-        size = f"{result[part].get('heads', 1)} x {result[part]['tokens']} tokens"
-        for precision in ("float64", "float32"):
-            found = result[part][precision]
-            times = " | ".join(spread(found["seconds"][side]) for side in ("numpy", "ours", "certified"))
-            faster = f"{ratios(found['times_faster'])} | {found['relative_error']:.1e}"
-            bound = f"{ratios(found['times_faster_certified'])} | {found['certified_excess']:.1e}"
-            rows.append(f"| {size} | {precision} | {times} | {faster} | {bound} |")
-    free = []
-    for row in result["matrix_free"]["lengths"]:
-        shares = [
-            row["share_of_gemm"][way][gemm] for way in ("apply", "transpose_apply") for gemm in ("square", "blocks")
-        ]
-        cells = [f"{row['seconds'][way]:.3g}" for way in ("apply", "transpose_apply")] + [f"{x:.2f}" for x in shares]
-        memory = f"{row['peak_growth_mib']:.0f} | {row['the_matrix_mib']:,.0f}"
-        free.append(f"| {row['tokens']} | {' | '.join(cells)} | {memory} |")
-    exponents = ", ".join(f"{value:.2f}" for value in result["matrix_free"]["exponents"])
-    machine = result["machine"]
-    return f"""# Spectra and matrix-free attention
-
-`{result["command"]}`, {machine["cpu"]}, {machine["cores"]} cores, shared with other work; {result["date"]}.
-Seconds are medians [least, largest] of interleaved rounds in one process; "times faster" is numpy's time over ours,
-by medians (by least processor time). OPENBLAS_NUM_THREADS={os.environ.get("OPENBLAS_NUM_THREADS", "unset")}.
-
-sqrt(lambda) = ||JA||: numpy's SVD, our Lanczos estimate, and our certified upper bound (products alone).
-
-| heads | precision | numpy | ours | certified | times faster | error | certified: times faster | excess |
-|---|---|---|---|---|---|---|---|---|
-{chr(10).join(rows)}
-
-softmax(QK^T / sqrt d) never formed, float32, d = {result["matrix_free"]["width"]}: seconds, and the rate of its
-multiplications over that of XLA's GEMM of a 2048 x 2048 matrix (square) and of the shapes of its own blocks.
-
-| tokens | apply, s | transpose, s | apply / square | / blocks | transpose / square | / blocks | MiB | A itself, MiB |
-|---|---|---|---|---|---|---|---|---|
-{chr(10).join(free)}
-
-Growth of the time of one application between neighbouring lengths, as a power of n: {exponents}.
-"""
-
-
-def ratios(faster: dict[str, float]) -> str:
-    return f"{faster['median']:.3g} ({faster['processor']:.3g})"
-
-
-def spread(seconds: dict[str, float]) -> str:
-    return f"{seconds['median']:.3g} [{seconds['min']:.3g}, {seconds['max']:.3g}]"
+def write(path: Path, content: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_suffix(".part")
+    aside.write_text(content, encoding="utf-8")
+    os.replace(aside, path)
 
 
 if __name__ == "__main__":

@@ -31,8 +31,9 @@ from jax import Array
 from jaxsmooth.metrics import token_cosine_similarity
 from jaxsmooth.report.drawing import canvas, remark, save, title
 from jaxsmooth.report.files import write_aside
+from jaxsmooth.theory import diameter
 from jaxsmooth.theory.layernorm_collapse import wu2024_antipodal, wu2024_equilibrium, wu2024_layer
-from jaxsmooth.theory.softmax import largest_distance, plain_layer_norm
+from jaxsmooth.theory.softmax import plain_layer_norm
 
 VARIANTS: dict[str, tuple[bool, bool, bool]] = {
     "attention": (False, False, False),
@@ -171,7 +172,7 @@ def collapse(network: Network, parts: Array) -> tuple[Array, Array]:
         unit = x.apart / size
         apart = size * jnp.linalg.norm(unit)
         whole = jnp.sqrt(x.apart.shape[0] * jnp.sum(x.centre**2) + apart**2)
-        return apart / whole, size * largest_distance(unit, jnp.ones(x.apart.shape[0], bool))
+        return apart / whole, size * diameter(unit, jnp.ones(x.apart.shape[0], bool))
 
     def trial(one: Network) -> tuple[Array, Array]:
         start = recentre(Split(jnp.zeros(one.hidden.shape[-1]), one.hidden))

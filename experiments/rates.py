@@ -22,6 +22,7 @@ from jax import Array
 import jaxsmooth
 from jaxsmooth import Batch, BlockTrace, Encoder, analysis
 from jaxsmooth.assets.texts import read_texts
+from jaxsmooth.report.files import write_aside
 from jaxsmooth.theory import bounds, mixing_rate, residual, slopes
 from jaxsmooth.theory.region import Region, secant_box_rate, slope_box_rate
 
@@ -39,8 +40,8 @@ def main() -> None:
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     found = {name: measure(name, options.sentences) for name in options.models}
-    (options.out / "rates.json").write_text(json.dumps(found, indent=1) + "\n")
-    (options.out / "rates.md").write_text(markdown(found))
+    write_aside(options.out / "rates.json", json.dumps(found, indent=1) + "\n")
+    write_aside(options.out / "rates.md", markdown(found))
     draw(found, options.out / "rates.png")
     print(markdown(found))
 
@@ -209,7 +210,7 @@ def markdown(found: dict) -> str:
         lines.append(
             f"- last cycles of the stack applied to itself: {_cell(np.array(local['cycle exponents'])[:, -4:].ravel())}"
         )
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", "![](rates.png)"]) + "\n"
 
 
 def _cell(values: np.ndarray) -> str:

@@ -64,7 +64,7 @@ def load(name: str | Path, *, dtype: DTypeLike = jnp.float32) -> tuple[Encoder, 
     >>> model.config.layers, tokenizer(["Dull."]).tokens.shape
     (4, (1, 16))
     """
-    dtype = _check_dtype(dtype)
+    dtype = check_dtype(dtype)
     if not isinstance(name, (str, Path)):
         raise CheckpointError(f"name must be a string or a Path; got {type(name).__name__}.")
     if str(name) == "tiny":
@@ -130,7 +130,7 @@ def read_encoder(weights: Weights, config: EncoderConfig, *, dtype: DTypeLike) -
     Raises:
       CheckpointError: as `load`.
     """
-    found = by_plain_name(weights.tensors, lambda name: _plain_name(name, config.family))
+    found = by_plain_name(weights.tensors, lambda name: plain_name(name, config.family))
     if config.layers > len(found) and not config.shared_layers:
         # Before a name is made for each of what may be two billion layers.
         raise CheckpointError(
@@ -161,13 +161,13 @@ def _load_packed(file: Path, dtype: DTypeLike) -> tuple[Encoder, Tokenizer]:
     return _build(packed.config, False, packed.read, dtype), tokenizer
 
 
-def _plain_name(name: str, family: str) -> str | None:
-    """The name as the bare encoder writes it, or None for a tensor that is not part of the encoder."""
+def plain_name(name: str, family: str, *, heads: bool = False) -> str | None:
+    """The name as the bare encoder writes it, or None for a head or a buffer; with `heads`, None for nothing."""
     names = NAMES[family]
     plain = name.removeprefix(names.prefix)
     for old, new in OLD_NAMES.items():
         plain = plain.replace(old, new)
-    return None if any(fnmatch.fnmatchcase(plain, pattern) for pattern in names.ignored) else plain
+    return None if not heads and any(fnmatch.fnmatchcase(plain, pattern) for pattern in names.ignored) else plain
 
 
 def _build(config: EncoderConfig, pooled: bool, read: Callable[[str], np.ndarray], dtype: DTypeLike) -> Encoder:
@@ -178,7 +178,7 @@ def _build(config: EncoderConfig, pooled: bool, read: Callable[[str], np.ndarray
         shape = shapes[entry.path]
         parts = [_blank(entry, shape) if name is None else _taken(entry, read(name)) for name in entry.names(config)]
         stacked = np.stack(parts) if entry.is_stacked else parts[0]
-        arrays[entry.path] = _cast(entry.tensor, stacked.reshape(shape), dtype)
+        arrays[entry.path] = cast(entry.tensor, stacked.reshape(shape), dtype)
     model = jax.eval_shape(lambda: init_encoder(config, jax.random.key(0), pooler=pooled))
     return jax.tree_util.tree_map_with_path(lambda path, _: arrays[_dotted(path)], model)
 
@@ -204,7 +204,8 @@ def _put(sharing: list[tuple[Entry, np.ndarray]], shape: tuple[int, ...]) -> np.
     return np.ascontiguousarray(flat.T if entry.transposed else flat).reshape(shape)
 
 
-def _cast(tensor: str, array: np.ndarray, dtype: DTypeLike) -> Array:
+def cast(tensor: str, array: np.ndarray, dtype: DTypeLike) -> Array:
+    """The tensor's values in another dtype; what does not fit is a `CheckpointError`."""
     with np.errstate(over="ignore"):  # seen below
         cast = jnp.asarray(array, dtype)
     if not bool(jnp.all(jnp.isfinite(cast))):
@@ -243,7 +244,8 @@ def _hub_directory(name: str) -> Path:
         raise AssetError(f"cannot fetch {name!r} from the hub: {error}. Offline, name a local directory.") from error
 
 
-def _check_dtype(dtype: DTypeLike) -> jnp.dtype:
+def check_dtype(dtype: DTypeLike) -> jnp.dtype:
+    """The dtype that parameters are asked for in; another than those of `load` is a `CheckpointError`."""
     try:
         wanted = jnp.dtype(dtype)
     except TypeError as error:

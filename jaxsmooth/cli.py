@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from .errors import AssetError, JaxsmoothError
-from .training.config import FinetuneConfig
+from .training.config import AotConfig, FinetuneConfig
 
 if TYPE_CHECKING:
     from .bert.params import Encoder
@@ -197,6 +197,7 @@ Command = (
     | Annotated[Finetune, tyro.conf.subcommand("finetune")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Predict, tyro.conf.subcommand("predict")]
+    | Annotated[AotConfig, tyro.conf.subcommand("aot")]
     | Annotated[AssetCommand, tyro.conf.subcommand("assets")]
 )
 
@@ -221,6 +222,8 @@ def main(arguments: list[str] | None = None) -> int:
                 run_evaluate(command)
             case Predict():
                 run_predict(command)
+            case AotConfig():
+                run_aot(command)
             case AssetCommand(inner):
                 run_assets(inner)
     except (JaxsmoothError, OSError) as error:
@@ -349,6 +352,32 @@ def run_predict(command: Predict) -> None:
     report.check_writable(command.out.parent)
     count = predict.write_predictions(command.run, command.data, command.out)
     print(f"{count} predictions -> {command.out}")
+
+
+def run_aot(command: AotConfig) -> None:
+    """`jaxsmooth aot`."""
+    _set_up_jax()
+    from .training import aot
+
+    found = aot.compile_ahead(command)
+    table = Table("per device and step", found.target, title="compiled with the production compiler; not executed")
+    rows = {
+        "devices": f"{found.devices} {found.mesh or ''}",
+        "memory": f"{found.memory / 2**30:.2f} GiB of {found.available / 2**30:.2f} GiB",
+        "of it state": f"{found.arguments / 2**30:.2f} GiB",
+        "of it temporaries": f"{found.temporaries / 2**30:.2f} GiB",
+        "model FLOPs": f"{found.model_flops:.3g}",
+        "compiler's FLOPs": "not told" if found.flops is None else f"{found.flops:.3g}",
+        "compiler's HBM bytes": "not told" if found.bytes_accessed is None else f"{found.bytes_accessed:.3g}",
+        **{each.kind: f"{each.count} x, {each.bytes / 1e6:,.1f} MB in all" for each in found.collectives},
+        "roofline": f"{1e3 * found.seconds:.3f} ms, bound by {found.bound}",
+        "MFU at most": f"{found.utilisation:.0%}",
+    }
+    for name, value in rows.items():
+        table.add_row(name, value)
+    Console().print(table)
+    if command.out:
+        print(aot.write_aot(found, command.out))
 
 
 def run_assets(command: ListAssets | FetchAsset | AssetPath | ClearAssets | VerifyAssets) -> None:

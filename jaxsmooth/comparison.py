@@ -13,18 +13,20 @@ from numpy.typing import NDArray
 
 from . import metrics
 from .analysis import model_norms, model_summary, package_versions, progress_bar
+from .bert.config import EncoderConfig
 from .bert.encoder import embed, encode
 from .bert.fusion import Fusion, fuse, init_fusion
 from .bert.params import Encoder
 from .compared import RATES, Comparison, Measured
 from .diagnosis import DataSummary, Spread
 from .errors import TextError
+from .images import encoded_batches
 from .interventions.attribution import PARTS, attribute
 from .mitigations.parse import NamedRemedy, parse_remedies
 from .text import Tokenizer, TruncationWarning
 from .theory import bounds
 from .theory.weights import BlockNorms
-from .types import SITES, Batch, BlockTrace, Edits
+from .types import SITES, Batch, BlockTrace, Edits, ImageBatch
 
 # Where edits may act for a bound to speak of the edited block. L4 takes the residual sum before the first LayerNorm as
 # it comes; L1 also needs attention and values to be what makes that sum.
@@ -35,8 +37,8 @@ FUSIONS = {"max": "max", "mean (softmax gate, untrained)": "gate"}
 
 def compare(
     model: Encoder,
-    tokenizer: Tokenizer,
-    texts: Iterable[str],
+    tokenizer: Tokenizer | None,
+    texts: Iterable[Any],
     remedies: str | Sequence[NamedRemedy],
     *,
     name: str = "model",
@@ -49,8 +51,8 @@ def compare(
 
     Args:
       model: the encoder; its dtype is the precision of the measurement.
-      tokenizer: its tokenizer.
-      texts: sentences; any iterable of strings.
+      tokenizer: its tokenizer; None for a vision encoder.
+      texts: sentences, any iterable of strings; for a vision encoder images, each [C Y X].
       remedies: a list such as "contranorm,attnscale:0.3", see `mitigations.parse_remedies`, or what that returns.
       name: the model's name, for the report.
       data: the text's name, for the report.
@@ -80,7 +82,7 @@ def compare(
     total = len(texts) if isinstance(texts, (list, tuple)) else None
     with progress_bar(progress) as bar:
         task = bar.add_task("comparing", total=total)
-        for encoded in tokenizer.batches(texts, tokens_per_batch=tokens_per_batch):
+        for encoded in encoded_batches(model.config, tokenizer, texts, tokens_per_batch=tokens_per_batch):
             rows = len(encoded.indices)
             plain = None
             for run in runs:
@@ -110,7 +112,7 @@ class _Run:
         # One program per remedy and batch shape; the remedy is structure, the weights are arguments.
         self.program = jax.jit(lambda model, norms, batch, plain: measure(model, norms, batch, remedy, plain))
 
-    def measure(self, batch: Batch, rows: int, plain: Array | None) -> Array:
+    def measure(self, batch: Batch | ImageBatch, rows: int, plain: Array | None) -> Array:
         """Adds a batch; returns the last hidden states of the model without a remedy."""
         hidden, measured = self.program(self.model, self.norms, batch, plain)
         self.found.append({key: np.asarray(values[:, :rows], np.float64) for key, values in measured.items()})
@@ -127,11 +129,10 @@ class _Run:
         }
         layers = len(spreads["actual"].mean)
         parts = {f.name: getattr(spreads["attribution"], f.name) for f in dataclasses.fields(Spread)}
-        causal = self.model.config.causal and self.remedy is not None and self.remedy.mixes
         return Measured(
             label="none" if self.remedy is None else self.remedy.label,
             description="the model as it is" if self.remedy is None else self.remedy.description,
-            warning="lets tokens see later ones, in a causal model" if causal else "",
+            warning=warning(self.model.config, self.remedy),
             cosine_similarity=spreads["cosine_similarity"],
             relative_distance=spreads["relative_distance"],
             rates={key: spreads[key] for key in RATES},
@@ -141,10 +142,17 @@ class _Run:
         )
 
 
+def warning(config: EncoderConfig, remedy: NamedRemedy | None) -> str:
+    """What to know before reading a remedy's numbers on this encoder; empty if nothing."""
+    if config.causal and remedy is not None and remedy.mixes:
+        return "lets tokens see later ones, in a causal model"
+    return ""
+
+
 def measure(
     model: Encoder,
     norms: BlockNorms | None,
-    batch: Batch,
+    batch: Batch | ImageBatch,
     remedy: NamedRemedy | None,
     plain: Float[Array, "B T D"] | None,
 ) -> tuple[Float[Array, "B T D"], dict[str, Array]]:

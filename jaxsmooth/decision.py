@@ -8,7 +8,7 @@ from .tally import Outcome
 from .theory import theorems
 from .theory.certify import Claim, Verdict, compare
 from .theory.enclosures import HostCalculus
-from .theory.facts import BlockFacts, BlockParameters, HeadFacts, HeadWeights, KnownNorms, SentenceData
+from .theory.facts import BlockFacts, BlockParameters, KnownNorms, SentenceData, head_facts
 from .theory.rounding import Interval, quiet
 
 # Seconds each; a model on which thousands of checks are open has equality in them, and no method decides that.
@@ -28,7 +28,7 @@ class Decider:
         """Replaces the verdicts that are UNDECIDED, and their enclosures, where a later stage does better."""
         for place in zip(*np.nonzero(outcome.verdicts == Verdict.UNDECIDED), strict=True):
             for stage in ("svd", "arb"):
-                head = place[1] if len(place) > 1 else None
+                head = int(place[1]) if len(place) > 1 else None
                 found = self._attempt(stage, theorem, layer, sentences[place[0]], head)
                 if found is None:
                     break
@@ -70,10 +70,3 @@ def crop(data: SentenceData, layer: int, row: int, tokens: int) -> SentenceData:
         return kept[:, :tokens, :tokens] if kept.ndim == 3 else kept[:tokens]
 
     return SentenceData(*(None if leaf is None else of(leaf) for leaf in data))
-
-
-def head_facts(calculus: Any, block: BlockParameters, norms: KnownNorms, data: SentenceData, head: int) -> HeadFacts:
-    """One head of one sentence."""
-    weights = HeadWeights(*(leaf[head] for leaf in block.heads))
-    known = tuple(Interval(norm.down[head], norm.up[head]) for norm in (norms.heads, norms.scores))
-    return HeadFacts(calculus, weights, known, data.input, data.attn[head])

@@ -265,7 +265,7 @@ class Tokenizer:
           TextError: an id that the vocabulary does not have.
         """
         tokens = []
-        if isinstance(ids, (str, bytes)) or np.asarray(ids).dtype.kind not in "iu" and np.size(ids):
+        if isinstance(ids, (str, bytes)) or (np.asarray(ids).dtype.kind not in "iu" and np.size(ids)):
             raise TextError(f"ids must be a row of whole numbers; got {ids!r:.80}.")
         for number in np.asarray(ids, np.int64).ravel().tolist():
             token = self._backend.id_to_token(number) if 0 <= number < 2**32 else None

@@ -14,7 +14,7 @@ from .bert.attention import add_bias
 from .bert.config import EncoderConfig
 from .bert.encoder import ACTIVATION_FUNCTIONS, attention_input, encode
 from .bert.params import Block, Encoder
-from .decision import Decider, crop, head_facts
+from .decision import Decider, crop
 from .diagnosis import DataSummary
 from .errors import TextError
 from .images import encoded_batches
@@ -23,7 +23,15 @@ from .text import EncodedBatch, Tokenizer, TruncationWarning
 from .theory import theorems
 from .theory.certify import Claim, Verdict, compare
 from .theory.enclosures import FloatCalculus, HostCalculus
-from .theory.facts import BlockFacts, BlockParameters, HeadWeights, KnownNorms, SentenceData, known_norms
+from .theory.facts import (
+    BlockFacts,
+    BlockParameters,
+    HeadWeights,
+    KnownNorms,
+    SentenceData,
+    head_facts,
+    known_norms,
+)
 from .theory.norms import squared_norm
 from .theory.rounding import Ball, Interval, fuzzy, quiet
 from .types import Batch, BlockTrace, ImageBatch

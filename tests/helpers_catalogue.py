@@ -2,6 +2,7 @@
 
 import numpy as np
 from helpers_matrices import PADDED, WIDTH, attention_batch, centring, pad_tokens
+from helpers_statements import record
 from numpy.typing import NDArray
 
 from jaxsmooth.theory.statement import Statement
@@ -40,5 +41,6 @@ def tightness(found: Statement, *, rtol: float = 1e-11, atol: float = 1e-13, sha
     assert applicable.mean() >= share, applicable.mean()
     lhs, rhs = lhs[applicable], rhs[applicable]
     assert np.all(np.isfinite(lhs))
+    record(lhs, rhs)
     assert np.all(lhs <= rhs * (1 + rtol) + atol * np.max(np.abs(rhs))), np.max(lhs - rhs)
     return np.divide(lhs, rhs, out=np.zeros_like(lhs), where=rhs != 0)

@@ -224,14 +224,17 @@ def _literal(raw: bytes) -> bytes:
     if not raw:
         return b""
     size = len(raw) - 1
-    head = bytes([size << 2]) if size < 60 else bytes([61 << 2]) + struct.pack("<H", size)
-    return head + raw
+    if size < 60:
+        return bytes([size << 2]) + raw
+    return (
+        bytes([61 << 2]) + struct.pack("<H", size) if size < 2**16 else bytes([63 << 2]) + struct.pack("<I", size)
+    ) + raw
 
 
 def _copy(offset: int, size: int) -> bytes:
     if size < 12 and offset < 2048:
         return bytes([offset >> 8 << 5 | size - 4 << 2 | 1, offset & 0xFF])
-    if offset % 2:
+    if offset % 2 and offset < 2**16:
         return bytes([size - 1 << 2 | 2]) + struct.pack("<H", offset)
     return bytes([size - 1 << 2 | 3]) + struct.pack("<I", offset)
 

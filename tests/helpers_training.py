@@ -99,10 +99,10 @@ def write_task(folder: Path, records: int = 48) -> Path:
     return folder
 
 
-def flags(task: Path, out: Path, **settings: Any) -> list[str]:
+def flags(source: Path, folder: Path, **settings: Any) -> list[str]:
     """The command line of a small run."""
     chosen = {
-        "task": task, "model": "tiny", "out": out, "steps": 24, "batch-size": 8, "max-length": 16,
+        "task": source, "model": "tiny", "out": folder, "steps": 24, "batch-size": 8, "max-length": 16,
         "learning-rate": 1e-3, "eval-every": 12, "checkpoint-every": 4, "log-every": 2, "probe": 4, **settings,
     }  # fmt: skip
     return ["finetune", *(part for name, value in chosen.items() for part in (f"--{name}", str(value)))]

@@ -48,6 +48,7 @@ GPT2 = {"vocab_size": 40, "n_embd": 12, "n_layer": 2, "n_head": 3, "n_positions"
 
 # name -> (model_type, configuration). The second of a family turns its switches the other way.
 MODELS: dict[str, tuple[str, dict]] = {
+    "bert": ("bert", BERT_LIKE),
     "roberta": ("roberta", {**BERT_LIKE, "layer_norm_eps": 1e-5}),
     "roberta-pad-3": ("roberta", {**BERT_LIKE, "pad_token_id": 3, "type_vocab_size": 1, "hidden_act": "silu"}),
     "xlm-roberta": ("xlm-roberta", {**BERT_LIKE, "type_vocab_size": 1}),
@@ -98,8 +99,8 @@ MODELS: dict[str, tuple[str, dict]] = {
 }
 LONG = {"mpnet-far": (150, 3, 140)}  # beyond the distances that MPNet's buckets tell apart
 LENGTHS = (11, 2, 7)
-LIVE_ONLY = ("xlm-roberta", "camembert", *LONG)
-"""Not frozen: RoBERTa under other names, and one whose numbers are many."""
+LIVE_ONLY = ("bert", "xlm-roberta", "camembert", *LONG)
+"""Not frozen: BERT, which has numbers of its own, RoBERTa under other names, and one whose numbers are many."""
 
 
 def build(name: str, head: str = "Model") -> Any:
@@ -136,7 +137,7 @@ def random_batch(name: str, lengths: tuple[int, ...] | None = None) -> dict[str,
     mask = np.arange(shape[1]) < np.array(lengths)[:, None]
     pad = settings.get("pad_token_id", {"modernbert": 0}.get(family, 1))
     tokens = np.where(mask, rng.integers(4, 40, shape), pad)
-    pair = settings.get("type_vocab_size", 2) > 1 and family in ("roberta", "albert", "electra")
+    pair = settings.get("type_vocab_size", 2) > 1 and family in ("bert", "roberta", "albert", "electra")
     segments = np.where(mask & (np.arange(shape[1]) >= 4), int(pair), 0)
     return {"tokens": tokens.astype(np.int32), "segments": segments.astype(np.int32), "mask": mask}
 

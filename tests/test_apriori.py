@@ -8,12 +8,13 @@ import scipy.special
 from helpers_matrices import PADDED, TOKENS, centring
 from helpers_statements import CASES, MANY, assert_holds
 
-from jaxsmooth.theory import apriori
+from jaxsmooth.theory import apriori, logit_spread
+from jaxsmooth.theory import diameter as diameter_of
 
 HEADS, DIM, HEAD = 2, 5, 3
 GROUPS = 16  # weights are shared by CASES / GROUPS sentences
 coupling, mixer = jax.jit(jax.vmap(apriori.coupling_norms)), jax.jit(jax.vmap(apriori.mixer_norms))
-oscillation, diameter = jax.jit(apriori.logit_oscillation), jax.jit(apriori.diameter)
+oscillation, diameter = jax.jit(logit_spread), jax.jit(diameter_of)
 ergodicity = jax.jit(apriori.oscillation_ergodicity)
 weights_bound = jax.jit(jax.vmap(apriori.weight_oscillation))
 theorem = jax.jit(jax.vmap(apriori.apriori_mixing_rate))

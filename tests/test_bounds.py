@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy
 from helpers_blocks import (
     CONFIGS,
     EVERY,
@@ -20,6 +21,7 @@ from helpers_blocks import (
     run_and_measure,
 )
 from helpers_matrices import centring, lengths_mask, pad_tokens
+from helpers_statements import record
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -43,6 +45,7 @@ def assert_ordered(rungs: dict[str, np.ndarray], mask: np.ndarray) -> None:
         low, high = rungs[below][..., some], rungs[above][..., some]
         assert np.isfinite(high).all(), above
         assert np.all(low <= high * (1 + RTOL)), (below, above, np.max(low / high))
+        record(low, high)
 
 
 # LayerNorm
@@ -321,3 +324,48 @@ def test_a_sentence_of_one_token_has_bounds_and_no_rate():
     np.testing.assert_allclose(EVERY["L2"](norms, state), common / least, rtol=1e-12)
     np.testing.assert_array_equal(EVERY["product"](state), least)
     assert np.isnan(EVERY["actual"](state, state.input)).all()
+
+
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+def test_a_pre_norm_block_stays_within_its_own_rate(activation):
+    """numpy runs the block; the rate is never below 1, and the post-LN ladder, misapplied, is broken."""
+    rng = np.random.default_rng(7)
+    tokens, width, heads, wide, sentences = 6, 8, 2, 12, 200
+    phi = {"relu": lambda x: np.maximum(x, 0), "gelu": lambda x: x * scipy.stats.norm.cdf(x)}[activation]
+    rate = jax.jit(lambda w, s: theory.pre_norm_rate(theory.block_norms(w, activation), s, activation))
+    post_norm = jax.jit(lambda w, s: theory.block_rate(theory.block_norms(w, activation), s))
+    largest, broken = 0.0, 0
+    for _ in range(5):
+        weights = theory.BlockWeights(
+            value=rng.standard_normal((width, heads, 4)) / 3,
+            output=rng.standard_normal((heads, 4, width)) / 3,
+            scale_attn=rng.standard_normal(width),
+            up=rng.standard_normal((width, wide)) / 4,
+            down=rng.standard_normal((wide, width)) / 4,
+            scale_mlp=rng.standard_normal(width),
+        )
+        x = rng.standard_normal((sentences, tokens, width)) * 10 ** rng.uniform(-1, 1, (sentences, 1, 1))
+        mask = np.arange(tokens) < rng.integers(2, tokens + 1, sentences)[:, None]
+        logits = np.where(mask[:, None, None], rng.standard_normal((sentences, heads, tokens, tokens)), -np.inf)
+        attn = scipy.special.softmax(logits, axis=-1)
+        normed, std_attn = _plain_norm(x)
+        mixed = np.einsum("bnts,bsd,dnh,nhe->bte", attn, normed * weights.scale_attn, weights.value, weights.output)
+        u = x + mixed + rng.standard_normal(width)
+        again, std_mlp = _plain_norm(u)
+        after = u + phi(again * weights.scale_mlp @ weights.up + rng.standard_normal(wide)) @ weights.down
+        mixing = jax.jit(theory.mixing_rate)(attn, mask)
+        state = theory.BlockState(x, attn, u, std_attn, std_mlp, mask, mixing)
+        bound = np.asarray(rate(weights, state))
+        actual = np.asarray(distance(after, mask) / distance(x, mask))
+        assert np.all(bound >= 1)
+        assert np.all(actual <= bound * (1 + 1e-12))
+        largest = max(largest, float((actual / bound).max()))
+        broken += int((actual > np.asarray(post_norm(weights, state))).sum())
+    assert largest > 0.2
+    assert broken > 0
+
+
+def _plain_norm(x):
+    centred = x - x.mean(axis=-1, keepdims=True)
+    std = np.sqrt((centred**2).mean(axis=-1, keepdims=True) + 1e-5)
+    return centred / std, std

@@ -17,7 +17,7 @@ from helpers_certify import (
     tokens,
 )
 
-from jaxsmooth.theory import certify, enclosures, norms, rounding
+from jaxsmooth.theory import activations, certify, norms, rounding, token_enclosures
 from jaxsmooth.theory.arb import ArbCalculus
 from jaxsmooth.theory.certify import Verdict, compare
 from jaxsmooth.theory.enclosures import FloatCalculus, HostCalculus
@@ -355,8 +355,8 @@ def test_functions_are_as_accurate_as_assumed(dtype):
 
     ArbCalculus(1)
     x = np.concatenate([np.linspace(-30, 30, 1201), np.logspace(-12, -1, 100)]).astype(dtype)
-    allowed = enclosures.FUNCTION_ULPS * np.finfo(dtype).eps
-    for name, function in enclosures.FUNCTIONS.items():
+    allowed = token_enclosures.FUNCTION_ULPS * np.finfo(dtype).eps
+    for name, function in activations.FUNCTIONS.items():
         found = np.asarray(jax.jit(function)(jnp.asarray(x)), np.float64).tolist()
         for value, argument in zip(found, x.tolist(), strict=True):
             assert float(abs(arb(value) - FUNCTIONS[name](arb(argument)))) <= allowed * abs(argument), (name, argument)

@@ -1,5 +1,7 @@
 """Iterated attention, its rates and its transients; and the compilers of three platforms."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +16,7 @@ from helpers_matrices import (
     stochastic,
     two_camps,
 )
+from helpers_statements import record
 from jax import export
 
 from jaxsmooth.theory import (
@@ -34,11 +37,14 @@ from jaxsmooth.theory import (
     operator_norm,
     slem,
     weak_ergodicity_bound,
+    wolfowitz1963_products,
+    wolfowitz1963_word_contraction,
 )
 
 CASES = 1000
 WIDE = 64
 radius = jax.jit(slem)
+wolfowitz = jax.jit(jax.vmap(functools.partial(wolfowitz1963_products, length=3)))
 tau, birkhoff = jax.jit(ergodicity_coefficient), jax.jit(birkhoff1957_contraction)
 
 
@@ -79,6 +85,7 @@ def check_bracket(seed: int) -> None:
     assert np.all(found.lower <= found.upper)
     assert np.all(found.lower[trusted] <= second[trusted] * (1 + 1e-9) + 1e-12)
     assert np.all(found.upper[trusted] >= second[trusted] * (1 - 1e-9) - 1e-12)
+    record(second[trusted], np.asarray(found.upper)[trusted])
     narrow = np.asarray(found.upper - found.lower) <= 1e-8
     assert narrow[trusted].mean() > 0.95
     # Up to rounding that a defective eigenvalue magnifies.
@@ -331,6 +338,7 @@ def check_products(seed: int) -> None:
     mask = np.tile(np.arange(PADDED) < TOKENS, (CASES, 1))
     spread, distance = dobrushin(attn, hidden, mask), weakly(attn, hidden, mask)
     for statement in (spread, distance):
+        record(statement.lhs, statement.rhs)
         assert np.all(statement.applicable)
         assert np.all(statement.lhs <= statement.rhs * (1 + 1e-12) + 1e-14)
     product = attn[:, 2, :TOKENS, :TOKENS] @ attn[:, 1, :TOKENS, :TOKENS] @ attn[:, 0, :TOKENS, :TOKENS]
@@ -375,6 +383,51 @@ def test_hajnals_sum_needs_blocks_where_single_layers_do_not_mix():
     apart = np.abs(power[:, None] - power[None]).sum(axis=2).max() / 2
     assert blocks == pytest.approx(2 * (1 - apart), rel=1e-13)
     assert blocks > 0.03
+
+
+def check_wolfowitz(seed: int, cases: int) -> float:
+    """Random words of two matrices each; returns the largest share of the bound that was reached."""
+    rng = np.random.default_rng(seed)
+    matrices = structured(rng, 2 * cases).reshape(cases, 2, TOKENS, TOKENS)
+    # Half of them are one-step walks under a rooted mask, which do not mix at once.
+    rooted = np.tril(np.triu(np.ones((TOKENS, TOKENS)), -1))
+    walks = rooted * rng.uniform(0.1, 1, matrices.shape)
+    matrices[::2] = (walks / walks.sum(axis=-1, keepdims=True))[::2]
+    words, hidden = rng.integers(0, 2, (cases, 9)), rng.standard_normal((cases, TOKENS, 2))
+    found = wolfowitz(matrices, words, hidden, np.ones((cases, TOKENS), bool))
+    exact = hidden
+    for letter in words.T:
+        exact = matrices[np.arange(cases), letter] @ exact
+    spread = exact.max(axis=1) - exact.min(axis=1)
+    np.testing.assert_allclose(found.lhs, spread, atol=1e-12)
+    assert np.all(found.applicable)
+    record(spread, np.asarray(found.rhs))
+    assert np.all(spread <= np.asarray(found.rhs) + 1e-12)
+    return float((spread[::2] / np.asarray(found.rhs)[::2]).max())
+
+
+def test_products_of_a_finite_set_contract_as_wolfowitz_says():
+    assert check_wolfowitz(0, CASES) > 0.2
+    single = jax.vmap(lambda m: wolfowitz1963_word_contraction(m, jnp.ones(TOKENS, bool), length=1))
+    rooted = np.tile(window(2, TOKENS), (1, 2, 1, 1))
+    assert float(single(rooted)[0]) == 1
+    long = wolfowitz1963_word_contraction(jnp.asarray(rooted[0]), jnp.ones(TOKENS, bool), length=6)
+    assert 0.5 < float(long) < 1
+
+
+def test_a_set_with_a_word_that_keeps_tokens_apart_promises_nothing():
+    """Each of two matrices brings consensus in two steps; alternating they keep two tokens apart for ever."""
+    pair, mask = np.stack([np.eye(3)[[1, 2, 2]], np.eye(3)[[0, 0, 1]]]), jnp.ones(3, bool)
+    for matrix in pair:
+        assert np.linalg.matrix_rank(np.linalg.matrix_power(matrix, 2)) == 1
+    assert np.linalg.matrix_rank(np.linalg.matrix_power(pair[1] @ pair[0], 64)) == 2
+    for length in (1, 2, 3, 6):
+        assert float(wolfowitz1963_word_contraction(jnp.asarray(pair), mask, length=length)) == 1
+
+
+@pytest.mark.long
+def test_products_of_a_finite_set_many():
+    assert check_wolfowitz(1, 100_000) <= 1
 
 
 PROGRAMS = {

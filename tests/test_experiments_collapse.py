@@ -1,32 +1,18 @@
 """The experiments on collapse and on the power method, at tiny sizes, against plain numpy."""
 
-import importlib.util
 import json
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.linalg
 import scipy.special
+from helpers_experiments import load
 
 import jaxsmooth
 from jaxsmooth.assets.texts import read_texts
 from jaxsmooth.theory.power_method import li2026_steered_weight
-
-FOLDER = Path(__file__).parent.parent / "experiments"
-
-
-def load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"experiment_{name}", FOLDER / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    # Dataclasses look their own module up.
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
 
 collapse_speed, power_method = load("collapse_speed"), load("power_method")
 

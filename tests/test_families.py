@@ -20,7 +20,7 @@ QUANTITIES = ("embedded", "hidden", "attn", "std_attn", "std_mlp", "last")
 
 
 def test_no_family_is_forgotten():
-    assert {family for family, _ in MODELS.values()} | {"bert"} == set(FAMILIES)
+    assert {family for family, _ in MODELS.values()} == set(FAMILIES)
 
 
 # In float32 what differs from BERT in kind; the rest only with `make parity`.

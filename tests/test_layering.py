@@ -38,6 +38,10 @@ ALLOWED: dict[str, set[str]] = {
         *("errors", "bert", "bert.config", "assets", "formats", "text"),
         *("checkpoint_files", "checkpoint_names"),
     },
+    "checkpoint_heads": {
+        *("errors", "bert", "bert.config", "text"),
+        *("checkpoint_files", "checkpoint", "formats"),
+    },
     "images": {"errors", "bert", "bert.config", "text"},
     "analysis": {"errors", "types", "diagnosis", "theory", "bert", "metrics", "text", "images"},
     "convergence": {"errors", "types", "diagnosis", "theory", "bert", "text", "images", "analysis"},
@@ -47,8 +51,8 @@ ALLOWED: dict[str, set[str]] = {
         *("text", "images", "analysis", "decision"),
     },
     "comparison": {
-        *("errors", "types", "diagnosis", "compared", "theory", "bert", "metrics", "interventions", "mitigations"),
-        *("text", "analysis"),
+        *("errors", "types", "diagnosis", "compared", "theory", "bert", "bert.config", "metrics"),
+        *("interventions", "mitigations", "text", "images", "analysis"),
     },
     "training": {
         *("errors", "types", "theory", "bert", "bert.config", "metrics", "mitigations", "text", "assets"),
@@ -57,7 +61,17 @@ ALLOWED: dict[str, set[str]] = {
     "report": {"diagnosis", "verified", "compared"},
     "__init__": {
         *("errors", "types", "diagnosis", "verified", "theory", "bert", "bert.config"),
-        *("metrics", "text", "checkpoint", "analysis", "verification", "interventions", "mitigations", "comparison"),
+        *(
+            "metrics",
+            "text",
+            "checkpoint",
+            "checkpoint_heads",
+            "analysis",
+            "verification",
+            "interventions",
+            "mitigations",
+            "comparison",
+        ),
         "compared",
     },
     "cli": {
@@ -76,7 +90,7 @@ OWNED: dict[str, set[str]] = {
     "rich": {"assets", "analysis", "training", "report", "cli"},
     "orbax": {"training"},
     "tensorboardX": {"training"},
-    "safetensors": {"checkpoint", "checkpoint_files", "formats"},
+    "safetensors": {"checkpoint", "checkpoint_files", "formats", "training"},
     "onnx": {"formats"},
     "huggingface_hub": {"checkpoint"},
     "tokenizers": {"vocabulary", "text"},

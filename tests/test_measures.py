@@ -10,8 +10,7 @@ from helpers_catalogue import LONG_SEEDS, many_tokens, tightness
 from helpers_matrices import PADDED, WIDTH, lengths_mask
 
 from jaxsmooth import metrics
-from jaxsmooth.theory import measures
-from jaxsmooth.theory.softmax import largest_distance
+from jaxsmooth.theory import diameter, measures
 
 BOTH = jnp.ones(2, bool)
 decay = jax.jit(measures.rusch2023_decay)
@@ -21,7 +20,7 @@ def root_of_energy(hidden: jax.Array, mask: jax.Array) -> jax.Array:
     return jnp.sqrt(metrics.dirichlet_energy(hidden, mask))
 
 
-GOOD = {"d_M": metrics.subspace_distance, "diameter": largest_distance, "root of the energy": root_of_energy}
+GOOD = {"d_M": metrics.subspace_distance, "diameter": diameter, "root of the energy": root_of_energy}
 subadditivity = {
     name: jax.jit(functools.partial(measures.rusch2023_subadditivity, measure)) for name, measure in GOOD.items()
 }

@@ -183,6 +183,30 @@ def test_contranorm_has_its_guarantee():
     assert np.all(found.lhs > before)
 
 
+@pytest.mark.parametrize("dual", [False, True])
+def test_similarity_leaves_padding_out(dual):
+    similar = np.asarray(ours.contranorm_similarity(jnp.asarray(X), jnp.asarray(MASK), dual=dual, temperature=0.3))
+    assert np.all(similar[np.broadcast_to(~MASK[:, None], similar.shape)] == 0)
+    real = [one[:n, :n] for one, n in zip(similar, LENGTHS, strict=True)]
+    for one in real:
+        if dual:  # rows of the one softmax plus columns of the other
+            np.testing.assert_allclose(one, one.T, rtol=1e-12)
+            np.testing.assert_allclose(one.sum(), 2 * len(one), rtol=1e-12)
+        else:
+            np.testing.assert_allclose(one.sum(axis=1), 1, rtol=1e-12)
+
+
+def test_feat_scale_has_its_guarantee():
+    x, mask = jnp.asarray(X), jnp.asarray(MASK)
+    low, high = jnp.asarray(PER_CHANNEL), jnp.asarray(PER_CHANNEL[::-1] - 0.5)
+    scaled = ours.feat_scale(x, mask, low, high)
+    np.testing.assert_allclose(scaled, theory.wang2022_feat_scale(x, mask, low, high), rtol=1e-12)
+    before, after = (theory.subspace_distance(h, mask) for h in (x, scaled))
+    gains = np.abs(1 + np.asarray(high))
+    assert np.all(after >= gains.min() * before * (1 - 1e-12))
+    assert np.all(after <= gains.max() * before * (1 + 1e-12))
+
+
 def test_attn_scale_has_its_guarantee():
     a, mask = jnp.asarray(A), jnp.asarray(MASK)
     real = jnp.broadcast_to(mask[:, None], a.shape[:-1])

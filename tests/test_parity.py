@@ -1,6 +1,7 @@
 """The encoder against torch transformers, live: `make parity` (needs the `parity` extra).
 
-JAXSMOOTH_PARITY_TABLE names a file for the table of worst errors; it is printed in any case (`pytest -s`).
+JAXSMOOTH_PARITY_TABLE names a file for the table of worst errors, JAXSMOOTH_HEADS_TABLE for that of the heads; each is
+printed in any case (`pytest -s`).
 
 `hidden` are the raw outputs of all blocks, the final norm left out, caught by hooks in torch; `last` has passed it.
 The other families' batches are compared with their padding and once more without, sentence by sentence.
@@ -8,15 +9,20 @@ Where transformers computes in float32 whatever the dtype (softmax of ViT, DeiT 
 float64 rows are of transformers with those casts taken out.
 """
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import jax.numpy as jnp
 import make_families
 import numpy as np
 import pytest
-from helpers_parity import PRECISIONS, TOLERANCE, minilm_directory, run_ours, worst_error
+from helpers_parity import PRECISIONS, TOLERANCE, minilm_directory, precision, run_ours, worst_error
 from make_frozen import FROZEN, RANDOM, load_torch, random_batch, run_torch, tokenise
+
+import jaxsmooth
+from jaxsmooth.bert.heads import apply_head
 
 pytestmark = pytest.mark.parity
 QUANTITIES = ("embedded", "hidden", "attn", "std_attn", "std_mlp", "last")
@@ -33,9 +39,14 @@ def table() -> Iterator[list[str]]:
     header = "".join(f"{name:>12}" for name in QUANTITIES)
     lines = [f"{'worst error':<28}{'precision':<10}{header}"]
     yield lines
+    write_table(lines, "JAXSMOOTH_PARITY_TABLE")
+
+
+def write_table(lines: list[str], variable: str) -> None:
+    """Prints the table, and writes it to the file that an environment variable names."""
     text = "\n".join(lines) + "\n"
     print("\n" + text)
-    if path := os.environ.get("JAXSMOOTH_PARITY_TABLE"):
+    if path := os.environ.get(variable):
         aside = Path(path + ".part")
         aside.write_text(text, encoding="utf-8")
         os.replace(aside, path)
@@ -89,6 +100,76 @@ def test_families_with_padding_and_without(name, dtype, table, tmp_path):
     record(name, dtype, {key: max(errors[key] for errors in found) for key in QUANTITIES}, table)
 
 
+@pytest.mark.parametrize("name", make_families.MODELS)
+def test_transformers_reads_what_save_writes(name, tmp_path):
+    import torch
+    import transformers
+
+    theirs = make_families.write(name, tmp_path / "theirs")
+    with precision("float32"):
+        jaxsmooth.save(jaxsmooth.load(tmp_path / "theirs")[0], tmp_path / "ours")
+    again, report = transformers.AutoModel.from_pretrained(tmp_path / "ours", output_loading_info=True)
+    assert type(again) is type(theirs)
+    assert not report["missing_keys"]
+    assert not report["unexpected_keys"]
+    assert not report["mismatched_keys"]
+    for key, tensor in theirs.state_dict().items():
+        assert torch.equal(again.state_dict()[key], tensor), key
+    changed = {key for key, value in theirs.config.to_dict().items() if again.config.to_dict()[key] != value}
+    # Special tokens are the tokenizer's, and ours says outright what theirs leaves to a rule (n_inner).
+    changed = {key for key in changed if not key.endswith("_token_id")}
+    # The tanh form of GELU has two names.
+    assert changed <= {"_name_or_path", "dtype", "n_inner", "architectures", "hidden_act"}, changed
+
+
 def cut(batch: dict[str, np.ndarray], row: int) -> dict[str, np.ndarray]:
     length = int(batch["mask"][row].sum())
     return {key: values[row : row + 1, :length] for key, values in batch.items()}
+
+
+HEADS = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering", "ForMultipleChoice")
+WITH_HEADS = ("bert", "roberta", "xlm-roberta", "camembert", "albert", "distilbert", "electra", "mpnet")
+
+
+@pytest.fixture(scope="module")
+def heads_table() -> Iterator[list[str]]:
+    lines = [f"{'worst error of the logits':<52}{'float32':>12}{'float64':>12}"]
+    yield lines
+    write_table(lines, "JAXSMOOTH_HEADS_TABLE")
+
+
+# ModernBERT's other heads have a dense layer and a norm of their own, which ours have not.
+@pytest.mark.parametrize(
+    ("name", "head"),
+    [(name, head) for name in WITH_HEADS for head in (*HEADS, "ForMaskedLM")] + [("modernbert", "ForMaskedLM")],
+)
+def test_logits_of_checkpoints_with_a_head(name, head, heads_table, tmp_path):
+    model = make_families.write(name, tmp_path, head)
+    batch = make_families.random_batch(name)
+    errors = {dtype: logits_error(name, head, model, batch, dtype, tmp_path) for dtype in PRECISIONS}
+    heads_table.append(f"{name + ' ' + head:<52}" + "".join(f"{errors[dtype]:12.1e}" for dtype in PRECISIONS))
+    assert all(errors[dtype] <= TOLERANCE[dtype] for dtype in PRECISIONS), errors
+
+
+def logits_error(name: str, head: str, model, batch: dict, dtype: str, directory: Path) -> float:
+    """Largest difference over real tokens, or over sentences and choices."""
+    import torch
+
+    fed = make_families.feed(make_families.MODELS[name][0], batch, model)
+    if head == "ForMultipleChoice":  # one sentence with three choices
+        fed = {key: value[None] for key, value in fed.items()}
+    double = make_families.in_double() if dtype == "float64" else contextlib.nullcontext()
+    with torch.no_grad(), double:
+        out = model.to(getattr(torch, dtype))(**fed)
+    span = head == "ForQuestionAnswering"
+    theirs = torch.stack([out.start_logits, out.end_logits], dim=-1) if span else out.logits
+    with precision(dtype):
+        ours_model, ours_head, _ = jaxsmooth.load_with_head(directory, dtype=dtype)
+        ours_batch = jaxsmooth.Batch(**{key: jnp.asarray(batch[key]) for key in ("tokens", "segments", "mask")})
+        hidden, _ = jaxsmooth.encode(ours_model, ours_batch, collect=jaxsmooth.keep_nothing)
+        choices = 3 if head == "ForMultipleChoice" else 1
+        ours = apply_head(ours_head, ours_model, hidden, ours_batch.mask, choices=choices)
+        assert ours.dtype == dtype
+    assert ours.shape == theirs.shape
+    error = np.abs(np.asarray(ours) - theirs.numpy())
+    return float(error[batch["mask"]].max() if ours.ndim == 3 else error.max())

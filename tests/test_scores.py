@@ -153,6 +153,21 @@ def test_wrong_shapes_are_refused():
         NumberScores().update(np.zeros((2, 1)), fake_batch(np.zeros(2, np.float32)))
 
 
+def test_a_model_that_diverged_is_not_scored_as_if_it_guessed():
+    bad = np.full((2, 3), np.nan)
+    for make, outputs, labels in (
+        (lambda: ClassScores(3), bad, [0, 1]),
+        (NumberScores, bad[:, 0], np.zeros(2, np.float32)),
+        (lambda: TokenScores(each_token=False), (bad, bad > 0), np.array([[1, -1, -1], [-1, 2, -1]])),
+    ):
+        with pytest.raises(DataError, match="hold NaN, so there is nothing to score"):
+            make().update(outputs, fake_batch(labels))
+        scores = make()  # in filler rows it is nobody's business
+        scores.update(outputs, fake_batch(labels, [0, 0]))
+        with pytest.raises(DataError, match="was counted"):
+            scores.result()
+
+
 def test_masked_lm_outputs_against_scipy():
     rng = np.random.default_rng(3)
     logits, labels = rng.normal(size=(2, 4, 7)) * 5, np.array([[-1, 2, 6, -1], [0, -1, 3, 3]])

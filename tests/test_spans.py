@@ -118,16 +118,18 @@ def test_labels_point_at_the_answers_and_windows_find_them_all():
     assert oracle(data).answers()["q7"] == "key7"
 
 
-def test_windows_cover_the_context_and_overlap():
-    context = " ".join(f"w{k}" for k in range(40))
-    question = Question("what?", context, ("w39",), (context.index("w39"),), id="one")
-    data = TaskData(make_task("span"), "train", [question], TOKENIZER, 40)
+@pytest.mark.parametrize("count", [*range(8, 18), 40])
+def test_windows_cover_the_context_and_overlap(count):
+    context = " ".join("w" for k in range(count))
+    question = Question("what?", context, ("w",), (0,), id="one")
+    data = TaskData(make_task("span"), "train", [question], TOKENIZER, 20)
     rows = [record.rows[0] for record in data.records.make(range(len(data)), 0, 0)]
     shown = [{span for span in row.spans if span[0] >= 0} for row in rows]
+    assert len(rows) == 1 or max(map(len, shown)) < count
     whole = TOKENIZER.windows(["what?"], [context], [(0, 10**6)], most=20)[0]
     assert set().union(*shown) == {span for span in whole.spans if span[0] >= 0}
     assert all(a & b for a, b in pairwise(shown))
-    question_ids = TOKENIZER.rows(["what?"], length=40)[0].ids
+    question_ids = TOKENIZER.rows(["what?"], length=20)[0].ids
     assert all(row.ids[: len(question_ids)] == question_ids for row in rows)
 
 
@@ -178,6 +180,16 @@ def test_padding_cannot_be_answered():
     scores[0].update(tuple(logits), batch)
     scores[1].update(tuple(np.where(batch.batch.mask, logits, 100.0)), batch)
     assert scores[0].answers() == scores[1].answers()
+
+
+def test_a_model_that_diverged_is_not_scored():
+    data = make_data("span", count=4)
+    with make_stream(data, batch_size=4, shuffle=False, epochs=1, fixed_length=True) as stream:
+        batch = next(stream)
+    logits = np.where(batch.batch.mask, 0.0, np.nan)  # padding may hold anything
+    data.scores().update((logits, logits), batch)
+    with pytest.raises(DataError, match="end logits hold NaN"):
+        data.scores().update((logits, np.full_like(logits, np.nan)), batch)
 
 
 def test_no_room_for_a_context_is_refused():

@@ -106,6 +106,8 @@ BAD = [
     ('{"question": "q", "context": "c", "answers": ["c"], "starts": []}\n', "as many answers as starts"),
     ('{"question": "q", "context": "c", "answers": ["c"]}\n', "as many answers as starts"),
     ('{"prompt": "p", "choices": ["a"], "label": 0}\n', "at least two strings as choices"),
+    ('{"prompt": "p", "choices": ["a", 3], "label": 0}\n', "row 1: a choice must be a string; got 3"),
+    ('{"text": "\\ud800"}\n', "row 1: text holds half a surrogate pair"),
     ('{"prompt": "p", "choices": ["a", "b"], "label": 2}\n', "from 0 to 1; got '2'"),
     (
         '{"prompt": "p", "choices": ["a", "b"], "label": 0}\n{"prompt": "p", "choices": ["a", "b", "c"], "label": 0}\n',

@@ -196,3 +196,31 @@ def test_span_and_masked_lm_losses(ours, batch):
             head.bias.zero_()
             expected = theirs(**inputs, labels=torch.tensor(np.where(labels < 0, -100, labels)).long()).loss.item()
         assert abs(float(loss) - expected) <= 1e-5
+
+
+@pytest.mark.parametrize("kind", ["classification", "span", "masked_lm"])
+def test_an_exported_model_is_loaded_by_transformers(kind, ours, batch, tmp_path):
+    """Whole: no tensor missing, none unexpected, and the same logits."""
+    import torch
+    import transformers
+
+    from jaxsmooth.training.export import HEADS, export_model
+    from jaxsmooth.training.model import task_logits
+
+    task = dataclasses.replace(TASK, kind=kind, classes=("no", "yes") if kind == "classification" else ())
+    with jax.enable_x64(False):
+        model = init_task_model(ours.encoder, task, jax.random.key(3))
+        logits = np.asarray(task_logits(model, train_batch(batch).batch))
+    export_model(model, task, tmp_path)
+    theirs, told = getattr(transformers, HEADS[kind][0]).from_pretrained(tmp_path, output_loading_info=True)
+    assert not told["missing_keys"]
+    assert not told["unexpected_keys"]
+    inputs = torch_inputs(batch)
+    inputs.pop("labels")
+    with torch.no_grad():
+        found = theirs.eval()(**inputs)
+    expected = torch.stack([found.start_logits, found.end_logits], -1) if kind == "span" else found.logits
+    real = batch["mask"].astype(bool) if kind != "classification" else slice(None)
+    np.testing.assert_allclose(logits[real], expected.numpy()[real], atol=2e-5)
+    if kind == "classification":
+        assert theirs.config.id2label == {0: "no", 1: "yes"}

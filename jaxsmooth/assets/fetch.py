@@ -113,8 +113,12 @@ def _finish(asset: Asset, source: Path | IO[bytes], finished: Path, staging: Pat
 
 
 def _missing(distribution: Distribution) -> Iterator[Asset]:
-    assets = (asset for asset in REGISTRY.values() if asset.distribution == distribution)
-    return (asset for asset in assets if inspect(asset)[0] != "cached")
+    """What is to be had of a distribution and is not in the cache, unless what it borrows is not there either."""
+    for asset in REGISTRY.values():
+        if asset.distribution == distribution and inspect(asset)[0] != "cached":
+            lenders = {find_asset(lender) for lender, _ in asset.borrowed}
+            if all(inspect(lender)[0] == "cached" for lender in lenders):
+                yield asset
 
 
 def _download(distribution: Distribution, staging: Path, console: Console) -> Path:

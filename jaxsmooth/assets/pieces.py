@@ -23,7 +23,7 @@ class Joined(io.RawIOBase):
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     paths = [Path(folder, name) for name in "ab"]
     ...     _ = [path.write_bytes(text) for path, text in zip(paths, (b"one ", b"file"))]
-    ...     with Joined(paths) as joined:
+    ...     with io.BufferedReader(Joined(paths)) as joined:
     ...         joined.seek(2), joined.read(4)
     (2, b'e fi')
     """

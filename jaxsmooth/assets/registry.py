@@ -301,7 +301,7 @@ _ASSETS = (
         borrowed=(("minilm-l6", "vocab.txt"),),
         licence="Apache-2.0",
         author="sentence-transformers (paraphrase-MiniLM-L3-v2), N. Reimers; packaged by M. Hadfield",
-        description="BERT, 3 layers, width 384, 12 heads, 17.4M parameters, fine-tuned for sentence embeddings",
+        description="BERT, 3 layers, width 384, 12 heads, 17.2M parameters, fine-tuned for sentence embeddings",
     ),
     _vader("movie-reviews", "movieReviewSnippets", "10,605 sentences of film reviews, each with a sentiment score"),
     _vader("amazon-reviews", "amazonReviewSnippets", "3,708 sentences of product reviews, each with a sentiment score"),

@@ -53,7 +53,8 @@ class EncoderConfig:
         x + LN(f(LN(x))).
       embedding_norm, final_norm: whether a norm follows the embedding, and the last block.
       first_norm: False where the first block's attention reads its input without a norm, as ModernBERT's.
-      skip_scale: multiplies the residual stream at each sum (DeepNorm's alpha).
+      skip_scale: multiplies the residual stream at each sum: DeepNorm's alpha, (2 L)^(1/4) in a BERT, whose initial
+        weights `params.scale_branches` then scales by (8 L)^(-1/4).
       branch_scale: multiplies each sub-layer's output before the sum (1/sqrt(L) in Noci et al.).
       shared_layers: one set of block parameters, applied L times, as in ALBERT.
       positions: "learned" (a table added at the embedding), "rotary" (queries and keys are rotated), "none".
@@ -67,6 +68,8 @@ class EncoderConfig:
       attn_bias, mlp_bias, norm_bias: whether the linear maps and the norms have biases.
       image_size, patch_size, channels: of a vision encoder, in pixels; patch_size 0 means text.
       class_tokens: learned tokens before the patches: 1 in ViT, 2 in a distilled DeiT.
+      pooler_activation: of the dense layer over the first token: "tanh" in BERT, "relu" in DistilBERT, "gelu" in
+        ELECTRA.
 
     Raises:
       ConfigError: a value of the wrong type or out of range.
@@ -114,6 +117,7 @@ class EncoderConfig:
     patch_size: int = 0
     channels: int = 3
     class_tokens: int = 1
+    pooler_activation: str = "tanh"
 
     def __post_init__(self) -> None:
         keys = _family(self.family).keys
@@ -301,6 +305,7 @@ _INTEGERS = {
 _CHOICES: dict[str, tuple[str, ...]] = {
     "activation": tuple(sorted(set(ACTIVATIONS.values()))),
     "norm": NORMS,
+    "pooler_activation": ("tanh", "relu", "gelu"),
     "placement": PLACEMENTS,
     "positions": POSITIONS,
 }

@@ -274,7 +274,11 @@ def apply_edit(site: str, edit: Edit | None, layer: Array, value: Array) -> Arra
 
 def _check_arguments(model: Any, batch: Any, edits: Any, collect: Any) -> None:
     """Refuse what is not an encoder, a batch, edits or a function, before anything is computed."""
-    for name, value, kind in (("model", model, Encoder), ("batch", batch, (Batch, ImageBatch)), ("edits", edits, Edits)):
+    for name, value, kind in (
+        ("model", model, Encoder),
+        ("batch", batch, (Batch, ImageBatch)),
+        ("edits", edits, Edits),
+    ):
         if not isinstance(value, kind):
             wanted = " or ".join(one.__name__ for one in (kind if isinstance(kind, tuple) else (kind,)))
             hint = " Text becomes a batch by calling the tokenizer." if name == "batch" else ""

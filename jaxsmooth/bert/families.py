@@ -229,10 +229,16 @@ FAMILIES: dict[str, Family] = {
             "mlp_width": "hidden_dim",
         },
         activation=("activation", "gelu"),
-        settings={"segments": 0},
+        settings={"segments": 0, "pooler_activation": "relu"},
         must=_ENCODER_ONLY,
     ),
-    "electra": Family("ElectraModel", defaults={"embedding_width": 128}, read=_read_electra, write=_write_electra),
+    "electra": Family(
+        "ElectraModel",
+        settings={"pooler_activation": "gelu"},
+        defaults={"embedding_width": 128},
+        read=_read_electra,
+        write=_write_electra,
+    ),
     "mpnet": Family(
         "MPNetModel",
         keys=_without(_BERT_KEYS, "max_length", "segments"),

@@ -164,13 +164,19 @@ def _chosen(fusion: Fusion, hidden: Array) -> Array:
             f"hidden must hold every block's output, at least {last + 1}; got {hidden.shape[0]}. "
             "Is it the last hidden state alone?"
         )
-    expected = {ConcatFusion: lambda: fusion.kernel.shape[1], GateFusion: lambda: fusion.weight.shape[0]}  # type: ignore[union-attr]
-    if type(fusion) in expected and expected[type(fusion)]() != width:
-        raise ShapeError(f"hidden must have width {expected[type(fusion)]()}, the fusion's; got {width}.")
-    # A slice where all layers are chosen: nothing is copied.
+    own = _width(fusion)
+    if own not in (None, width):
+        raise ShapeError(f"hidden must have width {own}, the fusion's; got {width}.")
+    # Where all layers are chosen nothing is copied.
     if fusion.layers == tuple(range(hidden.shape[0])):
         return hidden
     return hidden[jnp.asarray(fusion.layers)]
+
+
+def _width(fusion: Fusion) -> int | None:
+    if isinstance(fusion, MaxFusion):
+        return None
+    return fusion.kernel.shape[1] if isinstance(fusion, ConcatFusion) else fusion.weight.shape[0]
 
 
 @nnx.dataclass

@@ -96,14 +96,15 @@ def with_pooler(model: Encoder, key: PRNGKeyArray) -> Encoder:
 
 
 def pool(model: Encoder, hidden: Float[Array, "B T D"]) -> Float[Array, "B D"]:
-    """The pooler: tanh(W h + b) of the first token, as BertPooler.
+    """The pooler: f(W h + b) of the first token, as BertPooler, whose f is tanh.
 
     Raises:
       ConfigError: the encoder has no pooler.
     """
     if model.pooler is None:
         raise ConfigError("the encoder has no pooler; with_pooler adds one.")
-    return jnp.tanh(_affine(model.pooler, hidden[:, :1]))[:, 0]
+    activation = {"tanh": jnp.tanh, **ACTIVATION_FUNCTIONS}[model.config.pooler_activation]
+    return activation(_affine(model.pooler, hidden[:, :1]))[:, 0]
 
 
 def read_sentences(head: Head, pooled: Float[Array, "B D"]) -> Float[Array, "B K"]:

@@ -4,6 +4,8 @@ Kernels are stored input axis first (`x @ kernel`), the transpose of torch's lay
 own. In a stacked tree every array of `Block` has one leading axis L.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -190,6 +192,32 @@ def _init_embeddings(c: EncoderConfig, draw: _Draw) -> Embeddings:
         norm=norm,
         projection=draw.linear((e, c.width)) if e != c.width or c.embedding_width else None,
     )
+
+
+def scale_branches(model: Encoder, factor: float) -> Encoder:
+    """The encoder with the kernels of value, output and MLP times a factor: DeepNorm's initialisation.
+
+    Args:
+      model: as `init_encoder` drew it.
+      factor: DeepNorm's beta, (8 L)^(-1/4) for a BERT, beside `skip_scale` = (2 L)^(1/4).
+
+    References: after Wang et al. (2022), DeepNet, arXiv 2203.00555.
+    """
+
+    def scaled(linear: Linear) -> Linear:
+        return dataclasses.replace(linear, kernel=linear.kernel * jnp.asarray(factor, linear.kernel.dtype))
+
+    attn = model.blocks.attn
+    attn = dataclasses.replace(attn, value=scaled(attn.value), output=scaled(attn.output))
+    gate = model.blocks.gate
+    blocks = dataclasses.replace(
+        model.blocks,
+        attn=attn,
+        up=scaled(model.blocks.up),
+        down=scaled(model.blocks.down),
+        gate=None if gate is None else scaled(gate),
+    )
+    return dataclasses.replace(model, blocks=blocks)
 
 
 def encoder_shapes(config: EncoderConfig, *, pooler: bool = True) -> dict[str, tuple[int, ...]]:

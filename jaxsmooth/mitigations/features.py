@@ -36,7 +36,7 @@ def contranorm(
     Args:
       hidden: X, [..., T, D].
       mask: True on real tokens, [..., T].
-      strength: s, [] or [D]; up to 0.2 in the released configurations.
+      strength: s, [] or [D].
       form: which of the two published combinations.
       dual: add the softmax over columns to the one over rows, so S has columns as well as rows that sum to 1 each.
       temperature: of the softmax.
@@ -137,7 +137,7 @@ def neutreno(
       context: A_l V_l, [..., T, H].
       value: V_l, [..., T, H].
       first_value: V_0, the values of the first layer, [..., T, H].
-      strength: lambda; 0.6 in the paper's experiments.
+      strength: lambda.
 
     Returns:
       [..., T, H]; every token by itself, so no padding can leak.

@@ -70,8 +70,8 @@ def _positive() -> Callable[[Encoder], Encoder]:
 
 _ANY = 1e6  # far beyond any use, and still far from overflow in float32
 _CONTRANORM = {
-    "s": Parameter(0.1, 0, _ANY, "strength; 0.005 to 0.2 in the paper's grid"),
-    "temperature": Parameter(1.0, 1e-3, _ANY, "of the softmax; 1 in the paper"),
+    "s": Parameter(0.1, 0, _ANY, "strength; the default is ours"),
+    "temperature": Parameter(1.0, 1e-3, _ANY, "of the softmax; 1 in the released code"),
 }
 _FEATSCALE = {
     "high": Parameter(0.3, -_ANY, _ANY, "t2, gain of what differs between tokens; learned from 0"),
@@ -108,7 +108,7 @@ METHODS: dict[str, Method] = {
     ),
     "neutreno": Method(
         remedies.neutreno,
-        {"strength": Parameter(0.6, 0, _ANY, "lambda; 0.6 in the paper")},
+        {"strength": Parameter(0.6, 0, _ANY, "lambda; 0.6 after the paper")},
         "Nguyen, Nguyen and Baraniuk (2023), NeurIPS 2023",
         mixes=False,
     ),

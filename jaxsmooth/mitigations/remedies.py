@@ -100,7 +100,7 @@ def attention_dropout(key: PRNGKeyArray, rate: Number = 0.1) -> Remedy:
 
 
 def neutreno(strength: Number = 0.6) -> Remedy:
-    """NeuTRENO with lambda = `strength` (0.6 is the paper's) in every layer but the first.
+    """NeuTRENO with lambda = `strength` (0.6 after the paper) in every layer but the first.
 
     A V + lambda (V_0 - V) is computed as (A - lambda I) V + lambda V_0, so a trace shows A - lambda I as its attention,
     and of remedies that change attention those composed before it act on A alone. V_0 is what the first layer computes

@@ -116,15 +116,16 @@ def _lines(axes: Axes, spreads: dict[str, Spread], first: int) -> None:
 def _states(axes: Axes, found: Comparison, field: str) -> None:
     _lines(axes, {entry.label: getattr(entry, field) for entry in found.entries}, 0)
     layers, fusions = found.model.layers, list(found.entries[0].fused)
+    gap = max(1.0, layers / 8)  # room for two words, however many layers stand beside them
+    places = [layers + gap * (1 + k) for k in range(len(fusions))]
     for entry, style in zip(found.entries, _styles(), strict=False):
-        for place, fusion in enumerate(fusions):
+        for place, fusion in zip(places, fusions, strict=True):
             mean = entry.fused[fusion][field].mean
-            axes.plot([layers + 1 + place], mean, **{**style, "marker": "D", "fillstyle": "none", "linestyle": ""})
-    axes.axvline(layers + 0.5, color="#BBBBBB", linewidth=1)
-    step = max(1, round(layers / 6))
-    ticks = [*range(0, layers + 1, step), *range(layers + 1, layers + 1 + len(fusions))]
-    axes.set_xlim(-0.35, layers + len(fusions) + 0.35)
-    axes.set_xticks(ticks, [*map(str, range(0, layers + 1, step)), *(name.split(" ")[0] for name in fusions)])
+            axes.plot([place], mean, **{**style, "marker": "D", "fillstyle": "none", "linestyle": ""})
+    axes.axvline(layers + gap / 2, color="#BBBBBB", linewidth=1)
+    shown = range(0, layers + 1, max(1, round(layers / 6)))
+    axes.set_xlim(-0.35, places[-1] + gap / 2)
+    axes.set_xticks([*shown, *places], [*map(str, shown), *(name.split(" ")[0] for name in fusions)])
 
 
 def _bounds(axes: Axes, found: Comparison) -> None:
@@ -170,7 +171,7 @@ def _stacked(axes: Axes, places: np.ndarray, values: np.ndarray, names: tuple[st
     above, below = np.zeros(len(values)), np.zeros(len(values))
     for k, (name, colour) in enumerate(zip(names, PART_COLOURS, strict=True)):
         part = values[:, k]
-        axes.bar(places, part, bottom=np.where(part >= 0, above, below), color=colour, width=0.7, label=name)
+        axes.bar(places, part, bottom=np.where(part >= 0, above, below), color=colour, width=0.6, label=name)
         above, below = above + np.maximum(part, 0), below + np.minimum(part, 0)
     axes.axhline(0, color="#555555", linewidth=1)
 

@@ -7,8 +7,6 @@ from .apriori import collapse_coefficient as collapse_coefficient
 from .apriori import coupling_norms as coupling_norms
 from .apriori import cubic_collapse as cubic_collapse
 from .apriori import cubic_collapse_depth as cubic_collapse_depth
-from .apriori import diameter as diameter
-from .apriori import logit_oscillation as logit_oscillation
 from .apriori import mixer_norms as mixer_norms
 from .apriori import oscillation_ergodicity as oscillation_ergodicity
 from .apriori import shi2022_rate_floor as shi2022_rate_floor
@@ -24,6 +22,7 @@ from .bounds import contraction_threshold as contraction_threshold
 from .bounds import data_rate as data_rate
 from .bounds import operator_rate as operator_rate
 from .bounds import pairwise_rate as pairwise_rate
+from .bounds import pre_norm_rate as pre_norm_rate
 from .bounds import refined_rate as refined_rate
 from .bounds import shi2022_rate as shi2022_rate
 from .bounds import std_product as std_product
@@ -167,7 +166,10 @@ from .stochastic import hajnal1958_sum as hajnal1958_sum
 from .stochastic import logit_spread as logit_spread
 from .stochastic import token_spread as token_spread
 from .stochastic import weak_ergodicity_bound as weak_ergodicity_bound
+from .stochastic import wolfowitz1963_products as wolfowitz1963_products
+from .stochastic import wolfowitz1963_word_contraction as wolfowitz1963_word_contraction
 from .subspace import centre_tokens as centre_tokens
+from .subspace import diameter as diameter
 from .subspace import orthonormal_basis as orthonormal_basis
 from .subspace import project_away as project_away
 from .subspace import relative_distance as relative_distance

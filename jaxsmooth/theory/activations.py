@@ -1,6 +1,18 @@
-"""Lipschitz constants of the MLP's activations, exact."""
+"""The MLP's activations, and their Lipschitz constants, exact."""
 
+import functools
 import math
+from collections.abc import Callable
+
+import jax
+
+FUNCTIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "gelu": functools.partial(jax.nn.gelu, approximate=False),
+    "gelu_tanh": functools.partial(jax.nn.gelu, approximate=True),
+    "relu": jax.nn.relu,
+    "silu": jax.nn.silu,
+}
+"""phi of each name that the encoder knows."""
 
 LIPSCHITZ = {
     "relu": 1.0,

@@ -6,69 +6,14 @@ collapses cubically, D_(l+1) <= b D_l^3. All of it needs one mask for all querie
 oscillation infinite, and no statement here applies.
 """
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from .lemmas import ROUNDING
 from .spectrum import mixing_rate, spectral_norm
 from .statement import Statement
-from .stochastic import ergodicity_coefficient, per_row
-from .subspace import subspace_distance
-
-
-def diameter(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> Float[Array, "*B"]:
-    """D(X): the largest distance of two real tokens; at most sqrt(2) d_M(X).
-
-    Args:
-      hidden: token vectors, [..., T, D].
-      mask: True on real tokens, [..., T].
-
-    Returns:
-      [...], in the units of `hidden`.
-
-    >>> import jax.numpy as jnp
-    >>> diameter(jnp.array([[0.0], [3.0], [99.0]]), jnp.array([True, True, False]))
-    Array(3., dtype=float32)
-    """
-
-    def farthest(i: Array) -> Array:
-        apart = jnp.linalg.norm(hidden - hidden[..., i, None, :], axis=-1)
-        return jnp.max(jnp.where(mask & mask[..., i, None], apart, 0), axis=-1)
-
-    return jnp.max(jax.lax.map(farthest, jnp.arange(hidden.shape[-2])), axis=0)
-
-
-def logit_oscillation(logits: Float[Array, "*B T S"], mask: Bool[Array, "..."]) -> Float[Array, "*B"]:
-    """Delta = max over real i, i', j, j' of (l_ij - l_i'j) - (l_ij' - l_i'j'): what of the logits depends on the query.
-
-    Anything that all queries or all keys share drops out, so query and key biases do. Infinite for a causal mask,
-    whose logits are -inf for some queries only.
-
-    Args:
-      logits: [..., T, S].
-      mask: True on real tokens, [..., T]; broadcast over the axes of `logits` in front of T (heads).
-
-    Returns:
-      [...].
-
-    >>> import jax.numpy as jnp
-    >>> logit_oscillation(jnp.array([[1.0, 0.0], [0.0, 2.0]]), jnp.ones(2, bool))
-    Array(3., dtype=float32)
-    """
-    real = per_row(mask, logits)
-
-    def against(i: Array) -> Array:
-        shift = logits - logits[..., i, None, :]
-        # A key hidden from both queries, -inf - -inf, distinguishes nothing.
-        shift = jnp.where(jnp.isnan(shift), 0, shift)
-        columns = real[..., None, :]
-        span = jnp.max(jnp.where(columns, shift, -jnp.inf), axis=-1) - jnp.min(
-            jnp.where(columns, shift, jnp.inf), axis=-1
-        )
-        return jnp.max(jnp.where(real & real[..., i, None], span, 0), axis=-1)
-
-    return jnp.max(jax.lax.map(against, jnp.arange(logits.shape[-2])), axis=0)
+from .stochastic import ergodicity_coefficient, logit_spread, per_row
+from .subspace import diameter, subspace_distance
 
 
 def oscillation_ergodicity(
@@ -95,7 +40,7 @@ def oscillation_ergodicity(
 
     References: Birkhoff (1957) and Hopf (1963) for the bound of the second eigenvalue; proof in docs/lemmas.md.
     """
-    oscillation = logit_oscillation(logits, mask)
+    oscillation = logit_spread(logits, mask)
     return Statement(ergodicity_coefficient(attn, mask), jnp.tanh(oscillation / 4), jnp.isfinite(oscillation))
 
 
@@ -127,7 +72,7 @@ def weight_oscillation(
     moved = (hidden - jnp.sum(hidden * real, axis=-2, keepdims=True) / count) * real
     asked, offered = (jnp.einsum("...td,dnh->...nth", moved, kernel) for kernel in (query, key))
     logits = jnp.einsum("...nth,...nsh->...nts", asked, offered) / jnp.sqrt(jnp.asarray(width, hidden.dtype))
-    lhs = logit_oscillation(logits, mask)
+    lhs = logit_spread(logits, mask)
     squared = diameter(hidden, mask)[..., None] ** 2
     rhs = coupling_norms(query, key).reshape((1,) * (squared.ndim - 1) + (-1,)) * squared
     return Statement(lhs, rhs, jnp.ones(lhs.shape, bool))

@@ -195,6 +195,29 @@ def data_rate(norms: BlockNorms, state: BlockState) -> Float[Array, "B"]:
     return norms.mlp * norms.gain_mlp * jnp.sqrt(jnp.maximum(spread, 0)) / subspace_distance(state.input, state.mask)
 
 
+def pre_norm_rate(norms: BlockNorms, state: BlockState, activation: str) -> Float[Array, "B"]:
+    """The rate of a PRE-LN block, U = X + sum_h A_h LN1(X) W_h + b, H' = U + phi(LN2(U) W_1 + b_1) W_2 + b_2.
+
+    (1 + G_1 sum_h sqrt(lambda_h) ||W_h|| / sqrt(s_(1) s_(2))) (1 + L G_2 ||W_1|| ||W_2|| / sqrt(t_(1) t_(2))), s_(1)
+    and s_(2) the two smallest stds of the rows of X, t of the rows of U. Never below 1: of a pre-LN network no rate of
+    this kind promises collapse in d_M, and what can vanish is d_M(X) / ||X||. The functions L0 to L4 of this module
+    are about post-LN blocks and do not hold here. Each factor: d_M(X + B) <= d_M(X) + d_M(B), the LayerNorm lemma,
+    Lemma 1(1), (2) and (4).
+
+    Args:
+      norms: the block's norms.
+      state: `std_attn` the stds of X, `std_mlp` those of U, where LN1 and LN2 stand.
+      activation: a key of `activations.LIPSCHITZ`.
+
+    Returns:
+      [B].
+    """
+    by_head = jnp.sum(state.mixing_rate * norms.heads[None], axis=-1)
+    attention = norms.gain_attn * by_head / jnp.sqrt(_two_smallest(state.std_attn, state.mask))
+    slope = LIPSCHITZ[activation] * norms.gain_mlp * norms.up * norms.down
+    return (1 + attention) * (1 + slope / jnp.sqrt(_two_smallest(state.std_mlp, state.mask)))
+
+
 def std_product(state: BlockState) -> Float[Array, "B"]:
     """sigma_1 sigma_2 of the theorem: the least std over real tokens at one LayerNorm times that at the other."""
     real = state.mask[..., None]

@@ -190,7 +190,7 @@ class BlockFacts:
 
     def __init__(self, calculus: Any, block: BlockParameters, norms: KnownNorms, data: SentenceData) -> None:
         c = self.c = calculus
-        self.block, self.data = block, data
+        self.block, self.data, self._known = block, data, norms
         self.norms = KnownNorms(*(c.lift(norm) for norm in norms))
         self.mixing, self.largest_mixing = c.lift(data.mixing), c.lift(data.largest_mixing)
         self.hidden = c.matrix(data.input)
@@ -203,6 +203,12 @@ class BlockFacts:
     def distance(self) -> Any:
         """d_M(X)."""
         return self.c.distance(self.hidden)
+
+    @functools.cached_property
+    def heads(self) -> "list[HeadFacts]":
+        """The same sentence, head by head."""
+        count = len(self.data.attn)
+        return [head_facts(self.c, self.block, self._known, self.data, head) for head in range(count)]
 
     @functools.cached_property
     def row_defect(self) -> Any:
@@ -305,6 +311,13 @@ class BlockFacts:
         n = self.norms
         mean_value = n.skew + (self.slope - self.c.number(0.5)) * n.left * n.right
         return self.c.smaller(mean_value, self.gain_attn * self.mlp_lipschitz)
+
+
+def head_facts(calculus: Any, block: BlockParameters, norms: KnownNorms, data: SentenceData, head: int) -> HeadFacts:
+    """One head of one sentence."""
+    weights = HeadWeights(*(leaf[head] for leaf in block.heads))
+    known = tuple(Interval(norm.down[head], norm.up[head]) for norm in (norms.heads, norms.scores))
+    return HeadFacts(calculus, weights, known, data.input, data.attn[head])
 
 
 def known_norms(block: BlockParameters, norm: Any, calculus: Any) -> KnownNorms:

@@ -150,6 +150,7 @@ def largest_of_tridiagonal(
         low, high, rounds = state
         return jnp.any(high - low > 4 * eps * high) & (rounds < ROUNDS)
 
-    value, high, _ = jax.lax.while_loop(apart, tighten, (jnp.zeros_like(upper), upper, jnp.int32(0)))
+    first: tuple[Array, ...] = (jnp.zeros_like(upper), upper, jnp.int32(0))
+    value, high, _ = jax.lax.while_loop(apart, tighten, first)
     _, last, norm = sweep(high[None])
     return value, jnp.take(coupling, size - 1, axis=0) * last[0] / jnp.sqrt(norm[0])

@@ -10,9 +10,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from .softmax import largest_distance, masked_softmax, plain_layer_norm
+from .softmax import masked_softmax, plain_layer_norm
 from .statement import Statement
 from .stochastic import ergodicity_coefficient
+from .subspace import diameter
 
 # math, not jnp: a constant of the module must not depend on the precision jax had when it was imported.
 _PLANE = ((1 / math.sqrt(2), -1 / math.sqrt(2), 0.0), (1 / math.sqrt(6), 1 / math.sqrt(6), -2 / math.sqrt(6)))
@@ -123,9 +124,7 @@ def wu2024_masked_attention(
     after = jax.lax.scan(lambda x, a: (jnp.where(real, a, 0) @ x, None), hidden, attn)[0]
     rate = wu2024_collapse_rate(least, jnp.maximum(radius, 1), attn.shape[0])
     loops = jnp.all(jnp.diagonal(graph, axis1=-2, axis2=-1) | ~mask, axis=-1)
-    return Statement(
-        lhs=largest_distance(after, mask), rhs=rate * largest_distance(hidden, mask), applicable=(radius >= 0) & loops
-    )
+    return Statement(lhs=diameter(after, mask), rhs=rate * diameter(hidden, mask), applicable=(radius >= 0) & loops)
 
 
 def wu2023_gat_collapse(

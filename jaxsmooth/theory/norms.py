@@ -146,8 +146,10 @@ def _unwound(bound: Any, bys: Any, errors: Any) -> Any:
 def _size(matrix: Any) -> Any:
     """An upper bound of ||M||_F for entries of moderate size: squares may vanish, but not overflow."""
     xp = namespace(matrix)
-    square = xp.sum(matrix * matrix)
-    return raised(xp.sqrt(raised(square * (1 + 2 * gamma(matrix.size, matrix)) + 16 * matrix.size * tiny(matrix))))
+    # Row by row: a sum of millions of terms has no digits to rely on in single precision, by the bound for any order.
+    rows = fence(xp.sum(matrix * matrix, axis=-1))
+    inside = (1 + 2 * gamma(matrix.shape[-1], matrix)) * (1 + 2 * gamma(matrix.shape[0], matrix))
+    return raised(xp.sqrt(raised(xp.sum(rows) * inside + 16 * matrix.size * tiny(matrix))))
 
 
 def _symmetric(matrix: Any) -> Any:

@@ -6,18 +6,12 @@ pre-activations bounds D; everything here is elementwise.
 """
 
 import functools
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-_FUNCTIONS: dict[str, Callable[[Array], Array]] = {
-    "gelu": functools.partial(jax.nn.gelu, approximate=False),
-    "gelu_tanh": functools.partial(jax.nn.gelu, approximate=True),
-    "relu": jax.nn.relu,
-    "silu": jax.nn.silu,
-}
+from .activations import FUNCTIONS
 
 # Where phi' and phi'' have local extrema, beside the mirror images of these points; erf-GELU: phi'' = (2 - x^2) N(x),
 # phi''' = (x^2 - 4) x N(x) with N the normal density. The others were found numerically to the last digit.
@@ -32,7 +26,7 @@ def activate(activation: str, x: Float[Array, "..."]) -> Float[Array, "..."]:
     >>> activate("relu", jnp.array([-1.0, 2.0]))
     Array([0., 2.], dtype=float32)
     """
-    return _FUNCTIONS[activation](x)
+    return FUNCTIONS[activation](x)
 
 
 def slope_range(
@@ -135,7 +129,7 @@ def _largest_curvature(activation: str, low: Array, high: Array) -> Array:
 
 
 def _derivative(activation: str, x: Array) -> Array:
-    return jax.jvp(_FUNCTIONS[activation], (x,), (jnp.ones_like(x),))[1]
+    return jax.jvp(FUNCTIONS[activation], (x,), (jnp.ones_like(x),))[1]
 
 
 def _curvature(activation: str, x: Array) -> Array:

@@ -41,29 +41,6 @@ def plain_layer_norm(hidden: Float[Array, "*B T D"]) -> Float[Array, "*B T D"]:
     return jnp.where(std > 0, centred / jnp.where(std > 0, std, 1), 0)
 
 
-def largest_distance(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> Float[Array, "*B"]:
-    """D(X) = max_ij ||x_i - x_j|| over real tokens, the diameter; d_M <= sqrt(n / 2) D and D <= sqrt(2) d_M.
-
-    Args:
-      hidden: token vectors, [..., T, D].
-      mask: True on real tokens, [..., T].
-
-    Returns:
-      [...].
-
-    >>> import jax.numpy as jnp
-    >>> largest_distance(jnp.array([[3.0, 0.0], [0.0, 4.0], [99.0, 0.0]]), jnp.array([True, True, False]))
-    Array(5., dtype=float32)
-    """
-
-    # One token against all others at a time, so that nothing of size T T D is formed.
-    def farthest(i: Array) -> Array:
-        apart = jnp.sum((hidden - hidden[..., i, None, :]) ** 2, axis=-1)
-        return jnp.max(jnp.where(mask & mask[..., i, None], apart, 0), axis=-1)
-
-    return jnp.sqrt(jnp.max(jax.lax.map(farthest, jnp.arange(hidden.shape[-2])), axis=0))
-
-
 def uniform_attention(attn: Float[Array, "*B T S"], mask: Bool[Array, "*B S"]) -> Float[Array, "*B T S"]:
     """1 1^T / n over real keys, of the shape of `attn`: the projection onto consensus.
 

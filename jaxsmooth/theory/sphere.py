@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from .softmax import largest_distance, masked_softmax
+from .softmax import masked_softmax
 from .statement import Statement
+from .subspace import diameter
 
 
 def geshkovski2023_velocity(
@@ -140,13 +141,13 @@ def geshkovski2023_discrete_step(
 
     References: proved in docs/catalogue.md; the dynamics after Geshkovski et al. (2023), arXiv 2312.10794.
     """
-    size = largest_distance(before, mask)
+    size = diameter(before, mask)
     square = size * size
     count = jnp.maximum(jnp.sum(mask, axis=-1), 1).astype(before.dtype)
     acute = square < 2
     norm = 1 - (1 - 1 / count) * jnp.where(acute, square, 0) / 2
     rate = jnp.tanh(sharpness * square / 4) / jnp.sqrt(norm)
-    return Statement(lhs=largest_distance(after, mask), rhs=rate * size, applicable=acute & (sharpness >= 0))
+    return Statement(lhs=diameter(after, mask), rhs=rate * size, applicable=acute & (sharpness >= 0))
 
 
 def smallest_cosine(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> Float[Array, "*B"]:

@@ -2,7 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from .statement import Statement
 from .subspace import subspace_distance
@@ -200,6 +200,77 @@ def hajnal1958_sum(attn: Float[Array, "K T S"], mask: Bool[Array, "T"], *, block
         return jax.lax.fori_loop(1, block, lambda k, done: jnp.where(real, layers[k], 0) @ done, layers[0])
 
     return jnp.sum(1 - ergodicity_coefficient(jax.vmap(product)(grouped), jnp.broadcast_to(mask, (blocks, mask.size))))
+
+
+def wolfowitz1963_word_contraction(
+    matrices: Float[Array, "M T S"], mask: Bool[Array, "T"], *, length: int
+) -> Float[Array, ""]:
+    """max tau(A_w1 ... A_wl) over all words of `length` letters from M matrices.
+
+    Below 1 it makes every infinite product of these matrices, in whatever order, tend to a matrix of equal rows: each
+    `length` factors shrink every spread by it. Wolfowitz's theorem says when some length will do: if every word is
+    SIA, that is its powers tend to a matrix of equal rows. A rooted mask, under which one token reaches all others,
+    and bounded scores make every attention such a matrix.
+
+    Args:
+      matrices: attention whose rows sum to 1 over real keys, [M T S]; M^length words are formed.
+      mask: True on real tokens, [T].
+      length: letters in a word, at least 1.
+
+    Returns:
+      A number in [0, 1].
+
+    >>> import jax.numpy as jnp
+    >>> pair = jnp.array([[[1.0, 0.0], [0.5, 0.5]], [[0.5, 0.5], [0.0, 1.0]]])
+    >>> [float(wolfowitz1963_word_contraction(pair, jnp.ones(2, bool), length=k)) for k in (1, 2)]
+    [0.5, 0.25]
+
+    References: after Wolfowitz (1963), Products of indecomposable, aperiodic, stochastic matrices; Seneta (2006),
+    section 4.3.
+    """
+    real = jnp.where(mask[None, :, None] & mask[None, None, :], matrices, 0)
+    words = real
+    for _ in range(length - 1):
+        words = jnp.einsum("mts,wsu->mwtu", real, words).reshape(-1, *real.shape[1:])
+    return jnp.max(ergodicity_coefficient(words, jnp.broadcast_to(mask, words.shape[:2])))
+
+
+def wolfowitz1963_products(
+    matrices: Float[Array, "M T S"],
+    word: Int[Array, "K"],
+    hidden: Float[Array, "T D"],
+    mask: Bool[Array, "T"],
+    *,
+    length: int,
+) -> Statement:
+    """spread(A_wK ... A_w1 H) <= (max tau over words of `length`)^floor(K / length) spread(H), in every column.
+
+    So the tokens of a finite set of attention matrices meet exponentially, in any order of application. Proof: tau is
+    submultiplicative and at most 1; divide the product into blocks of `length`.
+
+    Args:
+      matrices: attention whose rows sum to 1 over real keys, [M T S].
+      word: which matrix is applied first, second, ..., [K].
+      hidden: H, [T D].
+      mask: True on real tokens, [T].
+      length: see `wolfowitz1963_word_contraction`.
+
+    Returns:
+      A `Statement`, [D]; applicable when the rows of real tokens sum to 1 over real keys.
+
+    >>> import jax.numpy as jnp
+    >>> pair = jnp.array([[[1.0, 0.0], [0.5, 0.5]], [[0.5, 0.5], [0.0, 1.0]]])
+    >>> word, hidden = jnp.array([0, 1, 0]), jnp.array([[4.0], [0.0]])
+    >>> found = wolfowitz1963_products(pair, word, hidden, jnp.ones(2, bool), length=2)
+    >>> found.lhs, found.rhs
+    (Array([0.5], dtype=float32), Array([1.], dtype=float32))
+
+    References: after Wolfowitz (1963), Products of indecomposable, aperiodic, stochastic matrices.
+    """
+    before, after, _, sound = _apply_all(matrices[word], hidden, mask)
+    rate = wolfowitz1963_word_contraction(matrices, mask, length=length) ** (word.shape[0] // length)
+    spread = rate * token_spread(before, mask)
+    return Statement(token_spread(after, mask), spread, jnp.broadcast_to(sound, spread.shape))
 
 
 def causal_second_eigenvalue(attn: Float[Array, "*B T S"], mask: Bool[Array, "..."]) -> Float[Array, "*B"]:

@@ -4,6 +4,7 @@ M is Definition 1 of Shi et al. (2022). Their e must be read as the UNIT vector 
 Lemma 1(4) is false, for instance for A = [[.9, .1], [.8, .2]] and H = (1, -1)^T.
 """
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
@@ -191,3 +192,25 @@ def _weight(hidden: Array, mask: Array) -> Array:
 
 def _frobenius(hidden: Array) -> Array:
     return jnp.sqrt(jnp.sum(hidden * hidden, axis=(-2, -1)))
+
+
+def diameter(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> Float[Array, "*B"]:
+    """D(X): the largest distance of two real tokens; at most sqrt(2) d_M(X).
+
+    Args:
+      hidden: token vectors, [..., T, D].
+      mask: True on real tokens, [..., T].
+
+    Returns:
+      [...], in the units of `hidden`.
+
+    >>> import jax.numpy as jnp
+    >>> diameter(jnp.array([[0.0], [3.0], [99.0]]), jnp.array([True, True, False]))
+    Array(3., dtype=float32)
+    """
+
+    def farthest(i: Array) -> Array:
+        apart = jnp.linalg.norm(hidden - hidden[..., i, None, :], axis=-1)
+        return jnp.max(jnp.where(mask & mask[..., i, None], apart, 0), axis=-1)
+
+    return jnp.max(jax.lax.map(farthest, jnp.arange(hidden.shape[-2])), axis=0)

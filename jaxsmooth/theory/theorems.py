@@ -185,6 +185,18 @@ def _sum(facts: BlockFacts, one: Any, other: Any) -> Claim:
     return Claim(c.distance(c.add(x, y)), c.distance(x) + c.distance(y))
 
 
+def cubic_heads(facts: BlockFacts) -> Claim:
+    """D(sum_h A_h X W_h) <= sum_h ||W_h|| tanh(||W_Q^h W_K^hT|| D(X)^2 / (4 H^(1/2))) D(X), A_h the exact softmax."""
+    c = facts.c
+    four, mixed, bound = c.number(4.0), None, None
+    for head in facts.heads:
+        inside = head.score_norm * head.diameter * head.diameter / (four * head.root_width)
+        own, factor = c.matmul(head.exact_attn, head.values), head.head_norm * c.tanh(inside)
+        mixed = own if mixed is None else c.add(mixed, own)
+        bound = factor if bound is None else bound + factor
+    return Claim(c.diameter(mixed), bound * facts.heads[0].diameter)
+
+
 def _stretch(which: int) -> Callable[[BlockFacts], Claim]:
     def claim(facts: BlockFacts) -> Claim:
         bound = facts.stretches[which] * facts.distance + facts.row_defect
@@ -257,6 +269,7 @@ BLOCK_THEOREMS = (
     Theorem("attention_stretch_by_head", OURS, _stretch(0)),
     Theorem("attention_stretch_joint", OURS, _stretch(1)),
     Theorem("attention_stretch_together", OURS, _stretch(2)),
+    Theorem("cubic_collapse_heads", f"{OURS}; compare Dong et al. (2021), arXiv 2103.03404", cubic_heads),
     Theorem("shi2022_rate_L0", f"{SHI}, Theorem 2, with gains and slope", rate_global),
     Theorem("block_rate_L1", OURS, rate_block),
     Theorem("refined_rate_L2", OURS, rate_refined),

@@ -159,6 +159,32 @@ class FinetuneConfig:
         return cls.from_dict(values)
 
 
+@dataclasses.dataclass(frozen=True)
+class AotConfig:
+    """Compile the training step for an accelerator without having one; print what it needs and allows."""
+
+    target: str = "tpu-v5e:2x2"
+    """Chip and topology: tpu-v4:2x2x1, tpu-v5e:4x4, tpu-v5p:2x2x1, tpu-v6e:2x4, gpu-h100:4, ..."""
+    slices: int = 1
+    """TPU slices of that topology."""
+    model_size: str = "bert-base"
+    """bert-base, bert-large, or a model as `finetune` names it, of which only config.json is read."""
+    mesh: str = ""
+    """Mesh axes, as "data=2,fsdp=2"; the default puts all devices on data."""
+    batch_size: int = 128
+    """Records in a step, over all devices."""
+    length: int = 128
+    """Tokens of a sentence."""
+    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    """Of the computation; masters stay float32."""
+    remat: Remat = "none"
+    """What the backward pass recomputes."""
+    accumulate: int = 1
+    """Parts of a step's batch."""
+    out: Path | None = None
+    """A JSON file for the numbers."""
+
+
 _COUNT = 10**9
 _RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("batch_size", "accumulate", "keep", "log_every", "checkpoint_every"), (1, _COUNT)),

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from ..bert.norm import accumulation_dtype
 from .data import TaskData
 from .losses import label_count, loss_sum
 from .model import TaskModel
@@ -22,7 +22,7 @@ from .tasks import TrainBatch
 def _outputs(trainer: Trainer, model: TaskModel, data: TrainBatch) -> tuple[Any, jax.Array, jax.Array]:
     """What the scores read, the summed loss and the number of labels; in float32 at least."""
     kind, logits = trainer.task.kind, trainer.logits(model, data)
-    logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    logits = logits.astype(accumulation_dtype(logits.dtype))
     loss, count = loss_sum(kind, logits, data), label_count(kind, data)
     if kind == "masked_lm":
         return masked_lm_outputs(logits, data.labels), loss, count

@@ -6,18 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from ..bert.config import EncoderConfig
-
-PEAK_BFLOAT16: dict[str, float] = {
-    "TPU v4": 275e12,
-    "TPU v5 lite": 197e12,
-    "TPU v5e": 197e12,
-    "TPU v5": 459e12,
-    "TPU v5p": 459e12,
-    "TPU v6 lite": 918e12,
-    "TPU v6e": 918e12,
-    "NVIDIA H100 80GB HBM3": 989e12,
-}
-"""Dense bfloat16 FLOP/s per device as the vendors state them (cloud.google.com/tpu/docs; NVIDIA H100 data sheet)."""
+from .devices import CHIPS, KINDS
 
 
 def forward_flops(config: EncoderConfig, rows: int, length: int) -> float:
@@ -49,10 +38,11 @@ def peak_flops(precision: str) -> float:
     device = jax.devices()[0]
     if device.platform == "cpu":
         return _measured()
-    return PEAK_BFLOAT16.get(device.device_kind, 0.0) * jax.device_count() if precision == "bfloat16" else 0.0
+    chip = KINDS.get(device.device_kind)
+    return CHIPS[chip].flops * jax.device_count() if chip and precision == "bfloat16" else 0.0
 
 
-def _measured(size: int = 1024, rounds: int = 5) -> float:
+def _measured(size: int = 1024, rounds: int = 20) -> float:
     product = jax.jit(jnp.matmul)
     a = jnp.ones((size, size), jnp.float32)
     product(a, a).block_until_ready()

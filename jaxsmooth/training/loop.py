@@ -9,11 +9,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from ..checkpoint import save
 from ..errors import ConfigError
 from .checkpointing import Checkpoints
 from .config import RESUMABLE, FinetuneConfig
 from .evaluation import evaluate
+from .export import export_model
 from .flops import peak_flops, step_flops
 from .pipeline import TaskStream, make_stream
 from .record import Meter, Recorder
@@ -218,5 +218,5 @@ def export(run: Run, checkpoints: Checkpoints, step: int) -> Path:
     model = on_host(averaged(restored.state))
     folder = run.config.out / "best"
     if jax.process_index() == 0:
-        save(model.encoder, folder)
+        export_model(model, run.train.task, folder)
     return folder

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
+from ..bert.norm import accumulation_dtype
 from .tasks import TrainBatch
 
 
@@ -18,7 +19,7 @@ def loss_sum(kind: str, logits: Float[Array, "..."], data: TrainBatch) -> Float[
       logits: as `bert.heads.apply_head` gives them.
       data: labels and weights.
     """
-    wide = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    wide = logits.astype(accumulation_dtype(logits.dtype))
     if kind == "span":
         ends = zip((data.labels.start, data.labels.end), jnp.moveaxis(wide, 2, 0), strict=True)
         first, last = (_cross_entropy(scores, labels, data.weights) for labels, scores in ends)
@@ -30,7 +31,7 @@ def loss_sum(kind: str, logits: Float[Array, "..."], data: TrainBatch) -> Float[
 
 
 def label_count(kind: str, data: TrainBatch) -> Float[Array, ""]:
-    """How many labels a batch has: rows, or tokens to be predicted."""
+    """How many labels a batch has: rows, or tokens to be predicted. In float32, as the weights."""
     if kind in ("span", "regression"):
         return data.weights.sum()
     return _weights(data.labels, data.weights).sum()

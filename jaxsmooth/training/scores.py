@@ -41,7 +41,7 @@ class Scores(abc.ABC):
           batch: the batch it was given.
 
         Raises:
-          DataError: outputs of another shape.
+          DataError: outputs of another shape, or NaN.
         """
 
     @abc.abstractmethod
@@ -81,6 +81,7 @@ class ClassScores(Scores):
         if labels.max(initial=-1) >= classes:
             raise DataError(f"labels must be below the number of classes, {classes}; got {labels.max()}.")
         told = labels >= 0
+        check_numbers("logits", logits[told & (weights > 0)])
         np.add.at(self._confusion, (labels[told], logits.argmax(axis=1)[told]), weights[told].astype(np.float64))
 
     def result(self) -> dict[str, float]:
@@ -117,6 +118,7 @@ class NumberScores(Scores):
         values, labels = np.asarray(outputs, np.float64), np.asarray(batch.labels, np.float64)
         check_shape("values", values, labels.shape)
         counted = (np.asarray(batch.weights) > 0) & ~np.isnan(labels)
+        check_numbers("values", values[counted])
         self._pairs += zip(values[counted].tolist(), labels[counted].tolist(), strict=True)
 
     def result(self) -> dict[str, float]:
@@ -154,6 +156,7 @@ class TokenScores(Scores):
         check_shape("log-probabilities", log_probs, labels.shape)
         check_shape("right", right, labels.shape)
         counted = (labels >= 0) & (np.asarray(batch.weights) > 0)[:, None]
+        check_numbers("log-probabilities", log_probs[counted])
         self._sums += [counted.sum(), log_probs[counted].sum(dtype=np.float64), right[counted].sum()]
 
     def result(self) -> dict[str, float]:
@@ -250,3 +253,9 @@ def check_shape(name: str, got: NDArray, expected: tuple[int, ...]) -> None:
     """Raises DataError unless an array has the shape."""
     if got.shape != expected:
         raise DataError(f"{name} must have shape {expected}; got {got.shape}. Are they those of this batch?")
+
+
+def check_numbers(name: str, values: NDArray) -> None:
+    """Raises DataError where a value is NaN: the likeliest of NaNs would be the first, and be counted as a guess."""
+    if np.isnan(values).any():
+        raise DataError(f"{name} hold NaN, so there is nothing to score. Did the training diverge?")

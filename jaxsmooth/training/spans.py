@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..errors import DataError
 from ..text import Row
 from .records import SpanRecords
-from .scores import Scores, check_shape
+from .scores import Scores, check_numbers, check_shape
 from .tasks import Question, TrainBatch
 
 ANSWER_TOKENS = 30
@@ -42,6 +42,9 @@ class SpanScores(Scores):
         check_shape("start logits", starts, shape)
         check_shape("end logits", ends, shape)
         real = np.flatnonzero(np.asarray(batch.weights) > 0)
+        told = np.asarray(batch.batch.mask)[real]
+        check_numbers("start logits", starts[real][told])
+        check_numbers("end logits", ends[real][told])
         indices = np.asarray(batch.indices)[real].tolist()
         for place, index, record in zip(real, indices, self._records.make(indices, 0, 0), strict=True):
             owner = int(self._records.owners[index])

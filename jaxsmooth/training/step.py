@@ -99,8 +99,8 @@ class Trainer:
 
     def loss(self, model: TaskModel, data: TrainBatch, key: PRNGKeyArray | None = None) -> Float[Array, ""]:
         """Mean loss over the labels of a batch."""
-        count = jnp.maximum(label_count(self.task.kind, data), 1)
-        return loss_sum(self.task.kind, self.logits(model, data, key), data) / count
+        loss = loss_sum(self.task.kind, self.logits(model, data, key), data)
+        return loss / jnp.maximum(label_count(self.task.kind, data), 1).astype(loss.dtype)
 
     def gradients(
         self, model: TaskModel, data: TrainBatch, key: PRNGKeyArray | None = None
@@ -113,14 +113,15 @@ class Trainer:
         cut = jax.tree.map(lambda leaf: _interleaved(leaf, parts), data)
 
         def part(model: TaskModel, data: TrainBatch, key: PRNGKeyArray | None) -> Array:
-            return loss_sum(self.task.kind, self.logits(model, data, key), data) / count
+            loss = loss_sum(self.task.kind, self.logits(model, data, key), data)
+            return loss / count.astype(loss.dtype)
 
         def add(total: tuple, numbered: tuple[Array, TrainBatch]) -> tuple[tuple, None]:
             number, data = numbered
             own = None if key is None else jax.random.fold_in(key, number)
             return jax.tree.map(jnp.add, total, jax.value_and_grad(part)(model, data, own)), None
 
-        zero = (jnp.zeros((), count.dtype), jax.tree.map(jnp.zeros_like, model))
+        zero = (jnp.zeros((), jax.eval_shape(self.loss, model, data, key).dtype), jax.tree.map(jnp.zeros_like, model))
         return jax.lax.scan(add, zero, (jnp.arange(parts), cut))[0]
 
     def step(self, state: TrainState, data: TrainBatch) -> tuple[TrainState, StepMetrics]:

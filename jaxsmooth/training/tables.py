@@ -242,8 +242,9 @@ def _choice(row: Row, where: str, number: str) -> Choice:
             (name for name in row if name.startswith("choice") and name[6:].isdecimal()), key=lambda n: int(n[6:])
         )
         choices = [row[name] for name in names]
-    if not isinstance(choices, list) or len(choices) < 2 or not all(isinstance(text, str) for text in choices):
+    if not isinstance(choices, list) or len(choices) < 2:
         raise DataError(f"{where}: expected a list of at least two strings as choices; got {choices!r}.")
+    choices = [_string(text, "a choice", where) for text in choices]
     label = str(row.get("label"))
     if not label.isdecimal() or int(label) >= len(choices):
         raise DataError(f"{where}: label must be a whole number from 0 to {len(choices) - 1}; got {label!r}.")
@@ -258,9 +259,19 @@ def _choice_count(examples: dict[Split, list[Example]], path: Path) -> int:
 
 
 def _text(row: Row, name: str, where: str) -> str:
-    value = row.get(name)
+    return _string(row.get(name), name, where)
+
+
+def _string(value: object, name: str, where: str) -> str:
     if not isinstance(value, str):
         raise DataError(f"{where}: {name} must be a string; got {value!r}.")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        # JSON can spell it, no tokenizer can read it: refused now, not in the middle of a run.
+        raise DataError(
+            f"{where}: {name} holds half a surrogate pair, so it is not valid Unicode: {value!r}."
+        ) from error
     return value
 
 

@@ -1,0 +1,139 @@
+"""A training step of MiniLM against torch eager, interleaved in one process: 32 sentences of 64 tokens.
+
+    python benchmarks/train_step.py                   # needs the parity extra; about a minute on 2 idle cores
+    python benchmarks/train_step.py --threads 1       # on a busy machine: processor time of one thread
+
+Both sides: BertForSequenceClassification, float32, dropout as given, gradients clipped, AdamW with a schedule; and the
+forward pass alone. Reported are the median over rounds, and the median of each round's ratio. Wall time means nothing
+while other programs hold the cores (torch's threads then wait for each other); processor time of one thread does, and
+the result says which of the two it is. Results go to benchmarks/results/train_step.json, one entry per setting.
+"""
+
+import dataclasses
+import datetime
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+HERE = Path(__file__).parent
+
+
+@dataclasses.dataclass(frozen=True)
+class Args:
+    """What to measure."""
+
+    rounds: int = 7
+    """Timed rounds of each side, after one warm-up."""
+    threads: int = 2
+    """Threads of each side; 1 measures processor time instead of wall time."""
+    dropout: float = 0.1
+    """Rate of all dropouts; 0 leaves them out."""
+    rows: int = 32
+    """Sentences."""
+    length: int = 64
+    """Tokens of each."""
+    out: Path = HERE / "results" / "train_step.json"
+    """Where the results go."""
+
+
+def make_sides(args: Args) -> dict[str, Callable[[], Any]]:
+    """One function per side and part; each returns when its work is done."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+    import torch
+    from train_torch import inputs, torch_run
+
+    import jaxsmooth
+    from jaxsmooth.assets.fetch import fetch
+    from jaxsmooth.training.config import FinetuneConfig
+    from jaxsmooth.training.model import init_task_model
+    from jaxsmooth.training.optimiser import learning_rate, make_optimiser
+    from jaxsmooth.training.step import Trainer, compile_step, init_state
+    from jaxsmooth.training.tasks import Task, TrainBatch
+
+    torch.set_num_threads(args.threads)
+    task = Task("benchmark", "classification", "accuracy", "random tokens", "none", classes=("a", "b"))
+    rates = dict.fromkeys(("hidden_dropout", "attention_dropout", "head_dropout"), args.dropout)
+    config = FinetuneConfig(**rates)  # type: ignore[arg-type]
+    encoder, _ = jaxsmooth.load("minilm-l6")
+    model = init_task_model(encoder, task, jax.random.key(0))
+    rng, shape = np.random.default_rng(0), (args.rows, args.length)
+    tokens = rng.integers(1000, 30000, shape).astype(np.int32)
+    batch = jaxsmooth.Batch(tokens, np.zeros(shape, np.int32), np.ones(shape, bool))
+    labels, rows = rng.integers(0, 2, args.rows).astype(np.int32), np.arange(args.rows, dtype=np.int32)
+    data = TrainBatch(batch, labels, np.ones(args.rows, np.float32), rows)
+    theirs = torch_run(Path(fetch("minilm-l6")), model, config, 1000)
+    trainer = Trainer(task, config, make_optimiser(config, model, 1000), learning_rate(config, 1000))
+    step, forward = compile_step(trainer), jax.jit(trainer.logits)
+    state = [init_state(jax.tree.map(jnp.copy, model), trainer.optimiser, config)]
+
+    def ours() -> None:
+        state[0], _ = jax.block_until_ready(step(state[0], data))
+
+    def their_forward() -> None:
+        theirs.model.eval()
+        with torch.no_grad():
+            theirs.model(**inputs(data))
+        theirs.model.train()
+
+    return {
+        "step ours": ours,
+        "step torch": lambda: theirs.step(data),
+        "forward ours": lambda: jax.block_until_ready(forward(model, data)),
+        "forward torch": their_forward,
+    }
+
+
+def processor() -> str:
+    """The processor's name: torch's matrix products are fast on some makers' and slow on others'."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), "unknown processor")
+
+
+def main(args: Args) -> None:
+    if args.threads == 1:
+        # One thread for XLA as well; set before jax is imported.
+        os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+        os.environ["OMP_NUM_THREADS"] = "1"
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    clock = time.process_time if args.threads == 1 else time.perf_counter
+    sides = make_sides(args)
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    for number in range(args.rounds + 1):
+        for name, run in sides.items():
+            start = clock()
+            run()
+            if number:
+                times[name].append(clock() - start)
+    ratios = {
+        part: [a / b for a, b in zip(times[f"{part} ours"], times[f"{part} torch"], strict=True)]
+        for part in ("step", "forward")
+    }
+    entry = {
+        "setting": {name: getattr(args, name) for name in ("threads", "dropout", "rows", "length", "rounds")},
+        "clock": "processor time, one thread" if args.threads == 1 else "wall time",
+        "seconds": {name: statistics.median(values) for name, values in times.items()},
+        "ratio": {part: statistics.median(values) for part, values in ratios.items()},
+        "ratios": ratios,
+        "machine": f"{processor()}, {os.cpu_count()} CPU cores",
+        "load": os.getloadavg()[0],
+        "date": datetime.date.today().isoformat(),
+    }
+    print(json.dumps({name: entry[name] for name in ("setting", "clock", "seconds", "ratio", "load")}, indent=1))
+    before = json.loads(args.out.read_text()) if args.out.exists() else []
+    kept = [old for old in before if old["setting"] != entry["setting"]]
+    aside = args.out.with_suffix(".part")
+    aside.write_text(json.dumps([*kept, entry], indent=1) + "\n")
+    aside.replace(args.out)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Args, description=__doc__))

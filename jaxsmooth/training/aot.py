@@ -1,0 +1,252 @@
+"""The real training step compiled for accelerators that are not here: does it fit, what does it move, how fast at best.
+
+Nothing is executed. The compilers are the production ones (libtpu; XLA for CUDA without its libraries and without
+autotuning), so what they refuse is refused, and the memory they plan is the memory they plan.
+"""
+
+import dataclasses
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ..bert.config import EncoderConfig
+from ..bert.params import init_encoder
+from ..checkpoint import find_directory
+from ..errors import ConfigError
+from ..types import Batch
+from .config import AotConfig, FinetuneConfig
+from .devices import Target, find_target
+from .flops import step_flops
+from .model import init_task_model
+from .optimiser import learning_rate, make_optimiser
+from .sharding import batch_shardings, constraints, make_mesh, tree_shardings
+from .step import Trainer, compile_step, init_state
+from .tasks import Task, TrainBatch
+
+SIZES = {
+    "bert-base": EncoderConfig(),
+    "bert-large": EncoderConfig(width=1024, layers=24, heads=16, mlp_width=4096),
+}
+"""The two shapes of Devlin et al. (2019), arXiv 1810.04805."""
+
+TASK = Task("ahead of time", "classification", "accuracy", "none", "none", classes=("no", "yes"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Collective:
+    """All collectives of one kind in the program: how many there are, and bytes of their results on one device.
+
+    Those in a loop over layers are multiplied by its trip count, where the program states one.
+    """
+
+    kind: str
+    count: int
+    bytes: int
+
+
+@dataclasses.dataclass(frozen=True)
+class AotReport:
+    """What a compiled step needs and allows, per device and step.
+
+    Attributes:
+      target: as asked for.
+      devices: how many.
+      mesh: axis sizes.
+      arguments, outputs, temporaries, aliased: bytes, as the compiler plans them.
+      memory: their peak: arguments + outputs - aliased + temporaries.
+      available: bytes of HBM.
+      flops: as the compiler counts; None where it does not say. Loops over layers count once on some compilers.
+      bytes_accessed: likewise, HBM traffic.
+      model_flops: of the model's matrix products, recomputation left out.
+      collectives: by kind.
+      seconds: the roofline: the longest of computing model_flops at peak, moving the state and temporaries once
+        through HBM, and the collectives through the links. Real steps are slower.
+      bound: which of the three it is.
+      utilisation: the model FLOP utilisation that this allows at most.
+    """
+
+    target: str
+    devices: int
+    mesh: dict[str, int]
+    arguments: int
+    outputs: int
+    temporaries: int
+    aliased: int
+    memory: int
+    available: int
+    flops: float | None
+    bytes_accessed: float | None
+    model_flops: float
+    collectives: list[Collective]
+    seconds: float
+    bound: str
+    utilisation: float
+
+
+def compile_ahead(config: AotConfig) -> AotReport:
+    """Compile and take stock.
+
+    Raises:
+      ConfigError: no such target, size or mesh, or a step that does not fit into the device's memory.
+    """
+    encoder = encoder_config(config.model_size)
+    if config.length > encoder.max_length:
+        raise ConfigError(f"length must be at most {encoder.max_length}, the model's positions; got {config.length}.")
+    target = find_target(config.target, config.slices)
+    mesh = make_mesh(config.mesh, target.devices)
+    settings = FinetuneConfig(
+        batch_size=config.batch_size, precision=config.precision, remat=config.remat, accumulate=config.accumulate
+    )
+    compiled = _compile(encoder, settings, config, target, mesh)
+    return _report(encoder, config, target, mesh, compiled)
+
+
+def encoder_config(size: str) -> EncoderConfig:
+    """A preset, or a model's own configuration.
+
+    Raises:
+      CheckpointError: no such model.
+    """
+    return SIZES[size] if size in SIZES else EncoderConfig.from_file(find_directory(size) / "config.json")
+
+
+def _compile(
+    encoder: EncoderConfig, settings: FinetuneConfig, config: AotConfig, target: Target, mesh: Any
+) -> jax.stages.Compiled:
+    model = jax.eval_shape(lambda: init_task_model(init_encoder(encoder, jax.random.key(0)), TASK, jax.random.key(1)))
+    optimiser = make_optimiser(settings, model, 1000)
+    trainer = Trainer(TASK, settings, optimiser, learning_rate(settings, 1000), constrain=constraints(mesh))
+    state = jax.eval_shape(lambda m: init_state(m, optimiser, settings), model)
+    data = jax.eval_shape(lambda: _batch(config.batch_size, config.length))
+    where = tree_shardings(state, mesh), batch_shardings(data, mesh)
+    arguments = jax.tree.map(
+        lambda leaf, at: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=at), (state, data), where
+    )
+    lowered = compile_step(trainer).trace(*arguments).lower(lowering_platforms=(target.platform,))
+    # No autotuning: there is no card to time on.
+    options = {"xla_gpu_autotune_level": 0} if target.platform == "cuda" else None
+    try:
+        return lowered.compile(compiler_options=options)
+    except jax.errors.JaxRuntimeError as error:
+        text = str(error)
+        if "RESOURCE_EXHAUSTED" not in text and "exceed" not in text.lower():
+            raise
+        needed = re.search(r"Used ([\d.]+\w) of ([\d.]+\w) hbm", text)
+        told = f"it needs {needed[1]} of {needed[2]} HBM" if needed else text.strip().splitlines()[0][:300]
+        raise ConfigError(f"the step does not fit on {target.name}: {told}. {_ADVICE}") from error
+
+
+_ADVICE = "A smaller --batch-size, --accumulate, --remat full, or a mesh with more fsdp or tensor helps."
+
+
+def _batch(rows: int, length: int) -> TrainBatch:
+    ints = jnp.zeros((rows, length), jnp.int32)
+    batch = Batch(tokens=ints, segments=ints, mask=jnp.ones((rows, length), bool))
+    return TrainBatch(batch, jnp.zeros(rows, jnp.int32), jnp.ones(rows, jnp.float32), jnp.zeros(rows, jnp.int32))
+
+
+def _report(
+    encoder: EncoderConfig, config: AotConfig, target: Target, mesh: Any, compiled: jax.stages.Compiled
+) -> AotReport:
+    memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
+    assert memory is not None
+    peak = (
+        memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        - memory.alias_size_in_bytes
+        + memory.temp_size_in_bytes
+    )
+    if peak > target.chip.memory:
+        raise ConfigError(
+            f"the step does not fit on {target.name}: it needs {peak / 2**30:.2f} GiB of "
+            f"{target.chip.memory / 2**30:.2f} GiB. {_ADVICE}"
+        )
+    collectives = count_collectives(compiled.as_text())
+    model = step_flops(encoder, config.batch_size, config.length) / mesh.size
+    times = {
+        "computing": model / target.chip.flops,
+        "memory": (peak + memory.output_size_in_bytes) / target.chip.bandwidth,
+        "collectives": sum(each.bytes for each in collectives) / target.chip.links,
+    }
+    bound = max(times, key=times.__getitem__)
+    return AotReport(
+        target=config.target,
+        devices=mesh.size,
+        mesh={axis: size for axis, size in mesh.shape.items() if size > 1},
+        arguments=memory.argument_size_in_bytes,
+        outputs=memory.output_size_in_bytes,
+        temporaries=memory.temp_size_in_bytes,
+        aliased=memory.alias_size_in_bytes,
+        memory=peak,
+        available=int(target.chip.memory),
+        flops=cost.get("flops"),
+        bytes_accessed=cost.get("bytes accessed"),
+        model_flops=model,
+        collectives=collectives,
+        seconds=times[bound],
+        bound=bound,
+        utilisation=times["computing"] / times[bound],
+    )
+
+
+_KINDS = "all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute"
+_COLLECTIVE = re.compile(rf" = (.*?) ({_KINDS})(-start)?\(")
+_SHAPE = re.compile(r"(pred|[subf]\d+|bf16|f8\w*)\[([\d,]*)\]")
+_COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) .*\{$")
+_WHILE = re.compile(r" while\(.*body=%?([\w.\-]+)")
+_TRIPS = re.compile(r'known_trip_count"?\s*[:=]\s*\{"?n"?\s*[:=]\s*"?(\d+)')
+
+
+def count_collectives(text: str) -> list[Collective]:
+    """The collectives of a compiled program's text, by kind.
+
+    >>> count_collectives("ENTRY main {\\n  %x = f32[2,3]{1,0} all-reduce(%y), to_apply=%add\\n}")
+    [Collective(kind='all-reduce', count=1, bytes=24)]
+    """
+    found: dict[str, list[tuple[str, int]]] = {}
+    loops: dict[str, tuple[str, int]] = {}
+    here = ""
+    for line in text.splitlines():
+        if start := _COMPUTATION.match(line):
+            here = start[1]
+        elif loop := _WHILE.search(line):
+            trips = _TRIPS.search(line)
+            loops[loop[1]] = (here, int(trips[1]) if trips else 1)
+        elif made := _COLLECTIVE.search(line):
+            size = _bytes(made[1])
+            # An asynchronous start gives operand and result; a collective's own size is the larger.
+            found.setdefault(made[2], []).append((here, size if not made[3] else max(size // 2, 1)))
+
+    def times(computation: str) -> int:
+        if computation not in loops:
+            return 1
+        outer, trips = loops[computation]
+        return trips * times(outer)
+
+    return [
+        Collective(kind, sum(times(at) for at, _ in each), sum(times(at) * size for at, size in each))
+        for kind, each in sorted(found.items())
+    ]
+
+
+def _bytes(shapes: str) -> int:
+    total = 0
+    for dtype, sizes in _SHAPE.findall(shapes):
+        bits = re.search(r"\d+", dtype)
+        item = 1 if dtype == "pred" else max(int(bits[0]) // 8, 1) if bits else 1
+        total += item * math.prod(int(size) for size in sizes.split(",") if size)
+    return total
+
+
+def write_aot(report: AotReport, path: Path) -> Path:
+    """Write the numbers as JSON, aside and then renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.aside")
+    aside.write_text(json.dumps(dataclasses.asdict(report), indent=2) + "\n", encoding="utf-8")
+    aside.replace(path)
+    return path

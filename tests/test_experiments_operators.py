@@ -1,0 +1,41 @@
+"""The experiments on iterated attention and on matrix-free spectra, small, against numpy."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from helpers_experiments import load
+
+converge_heads, spectra = load("converge_heads"), load("spectra")
+
+
+def test_spectra_agree_with_the_matrix_itself():
+    """Lanczos and Arnoldi on attention that is never formed against numpy's SVD and eigenvalues, and the page."""
+    args = dataclasses.replace(spectra.Args(), tokens=(48,), width=8, steps=48)
+    rows = [spectra.measure(args, *head) for head in spectra.synthetic(args)]
+    assert [row["kind"] for row in rows] == ["gaussian", "shared gaussian"]
+    for row in rows:
+        assert row["mixing_rate"] == pytest.approx(row["numpy_mixing_rate"], rel=1e-4)
+        assert row["ritz_modulus"][0] == pytest.approx(row["numpy_slem"], rel=1e-3)
+        assert f"{row['mixing_rate']:.5f}" in spectra.table(rows)
+
+
+@pytest.mark.long
+def test_every_head_is_iterated_and_counted(tmp_path):
+    """The summary against a count by hand, on the built-in model."""
+    args = dataclasses.replace(converge_heads.Args(), data="tiny", limit=3, steps=32, models=("tiny",), out=tmp_path)
+    with jax.enable_x64(True):
+        found = converge_heads.iterate_heads(args, "tiny")
+    summary = converge_heads.summarise(found)
+    layers, masks, sentences, heads = found["classes"].shape
+    assert (masks, sentences) == (3, 3)
+    for place, mask in enumerate(("full", "causal", "window")):
+        assert summary[mask]["cases"] == layers * sentences * heads
+        held = np.asarray(found["ergodicity_held"])[:, place]
+        assert summary[mask]["held"]["ergodicity_held"] == held.mean() == 1
+        off = np.abs(found["observed_rate"] - found["predicted_rate"])[:, place]
+        assert summary[mask]["rate_error"][2] == pytest.approx(np.median(off))
+    converge_heads.draw({"tiny": found}, args, tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+    assert "tiny | window" in converge_heads.table({"tiny": summary})
