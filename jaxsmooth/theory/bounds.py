@@ -33,9 +33,9 @@ class Search(NamedTuple):
     kept: int
 
 
-# By bytes of the dtype. An error of 2e-3 in ||T||^2 is 1e-3 in ||T||. A crowd of eigenvalues at the top, as random
+# By bytes of the dtype. An error of 1e-3 in ||T||^2 is half of that in ||T||. A crowd of eigenvalues at the top, as random
 # weights have, needs a wide basis to be told apart to 1e-9.
-SEARCH = {4: Search(2e-3, 12, 10), 8: Search(2e-9, 32, 24)}
+SEARCH = {4: Search(1e-3, 12, 10), 8: Search(2e-10, 32, 24)}
 
 
 class BlockState(NamedTuple):
@@ -157,8 +157,8 @@ def operator_rate(
       weights: the block's parameters.
       norms: their norms.
       state: what the block did.
-      tolerance: relative error of ||T||^2 at which Lanczos stops, see `block_lanczos`; by default 2e-3 in
-        float32, 2e-9 in float64.
+      tolerance: relative error of ||T||^2 at which Lanczos stops, see `block_lanczos`; by default 1e-3 in
+        float32, 2e-10 in float64.
 
     Returns:
       The rate, [B], and Lanczos's `Eigenvalue`: ||T|| is a lower estimate, so this rung is for measuring

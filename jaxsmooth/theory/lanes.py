@@ -42,7 +42,7 @@ def block_lanczos(
       operators: a pytree whose leaves have a leading axis B.
       starts: P starting vectors each, [B P ...].
       tolerance: relative error to stop at. A residual of at most tolerance * value will do, as some eigenvalue
-        lies within it; so will 2.5 times that if residual^2 over the gap to the next Ritz value is a quarter of it.
+        lies within it; so will 5 times that if residual^2 over the gap to the next Ritz value is half of it.
       lanes: W, how many are worked on at once.
       basis: K, vectors that each lane keeps at once.
       kept: Ritz vectors that survive a restart; P divides `basis - kept`, the steps between tests for the end.
@@ -113,4 +113,4 @@ def block_lanczos(
 def _near(now: Eigenvalue, gap: Array, tolerance: float) -> Array:
     """Whether the value is near enough. The gap is seen too wide in a crowd, so it is not trusted alone."""
     error = tolerance * now.value
-    return (now.residual <= error) | ((now.residual <= 2.5 * error) & (now.residual**2 <= 0.25 * error * gap))
+    return (now.residual <= error) | ((now.residual <= 5 * error) & (now.residual**2 <= 0.5 * error * gap))
