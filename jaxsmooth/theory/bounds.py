@@ -22,7 +22,9 @@ from .spectrum import Eigenvalue, default_tolerance, largest_eigenvalue, root_of
 from .subspace import centre_features, centre_tokens, subspace_distance
 from .weights import BlockNorms, BlockWeights
 
-TOKENS_AT_ONCE = 128  # twice as many vectors: enough rows for fast products, few enough for their bases to stay in cache
+TOKENS_AT_ONCE = (
+    128  # twice as many vectors: enough rows for fast products, few enough for their bases to stay in cache
+)
 
 
 class Search(NamedTuple):
