@@ -35,8 +35,8 @@ class Search(NamedTuple):
     kept: int
 
 
-# By bytes of the dtype. An error of 1e-3 in ||T||^2 is half of that in ||T||. A crowd of eigenvalues at the top, as random
-# weights have, needs a wide basis to be told apart to 1e-9.
+# By bytes of the dtype. An error of 1e-3 in ||T||^2 is half of that in ||T||. A crowd of eigenvalues at the top, as
+# random weights have, needs a wide basis to be told apart to 1e-9.
 SEARCH = {4: Search(1e-3, 12, 10), 8: Search(2e-10, 32, 24)}
 
 
@@ -171,7 +171,7 @@ def operator_rate(
     operators = _Operator(state.attn, _precision(state), state.mask, count)
 
     def apply(own: _Operator, x: Array) -> Array:
-        weighted = _pair_laplacian(own.precision, own.count, _mix(weights, own.attn, x))
+        weighted = _pair_laplacian(own.precision, own.tokens, _mix(weights, own.attn, x))
         return centre_tokens(_mix_adjoint(weights, own.attn, weighted), own.mask)
 
     starts = _starts(weights, operators)
@@ -258,7 +258,7 @@ class _Operator(NamedTuple):
     attn: Array
     precision: Array
     mask: Array
-    count: Array
+    tokens: Array
 
 
 def _starts(weights: BlockWeights, operators: _Operator) -> Array:
