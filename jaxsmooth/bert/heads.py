@@ -167,7 +167,7 @@ def apply_head(
     >>> head = init_head(model.config, "span", jax.random.key(0))
     >>> batch = tokenizer(["A film worth seeing.", "Dull."])
     >>> apply_head(head, model, jaxsmooth.embed(model, batch), batch.mask).shape
-    (2, 16, 2)
+    (2, 32, 2)
     """
     if head.kind in POOLED:
         logits = read_sentences(head, pool(model, hidden))

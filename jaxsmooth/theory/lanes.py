@@ -69,8 +69,8 @@ def block_lanczos(
 
     def cycle(state: _Lanes) -> _Lanes:
         here = jax.tree.map(lambda leaf: leaf.at[state.turn].get(mode="clip"), operators)
-        own = jax.vmap(lambda rows, values, vectors: restart_basis(rows, values, vectors, kept))
-        grow = jax.vmap(lambda one, rows, matrix: expand_basis(lambda v: apply(one, v), rows, matrix, kept))
+        own = jax.vmap(lambda space, values, vectors: restart_basis(space, values, vectors, kept))
+        grow = jax.vmap(lambda one, space, projected: expand_basis(lambda v: apply(one, v), space, projected, kept))
         space, projected, coupling = grow(here, *own(state.space, state.values, state.vectors))
         values, vectors = jax.vmap(jacobi_eigh)(projected)
         steps = state.steps + basis - kept

@@ -166,7 +166,7 @@ def _report(
             f"the step does not fit on {target.name}: it needs {peak / 2**30:.2f} GiB of "
             f"{target.chip.memory / 2**30:.2f} GiB. {_ADVICE}"
         )
-    collectives = count_collectives(compiled.as_text())
+    collectives = count_collectives(compiled.as_text() or "")
     model = step_flops(encoder, config.batch_size, config.length) / mesh.size
     times = {
         "computing": model / target.chip.flops,

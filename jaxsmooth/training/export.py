@@ -1,5 +1,6 @@
 """A trained model as a Hugging Face directory: encoder and head under the names of its BertFor... class."""
 
+import dataclasses
 import json
 import os
 import tempfile
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 
+from ..bert.heads import POOLED
 from ..checkpoint import save
 from .model import TaskModel
 from .tasks import Task
@@ -51,7 +53,8 @@ def export_model(model: TaskModel, task: Task, directory: Path) -> Path:
       task: kind and names of classes.
       directory: made if it does not exist.
     """
-    save(model.encoder, directory)
+    encoder = model.encoder if task.kind in POOLED else dataclasses.replace(model.encoder, pooler=None)
+    save(encoder, directory)  # classes that read tokens have no pooler
     if model.encoder.config.family != "bert" or model.fusion is not None:
         return directory
     architecture, entries = HEADS[task.kind]

@@ -146,6 +146,6 @@ def _interleaved(leaf: Array, parts: int) -> Array:
     return jnp.moveaxis(leaf.reshape(rows, parts, *leaf.shape[1:]), 1, 0)
 
 
-def compile_step(trainer: Trainer, **options: Any) -> Callable[[TrainState, TrainBatch], tuple]:
+def compile_step(trainer: Trainer, **options: Any) -> jax.stages.Wrapped:
     """`trainer.step`, jitted; the old state's memory is reused for the new one."""
     return jax.jit(trainer.step, donate_argnums=0, **options)
