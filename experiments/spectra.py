@@ -164,10 +164,12 @@ def exact(query: np.ndarray, key: np.ndarray) -> dict[str, float]:
 def draw(rows: list[dict], args: Args, path: Path) -> None:
     with canvas(12.5, 5.6) as figure:
         left, right = figure.subplots(1, 2)
+        names = list(dict.fromkeys(row["name"] for row in rows))
         for kind, name in dict.fromkeys((row["kind"], row["name"]) for row in rows):
             own = [row for row in rows if (row["kind"], row["name"]) == (kind, name)]
             n = [row["tokens"] for row in own]
             look = {"color": COLOURS[kind], "marker": MARKERS[kind], "label": f"{kind}: {name}", "linewidth": 1.2}
+            look["linestyle"] = ("-", "--", "-.", ":")[names.index(name) % 4]
             left.plot(n, [row["mixing_rate"] for row in own], **look)
             residual = [row["ritz_residual"][0] for row in own]
             right.errorbar(n, [row["ritz_modulus"][0] for row in own], yerr=residual, capsize=3, **look)

@@ -31,8 +31,8 @@ def fields(spread: Spread) -> dict[str, np.ndarray]:
     return {field.name: getattr(spread, field.name) for field in dataclasses.fields(Spread)}
 
 
-# In float32 Lanczos stops at a relative error of 2e-3 of ||T||^2, 1e-3 of L3, and which iterate comes first below
-# depends on the start, whose random part depends on the padding.
+# In float32 Lanczos stops at a relative error of 1e-3 of ||T||^2, half of that of L3, and which iterate comes first
+# below depends on the start, whose random part depends on the padding.
 LANCZOS_FLOAT32 = 5e-4
 
 

@@ -74,7 +74,9 @@ ALLOWED: dict[str, set[str]] = {
         ),
         "compared",
     },
+    "commands": {"training"},
     "cli": {
+        "commands",
         *("errors", "bert", "text", "assets", "checkpoint", "mitigations"),
         *("analysis", "convergence", "verification", "comparison", "training", "report"),
     },
@@ -86,7 +88,7 @@ OWNED: dict[str, set[str]] = {
     "plotly": {"report"},
     "jinja2": {"report"},
     "markupsafe": {"report"},
-    "tyro": {"cli"},
+    "tyro": {"cli", "commands"},
     "rich": {"assets", "analysis", "training", "report", "cli"},
     "orbax": {"training"},
     "tensorboardX": {"training"},

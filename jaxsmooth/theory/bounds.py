@@ -35,9 +35,9 @@ class Search(NamedTuple):
     kept: int
 
 
-# By bytes of the dtype. An error of 2e-3 in ||T||^2 is 1e-3 in ||T||. A crowd of eigenvalues at the top, as random
-# weights have, needs a wide basis to be told apart to 1e-9.
-SEARCH = {4: Search(2e-3, 12, 10), 8: Search(2e-9, 32, 24)}
+# By bytes of the dtype. An error of 1e-3 in ||T||^2 is half of that in ||T||. A crowd of eigenvalues at the top, as
+# random weights have, needs a wide basis to be told apart to 1e-9.
+SEARCH = {4: Search(1e-3, 12, 10), 8: Search(2e-10, 32, 24)}
 
 
 class BlockState(NamedTuple):
@@ -159,8 +159,8 @@ def operator_rate(
       weights: the block's parameters.
       norms: their norms.
       state: what the block did.
-      tolerance: relative error of ||T||^2 at which Lanczos stops, see `block_lanczos`; by default 2e-3 in
-        float32, 2e-9 in float64.
+      tolerance: relative error of ||T||^2 at which Lanczos stops, see `block_lanczos`; by default 1e-3 in
+        float32, 2e-10 in float64.
 
     Returns:
       The rate, [B], and Lanczos's `Eigenvalue`: ||T|| is a lower estimate, so this rung is for measuring
@@ -171,7 +171,7 @@ def operator_rate(
     operators = _Operator(state.attn, _precision(state), state.mask, count)
 
     def apply(own: _Operator, x: Array) -> Array:
-        weighted = _pair_laplacian(own.precision, own.count, _mix(weights, own.attn, x))
+        weighted = _pair_laplacian(own.precision, own.tokens, _mix(weights, own.attn, x))
         return centre_tokens(_mix_adjoint(weights, own.attn, weighted), own.mask)
 
     starts = _starts(weights, operators)
@@ -258,7 +258,7 @@ class _Operator(NamedTuple):
     attn: Array
     precision: Array
     mask: Array
-    count: Array
+    tokens: Array
 
 
 def _starts(weights: BlockWeights, operators: _Operator) -> Array:

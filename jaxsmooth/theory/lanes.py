@@ -42,7 +42,7 @@ def block_lanczos(
       operators: a pytree whose leaves have a leading axis B.
       starts: P starting vectors each, [B P ...].
       tolerance: relative error to stop at. A residual of at most tolerance * value will do, as some eigenvalue
-        lies within it; so will 2.5 times that if residual^2 over the gap to the next Ritz value is a quarter of it.
+        lies within it; so will 5 times that if residual^2 over the gap to the next Ritz value is half of it.
       lanes: W, how many are worked on at once.
       basis: K, vectors that each lane keeps at once.
       kept: Ritz vectors that survive a restart; P divides `basis - kept`, the steps between tests for the end.
@@ -69,8 +69,8 @@ def block_lanczos(
 
     def cycle(state: _Lanes) -> _Lanes:
         here = jax.tree.map(lambda leaf: leaf.at[state.turn].get(mode="clip"), operators)
-        own = jax.vmap(lambda *space: restart_basis(*space, kept))
-        grow = jax.vmap(lambda one, *space: expand_basis(lambda v: apply(one, v), *space, kept))
+        own = jax.vmap(lambda space, values, vectors: restart_basis(space, values, vectors, kept))
+        grow = jax.vmap(lambda one, space, projected: expand_basis(lambda v: apply(one, v), space, projected, kept))
         space, projected, coupling = grow(here, *own(state.space, state.values, state.vectors))
         values, vectors = jax.vmap(jacobi_eigh)(projected)
         steps = state.steps + basis - kept
@@ -113,4 +113,4 @@ def block_lanczos(
 def _near(now: Eigenvalue, gap: Array, tolerance: float) -> Array:
     """Whether the value is near enough. The gap is seen too wide in a crowd, so it is not trusted alone."""
     error = tolerance * now.value
-    return (now.residual <= error) | ((now.residual <= 2.5 * error) & (now.residual**2 <= 0.25 * error * gap))
+    return (now.residual <= error) | ((now.residual <= 5 * error) & (now.residual**2 <= 0.5 * error * gap))
