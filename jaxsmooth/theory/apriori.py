@@ -32,7 +32,7 @@ def oscillation_ergodicity(
     Returns:
       A `Statement` of shape [...], applicable where no query hides a real key (no causal mask).
 
-    >>> import jax.numpy as jnp
+    >>> import jax, jax.numpy as jnp
     >>> logits = jnp.array([[1.0, -1.0], [-1.0, 1.0]])
     >>> found = oscillation_ergodicity(jax.nn.softmax(logits), logits, jnp.ones(2, bool))
     >>> round(float(found.lhs), 4), round(float(found.rhs), 4)
@@ -98,7 +98,7 @@ def apriori_mixing_rate(
       A `Statement` of shape [..., N], applicable where every query gives every real key positive weight and padding
       none (one mask for all queries).
 
-    >>> import jax.numpy as jnp
+    >>> import jax, jax.numpy as jnp
     >>> x, real = jnp.array([[1.0], [-1.0]]), jnp.ones(2, bool)
     >>> found = apriori_mixing_rate(jax.nn.softmax(x @ x.T)[None], x, jnp.ones(1), real)
     >>> round(float(found.lhs[0]), 4), round(float(found.rhs[0]), 4)
@@ -174,7 +174,7 @@ def tanh_collapse(
     Returns:
       A `Statement` of shape [...], applicable where every query gives every real key positive weight and padding none.
 
-    >>> import jax.numpy as jnp
+    >>> import jax, jax.numpy as jnp
     >>> x, real = jnp.array([[0.5], [-0.5]]), jnp.ones(2, bool)
     >>> attn = jax.nn.softmax(x @ x.T)
     >>> found = tanh_collapse(x, attn @ x, attn[None], jnp.ones(1), jnp.ones(1), real)
@@ -202,7 +202,7 @@ def cubic_collapse(
 
     Arguments as `tanh_collapse`. The constant 1/4 cannot be lowered.
 
-    >>> import jax.numpy as jnp
+    >>> import jax, jax.numpy as jnp
     >>> x, real = jnp.array([[0.05], [-0.05]]), jnp.ones(2, bool)
     >>> attn = jax.nn.softmax(x @ x.T)
     >>> found = cubic_collapse(x, attn @ x, attn[None], jnp.ones(1), jnp.ones(1), real)
