@@ -158,7 +158,10 @@ def bench_one(args: Args) -> dict[str, Any]:
     attn = attention(np.random.default_rng(1), 1, args.side)[0]
     mask = jnp.ones(args.side, bool)
     with jax.enable_x64(True):
-        ours = lambda a: operator_norm(Centred(Dense(a, mask)), tolerance=1e-4).value  # noqa: E731
+
+        def ours(a: jax.Array) -> jax.Array:
+            return operator_norm(Centred(Dense(a, mask)), tolerance=1e-4).value
+
         return {"heads": 1, "tokens": args.side, **compare(attn, {"ours": ours}, args.rounds)}
 
 

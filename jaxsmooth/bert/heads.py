@@ -83,7 +83,7 @@ def init_head(
     norm = LayerNorm(scale=jnp.ones(config.width, dtype), bias=jnp.zeros(config.width, dtype))
     out = draw(out_key, config.width, outputs)
     if tied:
-        out = Linear(kernel=None, bias=out.bias)  # type: ignore[arg-type]
+        out = Linear(kernel=None, bias=out.bias)  # type: ignore[arg-type]  # only a tied decoder has no kernel
     return Head(out=out, dense=draw(dense_key, config.width, config.width), norm=norm, kind=kind)
 
 

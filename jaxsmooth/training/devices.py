@@ -50,7 +50,7 @@ KINDS = {
 """`jax.Device.device_kind` -> key of `CHIPS`."""
 
 # All that the CUDA compiler asks about a card that is not there; the figures are NVIDIA's for the H100 SXM.
-_H100 = """
+H100_DESCRIPTION = """
 gpu_device_info {
   threads_per_block_limit: 1024  threads_per_warp: 32  threads_per_core_limit: 2048
   shared_memory_per_block: 49152  shared_memory_per_core: 233472  shared_memory_per_block_optin: 232448
@@ -125,7 +125,7 @@ def find_target(name: str, slices: int = 1) -> Target:
 
 
 def _gpus(count: str) -> topologies.TopologyDescription:
-    return topologies.get_topology_desc(platform="cuda", topology=f"1x1x{int(count)}", target_config=_H100)
+    return topologies.get_topology_desc(platform="cuda", topology=f"1x1x{int(count)}", target_config=H100_DESCRIPTION)
 
 
 def _tpus(name: str, slices: int) -> topologies.TopologyDescription:
