@@ -46,9 +46,10 @@ ALLOWED: dict[str, set[str]] = {
     "analysis": {"errors", "types", "diagnosis", "theory", "bert", "metrics", "text", "images"},
     "convergence": {"errors", "types", "diagnosis", "theory", "bert", "text", "images", "analysis"},
     "decision": {"tally", "theory"},
+    "stages": {"theory"},
     "verification": {
         *("errors", "types", "diagnosis", "verified", "tally", "theory", "bert", "bert.config"),
-        *("text", "images", "analysis", "decision"),
+        *("text", "images", "analysis", "decision", "stages"),
     },
     "comparison": {
         *("errors", "types", "diagnosis", "compared", "theory", "bert", "bert.config", "metrics"),
