@@ -216,7 +216,8 @@ def check_converge(seed: int) -> None:
     # A periodic matrix, one-hot rows that form a cycle, has no limit; 200 steps cannot tell it from a slow one.
     record(np.where(found.ergodicity_held, 0.0, 2.0), np.ones(len(attn)), int(np.sum(~found.ergodicity_held)))
     periodic = np.array([not closes(a[m][:, m]) for a, m in zip(attn, mask, strict=True)])
-    slow = np.asarray(found.predicted_rate) > 0.999
+    # The rate is that of the end: a transient or a rotation can hide a decay of less than a fifth in the last 100.
+    slow = np.asarray(found.predicted_rate) ** 100 > 0.8
     assert not np.any(found.limit_held & periodic & ~found.arrived)
     assert np.all(found.limit_held | periodic | slow)
     assert np.any(periodic)

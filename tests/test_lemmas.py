@@ -213,7 +213,12 @@ def check_defect(seed: int, cases: int) -> None:
     hidden = tokens_for(rng, mask)
     assert_holds(defect(attn, hidden, mask))
     sums = np.ma.masked_where(~mask, attn.sum(axis=2))
-    np.testing.assert_array_equal(mixing(attn, hidden, mask).applicable, sums.max(axis=1) - sums.min(axis=1) < 1e-9)
+    apart = np.asarray(sums.max(axis=1) - sums.min(axis=1)) / np.maximum(np.asarray(np.abs(sums).max(axis=1)), 1e-300)
+    applicable = np.asarray(mixing(attn, hidden, mask).applicable)
+    # A dropped entry of 1e-12 is beyond rounding: the statement says so where it can tell.
+    assert applicable[apart < 1e-15].all()
+    assert not applicable[apart > 1e-13].any()
+    assert np.mean((apart >= 1e-15) & (apart <= 1e-13)) < 0.05
 
 
 def test_mixing_with_defect():
