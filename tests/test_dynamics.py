@@ -238,7 +238,7 @@ def test_every_prediction_of_converge_on_every_family():
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("seed", range(100, 457))
+@pytest.mark.parametrize("seed", range(100, 458))
 def test_every_prediction_of_converge_in_many_more_cases(seed):
     check_converge(seed)
 
