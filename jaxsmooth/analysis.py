@@ -19,7 +19,8 @@ from .bert.params import Block, Encoder
 from .diagnosis import RATES, DataSummary, Diagnosis, Exemplar, ModelSummary, Spread
 from .errors import ShapeError, TextError
 from .images import encoded_batches
-from .text import EncodedBatch, Tokenizer, TruncationWarning
+from .rows import EncodedBatch
+from .text import Tokenizer, TruncationWarning
 from .theory import bounds
 from .theory.weights import BlockNorms, BlockWeights, block_norms
 from .types import Batch, BlockTrace, ImageBatch

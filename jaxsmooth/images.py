@@ -9,7 +9,8 @@ import numpy as np
 from .bert.config import EncoderConfig
 from .bert.encoder import image_batch
 from .errors import ShapeError, TextError
-from .text import EncodedBatch, Tokenizer
+from .rows import EncodedBatch
+from .text import Tokenizer
 
 
 def encoded_batches(
