@@ -25,7 +25,7 @@ ALLOWED: dict[str, set[str]] = {
     "bert.families": {"errors"},
     "bert.config": {"errors", "bert.families"},
     "bert": {"errors", "types", "bert.config"},
-    "metrics": {"theory"},
+    "metrics": {"errors", "theory"},
     "interventions": {"errors", "types", "theory", "bert", "bert.config"},
     "mitigations": {"errors", "types", "theory", "bert"},
     "vocabulary": {"errors", "bert.config"},

@@ -80,19 +80,20 @@ def block_lanczos(
         diagonal, coupling = state.diagonal.at[place].set(own), state.coupling.at[place].set(inner)
         return state._replace(now=rows, before=state.now, diagonal=diagonal, coupling=coupling, size=state.size + 1)
 
-    def look(*matrix: Array) -> tuple[Array, Array, Array]:
+    def look(diagonal: Array, coupling: Array, size: Array) -> tuple[Array, Array, Array]:
         """Largest Ritz values, their residuals, and whether they are near enough."""
-        value, residual = largest_of_block_tridiagonal(*matrix)
+        value, residual = largest_of_block_tridiagonal(diagonal, coupling, size)
         error = tolerance * value
         # The gap is seen too wide in a crowd, so it is not trusted alone.
-        crowd = eigenvalues_above(*matrix, value - 2 * residual**2 / jnp.where(error > 0, error, 1))
+        crowd = eigenvalues_above(diagonal, coupling, size, value - 2 * residual**2 / jnp.where(error > 0, error, 1))
         return value, residual, (residual <= error) | ((residual <= 5 * error) & (crowd <= 1))
 
     def cycle(state: _Lanes) -> _Lanes:
         state = advance(state)
-        matrix = state.diagonal, state.coupling, state.size
         due = tested[state.size]
-        value, residual, near = jax.lax.cond(jnp.any(due), look, lambda *_: unseen, *matrix)
+        value, residual, near = jax.lax.cond(
+            jnp.any(due), look, lambda *_: unseen, state.diagonal, state.coupling, state.size
+        )
         done = due & (near | (state.size >= most))
         now = Eigenvalue(value, residual, 2 * state.size)
         place = jnp.where(done, state.turn, count)
