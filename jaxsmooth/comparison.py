@@ -15,11 +15,12 @@ from . import metrics
 from .analysis import model_norms, model_summary, package_versions, progress_bar
 from .bert.config import EncoderConfig
 from .bert.encoder import embed, encode
-from .bert.fusion import Fusion, fuse, init_fusion
+from .bert.fusion import Kind
 from .bert.params import Encoder
 from .compared import RATES, Comparison, Measured
 from .diagnosis import DataSummary, Spread
 from .errors import TextError
+from .hidden import chosen_fusion, fused_measures, hidden_measures
 from .images import encoded_batches
 from .interventions.attribution import PARTS, attribute
 from .mitigations.parse import NamedRemedy, parse_remedies
@@ -32,7 +33,8 @@ from .types import SITES, Batch, BlockTrace, Edits, ImageBatch
 # it comes; L1 also needs attention and values to be what makes that sum.
 L4_SITES = {"embedded", "query", "key", "value", "attn_logits", "attn", "context", "mixed", "pre_attn"}
 L1_SITES = {"embedded", "query", "key", "attn_logits", "attn"}
-FUSIONS = {"max": "max", "mean (softmax gate, untrained)": "gate"}
+FUSIONS: dict[str, Kind] = {"max": "max", "mean (softmax gate, untrained)": "gate"}
+MEASURES = ("cosine_similarity", "relative_distance")
 
 
 def compare(
@@ -123,10 +125,7 @@ class _Run:
             key: Spread.over_sentences(np.concatenate([part[key] for part in self.found], axis=1))
             for key in self.found[0]
         }
-        fused = {
-            fusion: {key: spreads[f"{fusion}/{key}"] for key in ("cosine_similarity", "relative_distance")}
-            for fusion in FUSIONS
-        }
+        fused = {fusion: {key: spreads[f"{fusion}/{key}"] for key in MEASURES} for fusion in FUSIONS}
         layers = len(spreads["actual"].mean)
         parts = {f.name: getattr(spreads["attribution"], f.name) for f in dataclasses.fields(Spread)}
         return Measured(
@@ -184,48 +183,15 @@ def measure(
         stacked = found.pop("hidden")
         first = embed(model, batch) if edits.embedded is None else edits.embedded(jnp.int32(-1), embed(model, batch))
         states = jnp.concatenate([_widened(first)[None], stacked])
-        found |= hidden_measures(states, batch.mask)
+        # XLA leaves out the measures that are not kept.
+        measures = hidden_measures(states, jnp.broadcast_to(batch.mask, states.shape[:-1]))
+        found |= {key: measures[key] for key in MEASURES}
         for name, kind in FUSIONS.items():
-            fusion = init_fusion(kind, model.config, jax.random.key(0), dtype=stacked.dtype)  # type: ignore[arg-type]
-            found |= {
-                f"{name}/{key}": value[None] for key, value in fused_measures(fusion, stacked, batch.mask).items()
-            }
+            fused = fused_measures(chosen_fusion(kind, model.config, stacked.dtype)[0], stacked, batch.mask)
+            found |= {f"{name}/{key}": fused[key][None] for key in MEASURES}
     found["attribution"] = found["attribution"].reshape(-1, batch.mask.shape[0])
     found["change"] = _change(last, last if plain is None else plain, batch.mask)[None]
     return last, found
-
-
-def fused_measures(
-    fusion: Fusion, hidden: Float[Array, "L B T D"], mask: Bool[Array, "B T"]
-) -> dict[str, Float[Array, " B"]]:
-    """The measures of a fused hidden state, as of any layer.
-
-    Args:
-      fusion: see `bert.fusion`.
-      hidden: every block's output, [L B T D].
-      mask: True on real tokens, [B T].
-
-    Returns:
-      "cosine_similarity" and "relative_distance", [B].
-
-    >>> import jaxsmooth
-    >>> from jaxsmooth.bert.fusion import MaxFusion
-    >>> model, tokenizer = jaxsmooth.load("tiny")
-    >>> batch = tokenizer(["A film worth seeing."])
-    >>> _, hidden = jaxsmooth.encode(model, batch, collect=lambda trace: trace.hidden)
-    >>> sorted(fused_measures(MaxFusion(layers=(0, 1)), hidden, batch.mask))
-    ['cosine_similarity', 'relative_distance']
-    """
-    return hidden_measures(fuse(fusion, hidden)[0], mask)
-
-
-def hidden_measures(hidden: Float[Array, "*L B T D"], mask: Bool[Array, "B T"]) -> dict[str, Float[Array, "*L B"]]:
-    """Cosine similarity and relative distance of hidden states, one or stacked."""
-    real = jnp.broadcast_to(mask, hidden.shape[:-1])
-    return {
-        "cosine_similarity": metrics.token_cosine_similarity(hidden, real),
-        "relative_distance": metrics.relative_distance(hidden, real),
-    }
 
 
 def _rates(trace: BlockTrace, norms: BlockNorms | None, mask: Array, edits: Edits) -> dict[str, Array]:

@@ -105,6 +105,24 @@ class Exemplar:
 
 
 @dataclasses.dataclass(frozen=True)
+class FusedLayers:
+    """Several layers' outputs fused into one hidden state, measured like a layer.
+
+    Attributes:
+      label: which fusion, in words.
+      layers: the layers that are fused, from 1.
+      measures: name of a field of `Diagnosis` on hidden states -> its spread, [1].
+      gates: the gate of every fused layer, [K]; `mean` and `std` over the sentences' token means, `min` and `max` over
+        all tokens of all sentences. None for a fusion without gates.
+    """
+
+    label: str
+    layers: tuple[int, ...]
+    measures: dict[str, Spread]
+    gates: Spread | None
+
+
+@dataclasses.dataclass(frozen=True)
 class Diagnosis:
     """Per-layer measurements of over-smoothing, and what the theory says about them.
 
@@ -128,6 +146,7 @@ class Diagnosis:
       rates: for each name in `RATES`, the contraction of a block or an upper bound of it, [L].
       exemplar: one sentence in full, or None when there is none short enough to show.
       versions: package -> version, and the platform's name.
+      fused: layers fused into one more hidden state, or None where that was not asked for.
     """
 
     model: ModelSummary
@@ -148,6 +167,7 @@ class Diagnosis:
     rates: dict[str, Spread]
     exemplar: Exemplar | None
     versions: dict[str, str]
+    fused: FusedLayers | None = None
 
 
 CONVERGENCE = (

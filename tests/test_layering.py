@@ -43,8 +43,9 @@ ALLOWED: dict[str, set[str]] = {
         *("errors", "bert", "bert.config", "bert.families", "text"),
         *("checkpoint_files", "checkpoint_names", "checkpoint", "checkpoint_head_names", "formats"),
     },
+    "hidden": {"bert", "bert.config", "metrics"},
     "images": {"errors", "bert", "bert.config", "text"},
-    "analysis": {"errors", "types", "diagnosis", "theory", "bert", "metrics", "text", "images"},
+    "analysis": {"errors", "types", "diagnosis", "theory", "bert", "metrics", "hidden", "text", "images"},
     "convergence": {"errors", "types", "diagnosis", "theory", "bert", "text", "images", "analysis"},
     "decision": {"tally", "theory"},
     "verification": {
@@ -53,7 +54,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "comparison": {
         *("errors", "types", "diagnosis", "compared", "theory", "bert", "bert.config", "metrics"),
-        *("interventions", "mitigations", "text", "images", "analysis"),
+        *("interventions", "mitigations", "hidden", "text", "images", "analysis"),
     },
     "training": {
         *("errors", "types", "theory", "bert", "bert.config", "metrics", "mitigations", "text", "assets"),

@@ -13,7 +13,7 @@ from plotly.offline import get_plotlyjs
 from jaxsmooth.diagnosis import RATES, Diagnosis, Exemplar
 from jaxsmooth.report.drawing import COLOURS
 from jaxsmooth.report.figures import RATE_LABELS
-from jaxsmooth.report.numbers import digits
+from jaxsmooth.report.numbers import digits, fused_words, rows_of
 from jaxsmooth.report.serialise import to_json
 from jaxsmooth.report.verdict import Verdict, verdict
 
@@ -61,7 +61,8 @@ def render_page(diagnosis: Diagnosis) -> str:
         verdict=found,
         tiles=_tiles(found),
         columns=[(heading, meaning) for heading, meaning, _ in TABLE],
-        rows=[(layer["layer"], [_cell(layer, path) for *_, path in TABLE]) for layer in report["layers"]],
+        rows=[(layer["layer"], [_cell(layer, path) for *_, path in TABLE]) for layer in rows_of(report)],
+        fused=None if diagnosis.fused is None else fused_words(diagnosis.fused),
         alt=_alternatives(diagnosis, found),
         sentence=_sentence(diagnosis.exemplar),
         payload=_payload(report, diagnosis.exemplar),

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jaxsmooth.diagnosis import Diagnosis
-from jaxsmooth.report.numbers import digits
+from jaxsmooth.report.numbers import FUSED_ROW, digits, fused_words, rows_of
 from jaxsmooth.report.serialise import to_json
 from jaxsmooth.report.verdict import verdict
 from jaxsmooth.report.write import ReportPaths
@@ -42,6 +42,8 @@ def print_summary(diagnosis: Diagnosis, paths: ReportPaths, console: Console) ->
     found = verdict(diagnosis)
     console.print(_fitting_table(diagnosis, console))
     console.print(Text("Layer 0 is the embedding output; a rate below 1 brings tokens closer.", style="dim"))
+    if diagnosis.fused is not None:
+        console.print(Text(f"{FUSED_ROW.capitalize()}: {fused_words(diagnosis.fused)}.", style="dim"))
     console.print()
     console.print(Text(found.headline, style="bold"))
     for sentence in (found.smoothing, found.where, found.explanation):
@@ -53,7 +55,8 @@ def print_summary(diagnosis: Diagnosis, paths: ReportPaths, console: Console) ->
 
 
 def _fitting_table(diagnosis: Diagnosis, console: Console) -> Table:
-    layers = to_json(diagnosis)["layers"]
+    report = to_json(diagnosis)
+    layers = rows_of(report)
     for kept in range(len(_COLUMNS), 0, -1):
         names = set(list(_COLUMNS)[:kept])
         table = _table(diagnosis, layers, [name for name in _ORDER if name in names])
