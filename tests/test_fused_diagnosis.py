@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import reference
 from helpers_models import CONFIG, random_model
+from helpers_parity import VOCABULARY
 from helpers_report import spread, synthetic
 from rich.console import Console
 
@@ -97,18 +98,22 @@ def test_a_layer_that_does_not_exist_cannot_be_fused(small):
 
 
 def test_the_command_reports_one_more_row(tmp_path, capsys):
-    arguments = ["tiny", "--data", "tiny", "--limit", "4", "--out", str(tmp_path), "--fusion", "max"]
+    config = dataclasses.replace(CONFIG, vocab=len(VOCABULARY), max_length=16, placement="pre")
+    jaxsmooth.save(random_model(config, dtype=jnp.float32), tmp_path)
+    (tmp_path / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n")
+    (tmp_path / "lines.txt").write_text("bad cab\nab abc abcd\nt\nq r s t\n")
+    arguments = [str(tmp_path), "--data", str(tmp_path / "lines.txt"), "--out", str(tmp_path), "--fusion", "max"]
     assert cli.main(["diagnose", *arguments]) == 0
     told = json.loads((tmp_path / "report.json").read_text())
-    assert (told["fused"]["label"], told["fused"]["layers"]) == ("maximum of 4 layers", [1, 2, 3, 4])
+    assert (told["fused"]["label"], told["fused"]["layers"]) == ("maximum of 3 layers", [1, 2, 3])
     assert set(told["fused"]) == {"label", "layers", "spread", *HIDDEN}
     assert told["fused"]["spread"]["token_norm"]["count"] == 4
     page = (tmp_path / "report.html").read_text()
     assert '<th scope="row">fused</th>' in page
-    assert "The last row is no layer: maximum of 4 layers." in page
+    assert "The last row is no layer: maximum of 3 layers." in page
     printed = capsys.readouterr().out
     assert "fused" in printed.split("Layer 0 is")[0]
-    assert "Fused: maximum of 4 layers." in printed
+    assert "Fused: maximum of 3 layers." in printed
 
 
 def test_gates_are_told_in_every_form(tmp_path):
