@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from . import metrics
+from .bert.config import EncoderConfig
 from .bert.encoder import embed, encode, keep_trace
 from .bert.fusion import Fusion, Kind
 from .bert.norm import accumulation_dtype
@@ -173,7 +174,8 @@ def measure(
         own = jax.tree.map(lambda stacked: stacked[trace.layer], norms)
         hidden = hidden_measures(trace.hidden, batch.mask)
         stacked = {} if fusion is None else {"stacked": trace.hidden}
-        return {**stacked, **hidden, **_std_metrics(trace, batch.mask), **_attention_metrics(trace, own, batch.mask)}
+        attention = _attention_metrics(model.config, trace, own, batch.mask)
+        return {**stacked, **hidden, **_std_metrics(trace, batch.mask), **attention}
 
     # float32 products must be float32 products on every device: TPUs and GPUs round them to fewer bits unasked.
     with jax.default_matmul_precision("highest"):
@@ -182,8 +184,8 @@ def measure(
         first = hidden_measures(_widened(embed(model, batch)), batch.mask)
         everywhere = bounds.shi2022_rate(norms, model.config.activation, found["mixing_rate"], found["std_product"])
         found["L0"] = _where_known(found["actual"], everywhere)
-    if not model.config.is_plain:  # the ladder speaks of post-LN blocks; XLA leaves its sums out
-        for key in (*set(RATES) - {"actual"}, "threshold"):
+    if not model.config.is_plain:  # XLA leaves out the sums of what does not speak of the blocks
+        for key in (*set(RATES) - {"actual", *rungs(model.config)}, "threshold"):
             found[key] = jnp.full_like(found[key], jnp.nan)
     for key, value in first.items():
         found[key] = jnp.concatenate([value[None], found[key]])
@@ -201,13 +203,24 @@ def _std_metrics(trace: BlockTrace, mask: Array) -> dict[str, Array]:
     return found
 
 
-def _attention_metrics(trace: BlockTrace, norms: BlockNorms, mask: Array) -> dict[str, Array]:
+def rungs(config: EncoderConfig) -> tuple[str, ...]:
+    """The bounds of `RATES` that speak of an encoder's blocks; in a pre-LN encoder L1 is the rate of its own blocks.
+
+    >>> rungs(EncoderConfig.of("gpt2")), rungs(EncoderConfig.of("modernbert"))
+    (('L1',), ())
+    """
+    return RATES[1:] if config.is_plain else ("L1",) if config.is_pre_norm else ()
+
+
+def _attention_metrics(config: EncoderConfig, trace: BlockTrace, norms: BlockNorms, mask: Array) -> dict[str, Array]:
     mixing = metrics.mixing_rate(trace.attn, mask)
     state = bounds.BlockState(trace.input, trace.attn, trace.pre_attn, trace.std_attn, trace.std_mlp, mask, mixing)
     weights = block_weights(trace.block)
     actual = bounds.actual_rate(trace.input, trace.hidden, mask)
     rungs = {
-        "L1": bounds.block_rate(norms, state),
+        "L1": bounds.pre_norm_rate(norms, state, config.activation)
+        if config.is_pre_norm
+        else bounds.block_rate(norms, state),
         "L2": bounds.refined_rate(norms, state),
         "L2b": bounds.pairwise_rate(norms, state),
         "L3": bounds.operator_rate(weights, norms, state)[0],
@@ -370,6 +383,7 @@ def model_summary(model: Encoder, name: str, note: str) -> ModelSummary:
         precision=str(leaves[0].dtype),
         note="; ".join(filter(None, (config.note, note))),
         departures=config.departures,
+        rungs=rungs(config),
     )
 
 

@@ -56,7 +56,8 @@ class ModelSummary:
     """Which model was diagnosed. `note` warns about weights that are not what they seem ("random weights").
 
     `departures` says what sets its blocks apart from the post-LN blocks that the ladder of bounds speaks of ("pre-LN
-    blocks"); where there are any, the bounds and the threshold have no value.
+    blocks"); where there are any, the threshold has no value, and of the bounds only `rungs` have one: L1 for pre-LN
+    blocks, whose own rate it then is.
     """
 
     name: str
@@ -70,6 +71,7 @@ class ModelSummary:
     precision: str
     note: str = ""
     departures: tuple[str, ...] = ()
+    rungs: tuple[str, ...] = RATES[1:]
 
     @property
     def label(self) -> str:
