@@ -1,7 +1,6 @@
 """`compare`: the per-layer numbers of one real model and text with each of several remedies, without training."""
 
 import dataclasses
-import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -12,19 +11,18 @@ from jaxtyping import Array, Bool, Float
 from numpy.typing import NDArray
 
 from . import metrics
-from .analysis import model_norms, model_summary, package_versions, progress_bar
+from .analysis import model_norms, model_summary, package_versions
 from .bert.config import EncoderConfig
 from .bert.encoder import embed, encode
 from .bert.fusion import Kind
 from .bert.params import Encoder
 from .compared import RATES, Comparison, Measured
-from .diagnosis import DataSummary, Spread
-from .errors import TextError
+from .diagnosis import Spread
 from .hidden import chosen_fusion, fused_measures, hidden_measures
-from .images import encoded_batches
 from .interventions.attribution import PARTS, attribute
 from .mitigations.parse import NamedRemedy, parse_remedies
-from .text import Tokenizer, TruncationWarning
+from .reading import Reading
+from .text import Tokenizer
 from .theory import bounds
 from .theory.weights import BlockNorms
 from .types import SITES, Batch, BlockTrace, Edits, ImageBatch
@@ -76,28 +74,17 @@ def compare(
     >>> [entry.label for entry in found.entries]
     ['none', 'contranorm']
     """
-    if isinstance(texts, str) or not isinstance(texts, Iterable):
-        raise TextError(f"texts must be a series of strings; got {type(texts).__name__}. Wrap one string in a list.")
     chosen = parse_remedies(remedies) if isinstance(remedies, str) else list(remedies)
     runs = [_Run(None, model), *(_Run(remedy, remedy.change(model)) for remedy in chosen)]
-    sentences = tokens = truncated = 0
-    total = len(texts) if isinstance(texts, (list, tuple)) else None
-    with progress_bar(progress) as bar:
-        task = bar.add_task("comparing", total=total)
-        for encoded in encoded_batches(model.config, tokenizer, texts, tokens_per_batch=tokens_per_batch):
-            rows = len(encoded.indices)
+    reading = Reading(model.config, tokenizer, texts, "comparing", tokens_per_batch=tokens_per_batch, progress=progress)
+    with reading:
+        for encoded in reading:
             plain = None
             for run in runs:
-                plain = run.measure(encoded.batch, rows, plain)
-            sentences, truncated = sentences + rows, truncated + encoded.truncated
-            tokens += int(np.asarray(encoded.batch.mask[:rows]).sum())
-            bar.advance(task, rows)
-    if truncated:
-        message = f"{truncated} of {sentences} texts were cut to {model.config.max_length} tokens."
-        warnings.warn(message, TruncationWarning, stacklevel=2)
+                plain = run.measure(encoded.batch, len(encoded.indices), plain)
     return Comparison(
         model=model_summary(model, name, note),
-        data=DataSummary(data, sentences, tokens, truncated),
+        data=reading.summary(data),
         parts=PARTS,
         entries=tuple(run.measured() for run in runs),
         versions=package_versions(),

@@ -45,16 +45,20 @@ ALLOWED: dict[str, set[str]] = {
     },
     "hidden": {"bert", "bert.config", "metrics"},
     "images": {"errors", "bert", "bert.config", "text"},
-    "analysis": {"errors", "types", "diagnosis", "theory", "bert", "metrics", "hidden", "text", "images"},
-    "convergence": {"errors", "types", "diagnosis", "theory", "bert", "text", "images", "analysis"},
+    "analysis": {
+        *("errors", "types", "diagnosis", "theory", "bert", "bert.config"),
+        *("metrics", "hidden", "text", "images"),
+    },
+    "reading": {"errors", "diagnosis", "bert.config", "text", "images", "analysis"},
+    "convergence": {"errors", "types", "diagnosis", "theory", "bert", "text", "reading", "analysis"},
     "decision": {"tally", "theory"},
     "verification": {
-        *("errors", "types", "diagnosis", "verified", "tally", "theory", "bert", "bert.config"),
-        *("text", "images", "analysis", "decision"),
+        *("types", "verified", "tally", "theory", "bert", "bert.config"),
+        *("text", "reading", "analysis", "decision"),
     },
     "comparison": {
         *("errors", "types", "diagnosis", "compared", "theory", "bert", "bert.config", "metrics"),
-        *("interventions", "mitigations", "hidden", "text", "images", "analysis"),
+        *("interventions", "mitigations", "hidden", "text", "reading", "analysis"),
     },
     "training": {
         *("errors", "types", "theory", "bert", "bert.config", "metrics", "mitigations", "text", "assets"),

@@ -113,8 +113,8 @@ def fused_words(fused: FusedLayers) -> str:
     return f"{fused.label} (mean gate of each layer, {gates})"
 
 
-def at(spread: Spread, index: int) -> dict[str, float]:
-    """Reads one layer of a spread of shape [K] as plain Python numbers."""
+def at(spread: Spread, *index: int) -> dict[str, float]:
+    """Reads one layer of a spread of shape [K], or one layer and head of [K N], as plain Python numbers."""
     return {field.name: getattr(spread, field.name)[index].item() for field in dataclasses.fields(spread)}
 
 

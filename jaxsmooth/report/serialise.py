@@ -12,7 +12,8 @@ import json
 import math
 from typing import Any
 
-from jaxsmooth.diagnosis import RATES, Diagnosis, FusedLayers, Spread
+from jaxsmooth.compared import Comparison
+from jaxsmooth.diagnosis import RATES, Diagnosis, FusedLayers, HeadConvergence, Spread
 from jaxsmooth.report.numbers import BLOCK_QUANTITIES, HEAD_QUANTITIES, HIDDEN_QUANTITIES, at, over_heads
 from jaxsmooth.report.verdict import verdict
 
@@ -39,9 +40,7 @@ def to_json(diagnosis: Diagnosis) -> dict[str, Any]:
         layers.append(entry)
     return strict(
         {
-            "schema": SCHEMA,
-            "model": dataclasses.asdict(diagnosis.model),
-            "data": dataclasses.asdict(diagnosis.data),
+            **described(diagnosis),
             "layers": layers,
             **({} if diagnosis.fused is None else {"fused": _fused(diagnosis.fused)}),
             "verdict": dataclasses.asdict(verdict(diagnosis)),
@@ -98,6 +97,11 @@ def _heads(name: str, spread: Spread, block: int) -> list[tuple[str, list[float]
 
 def _rest(spreads: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
     return {name: {k: v for k, v in spread.items() if k != "mean"} for name, spread in spreads.items()}
+
+
+def described(found: Comparison | Diagnosis | HeadConvergence) -> dict[str, Any]:
+    """The head of every file of numbers: the schema, which model, and which data."""
+    return {"schema": SCHEMA, "model": dataclasses.asdict(found.model), "data": dataclasses.asdict(found.data)}
 
 
 def strict(tree: Any) -> Any:
