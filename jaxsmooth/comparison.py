@@ -76,8 +76,7 @@ def compare(
     """
     chosen = parse_remedies(remedies) if isinstance(remedies, str) else list(remedies)
     runs = [_Run(None, model), *(_Run(remedy, remedy.change(model)) for remedy in chosen)]
-    reading = Reading(model.config, tokenizer, texts, "comparing", tokens_per_batch=tokens_per_batch, progress=progress)
-    with reading:
+    with Reading(model, tokenizer, texts, "comparing", tokens_per_batch=tokens_per_batch, progress=progress) as reading:
         for encoded in reading:
             plain = None
             for run in runs:

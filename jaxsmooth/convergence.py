@@ -73,8 +73,7 @@ def converge_heads(
         if value < least:
             raise TextError(f"{key} must be at least {least}; got {value}.")
     found: list[dict[str, NDArray]] = []
-    reading = Reading(model.config, tokenizer, texts, "iterating", tokens_per_batch=tokens_per_batch, progress=progress)
-    with reading:
+    with Reading(model, tokenizer, texts, "iterating", tokens_per_batch=tokens_per_batch, progress=progress) as reading:
         for encoded in reading:
             rows = len(encoded.indices)
             measured = measure(model, encoded.batch, jnp.int32(window), steps=steps, tolerance=tolerance)

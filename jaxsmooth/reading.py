@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .analysis import progress_bar
-from .bert.config import EncoderConfig
+from .bert.params import Encoder
 from .diagnosis import DataSummary
 from .errors import TextError
 from .images import encoded_batches
@@ -19,7 +19,7 @@ class Reading:
     """Batches of what an encoder reads; leaving its `with` block warns of texts that were cut.
 
     Args:
-      config: the encoder's.
+      model: the encoder that reads.
       tokenizer: its tokenizer; a vision encoder has none.
       texts: sentences, any iterable of strings; for a vision encoder images, each [C Y X].
       doing: what the bar says is being done.
@@ -31,7 +31,7 @@ class Reading:
 
     >>> import jaxsmooth
     >>> model, tokenizer = jaxsmooth.load("tiny")
-    >>> with Reading(model.config, tokenizer, ["A film.", "Dull."], "reading", tokens_per_batch=64) as reading:
+    >>> with Reading(model, tokenizer, ["A film.", "Dull."], "reading", tokens_per_batch=64) as reading:
     ...     shapes = [encoded.batch.mask.shape for encoded in reading]
     >>> shapes, reading.summary("two texts").sentences
     ([(4, 16)], 2)
@@ -39,7 +39,7 @@ class Reading:
 
     def __init__(
         self,
-        config: EncoderConfig,
+        model: Encoder,
         tokenizer: Tokenizer | None,
         texts: Iterable[Any],
         doing: str,
@@ -51,8 +51,8 @@ class Reading:
             raise TextError(
                 f"texts must be a series of strings; got {type(texts).__name__}. Wrap one string in a list."
             )
-        self._most = config.max_length
-        self._batches = encoded_batches(config, tokenizer, texts, tokens_per_batch=tokens_per_batch)
+        self._most = model.config.max_length
+        self._batches = encoded_batches(model.config, tokenizer, texts, tokens_per_batch=tokens_per_batch)
         self._bar = progress_bar(progress)
         self._task = self._bar.add_task(doing, total=len(texts) if isinstance(texts, (list, tuple)) else None)
         self.sentences = self.tokens = self.truncated = 0

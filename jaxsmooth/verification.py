@@ -80,8 +80,7 @@ def verify(
     False
     """
     tally = Tally(theorems.NAMES)
-    reading = Reading(model.config, tokenizer, texts, "verifying", tokens_per_batch=tokens_per_batch, progress=progress)
-    with reading:
+    with Reading(model, tokenizer, texts, "verifying", tokens_per_batch=tokens_per_batch, progress=progress) as reading:
         checker = _Checker(model)
         for encoded in reading:
             checker.check(encoded, tally)

@@ -49,7 +49,7 @@ ALLOWED: dict[str, set[str]] = {
         *("errors", "types", "diagnosis", "theory", "bert", "bert.config"),
         *("metrics", "hidden", "text", "images"),
     },
-    "reading": {"errors", "diagnosis", "bert.config", "text", "images", "analysis"},
+    "reading": {"errors", "diagnosis", "bert", "text", "images", "analysis"},
     "convergence": {"errors", "types", "diagnosis", "theory", "bert", "text", "reading", "analysis"},
     "decision": {"tally", "theory"},
     "verification": {
