@@ -80,6 +80,7 @@ def run_diagnose(command: Diagnose) -> None:
         name=command.model,
         data=command.data,
         tokens_per_batch=command.tokens_per_batch,
+        fusion=None if command.fusion == "none" else command.fusion,
         progress=True,
     )
     paths = report.write_report(diagnosis, command.out)

@@ -25,6 +25,8 @@ class Diagnose:
     """Precision of the model and of the mathematics."""
     tokens_per_batch: int = 512
     """Size of a batch, padding included; changes time and memory, not the numbers."""
+    fusion: Literal["none", "concat", "max", "gate"] = "none"
+    """Measure all layers fused (untrained) as one more hidden state."""
 
 
 @dataclasses.dataclass(frozen=True)

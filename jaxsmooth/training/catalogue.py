@@ -4,6 +4,7 @@ import dataclasses
 import functools
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from ..assets import REGISTRY
 from ..errors import DataError
@@ -107,11 +108,11 @@ def read_task(name: str, *, data_dir: str | Path | None = None) -> tuple[Task, P
 
 
 def _pinned(
-    name: str, asset: str, kind: Kind, metric: str, read: Callable[[str], Parts], what: str, **more: object
+    name: str, asset: str, kind: Kind, metric: str, read: Callable[[str], Parts], what: str, **more: Any
 ) -> Entry:
     row = REGISTRY[asset]
     source = f"{what}; {row.author}, package {row.distribution.requirement}; a substitute, not a benchmark"
-    task = Task(name, kind, metric, source, row.licence, **more)  # type: ignore[arg-type]
+    task = Task(name, kind, metric, source, row.licence, **more)
     return Entry(task, lambda _: read(asset))
 
 
