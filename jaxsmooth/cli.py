@@ -173,7 +173,8 @@ def run_evaluate(command: Evaluate) -> None:
     _set_up_jax()
     from .training import predict
 
-    print(json.dumps(predict.evaluate_run(command.run, command.split, step=command.step), indent=2))
+    found = predict.evaluate_run(command.run, command.split, step=command.step, limit=command.limit)
+    print(json.dumps(found, indent=2))
 
 
 def run_predict(command: Predict) -> None:

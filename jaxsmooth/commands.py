@@ -112,6 +112,8 @@ class Evaluate:
     """Which split."""
     step: int | None = None
     """Another checkpoint than the best."""
+    limit: int | None = None
+    """Score a fixed sample of so many examples, 0 for all; the run's own limit if left out."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """A finished run, read back: scored on a split, or applied to new text."""
 
+import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,10 +49,19 @@ def load_run(folder: Path, *, step: int | None = None) -> tuple[Run, TaskModel, 
     return run, averaged(restored.state), restored.step
 
 
-def evaluate_run(folder: Path, split: str, *, step: int | None = None) -> dict[str, Any]:
-    """Scores of a run's best parameters on a split, as a JSON-able dict."""
+def evaluate_run(folder: Path, split: str, *, step: int | None = None, limit: int | None = None) -> dict[str, Any]:
+    """Scores of a run's best parameters on a split, as a JSON-able dict.
+
+    Args:
+      folder: of the run.
+      split: "train", "validation" or "test".
+      step: another checkpoint than the best.
+      limit: the size of a fixed sample of the split, 0 for all of it; None for the run's own limit, so that the
+        validation split gives the scores that the run has recorded.
+    """
     run, model, chosen = load_run(folder, step=step)
-    data = read_split(run.config, run.tokenizer, split)
+    settings = run.config if limit is None else dataclasses.replace(run.config, limit=limit)
+    data = read_split(settings, run.tokenizer, split)
     scores = evaluate(run.trainer, model, data, run.mesh, batch_size=run.config.batch_size)
     return {"task": data.task.name, "split": split, "records": len(data), "step": chosen, "scores": scores}
 
@@ -61,7 +71,8 @@ def predict_run(folder: Path, source: str) -> Iterator[dict[str, Any]]:
 
     Args:
       folder: of the run.
-      source: a split ("train", "validation", "test"), or text to classify or score as `read_texts` reads it.
+      source: a split ("train", "validation", "test"), all of it whatever the run's limit, or text to classify or
+        score as `read_texts` reads it.
 
     Raises:
       ConfigError: the task is a masked LM, or text is given for a task that needs more than a sentence.
@@ -71,7 +82,7 @@ def predict_run(folder: Path, source: str) -> Iterator[dict[str, Any]]:
     if task.kind == "masked_lm":
         raise ConfigError("a masked LM has no predictions to write; evaluate tells its perplexity.")
     if source in ("train", "validation", "test"):
-        data = read_split(run.config, run.tokenizer, source)
+        data = read_split(dataclasses.replace(run.config, limit=0), run.tokenizer, source)
     elif task.kind in ("classification", "regression") and not task.pairs:
         texts = [Sentence(text) for text in read_texts(source)]
         data = TaskData(task, "test", texts, run.tokenizer, run.config.max_length)
