@@ -124,6 +124,8 @@ def test_evaluate_and_predict_read_the_run_back(whole, tmp_path, capsys):
     found = json.loads(capsys.readouterr().out)
     judged = [record for record in read_records(whole) if record["step"] == found["step"]][-1]
     assert found["scores"]["accuracy"] == judged["validation/accuracy"]
+    assert cli.main(["evaluate", str(whole), "--split", "validation", "--limit", "8"]) == 0
+    assert json.loads(capsys.readouterr().out)["records"] == 8
     out = tmp_path / "predictions.jsonl"
     text = tmp_path / "text.txt"
     text.write_text("the film is dull\nso it is worth\n", encoding="utf-8")
@@ -174,8 +176,7 @@ def test_a_folder_of_another_run_is_refused(whole, task, capsys):
     assert "learning_rate=0.001; got 0.5" in capsys.readouterr().err
 
 
-def test_patience_stops_a_run_that_gets_no_better(task, tmp_path):
-    """With a rate of zero no score gets better; ties count as better, so the rate makes scores equal, not worse."""
+def test_patience_counts_what_is_worse_and_takes_a_tie_for_better():
     from jaxsmooth.training.loop import Progress
 
     progress = Progress()
