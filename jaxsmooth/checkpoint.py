@@ -5,8 +5,9 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -89,13 +90,17 @@ def save(model: Encoder, directory: str | Path) -> None:
       model: the encoder.
       directory: made if it does not exist.
     """
+    write_directory(directory, dict(tensors_of(model)), model.config.to_dict())
+
+
+def write_directory(directory: str | Path, tensors: Mapping[str, np.ndarray], config: Mapping[str, Any]) -> None:
+    """Write `model.safetensors` and `config.json` aside, and rename them, the config last."""
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    tensors = dict(_tensors(model))
     with tempfile.TemporaryDirectory(dir=directory) as aside:
-        safetensors.numpy.save_file(tensors, Path(aside) / WEIGHTS, metadata={"format": "pt"})
-        config = {**model.config.to_dict(), "dtype": str(next(iter(tensors.values())).dtype)}
-        (Path(aside) / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        safetensors.numpy.save_file(dict(tensors), Path(aside) / WEIGHTS, metadata={"format": "pt"})
+        settings = {**config, "dtype": str(next(iter(tensors.values())).dtype)}
+        (Path(aside) / "config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
         (directory / "config.json").unlink(missing_ok=True)
         for name in (WEIGHTS, "config.json"):
             os.replace(Path(aside) / name, directory / name)
@@ -213,7 +218,8 @@ def cast(tensor: str, array: np.ndarray, dtype: DTypeLike) -> Array:
     return cast
 
 
-def _tensors(model: Encoder) -> Iterator[tuple[str, np.ndarray]]:
+def tensors_of(model: Encoder) -> Iterator[tuple[str, np.ndarray]]:
+    """Every array of an encoder, or several side by side, under the names of the bare encoder of its family."""
     leaves = {_dotted(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(model)}
     sharing: dict[str, list[tuple[Entry, np.ndarray]]] = {}
     for entry in entries_of(model.config, list(leaves)):

@@ -38,9 +38,10 @@ ALLOWED: dict[str, set[str]] = {
         *("errors", "bert", "bert.config", "assets", "formats", "text"),
         *("checkpoint_files", "checkpoint_names"),
     },
+    "checkpoint_head_names": {"errors", "bert", "bert.config"},
     "checkpoint_heads": {
-        *("errors", "bert", "bert.config", "text"),
-        *("checkpoint_files", "checkpoint", "formats"),
+        *("errors", "bert", "bert.config", "bert.families", "text"),
+        *("checkpoint_files", "checkpoint_names", "checkpoint", "checkpoint_head_names", "formats"),
     },
     "images": {"errors", "bert", "bert.config", "text"},
     "analysis": {"errors", "types", "diagnosis", "theory", "bert", "metrics", "text", "images"},
