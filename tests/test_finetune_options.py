@@ -55,6 +55,12 @@ def test_fusion_and_a_remedy_are_trained_saved_and_read_back(task, tmp_path, cap
     text.write_text("the film is dull\n", encoding="utf-8")
     assert cli.main(["predict", str(out), "--data", str(text), "--out", str(tmp_path / "with.jsonl")]) == 0
     told = json.loads((tmp_path / "with.jsonl").read_text(encoding="utf-8"))["probabilities"]
+    # the exported folder alone has fusion, head and remedy too
+    assert (out / "best" / "head.safetensors").exists()
+    arguments = ["--data", str(text), "--out", str(tmp_path / "alone.jsonl")]
+    assert cli.main(["predict", str(out / "best"), *arguments]) == 0
+    assert (tmp_path / "alone.jsonl").read_bytes() == (tmp_path / "with.jsonl").read_bytes()
+
     data = as_data(run.tokenizer(["the film is dull"]))
     plain_trainer, unfused = dataclasses.replace(run.trainer, remedy=None), dataclasses.replace(model, fusion=None)
     for trainer, weights in ((plain_trainer, model), (run.trainer, unfused)):
@@ -106,7 +112,8 @@ def test_two_processes_finetune_as_one_and_one_reads_what_they_saved(task, tmp_p
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
-    shared = [*flags(task, out, **options), "--coordinator", address, "--processes", "2"]
+    shared = [*flags(task, out, **options), "--mesh", "data=2"]
+    shared += ["--coordinator", address, "--processes", "2"]
     for process in [start([*shared, "--process", str(number)]) for number in (0, 1)]:
         finish(process, timeout=400)
     for name, tolerance in (("train/loss", 5e-6), ("validation/loss", 5e-6), ("validation/accuracy", 0)):

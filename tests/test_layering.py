@@ -29,7 +29,8 @@ ALLOWED: dict[str, set[str]] = {
     "interventions": {"errors", "types", "theory", "bert", "bert.config"},
     "mitigations": {"errors", "types", "theory", "bert"},
     "vocabulary": {"errors", "bert.config"},
-    "text": {"errors", "types", "bert.config", "vocabulary"},
+    "preparation": {"errors", "vocabulary"},
+    "text": {"errors", "types", "bert.config", "vocabulary", "preparation"},
     "assets": {"errors"},
     "formats": {"errors", "bert.config", "vocabulary"},
     "checkpoint_files": {"errors", "formats"},
@@ -57,7 +58,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "training": {
         *("errors", "types", "theory", "bert", "bert.config", "metrics", "mitigations", "text", "assets"),
-        "checkpoint",
+        *("checkpoint", "checkpoint_heads"),
     },
     "report": {"diagnosis", "verified", "compared"},
     "__init__": {
