@@ -19,6 +19,7 @@ from .bert.params import Block, Encoder
 from .diagnosis import RATES, DataSummary, Diagnosis, Exemplar, ModelSummary, Spread
 from .errors import ShapeError, TextError
 from .images import encoded_batches
+from .placement import by_rows
 from .text import EncodedBatch, Tokenizer, TruncationWarning
 from .theory import bounds
 from .theory.weights import BlockNorms, BlockWeights, block_norms
@@ -131,7 +132,7 @@ def block_weights(block: Block) -> BlockWeights:
     )
 
 
-@jax.jit
+@by_rows
 def measure(model: Encoder, norms: BlockNorms, batch: Batch | ImageBatch) -> dict[str, Array]:
     """Every per-sentence quantity of one batch: [L+1 B] of hidden states, [L B] of blocks, [L B N] of heads.
 

@@ -44,8 +44,9 @@ ALLOWED: dict[str, set[str]] = {
         *("errors", "bert", "bert.config", "bert.families", "text"),
         *("checkpoint_files", "checkpoint_names", "checkpoint", "checkpoint_head_names", "formats"),
     },
-    "images": {"errors", "bert", "bert.config", "text"},
-    "analysis": {"errors", "types", "diagnosis", "theory", "bert", "metrics", "text", "images"},
+    "placement": {"text"},
+    "images": {"errors", "bert", "bert.config", "text", "placement"},
+    "analysis": {"errors", "types", "diagnosis", "theory", "bert", "metrics", "text", "placement", "images"},
     "convergence": {"errors", "types", "diagnosis", "theory", "bert", "text", "images", "analysis"},
     "decision": {"tally", "theory"},
     "verification": {
