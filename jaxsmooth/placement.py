@@ -67,4 +67,5 @@ def _mesh_of(batch: Any) -> Mesh | None:
     if isinstance(mask, jax.core.Tracer) or not isinstance(mask, jax.Array):
         return None
     where = mask.sharding
-    return where.mesh if isinstance(where, NamedSharding) and where.mesh.axis_names == (ROWS,) else None
+    mesh = where.mesh if isinstance(where, NamedSharding) else None
+    return mesh if isinstance(mesh, Mesh) and mesh.axis_names == (ROWS,) else None
