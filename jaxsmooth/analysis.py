@@ -20,7 +20,8 @@ from .diagnosis import RATES, DataSummary, Diagnosis, Exemplar, ModelSummary, Sp
 from .errors import ShapeError, TextError
 from .images import encoded_batches
 from .placement import by_rows
-from .text import EncodedBatch, Tokenizer, TruncationWarning
+from .rows import EncodedBatch
+from .text import Tokenizer, TruncationWarning
 from .theory import bounds
 from .theory.weights import BlockNorms, BlockWeights, block_norms
 from .types import Batch, BlockTrace, ImageBatch

@@ -10,7 +10,8 @@ from .bert.config import EncoderConfig
 from .bert.encoder import image_batch
 from .errors import ShapeError, TextError
 from .placement import over_devices
-from .text import EncodedBatch, Tokenizer
+from .rows import EncodedBatch
+from .text import Tokenizer
 
 
 def encoded_batches(

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from .text import EncodedBatch
+from .rows import EncodedBatch
 
 ROWS = "rows"
 

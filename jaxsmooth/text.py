@@ -1,6 +1,5 @@
 """Text to `Batch`: a thin layer over Hugging Face `tokenizers` that pads to few lengths and hides nothing."""
 
-import dataclasses
 import functools
 import hashlib
 import json
@@ -9,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 import tokenizers
 from jaxtyping import Array
@@ -19,7 +17,18 @@ from .bert.config import EncoderConfig
 from .errors import TextError
 from .preparation import FILE as PREPARATION
 from .preparation import Preparation
-from .types import Batch, ImageBatch
+from .rows import (
+    BUCKETS,
+    EncodedBatch,
+    Row,
+    checked_strings,
+    chunks,
+    pad_rows,
+    refuse_single_string,
+    row_count,
+    share_room,
+)
+from .types import Batch
 from .vocabulary import (
     BERT_TOKENS,
     FAMILY_TOKENS,
@@ -35,51 +44,12 @@ from .vocabulary import (
 )
 from .vocabulary import TINY_VOCAB as TINY_VOCAB
 
-BUCKETS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
-"""Lengths that batches are padded to; a model's own longest length is always one as well."""
-
 MASK_NAMES = ("[MASK]", "<mask>")
 SPECIAL_NAMES = (*BERT_TOKENS, *MASK_NAMES, "<s>", "</s>", "<pad>", "<unk>")
-
-CHUNK = 256  # sentences tokenised at once in a stream: enough to keep every core busy, few enough to hold
 
 
 class TruncationWarning(UserWarning):
     """Sentences were cut because the model, or the asked-for length, has no room for them."""
-
-
-@dataclasses.dataclass(frozen=True)
-class EncodedBatch:
-    """One batch of a stream.
-
-    Attributes:
-      batch: tokens, segments and mask, [B T], or images; B and T depend on the bucket alone.
-      indices: positions in the stream of the first len(indices) rows, int64. The rows after them repeat the
-        last of these, so that every batch of a bucket has one shape; leave them out of every sum.
-      truncated: how many of the sentences at `indices` were cut.
-    """
-
-    batch: Batch | ImageBatch
-    indices: NDArray[np.int64]
-    truncated: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """One tokenised text or pair, special tokens included, no padding.
-
-    Attributes:
-      ids: token ids, T of them.
-      segments: 0 or, in the second text of a pair, 1; T of them.
-      truncated: whether the text was cut.
-      spans: for a row of `Tokenizer.windows`, the characters of the second text that each token stands for, and
-        (-1, -1) for every other token; else ().
-    """
-
-    ids: list[int]
-    segments: list[int]
-    truncated: bool
-    spans: tuple[tuple[int, int], ...] = ()
 
 
 class Tokenizer:
@@ -251,8 +221,8 @@ class Tokenizer:
         >>> batch.tokens.shape, batch.mask.sum(axis=1).tolist()
         ((2, 16), [7, 2])
         """
-        firsts = _strings("texts", texts)
-        seconds = None if pairs is None else _strings("pairs", pairs)
+        firsts = checked_strings("texts", texts)
+        seconds = None if pairs is None else checked_strings("pairs", pairs)
         if not firsts:
             raise TextError("texts is empty; expected at least one string.")
         if seconds is not None and len(seconds) != len(firsts):
@@ -264,7 +234,7 @@ class Tokenizer:
         if truncated:
             message = f"{truncated} of {len(rows)} texts were cut to {limit} tokens, special tokens included."
             warnings.warn(message, TruncationWarning, stacklevel=2)
-        return self._batch(rows, length or self._bucket(rows))
+        return pad_rows(rows, length or self._bucket(rows), self.pad_id)
 
     def batches(self, texts: Iterable[str], *, tokens_per_batch: int = 512) -> Iterator[EncodedBatch]:
         """Tokenise a stream of sentences into batches of few shapes, sentences of like length together.
@@ -288,7 +258,7 @@ class Tokenizer:
         >>> [(b.batch.tokens.shape, b.indices.tolist()) for b in tokenizer.batches(["b" * 20, "a", "c"])]
         [((32, 16), [1, 2]), ((16, 32), [0])]
         """
-        _refuse_single_string("texts", texts)
+        refuse_single_string("texts", texts)
         if isinstance(tokens_per_batch, bool) or not isinstance(tokens_per_batch, int) or tokens_per_batch < 1:
             raise TextError(f"tokens_per_batch must be a whole number of at least 1; got {tokens_per_batch!r}.")
         self._check_length(self.config.max_length, pair=False)
@@ -330,8 +300,8 @@ class Tokenizer:
         Raises:
           TextError: as calling does.
         """
-        firsts = _strings("texts", texts)
-        seconds = None if pairs is None else _strings("pairs", pairs)
+        firsts = checked_strings("texts", texts)
+        seconds = None if pairs is None else checked_strings("pairs", pairs)
         if seconds is not None and len(seconds) != len(firsts):
             raise TextError(f"texts and pairs must have one length; got {len(firsts)} texts, {len(seconds)} pairs.")
         self._check_length(length, pair=seconds is not None)
@@ -343,7 +313,7 @@ class Tokenizer:
         Raises:
           TextError: as calling does.
         """
-        return [len(encoding.ids) for encoding in self._plain(_strings("texts", texts))]
+        return [len(encoding.ids) for encoding in self._plain(checked_strings("texts", texts))]
 
     def windows(
         self, questions: Iterable[str], contexts: Iterable[str], ranges: Iterable[tuple[int, int]], *, most: int
@@ -364,10 +334,10 @@ class Tokenizer:
         """
         if self._prepare is not str:
             raise TextError(f"{self._source} rewrites characters before it reads them, so it cannot point at answers.")
-        asked = self._plain(_strings("questions", questions))
+        asked = self._plain(checked_strings("questions", questions))
         rows = []
         for question, context, (first, last) in zip(
-            asked, self._plain(_strings("contexts", contexts)), ranges, strict=True
+            asked, self._plain(checked_strings("contexts", contexts)), ranges, strict=True
         ):
             question.truncate(most)
             context.truncate(last)
@@ -422,12 +392,12 @@ class Tokenizer:
     def _stream(self, texts: Iterable[str], tokens_per_batch: int) -> Iterator[EncodedBatch]:
         waiting: dict[int, list[tuple[int, Row]]] = {bucket: [] for bucket in self.buckets}
         start = 0
-        for chunk in _chunks(texts):
-            rows = self._encode(_strings("texts", chunk, start), None, self.config.max_length)
+        for chunk in chunks(texts):
+            rows = self._encode(checked_strings("texts", chunk, start), None, self.config.max_length)
             for index, row in enumerate(rows, start):
                 bucket = self._bucket([row])
                 waiting[bucket].append((index, row))
-                if len(waiting[bucket]) == _rows_of(bucket, tokens_per_batch):
+                if len(waiting[bucket]) == row_count(bucket, tokens_per_batch):
                     yield self._encoded_batch(waiting[bucket], bucket, tokens_per_batch)
                     waiting[bucket] = []
             start += len(rows)
@@ -440,9 +410,9 @@ class Tokenizer:
     def _encoded_batch(self, queue: list[tuple[int, Row]], bucket: int, tokens_per_batch: int) -> EncodedBatch:
         rows = [row for _, row in queue]
         # A real sentence as filler, not padding: no quantity of it is 0/0.
-        fillers = _rows_of(bucket, tokens_per_batch) - len(rows)
+        fillers = row_count(bucket, tokens_per_batch) - len(rows)
         return EncodedBatch(
-            batch=self._batch(rows + fillers * rows[-1:], bucket),
+            batch=pad_rows(rows + fillers * rows[-1:], bucket, self.pad_id),
             indices=np.array([index for index, _ in queue], np.int64),
             truncated=sum(row.truncated for row in rows),
         )
@@ -464,7 +434,7 @@ class Tokenizer:
         with refusals(self._source):
             encodings = [self._backend.encode(part, add_special_tokens=False) for part in parts]
             room = limit - self._backend.num_special_tokens_to_add(len(parts) == 2)
-            for encoding, keep in zip(encodings, _share([len(e.ids) for e in encodings], room), strict=True):
+            for encoding, keep in zip(encodings, share_room([len(e.ids) for e in encodings], room), strict=True):
                 encoding.truncate(keep)
             whole = self._backend.post_process(encodings[0], encodings[1] if len(parts) == 2 else None)
         if len(whole.ids) > limit:
@@ -483,64 +453,3 @@ class Tokenizer:
     def _bucket(self, rows: list[Row]) -> int:
         longest = max(len(row.ids) for row in rows)
         return next(bucket for bucket in self.buckets if longest <= bucket)
-
-    def _batch(self, rows: list[Row], length: int) -> Batch:
-        tokens = np.full((len(rows), length), self._pad, np.int32)
-        segments = np.zeros((len(rows), length), np.int32)
-        mask = np.zeros((len(rows), length), np.bool_)
-        for place, row in enumerate(rows):
-            tokens[place, : len(row.ids)] = row.ids
-            segments[place, : len(row.ids)] = row.segments
-            mask[place, : len(row.ids)] = True
-        return Batch(tokens=jnp.asarray(tokens), segments=jnp.asarray(segments), mask=jnp.asarray(mask))
-
-
-def _rows_of(bucket: int, tokens_per_batch: int) -> int:
-    rows = max(1, tokens_per_batch // bucket)
-    return rows if rows < 8 else rows - rows % 8
-
-
-def _share(lengths: list[int], room: int) -> list[int]:
-    """How many tokens of each text to keep: the longer is cut first, and an odd token goes to the first."""
-    if len(lengths) == 1:
-        return [min(lengths[0], room)]
-    first, second = lengths
-    half = room // 2
-    if first <= half:
-        return [first, min(second, room - first)]
-    if second <= half:
-        return [min(first, room - second), second]
-    return [room - half, half]
-
-
-def _chunks(texts: Iterable[object]) -> Iterator[list[object]]:
-    chunk: list[object] = []
-    for text in texts:
-        chunk.append(text)
-        if len(chunk) == CHUNK:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
-
-
-def _refuse_single_string(name: str, texts: object) -> None:
-    if isinstance(texts, (str, bytes)) or not isinstance(texts, Iterable):
-        raise TextError(f"{name} must be a list of strings; got one {type(texts).__name__}. Pass a list: [text].")
-
-
-def _strings(name: str, texts: Iterable[object], start: int = 0) -> list[str]:
-    _refuse_single_string(name, texts)
-    checked: list[str] = []
-    for index, text in enumerate(texts, start):
-        if not isinstance(text, str):
-            raise TextError(f"{name}[{index}] must be a string; got {type(text).__name__}.")
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise TextError(
-                f"{name}[{index}] holds half a surrogate pair at character {error.start}: it is not valid Unicode. "
-                "Was it read with errors='surrogateescape'?"
-            ) from error
-        checked.append(text)
-    return checked

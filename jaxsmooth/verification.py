@@ -18,8 +18,9 @@ from .decision import Decider, crop
 from .diagnosis import DataSummary
 from .errors import TextError
 from .images import encoded_batches
+from .rows import EncodedBatch
 from .tally import Outcome, Tally
-from .text import EncodedBatch, Tokenizer, TruncationWarning
+from .text import Tokenizer, TruncationWarning
 from .theory import theorems
 from .theory.certify import Claim, Verdict, compare
 from .theory.enclosures import FloatCalculus, HostCalculus
