@@ -23,6 +23,7 @@ from .diagnosis import RATES, DataSummary, Diagnosis, Exemplar, FusedLayers, Mod
 from .errors import ShapeError, TextError
 from .hidden import GATES, HIDDEN, chosen_fusion, fused_measures, hidden_measures
 from .images import encoded_batches
+from .placement import by_rows
 from .rows import EncodedBatch
 from .text import Tokenizer, TruncationWarning
 from .theory import bounds
@@ -153,7 +154,7 @@ def block_weights(block: Block) -> BlockWeights:
     )
 
 
-@jax.jit
+@by_rows
 def measure(
     model: Encoder, norms: BlockNorms, batch: Batch | ImageBatch, fusion: Fusion | None = None
 ) -> dict[str, Array]:

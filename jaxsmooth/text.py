@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import json
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -14,6 +15,8 @@ from numpy.typing import NDArray
 
 from .bert.config import EncoderConfig
 from .errors import TextError
+from .preparation import FILE as PREPARATION
+from .preparation import Preparation
 from .rows import (
     BUCKETS,
     EncodedBatch,
@@ -86,6 +89,7 @@ class Tokenizer:
         self.buckets = tuple(sorted({min(bucket, config.max_length) for bucket in (*BUCKETS, config.max_length)}))
         self._backend = backend
         self._source = source
+        self._special = special
         self._pad = backend.token_to_id(special.pad) if special.pad else config.pad_token
         self._prepare = prepare
 
@@ -94,9 +98,9 @@ class Tokenizer:
         """Read the tokenizer of a Hugging Face model directory.
 
         Args:
-          path: the directory: `tokenizer.json` if it is there, else `vocab.txt` (WordPiece, with
-            `do_lower_case`, `strip_accents` and `tokenize_chinese_chars` of `tokenizer_config.json` if there;
-            lower case by default), else `vocab.json` with `merges.txt` (byte-level BPE).
+          path: the directory: `tokenizer.json` if it is there, with what `save` puts beside it, else `vocab.txt`
+            (WordPiece, with `do_lower_case`, `strip_accents` and `tokenize_chinese_chars` of `tokenizer_config.json`
+            if there; lower case by default), else `vocab.json` with `merges.txt` (byte-level BPE).
           config: the model it is for.
 
         Returns:
@@ -110,6 +114,10 @@ class Tokenizer:
         files = ("tokenizer.json", "vocab.txt", "vocab.json", "merges.txt")
         whole, words, pairs, merges = (Path(path) / name for name in files)
         special = FAMILY_TOKENS.get(config.family, BERT_TOKENS)
+        own = Path(path) / PREPARATION
+        if whole.exists() and own.exists():
+            prepare = Preparation.read(own)
+            return cls(read_tokenizer_json(whole), config, str(whole), special=prepare.special, prepare=prepare)
         if whole.exists():
             return cls(read_tokenizer_json(whole), config, str(whole), special=special)
         if words.exists() and special.first:
@@ -131,11 +139,7 @@ class Tokenizer:
         Raises:
           TextError: a vocabulary that the tokenizers library refuses, or larger than the model's.
         """
-        table = pieces.replacements
-
-        def prepare(text: str) -> str:
-            return (prefix + text).translate(table)
-
+        prepare = Preparation(pieces.special, prefix, pieces.replacements)
         return cls(unigram(pieces, source), config, source, special=pieces.special, prepare=prepare)
 
     @classmethod
@@ -155,6 +159,44 @@ class Tokenizer:
         ['[CLS]', 's', '##o', 'b', '##e', 'i', '##t', '.', '[SEP]', '[PAD]', '[PAD]', '[PAD]']
         """
         return cls(tiny_wordpiece(), config, "the built-in tiny tokenizer")
+
+    def save(self, directory: str | Path) -> None:
+        """Write `tokenizer.json` and `tokenizer_config.json`, each aside and then renamed; `from_dir` reads them back.
+
+        transformers reads them as a `PreTrainedTokenizerFast`. A SentencePiece vocabulary's prefix and replacements go
+        to a file of our own beside them, which transformers does not know.
+
+        Args:
+          directory: made if it does not exist.
+
+        >>> import tempfile
+        >>> config = EncoderConfig(vocab=TINY_VOCAB, max_length=64)
+        >>> tokenizer = Tokenizer.tiny(config)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     tokenizer.save(folder)
+        ...     Tokenizer.from_dir(folder, config).fingerprint == tokenizer.fingerprint
+        True
+        """
+        directory = Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        named = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token"), self._special, strict=True))
+        masks = [name for name in MASK_NAMES if self._backend.token_to_id(name) is not None]
+        settings = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "model_max_length": self.config.max_length,
+            **{key: token for key, token in named.items() if token},
+            **({"mask_token": masks[0]} if masks else {}),
+        }
+        files = {
+            "tokenizer.json": self._backend.to_str(pretty=True),
+            "tokenizer_config.json": json.dumps(settings, indent=2) + "\n",
+        }
+        for name, text in files.items():
+            aside = directory / f".{name}.aside"
+            aside.write_text(text, encoding="utf-8")
+            aside.replace(directory / name)
+        if isinstance(self._prepare, Preparation):
+            self._prepare.save(directory / PREPARATION)
 
     def __call__(self, texts: Iterable[str], pairs: Iterable[str] | None = None, *, length: int | None = None) -> Batch:
         """Tokenise sentences into one batch: [CLS] text [SEP], or [CLS] text [SEP] pair [SEP].
