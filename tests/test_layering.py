@@ -55,9 +55,10 @@ ALLOWED: dict[str, set[str]] = {
     "reading": {"errors", "rows", "diagnosis", "bert", "text", "images", "analysis"},
     "convergence": {"errors", "types", "diagnosis", "theory", "bert", "text", "reading", "analysis"},
     "decision": {"tally", "theory"},
+    "stages": {"theory"},
     "verification": {
         *("types", "verified", "tally", "theory", "bert", "bert.config"),
-        *("rows", "text", "reading", "analysis", "decision"),
+        *("rows", "text", "reading", "analysis", "decision", "stages"),
     },
     "comparison": {
         *("errors", "types", "diagnosis", "compared", "theory", "bert", "bert.config", "metrics"),
