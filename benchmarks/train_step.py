@@ -60,8 +60,8 @@ def make_sides(args: Args) -> dict[str, Callable[[], Any]]:
 
     torch.set_num_threads(args.threads)
     task = Task("benchmark", "classification", "accuracy", "random tokens", "none", classes=("a", "b"))
-    rates = dict.fromkeys(("hidden_dropout", "attention_dropout", "head_dropout"), args.dropout)
-    config = FinetuneConfig(**rates)  # type: ignore[arg-type]
+    rate = args.dropout
+    config = FinetuneConfig(hidden_dropout=rate, attention_dropout=rate, head_dropout=rate)
     encoder, _ = jaxsmooth.load("minilm-l6")
     model = init_task_model(encoder, task, jax.random.key(0))
     rng, shape = np.random.default_rng(0), (args.rows, args.length)

@@ -17,6 +17,7 @@ from .bert.params import init_encoder as init_encoder
 from .checkpoint import load as load
 from .checkpoint import save as save
 from .checkpoint_heads import load_with_head as load_with_head
+from .checkpoint_heads import save_with_head as save_with_head
 from .compared import Comparison as Comparison
 from .comparison import compare as compare
 from .diagnosis import Diagnosis as Diagnosis

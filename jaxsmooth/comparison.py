@@ -1,7 +1,6 @@
 """`compare`: the per-layer numbers of one real model and text with each of several remedies, without training."""
 
 import dataclasses
-import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -12,18 +11,18 @@ from jaxtyping import Array, Bool, Float
 from numpy.typing import NDArray
 
 from . import metrics
-from .analysis import model_norms, model_summary, package_versions, progress_bar
+from .analysis import model_norms, model_summary, package_versions
 from .bert.config import EncoderConfig
 from .bert.encoder import embed, encode
-from .bert.fusion import Fusion, fuse, init_fusion
+from .bert.fusion import Kind
 from .bert.params import Encoder
 from .compared import RATES, Comparison, Measured
-from .diagnosis import DataSummary, Spread
-from .errors import TextError
-from .images import encoded_batches
+from .diagnosis import Spread
+from .hidden import chosen_fusion, fused_measures, hidden_measures
 from .interventions.attribution import PARTS, attribute
 from .mitigations.parse import NamedRemedy, parse_remedies
-from .text import Tokenizer, TruncationWarning
+from .reading import Reading
+from .text import Tokenizer
 from .theory import bounds
 from .theory.weights import BlockNorms
 from .types import SITES, Batch, BlockTrace, Edits, ImageBatch
@@ -32,7 +31,8 @@ from .types import SITES, Batch, BlockTrace, Edits, ImageBatch
 # it comes; L1 also needs attention and values to be what makes that sum.
 L4_SITES = {"embedded", "query", "key", "value", "attn_logits", "attn", "context", "mixed", "pre_attn"}
 L1_SITES = {"embedded", "query", "key", "attn_logits", "attn"}
-FUSIONS = {"max": "max", "mean (softmax gate, untrained)": "gate"}
+FUSIONS: dict[str, Kind] = {"max": "max", "mean (softmax gate, untrained)": "gate"}
+MEASURES = ("cosine_similarity", "relative_distance")
 
 
 def compare(
@@ -74,28 +74,16 @@ def compare(
     >>> [entry.label for entry in found.entries]
     ['none', 'contranorm']
     """
-    if isinstance(texts, str) or not isinstance(texts, Iterable):
-        raise TextError(f"texts must be a series of strings; got {type(texts).__name__}. Wrap one string in a list.")
     chosen = parse_remedies(remedies) if isinstance(remedies, str) else list(remedies)
     runs = [_Run(None, model), *(_Run(remedy, remedy.change(model)) for remedy in chosen)]
-    sentences = tokens = truncated = 0
-    total = len(texts) if isinstance(texts, (list, tuple)) else None
-    with progress_bar(progress) as bar:
-        task = bar.add_task("comparing", total=total)
-        for encoded in encoded_batches(model.config, tokenizer, texts, tokens_per_batch=tokens_per_batch):
-            rows = len(encoded.indices)
+    with Reading(model, tokenizer, texts, "comparing", tokens_per_batch=tokens_per_batch, progress=progress) as reading:
+        for encoded in reading:
             plain = None
             for run in runs:
-                plain = run.measure(encoded.batch, rows, plain)
-            sentences, truncated = sentences + rows, truncated + encoded.truncated
-            tokens += int(np.asarray(encoded.batch.mask[:rows]).sum())
-            bar.advance(task, rows)
-    if truncated:
-        message = f"{truncated} of {sentences} texts were cut to {model.config.max_length} tokens."
-        warnings.warn(message, TruncationWarning, stacklevel=2)
+                plain = run.measure(encoded.batch, len(encoded.indices), plain)
     return Comparison(
         model=model_summary(model, name, note),
-        data=DataSummary(data, sentences, tokens, truncated),
+        data=reading.summary(data),
         parts=PARTS,
         entries=tuple(run.measured() for run in runs),
         versions=package_versions(),
@@ -123,10 +111,7 @@ class _Run:
             key: Spread.over_sentences(np.concatenate([part[key] for part in self.found], axis=1))
             for key in self.found[0]
         }
-        fused = {
-            fusion: {key: spreads[f"{fusion}/{key}"] for key in ("cosine_similarity", "relative_distance")}
-            for fusion in FUSIONS
-        }
+        fused = {fusion: {key: spreads[f"{fusion}/{key}"] for key in MEASURES} for fusion in FUSIONS}
         layers = len(spreads["actual"].mean)
         parts = {f.name: getattr(spreads["attribution"], f.name) for f in dataclasses.fields(Spread)}
         return Measured(
@@ -184,48 +169,15 @@ def measure(
         stacked = found.pop("hidden")
         first = embed(model, batch) if edits.embedded is None else edits.embedded(jnp.int32(-1), embed(model, batch))
         states = jnp.concatenate([_widened(first)[None], stacked])
-        found |= hidden_measures(states, batch.mask)
+        # XLA leaves out the measures that are not kept.
+        measures = hidden_measures(states, jnp.broadcast_to(batch.mask, states.shape[:-1]))
+        found |= {key: measures[key] for key in MEASURES}
         for name, kind in FUSIONS.items():
-            fusion = init_fusion(kind, model.config, jax.random.key(0), dtype=stacked.dtype)  # type: ignore[arg-type]
-            found |= {
-                f"{name}/{key}": value[None] for key, value in fused_measures(fusion, stacked, batch.mask).items()
-            }
+            fused = fused_measures(chosen_fusion(kind, model.config, stacked.dtype)[0], stacked, batch.mask)
+            found |= {f"{name}/{key}": fused[key][None] for key in MEASURES}
     found["attribution"] = found["attribution"].reshape(-1, batch.mask.shape[0])
     found["change"] = _change(last, last if plain is None else plain, batch.mask)[None]
     return last, found
-
-
-def fused_measures(
-    fusion: Fusion, hidden: Float[Array, "L B T D"], mask: Bool[Array, "B T"]
-) -> dict[str, Float[Array, " B"]]:
-    """The measures of a fused hidden state, as of any layer.
-
-    Args:
-      fusion: see `bert.fusion`.
-      hidden: every block's output, [L B T D].
-      mask: True on real tokens, [B T].
-
-    Returns:
-      "cosine_similarity" and "relative_distance", [B].
-
-    >>> import jaxsmooth
-    >>> from jaxsmooth.bert.fusion import MaxFusion
-    >>> model, tokenizer = jaxsmooth.load("tiny")
-    >>> batch = tokenizer(["A film worth seeing."])
-    >>> _, hidden = jaxsmooth.encode(model, batch, collect=lambda trace: trace.hidden)
-    >>> sorted(fused_measures(MaxFusion(layers=(0, 1)), hidden, batch.mask))
-    ['cosine_similarity', 'relative_distance']
-    """
-    return hidden_measures(fuse(fusion, hidden)[0], mask)
-
-
-def hidden_measures(hidden: Float[Array, "*L B T D"], mask: Bool[Array, "B T"]) -> dict[str, Float[Array, "*L B"]]:
-    """Cosine similarity and relative distance of hidden states, one or stacked."""
-    real = jnp.broadcast_to(mask, hidden.shape[:-1])
-    return {
-        "cosine_similarity": metrics.token_cosine_similarity(hidden, real),
-        "relative_distance": metrics.relative_distance(hidden, real),
-    }
 
 
 def _rates(trace: BlockTrace, norms: BlockNorms | None, mask: Array, edits: Edits) -> dict[str, Array]:

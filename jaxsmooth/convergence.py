@@ -1,6 +1,5 @@
 """`converge_heads`: every head of a real model iterated as an operator, prediction against observation."""
 
-import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -10,14 +9,14 @@ import numpy as np
 from jaxtyping import Array
 from numpy.typing import NDArray
 
-from .analysis import model_summary, package_versions, progress_bar
+from .analysis import model_summary, package_versions
 from .bert.encoder import encode
 from .bert.params import Encoder
 from .bert.positions import visible_tokens
-from .diagnosis import CONVERGENCE, DataSummary, HeadConvergence, Spread
+from .diagnosis import CONVERGENCE, HeadConvergence, Spread
 from .errors import TextError
-from .images import encoded_batches
-from .text import Tokenizer, TruncationWarning
+from .reading import Reading
+from .text import Tokenizer
 from .theory import allowed_pairs, converge, masked_attention
 from .types import Batch, BlockTrace, ImageBatch
 
@@ -70,29 +69,18 @@ def converge_heads(
     >>> found.masks["causal"]["limit_held"].mean.shape == (model.config.layers, model.config.heads)
     True
     """
-    if isinstance(texts, str) or not isinstance(texts, Iterable):
-        raise TextError(f"texts must be a series of strings; got {type(texts).__name__}. Wrap one string in a list.")
     for key, value, least in (("window", window, 1), ("steps", steps, 2)):
         if value < least:
             raise TextError(f"{key} must be at least {least}; got {value}.")
     found: list[dict[str, NDArray]] = []
-    sentences = tokens = truncated = 0
-    total = len(texts) if isinstance(texts, (list, tuple)) else None
-    with progress_bar(progress) as bar:
-        task = bar.add_task("iterating", total=total)
-        for encoded in encoded_batches(model.config, tokenizer, texts, tokens_per_batch=tokens_per_batch):
+    with Reading(model, tokenizer, texts, "iterating", tokens_per_batch=tokens_per_batch, progress=progress) as reading:
+        for encoded in reading:
             rows = len(encoded.indices)
             measured = measure(model, encoded.batch, jnp.int32(window), steps=steps, tolerance=tolerance)
             found.append({key: np.asarray(values[:, :, :rows], np.float64) for key, values in measured.items()})
-            sentences, truncated = sentences + rows, truncated + encoded.truncated
-            tokens += int(np.asarray(encoded.batch.mask[:rows]).sum())
-            bar.advance(task, rows)
-    if truncated:
-        message = f"{truncated} of {sentences} texts were cut to {model.config.max_length} tokens."
-        warnings.warn(message, TruncationWarning, stacklevel=2)
     return HeadConvergence(
         model=model_summary(model, name, note),
-        data=DataSummary(data, sentences, tokens, truncated),
+        data=reading.summary(data),
         window=window,
         steps=steps,
         tolerance=tolerance,

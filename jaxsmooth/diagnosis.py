@@ -56,7 +56,8 @@ class ModelSummary:
     """Which model was diagnosed. `note` warns about weights that are not what they seem ("random weights").
 
     `departures` says what sets its blocks apart from the post-LN blocks that the ladder of bounds speaks of ("pre-LN
-    blocks"); where there are any, the bounds and the threshold have no value.
+    blocks"); where there are any, the threshold has no value, and of the bounds only `rungs` have one: L1 for pre-LN
+    blocks, whose own rate it then is.
     """
 
     name: str
@@ -70,6 +71,7 @@ class ModelSummary:
     precision: str
     note: str = ""
     departures: tuple[str, ...] = ()
+    rungs: tuple[str, ...] = RATES[1:]
 
     @property
     def label(self) -> str:
@@ -105,6 +107,24 @@ class Exemplar:
 
 
 @dataclasses.dataclass(frozen=True)
+class FusedLayers:
+    """Several layers' outputs fused into one hidden state, measured like a layer.
+
+    Attributes:
+      label: which fusion, in words.
+      layers: the layers that are fused, from 1.
+      measures: name of a field of `Diagnosis` on hidden states -> its spread, [1].
+      gates: the gate of every fused layer, [K]; `mean` and `std` over the sentences' token means, `min` and `max` over
+        all tokens of all sentences. None for a fusion without gates.
+    """
+
+    label: str
+    layers: tuple[int, ...]
+    measures: dict[str, Spread]
+    gates: Spread | None
+
+
+@dataclasses.dataclass(frozen=True)
 class Diagnosis:
     """Per-layer measurements of over-smoothing, and what the theory says about them.
 
@@ -128,6 +148,7 @@ class Diagnosis:
       rates: for each name in `RATES`, the contraction of a block or an upper bound of it, [L].
       exemplar: one sentence in full, or None when there is none short enough to show.
       versions: package -> version, and the platform's name.
+      fused: layers fused into one more hidden state, or None where that was not asked for.
     """
 
     model: ModelSummary
@@ -148,6 +169,7 @@ class Diagnosis:
     rates: dict[str, Spread]
     exemplar: Exemplar | None
     versions: dict[str, str]
+    fused: FusedLayers | None = None
 
 
 CONVERGENCE = (

@@ -69,6 +69,8 @@ class BlockTrace(nnx.Pytree):
     layer: Int[Array, ""] = nnx.data()
     block: Any = nnx.data()  # bert.params.Block without its layer axis; this module knows no model
     input: Float[Array, "B T D"] = nnx.data()
+    query: Float[Array, "B N T H"] = nnx.data()
+    key: Float[Array, "B N S H"] = nnx.data()
     value: Float[Array, "B N S H"] = nnx.data()
     attn_logits: Float[Array, "B N T S"] = nnx.data()
     attn: Float[Array, "B N T S"] = nnx.data()

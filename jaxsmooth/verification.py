@@ -1,6 +1,5 @@
 """`verify`: every theorem on every layer, head and sentence of a real model, decided with rounding accounted for."""
 
-import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -9,18 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from .analysis import model_summary, package_versions, progress_bar
+from .analysis import model_summary, package_versions
 from .bert.attention import add_bias
 from .bert.config import EncoderConfig
 from .bert.encoder import ACTIVATION_FUNCTIONS, attention_input, encode
 from .bert.params import Block, Encoder
 from .decision import Decider, crop
-from .diagnosis import DataSummary
-from .errors import TextError
-from .images import encoded_batches
+from .reading import Reading
+from .rows import EncodedBatch
 from .stages import WORTH_COMPILING, CompiledStage, HostStage
 from .tally import Outcome, Tally
-from .text import EncodedBatch, Tokenizer, TruncationWarning
+from .text import Tokenizer
 from .theory import theorems
 from .theory.block_data import BlockParameters, HeadWeights, KnownNorms, SentenceData, known_norms
 from .theory.certify import Claim, Verdict, compare
@@ -75,28 +73,17 @@ def verify(
     >>> jaxsmooth.verify(model, tokenizer, ["A film worth seeing."]).violated
     False
     """
-    if isinstance(texts, str) or not isinstance(texts, Iterable):
-        raise TextError(f"texts must be a series of strings; got {type(texts).__name__}. Wrap one string in a list.")
     tally = Tally(theorems.NAMES)
-    sentences = tokens = truncated = 0
     total = len(texts) if isinstance(texts, (list, tuple)) else None
-    with progress_bar(progress) as bar:
-        # Of texts that cannot be counted beforehand, many are taken to be coming.
-        units = np.inf if total is None else total * model.config.layers
+    # Of texts that cannot be counted beforehand, many are taken to be coming.
+    units = np.inf if total is None else total * model.config.layers
+    with Reading(model, tokenizer, texts, "verifying", tokens_per_batch=tokens_per_batch, progress=progress) as reading:
         checker = _Checker(model, compiled=units >= WORTH_COMPILING)
-        task = bar.add_task("verifying", total=total)
-        for encoded in encoded_batches(model.config, tokenizer, texts, tokens_per_batch=tokens_per_batch):
+        for encoded in reading:
             checker.check(encoded, tally)
-            rows = len(encoded.indices)
-            sentences, tokens = sentences + rows, tokens + int(np.asarray(encoded.batch.mask[:rows]).sum())
-            truncated += encoded.truncated
-            bar.advance(task, rows)
-    if truncated:
-        message = f"{truncated} of {sentences} texts were cut to {model.config.max_length} tokens."
-        warnings.warn(message, TruncationWarning, stacklevel=2)
     return Verification(
         model=model_summary(model, name, note),
-        data=DataSummary(data, sentences, tokens, truncated),
+        data=reading.summary(data),
         checks=tally.checks(),
         theorems=tally.theorems(theorems.source),
         stages=dict(tally.stages),

@@ -24,6 +24,7 @@ CHECKED = [
     "jaxsmooth.metrics",
     "jaxsmooth.text",
     "jaxsmooth.checkpoint",
+    "jaxsmooth.hidden",
     "jaxsmooth.analysis",
     "jaxsmooth.mitigations",
     "jaxsmooth.interventions",

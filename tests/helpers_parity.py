@@ -12,6 +12,7 @@ from make_frozen import FROZEN
 from safetensors.numpy import load_file
 
 import jaxsmooth
+from jaxsmooth.bert.heads import apply_head
 
 TOLERANCE = {"float32": 1e-5, "float64": 1e-10}
 PRECISIONS = tuple(TOLERANCE)
@@ -43,14 +44,31 @@ def minilm_directory() -> Path:
         pytest.skip(f"the asset minilm-l6 is not available: {error}")
 
 
+def fed_batch(
+    model: jaxsmooth.Encoder, dtype: str, batch: dict[str, np.ndarray]
+) -> jaxsmooth.Batch | jaxsmooth.ImageBatch:
+    """The batch as our encoder reads it."""
+    if "pixels" in batch:
+        return jaxsmooth.image_batch(model.config, jnp.asarray(batch["pixels"], dtype))
+    return jaxsmooth.Batch(**{name: jnp.asarray(batch[name]) for name in ("tokens", "segments", "mask")})
+
+
+def run_ours_with_head(directory: Path, dtype: str, batch: dict[str, np.ndarray]) -> np.ndarray:
+    """Our logits of a checkpoint with a head; all sentences are the choices of one question."""
+    with precision(dtype):
+        model, head, _ = jaxsmooth.load_with_head(directory, dtype=dtype)
+        fed = fed_batch(model, dtype, batch)
+        hidden, _ = jaxsmooth.encode(model, fed, collect=jaxsmooth.keep_nothing)
+        logits = apply_head(head, model, hidden, fed.mask, choices=len(batch["mask"]))
+        assert logits.dtype == dtype
+        return np.asarray(logits)
+
+
 def run_ours(directory: Path, dtype: str, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Our embeddings, hidden states, attention, stds at the norms, and last hidden states after any final norm."""
     with precision(dtype):
         model, _ = jaxsmooth.load(directory, dtype=getattr(jnp, dtype))
-        if "pixels" in batch:
-            fed = jaxsmooth.image_batch(model.config, jnp.asarray(batch["pixels"], dtype))
-        else:
-            fed = jaxsmooth.Batch(**{name: jnp.asarray(batch[name]) for name in ("tokens", "segments", "mask")})
+        fed = fed_batch(model, dtype, batch)
         hidden, trace = jaxsmooth.encode(model, fed)
         values = {name: getattr(trace, name) for name in ("hidden", "attn", "std_attn", "std_mlp")}
         values |= {"embedded": jaxsmooth.embed(model, fed), "last": hidden}

@@ -97,10 +97,24 @@ MODELS: dict[str, tuple[str, dict]] = {
     "gpt2": ("gpt2", GPT2),
     "gpt2-inner": ("gpt2", {**GPT2, "n_inner": 20, "activation_function": "relu", "layer_norm_epsilon": 1e-6}),
 }
+TEXT_HEADS = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering", "ForMultipleChoice")
+HEADS = {
+    **dict.fromkeys(("vit", "deit"), ("ForImageClassification",)),
+    "gpt2": (*TEXT_HEADS[:3], "DoubleHeadsModel", "LMHeadModel"),
+}
+"""The classes with a head, where they are not those of BERT: `TEXT_HEADS` and `ForMaskedLM`."""
+HEAD_SETTINGS = {
+    "gpt2": {"pad_token_id": 1},
+    "modernbert-biases": {"classifier_pooling": "mean", "classifier_activation": "relu", "classifier_bias": True},
+}
+"""What a model's configuration has besides, under a head."""
 LONG = {"mpnet-far": (150, 3, 140)}  # beyond the distances that MPNet's buckets tell apart
 LENGTHS = (11, 2, 7)
 LIVE_ONLY = ("bert", "xlm-roberta", "camembert", *LONG)
 """Not frozen: BERT, which has numbers of its own, RoBERTa under other names, and one whose numbers are many."""
+
+UNHEADED = ("roberta-pad-3", "albert-gelu", "electra-same-width", "mpnet-far", "gpt2-inner")
+"""Compared without a head: their switches are the encoder's."""
 
 
 def build(name: str, head: str = "Model") -> Any:
@@ -110,6 +124,7 @@ def build(name: str, head: str = "Model") -> Any:
 
     family, settings = MODELS[name]
     torch.manual_seed(sum((name + head).encode()))
+    settings = settings if head == "Model" else {**settings, **HEAD_SETTINGS.get(name, {})}
     config = transformers.AutoConfig.for_model(family, **settings)
     stem = type(config).__name__.removesuffix("Config")
     model = getattr(transformers, stem + head)._from_config(config, attn_implementation="eager").eval()
@@ -235,6 +250,51 @@ def write(name: str, directory: Path, head: str = "Model") -> Any:
     return model
 
 
+def heads_of(name: str) -> tuple[str, ...]:
+    """The classes with a head that a model is compared under."""
+    return HEADS.get(MODELS[name][0], (*TEXT_HEADS, "ForMaskedLM"))
+
+
+def run_head(name: str, head: str, model: Any, batch: dict[str, np.ndarray]) -> np.ndarray:
+    """The logits of a model with a head; three sentences are the choices of one question."""
+    import torch
+
+    fed = feed(MODELS[name][0], batch, model)
+    if head in ("ForMultipleChoice", "DoubleHeadsModel"):
+        fed = {key: value[None] for key, value in fed.items()}
+    if head == "DoubleHeadsModel":  # reads the token it is told to: the last real one
+        fed["mc_token_ids"] = torch.from_numpy(batch["mask"].sum(axis=1)[None] - 1).long()
+    double = next(model.parameters()).dtype == torch.float64
+    with torch.no_grad(), in_double() if double else contextlib.nullcontext():
+        out = model(**fed)
+    if head == "ForQuestionAnswering":
+        return torch.stack([out.start_logits, out.end_logits], dim=-1).numpy()
+    return (out.mc_logits if head == "DoubleHeadsModel" else out.logits).numpy()
+
+
+def freeze_heads(name: str) -> None:
+    """The tensors of every head on top of the frozen encoder, what a checkpoint with it holds, and its logits."""
+    from safetensors.numpy import load_file
+    from transformers import AutoModel
+
+    encoder = AutoModel.from_pretrained(FROZEN / name).state_dict()
+    frozen: dict[str, np.ndarray] = {}
+    for head in heads_of(name):
+        model = build(name, head)
+        model.base_model.load_state_dict({key: encoder[key] for key in model.base_model.state_dict()})
+        with tempfile.TemporaryDirectory() as aside:
+            model.save_pretrained(aside)
+            tensors = load_file(f"{aside}/model.safetensors")
+        frozen[f"{head}/names"] = np.array(sorted(tensors))
+        own = {key: value for key, value in tensors.items() if not key.startswith(f"{model.base_model_prefix}.")}
+        frozen |= {f"{head}/tensors/{key}": value for key, value in own.items()}
+        frozen[f"{head}/architecture"] = np.array(type(model).__name__)
+        frozen[f"{head}/logits"] = run_head(name, head, model.double(), random_batch(name))
+    aside = FROZEN / name / "heads.part.npz"
+    np.savez_compressed(aside, **frozen)
+    os.replace(aside, FROZEN / name / "heads.npz")
+
+
 def freeze(name: str) -> None:
     directory = FROZEN / name
     with tempfile.TemporaryDirectory(dir=FROZEN) as aside:
@@ -253,6 +313,8 @@ def main() -> None:
     for name in MODELS:
         if name not in LIVE_ONLY:
             freeze(name)
+            if name not in UNHEADED:
+                freeze_heads(name)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """Checkpoints that are wrong: each is refused by the file's and the tensor's name."""
 
+import fnmatch
 import json
+import shutil
 import struct
 import sys
 import time
@@ -13,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers_checkpoint import QUERY, Tensors, assert_same_bits, rewrite, set_config, shard
+from helpers_formats import torch_draft, write
 from helpers_models import random_model
 from safetensors.numpy import load_file, save_file
 
@@ -240,19 +243,45 @@ def test_a_hub_id_without_huggingface_hub_says_what_to_install(monkeypatch):
         jaxsmooth.load("some/model")
 
 
-def test_a_hub_id_is_downloaded_by_huggingface_hub(folder, model, monkeypatch):
-    asked = []
+class FakeHub:
+    """A repository on the hub: `snapshot_download` copies what the patterns allow, as the real one does."""
 
-    def snapshot_download(name, allow_patterns):
-        asked.append((name, allow_patterns))
-        return str(folder)
+    def __init__(self, repository, cache):
+        self.repository, self.cache, self.asked = repository, cache, []
 
-    monkeypatch.setitem(sys.modules, "huggingface_hub", types.SimpleNamespace(snapshot_download=snapshot_download))
-    assert_same_bits(jaxsmooth.load("some/model")[0], model)
-    ((name, patterns),) = asked
-    assert name == "some/model"
-    assert {"config.json", "*.safetensors", INDEX} <= set(patterns)
-    assert not any("bin" in pattern or pattern == "*" for pattern in patterns)
+    def snapshot_download(self, name, allow_patterns):
+        self.asked.append((name, allow_patterns))
+        self.cache.mkdir(exist_ok=True)
+        for file in self.repository.iterdir():
+            if any(fnmatch.fnmatch(file.name, pattern) for pattern in allow_patterns):
+                shutil.copy(file, self.cache)
+        return str(self.cache)
+
+
+@pytest.mark.parametrize("layout", ["whole", "shards", "torch"])
+def test_a_hub_id_is_downloaded_in_whatever_format_it_lies(layout, folder, model, tmp_path, monkeypatch):
+    repository = tmp_path / "repository"
+    shutil.copytree(folder, repository)
+    expected = model
+    if layout == "shards":
+        shard(repository)
+    if layout == "torch":
+        (repository / WEIGHTS).unlink()
+        write(repository, {"pytorch_model.bin": torch_draft().pack()})
+        expected, _ = jaxsmooth.load(repository)
+    else:
+        (repository / "pytorch_model.bin").write_bytes(b"a second copy that nobody needs")
+    (repository / "model.onnx").write_bytes(b"nor this")
+    (repository / "vocab.json").write_text("{}")
+    hub = FakeHub(repository, tmp_path / "cache")
+    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
+    assert_same_bits(jaxsmooth.load("some/model")[0], expected)
+    assert {name for name, _ in hub.asked} == {"some/model"}
+    there = {file.name for file in hub.cache.iterdir()}
+    assert "config.json" in there
+    assert "model.onnx" not in there
+    assert ("pytorch_model.bin" in there) == (layout == "torch")
+    assert len(hub.asked) == (2 if layout == "torch" else 1)
 
 
 @pytest.mark.parametrize("error", [OSError("no route to host"), ValueError("Repo id must be in the form")])

@@ -1,12 +1,16 @@
 """diagnose, verify and converge on every family: what they measure everywhere, and what they leave without a value."""
 
+from types import SimpleNamespace
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import reference
 from helpers_models import random_model
 
 import jaxsmooth
-from jaxsmooth import metrics
+from jaxsmooth import metrics, report
 from jaxsmooth.bert.config import EncoderConfig
 from jaxsmooth.convergence import converge_heads
 from jaxsmooth.diagnosis import RATES
@@ -42,7 +46,55 @@ def given(name: str) -> tuple[jaxsmooth.Encoder, jaxsmooth.Tokenizer | None, lis
     return model, jaxsmooth.Tokenizer.tiny(config), TEXTS
 
 
-@pytest.mark.parametrize("name", ["albert", "modernbert", "vit"])
+def pre_norm_rate(block, trace, layer: int, row: int, mask: np.ndarray) -> float:
+    """The rate of one sentence's pre-LN block, from its definition; GELU's steepest slope is 1.12899..."""
+    norm = lambda matrix: np.linalg.norm(matrix, 2)  # noqa: E731
+    heads = [
+        reference.mixing_rate(trace.attn[layer, row, h][mask][:, mask])
+        * norm(block.attn.value.kernel[layer, :, h] @ block.attn.output.kernel[layer, h])
+        for h in range(trace.attn.shape[2])
+    ]
+    least = [np.sort(std[layer, row, mask, 0])[:2].prod() ** 0.5 for std in (trace.std_attn, trace.std_mlp)]
+    gains = [np.abs(own.scale[layer]).max() for own in (block.norm_attn, block.norm_mlp)]
+    slope = {"gelu": 1.1289041, "gelu_tanh": 1.1289931}[trace.activation]
+    wide = slope * norm(block.up.kernel[layer]) * norm(block.down.kernel[layer])
+    return (1 + gains[0] * sum(heads) / least[0]) * (1 + gains[1] * wide / least[1])
+
+
+@pytest.mark.parametrize("name", ["gpt2", "vit"])
+def test_pre_norm_blocks_have_a_rate_of_their_own(name):
+    model, tokenizer, data = given(name)
+    found = jaxsmooth.diagnose(model, tokenizer, data, tokens_per_batch=64)
+    batch = tokenizer(data) if tokenizer else jaxsmooth.image_batch(model.config, jnp.asarray(data))
+    _, trace = jaxsmooth.encode(model, batch)
+    block, trace = (jax.tree.map(np.asarray, tree) for tree in (model.blocks, trace))
+    trace = SimpleNamespace(**{key: getattr(trace, key) for key in ("attn", "std_attn", "std_mlp")})
+    trace.activation = model.config.activation
+    rates = np.array(
+        [
+            [pre_norm_rate(block, trace, layer, row, np.asarray(mask)) for row, mask in enumerate(batch.mask)]
+            for layer in range(model.config.layers)
+        ]
+    )
+    l1 = found.rates["L1"]
+    np.testing.assert_allclose(l1.mean, rates.mean(axis=1), rtol=1e-6)  # seven digits of the slope
+    np.testing.assert_allclose(l1.min, rates.min(axis=1), rtol=1e-6)
+    assert (l1.min >= 1).all()
+    assert (l1.mean >= found.rates["actual"].mean).all()
+    for rung in set(RATES[1:]) - {"L1"}:
+        assert np.isnan(found.rates[rung].mean).all(), rung
+    assert np.isnan(found.threshold.mean).all()
+    assert found.model.rungs == ("L1",)
+    words = verdict(found)
+    assert words.theory == "vacuous"
+    assert "shown here as L1, cannot be below 1" in words.explanation
+    page = report.render_page(found)
+    assert "The rate of this model's pre-LN blocks" in page
+    assert "L1  pre-LN blocks" in page
+    assert "theorem, per layer" not in page
+
+
+@pytest.mark.parametrize("name", ["albert", "modernbert"])
 def test_diagnose_measures_every_family(name):
     model, tokenizer, data = given(name)
     found = jaxsmooth.diagnose(model, tokenizer, data, tokens_per_batch=64)

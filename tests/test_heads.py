@@ -97,7 +97,7 @@ def test_init_is_berts():
     wide = jaxsmooth.EncoderConfig(vocab=48, width=256, layers=1, heads=2, mlp_width=32)
     for kind in KINDS:
         head = init_head(wide, kind, jax.random.key(0), labels=200, tied=False)
-        assert not np.any(head.out.bias)
+        assert head.out.bias is None if kind == "causal_lm" else not np.any(head.out.bias)
         if kind in ("classification", "masked_lm"):
             assert abs(float(jnp.std(head.out.kernel)) / wide.std_init - 1) < 0.03
 
@@ -114,7 +114,32 @@ def test_refusals(kind, options, message):
         init_head(SMALL, kind, jax.random.key(0), **options)
 
 
-def test_a_tied_decoder_needs_tables_of_the_hidden_width():
+def test_a_decoder_reads_the_width_of_the_word_table():
     narrow = dataclasses.replace(SMALL, embedding_width=8)
+    head = init_head(narrow, "masked_lm", jax.random.key(0))
+    assert (head.dense.kernel.shape, head.norm.scale.shape, head.out.kernel) == ((16, 8), (8,), None)
+    assert init_head(narrow, "masked_lm", jax.random.key(0), tied=False).out.kernel.shape == (8, 48)
     with pytest.raises(ConfigError, match="width 16; got 8"):
-        init_head(narrow, "masked_lm", jax.random.key(0))
+        init_head(narrow, "causal_lm", jax.random.key(0))
+
+
+@pytest.mark.parametrize("reads", ["first", "last", "mean"])
+def test_what_a_sentence_head_reads_is_real(reads, model):
+    """From what a loop over real tokens says, in a batch padded on either side; whatever lies under the padding."""
+    head = dataclasses.replace(drawn("classification", labels=3), reads=reads)
+    for mask in (MASK, MASK[:, ::-1]):
+        if reads == "first" and not mask[:, 0].all():
+            continue  # the first token is [CLS], which is never padding
+        take = {"first": lambda rows: rows[0], "last": lambda rows: rows[-1], "mean": lambda rows: rows.mean(axis=0)}
+        expected = np.stack([take[reads](h[m]) for h, m in zip(HIDDEN, mask, strict=True)])
+        expected = expected @ np.asarray(head.out.kernel) + np.asarray(head.out.bias)
+        for hidden in (HIDDEN, np.where(mask[:, :, None], HIDDEN, np.nan)):
+            found = apply_head(head, model, jnp.asarray(hidden), jnp.asarray(mask))
+            np.testing.assert_allclose(found, expected, rtol=1e-13, atol=1e-13)
+
+
+def test_a_causal_language_head_is_the_word_table(model):
+    head = init_head(SMALL, "causal_lm", jax.random.key(0), dtype=jnp.float64)
+    assert (head.out.kernel, head.out.bias, head.dense) == (None, None, None)
+    expected = HIDDEN @ np.asarray(model.embeddings.word).T
+    np.testing.assert_allclose(apply(head, model), expected, rtol=1e-12, atol=1e-13)

@@ -130,7 +130,7 @@ def test_what_lies_beyond_the_edge_is_seen():
         (lambda: interventions.scale("attn", 0.0, layers=[-2]), "layers must be at least -1; got -2"),
         (lambda: interventions.scale("attn", 0.0, heads=np.array(0.5)), "heads must be an integer or several"),
         (lambda: run(interventions.replace("mixed", np.ones(5))), r"must broadcast to it; got \(5,\)"),
-        (lambda: interventions.record(MODEL, BATCH, ["query"]), "the site 'query' cannot be recorded"),
+        (lambda: interventions.record(MODEL, BATCH, ["queries"]), "there is no site 'queries'"),
         (lambda: interventions.patch_effect(MODEL, random_batch((3,)), BATCH, ["attn"]), "must have one shape"),
         (lambda: interventions.patch_effect(MODEL, SOURCE, BATCH, ["attn"], layers=3), r"layers must lie in -1..2"),
     ],
@@ -140,16 +140,16 @@ def test_refusals(call, message):
         call()
 
 
-RECORDED = [site for site in SITES if site not in ("query", "key")]
-
-
 def test_a_recording_put_back_changes_nothing_and_one_of_another_run_brings_its_output():
-    recorded = interventions.record(MODEL, SOURCE, RECORDED)
+    recorded = interventions.record(MODEL, SOURCE, SITES)
     target = run(Edits())
-    same = interventions.record(MODEL, BATCH, RECORDED)
+    same = interventions.record(MODEL, BATCH, SITES)
     np.testing.assert_allclose(run(interventions.patch(same)), target, rtol=0, atol=1e-11)
+    # Recorded queries and keys are those that the scores are made of.
+    scores = np.einsum("lbnth,lbnsh->lbnts", recorded["query"], recorded["key"]) / 2
+    np.testing.assert_allclose(recorded["attn_logits"], scores, rtol=0, atol=1e-12)
     # One site at a time: each takes effect by itself.
-    for site in ("attn_logits", "scale_attn", "std_mlp"):
+    for site in ("query", "key", "attn_logits", "scale_attn", "std_mlp"):
         other = run(interventions.patch({site: recorded[site] * 1.5}))
         assert np.abs(other[-1] - target[-1]).max() > 1e-3, site
     # The whole residual stream at one layer: from there on the target is the source.

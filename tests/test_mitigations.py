@@ -19,6 +19,14 @@ FIRST, VALUE = RANDOM.standard_normal((2, 3, LONGEST, WIDTH))
 PER_CHANNEL, PER_HEAD = RANDOM.uniform(0.1, 0.9, WIDTH), RANDOM.uniform(-0.5, 0.9, HEADS)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _compiled_quickly():
+    """Each program here runs once or twice: XLA's optimisations cost more than they save, and change no formula."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 def attention(seed: int = 1) -> np.ndarray:
     """[B N T S] of every sharpness; nothing on padded keys, something on padded queries."""
     random = np.random.default_rng(seed)

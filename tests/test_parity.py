@@ -9,20 +9,18 @@ Where transformers computes in float32 whatever the dtype (softmax of ViT, DeiT 
 float64 rows are of transformers with those casts taken out.
 """
 
-import contextlib
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import jax.numpy as jnp
 import make_families
 import numpy as np
 import pytest
-from helpers_parity import PRECISIONS, TOLERANCE, minilm_directory, precision, run_ours, worst_error
+from helpers_parity import PRECISIONS, TOLERANCE, minilm_directory, precision, run_ours, run_ours_with_head, worst_error
 from make_frozen import FROZEN, RANDOM, load_torch, random_batch, run_torch, tokenise
 
 import jaxsmooth
-from jaxsmooth.bert.heads import apply_head
 
 pytestmark = pytest.mark.parity
 QUANTITIES = ("embedded", "hidden", "attn", "std_attn", "std_mlp", "last")
@@ -127,8 +125,7 @@ def cut(batch: dict[str, np.ndarray], row: int) -> dict[str, np.ndarray]:
     return {key: values[row : row + 1, :length] for key, values in batch.items()}
 
 
-HEADS = ("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering", "ForMultipleChoice")
-WITH_HEADS = ("bert", "roberta", "xlm-roberta", "camembert", "albert", "distilbert", "electra", "mpnet")
+HEADED = tuple(name for name in make_families.MODELS if name not in make_families.UNHEADED)
 
 
 @pytest.fixture(scope="module")
@@ -138,38 +135,66 @@ def heads_table() -> Iterator[list[str]]:
     write_table(lines, "JAXSMOOTH_HEADS_TABLE")
 
 
-# ModernBERT's other heads have a dense layer and a norm of their own, which ours have not.
-@pytest.mark.parametrize(
-    ("name", "head"),
-    [(name, head) for name in WITH_HEADS for head in (*HEADS, "ForMaskedLM")] + [("modernbert", "ForMaskedLM")],
-)
+@pytest.mark.parametrize(("name", "head"), [(name, head) for name in HEADED for head in make_families.heads_of(name)])
 def test_logits_of_checkpoints_with_a_head(name, head, heads_table, tmp_path):
+    import torch
+
     model = make_families.write(name, tmp_path, head)
     batch = make_families.random_batch(name)
-    errors = {dtype: logits_error(name, head, model, batch, dtype, tmp_path) for dtype in PRECISIONS}
+    errors = {}
+    for dtype in PRECISIONS:
+        theirs = make_families.run_head(name, head, model.to(getattr(torch, dtype)), batch)
+        ours = run_ours_with_head(tmp_path, dtype, batch)
+        assert ours.shape == theirs.shape
+        error = np.abs(ours - theirs)
+        errors[dtype] = float(error[batch["mask"]].max() if ours.ndim == 3 else error.max())
     heads_table.append(f"{name + ' ' + head:<52}" + "".join(f"{errors[dtype]:12.1e}" for dtype in PRECISIONS))
     assert all(errors[dtype] <= TOLERANCE[dtype] for dtype in PRECISIONS), errors
 
 
-def logits_error(name: str, head: str, model, batch: dict, dtype: str, directory: Path) -> float:
-    """Largest difference over real tokens, or over sentences and choices."""
+@pytest.mark.parametrize(("name", "head"), [(name, head) for name in HEADED for head in make_families.heads_of(name)])
+def test_transformers_reads_the_heads_that_we_save(name, head, tmp_path):
     import torch
 
-    fed = make_families.feed(make_families.MODELS[name][0], batch, model)
-    if head == "ForMultipleChoice":  # one sentence with three choices
-        fed = {key: value[None] for key, value in fed.items()}
-    double = make_families.in_double() if dtype == "float64" else contextlib.nullcontext()
-    with torch.no_grad(), double:
-        out = model.to(getattr(torch, dtype))(**fed)
-    span = head == "ForQuestionAnswering"
-    theirs = torch.stack([out.start_logits, out.end_logits], dim=-1) if span else out.logits
-    with precision(dtype):
-        ours_model, ours_head, _ = jaxsmooth.load_with_head(directory, dtype=dtype)
-        ours_batch = jaxsmooth.Batch(**{key: jnp.asarray(batch[key]) for key in ("tokens", "segments", "mask")})
-        hidden, _ = jaxsmooth.encode(ours_model, ours_batch, collect=jaxsmooth.keep_nothing)
-        choices = 3 if head == "ForMultipleChoice" else 1
-        ours = apply_head(ours_head, ours_model, hidden, ours_batch.mask, choices=choices)
-        assert ours.dtype == dtype
-    assert ours.shape == theirs.shape
-    error = np.abs(np.asarray(ours) - theirs.numpy())
-    return float(error[batch["mask"]].max() if ours.ndim == 3 else error.max())
+    theirs = make_families.write(name, tmp_path / "theirs", head)
+    with precision("float32"):
+        model, own, _ = jaxsmooth.load_with_head(tmp_path / "theirs")
+        jaxsmooth.save_with_head(model, own, tmp_path / "ours")
+    again, report = type(theirs).from_pretrained(
+        tmp_path / "ours", output_loading_info=True, attn_implementation="eager"
+    )
+    assert not report["missing_keys"]
+    assert not report["unexpected_keys"]
+    assert not report["mismatched_keys"]
+    for key, tensor in theirs.state_dict().items():
+        assert torch.equal(again.state_dict()[key], tensor), key
+    told = json.loads((tmp_path / "ours" / "config.json").read_text())
+    assert told["architectures"] == [type(theirs).__name__]
+    assert again.config.num_labels == theirs.config.num_labels
+    for key in make_families.HEAD_SETTINGS.get(name, {}):
+        assert getattr(again.config, key) == getattr(theirs.config, key)
+
+
+@pytest.mark.parametrize("name", ["bert", "roberta", "albert", "distilbert", "electra", "modernbert", "gpt2"])
+def test_transformers_decodes_with_an_untied_head_that_we_save(name, tmp_path):
+    """An own kernel and bias for the decoder, in both directions."""
+    family, settings = make_families.MODELS[name]
+    head = "LMHeadModel" if family == "gpt2" else "ForMaskedLM"
+    untied = {**settings, "tie_word_embeddings": False}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(make_families.MODELS, name, (family, untied))
+        theirs = make_families.write(name, tmp_path / "theirs", head)
+        batch = make_families.random_batch(name)
+    with precision("float32"):
+        model, own, _ = jaxsmooth.load_with_head(tmp_path / "theirs")
+        assert own.out.kernel is not None
+        jaxsmooth.save_with_head(model, own, tmp_path / "ours")
+    again, report = type(theirs).from_pretrained(
+        tmp_path / "ours", output_loading_info=True, attn_implementation="eager"
+    )
+    assert not report["missing_keys"]
+    assert not report["unexpected_keys"]
+    expected = make_families.run_head(name, head, theirs.double(), batch)
+    assert np.array_equal(make_families.run_head(name, head, again.double(), batch), expected)
+    ours = run_ours_with_head(tmp_path / "ours", "float64", batch)
+    assert np.abs(ours - expected)[batch["mask"]].max() <= TOLERANCE["float64"]

@@ -26,6 +26,14 @@ LAST = CONFIG.layers - 1
 PER_HEAD = np.array([0.2, -0.1, 0.4])
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _compiled_quickly():
+    """Each program here runs once or twice: XLA's optimisations cost more than they save, and change no formula."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 class Sentence:
     """What a numpy edit may know: the layer, the first values, the last values, the sentence's embedding."""
 

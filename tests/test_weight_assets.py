@@ -12,6 +12,7 @@ from helpers_parity import precision
 
 import jaxsmooth
 from jaxsmooth.assets import asset_path
+from jaxsmooth.bert.heads import read_vocabulary
 from jaxsmooth.formats import open_weights
 
 SENTENCES = ["A film worth seeing.", "The lighthouse keeper counted seven ships before breakfast.", "Dull."]
@@ -117,6 +118,10 @@ def test_antiberty_guesses_masked_residues():
     dense = reference.gelu(at @ found[stem + "dense.weight"].T.astype(np.float64) + found[stem + "dense.bias"])
     gain, shift = found[stem + "LayerNorm.weight"], found[stem + "LayerNorm.bias"]
     logits = reference.normalise(dense, gain, shift, 1e-12)[0] @ found["cls.predictions.decoder.weight"].T
-    guesses = tokenizer.strings(np.argmax(logits + found["cls.predictions.bias"], axis=1))
+    logits = logits + found["cls.predictions.bias"]
+    wide, head, _ = jaxsmooth.load_with_head("antiberty", dtype=jnp.float64)
+    assert (head.kind, head.out.kernel) == ("masked_lm", None)
+    np.testing.assert_allclose(read_vocabulary(head, wide, jnp.asarray(at)), logits, atol=1e-10)
+    guesses = tokenizer.strings(np.argmax(logits, axis=1))
     right = sum(guess == RESIDUES[k] for guess, k in zip(guesses, places, strict=True))
     assert right >= 5, guesses  # of seven

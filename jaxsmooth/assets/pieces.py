@@ -6,6 +6,7 @@ import shutil
 from bisect import bisect_right
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 from ..errors import AssetError
 from .archives import extract
@@ -54,7 +55,7 @@ class Joined(io.RawIOBase):
         """The present place."""
         return self._place
 
-    def readinto(self, buffer) -> int:  # type: ignore[no-untyped-def]
+    def readinto(self, buffer: Any) -> int:
         """Read up to the end of the file that the present place is in; 0 at the very end."""
         number = bisect_right(self._starts, self._place) - 1
         if number >= len(self._files):

@@ -180,6 +180,14 @@ class EncoderConfig:
         return not self.departures
 
     @property
+    def is_pre_norm(self) -> bool:
+        """Whether a block is the pre-LN block that `theory.pre_norm_rate` speaks of.
+
+        LayerNorm before both sub-layers, unscaled residual sums, an ungated MLP.
+        """
+        return self.first_norm and self.departures == ("pre-LN blocks",)
+
+    @property
     def departures(self) -> tuple[str, ...]:
         """What sets a block apart from BERT's, in words; empty for a plain one."""
         norms = {"rmsnorm": "RMSNorm in place of LayerNorm", "none": "no normalisation"}

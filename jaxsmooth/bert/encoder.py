@@ -149,7 +149,8 @@ def embed_patches(table: Embeddings, pixels: Float[Array, "B C Y X"]) -> Float[A
     flat = cut.transpose(0, 2, 4, 1, 3, 5).reshape(b, (y // side) * (x // side), c * side**2)
     patches = add_bias(flat @ table.patch.kernel, table.patch.bias)
     classes = jnp.broadcast_to(table.classes[None], (b, *table.classes.shape))
-    return jnp.concatenate([classes, patches], axis=1) + table.position[None]  # type: ignore[index]
+    assert table.position is not None  # a vision encoder always has positions
+    return jnp.concatenate([classes, patches], axis=1) + table.position[None]
 
 
 @functools.partial(jax.jit, static_argnames=("collect", "remat"))

@@ -1,12 +1,14 @@
 """Task heads: what turns the encoder's hidden states into logits, as pytrees of parameters and functions over them.
 
-The maths is that of Hugging Face's BertFor... classes. Sentence-level heads read the encoder's own pooler,
-tanh(W h_[CLS] + b), so an encoder without one gets it from `with_pooler`; dropout is the caller's.
+The maths is that of Hugging Face's classes. BERT's sentence-level heads read the encoder's own pooler,
+tanh(W h_[CLS] + b), so an encoder without one gets it from `with_pooler`; what other families read is told by `FORMS`.
+Dropout is the caller's.
 """
 
 import dataclasses
 import functools
-from typing import Literal, get_args
+from collections.abc import Callable
+from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -20,24 +22,61 @@ from .config import EncoderConfig
 from .encoder import ACTIVATION_FUNCTIONS, normalise
 from .params import Encoder, LayerNorm, Linear
 
-Kind = Literal["classification", "regression", "tokens", "span", "choice", "masked_lm"]
+Kind = Literal["classification", "regression", "tokens", "span", "choice", "masked_lm", "causal_lm"]
 KINDS: tuple[str, ...] = get_args(Kind)
 POOLED = ("classification", "regression", "choice")
 """Kinds that read one vector per sentence; the others read every token."""
+LANGUAGE = ("masked_lm", "causal_lm")
+"""Kinds whose outputs are the vocabulary's words."""
 
 
 @nnx.dataclass
 class Head(nnx.Pytree):
-    """A task head. `out` maps D to the outputs of one sentence or token.
+    """A task head. `out` maps what it reads to the outputs of one sentence or token.
 
-    The masked-LM head has `dense` and `norm` before it, and its `out.kernel` is [D V], or None where it is tied to
-    the word table.
+    Attributes:
+      out: kernel [D K]; a decoder's is [E V], or None where it is tied to the word table.
+      dense, norm: what stands before `out` in a masked-LM head, and in all of ModernBERT's: norm(f(W h + b)).
+      kind: what the head does, one of `KINDS`.
+      reads: which vector of a sentence a sentence-level head reads, a key of `READERS`.
+      activation: f; "" for the encoder's.
     """
 
     out: Linear = nnx.data()
     dense: Linear | None = nnx.data(default=None)
     norm: LayerNorm | None = nnx.data(default=None)
-    kind: str = nnx.static(default="classification")
+    kind: Kind = nnx.static(default="classification")
+    reads: str = nnx.static(default="pooler")
+    activation: str = nnx.static(default="")
+
+
+class Form(NamedTuple):
+    """How the heads of a family are built.
+
+    Attributes:
+      reads, activation: as in `Head`.
+      dense: the kinds with a dense layer and a norm before the output.
+      dense_bias: whether that dense layer has a bias.
+      free_biases: whether checkpoints of the family choose the biases of that layer and of a decoder.
+      unbiased: the kinds whose output has no bias.
+    """
+
+    reads: str = "pooler"
+    activation: str = ""
+    dense: tuple[str, ...] = ("masked_lm",)
+    dense_bias: bool = True
+    free_biases: bool = False
+    unbiased: tuple[str, ...] = ("causal_lm",)
+
+
+FORMS: dict[str, Form] = {
+    **dict.fromkeys(("bert", "albert", "distilbert"), Form()),
+    **dict.fromkeys(("roberta", "xlm-roberta", "camembert", "mpnet", "electra"), Form(activation="gelu")),
+    "modernbert": Form(reads="first", activation="gelu", dense=KINDS, dense_bias=False, free_biases=True),
+    **dict.fromkeys(("vit", "deit"), Form(reads="first")),
+    "gpt2": Form(reads="last", unbiased=("classification", "regression", "causal_lm")),
+}
+"""The form of every family of `bert.families`."""
 
 
 def init_head(
@@ -56,11 +95,11 @@ def init_head(
       kind: what the head does, one of `KINDS`.
       key: a `jax.random.key`.
       labels: classes, or numbers to predict; span, choice and masked LM know theirs (2, 1, `config.vocab`).
-      tied: a masked-LM head decodes with the word table instead of a kernel of its own.
+      tied: a language head decodes with the word table instead of a kernel of its own.
       dtype: floating dtype of every array.
 
     Raises:
-      ConfigError: an unknown kind, fewer than one label, or a tied decoder over tables of another width.
+      ConfigError: an unknown kind, fewer than one label, or a causal LM over tables of another width.
 
     >>> import jax
     >>> config = EncoderConfig(vocab=100, width=48, layers=2, heads=4, mlp_width=96)
@@ -71,20 +110,30 @@ def init_head(
         raise ConfigError(f"a head's kind must be one of {KINDS}; got {kind!r}.")
     if labels < 1:
         raise ConfigError(f"a head needs at least one label; got {labels}.")
-    outputs = {"span": 2, "choice": 1, "masked_lm": config.vocab}.get(kind, labels)
+    form = FORMS[config.family]
+    outputs = {"span": 2, "choice": 1, **dict.fromkeys(LANGUAGE, config.vocab)}.get(kind, labels)
+    read = config.table_width if kind in LANGUAGE else config.width
+    has_dense = kind in form.dense
+    if read != config.width and not has_dense:
+        raise ConfigError(f"a causal LM needs a word table of the hidden width {config.width}; got {read}.")
     draw = functools.partial(_linear, config, dtype=dtype)
     out_key, dense_key = jax.random.split(key)
-    if kind != "masked_lm":
-        return Head(out=draw(out_key, config.width, outputs), kind=kind)
-    if tied and config.table_width != config.width:
-        raise ConfigError(
-            f"a tied decoder needs a word table of the hidden width {config.width}; got {config.table_width}."
-        )
-    norm = LayerNorm(scale=jnp.ones(config.width, dtype), bias=jnp.zeros(config.width, dtype))
-    out = draw(out_key, config.width, outputs)
-    if tied:
-        out = Linear(kernel=None, bias=out.bias)  # type: ignore[arg-type]  # only a tied decoder has no kernel
-    return Head(out=out, dense=draw(dense_key, config.width, config.width), norm=norm, kind=kind)
+    out = draw(out_key, read, outputs, bias=kind not in form.unbiased)
+    dense = draw(dense_key, config.width, read, bias=form.dense_bias) if has_dense else None
+    shift = jnp.zeros(read, dtype) if config.norm_bias else None
+    return Head(
+        out=tied_output(out.bias) if tied and kind in LANGUAGE else out,
+        dense=dense,
+        norm=LayerNorm(scale=jnp.ones(read, dtype), bias=shift) if has_dense else None,
+        kind=kind,
+        reads=form.reads,
+        activation=form.activation,
+    )
+
+
+def tied_output(bias: Array | None) -> Linear:
+    """The output of a language head that decodes with the word table: no kernel of its own."""
+    return Linear(kernel=None, bias=bias)  # type: ignore[arg-type]  # every other linear map has a kernel
 
 
 def with_pooler(model: Encoder, key: PRNGKeyArray) -> Encoder:
@@ -107,42 +156,94 @@ def pool(model: Encoder, hidden: Float[Array, "B T D"]) -> Float[Array, "B D"]:
     return activation(_affine(model.pooler, hidden[:, :1]))[:, 0]
 
 
-def read_sentences(head: Head, pooled: Float[Array, "B D"]) -> Float[Array, "B K"]:
-    """Logits of a sentence-level head from pooled vectors; a multiple-choice head scores each choice, [B*C 1]."""
-    return _affine(head.out, pooled[:, None])[:, 0]
+def _pooled(model: Encoder, hidden: Array, mask: Array) -> Array:
+    return pool(model, hidden)
 
 
-def read_tokens(head: Head, hidden: Float[Array, "B T D"], mask: Bool[Array, "B T"]) -> Float[Array, "B T K"]:
+def _first(model: Encoder, hidden: Array, mask: Array) -> Array:
+    return hidden[:, 0]
+
+
+def _last(model: Encoder, hidden: Array, mask: Array) -> Array:
+    place = jnp.where(mask, jnp.arange(mask.shape[1])[None], 0).max(axis=1)
+    return jnp.take_along_axis(hidden, place[:, None, None], axis=1)[:, 0]
+
+
+def _mean(model: Encoder, hidden: Array, mask: Array) -> Array:
+    real = mask[:, :, None]
+    count = jnp.maximum(mask.sum(axis=1, keepdims=True), 1).astype(hidden.dtype)
+    return jnp.where(real, hidden, 0).sum(axis=1) / count
+
+
+READERS: dict[str, Callable[[Encoder, Array, Array], Array]] = {
+    "pooler": _pooled,
+    "first": _first,
+    "last": _last,
+    "mean": _mean,
+}
+"""What a sentence-level head reads: the pooler, the first or the last real token, or the mean over real tokens."""
+
+
+def read_features(
+    head: Head, model: Encoder, hidden: Float[Array, "B T D"], mask: Bool[Array, "B T"]
+) -> Float[Array, "..."]:
+    """What a head's output layer reads; a dropout belongs between the two.
+
+    Args:
+      head: any head.
+      model: the encoder that made `hidden`.
+      hidden: last or fused hidden states, [B T D].
+      mask: True on real tokens, [B T].
+
+    Returns:
+      [B D] of a sentence-level head, [B T E] of the others.
+
+    Raises:
+      ConfigError: the head reads the pooler, which the encoder lacks.
+    """
+    if head.kind not in POOLED:
+        return _transformed(head, model, hidden)
+    return _transformed(head, model, READERS[head.reads](model, hidden, mask)[:, None])[:, 0]
+
+
+def _transformed(head: Head, model: Encoder, hidden: Array) -> Array:
+    """norm(f(W h + b)), where the head has these; the norm keeps the encoder's epsilon."""
+    if head.dense is None or head.norm is None:
+        return hidden
+    wide = ACTIVATION_FUNCTIONS[head.activation or model.config.activation](_affine(head.dense, hidden))
+    return normalise(dataclasses.replace(model.config, norm="layernorm"), head.norm, wide)
+
+
+def read_sentences(head: Head, features: Float[Array, "B D"]) -> Float[Array, "B K"]:
+    """Logits of a sentence-level head from `read_features`; a multiple-choice head scores each choice, [B*C 1]."""
+    return _affine(head.out, features[:, None])[:, 0]
+
+
+def read_tokens(head: Head, features: Float[Array, "B T D"], mask: Bool[Array, "B T"]) -> Float[Array, "B T K"]:
     """Logits of every token. A span head's are the lowest finite number on padding, so no span starts there.
 
     Args:
       head: of kind "tokens" or "span".
-      hidden: [B T D].
+      features: of `read_features`, [B T D].
       mask: True on real tokens, [B T].
     """
-    logits = _affine(head.out, hidden)
+    logits = _affine(head.out, features)
     if head.kind != "span":
         return logits
     return jnp.where(mask[:, :, None], logits, jnp.finfo(logits.dtype).min)
 
 
 def read_vocabulary(head: Head, model: Encoder, hidden: Float[Array, "*N D"]) -> Float[Array, "*N V"]:
-    """Masked-LM logits, LN(f(W h + b)) E^T + c, of any set of tokens.
-
-    The norm keeps BERT's epsilon; the activation is the encoder's.
+    """Logits of a language head, LN(f(W h + b)) E^T + c, of any set of tokens; a causal one's are h E^T.
 
     Args:
-      head: of kind "masked_lm".
+      head: of a kind in `LANGUAGE`.
       model: the encoder, whose word table a tied head decodes with.
       hidden: [..., D]; give only the masked tokens to save the large product.
 
     References: Devlin et al. (2019), arXiv 1810.04805, and its released code.
     """
-    assert head.dense is not None
-    assert head.norm is not None
-    wide = hidden.reshape(1, -1, hidden.shape[-1])
-    wide = ACTIVATION_FUNCTIONS[model.config.activation](_affine(head.dense, wide))
-    wide = normalise(dataclasses.replace(model.config, norm="layernorm"), head.norm, wide)
+    wide = _transformed(head, model, hidden.reshape(1, -1, hidden.shape[-1]))
     kernel = model.embeddings.word.T if head.out.kernel is None else head.out.kernel
     return add_bias(wide @ kernel, head.out.bias).reshape(*hidden.shape[:-1], kernel.shape[1])
 
@@ -169,18 +270,21 @@ def apply_head(
     >>> apply_head(head, model, jaxsmooth.embed(model, batch), batch.mask).shape
     (2, 32, 2)
     """
-    if head.kind in POOLED:
-        logits = read_sentences(head, pool(model, hidden))
-        return logits.reshape(-1, choices) if head.kind == "choice" else logits
-    if head.kind == "masked_lm":
+    if head.kind in LANGUAGE:
         return read_vocabulary(head, model, hidden)
-    return read_tokens(head, hidden, mask)
+    features = read_features(head, model, hidden, mask)
+    if head.kind not in POOLED:
+        return read_tokens(head, features, mask)
+    logits = read_sentences(head, features)
+    return logits.reshape(-1, choices) if head.kind == "choice" else logits
 
 
 def _affine(linear: Linear, x: Float[Array, "B T D"]) -> Float[Array, "B T K"]:
     return add_bias(x @ linear.kernel, linear.bias)
 
 
-def _linear(config: EncoderConfig, key: Array, inputs: int, outputs: int, dtype: DTypeLike) -> Linear:
+def _linear(
+    config: EncoderConfig, key: Array, inputs: int, outputs: int, dtype: DTypeLike, *, bias: bool = True
+) -> Linear:
     kernel = jnp.asarray(config.std_init, dtype) * jax.random.normal(key, (inputs, outputs), dtype)
-    return Linear(kernel=kernel, bias=jnp.zeros(outputs, dtype))
+    return Linear(kernel=kernel, bias=jnp.zeros(outputs, dtype) if bias else None)

@@ -15,7 +15,7 @@ from ..errors import CheckpointError
 from .pickled import View, read_state_dict
 from .stored import DTYPES, Stored, Weights
 
-PATTERN = "pytorch_model.bin"
+TORCH = "pytorch_model.bin"
 SHARING = 4
 """How many times over the tensors may read the archive's bytes: tied weights share a storage, a bomb shares all."""
 

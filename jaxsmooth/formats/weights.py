@@ -23,7 +23,7 @@ class Format(NamedTuple):
 
 FORMATS = (
     Format((safetensors_files.WEIGHTS, safetensors_files.INDEX), safetensors_files.read),
-    Format((torch_files.PATTERN,), torch_files.read),
+    Format((torch_files.TORCH,), torch_files.read),
     Format((tensorflow_files.PATTERN,), tensorflow_files.read),
     Format((onnx_files.PATTERN,), onnx_files.read),
 )

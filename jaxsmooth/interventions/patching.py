@@ -12,10 +12,8 @@ from jaxtyping import Array, Float
 from ..bert.encoder import embed, encode, keep_nothing
 from ..bert.params import Encoder
 from ..errors import OptionError, ShapeError
-from ..types import SITES, Batch, BlockTrace, Edits, ImageBatch
+from ..types import Batch, BlockTrace, Edits, ImageBatch
 from .builders import Indices, broadcast, check_site, restrict
-
-_UNRECORDED = ("query", "key")  # not in a BlockTrace
 
 
 def record(
@@ -26,7 +24,7 @@ def record(
     Args:
       model: the encoder.
       batch: tokens, segments and mask, [B T].
-      sites: names of `SITES` except `query` and `key`, which a block does not report.
+      sites: names of `SITES`.
       edits: edits of the recorded run.
 
     Returns:
@@ -34,7 +32,7 @@ def record(
       whatever `edits` make of them.
 
     Raises:
-      ShapeError: a site that does not exist or is not reported.
+      ShapeError: a site that does not exist.
 
     >>> import jaxsmooth
     >>> model, tokenizer = jaxsmooth.load("tiny")
@@ -43,10 +41,6 @@ def record(
     """
     for site in sites:
         check_site(site)
-        if site in _UNRECORDED:
-            raise ShapeError(
-                f"the site {site!r} cannot be recorded; those that can: {sorted({*SITES} - {*_UNRECORDED})}."
-            )
     return _record(model, batch, edits, sites=tuple(sites))
 
 

@@ -1,6 +1,6 @@
 """The three forms of `compare`'s result: compare.json, one figure, a table per measure."""
 
-import dataclasses
+import functools
 from collections.abc import Iterator
 from itertools import cycle
 from pathlib import Path
@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -16,9 +15,10 @@ from rich.text import Text
 from jaxsmooth.compared import RATES, Comparison, Measured
 from jaxsmooth.diagnosis import Spread
 from jaxsmooth.report.drawing import canvas, drawable, layer_axis, log_axis, note, positive, save, say_empty, title
-from jaxsmooth.report.files import write_aside
+from jaxsmooth.report.files import write_numbers_and_figure
 from jaxsmooth.report.numbers import at, digits
-from jaxsmooth.report.serialise import dumps, strict
+from jaxsmooth.report.serialise import described, dumps, strict
+from jaxsmooth.report.terminal import plain_table, print_paths
 
 PALETTE = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C510A")
 PART_COLOURS = ("#0072B2", "#56B4E9", "#D55E00", "#E69F00")
@@ -39,9 +39,8 @@ def write_comparison(found: Comparison, out: Path) -> tuple[Path, Path]:
     Raises:
       OSError: the folder cannot be made or written to.
     """
-    out = Path(out)
-    drawn = comparison_figure(found, out / "compare.png")
-    return write_aside(out / "compare.json", dumps(comparison_json(found))), drawn
+    numbers = dumps(comparison_json(found))
+    return write_numbers_and_figure(out, "compare", numbers, functools.partial(comparison_figure, found))
 
 
 def comparison_json(found: Comparison) -> dict[str, Any]:
@@ -50,9 +49,8 @@ def comparison_json(found: Comparison) -> dict[str, Any]:
     Layer 0 is the embedding output. A quantity without a value in any sentence, such as a bound whose hypotheses the
     remedy breaks, has null and a count of 0.
     """
-    described = {"model": dataclasses.asdict(found.model), "data": dataclasses.asdict(found.data)}
     entries = [_entry(entry, found.parts) for entry in found.entries]
-    return strict({"schema": 1, **described, "remedies": entries, "versions": found.versions})
+    return strict({**described(found), "remedies": entries, "versions": found.versions})
 
 
 def print_comparison(found: Comparison, paths: tuple[Path, Path], console: Console) -> None:
@@ -68,8 +66,7 @@ def print_comparison(found: Comparison, paths: tuple[Path, Path], console: Conso
     console.print(_summary(found))
     for line in _remarks(found):
         console.print(Text(line))
-    for label, path in zip(("numbers", "figure"), paths, strict=True):
-        console.print(Text.assemble(f"{label:8}", (str(path), "bold")), soft_wrap=True)
+    print_paths(console, dict(zip(("numbers", "figure"), paths, strict=True)))
 
 
 def comparison_figure(found: Comparison, path: Path) -> Path:
@@ -177,7 +174,7 @@ def _stacked(axes: Axes, places: np.ndarray, values: np.ndarray, names: tuple[st
 
 
 def _table(heading: str, spreads: dict[str, Spread], first: int, width: int) -> Table:
-    table = Table(title=Text(heading), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    table = plain_table(Text(heading))
     table.add_column("layer", no_wrap=True)
     size = next(iter(spreads.values())).mean.size
     room = max(2, (width - max(map(len, (*spreads, "layer"))) - 2) // 8)
@@ -190,8 +187,7 @@ def _table(heading: str, spreads: dict[str, Spread], first: int, width: int) -> 
 
 
 def _summary(found: Comparison) -> Table:
-    heading = Text("over the whole encoder: change of ln(d_M / ‖H‖) by part, and of the output")
-    table = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    table = plain_table(Text("over the whole encoder: change of ln(d_M / ‖H‖) by part, and of the output"))
     table.add_column("remedy", no_wrap=True)
     for column in (*found.parts, "sum", "‖ΔH‖/‖H‖"):
         table.add_column(column, justify="right", no_wrap=True)
@@ -217,12 +213,7 @@ def _entry(entry: Measured, parts: tuple[str, ...]) -> dict[str, Any]:
         one: dict[str, Any] = {"layer": state, **{field: at(getattr(entry, field), state) for field in STATES.values()}}
         if state:
             one["rates"] = {rate: at(entry.rates[rate], state - 1) for rate in RATES}
-            one["attribution"] = {
-                part: {
-                    f.name: getattr(entry.attribution, f.name)[state - 1, k].item() for f in dataclasses.fields(Spread)
-                }
-                for k, part in enumerate(parts)
-            }
+            one["attribution"] = {part: at(entry.attribution, state - 1, k) for k, part in enumerate(parts)}
         layers.append(one)
     fused = {name: {key: at(spread, 0) for key, spread in measures.items()} for name, measures in entry.fused.items()}
     plain = {key: getattr(entry, key) for key in ("label", "description", "warning")}

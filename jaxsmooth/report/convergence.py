@@ -1,6 +1,6 @@
 """The three forms of `converge`'s result: converge.json, one figure, a table."""
 
-import dataclasses
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,16 +11,15 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import BoundaryNorm, Colormap
 from matplotlib.ticker import FuncFormatter
-from rich import box
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from jaxsmooth.diagnosis import HeadConvergence, Spread
 from jaxsmooth.report.drawing import canvas, drawable, note, save, title
-from jaxsmooth.report.files import write_aside
-from jaxsmooth.report.numbers import digits, over_heads
-from jaxsmooth.report.serialise import dumps, strict
+from jaxsmooth.report.files import write_numbers_and_figure
+from jaxsmooth.report.numbers import at, digits, over_heads
+from jaxsmooth.report.serialise import described, dumps, strict
+from jaxsmooth.report.terminal import plain_table, print_paths
 
 _COLUMNS = {
     "|λ₂|": "predicted_rate",
@@ -48,9 +47,8 @@ def write_convergence(found: HeadConvergence, out: Path) -> tuple[Path, Path]:
     Raises:
       OSError: the folder cannot be made or written to.
     """
-    out = Path(out)
-    drawn = convergence_figure(found, out / "converge.png")
-    return write_aside(out / "converge.json", dumps(convergence_json(found))), drawn
+    numbers = dumps(convergence_json(found))
+    return write_numbers_and_figure(out, "converge", numbers, functools.partial(convergence_figure, found))
 
 
 def convergence_json(found: HeadConvergence) -> dict[str, Any]:
@@ -70,8 +68,7 @@ def convergence_json(found: HeadConvergence) -> dict[str, Any]:
         for mask, spreads in found.masks.items()
     ]
     plain = ("window", "steps", "tolerance", "versions")
-    described = {"model": dataclasses.asdict(found.model), "data": dataclasses.asdict(found.data)}
-    return strict({"schema": 1, **described, **{key: getattr(found, key) for key in plain}, "masks": masks})
+    return strict({**described(found), **{key: getattr(found, key) for key in plain}, "masks": masks})
 
 
 def print_convergence(found: HeadConvergence, paths: tuple[Path, Path], console: Console) -> None:
@@ -79,7 +76,7 @@ def print_convergence(found: HeadConvergence, paths: tuple[Path, Path], console:
     model, data = found.model, found.data
     heading = f"{model.name} on {data.sentences:,} sentences of {data.name}: attention iterated {found.steps} times"
     heading += f" ({model.note})" if model.note else ""
-    table = Table(title=Text(heading, style="bold"), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = plain_table(Text(heading, style="bold"))
     table.add_column("mask", no_wrap=True)
     for column in ("layer", *_COLUMNS):
         table.add_column(column, justify="right")
@@ -92,8 +89,7 @@ def print_convergence(found: HeadConvergence, paths: tuple[Path, Path], console:
     console.print(table)
     for line in _findings(found):
         console.print(Text(line))
-    for label, path in zip(("numbers", "figure"), paths, strict=True):
-        console.print(Text.assemble(f"{label:8}", (str(path), "bold")), soft_wrap=True)
+    print_paths(console, dict(zip(("numbers", "figure"), paths, strict=True)))
 
 
 def convergence_figure(found: HeadConvergence, path: Path) -> Path:
@@ -166,10 +162,7 @@ def _steps(axes: Axes, spreads: dict[str, Spread], colours: Colours, found: Head
 
 
 def _head(spreads: dict[str, Spread], layer: int, head: int) -> dict[str, Any]:
-    return {"head": head} | {
-        name: {part.name: getattr(spread, part.name)[layer, head].item() for part in dataclasses.fields(spread)}
-        for name, spread in spreads.items()
-    }
+    return {"head": head} | {name: at(spread, layer, head) for name, spread in spreads.items()}
 
 
 def _cell(name: str, value: float) -> str:

@@ -35,6 +35,8 @@ RATE_LABELS = {
     "L0": "L0  theorem, global",
 }
 
+PRE_NORM_LABELS = {**RATE_LABELS, "L1": "L1  pre-LN blocks"}
+
 _BANDS = "Line: mean over sentences; dark band: ± 1 standard deviation; light band: smallest to largest"
 
 _MARKERS = {"actual": "o", "L4": "v", "L3": "D", "L2b": "s", "L2": "P", "L1": "^", "L0": "X"}
@@ -210,6 +212,11 @@ def _gap(axes: Axes, diagnosis: Diagnosis, name: str, place: float, height: floa
     )
 
 
+def rate_labels(diagnosis: Diagnosis) -> dict[str, str]:
+    """What the rates are called; L1 of a model that departs from the theorem's blocks is not the theorem's."""
+    return PRE_NORM_LABELS if diagnosis.model.departures else RATE_LABELS
+
+
 def _rate_label(diagnosis: Diagnosis, name: str) -> str:
     values = finite(diagnosis.rates[name].mean)
-    return RATE_LABELS[name] + (f"  ({digits(float(np.median(values)))})" if values.size else "")
+    return rate_labels(diagnosis)[name] + (f"  ({digits(float(np.median(values)))})" if values.size else "")

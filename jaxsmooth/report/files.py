@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -31,6 +32,16 @@ def write_aside(path: Path, content: str | bytes) -> Path:
     finally:
         aside.unlink(missing_ok=True)
     return path
+
+
+def write_numbers_and_figure(out: Path, stem: str, numbers: str, draw: Callable[[Path], Path]) -> tuple[Path, Path]:
+    """Writes `stem`.json and draws `stem`.png into a folder, made if missing; returns the two paths.
+
+    Raises:
+      OSError: the folder cannot be made or written to.
+    """
+    drawn = draw(Path(out) / f"{stem}.png")
+    return write_aside(Path(out) / f"{stem}.json", numbers), drawn
 
 
 def check_writable(folder: Path) -> None:

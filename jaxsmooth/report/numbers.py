@@ -3,11 +3,12 @@
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxsmooth.diagnosis import Spread
+from jaxsmooth.diagnosis import FusedLayers, Spread
 
 HIDDEN_QUANTITIES = (
     "cosine_similarity",
@@ -26,6 +27,8 @@ HEAD_QUANTITIES = ("mixing_rate", "ergodicity_coefficient", "attention_entropy")
 """Fields with one value per block and head."""
 
 MISSING = "n/a"
+FUSED_ROW = "fused"
+"""What a table calls the row of fused layers."""
 
 
 def digits(value: float | None) -> str:
@@ -97,8 +100,21 @@ def over_heads(spread: Spread) -> Spread:
     return Spread(mean, std, np.where(count > 0, low, np.nan), np.where(count > 0, high, np.nan), count)
 
 
-def at(spread: Spread, index: int) -> dict[str, float]:
-    """Reads one layer of a spread of shape [K] as plain Python numbers."""
+def rows_of(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows of a table of report.json: its layers, then what is fused of them, if anything is."""
+    return [*report["layers"], *({**fused, "layer": FUSED_ROW} for fused in [report.get("fused")] if fused)]
+
+
+def fused_words(fused: FusedLayers) -> str:
+    """Which layers are fused, how, and with what gates."""
+    if fused.gates is None:
+        return fused.label
+    gates = ", ".join(f"{layer}: {digits(gate)}" for layer, gate in zip(fused.layers, fused.gates.mean, strict=True))
+    return f"{fused.label} (mean gate of each layer, {gates})"
+
+
+def at(spread: Spread, *index: int) -> dict[str, float]:
+    """Reads one layer of a spread of shape [K], or one layer and head of [K N], as plain Python numbers."""
     return {field.name: getattr(spread, field.name)[index].item() for field in dataclasses.fields(spread)}
 
 

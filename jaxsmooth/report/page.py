@@ -12,8 +12,8 @@ from plotly.offline import get_plotlyjs
 
 from jaxsmooth.diagnosis import RATES, Diagnosis, Exemplar
 from jaxsmooth.report.drawing import COLOURS
-from jaxsmooth.report.figures import RATE_LABELS
-from jaxsmooth.report.numbers import digits
+from jaxsmooth.report.figures import RATE_LABELS, rate_labels
+from jaxsmooth.report.numbers import digits, fused_words, rows_of
 from jaxsmooth.report.serialise import to_json
 from jaxsmooth.report.verdict import Verdict, verdict
 
@@ -60,11 +60,12 @@ def render_page(diagnosis: Diagnosis) -> str:
         diagnosis=diagnosis,
         verdict=found,
         tiles=_tiles(found),
-        columns=[(heading, meaning) for heading, meaning, _ in TABLE],
-        rows=[(layer["layer"], [_cell(layer, path) for *_, path in TABLE]) for layer in report["layers"]],
+        columns=[(heading, rate_labels(diagnosis).get(heading, meaning)) for heading, meaning, _ in TABLE],
+        rows=[(layer["layer"], [_cell(layer, path) for *_, path in TABLE]) for layer in rows_of(report)],
+        fused=None if diagnosis.fused is None else fused_words(diagnosis.fused),
         alt=_alternatives(diagnosis, found),
         sentence=_sentence(diagnosis.exemplar),
-        payload=_payload(report, diagnosis.exemplar),
+        payload={**_payload(report, diagnosis.exemplar), "labels": rate_labels(diagnosis)},
         css=Markup(_asset("page.css")),
         plotly=Markup(plotly),
         charts=Markup(charts),
@@ -155,7 +156,7 @@ def _payload(report: dict[str, Any], exemplar: Exemplar | None) -> dict[str, Any
             "cosine": _pack(exemplar.cosine, -1.0, 1.0),
             "attn": _pack(exemplar.attn, 0.0, 1.0),
         }
-    return {"layers": report["layers"], "colours": COLOURS, "labels": RATE_LABELS, "exemplar": shown}
+    return {"layers": report["layers"], "colours": COLOURS, "exemplar": shown}
 
 
 def _pack(values: np.ndarray, low: float, high: float) -> str:

@@ -3,7 +3,8 @@
 Layer 0 is the embedding output; layer l >= 1 pairs hidden state l with the block that made it (block l - 1).
 A plain name is the mean over sentences (and heads). A name ending in `_min` or `_max` is an extremum over tokens,
 heads and sentences. `spread` adds the standard deviation, the extrema and the number of values; `heads` gives each
-head's mean, `_min` and `_max` over sentences. What has no value is null.
+head's mean, `_min` and `_max` over sentences. What has no value is null. `fused`, where layers were fused, is one more
+hidden state, with the means of the gates of the layers it is made of.
 """
 
 import dataclasses
@@ -11,7 +12,8 @@ import json
 import math
 from typing import Any
 
-from jaxsmooth.diagnosis import RATES, Diagnosis, Spread
+from jaxsmooth.compared import Comparison
+from jaxsmooth.diagnosis import RATES, Diagnosis, FusedLayers, HeadConvergence, Spread
 from jaxsmooth.report.numbers import BLOCK_QUANTITIES, HEAD_QUANTITIES, HIDDEN_QUANTITIES, at, over_heads
 from jaxsmooth.report.verdict import verdict
 
@@ -38,10 +40,9 @@ def to_json(diagnosis: Diagnosis) -> dict[str, Any]:
         layers.append(entry)
     return strict(
         {
-            "schema": SCHEMA,
-            "model": dataclasses.asdict(diagnosis.model),
-            "data": dataclasses.asdict(diagnosis.data),
+            **described(diagnosis),
             "layers": layers,
+            **({} if diagnosis.fused is None else {"fused": _fused(diagnosis.fused)}),
             "verdict": dataclasses.asdict(verdict(diagnosis)),
             "versions": dict(diagnosis.versions),
         }
@@ -56,6 +57,19 @@ def dumps(tree: dict[str, Any]) -> str:
 def _hidden(diagnosis: Diagnosis, state: int) -> dict[str, Any]:
     spreads = {name: at(getattr(diagnosis, name), state) for name in HIDDEN_QUANTITIES}
     return {name: spread["mean"] for name, spread in spreads.items()} | {"spread": _rest(spreads)}
+
+
+def _fused(fused: FusedLayers) -> dict[str, Any]:
+    spreads = {name: at(fused.measures[name], 0) for name in HIDDEN_QUANTITIES}
+    entry: dict[str, Any] = {"label": fused.label, "layers": list(fused.layers)}
+    entry |= {name: spread["mean"] for name, spread in spreads.items()} | {"spread": _rest(spreads)}
+    if fused.gates is None:
+        return entry
+    gates = [at(fused.gates, place) for place in range(len(fused.layers))]
+    named = {
+        f"gates{end}": [gate[key] for gate in gates] for end, key in (("", "mean"), ("_min", "min"), ("_max", "max"))
+    }
+    return entry | named
 
 
 def _block(diagnosis: Diagnosis, block: int) -> dict[str, Any]:
@@ -83,6 +97,11 @@ def _heads(name: str, spread: Spread, block: int) -> list[tuple[str, list[float]
 
 def _rest(spreads: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
     return {name: {k: v for k, v in spread.items() if k != "mean"} for name, spread in spreads.items()}
+
+
+def described(found: Comparison | Diagnosis | HeadConvergence) -> dict[str, Any]:
+    """The head of every file of numbers: the schema, which model, and which data."""
+    return {"schema": SCHEMA, "model": dataclasses.asdict(found.model), "data": dataclasses.asdict(found.data)}
 
 
 def strict(tree: Any) -> Any:

@@ -2,14 +2,14 @@
 
 from typing import Any
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from jaxsmooth.diagnosis import Diagnosis
-from jaxsmooth.report.numbers import digits
+from jaxsmooth.report.numbers import FUSED_ROW, digits, fused_words, rows_of
 from jaxsmooth.report.serialise import to_json
+from jaxsmooth.report.terminal import plain_table, print_paths
 from jaxsmooth.report.verdict import verdict
 from jaxsmooth.report.write import ReportPaths
 
@@ -42,18 +42,19 @@ def print_summary(diagnosis: Diagnosis, paths: ReportPaths, console: Console) ->
     found = verdict(diagnosis)
     console.print(_fitting_table(diagnosis, console))
     console.print(Text("Layer 0 is the embedding output; a rate below 1 brings tokens closer.", style="dim"))
+    if diagnosis.fused is not None:
+        console.print(Text(f"{FUSED_ROW.capitalize()}: {fused_words(diagnosis.fused)}.", style="dim"))
     console.print()
     console.print(Text(found.headline, style="bold"))
     for sentence in (found.smoothing, found.where, found.explanation):
         console.print(Text(sentence))
     console.print()
-    for name, path in (("report", paths.html), ("numbers", paths.json), ("figures", paths.figures_dir)):
-        line = Text.assemble(f"{name:8}", (str(path), "bold"))
-        console.print(line, soft_wrap=True)
+    print_paths(console, {"report": paths.html, "numbers": paths.json, "figures": paths.figures_dir})
 
 
 def _fitting_table(diagnosis: Diagnosis, console: Console) -> Table:
-    layers = to_json(diagnosis)["layers"]
+    report = to_json(diagnosis)
+    layers = rows_of(report)
     for kept in range(len(_COLUMNS), 0, -1):
         names = set(list(_COLUMNS)[:kept])
         table = _table(diagnosis, layers, [name for name in _ORDER if name in names])
@@ -65,8 +66,7 @@ def _fitting_table(diagnosis: Diagnosis, console: Console) -> Table:
 def _table(diagnosis: Diagnosis, layers: list[dict[str, Any]], names: list[str]) -> Table:
     model, data = diagnosis.model, diagnosis.data
     title = Text(f"{model.label} on {data.sentences:,} sentences of {data.name}", style="bold")
-    # The box adds a space of its own between columns: two in all, none at the edges, so that 80 hold every column.
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    table = plain_table(title)
     table.pad_edge = False
     table.add_column("layer", justify="right", no_wrap=True)
     for name in names:

@@ -136,14 +136,14 @@ def verdict(diagnosis: Diagnosis) -> Verdict:
     """
     found = findings(diagnosis)
     departures = diagnosis.model.departures
-    level, theory = _level(found), "inapplicable" if departures else _theory(found)
+    level, theory = _level(found), _theory(found) if diagnosis.model.rungs else "inapplicable"
     return Verdict(
         level=level,
         theory=theory,
         headline=wording.headline(level, theory, diagnosis.model.name),
         smoothing=wording.smoothing(level, found, STRONG_SIMILARITY, MODERATE_RISE, PEAK_DROP),
         where=wording.where(found),
-        explanation=wording.inapplicable(departures) if departures else wording.explanation(theory, found),
+        explanation=wording.explanation(theory, found, departures),
         measures=wording.measures(found),
         findings=found,
     )

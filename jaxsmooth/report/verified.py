@@ -6,12 +6,12 @@ import math
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from jaxsmooth.report.files import write_aside
+from jaxsmooth.report.terminal import plain_table, print_paths
 from jaxsmooth.verified import VERDICTS, Verification
 
 _STYLES = {"CONFIRMED": "green", "VIOLATED": "bold red", "UNDECIDED": "yellow", "NOT_APPLICABLE": "dim"}
@@ -60,7 +60,7 @@ def print_verification(verification: Verification, path: Path, console: Console)
     decided = ", ".join(f"{name} {count:,}" for name, count in verification.stages.items())
     console.print(Text(", ".join(f"{count:,} {verdict}" for verdict, count in totals.items()), style="bold"))
     console.print(Text(f"decided by: {decided}", style="dim"))
-    console.print(Text.assemble("checks  ", (str(path), "bold")), soft_wrap=True)
+    print_paths(console, {"checks": path})
 
 
 def _table(verification: Verification) -> Table:
@@ -68,7 +68,7 @@ def _table(verification: Verification) -> Table:
     title = Text(f"{model.name} on {data.sentences:,} sentences of {data.name}", style="bold")
     if model.note:
         title.append(f" ({model.note})")
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    table = plain_table(title)
     table.add_column("theorem", no_wrap=True)
     for name in ("yes", "no", "open", "n/a", "rhs/lhs", "median", "max"):
         table.add_column(name, justify="right", no_wrap=True)

@@ -108,8 +108,19 @@ def inapplicable(departures: tuple[str, ...]) -> str:
     )
 
 
-def explanation(theory: str, found: "Findings") -> str:
+def pre_norm(found: "Findings") -> str:
+    """What the one bound that speaks of pre-LN blocks says."""
+    return (
+        "No. Pre-LN blocks add to the residual stream and never divide it: the rate that is proved of them, shown here"
+        f" as L1, cannot be below 1. In the median layer it is {digits(found.L1_over_actual)} times the actual rate. L0"
+        " and L2 to L4 are proved for BERT's post-LN blocks and not evaluated."
+    )
+
+
+def explanation(theory: str, found: "Findings", departures: tuple[str, ...] = ()) -> str:
     """Whether the bounds predict what was measured."""
+    if theory == "inapplicable":
+        return inapplicable(departures)
     if theory == "undefined":
         return "There is no contraction rate or no bound to compare: too few tokens per sentence."
     if theory == "contradicted":
@@ -119,6 +130,8 @@ def explanation(theory: str, found: "Findings") -> str:
             " cannot be exceeded, so this is rounding or a defect; repeat with --precision float64, and report it if"
             " it stays."
         )
+    if departures:
+        return pre_norm(found)
     return f"{_bounds(theory, found)} {_looseness(found)} {_threshold(found)}"
 
 

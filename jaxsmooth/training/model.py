@@ -10,7 +10,17 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..bert.encoder import encode, keep_nothing
 from ..bert.fusion import Fusion, fuse
-from ..bert.heads import POOLED, Head, init_head, pool, read_sentences, read_tokens, read_vocabulary, with_pooler
+from ..bert.heads import (
+    LANGUAGE,
+    POOLED,
+    Head,
+    init_head,
+    read_features,
+    read_sentences,
+    read_tokens,
+    read_vocabulary,
+    with_pooler,
+)
 from ..bert.params import Encoder
 from ..types import Batch, BlockTrace, Edits
 from .dropout import drop
@@ -31,7 +41,7 @@ def init_task_model(encoder: Encoder, task: Task, key: PRNGKeyArray, *, fusion: 
     head_key, pooler_key = jax.random.split(key)
     dtype = jax.tree.leaves(encoder)[0].dtype
     head = init_head(encoder.config, task.kind, head_key, labels=max(1, task.outputs), dtype=dtype)
-    if task.kind in POOLED:
+    if task.kind in POOLED and head.reads == "pooler":
         encoder = with_pooler(encoder, pooler_key)
     return TaskModel(encoder=encoder, head=head, fusion=fusion)
 
@@ -75,12 +85,13 @@ def task_logits(
     def dropped(value: Array) -> Array:
         return value if key is None or not head_dropout else drop(key, head_dropout, value)
 
-    if head.kind in POOLED:
-        logits = read_sentences(head, dropped(pool(model.encoder, hidden)))
-        return logits.reshape(-1, choices) if head.kind == "choice" else logits
-    if head.kind == "masked_lm":  # Hugging Face's masked-LM head has no dropout
+    if head.kind in LANGUAGE:  # Hugging Face's language heads have no dropout
         return read_vocabulary(head, model.encoder, hidden)
-    return read_tokens(head, dropped(hidden) if head.kind == "tokens" else hidden, batch.mask)
+    features = read_features(head, model.encoder, hidden, batch.mask)
+    if head.kind not in POOLED:
+        return read_tokens(head, dropped(features) if head.kind == "tokens" else features, batch.mask)
+    logits = read_sentences(head, dropped(features))
+    return logits.reshape(-1, choices) if head.kind == "choice" else logits
 
 
 def cast_floats(tree: Any, dtype: Any) -> Any:

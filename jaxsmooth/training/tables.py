@@ -284,7 +284,7 @@ def _class(row: Row, classes: tuple[str, ...], where: str) -> int:
 
 def _number(row: Row, where: str) -> float:
     try:
-        value = float(row.get("score"))  # type: ignore[arg-type]
+        value = float(row.get("score", ""))
     except (TypeError, ValueError):
         value = math.nan
     if not math.isfinite(value):
