@@ -23,7 +23,9 @@ from .diagnosis import RATES, DataSummary, Diagnosis, Exemplar, FusedLayers, Mod
 from .errors import ShapeError, TextError
 from .hidden import GATES, HIDDEN, chosen_fusion, fused_measures, hidden_measures
 from .images import encoded_batches
-from .text import EncodedBatch, Tokenizer, TruncationWarning
+from .placement import by_rows
+from .rows import EncodedBatch
+from .text import Tokenizer, TruncationWarning
 from .theory import bounds
 from .theory.weights import BlockNorms, BlockWeights, block_norms
 from .types import Batch, BlockTrace, ImageBatch
@@ -152,7 +154,7 @@ def block_weights(block: Block) -> BlockWeights:
     )
 
 
-@jax.jit
+@by_rows
 def measure(
     model: Encoder, norms: BlockNorms, batch: Batch | ImageBatch, fusion: Fusion | None = None
 ) -> dict[str, Array]:

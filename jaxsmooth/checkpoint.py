@@ -22,7 +22,7 @@ from .bert.config import EncoderConfig
 from .bert.params import Encoder, encoder_shapes, init_encoder
 from .checkpoint_files import WEIGHTS, and_more, by_plain_name, check_tensor, read_tensor
 from .checkpoint_names import NAMES, Entry, entries_of
-from .errors import AssetError, CheckpointError
+from .errors import AssetError, CheckpointError, ShapeError
 from .formats import INDEX, PATTERN, PREFIX, TORCH, Quantised, Weights, find_one, open_weights
 from .text import TINY_VOCAB, Tokenizer
 
@@ -90,7 +90,12 @@ def save(model: Encoder, directory: str | Path) -> None:
     Args:
       model: the encoder.
       directory: made if it does not exist.
+
+    Raises:
+      ShapeError: something else than an encoder.
     """
+    if not isinstance(model, Encoder):
+        raise ShapeError(f"model must be an Encoder; got {type(model).__name__}. `load` gives (model, tokenizer).")
     write_directory(directory, dict(tensors_of(model)), model.config.to_dict())
 
 

@@ -109,11 +109,13 @@ class Evaluate:
     """Score the best checkpoint of a run on a split; print JSON."""
 
     run: Annotated[Path, tyro.conf.Positional]
-    """Folder of the run."""
+    """Folder of the run, or its best/, wherever that was moved to."""
     split: Literal["train", "validation", "test"] = "test"
     """Which split."""
     step: int | None = None
     """Another checkpoint than the best."""
+    limit: int | None = None
+    """Score a fixed sample of so many examples, 0 for all; the run's own limit if left out."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +123,7 @@ class Predict:
     """Apply the best checkpoint of a run; write one JSON line per record."""
 
     run: Annotated[Path, tyro.conf.Positional]
-    """Folder of the run."""
+    """Folder of the run, or its best/, wherever that was moved to."""
     data: str = "test"
     """A split, or for tasks of one sentence a text asset or a utf-8 file with one sentence per line."""
     out: Path = Path("reports/predictions.jsonl")

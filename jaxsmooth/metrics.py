@@ -6,13 +6,16 @@ in `jaxsmooth.theory` and are listed here again: `subspace_distance`, `relative_
 `ergodicity_coefficient`.
 """
 
+import functools
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from .errors import ShapeError
 from .theory.jacobi import batched_eigh
 from .theory.rank_collapse import dong2021_composite_norm
 from .theory.spectrum import mixing_rate as mixing_rate
@@ -22,7 +25,27 @@ from .theory.subspace import centre_tokens, token_mean
 from .theory.subspace import relative_distance as relative_distance
 from .theory.subspace import subspace_distance as subspace_distance
 
+Measure = TypeVar("Measure", bound=Callable[..., Any])
 
+
+def _of_tokens(measure: Measure) -> Measure:
+    """The measure, refusing a mask that is not one truth value for each of its token vectors."""
+
+    @functools.wraps(measure)
+    def checked(hidden: Any, mask: Any, *rest: Any, **options: Any) -> Any:
+        shape, kind = np.shape(hidden), jnp.result_type(mask)
+        if len(shape) < 2 or np.shape(mask) != shape[:-1] or kind != jnp.bool_:
+            raise ShapeError(
+                f"{measure.__name__} takes token vectors [..., T, D] and a boolean mask [..., T]; got {shape} and "
+                f"{np.shape(mask)} of {kind}. Leading axes are not repeated by themselves: "
+                "jnp.broadcast_to(mask, hidden.shape[:-1])."
+            )
+        return measure(hidden, mask, *rest, **options)
+
+    return cast(Measure, checked)
+
+
+@_of_tokens
 def token_cosine_similarity(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> Float[Array, "*B"]:
     """Mean cosine over distinct pairs of real tokens, 1/(n(n-1)) sum_{i != j} cos(h_i, h_j).
 
@@ -50,6 +73,7 @@ def token_cosine_similarity(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*
     return (total - jnp.sum(unit * unit, axis=(-2, -1))) / pairs
 
 
+@_of_tokens
 def cosine_matrix(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> Float[Array, "*B T T"]:
     """Cosine similarity of every pair of tokens, zero on padding.
 
@@ -62,6 +86,7 @@ def cosine_matrix(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> 
     return jnp.einsum("...td,...sd->...ts", unit, unit)
 
 
+@_of_tokens
 def dirichlet_energy(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> Float[Array, "*B"]:
     """Dirichlet energy on the complete graph of real tokens, (1/n) sum_ij ||h_i - h_j||^2 = 2 d_M(H)^2.
 
@@ -74,6 +99,7 @@ def dirichlet_energy(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) 
     return 2 * jnp.sum(centre_tokens(hidden, mask) ** 2, axis=(-2, -1))
 
 
+@_of_tokens
 def mean_average_distance(
     hidden: Float[Array, "*B T D"],
     mask: Bool[Array, "*B T"],
@@ -99,6 +125,7 @@ def mean_average_distance(
     return distance * (_count(hidden, mask) - 1) if convention == "sum_neighbours" else distance
 
 
+@_of_tokens
 def singular_values(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> Float[Array, "*B K"]:
     """Singular values of H over real tokens, largest first, K = min(T, D); zero beyond the number of real tokens.
 
@@ -123,6 +150,7 @@ def singular_values(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -
     return jnp.where(index < jnp.sum(mask, axis=-1, keepdims=True), values, 0)
 
 
+@_of_tokens
 def singular_value_profile(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> Float[Array, "*B K"]:
     """Singular values over the largest: 1 first, and how fast they fall off. NaN for a zero matrix.
 
@@ -134,6 +162,7 @@ def singular_value_profile(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B
     return values / values[..., :1]
 
 
+@_of_tokens
 def effective_rank(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> Float[Array, "*B"]:
     """exp(-sum_k p_k ln p_k), p the singular values over their sum, 0 ln 0 = 0: from 1 (rank one) to the rank.
 
@@ -155,6 +184,7 @@ def effective_rank_of(values: Float[Array, "*B K"]) -> Float[Array, "*B"]:
     return jnp.exp(jnp.sum(jax.scipy.special.entr(jnp.where(share == 0, 1, share)), axis=-1))
 
 
+@_of_tokens
 def stable_rank(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> Float[Array, "*B"]:
     """||H||_F^2 / ||H||_2^2 of H itself (not of its Gram matrix): from 1 to the rank. NaN for a zero matrix.
 
@@ -172,6 +202,7 @@ def stable_rank_of(values: Float[Array, "*B K"]) -> Float[Array, "*B"]:
     return jnp.sum((values / values[..., :1]) ** 2, axis=-1)
 
 
+@_of_tokens
 def frequency_ratio(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> Float[Array, "*B"]:
     """||J H||_F / ||(I - J) H||_F: high frequency (what differs between tokens) over low (their mean).
 
@@ -207,6 +238,7 @@ def attention_entropy(attn: Float[Array, "*B T S"], mask: Bool[Array, "..."]) ->
     return jnp.sum(jnp.where(real, rows, 0), axis=-1) / jnp.sum(real, axis=-1).astype(attn.dtype)
 
 
+@_of_tokens
 def dong_residual(
     hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"], *, centre: Literal["mean", "minimiser"] = "mean"
 ) -> Float[Array, "*B"]:
@@ -236,6 +268,7 @@ def dong_residual(
     return least / dong2021_composite_norm(hidden, mask)
 
 
+@_of_tokens
 def token_norm(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> Float[Array, "*B"]:
     """Mean Euclidean norm of a real token.
 

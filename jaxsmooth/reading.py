@@ -12,7 +12,8 @@ from .bert.params import Encoder
 from .diagnosis import DataSummary
 from .errors import TextError
 from .images import encoded_batches
-from .text import EncodedBatch, Tokenizer, TruncationWarning
+from .rows import EncodedBatch
+from .text import Tokenizer, TruncationWarning
 
 
 class Reading:

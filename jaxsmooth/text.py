@@ -1,14 +1,13 @@
 """Text to `Batch`: a thin layer over Hugging Face `tokenizers` that pads to few lengths and hides nothing."""
 
-import dataclasses
 import functools
 import hashlib
+import json
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 import tokenizers
 from jaxtyping import Array
@@ -16,7 +15,20 @@ from numpy.typing import NDArray
 
 from .bert.config import EncoderConfig
 from .errors import TextError
-from .types import Batch, ImageBatch
+from .preparation import FILE as PREPARATION
+from .preparation import Preparation
+from .rows import (
+    BUCKETS,
+    EncodedBatch,
+    Row,
+    checked_strings,
+    chunks,
+    pad_rows,
+    refuse_single_string,
+    row_count,
+    share_room,
+)
+from .types import Batch
 from .vocabulary import (
     BERT_TOKENS,
     FAMILY_TOKENS,
@@ -32,51 +44,12 @@ from .vocabulary import (
 )
 from .vocabulary import TINY_VOCAB as TINY_VOCAB
 
-BUCKETS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
-"""Lengths that batches are padded to; a model's own longest length is always one as well."""
-
 MASK_NAMES = ("[MASK]", "<mask>")
 SPECIAL_NAMES = (*BERT_TOKENS, *MASK_NAMES, "<s>", "</s>", "<pad>", "<unk>")
-
-CHUNK = 256  # sentences tokenised at once in a stream: enough to keep every core busy, few enough to hold
 
 
 class TruncationWarning(UserWarning):
     """Sentences were cut because the model, or the asked-for length, has no room for them."""
-
-
-@dataclasses.dataclass(frozen=True)
-class EncodedBatch:
-    """One batch of a stream.
-
-    Attributes:
-      batch: tokens, segments and mask, [B T], or images; B and T depend on the bucket alone.
-      indices: positions in the stream of the first len(indices) rows, int64. The rows after them repeat the
-        last of these, so that every batch of a bucket has one shape; leave them out of every sum.
-      truncated: how many of the sentences at `indices` were cut.
-    """
-
-    batch: Batch | ImageBatch
-    indices: NDArray[np.int64]
-    truncated: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """One tokenised text or pair, special tokens included, no padding.
-
-    Attributes:
-      ids: token ids, T of them.
-      segments: 0 or, in the second text of a pair, 1; T of them.
-      truncated: whether the text was cut.
-      spans: for a row of `Tokenizer.windows`, the characters of the second text that each token stands for, and
-        (-1, -1) for every other token; else ().
-    """
-
-    ids: list[int]
-    segments: list[int]
-    truncated: bool
-    spans: tuple[tuple[int, int], ...] = ()
 
 
 class Tokenizer:
@@ -116,6 +89,7 @@ class Tokenizer:
         self.buckets = tuple(sorted({min(bucket, config.max_length) for bucket in (*BUCKETS, config.max_length)}))
         self._backend = backend
         self._source = source
+        self._special = special
         self._pad = backend.token_to_id(special.pad) if special.pad else config.pad_token
         self._prepare = prepare
 
@@ -124,9 +98,9 @@ class Tokenizer:
         """Read the tokenizer of a Hugging Face model directory.
 
         Args:
-          path: the directory: `tokenizer.json` if it is there, else `vocab.txt` (WordPiece, with
-            `do_lower_case`, `strip_accents` and `tokenize_chinese_chars` of `tokenizer_config.json` if there;
-            lower case by default), else `vocab.json` with `merges.txt` (byte-level BPE).
+          path: the directory: `tokenizer.json` if it is there, with what `save` puts beside it, else `vocab.txt`
+            (WordPiece, with `do_lower_case`, `strip_accents` and `tokenize_chinese_chars` of `tokenizer_config.json`
+            if there; lower case by default), else `vocab.json` with `merges.txt` (byte-level BPE).
           config: the model it is for.
 
         Returns:
@@ -140,6 +114,10 @@ class Tokenizer:
         files = ("tokenizer.json", "vocab.txt", "vocab.json", "merges.txt")
         whole, words, pairs, merges = (Path(path) / name for name in files)
         special = FAMILY_TOKENS.get(config.family, BERT_TOKENS)
+        own = Path(path) / PREPARATION
+        if whole.exists() and own.exists():
+            prepare = Preparation.read(own)
+            return cls(read_tokenizer_json(whole), config, str(whole), special=prepare.special, prepare=prepare)
         if whole.exists():
             return cls(read_tokenizer_json(whole), config, str(whole), special=special)
         if words.exists() and special.first:
@@ -161,11 +139,7 @@ class Tokenizer:
         Raises:
           TextError: a vocabulary that the tokenizers library refuses, or larger than the model's.
         """
-        table = pieces.replacements
-
-        def prepare(text: str) -> str:
-            return (prefix + text).translate(table)
-
+        prepare = Preparation(pieces.special, prefix, pieces.replacements)
         return cls(unigram(pieces, source), config, source, special=pieces.special, prepare=prepare)
 
     @classmethod
@@ -185,6 +159,44 @@ class Tokenizer:
         ['[CLS]', 's', '##o', 'b', '##e', 'i', '##t', '.', '[SEP]', '[PAD]', '[PAD]', '[PAD]']
         """
         return cls(tiny_wordpiece(), config, "the built-in tiny tokenizer")
+
+    def save(self, directory: str | Path) -> None:
+        """Write `tokenizer.json` and `tokenizer_config.json`, each aside and then renamed; `from_dir` reads them back.
+
+        transformers reads them as a `PreTrainedTokenizerFast`. A SentencePiece vocabulary's prefix and replacements go
+        to a file of our own beside them, which transformers does not know.
+
+        Args:
+          directory: made if it does not exist.
+
+        >>> import tempfile
+        >>> config = EncoderConfig(vocab=TINY_VOCAB, max_length=64)
+        >>> tokenizer = Tokenizer.tiny(config)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     tokenizer.save(folder)
+        ...     Tokenizer.from_dir(folder, config).fingerprint == tokenizer.fingerprint
+        True
+        """
+        directory = Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        named = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token"), self._special, strict=True))
+        masks = [name for name in MASK_NAMES if self._backend.token_to_id(name) is not None]
+        settings = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "model_max_length": self.config.max_length,
+            **{key: token for key, token in named.items() if token},
+            **({"mask_token": masks[0]} if masks else {}),
+        }
+        files = {
+            "tokenizer.json": self._backend.to_str(pretty=True),
+            "tokenizer_config.json": json.dumps(settings, indent=2) + "\n",
+        }
+        for name, text in files.items():
+            aside = directory / f".{name}.aside"
+            aside.write_text(text, encoding="utf-8")
+            aside.replace(directory / name)
+        if isinstance(self._prepare, Preparation):
+            self._prepare.save(directory / PREPARATION)
 
     def __call__(self, texts: Iterable[str], pairs: Iterable[str] | None = None, *, length: int | None = None) -> Batch:
         """Tokenise sentences into one batch: [CLS] text [SEP], or [CLS] text [SEP] pair [SEP].
@@ -209,8 +221,8 @@ class Tokenizer:
         >>> batch.tokens.shape, batch.mask.sum(axis=1).tolist()
         ((2, 16), [7, 2])
         """
-        firsts = _strings("texts", texts)
-        seconds = None if pairs is None else _strings("pairs", pairs)
+        firsts = checked_strings("texts", texts)
+        seconds = None if pairs is None else checked_strings("pairs", pairs)
         if not firsts:
             raise TextError("texts is empty; expected at least one string.")
         if seconds is not None and len(seconds) != len(firsts):
@@ -222,7 +234,7 @@ class Tokenizer:
         if truncated:
             message = f"{truncated} of {len(rows)} texts were cut to {limit} tokens, special tokens included."
             warnings.warn(message, TruncationWarning, stacklevel=2)
-        return self._batch(rows, length or self._bucket(rows))
+        return pad_rows(rows, length or self._bucket(rows), self.pad_id)
 
     def batches(self, texts: Iterable[str], *, tokens_per_batch: int = 512) -> Iterator[EncodedBatch]:
         """Tokenise a stream of sentences into batches of few shapes, sentences of like length together.
@@ -246,7 +258,7 @@ class Tokenizer:
         >>> [(b.batch.tokens.shape, b.indices.tolist()) for b in tokenizer.batches(["b" * 20, "a", "c"])]
         [((32, 16), [1, 2]), ((16, 32), [0])]
         """
-        _refuse_single_string("texts", texts)
+        refuse_single_string("texts", texts)
         if isinstance(tokens_per_batch, bool) or not isinstance(tokens_per_batch, int) or tokens_per_batch < 1:
             raise TextError(f"tokens_per_batch must be a whole number of at least 1; got {tokens_per_batch!r}.")
         self._check_length(self.config.max_length, pair=False)
@@ -288,8 +300,8 @@ class Tokenizer:
         Raises:
           TextError: as calling does.
         """
-        firsts = _strings("texts", texts)
-        seconds = None if pairs is None else _strings("pairs", pairs)
+        firsts = checked_strings("texts", texts)
+        seconds = None if pairs is None else checked_strings("pairs", pairs)
         if seconds is not None and len(seconds) != len(firsts):
             raise TextError(f"texts and pairs must have one length; got {len(firsts)} texts, {len(seconds)} pairs.")
         self._check_length(length, pair=seconds is not None)
@@ -301,7 +313,7 @@ class Tokenizer:
         Raises:
           TextError: as calling does.
         """
-        return [len(encoding.ids) for encoding in self._plain(_strings("texts", texts))]
+        return [len(encoding.ids) for encoding in self._plain(checked_strings("texts", texts))]
 
     def windows(
         self, questions: Iterable[str], contexts: Iterable[str], ranges: Iterable[tuple[int, int]], *, most: int
@@ -322,10 +334,10 @@ class Tokenizer:
         """
         if self._prepare is not str:
             raise TextError(f"{self._source} rewrites characters before it reads them, so it cannot point at answers.")
-        asked = self._plain(_strings("questions", questions))
+        asked = self._plain(checked_strings("questions", questions))
         rows = []
         for question, context, (first, last) in zip(
-            asked, self._plain(_strings("contexts", contexts)), ranges, strict=True
+            asked, self._plain(checked_strings("contexts", contexts)), ranges, strict=True
         ):
             question.truncate(most)
             context.truncate(last)
@@ -380,12 +392,12 @@ class Tokenizer:
     def _stream(self, texts: Iterable[str], tokens_per_batch: int) -> Iterator[EncodedBatch]:
         waiting: dict[int, list[tuple[int, Row]]] = {bucket: [] for bucket in self.buckets}
         start = 0
-        for chunk in _chunks(texts):
-            rows = self._encode(_strings("texts", chunk, start), None, self.config.max_length)
+        for chunk in chunks(texts):
+            rows = self._encode(checked_strings("texts", chunk, start), None, self.config.max_length)
             for index, row in enumerate(rows, start):
                 bucket = self._bucket([row])
                 waiting[bucket].append((index, row))
-                if len(waiting[bucket]) == _rows_of(bucket, tokens_per_batch):
+                if len(waiting[bucket]) == row_count(bucket, tokens_per_batch):
                     yield self._encoded_batch(waiting[bucket], bucket, tokens_per_batch)
                     waiting[bucket] = []
             start += len(rows)
@@ -398,9 +410,9 @@ class Tokenizer:
     def _encoded_batch(self, queue: list[tuple[int, Row]], bucket: int, tokens_per_batch: int) -> EncodedBatch:
         rows = [row for _, row in queue]
         # A real sentence as filler, not padding: no quantity of it is 0/0.
-        fillers = _rows_of(bucket, tokens_per_batch) - len(rows)
+        fillers = row_count(bucket, tokens_per_batch) - len(rows)
         return EncodedBatch(
-            batch=self._batch(rows + fillers * rows[-1:], bucket),
+            batch=pad_rows(rows + fillers * rows[-1:], bucket, self.pad_id),
             indices=np.array([index for index, _ in queue], np.int64),
             truncated=sum(row.truncated for row in rows),
         )
@@ -422,7 +434,7 @@ class Tokenizer:
         with refusals(self._source):
             encodings = [self._backend.encode(part, add_special_tokens=False) for part in parts]
             room = limit - self._backend.num_special_tokens_to_add(len(parts) == 2)
-            for encoding, keep in zip(encodings, _share([len(e.ids) for e in encodings], room), strict=True):
+            for encoding, keep in zip(encodings, share_room([len(e.ids) for e in encodings], room), strict=True):
                 encoding.truncate(keep)
             whole = self._backend.post_process(encodings[0], encodings[1] if len(parts) == 2 else None)
         if len(whole.ids) > limit:
@@ -441,64 +453,3 @@ class Tokenizer:
     def _bucket(self, rows: list[Row]) -> int:
         longest = max(len(row.ids) for row in rows)
         return next(bucket for bucket in self.buckets if longest <= bucket)
-
-    def _batch(self, rows: list[Row], length: int) -> Batch:
-        tokens = np.full((len(rows), length), self._pad, np.int32)
-        segments = np.zeros((len(rows), length), np.int32)
-        mask = np.zeros((len(rows), length), np.bool_)
-        for place, row in enumerate(rows):
-            tokens[place, : len(row.ids)] = row.ids
-            segments[place, : len(row.ids)] = row.segments
-            mask[place, : len(row.ids)] = True
-        return Batch(tokens=jnp.asarray(tokens), segments=jnp.asarray(segments), mask=jnp.asarray(mask))
-
-
-def _rows_of(bucket: int, tokens_per_batch: int) -> int:
-    rows = max(1, tokens_per_batch // bucket)
-    return rows if rows < 8 else rows - rows % 8
-
-
-def _share(lengths: list[int], room: int) -> list[int]:
-    """How many tokens of each text to keep: the longer is cut first, and an odd token goes to the first."""
-    if len(lengths) == 1:
-        return [min(lengths[0], room)]
-    first, second = lengths
-    half = room // 2
-    if first <= half:
-        return [first, min(second, room - first)]
-    if second <= half:
-        return [min(first, room - second), second]
-    return [room - half, half]
-
-
-def _chunks(texts: Iterable[object]) -> Iterator[list[object]]:
-    chunk: list[object] = []
-    for text in texts:
-        chunk.append(text)
-        if len(chunk) == CHUNK:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
-
-
-def _refuse_single_string(name: str, texts: object) -> None:
-    if isinstance(texts, (str, bytes)) or not isinstance(texts, Iterable):
-        raise TextError(f"{name} must be a list of strings; got one {type(texts).__name__}. Pass a list: [text].")
-
-
-def _strings(name: str, texts: Iterable[object], start: int = 0) -> list[str]:
-    _refuse_single_string(name, texts)
-    checked: list[str] = []
-    for index, text in enumerate(texts, start):
-        if not isinstance(text, str):
-            raise TextError(f"{name}[{index}] must be a string; got {type(text).__name__}.")
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise TextError(
-                f"{name}[{index}] holds half a surrogate pair at character {error.start}: it is not valid Unicode. "
-                "Was it read with errors='surrogateescape'?"
-            ) from error
-        checked.append(text)
-    return checked

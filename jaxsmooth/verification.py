@@ -15,22 +15,16 @@ from .bert.encoder import ACTIVATION_FUNCTIONS, attention_input, encode
 from .bert.params import Block, Encoder
 from .decision import Decider, crop
 from .reading import Reading
+from .rows import EncodedBatch
+from .stages import WORTH_COMPILING, CompiledStage, HostStage
 from .tally import Outcome, Tally
-from .text import EncodedBatch, Tokenizer
+from .text import Tokenizer
 from .theory import theorems
 from .theory.certify import Claim, Verdict, compare
-from .theory.enclosures import FloatCalculus, HostCalculus
-from .theory.facts import (
-    BlockFacts,
-    BlockParameters,
-    HeadWeights,
-    KnownNorms,
-    SentenceData,
-    head_facts,
-    known_norms,
-)
+from .theory.enclosures import HostCalculus
+from .theory.facts import BlockParameters, HeadWeights, KnownNorms, SentenceData, known_norms
 from .theory.norms import squared_norm
-from .theory.rounding import Ball, Interval, fuzzy, quiet
+from .theory.rounding import Ball, Interval, fuzzy
 from .types import Batch, BlockTrace, ImageBatch
 from .verified import Verification
 
@@ -48,10 +42,10 @@ def verify(
 ) -> Verification:
     """Check every theorem on every layer, head and sentence, so that no rounding error can decide a verdict.
 
-    Each inequality is evaluated with both sides enclosed, in float64: first by matrix products alone; where that
-    leaves it open, with norms from a checked SVD; at last in Arb, to some 90 digits. The lemmas take each
-    array that the model computed as exact input; the rates follow a block in exact arithmetic from its computed
-    input and attention. exp, tanh and erf are taken to be within 32 units in the last place.
+    Each inequality is evaluated with both sides enclosed, in float64: first by matrix products alone, compiled where
+    there is much to do; where that leaves it open, with norms from a checked SVD; at last in Arb, to some 90 digits.
+    The lemmas take each array that the model computed as exact input; the rates follow a block in exact arithmetic
+    from its computed input and attention. exp, tanh and erf are taken to be within 32 units in the last place.
 
     What is said of heads is checked in every family, on the attention's own input, except that theorems on
     scores speak only of a model whose scores are by content alone. What is said of blocks and of their LayerNorms
@@ -80,8 +74,11 @@ def verify(
     False
     """
     tally = Tally(theorems.NAMES)
+    total = len(texts) if isinstance(texts, (list, tuple)) else None
+    # Of texts that cannot be counted beforehand, many are taken to be coming.
+    units = np.inf if total is None else total * model.config.layers
     with Reading(model, tokenizer, texts, "verifying", tokens_per_batch=tokens_per_batch, progress=progress) as reading:
-        checker = _Checker(model)
+        checker = _Checker(model, compiled=units >= WORTH_COMPILING)
         for encoded in reading:
             checker.check(encoded, tally)
     return Verification(
@@ -97,7 +94,8 @@ def verify(
 class _Checker:
     """The three stages, with what they need to know of the model."""
 
-    def __init__(self, model: Encoder) -> None:
+    def __init__(self, model: Encoder, *, compiled: bool = False) -> None:
+        """`compiled`: whether the first stage is worth compiling."""
         self.model = model
         stacked = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), model.blocks)
         stored = 1 if model.config.shared_layers else model.config.layers
@@ -107,51 +105,24 @@ class _Checker:
         self.norms = parameter_norms(self.blocks)
         self.decider = Decider(self.blocks, self.norms)
         self.applicable = applicable(model.config)
+        heads = tuple(name for name in theorems.HEAD_NAMES if name in self.applicable)
+        stage = CompiledStage if compiled else HostStage
+        self.stage = stage(self.blocks, self.norms, heads, plain=model.config.is_plain)
 
     def check(self, encoded: EncodedBatch, tally: Tally) -> None:
         """All theorems on one batch."""
         seen = jax.tree.map(np.asarray, observe(self.model, encoded.batch))
         lengths = np.asarray(encoded.batch.mask.sum(axis=1))[: len(encoded.indices)].tolist()
         layers = range(len(self.blocks))
-        # Layers, then sentences.
-        data = [[crop(seen, layer, row, tokens) for row, tokens in enumerate(lengths)] for layer in layers]
-        heads = [[self._heads(layer, own) for own in data[layer]] for layer in layers]
-        largest = [_largest([heads[layer][row][0] for layer in layers]) for row in range(len(lengths))]
+        data, claims = self.stage([[crop(seen, k, row, tokens) for row, tokens in enumerate(lengths)] for k in layers])
         for layer in layers:
-            data[layer] = [
-                own._replace(mixing=mixing, largest_mixing=top)
-                for own, (mixing, _), top in zip(data[layer], heads[layer], largest, strict=True)
-            ]
-            found = [
-                by_head | self._block(layer, own) for own, (_, by_head) in zip(data[layer], heads[layer], strict=True)
-            ]
             for theorem in theorems.NAMES:
                 if theorem not in self.applicable:
                     tally.add(theorem, layer + 1, _no_outcome(len(lengths)), encoded.indices)
                     continue
-                outcome = _outcome([claims[theorem] for claims in found], lengths)
+                outcome = _outcome(claims[layer][theorem], lengths)
                 self.decider.settle(theorem, layer, outcome, data[layer])
                 tally.add(theorem, layer + 1, outcome, encoded.indices)
-
-    @quiet
-    def _heads(self, layer: int, own: SentenceData) -> tuple[Interval, dict[str, Claim]]:
-        """sqrt(lambda) of every head, [N], and the theorems about each."""
-        calculus = FloatCalculus(np.ones(len(own.input), bool), np.float64)
-        facts = [head_facts(calculus, self.blocks[layer], self.norms[layer], own, h) for h in range(len(own.attn))]
-        wanted = [name for name in theorems.HEAD_NAMES if name in self.applicable]
-        claims = [{name: theorems.head_claims(head, name)[name] for name in wanted} for head in facts]
-        joined = {
-            name: Claim(_joined([c[name].lhs for c in claims]), _joined([c[name].rhs for c in claims]))
-            for name in claims[0]
-        }
-        return _joined([head.mixing for head in facts]), joined
-
-    @quiet
-    def _block(self, layer: int, own: SentenceData) -> dict[str, Claim]:
-        if not self.model.config.is_plain:
-            return {}
-        calculus = FloatCalculus(np.ones(len(own.input), bool), np.float64)
-        return theorems.block_claims(BlockFacts(calculus, self.blocks[layer], self.norms[layer], own))
 
 
 def applicable(config: EncoderConfig) -> frozenset[str]:
@@ -160,17 +131,9 @@ def applicable(config: EncoderConfig) -> frozenset[str]:
     return names if config.has_plain_scores else names - set(theorems.SCORE_THEOREMS)
 
 
-def _joined(intervals: list[Interval]) -> Interval:
-    return Interval(np.array([x.down for x in intervals]), np.array([x.up for x in intervals]))
-
-
-def _largest(mixing: list[Interval]) -> Interval:
-    return Interval(np.max([x.down for x in mixing]), np.max([x.up for x in mixing]))
-
-
-def _outcome(claims: list[Claim], lengths: list[int]) -> Outcome:
+def _outcome(claim: Claim, lengths: list[int]) -> Outcome:
     """One theorem on every sentence of a batch; one token alone is in consensus, and no theorem speaks of it."""
-    lhs, rhs = _joined([claim.lhs for claim in claims]), _joined([claim.rhs for claim in claims])
+    lhs, rhs = claim.lhs, claim.rhs
     enough = (np.array(lengths) > 1).reshape(-1, *(1,) * (lhs.down.ndim - 1))
     return Outcome(np.array(compare(lhs, rhs, enough)), lhs.down, lhs.up, rhs.down, rhs.up)
 

@@ -41,6 +41,7 @@ def tightness(found: Statement, *, rtol: float = 1e-11, atol: float = 1e-13, sha
     assert applicable.mean() >= share, applicable.mean()
     lhs, rhs = lhs[applicable], rhs[applicable]
     assert np.all(np.isfinite(lhs))
-    record(lhs, rhs)
-    assert np.all(lhs <= rhs * (1 + rtol) + atol * np.max(np.abs(rhs))), np.max(lhs - rhs)
+    most = rhs * (1 + rtol) + atol * np.max(np.abs(rhs))
+    record(lhs, rhs, int(np.sum(lhs > most)))
+    assert np.all(lhs <= most), np.max(lhs - rhs)
     return np.divide(lhs, rhs, out=np.zeros_like(lhs), where=rhs != 0)

@@ -3,16 +3,21 @@
 All matrices are [TOKENS, WIDTH], so that nothing recompiles.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from helpers_matrices import FAMILIES, doubly_stochastic, orthonormal, stochastic, with_spectrum
 
 from jaxsmooth.theory.arb import ArbCalculus, ends
+from jaxsmooth.theory.enclosures import FloatCalculus
 from jaxsmooth.theory.rounding import Interval
 
 TOKENS, WIDTH = 5, 4
+REAL = np.ones(TOKENS, bool)
 SCALES = {"float32": (-42, -36, -20, 0, 20, 36), "float64": (-315, -305, -150, 0, 150, 300)}
 
 
@@ -78,3 +83,18 @@ def arb_ends(formula: Callable[..., Any], *arrays: np.ndarray) -> Interval:
     """What Arb says a formula of a calculus and arrays is worth."""
     low, high = ends(formula(ArbCalculus(TOKENS), *arrays))
     return Interval(np.float64(low), np.float64(high))
+
+
+@functools.cache
+def on_device(formula, dtype: str):
+    """A formula of a calculus, batched and compiled."""
+
+    def one(*arrays):
+        return formula(FloatCalculus(jnp.asarray(REAL), jnp.dtype(dtype)), *arrays)
+
+    return jax.jit(jax.vmap(one))
+
+
+def on_host(formula, calculus, dtype: str, *arrays) -> Interval:
+    with np.errstate(all="ignore"):
+        return formula(calculus(REAL, np.dtype(dtype)), *arrays)

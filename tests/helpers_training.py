@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxsmooth
+from jaxsmooth.bert.fusion import init_fusion
 from jaxsmooth.bert.params import Encoder
 from jaxsmooth.training.config import FinetuneConfig
 from jaxsmooth.training.model import TaskModel, init_task_model
@@ -21,6 +22,8 @@ from jaxsmooth.training.tasks import SpanLabels, Task, TrainBatch
 
 SMALL = jaxsmooth.EncoderConfig(vocab=48, width=16, layers=2, heads=2, mlp_width=32, max_length=16)
 PLAIN = FinetuneConfig(model="tiny", hidden_dropout=0.0, attention_dropout=0.0, head_dropout=0.0, learning_rate=1e-3)
+QUICK = {"xla_backend_optimization_level": 0}
+"""Compiler options for programs that run a few times: compiled in half the time, and not much slower at this size."""
 TASKS = {
     "classification": Task("c", "classification", "accuracy", "test", "none", classes=("a", "b", "c")),
     "regression": Task("r", "regression", "pearson", "test", "none"),
@@ -30,17 +33,31 @@ TASKS = {
 }
 
 
+def drawn(shapes: Any, seed: int = 0) -> Any:
+    """Arrays of these shapes, gains near 1 and all else near 0, biases too: every parameter matters.
+
+    By numpy: jax would compile a program for every shape.
+    """
+    rng = np.random.default_rng(seed)
+
+    def draw(path: tuple, leaf: Any) -> jax.Array:
+        middle = 1.0 if path[-1].name == "scale" else 0.0
+        return jnp.asarray((middle + 0.1 * rng.normal(size=leaf.shape)).astype(leaf.dtype))
+
+    return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
 def small_encoder(dtype: Any = jnp.float64) -> Encoder:
-    """A random encoder that every parameter of matters in: biases and gains drawn too."""
-    model = jaxsmooth.init_encoder(SMALL, jax.random.key(0), dtype=dtype)
-    leaves, tree = jax.tree.flatten(model)
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    drawn = [leaf + 0.1 * jax.random.normal(key, leaf.shape, dtype) for leaf, key in zip(leaves, keys, strict=True)]
-    return jax.tree.unflatten(tree, drawn)
+    return drawn(jax.eval_shape(lambda: jaxsmooth.init_encoder(SMALL, jax.random.key(0), dtype=dtype)))
 
 
-def small_model(kind: str, dtype: Any = jnp.float64, **options: Any) -> TaskModel:
-    return init_task_model(small_encoder(dtype), TASKS[kind], jax.random.key(2), **options)
+def small_model(kind: str, dtype: Any = jnp.float64, *, fusion: str = "") -> TaskModel:
+    def init() -> TaskModel:
+        encoder = jaxsmooth.init_encoder(SMALL, jax.random.key(0), dtype=dtype)
+        fused = init_fusion(fusion, SMALL, jax.random.key(0), dtype=dtype) if fusion else None
+        return init_task_model(encoder, TASKS[kind], jax.random.key(0), fusion=fused)
+
+    return drawn(jax.eval_shape(init))
 
 
 def small_batch(kind: str, rows: int = 4, length: int = 8, *, seed: int = 0, dtype: Any = np.float64) -> TrainBatch:
@@ -110,7 +127,8 @@ def flags(source: Path, folder: Path, **settings: Any) -> list[str]:
 
 def start(arguments: list[str], **options: Any) -> subprocess.Popen:
     """`jaxsmooth` with these arguments as a process of its own."""
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", **options.pop("env", {})}
+    flags = "--xla_backend_optimization_level=0"  # what runs a few times need not be optimised
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, **options.pop("env", {})}
     command = [sys.executable, "-m", "jaxsmooth.cli", *arguments]
     return subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options

@@ -9,9 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers_attacks import RATIOS, SHAPES, STRENGTH, every_objective
 from helpers_blocks import ladder
 from helpers_search import (
     BLOCK,
+    LIPSCHITZ,
     RUNGS,
     D,
     N,
@@ -22,10 +24,12 @@ from helpers_search import (
     ladder_objective,
     layer_norm_objective,
     mixing_objective,
+    normalised,
 )
 
-from jaxsmooth.theory import BlockState, BlockWeights, apriori, layernorm, lemmas, mixing_rate
+from jaxsmooth.theory import BlockState, BlockWeights, apriori, cosine, fusion, layernorm, lemmas, mixing_rate, remedies
 from jaxsmooth.theory.spectrum import default_tolerance
+from jaxsmooth.theory.statement import Statement
 
 REACHED = 0.99
 # L3 and the mixing rates are lower estimates within this.
@@ -101,9 +105,61 @@ def attack_ladder(activation: str, effort: dict[str, int]) -> None:
         assert max(np.array(ratios[name])[which == place]) > REACHED, name
 
 
+def judge_every(p: dict[str, dict[str, jax.Array]]) -> dict[str, Statement]:
+    """Every statement at the parameters found, as the library computes it."""
+    every = jnp.ones(N, bool)
+    attn = {name: jax.nn.softmax(own["logits"]) for name, own in p.items() if "logits" in own}
+    rates = dict(zip(attn, mixing_rate(jnp.stack(list(attn.values())), every), strict=True))
+    gelu, x = jax.nn.gelu(p["activation"]["x"], approximate=False), {name: own.get("x") for name, own in p.items()}
+    alpha, beta = p["sum"]["factors"]
+    found = {
+        "linear": lemmas.shi2022_linear(x["linear"], p["linear"]["w"], every),
+        "activation": lemmas.shi2022_activation(x["activation"], gelu, LIPSCHITZ["gelu"], every),
+        "sum": lemmas.shi2022_sum(x["sum"], p["sum"]["other"], alpha, beta, every),
+        "cosine": cosine.cosine_distance_bound(x["cosine"], every),
+        "concatenation": fusion.fusion_concat(x["concatenation"], p["concatenation"]["w"], every),
+        "maximum": fusion.fusion_max(x["maximum"], every),
+        "contranorm": remedies.guo2023_contranorm(x["contranorm"], attn["contranorm"], every, STRENGTH),
+        "floor": judge_floor(p["floor"], attn["floor"], rates["floor"]),
+    }
+    bounds = {name: getattr(lemmas, f"mixing_rate_by_{name}") for name in ("columns", "entries", "ergodicity")}
+    bounds["tokens"] = lambda attn, mask: lemmas.largest_mixing_rate(jnp.sum(mask))
+    for name, bound in bounds.items():
+        found[name] = Statement(rates[name], bound(attn[name], every), jnp.array(True))
+    return found
+
+
+def judge_floor(p: dict[str, jax.Array], attn: jax.Array, rate: jax.Array) -> Statement:
+    x, _ = normalised(p["x"], 0.0)
+    y, std_attn = normalised(x + attn @ x @ p["mixer"], 0.0)
+    _, std_mlp = normalised(y + jax.nn.relu(y @ p["up"]) @ p["down"], 0.0)
+    size = jnp.max(jnp.linalg.norm(jnp.stack([p["mixer"], p["up"], p["down"]]), 2, axis=(1, 2)))
+    return apriori.shi2022_rate_floor(size, rate, jnp.array(1), jnp.min(std_attn), jnp.min(std_mlp))
+
+
+def attack_every(restarts: int, steps: int) -> None:
+    def start(key: jax.Array) -> dict[str, dict[str, jax.Array]]:
+        keys = jax.random.split(key, len(SHAPES))
+        return {name: draw(own, shapes) for own, (name, shapes) in zip(keys, SHAPES.items(), strict=True)}
+
+    first = jax.jit(jax.vmap(start))(jax.random.split(jax.random.key(0), restarts))
+    found = climb(every_objective, first, jnp.zeros(restarts, int), steps, 0.1)[0]
+    judged = jax.jit(jax.vmap(judge_every))(found)
+    assert set(judged) == set(RATIOS)
+    for name, statement in judged.items():
+        ratio = np.asarray(statement.lhs / statement.rhs)
+        assert statement.applicable.all(), name
+        assert np.all(ratio <= 1 + RTOL), name
+        assert ratio.max() > REACHED, name
+
+
 @pytest.mark.parametrize("attack", [attack_mixing, attack_layer_norm, attack_collapse])
 def test_no_adversary_breaks_a_bound_and_each_reaches_it(attack):
     attack(SMALL)
+
+
+def test_no_adversary_breaks_any_of_twelve_statements():
+    attack_every(4, 400)
 
 
 def test_no_adversary_breaks_the_ladder_and_each_rung_is_reached():
@@ -114,6 +170,11 @@ def test_no_adversary_breaks_the_ladder_and_each_rung_is_reached():
 @pytest.mark.parametrize("attack", [attack_mixing, attack_layer_norm, attack_collapse])
 def test_many_adversaries(attack):
     attack(LARGE)
+
+
+@pytest.mark.long
+def test_many_adversaries_of_twelve_statements():
+    attack_every(128, 4000)
 
 
 @pytest.mark.long

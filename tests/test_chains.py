@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 from helpers_matrices import FAMILIES, PADDED, TOKENS, attention_batch, pad_attention, stochastic
+from helpers_statements import record
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.sparse.csgraph import connected_components, shortest_path
@@ -110,18 +111,57 @@ def test_the_limit_is_a_projection_that_commutes_with_attention():
         np.testing.assert_allclose(limit @ limit, limit, atol=1e-13)
 
 
-def test_the_number_of_closed_classes_is_the_dimension_of_the_kernel():
+def closed_count(attn: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Closed classes by the boolean closure of the graph, [cases]."""
+    real = mask[:, :, None] & mask[:, None]
+    reach = (((attn > 0) & real) | np.eye(attn.shape[1], dtype=bool)).astype(float)
+    for _ in range(3):  # 2^3 steps, as many as there are tokens
+        reach = (reach @ reach > 0).astype(float)
+    there = reach > 0
+    together = there & np.swapaxes(there, 1, 2)
+    closed = (~there | together).all(axis=2) & mask
+    return np.rint(np.sum(closed / together.sum(axis=2), axis=1)).astype(int)
+
+
+def check_kernel(seed: int, cases: int) -> None:
     """P12: dim ker(I - A), the elimination's roots and the graph's closed classes are one number."""
-    attn, mask = many(1, 300)
+    attn, mask = many(seed, cases)
     found = np.asarray(limit_of(attn, mask).classes)
-    for matrix, real, count in zip(attn, mask, found, strict=True):
-        inner = matrix[real][:, real]
-        classes = closed_classes(matrix, real)
-        assert count == len(classes.closed)
-        small = np.linalg.svd(np.eye(len(inner)) - inner, compute_uv=False) < 1e-12
-        # A chain that is nearly decoupled has a singular value near 0 that is none.
-        assert small.sum() >= count
-        assert small.sum() == count or np.min(inner[inner > 0]) < 1e-9
+    inner = np.where(mask[:, :, None] & mask[:, None], attn, 0)
+    # Where padding was, I - A is I: no singular value near 0 comes from there.
+    values = np.linalg.svd(np.eye(PADDED) - inner, compute_uv=False)
+    small = np.sum(values < 1e-12, axis=1)
+    # A chain that is nearly decoupled has a singular value near 0 that is none.
+    decoupled = np.min(np.where(inner > 0, inner, 1), axis=(1, 2)) < 1e-9
+    wrong = (found != closed_count(attn, mask)) | (small < found) | ((small != found) & ~decoupled)
+    record(np.maximum(found, 1), np.maximum(small, 1), int(wrong.sum()))
+    assert not wrong.any()
+    assert (found > 1).mean() > 0.1
+    assert decoupled.mean() < 0.1
+
+
+def test_the_number_of_closed_classes_is_the_dimension_of_the_kernel():
+    check_kernel(1, CASES)
+    attn, mask = many(1, 100)
+    for matrix, real, count in zip(attn, mask, np.asarray(limit_of(attn, mask).classes), strict=True):
+        assert count == len(closed_classes(matrix, real).closed)
+
+
+@pytest.mark.long
+def test_the_number_of_closed_classes_many():
+    check_kernel(2, 100_000)
+
+
+def test_the_kernel_counts_classes_at_the_extremes_and_only_for_rows_that_sum_to_one():
+    """As many classes as tokens, one class next to two, and half of the identity, which keeps nothing."""
+    every = np.ones(PADDED, bool)
+    assert int(limit_of(np.eye(PADDED), every).classes) == PADDED
+    assert np.linalg.matrix_rank(np.eye(PADDED) - np.eye(PADDED) / 2) == PADDED
+    leak = np.kron(np.eye(2), np.full((4, 4), 1 / 4))
+    assert int(limit_of(leak, every).classes) == 2
+    leak[0, 0], leak[0, 7] = 1 / 4 - 1e-15, 1e-15
+    assert int(limit_of(leak, every).classes) == 1
+    assert np.linalg.svd(np.eye(PADDED) - leak, compute_uv=False)[-2] < 1e-12
 
 
 def test_absorption_and_laws_by_hand():

@@ -138,18 +138,32 @@ def test_the_eigenvalue_that_lapack_cannot_find(dtype):
     assert float(causal_second_eigenvalue(jnp.asarray(attn), jnp.ones(WIDE, bool))) == 0.5
 
 
-def test_the_causal_spectrum_is_the_diagonal():
-    """P10, with padding in front and behind, and NaN where attention is not causal."""
-    rng = np.random.default_rng(2)
-    attn = np.stack([FAMILIES["causal"](rng, TOKENS) for _ in range(CASES)])
+def check_causal(seed: int, cases: int) -> None:
+    """P10, with padding in front and behind: eigenvalues on the diagonal, and everything becomes token 1."""
+    rng = np.random.default_rng(seed)
+    attn = np.stack([FAMILIES["causal"](rng, TOKENS) for _ in range(cases)])
     wide, mask = padded(attn)
     found = np.asarray(jax.jit(causal_second_eigenvalue)(wide, mask))
     np.testing.assert_array_equal(found, np.diagonal(attn, axis1=1, axis2=2)[:, 1:].max(axis=1))
     np.testing.assert_allclose(radius(wide, mask).upper, found, rtol=1e-14)
     limits = np.asarray(jax.jit(chain_limit)(wide, mask).matrix)[:, 1 : TOKENS + 1, 1 : TOKENS + 1]
-    np.testing.assert_allclose(limits, np.tile(np.eye(TOKENS)[0], (CASES, TOKENS, 1)), atol=1e-15)
-    full = stochastic(rng, TOKENS)
+    np.testing.assert_allclose(limits, np.tile(np.eye(TOKENS)[0], (cases, TOKENS, 1)), atol=1e-15)
+    # det(A - z I) at every diagonal entry, by LAPACK's elimination.
+    shifted = attn[:, None] - np.diagonal(attn, axis1=1, axis2=2)[:, :, None, None] * np.eye(TOKENS)
+    assert np.abs(np.linalg.det(shifted)).max() < 1e-14
+    record(np.abs(found), np.asarray(radius(wide, mask).upper))
+
+
+def test_the_causal_spectrum_is_the_diagonal():
+    check_causal(2, CASES)
+    full = stochastic(np.random.default_rng(2), TOKENS)
     assert np.isnan(causal_second_eigenvalue(jnp.asarray(full), jnp.ones(TOKENS, bool)))
+
+
+@pytest.mark.long
+def test_the_causal_spectrum_many():
+    for seed in range(500, 600):
+        check_causal(seed, CASES)
 
 
 def test_iterate_is_the_matrix_power_and_collects():
@@ -200,8 +214,10 @@ def check_converge(seed: int) -> None:
     found = converge_all(attn, hidden, mask, 200)
     assert np.all(found.ergodicity_held)
     # A periodic matrix, one-hot rows that form a cycle, has no limit; 200 steps cannot tell it from a slow one.
+    record(np.where(found.ergodicity_held, 0.0, 2.0), np.ones(len(attn)), int(np.sum(~found.ergodicity_held)))
     periodic = np.array([not closes(a[m][:, m]) for a, m in zip(attn, mask, strict=True)])
-    slow = np.asarray(found.predicted_rate) > 0.999
+    # The rate is that of the end: a transient or a rotation can hide a decay of less than a fifth in the last 100.
+    slow = np.asarray(found.predicted_rate) ** 100 > 0.8
     assert not np.any(found.limit_held & periodic & ~found.arrived)
     assert np.all(found.limit_held | periodic | slow)
     assert np.any(periodic)

@@ -3,16 +3,20 @@
 import json
 import os
 import random
+import shutil
 import signal
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from helpers_training import finish, flags, start, write_task
 from safetensors.numpy import load_file
 
+import jaxsmooth
 from jaxsmooth import cli
+from jaxsmooth.training.predict import evaluate_run, load_run, write_predictions
 from jaxsmooth.training.record import read_records
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -119,19 +123,48 @@ def test_twenty_kills_at_random_moments(task, tmp_path):
     same_end(out, alone)
 
 
-def test_evaluate_and_predict_read_the_run_back(whole, tmp_path, capsys):
-    assert cli.main(["evaluate", str(whole), "--split", "validation"]) == 0
-    found = json.loads(capsys.readouterr().out)
+@pytest.fixture(scope="module")
+def read_back(whole, tmp_path_factory) -> tuple[dict, Path]:
+    """Scores on the validation split and predictions of two sentences, from the run's folder."""
+    folder = tmp_path_factory.mktemp("predictions")
+    (folder / "text.txt").write_text("the film is dull\nso it is worth\n", encoding="utf-8")
+    write_predictions(whole, str(folder / "text.txt"), folder / "predictions.jsonl")
+    return evaluate_run(whole, "validation"), folder / "predictions.jsonl"
+
+
+def test_evaluate_and_predict_read_the_run_back(whole, read_back):
+    found, predicted = read_back
     judged = [record for record in read_records(whole) if record["step"] == found["step"]][-1]
     assert found["scores"]["accuracy"] == judged["validation/accuracy"]
-    out = tmp_path / "predictions.jsonl"
-    text = tmp_path / "text.txt"
-    text.write_text("the film is dull\nso it is worth\n", encoding="utf-8")
-    assert cli.main(["predict", str(whole), "--data", str(text), "--out", str(out)]) == 0
-    lines = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    lines = [json.loads(line) for line in predicted.read_text(encoding="utf-8").splitlines()]
     assert [line["record"] for line in lines] == [0, 1]
     assert all(abs(sum(line["probabilities"].values()) - 1) < 1e-9 for line in lines)
     assert all(line["label"] == max(line["probabilities"], key=line["probabilities"].get) for line in lines)
+
+
+def test_evaluate_takes_a_sample_and_predict_a_whole_split(whole, tmp_path, capsys):
+    assert cli.main(["evaluate", str(whole), "--split", "validation", "--limit", "8"]) == 0
+    assert json.loads(capsys.readouterr().out)["records"] == 8
+    assert cli.main(["predict", str(whole), "--out", str(tmp_path / "p.jsonl")]) == 0
+    assert len((tmp_path / "p.jsonl").read_text(encoding="utf-8").splitlines()) == 48
+
+
+def test_the_exported_folder_stands_alone(whole, read_back, tmp_path, capsys):
+    """Moved away from its run it gives the run's numbers, and is a model for every other command."""
+    scores, predicted = read_back
+    best = shutil.copytree(whole / "best", tmp_path / "best")
+    assert cli.main(["evaluate", str(best), "--split", "validation"]) == 0
+    assert json.loads(capsys.readouterr().out) == scores
+    out = tmp_path / "predictions.jsonl"
+    assert cli.main(["predict", str(best), "--data", str(predicted.with_name("text.txt")), "--out", str(out)]) == 0
+    assert out.read_bytes() == predicted.read_bytes()
+    assert cli.main(["evaluate", str(best), "--step", "12"]) == 1
+    assert "of one step only" in capsys.readouterr().err
+    model, tokenizer = jaxsmooth.load(best)
+    _, trained, _ = load_run(whole)
+    for ours, theirs in zip(jax.tree.leaves(model), jax.tree.leaves(trained.encoder), strict=True):
+        assert np.array_equal(ours, theirs)
+    assert tokenizer.fingerprint == jaxsmooth.load("tiny")[1].fingerprint
 
 
 def test_dry_run_counts_and_leaves_nothing(task, tmp_path, capsys):
@@ -144,10 +177,6 @@ def test_dry_run_counts_and_leaves_nothing(task, tmp_path, capsys):
 
 
 def _tiny() -> dict:
-    import jax
-
-    import jaxsmooth
-
     return dict(enumerate(jax.tree.leaves(jaxsmooth.load("tiny")[0])))
 
 
@@ -174,8 +203,7 @@ def test_a_folder_of_another_run_is_refused(whole, task, capsys):
     assert "learning_rate=0.001; got 0.5" in capsys.readouterr().err
 
 
-def test_patience_stops_a_run_that_gets_no_better(task, tmp_path):
-    """With a rate of zero no score gets better; ties count as better, so the rate makes scores equal, not worse."""
+def test_patience_counts_what_is_worse_and_takes_a_tie_for_better():
     from jaxsmooth.training.loop import Progress
 
     progress = Progress()

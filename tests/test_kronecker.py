@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from helpers_matrices import FAMILIES, centring
+from helpers_statements import record
 
 from jaxsmooth.theory import kronecker
 
@@ -51,6 +52,7 @@ def check_spectrum(seed: int, cases: int) -> None:
     """Against the dense Kronecker matrix I + A (x) W^T."""
     rng = np.random.default_rng(seed)
     names = ["stochastic", "doubly stochastic", "causal", "closed classes"]
+    errors = []
     for k in range(cases):
         attn = FAMILIES[names[k % 4]](rng, SIZE)
         weight = rng.standard_normal((DIM, DIM))
@@ -60,10 +62,12 @@ def check_spectrum(seed: int, cases: int) -> None:
         # Eigenvalues of defective matrices are known to the root of the precision only; power sums are not so.
         for power in (1, 2, 3):
             assert np.sum(found**power) == pytest.approx(np.sum(dense**power), rel=1e-7, abs=1e-6)
+        errors.append(abs(np.sum(found**2) - np.sum(dense**2)) / np.sum(np.abs(dense) ** 2))
         # A mixture of few permutations may leave several patterns in place: then any of them may come first.
         if names[k % 4] == "doubly stochastic":
             continue
         np.testing.assert_allclose(np.sort(np.abs(found[0])), np.sort(np.abs(1 + np.linalg.eigvals(weight))), rtol=1e-6)
+    record(1 + np.array(errors), np.ones(cases))
 
 
 def test_the_spectrum():

@@ -8,6 +8,7 @@ import scipy.integrate
 import scipy.sparse.csgraph
 from helpers_catalogue import LONG_SEEDS, distance, many_attentions, many_tokens, tightness
 from helpers_matrices import PADDED, lengths_mask, orthonormal, pad_tokens
+from helpers_statements import record
 
 from jaxsmooth.metrics import token_cosine_similarity
 from jaxsmooth.theory import layernorm_collapse as lc
@@ -205,6 +206,50 @@ def test_the_equilibrium_is_one_and_keeps_rank_two():
     np.testing.assert_allclose(np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True), attn, atol=1e-14)
 
 
+def frames(rng: np.random.Generator, cases: int, width: int, count: int) -> np.ndarray:
+    """Orthonormal columns orthogonal to 1, [cases width count]."""
+    drawn = rng.standard_normal((cases, width, count + 1))
+    drawn[..., 0] = 1
+    return np.linalg.qr(drawn)[0][..., 1:]
+
+
+kept = jax.jit(jax.vmap(lc.wu2024_layer, (0, None, None, 0)))
+
+
+def check_equilibria(seed: int, cases: int) -> None:
+    """P13: X = sqrt D F^T, W_V = F A^-1 F^T for any frame F of n < D centred directions: LN(A X W_V) = X, rank n."""
+    rng = np.random.default_rng(seed)
+    for width, tokens in ((3, 2), (6, 2), (6, 3), (6, 5)):
+        frame = frames(rng, cases // 4, width, tokens)
+        x = np.sqrt(width) * np.swapaxes(frame, 1, 2)
+        # Logits sqrt D on the diagonal, 0 elsewhere.
+        attn = np.exp(np.sqrt(width) * np.eye(tokens))
+        attn /= attn.sum(axis=1, keepdims=True)
+        value = frame @ np.linalg.inv(attn) @ np.swapaxes(frame, 1, 2)
+        after = np.asarray(kept(x, np.ones(tokens, bool), np.eye(width), value))
+        error = np.abs(after - x).max(axis=(1, 2))
+        record(1 + error, np.ones_like(error), int(np.sum(error > 1e-13)))
+        assert np.all(error < 1e-13)
+        assert np.all(np.linalg.svd(after, compute_uv=False)[:, -1] > 0.99 * np.sqrt(width))
+        np.testing.assert_allclose(cosine(after, np.ones((cases // 4, tokens), bool)), 0, atol=1e-13)
+
+
+def test_every_frame_is_an_equilibrium():
+    check_equilibria(0, 1000)
+
+
+@pytest.mark.long
+def test_every_frame_is_an_equilibrium_many():
+    check_equilibria(1, 100_000)
+
+
+def test_an_equilibrium_needs_its_value_matrix():
+    """With W_V = I in its place the same tokens have turned towards each other after one layer."""
+    x, _, _ = (np.asarray(part) for part in lc.wu2024_equilibrium())
+    after = iterate(x, BOTH, np.eye(3), np.eye(3), 1)
+    assert float(cosine(after, BOTH)) > 0.3
+
+
 def test_the_equilibrium_is_unstable():
     """An eigenvalue of its Jacobian exceeds 1, so rounding alone drives it away in the end."""
     x, value, _ = lc.wu2024_equilibrium()
@@ -229,21 +274,40 @@ def test_random_starts_leave_the_equilibrium_for_agreement_or_opposition():
     assert abs(agree - 0.71) < 4 * error
 
 
-def test_the_antipodal_pair_attracts_an_open_set():
+def check_antipodal(seed: int, cases: int) -> None:
     """d_M as large as LayerNorm allows, and every start within distance .5 comes back, at the rate .532."""
     x, value, _ = (np.asarray(part) for part in lc.wu2024_antipodal())
-    np.testing.assert_allclose(iterate(x, BOTH, np.eye(3), value, 1), x, atol=1e-15)
-    assert distance(x) == pytest.approx(np.linalg.norm(x)) == pytest.approx(np.sqrt(6))
-    rng = np.random.default_rng(1)
-    shifts = unit(rng.standard_normal((1000, 6))).reshape(1000, 2, 3) * rng.uniform(0, 0.5, (1000, 1, 1))
-    every = np.ones((1000, 2), bool)
-    early, late = (np.asarray(iterate(x + shifts, every, np.eye(3), value, steps)) for steps in (12, 13))
-    np.testing.assert_allclose(
-        iterate(x + shifts, every, np.eye(3), value, 80), np.broadcast_to(x, (1000, 2, 3)), atol=1e-13
-    )
+    rng = np.random.default_rng(seed)
+    shifts = unit(rng.standard_normal((cases, 6))).reshape(cases, 2, 3)
+    # Half of them on the boundary.
+    shifts *= np.where(np.arange(cases) % 2, 0.5, rng.uniform(0, 0.5, cases))[:, None, None]
+    every = np.ones((cases, 2), bool)
+    early, late, end = (np.asarray(iterate(x + shifts, every, np.eye(3), value, steps)) for steps in (12, 13, 80))
+    away = np.abs(end - x).max(axis=(1, 2))
+    record(away / 1e-13, np.ones(cases), int(np.sum(away > 1e-13)))
+    assert np.all(away <= 1e-13)
     # What is common to both tokens, in the plane and across the pair.
     common = [np.abs(np.sum(y, axis=1) @ np.array([1, 1, -2])) for y in (early, late)]
     np.testing.assert_allclose(np.median(common[1] / common[0]), 0.5 / np.tanh(np.sqrt(3)), rtol=1e-3)
+
+
+def test_the_antipodal_pair_attracts_an_open_set():
+    x, value, _ = (np.asarray(part) for part in lc.wu2024_antipodal())
+    np.testing.assert_allclose(iterate(x, BOTH, np.eye(3), value, 1), x, atol=1e-15)
+    assert distance(x) == pytest.approx(np.linalg.norm(x)) == pytest.approx(np.sqrt(6))
+    check_antipodal(1, 1000)
+
+
+@pytest.mark.long
+def test_the_antipodal_pair_attracts_many():
+    check_antipodal(2, 100_000)
+
+
+def test_the_antipodal_pair_does_not_attract_everything():
+    """Tokens that agree go on agreeing."""
+    x, value, _ = (np.asarray(part) for part in lc.wu2024_antipodal())
+    end = iterate(x[[0, 0]], BOTH, np.eye(3), value, 80)
+    assert float(cosine(end, BOTH)) > 1 - 1e-12
 
 
 def test_most_wide_starts_end_at_the_antipodal_pair():

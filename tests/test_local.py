@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import scipy.special
 from helpers_matrices import centring
+from helpers_statements import record
 
 from jaxsmooth.theory import local
 
@@ -112,11 +113,13 @@ def check_jacobians(seed: int, cases: int) -> None:
     full = (np.eye(DIM) + mixers) @ np.asarray(laws.matrix)
     size, nudges = 1e-6, np.concatenate([np.eye(DIM), -np.eye(DIM)])
     # Tokens that see themselves only: the Jacobian is (I + sum_h W_h) M.
-    alone = np.eye(2 * DIM, dtype=bool)
+    alone, errors = np.eye(2 * DIM, dtype=bool), np.empty(cases)
     for k in range(cases):
         ends = run_block(layer(blocks, k), rows[k] + size * nudges, alone, PHI["gelu"][1], EPS)
         jacobian = (ends[:DIM] - ends[DIM:]) / (2 * size)
         np.testing.assert_allclose(full[k], jacobian, rtol=1e-5, atol=1e-6 * np.abs(jacobian).max())
+        errors[k] = np.abs(full[k] - jacobian).max() / np.abs(jacobian).max()
+    record(1 + errors, np.ones(cases))
 
 
 def test_the_matrix_of_many_blocks():

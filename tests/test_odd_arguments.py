@@ -11,7 +11,7 @@ from pathlib import Path
 PROGRAM = """
 import jax.numpy as jnp
 import jaxsmooth
-from jaxsmooth import assets
+from jaxsmooth import assets, metrics
 from jaxsmooth.errors import JaxsmoothError
 
 model, tokenizer = jaxsmooth.load("tiny")
@@ -34,6 +34,11 @@ CASES = {
     "ids string": lambda: tokenizer.strings("ab"),
     "ids fractions": lambda: tokenizer.strings([1.5]),
     "ids None": lambda: tokenizer.strings(None),
+    "metric of a short mask": lambda: metrics.token_norm(jnp.ones((2, 3, 4)), jnp.ones((2, 2), bool)),
+    "metric of one mask for all": lambda: metrics.effective_rank(jnp.ones((2, 3, 4)), jnp.ones(3, bool)),
+    "metric of weights": lambda: metrics.stable_rank(jnp.ones((3, 4)), jnp.ones(3)),
+    "metric of a vector": lambda: metrics.mean_average_distance(jnp.ones(3), jnp.ones((), bool)),
+    "save None": lambda: jaxsmooth.save(None, "nowhere"),
     "encode no batch": lambda: jaxsmooth.encode(model, None),
     "encode text": lambda: jaxsmooth.encode(model, ["a"]),
     "encode no model": lambda: jaxsmooth.encode(None, batch),
@@ -69,4 +74,4 @@ print(len(CASES), "cases")
 def test_odd_arguments_get_the_librarys_errors():
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
     done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, timeout=300)
-    assert (done.stdout, done.returncode) == ("35 cases\n", 0), done.stdout + done.stderr
+    assert (done.stdout, done.returncode) == ("40 cases\n", 0), done.stdout + done.stderr

@@ -9,6 +9,7 @@ import pytest
 import scipy.special
 from helpers_catalogue import LONG_SEEDS, tightness
 from helpers_matrices import PADDED, WIDTH, lengths_mask, pad_tokens
+from helpers_statements import record
 
 from jaxsmooth.theory import rank_collapse as rc
 from jaxsmooth.theory import subspace_distance, token_mean
@@ -166,48 +167,89 @@ def test_padding_changes_nothing():
 # Noci et al. (2022)
 
 TRIALS, DEPTH, FEATURES = 2000, 24, 16
+STRENGTHS = (1.0, DEPTH**-0.5)
+
+
+@jax.jit
+def stack(key: jax.Array, hidden: jax.Array, mask: jax.Array, strength: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """(squared norm of the mean over its start, d_M over its start), after DEPTH random blocks."""
+
+    def block(x: jax.Array, key: jax.Array) -> tuple[jax.Array, None]:
+        weight = jax.random.normal(key, (FEATURES, FEATURES), jnp.float64) / np.sqrt(FEATURES)
+        return rc.noci2022_step(x, mask, weight, strength), None
+
+    x = jax.lax.scan(block, hidden, jax.random.split(key, DEPTH))[0]
+    growth, apart = (f(x) / f(hidden) for f in (lambda x: jnp.sum(token_mean(x, mask) ** 2), lambda x: far(x, mask)))
+    return growth, apart
+
+
+def far(x: jax.Array, mask: jax.Array) -> jax.Array:
+    return subspace_distance(x, mask)
+
+
+def stacks(seed: int, strength: float, trials: int) -> tuple[np.ndarray, np.ndarray]:
+    """Sentences of 2 to 5 tokens, means up to ten times the differences, padding of another size."""
+    rng = np.random.default_rng(seed)
+    mask = lengths_mask(rng.integers(2, 6, trials), 5)
+    hidden = rng.standard_normal((trials, 5, FEATURES)) + 10 ** rng.uniform(-1, 1, (trials, 1, 1))
+    hidden = np.where(mask[..., None], hidden, 1e6)
+    run = jax.jit(jax.vmap(stack, (0, 0, 0, None)))
+    growth, apart = run(jax.random.split(jax.random.key(seed), trials), hidden, mask, jnp.float64(strength))
+    return np.asarray(growth), np.asarray(apart)
+
+
+def check_distance(growth: np.ndarray, apart: np.ndarray) -> None:
+    """Every token gets the same row; what is left is rounding, relative to the size that the mean grows to."""
+    # The mean starts at up to 30 times the differences.
+    slack = 1e-14 * DEPTH * 30 * np.sqrt(np.maximum(growth, 1))
+    record(apart, np.ones_like(apart), int(np.sum(np.abs(apart - 1) > slack)))
+    assert np.all(np.abs(apart - 1) <= slack)
+
+
+def check_growth(growth: np.ndarray, strength: float) -> None:
+    """The sample mean lies within four of its standard errors of the expectation."""
+    predicted = float(rc.noci2022_mean_growth(jnp.array(strength), DEPTH))
+    error = growth.std(ddof=1) / np.sqrt(len(growth))
+    assert error < 0.1 * predicted
+    assert abs(growth.mean() - predicted) < 4 * error
 
 
 @pytest.fixture(scope="module")
 def random_stacks() -> dict[float, tuple[np.ndarray, np.ndarray]]:
-    """alpha -> (squared norm of the mean over its start, d_M over its start), per trial, after DEPTH random blocks."""
-    hidden = np.random.default_rng(0).standard_normal((5, FEATURES)) + 1
-    hidden[3:] = 1e6
-    mask = jnp.arange(5) < 3
-
-    def trial(key: jax.Array, strength: jax.Array) -> tuple[jax.Array, jax.Array]:
-        def block(x: jax.Array, key: jax.Array) -> tuple[jax.Array, None]:
-            weight = jax.random.normal(key, (FEATURES, FEATURES), jnp.float64) / np.sqrt(FEATURES)
-            return rc.noci2022_step(x, mask, weight, strength), None
-
-        x = jax.lax.scan(block, jnp.asarray(hidden), jax.random.split(key, DEPTH))[0]
-        return jnp.sum(token_mean(x, mask) ** 2), subspace_distance(x, mask)
-
-    run = jax.jit(jax.vmap(trial, (0, None)))
-    before = np.sum(hidden[:3].mean(axis=0) ** 2)
-    apart = np.linalg.norm(hidden[:3] - hidden[:3].mean(axis=0))
-    out = {}
-    for strength in (1.0, DEPTH**-0.5):
-        grown, distance = run(jax.random.split(jax.random.key(1), TRIALS), jnp.float64(strength))
-        out[strength] = (np.asarray(grown) / before, np.asarray(distance) / apart)
-    return out
+    return {strength: stacks(1, strength, TRIALS) for strength in STRENGTHS}
 
 
 def test_the_distance_is_exactly_constant(random_stacks):
-    """Every token gets the same row; what is left is rounding, relative to the size that the mean grows to."""
-    for growth, distance in random_stacks.values():
-        np.testing.assert_allclose(distance, 1, atol=1e-14 * DEPTH * np.sqrt(growth.max()))
+    for growth, apart in random_stacks.values():
+        check_distance(growth, apart)
+
+
+def test_the_distance_is_not_constant_without_uniform_attention():
+    """The causal mask alone: tokens get different rows."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((5, FEATURES)) + 1
+    before = np.linalg.norm(x - x.mean(axis=0))
+    causal = np.tri(5) / np.arange(1, 6)[:, None]
+    for _ in range(DEPTH):
+        x = x + causal @ x @ rng.standard_normal((FEATURES, FEATURES)) / np.sqrt(FEATURES)
+    assert np.linalg.norm(x - x.mean(axis=0)) > 2 * before
+
+
+@pytest.mark.long
+def test_100_000_random_stacks():
+    for strength in (*STRENGTHS, 0.5, 0.0):
+        growth, apart = zip(*(stacks(seed, strength, TRIALS) for seed in range(2, 15)), strict=True)
+        check_distance(np.concatenate(growth), np.concatenate(apart))
+        if strength:
+            check_growth(np.concatenate(growth), strength)
+        else:
+            np.testing.assert_allclose(np.concatenate(growth), 1, rtol=1e-12)
 
 
 @pytest.mark.parametrize(("strength", "expected"), [(1.0, 2.0**24), (DEPTH**-0.5, 2.664)])
 def test_the_mean_grows_by_one_plus_alpha_squared(random_stacks, strength, expected):
-    """The sample mean over 2000 stacks lies within four of its standard errors of the expectation."""
-    growth = random_stacks[strength][0]
-    predicted = float(rc.noci2022_mean_growth(jnp.array(strength), DEPTH))
-    assert predicted == pytest.approx(expected, rel=3e-4)
-    error = growth.std(ddof=1) / np.sqrt(TRIALS)
-    assert error < 0.1 * predicted
-    assert abs(growth.mean() - predicted) < 4 * error
+    check_growth(random_stacks[strength][0], strength)
+    assert float(rc.noci2022_mean_growth(jnp.array(strength), DEPTH)) == pytest.approx(expected, rel=3e-4)
 
 
 def test_the_relative_distance_dies_unless_the_branch_is_scaled(random_stacks):

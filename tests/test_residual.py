@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 from helpers_matrices import GARBAGE, orthonormal
 from helpers_regions import PHI, SENTENCES, TOKENS, WIDTH, distance, small_attention, small_block
+from helpers_statements import record
 
 from jaxsmooth.theory.residual import gain_correction, pair_root, residual_spectrum_rate
 from jaxsmooth.theory.weights import BlockWeights
@@ -23,25 +24,34 @@ def _case(rng, activation):
 
 
 def _holds(rng, cases):
-    """Largest actual rate over its bound."""
-    worst = []
+    """Largest actual rate over its bound, less what rounding of the tokens' lengths does to the correction K.
+
+    K is a difference of squared lengths times one of stds; where tokens nearly agree it is all that is left.
+    """
+    rates, bounds = [], []
     for case in range(cases):
         block, attn, mask, x = _case(rng, list(PHI)[case % len(PHI)])
         run = block.run(attn, x)
-        actual = distance(run["less_shift"], mask) / distance(x, mask)
-        worst.append(actual / _bound(block, mask, x, run))
-    return np.max(worst, axis=0)
+        before, after = distance(x, mask), distance(run["less_shift"], mask)
+        stds = np.ma.masked_where(~mask, run["std_mlp"][..., 0])
+        uneven = np.asarray(stds.max(axis=1) / stds.min(axis=1)) - 1
+        squared = (np.linalg.norm(run["less_shift"], axis=-1) * mask).max(axis=1) ** 2
+        rounding = 16 * TOKENS * np.finfo(float).eps * np.asarray(uneven) * squared
+        rates.append(np.sqrt(np.maximum(after**2 - rounding, 0)) / before)
+        bounds.append(_bound(block, mask, x, run))
+    rates, bounds = np.concatenate(rates), np.concatenate(bounds)
+    record(rates, bounds, int(np.sum(rates > bounds * (1 + 1e-9))))
+    return (rates / bounds).max()
 
 
 def test_rate_holds_on_random_blocks():
     worst = _holds(np.random.default_rng(0), 300)  # of SENTENCES sentences each
-    assert worst.max() <= 1 + 1e-9
-    assert worst.max() > 0.9
+    assert 0.9 < worst <= 1 + 1e-9
 
 
 @pytest.mark.long
 def test_rate_holds_on_many_random_blocks():
-    assert _holds(np.random.default_rng(1), 25_000).max() <= 1 + 1e-9
+    assert _holds(np.random.default_rng(1), 25_000) <= 1 + 1e-9
 
 
 def test_rate_is_the_actual_one_where_the_mlp_is_linear_on_the_data():

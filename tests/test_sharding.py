@@ -1,20 +1,23 @@
 """The table of axes, and the same losses on one device, on eight simulated ones, and in several processes."""
 
+import dataclasses
 import json
 import os
 import socket
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers_training import PLAIN, make_trainer, small_model
+from helpers_training import PLAIN, make_trainer, small_model, to_arrays
 from jax.sharding import AbstractMesh, PartitionSpec
 
 from jaxsmooth.errors import ConfigError
+from jaxsmooth.training.checkpointing import Checkpoints
 from jaxsmooth.training.launch import join_processes
 from jaxsmooth.training.sharding import AXES, LOGICAL, RULES, check_rules, make_mesh, spec, tree_shardings
 from jaxsmooth.training.step import init_state
@@ -28,23 +31,21 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def run_workers(mesh: str, devices: int, processes: int = 1, timeout: float = 400) -> dict:
-    """The worker's result on `devices` devices in all."""
+def run_workers(runs: list, devices: int, processes: int = 1, folder: str = "", timeout: float = 400) -> list[dict]:
+    """The worker's results on `devices` devices in all."""
     port = free_port() if processes > 1 else 0
-    started = []
-    for process in range(processes):
-        options = {
-            "mesh": mesh, "devices": devices // processes, "processes": processes, "process": process, "port": port
-        }  # fmt: skip
-        started.append(
-            subprocess.Popen(
-                [sys.executable, str(WORKER), json.dumps(options)],
-                env={**os.environ, "JAX_PLATFORMS": "cpu", "JAX_ENABLE_X64": "0"},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
+    shared = {"runs": runs, "devices": devices // processes, "processes": processes, "port": port, "folder": folder}
+    started = [
+        subprocess.Popen(
+            [sys.executable, str(WORKER), json.dumps({**shared, "process": process})],
+            # what runs a few times need not be optimised
+            env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_backend_optimization_level=0"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
+        for process in range(processes)
+    ]
     try:
         outputs = [each.communicate(timeout=timeout) for each in started]
     finally:
@@ -55,9 +56,20 @@ def run_workers(mesh: str, devices: int, processes: int = 1, timeout: float = 40
     return json.loads(outputs[0][0].strip().splitlines()[-1])
 
 
+STAGES = ["data=2,fsdp=2,tensor=2", "", "fsdp=4,sequence=2"]
+
+
 @pytest.fixture(scope="module")
-def alone() -> dict:
-    return run_workers("", 1)
+def eight(tmp_path_factory) -> tuple[list[dict], Path]:
+    """On eight devices: a run on one of them, then one run in stages, on eight, on one, and on eight cut otherwise."""
+    folder = tmp_path_factory.mktemp("stages") / "checkpoints"
+    runs = [["", 1], *([mesh, 8 if mesh else 1] for mesh in STAGES)]
+    return run_workers(runs, 8, folder=str(folder)), folder
+
+
+@pytest.fixture(scope="module")
+def alone(eight) -> dict:
+    return eight[0][0]
 
 
 def same(found: dict, alone: dict) -> None:
@@ -67,22 +79,37 @@ def same(found: dict, alone: dict) -> None:
     assert len(set(alone["losses"])) > 1
 
 
-def test_eight_devices_on_three_axes_give_the_losses_of_one(alone):
-    found = run_workers("data=2,fsdp=2,tensor=2", 8)
-    same(found, alone)
-    assert found["cut"]["word"] == ["tensor", "fsdp"]
+def test_a_run_restored_onto_other_meshes_gives_the_losses_of_one_device(eight, alone):
+    stages = eight[0][1:]
+    together = {"losses": [loss for stage in stages for loss in stage["losses"]], "norm": stages[-1]["norm"]}
+    same(together, alone)
+    assert [stage["word"] for stage in stages] == [["tensor", "fsdp"], [], [None, "fsdp"]]
+
+
+def test_a_process_with_one_device_restores_what_eight_have_saved(eight):
+    model = small_model("classification", jnp.float32)
+    trainer = make_trainer("classification", model, dataclasses.replace(PLAIN, layer_decay=0.9))
+    state = jax.eval_shape(lambda m: init_state(m, trainer.optimiser, PLAIN), model)
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), state)
+    with Checkpoints(eight[1]) as checkpoints:
+        assert sorted(checkpoints.manager.all_steps()) == [2, 4, 6]
+        with warnings.catch_warnings(action="error"):
+            found = checkpoints.restore(like, step=6).state  # its bits are compared with their fingerprints
+    norm = sum((value.astype(np.float64) ** 2).sum() for value in to_arrays(found.model).values())
+    np.testing.assert_allclose(norm, eight[0][-1]["norm"], rtol=1e-12)
+    assert int(found.step) == 6
 
 
 def test_two_processes_give_the_losses_of_one(alone):
-    same(run_workers("data=2", 2, processes=2), alone)
+    same(run_workers([["data=2", 2]], 2, processes=2)[0], alone)
 
 
 @pytest.mark.scale
-@pytest.mark.parametrize(
-    "mesh", ["data=8", "fsdp=8", "fsdp=4,sequence=2", "data=2,tensor=2,sequence=2", "tensor=2,data=4"]
-)
-def test_eight_devices_on_other_meshes(mesh, alone):
-    same(run_workers(mesh, 8), alone)
+def test_eight_devices_on_other_meshes(alone):
+    meshes = ["data=8", "fsdp=8", "data=2,tensor=2,sequence=2", "tensor=2,data=4"]
+    for found in run_workers([[mesh, 8] for mesh in meshes], 8):
+        same(found, alone)
 
 
 @pytest.mark.scale
@@ -97,7 +124,7 @@ def test_eight_devices_on_other_meshes(mesh, alone):
     ],
 )
 def test_two_and_four_processes_on_other_meshes(mesh, devices, processes, alone):
-    same(run_workers(mesh, devices, processes), alone)
+    same(run_workers([[mesh, devices]], devices, processes)[0], alone)
 
 
 def test_the_table_cuts_no_array_twice_over_one_axis():

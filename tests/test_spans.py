@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxsmooth.errors import DataError
-from jaxsmooth.text import Row
+from jaxsmooth.rows import Row
 from jaxsmooth.training.data import TaskData
 from jaxsmooth.training.pipeline import make_stream
 from jaxsmooth.training.spans import ANSWER_TOKENS, best_span, exact_match, normalise_answer, token_f1

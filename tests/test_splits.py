@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxsmooth.training.splits import groups, keep_test, normalise, side_of, split_by_hash
+from jaxsmooth.training.splits import groups, keep_test, normalise, sample, side_of, split_by_hash
 from jaxsmooth.training.tasks import Sentence
 
 keys_lists = st.lists(st.lists(st.sampled_from("abcdefghij"), min_size=1, max_size=3), max_size=12)
@@ -100,3 +100,20 @@ def test_an_official_test_split_stays_and_train_loses_what_it_repeats():
     assert Sentence("t5") not in sides["train"] + sides["validation"]
     assert len(sides["train"]) + len(sides["validation"]) == 199
     assert 5 < len(sides["validation"]) < 40
+
+
+@given(st.integers(1, 40), st.integers(1, 50), st.integers(1, 50))
+def test_a_sample_is_in_order_and_part_of_every_larger_one(count, one, other):
+    examples = [Sentence(str(place)) for place in range(count)]
+    small, large = (sample(examples, size) for size in sorted((one, other)))
+    assert len(large) == min(count, max(one, other))
+    assert [example for example in large if example in small] == small
+    assert [example for example in examples if example in large] == large
+
+
+def test_a_sample_of_a_sorted_corpus_has_its_classes():
+    """Its first 200 are of one class; those places are the same today as ever."""
+    examples = [Sentence(str(place), label=int(place >= 700)) for place in range(1000)]
+    taken = sample(examples, 200)
+    assert 0.2 < sum(example.label for example in taken) / 200 < 0.4  # 0.3 of all, three standard deviations are 0.09
+    assert [example.text for example in sample(examples, 4)] == ["245", "286", "671", "886"]

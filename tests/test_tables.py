@@ -171,4 +171,4 @@ def test_unknown_names_list_the_tasks():
 def test_limit_and_length(tmp_path):
     write(tmp_path / "train.jsonl", [{"text": f"t{k}", "label": k % 2} for k in range(9)])
     data = load_task(str(tmp_path), TOKENIZER, split="train", max_length=48, limit=4)
-    assert [example.text for example in data.examples] == ["t0", "t1", "t2", "t3"]
+    assert [example.text for example in data.examples] == ["t0", "t3", "t4", "t8"]

@@ -198,21 +198,30 @@ def test_span_and_masked_lm_losses(ours, batch):
         assert abs(float(loss) - expected) <= 1e-5
 
 
-@pytest.mark.parametrize("kind", ["classification", "span", "masked_lm"])
+CLASSES = {
+    "classification": "BertForSequenceClassification",
+    "regression": "BertForSequenceClassification",
+    "span": "BertForQuestionAnswering",
+    "masked_lm": "BertForMaskedLM",
+}
+
+
+@pytest.mark.parametrize("kind", CLASSES)
 def test_an_exported_model_is_loaded_by_transformers(kind, ours, batch, tmp_path):
-    """Whole: no tensor missing, none unexpected, and the same logits."""
+    """Whole: no tensor missing, none unexpected, the same logits, and the same tokens of a text."""
     import torch
     import transformers
 
-    from jaxsmooth.training.export import HEADS, export_model
+    from jaxsmooth.training.export import export_model
     from jaxsmooth.training.model import task_logits
 
     task = dataclasses.replace(TASK, kind=kind, classes=("no", "yes") if kind == "classification" else ())
+    _, tokenizer = jaxsmooth.load(minilm_directory())
     with jax.enable_x64(False):
         model = init_task_model(ours.encoder, task, jax.random.key(3))
         logits = np.asarray(task_logits(model, train_batch(batch).batch))
-    export_model(model, task, tmp_path)
-    theirs, told = getattr(transformers, HEADS[kind][0]).from_pretrained(tmp_path, output_loading_info=True)
+    export_model(model, task, tokenizer, CONFIG, tmp_path)
+    theirs, told = getattr(transformers, CLASSES[kind]).from_pretrained(tmp_path, output_loading_info=True)
     assert not told["missing_keys"]
     assert not told["unexpected_keys"]
     inputs = torch_inputs(batch)
@@ -220,7 +229,14 @@ def test_an_exported_model_is_loaded_by_transformers(kind, ours, batch, tmp_path
     with torch.no_grad():
         found = theirs.eval()(**inputs)
     expected = torch.stack([found.start_logits, found.end_logits], -1) if kind == "span" else found.logits
-    real = batch["mask"].astype(bool) if kind != "classification" else slice(None)
+    real = batch["mask"].astype(bool) if kind in ("span", "masked_lm") else slice(None)
     np.testing.assert_allclose(logits[real], expected.numpy()[real], atol=2e-5)
     if kind == "classification":
         assert theirs.config.id2label == {0: "no", 1: "yes"}
+    if kind == "regression":
+        assert theirs.config.problem_type == "regression"
+    texts = ["A film worth seeing, isn't it?", "Überraschend [MASK] naïve 🙂."]
+    read = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    assert read(texts)["input_ids"] == [row.ids for row in tokenizer.rows(texts, length=128)]
+    assert read.pad_token_id == tokenizer.pad_id
+    assert read.mask_token_id == tokenizer.mask_id

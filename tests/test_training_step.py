@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from helpers_training import (
     PLAIN,
+    QUICK,
     SMALL,
     TASKS,
     make_trainer,
@@ -20,7 +21,6 @@ from helpers_training import (
 
 import jaxsmooth
 from jaxsmooth import Edits
-from jaxsmooth.bert.fusion import init_fusion
 from jaxsmooth.errors import ConfigError
 from jaxsmooth.mitigations import parse_remedies
 from jaxsmooth.training.config import FinetuneConfig
@@ -38,9 +38,13 @@ def log_softmax(x):
     return x - np.log(np.exp(x).sum(-1, keepdims=True))
 
 
+def compiled(function):
+    """Op by op it would take ten times as long."""
+    return jax.jit(function, compiler_options=QUICK)
+
+
 def gradients(trainer, model, data, key=None):
-    """Compiled: op by op it would take ten times as long."""
-    return jax.jit(trainer.gradients)(model, data, key)
+    return compiled(trainer.gradients)(model, data, key)
 
 
 def numpy_loss(kind, logits, data):
@@ -61,16 +65,16 @@ def numpy_loss(kind, logits, data):
 @pytest.mark.parametrize("kind", TASKS)
 def test_losses_and_what_padding_may_not_do(kind):
     model, data = small_model(kind), small_batch(kind)
-    logits = task_logits(model, data.batch, choices=TASKS[kind].choices)
     trainer = make_trainer(kind, model)
-    loss = float(trainer.loss(model, data))
+    loss_of = compiled(lambda model, data: (trainer.loss(model, data), trainer.logits(model, data)))
+    loss, logits = float(loss_of(model, data)[0]), loss_of(model, data)[1]
     assert abs(loss - numpy_loss(kind, np.asarray(logits), data)) < WORST
-    assert abs(float(trainer.loss(model, padded(data, 5))) - loss) < WORST
+    assert abs(float(loss_of(model, padded(data, 5))[0]) - loss) < WORST
     # the filler row counts for nothing, whatever it holds
     rows = TASKS[kind].choices
     tokens = data.batch.tokens.at[-rows:].set(5)
     other = dataclasses.replace(data, batch=dataclasses.replace(data.batch, tokens=tokens))
-    assert float(trainer.loss(model, other)) == loss
+    assert float(loss_of(model, other)[0]) == loss
 
 
 def test_an_untold_class_counts_nothing():
@@ -111,7 +115,10 @@ def test_training_learns_and_follows_its_average():
     config = dataclasses.replace(PLAIN, ema=0.5, layer_decay=0.9, hidden_dropout=0.1, warmup=0.1)
     model, data = small_model("classification", jnp.float32), small_batch("classification", dtype=np.float32)
     trainer = make_trainer("classification", model, config)
-    step, state = compile_step(trainer), init_state(jax.tree.map(jnp.copy, model), trainer.optimiser, config)
+    step, state = (
+        compile_step(trainer, compiler_options=QUICK),
+        init_state(jax.tree.map(jnp.copy, model), trainer.optimiser, config),
+    )
     losses, average = [], to_arrays(model)
     for _ in range(25):
         state, metrics = step(state, data)
@@ -171,7 +178,7 @@ def test_dropout_averages_out_in_a_linear_place():
         return jaxsmooth.encode(model, batch, edits=edits, collect=lambda t: t.mixed)[1][0]
 
     keys = jax.random.split(jax.random.key(0), 500)
-    mean = jax.jit(jax.vmap(lambda key: mixed(dropout(key, hidden=0.0, attention=0.3))))(keys).mean(0)
+    mean = compiled(jax.vmap(lambda key: mixed(dropout(key, hidden=0.0, attention=0.3))))(keys).mean(0)
     exact = mixed(Edits())
     spread = float(jnp.abs(exact).max())
     assert float(jnp.abs(mean - exact).max()) < 0.15 * spread
@@ -179,10 +186,9 @@ def test_dropout_averages_out_in_a_linear_place():
 
 @pytest.mark.parametrize("fusion", ["concat", "max", "gate"])
 def test_fusion_is_trained(fusion):
-    parameters = init_fusion(fusion, SMALL, jax.random.key(4), dtype=jnp.float64)
-    model, data = small_model("classification", fusion=parameters), small_batch("classification")
+    model, data = small_model("classification", fusion=fusion), small_batch("classification")
     loss, gradient = gradients(make_trainer("classification", model), model, data)
-    plain = float(make_trainer("classification", model).loss(dataclasses.replace(model, fusion=None), data))
+    plain = float(compiled(make_trainer("classification", model).loss)(dataclasses.replace(model, fusion=None), data))
     assert float(loss) != plain
     assert all(np.abs(np.asarray(leaf)).max() > 0 for leaf in jax.tree.leaves(gradient.fusion))
 
@@ -213,7 +219,7 @@ def test_schedules(schedule, expected):
 
 def one_update(config, model, gradient):
     optimiser = make_optimiser(config, model, 10)
-    return to_arrays(jax.jit(lambda g, m: optimiser.update(g, optimiser.init(m), m)[0])(gradient, model))
+    return to_arrays(compiled(lambda g, m: optimiser.update(g, optimiser.init(m), m)[0])(gradient, model))
 
 
 def test_decay_and_layer_rates_reach_the_right_parameters():

@@ -7,8 +7,10 @@ References: Johansson (2017), Arb: efficient arbitrary-precision midpoint-radius
 """
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
 from flint import arb, arb_mat, ctx
 
@@ -110,6 +112,12 @@ class ArbCalculus:
         mean = self.mean_row(hidden)
         heads = zip(attn, value, bias, output, strict=True)
         return sum((self.defect(a) * self.frobenius((mean * v + b) * o) for a, v, b, o in heads), arb(0))
+
+    def sum_over_heads(self, function: Callable[[Any], tuple[Any, Any]], heads: Any) -> tuple[Any, Any]:
+        count = len(jax.tree.leaves(heads)[0])
+        found = [function(jax.tree.map(lambda leaf, h=h: leaf[h], heads)) for h in range(count)]
+        matrices, numbers = zip(*found, strict=True)
+        return sum(matrices[1:], matrices[0]), sum(numbers, arb(0))
 
     # Numbers
 

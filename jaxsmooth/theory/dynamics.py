@@ -250,7 +250,10 @@ def _decay(attn: Array, limit: ChainLimit, apart: Array, mask: Array, steps: int
 
 
 def _bounded(spreads: Array, factor: Array, spread: Array, scale: Array) -> Array:
-    """Whether the k-th spread is at most factor^k of the first, up to the rounding of k products."""
+    """Whether the k-th spread is at most factor^k of the first, up to the rounding of k products and of the factor.
+
+    A factor that is off by e allows for k e more after k steps.
+    """
     k = jnp.arange(1, spreads.shape[0] + 1).astype(spreads.dtype)
-    rounding = 16 * jnp.finfo(spreads.dtype).eps * scale * (1 + jnp.log2(k))
-    return jnp.all(spreads <= factor**k * spread + rounding)
+    eps = jnp.finfo(spreads.dtype).eps
+    return jnp.all(spreads <= factor**k * spread + 16 * eps * scale * (1 + jnp.log2(k)) + 4 * eps * k * spread)

@@ -60,6 +60,17 @@ class FloatCalculus(TokenCalculus):
         found = [of_head(Ball(a, b), Ball(x, y)) for a, b, x, y in pairs]
         return sum_of(Interval(np.array([x.down for x in found]), np.array([x.up for x in found])))
 
+    def sum_over_heads(self, function: Callable[[Any], tuple[Ball, Interval]], heads: Any) -> tuple[Ball, Interval]:
+        """The sums of a matrix and of a number over heads, given as arrays with a leading axis N."""
+        if self.xp is np:
+            count = len(jax.tree.leaves(heads)[0])
+            found = [function(jax.tree.map(lambda leaf, h=h: leaf[h], heads)) for h in range(count)]
+            matrices, numbers = jax.tree.map(lambda *leaves: np.stack(leaves), *found)
+        else:
+            # One head at a time: memory stays that of one.
+            matrices, numbers = jax.lax.map(function, heads)
+        return Ball.of(sum_of(matrices.interval(), axis=0)), sum_of(numbers)
+
     def laplacian(self, weights: Interval) -> Ball:
         """L_p = (1/n)[diag(p) sum(p) - p p^T], [T T]."""
         xp = self.xp

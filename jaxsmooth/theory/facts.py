@@ -6,13 +6,15 @@ rates take the input and the attention as given and follow the block in exact ar
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from .activations import LIPSCHITZ
 from .norms import product_norm
-from .rounding import Interval
+from .rounding import Interval, namespace
 
 
 class HeadWeights(NamedTuple):
@@ -205,10 +207,22 @@ class BlockFacts:
         return self.c.distance(self.hidden)
 
     @functools.cached_property
-    def heads(self) -> "list[HeadFacts]":
-        """The same sentence, head by head."""
-        count = len(self.data.attn)
-        return [head_facts(self.c, self.block, self._known, self.data, head) for head in range(count)]
+    def diameter(self) -> Any:
+        """D(X)."""
+        return self.c.diameter(self.hidden)
+
+    def over_heads(self, function: Callable[[HeadFacts], tuple[Any, Any]]) -> tuple[Any, Any]:
+        """The sums over heads of a matrix and of a number that a function of one head's facts gives."""
+        diameter = self.diameter
+
+        def of_head(own: tuple) -> tuple[Any, Any]:
+            weights, norms, attn = own
+            head = HeadFacts(self.c, weights, norms, self.data.input, attn)
+            head.diameter = diameter
+            return function(head)
+
+        known = self._known
+        return self.c.sum_over_heads(of_head, (self.block.heads, (known.heads, known.scores), self.data.attn))
 
     @functools.cached_property
     def row_defect(self) -> Any:
@@ -315,9 +329,9 @@ class BlockFacts:
 
 def head_facts(calculus: Any, block: BlockParameters, norms: KnownNorms, data: SentenceData, head: int) -> HeadFacts:
     """One head of one sentence."""
-    weights = HeadWeights(*(leaf[head] for leaf in block.heads))
-    known = tuple(Interval(norm.down[head], norm.up[head]) for norm in (norms.heads, norms.scores))
-    return HeadFacts(calculus, weights, known, data.input, data.attn[head])
+    known = (norms.heads, norms.scores)
+    weights, own, attn = jax.tree.map(lambda leaf: leaf[head], (block.heads, known, data.attn))
+    return HeadFacts(calculus, weights, own, data.input, attn)
 
 
 def known_norms(block: BlockParameters, norm: Any, calculus: Any) -> KnownNorms:
@@ -357,7 +371,7 @@ def known_norms(block: BlockParameters, norm: Any, calculus: Any) -> KnownNorms:
 
 def _largest_gain(calculus: Any, scale: Any) -> Any:
     """G: exact, but for gains too small to be normal numbers."""
-    return calculus.number(float(np.max(np.abs(scale))))
+    return calculus.number(namespace(scale).max(abs(scale)))
 
 
 def _between(low: float, high: float) -> Interval:

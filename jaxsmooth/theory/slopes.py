@@ -68,8 +68,10 @@ def secant_slope(activation: str, a: Float[Array, "..."], b: Float[Array, "..."]
     0.75
     """
     apart = a - b
-    # Below this distance the quotient loses more to cancellation than the midpoint's slope to curvature.
-    near = jnp.abs(apart) < jnp.finfo(apart.dtype).eps ** (1 / 3)
+    # Below this distance the quotient loses more to cancellation than the midpoint's slope to curvature; ReLU has no
+    # cancellation, and a midpoint's slope says nothing of a pair on both sides of the kink.
+    near = jnp.abs(apart) < (0 if activation == "relu" else jnp.finfo(apart.dtype).eps ** (1 / 3))
+    near = near | (apart == 0)
     quotient = (activate(activation, a) - activate(activation, b)) / jnp.where(near, 1, apart)
     return jnp.where(near, _derivative(activation, (a + b) / 2), quotient)
 

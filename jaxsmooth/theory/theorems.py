@@ -92,10 +92,15 @@ def mixing_before_attention(head: HeadFacts) -> Claim:
 
 def cubic(head: HeadFacts) -> Claim:
     """D(A X W_h) <= ||W_h|| tanh(||W_Q W_K^T|| D(X)^2 / (4 H^(1/2))) D(X), A the exact softmax."""
+    mixed, factor = _collapse(head)
+    return Claim(head.c.diameter(mixed), factor * head.diameter)
+
+
+def _collapse(head: HeadFacts) -> tuple[Any, Any]:
+    """A X W_h, A the exact softmax, and by what it shrinks the diameter."""
     c = head.c
     inside = head.score_norm * head.diameter * head.diameter / (c.number(4.0) * head.root_width)
-    mixed = c.matmul(head.exact_attn, head.values)
-    return Claim(c.diameter(mixed), head.head_norm * c.tanh(inside) * head.diameter)
+    return c.matmul(head.exact_attn, head.values), head.head_norm * c.tanh(inside)
 
 
 SHI = "after Shi et al. (2022), arXiv 2202.08625"
@@ -187,14 +192,8 @@ def _sum(facts: BlockFacts, one: Any, other: Any) -> Claim:
 
 def cubic_heads(facts: BlockFacts) -> Claim:
     """D(sum_h A_h X W_h) <= sum_h ||W_h|| tanh(||W_Q^h W_K^hT|| D(X)^2 / (4 H^(1/2))) D(X), A_h the exact softmax."""
-    c = facts.c
-    four, mixed, bound = c.number(4.0), None, None
-    for head in facts.heads:
-        inside = head.score_norm * head.diameter * head.diameter / (four * head.root_width)
-        own, factor = c.matmul(head.exact_attn, head.values), head.head_norm * c.tanh(inside)
-        mixed = own if mixed is None else c.add(mixed, own)
-        bound = factor if bound is None else bound + factor
-    return Claim(c.diameter(mixed), bound * facts.heads[0].diameter)
+    mixed, bound = facts.over_heads(_collapse)
+    return Claim(facts.c.diameter(mixed), bound * facts.diameter)
 
 
 def _stretch(which: int) -> Callable[[BlockFacts], Claim]:

@@ -49,7 +49,7 @@ class TokenCalculus:
     # The same for arrays that all sentences of a batch share.
     weight = matrix
 
-    def number(self, value: float | int) -> Interval:
+    def number(self, value: Any) -> Interval:
         return Interval.exact(self.xp.asarray(value, self.dtype))
 
     def lift(self, known: Interval) -> Interval:

@@ -64,10 +64,13 @@ class AotReport:
       bytes_accessed: likewise, HBM traffic.
       model_flops: of the model's matrix products, recomputation left out.
       collectives: by kind.
-      seconds: the roofline: the longest of computing model_flops at peak, moving the state and temporaries once
-        through HBM, and the collectives through the links. Real steps are slower.
+      seconds: a lower bound on a step's time, no prediction: the longest of computing model_flops at peak; reading
+        every argument and writing every output and temporary once through HBM; and passing every collective's result
+        once through all links. Activations that are read again, products below peak rate, latencies, and whatever
+        of the three does not overlap come on top, so real steps are slower.
       bound: which of the three it is.
-      utilisation: the model FLOP utilisation that this allows at most.
+      utilisation: the upper bound on model FLOP utilisation that follows; 1 says only that neither memory nor links
+        forbid it.
     """
 
     target: str
@@ -155,12 +158,10 @@ def _report(
 ) -> AotReport:
     memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
     assert memory is not None
-    peak = (
-        memory.argument_size_in_bytes
-        + memory.output_size_in_bytes
-        - memory.alias_size_in_bytes
-        + memory.temp_size_in_bytes
+    arguments, outputs, temporaries = (
+        getattr(memory, f"{part}_size_in_bytes") for part in ("argument", "output", "temp")
     )
+    peak = arguments + outputs - memory.alias_size_in_bytes + temporaries
     if peak > target.chip.memory:
         raise ConfigError(
             f"the step does not fit on {target.name}: it needs {peak / 2**30:.2f} GiB of "
@@ -170,7 +171,7 @@ def _report(
     model = step_flops(encoder, config.batch_size, config.length) / mesh.size
     times = {
         "computing": model / target.chip.flops,
-        "memory": (peak + memory.output_size_in_bytes) / target.chip.bandwidth,
+        "memory": (arguments + outputs + temporaries) / target.chip.bandwidth,
         "collectives": sum(each.bytes for each in collectives) / target.chip.links,
     }
     bound = max(times, key=times.__getitem__)
@@ -178,9 +179,9 @@ def _report(
         target=config.target,
         devices=mesh.size,
         mesh={axis: size for axis, size in mesh.shape.items() if size > 1},
-        arguments=memory.argument_size_in_bytes,
-        outputs=memory.output_size_in_bytes,
-        temporaries=memory.temp_size_in_bytes,
+        arguments=arguments,
+        outputs=outputs,
+        temporaries=temporaries,
         aliased=memory.alias_size_in_bytes,
         memory=peak,
         available=int(target.chip.memory),

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..text import Row
+from ..rows import Row
 from ..types import Batch
 from .data import TaskData
 from .records import Record

@@ -13,7 +13,7 @@ from . import corpora
 from .benchmarks import GLUE, read_glue, read_squad_release, read_swag
 from .data import TaskData
 from .hub import read_hub
-from .splits import Parts
+from .splits import Parts, sample
 from .tables import SUFFIXES, read_tables
 from .tasks import Choice, Kind, Task, check_split
 from .topics import TOPICS
@@ -52,7 +52,7 @@ def load_task(
       split: "train", "validation" or "test".
       max_length: most tokens of a row.
       data_dir: for GLUE, SWAG and SQuAD the folder of the official files; None loads them with `datasets`.
-      limit: only the first so many examples, None for all.
+      limit: a fixed sample of so many examples (see `splits.sample`), None for all.
       each_token: for a masked LM, mask every token in turn (pseudo-perplexity).
 
     Returns:
@@ -71,7 +71,8 @@ def load_task(
     if not examples:
         held = [known for known, there in parts.splits.items() if there]
         raise DataError(f"{name} has no {chosen} split; it has {', '.join(held)}.")
-    data = TaskData(task, chosen, examples[:limit], tokenizer, max_length, each_token=each_token, notes=parts.notes)
+    kept = examples if limit is None else sample(examples, limit)
+    data = TaskData(task, chosen, kept, tokenizer, max_length, each_token=each_token, notes=parts.notes)
     data.records  # noqa: B018  what the tokenizer refuses is refused here, not at the first batch
     data.records.make([0], 0, 0)
     return data

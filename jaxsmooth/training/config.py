@@ -91,7 +91,7 @@ class FinetuneConfig:
     probe: int = 16
     """Validation sentences on which over-smoothing is measured at each evaluation; 0 for none."""
     limit: int = 0
-    """Use at most so many records of each split; 0 for all."""
+    """Use at most so many examples of each split, a fixed sample of it; 0 for all."""
 
     def __post_init__(self) -> None:
         for name, (least, most) in _RANGES.items():

@@ -132,6 +132,8 @@ def _tpus(name: str, slices: int) -> topologies.TopologyDescription:
     for variable, value in _TPU_ENVIRONMENT.items():
         os.environ.setdefault(variable, value)
     options: dict[str, Any] = {"num_slices": slices} if slices > 1 else {}
+    if name.startswith("v4:"):  # both cores of a chip as one device, as its runtime has it by default
+        options["chip_config_name"] = "megacore"
     if name.endswith(":1x1"):
         options["chips_per_host_bounds"] = [1, 1, 1]
     return topologies.get_topology_desc(platform="tpu", topology_name=name, **options)

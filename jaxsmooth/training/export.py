@@ -1,86 +1,142 @@
-"""A trained model as a Hugging Face directory: encoder and head under the names of its BertFor... class."""
+"""A trained model as a directory that stands alone: weights, head, tokenizer, and what was trained on what.
+
+Where transformers has a class for the encoder with this head, weights and head are that class's. Elsewhere (layers are
+fused, or the family has no class for the task) the encoder is a checkpoint of its own, and head and fusion lie beside
+it in `head.safetensors`, which only this library reads.
+"""
 
 import dataclasses
 import json
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import safetensors
 import safetensors.numpy
 
-from ..bert.heads import POOLED
-from ..checkpoint import save
+from ..bert.params import Encoder
+from ..checkpoint import load, save
+from ..checkpoint_heads import load_with_head, save_with_head
+from ..errors import CheckpointError, ConfigError
+from ..text import Tokenizer
+from .config import FinetuneConfig
 from .model import TaskModel
 from .tasks import Task
 
-# kind -> the class, and where its head's arrays go: field of `Head`, tensor, whether torch stores it transposed.
-HEADS: dict[str, tuple[str, tuple[tuple[str, str, bool], ...]]] = {
-    **{
-        kind: (
-            architecture,
-            (("out.kernel", f"{tensor}.weight", True), ("out.bias", f"{tensor}.bias", False)),
-        )
-        for kind, architecture, tensor in (
-            ("classification", "BertForSequenceClassification", "classifier"),
-            ("regression", "BertForSequenceClassification", "classifier"),
-            ("choice", "BertForMultipleChoice", "classifier"),
-            ("span", "BertForQuestionAnswering", "qa_outputs"),
-        )
-    },
-    "masked_lm": (
-        "BertForMaskedLM",
-        (
-            ("dense.kernel", "cls.predictions.transform.dense.weight", True),
-            ("dense.bias", "cls.predictions.transform.dense.bias", False),
-            ("norm.scale", "cls.predictions.transform.LayerNorm.weight", False),
-            ("norm.bias", "cls.predictions.transform.LayerNorm.bias", False),
-            ("out.bias", "cls.predictions.bias", False),
-        ),
-    ),
-}
+TRAINED, HEAD = "finetune.json", "head.safetensors"
 
 
-def export_model(model: TaskModel, task: Task, directory: Path) -> Path:
-    """Write the model so that transformers' class for the task loads it.
-
-    A model of another family than BERT, or one that fuses its layers, has no such class: its encoder alone is
-    written, and the head stays in the run's checkpoints.
+def export_model(
+    model: TaskModel, task: Task, tokenizer: Tokenizer, config: FinetuneConfig, directory: Path, *, step: int = 0
+) -> Path:
+    """Write everything that `evaluate`, `predict` and `diagnose` need, and that transformers' class for the task reads.
 
     Args:
       model: arrays on the host.
       task: kind and names of classes.
+      tokenizer: the model's.
+      config: the run's settings.
       directory: made if it does not exist.
+      step: whose parameters these are.
     """
-    encoder = model.encoder if task.kind in POOLED else dataclasses.replace(model.encoder, pooler=None)
-    save(encoder, directory)  # classes that read tokens have no pooler
-    if model.encoder.config.family != "bert" or model.fusion is not None:
-        return directory
-    architecture, entries = HEADS[task.kind]
-    weights, config = directory / "model.safetensors", directory / "config.json"
-    tensors = {f"bert.{name}": value for name, value in safetensors.numpy.load_file(weights).items()}
-    tensors |= {tensor: _stored(model.head, path, transposed) for path, tensor, transposed in entries}
-    settings = {**json.loads(config.read_text(encoding="utf-8")), "architectures": [architecture], **_labels(task)}
-    with tempfile.TemporaryDirectory(dir=directory) as aside:
-        safetensors.numpy.save_file(tensors, Path(aside) / weights.name, metadata={"format": "pt"})
-        (Path(aside) / config.name).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-        for path in (weights, config):
-            os.replace(Path(aside) / path.name, path)
+    directory.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(directory)
+    told = {"task": dataclasses.asdict(task), "config": config.to_dict(), "step": step}
+    _aside(directory / TRAINED, lambda path: path.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8"))
+    # the names that transformers gives a regression's only output
+    labels = task.classes if task.kind == "classification" else ("value",) if task.kind == "regression" else ()
+    if model.fusion is None:
+        try:
+            save_with_head(model.encoder, model.head, directory, labels=labels)
+        except ConfigError:  # the family has no class for it
+            pass
+        else:
+            (directory / HEAD).unlink(missing_ok=True)
+            return directory
+    rest = {name: np.ascontiguousarray(leaf) for name, leaf in _named(_without_encoder(model)).items()}
+    _aside(directory / HEAD, lambda path: safetensors.numpy.save_file(rest, path))
+    save(model.encoder, directory)
     return directory
 
 
-def _stored(head: Any, path: str, transposed: bool) -> np.ndarray:
-    value = head
-    for name in path.split("."):
-        value = getattr(value, name)
-    return np.ascontiguousarray(np.asarray(value).T if transposed else np.asarray(value))
+@dataclasses.dataclass(frozen=True)
+class Exported:
+    """What `export_model` wrote, read back."""
+
+    config: FinetuneConfig
+    task: Task
+    tokenizer: Tokenizer
+    model: TaskModel
+    step: int
 
 
-def _labels(task: Task) -> dict[str, Any]:
-    if task.kind == "classification":
-        names = {str(k): name for k, name in enumerate(task.classes)}
-        return {"id2label": names, "label2id": {name: int(k) for k, name in names.items()}}
-    if task.kind == "regression":
-        return {"id2label": {"0": "value"}, "label2id": {"value": 0}, "problem_type": "regression"}
-    return {}
+def is_export(directory: Path) -> bool:
+    """Whether a folder is one that `export_model` wrote, not that of a run."""
+    return (directory / TRAINED).exists()
+
+
+def load_export(directory: Path, shapes: Callable[[Encoder, Task, FinetuneConfig], TaskModel]) -> Exported:
+    """Read a directory that `export_model` wrote; nothing else is needed, neither the run nor its first weights.
+
+    Args:
+      directory: the folder.
+      shapes: (encoder, task, settings) -> shapes of the model, by which `head.safetensors` is read.
+
+    Raises:
+      CheckpointError: a file that is missing, damaged, or fits no other.
+      ConfigError: settings that this version does not know.
+    """
+    try:
+        told = json.loads((directory / TRAINED).read_text(encoding="utf-8"))
+        values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in told["task"].items()}
+        task, config, step = Task(**values), FinetuneConfig.from_dict(told["config"]), int(told["step"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise CheckpointError(f"{directory / TRAINED} must hold task, config and step: {error!r:.200}.") from error
+    if (directory / HEAD).exists():
+        encoder, tokenizer = load(directory)
+        model = _with_rest(encoder, shapes(encoder, task, config), directory / HEAD)
+    else:
+        encoder, head, tokenizer = load_with_head(directory)
+        model = TaskModel(encoder=encoder, head=head)
+    if tokenizer is None:
+        raise CheckpointError(f"{directory} has no tokenizer.json: the export is not whole.")
+    return Exported(config, task, tokenizer, model, step)
+
+
+def _with_rest(encoder: Encoder, shapes: TaskModel, path: Path) -> TaskModel:
+    wanted = _without_encoder(shapes)
+    try:
+        found = safetensors.numpy.load_file(path)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}.") from error
+    expected = {name: tuple(leaf.shape) for name, leaf in _named(wanted).items()}
+    if expected != {name: array.shape for name, array in found.items()}:
+        raise CheckpointError(f"{path} must hold {expected}; got { {k: v.shape for k, v in found.items()} }.")
+    rest = jax.tree_util.tree_map_with_path(lambda place, _: jnp.asarray(found[_name(place)]), wanted)
+    return TaskModel(encoder=encoder, head=rest["head"], fusion=rest["fusion"])
+
+
+def _without_encoder(model: TaskModel) -> dict[str, Any]:
+    return {"head": model.head, "fusion": model.fusion}
+
+
+def _named(tree: Any) -> dict[str, Any]:
+    return {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def _name(path: tuple) -> str:
+    return ".".join(str(part).strip(".[]'\"") for part in path)
+
+
+def _aside(path: Path, write: Callable[[Path], Any]) -> None:
+    """Write a file aside, then give it its name."""
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        write(Path(folder) / path.name)
+        os.replace(Path(folder) / path.name, path)

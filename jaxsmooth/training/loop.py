@@ -66,7 +66,7 @@ def finetune(config: FinetuneConfig, *, progress: bool = False) -> Outcome:
       progress: whether to show a live line on stderr.
 
     Returns:
-      The `Outcome`; the folder holds metrics.jsonl, events/, checkpoints/ and best/ (Hugging Face's format).
+      The `Outcome`; the folder holds metrics.jsonl, events/, checkpoints/ and best/ (see `export_model`).
 
     Raises:
       JaxsmoothError: settings that name nothing, do not fit each other, or are not those the folder was begun with.
@@ -212,11 +212,11 @@ def averaged(state: TrainState) -> Any:
 
 
 def export(run: Run, checkpoints: Checkpoints, step: int) -> Path:
-    """Write the parameters of a checkpoint to best/ in Hugging Face's format; every process takes part."""
+    """Write the parameters of a checkpoint to best/, a folder that stands alone; every process takes part."""
     restored = checkpoints.restore(run.shapes(), step=step)
     assert restored is not None
     model = on_host(averaged(restored.state))
     folder = run.config.out / "best"
     if jax.process_index() == 0:
-        export_model(model, run.train.task, folder)
+        export_model(model, run.train.task, run.tokenizer, run.config, folder, step=step)
     return folder

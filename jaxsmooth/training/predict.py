@@ -1,5 +1,6 @@
 """A finished run, read back: scored on a split, or applied to new text."""
 
+import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,22 +8,76 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from ..assets import read_texts
+from ..bert.params import Encoder
 from ..errors import CheckpointError, ConfigError
+from ..text import Tokenizer
 from .checkpointing import Checkpoints
 from .config import FinetuneConfig
 from .data import TaskData
 from .evaluation import evaluate, outputs
+from .export import is_export, load_export
 from .loop import averaged
 from .model import TaskModel
-from .run import Run, prepare, read_split, run_folder
+from .optimiser import learning_rate, make_optimiser
+from .run import Run, build_model, find_remedy, prepare, read_split, run_folder
+from .sharding import constraints, make_mesh, place_tree
 from .spans import best_span
-from .tasks import Question, Sentence
+from .step import Trainer
+from .tasks import Question, Sentence, Task
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """Trained parameters and what it takes to apply them."""
+
+    config: FinetuneConfig
+    task: Task
+    tokenizer: Tokenizer
+    model: TaskModel
+    trainer: Trainer
+    mesh: Mesh
+    step: int
+
+
+def load_trained(folder: Path, *, step: int | None = None) -> Trained:
+    """The best parameters of a run, from its folder or from an exported one; laid out over the devices at hand.
+
+    Args:
+      folder: of a run, or a best/ that one has exported, wherever it was moved to.
+      step: another checkpoint's step, of a run.
+
+    Raises:
+      ConfigError: no such folder, or a step of an exported model.
+      CheckpointError: the run has no checkpoint, or a file is damaged.
+    """
+    if not is_export(folder):
+        run, model, chosen = load_run(folder, step=step)
+        return Trained(run.config, run.train.task, run.tokenizer, model, run.trainer, run.mesh, chosen)
+    if step is not None:
+        raise ConfigError(f"{folder} holds the parameters of one step only; name the run's folder for step {step}.")
+
+    def shapes(encoder: Encoder, task: Task, config: FinetuneConfig) -> TaskModel:
+        return jax.eval_shape(lambda: build_model(config, encoder, task, None))
+
+    found, mesh = load_export(folder, shapes), make_mesh()
+    remedy = find_remedy(found.config.remedy)
+    trainer = Trainer(
+        task=found.task,
+        config=found.config,
+        optimiser=make_optimiser(found.config, found.model, 1),
+        schedule=learning_rate(found.config, 1),
+        remedy=None if remedy is None else remedy.edits,  # its change of the weights is in the weights
+        constrain=constraints(mesh),
+    )
+    model = place_tree(found.model, mesh)
+    return Trained(found.config, found.task, found.tokenizer, model, trainer, mesh, found.step)
 
 
 def load_run(folder: Path, *, step: int | None = None) -> tuple[Run, TaskModel, int]:
-    """A run from its folder, with the parameters of its best checkpoint.
+    """A run from its folder, with the parameters of its best checkpoint, laid out over the devices at hand.
 
     Args:
       folder: of the run.
@@ -36,7 +91,7 @@ def load_run(folder: Path, *, step: int | None = None) -> tuple[Run, TaskModel, 
       CheckpointError: the run has no checkpoint, or a damaged one.
     """
     config = FinetuneConfig.read(folder / "config.json")
-    run = prepare(config)
+    run = prepare(dataclasses.replace(config, mesh=""))  # the run's own mesh may need more devices than are here
     where = run_folder(config)[1] if config.out == folder else folder / "checkpoints"
     if not where.is_dir():
         raise CheckpointError(f"{folder} has no checkpoint yet: let the run come to its first.")
@@ -48,37 +103,47 @@ def load_run(folder: Path, *, step: int | None = None) -> tuple[Run, TaskModel, 
     return run, averaged(restored.state), restored.step
 
 
-def evaluate_run(folder: Path, split: str, *, step: int | None = None) -> dict[str, Any]:
-    """Scores of a run's best parameters on a split, as a JSON-able dict."""
-    run, model, chosen = load_run(folder, step=step)
-    data = read_split(run.config, run.tokenizer, split)
-    scores = evaluate(run.trainer, model, data, run.mesh, batch_size=run.config.batch_size)
-    return {"task": data.task.name, "split": split, "records": len(data), "step": chosen, "scores": scores}
+def evaluate_run(folder: Path, split: str, *, step: int | None = None, limit: int | None = None) -> dict[str, Any]:
+    """Scores of a run's best parameters on a split, as a JSON-able dict.
+
+    Args:
+      folder: of the run, or an exported one.
+      split: "train", "validation" or "test".
+      step: another checkpoint than the best.
+      limit: the size of a fixed sample of the split, 0 for all of it; None for the run's own limit, so that the
+        validation split gives the scores that the run has recorded.
+    """
+    found = load_trained(folder, step=step)
+    settings = found.config if limit is None else dataclasses.replace(found.config, limit=limit)
+    data = read_split(settings, found.tokenizer, split)
+    scores = evaluate(found.trainer, found.model, data, found.mesh, batch_size=found.config.batch_size)
+    return {"task": data.task.name, "split": split, "records": len(data), "step": found.step, "scores": scores}
 
 
 def predict_run(folder: Path, source: str) -> Iterator[dict[str, Any]]:
     """Predictions of a run's best parameters, one JSON-able dict per record, in the order of the records.
 
     Args:
-      folder: of the run.
-      source: a split ("train", "validation", "test"), or text to classify or score as `read_texts` reads it.
+      folder: of the run, or an exported one.
+      source: a split ("train", "validation", "test"), all of it whatever the run's limit, or text to classify or
+        score as `read_texts` reads it.
 
     Raises:
       ConfigError: the task is a masked LM, or text is given for a task that needs more than a sentence.
     """
-    run, model, _ = load_run(folder)
-    task = run.train.task
+    run = load_trained(folder)
+    task = run.task
     if task.kind == "masked_lm":
         raise ConfigError("a masked LM has no predictions to write; evaluate tells its perplexity.")
     if source in ("train", "validation", "test"):
-        data = read_split(run.config, run.tokenizer, source)
+        data = read_split(dataclasses.replace(run.config, limit=0), run.tokenizer, source)
     elif task.kind in ("classification", "regression") and not task.pairs:
         texts = [Sentence(text) for text in read_texts(source)]
         data = TaskData(task, "test", texts, run.tokenizer, run.config.max_length)
     else:
         raise ConfigError(f"{task.name} needs more than one sentence; predict on a split: train, validation or test.")
     found: dict[int, dict[str, Any]] = {}
-    for batch, logits, _, _ in outputs(run.trainer, model, data, run.mesh, batch_size=run.config.batch_size):
+    for batch, logits, _, _ in outputs(run.trainer, run.model, data, run.mesh, batch_size=run.config.batch_size):
         for place in np.flatnonzero(np.asarray(batch.weights) > 0):
             index = int(np.asarray(batch.indices)[place])
             found[index] = {"record": index, **_prediction(data, index, jax.tree.map(lambda x: x[place], logits))}  # noqa: B023

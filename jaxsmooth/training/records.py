@@ -13,7 +13,8 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from ..errors import DataError
-from ..text import Row, Tokenizer
+from ..rows import Row
+from ..text import Tokenizer
 from .tasks import NO_CLASS, Choice, Example, Question, Sentence, Task
 
 MASKED_SHARE = 0.15

@@ -29,6 +29,7 @@ from .model import TaskModel, init_task_model
 from .optimiser import learning_rate, make_optimiser
 from .sharding import constraints, make_mesh, place_tree, tree_shardings
 from .step import Trainer, TrainState, init_state
+from .tasks import Task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +80,7 @@ def prepare(config: FinetuneConfig) -> Run:
       JaxsmoothError: an unknown task, model, remedy or mesh; settings that do not fit each other.
     """
     mesh = make_mesh(config.mesh)
-    remedy = _remedy(config.remedy)
+    remedy = find_remedy(config.remedy)
     encoder, tokenizer = load(config.model)
     if tokenizer is None:
         raise ConfigError(f"{config.model} has no tokenizer; one is needed to read text.")
@@ -88,7 +89,7 @@ def prepare(config: FinetuneConfig) -> Run:
             f"max_length must be at most {encoder.config.max_length}, the model's positions; got {config.max_length}."
         )
     train, validation = (read_split(config, tokenizer, split) for split in ("train", "validation"))
-    model = build_model(config, encoder, train, remedy)
+    model = build_model(config, encoder, train.task, remedy)
     per_epoch = math.ceil(len(train) / config.batch_size)
     steps = config.steps or max(1, round(config.epochs * per_epoch))
     trainer = Trainer(
@@ -114,16 +115,17 @@ def read_split(config: FinetuneConfig, tokenizer: Tokenizer, split: str) -> Task
     )
 
 
-def build_model(config: FinetuneConfig, encoder: Encoder, data: TaskData, remedy: NamedRemedy | None) -> TaskModel:
+def build_model(config: FinetuneConfig, encoder: Encoder, task: Task, remedy: NamedRemedy | None) -> TaskModel:
     """The encoder with fusion and head, drawn from the run's seed; weights as the remedy wants them."""
     if remedy is not None:
         encoder = remedy.change(encoder)
     head_key, fusion_key = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), 1))
     fusion = None if config.fusion == "none" else init_fusion(config.fusion, encoder.config, fusion_key)
-    return init_task_model(encoder, data.task, head_key, fusion=fusion)
+    return init_task_model(encoder, task, head_key, fusion=fusion)
 
 
-def _remedy(text: str) -> NamedRemedy | None:
+def find_remedy(text: str) -> NamedRemedy | None:
+    """The run's remedy by the name that the user gave; None for none."""
     if not text:
         return None
     found = parse_remedies(text)

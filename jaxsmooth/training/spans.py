@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError
-from ..text import Row
+from ..rows import Row
 from .records import SpanRecords
 from .scores import Scores, check_numbers, check_shape
 from .tasks import Question, TrainBatch

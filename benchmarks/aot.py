@@ -1,0 +1,106 @@
+"""The training step of BERT-base and BERT-large compiled for accelerators that are not here; a table of what they need.
+
+    make aot-table      # in the environment that has the compilers; a quarter of an hour on 2 cores
+
+Nothing is executed. Results go to benchmarks/results/aot.json and aot.md after every target; one that is there is not
+compiled again.
+"""
+
+import dataclasses
+import datetime
+import importlib.metadata
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from jaxsmooth.errors import ConfigError
+from jaxsmooth.training.aot import compile_ahead
+from jaxsmooth.training.config import AotConfig
+
+HERE = Path(__file__).parent
+RUNS = tuple(
+    AotConfig(target=target, slices=slices, model_size=size, mesh=mesh, batch_size=batch, length=128)
+    for size, batch in (("bert-base", 256), ("bert-large", 128))
+    for target, slices, mesh in (
+        ("tpu-v5e:2x2", 1, "fsdp=4"),
+        ("tpu-v4:2x2x1", 1, "fsdp=2,tensor=2"),
+        ("tpu-v5p:2x2x1", 1, "data=2,fsdp=2"),
+        ("tpu-v6e:2x2", 1, "fsdp=4"),
+        ("tpu-v5e:2x2", 2, "data=2,fsdp=4"),
+        ("gpu-h100:8", 1, "data=8"),
+    )
+)
+# Must be refused: 512 tokens of 512 sentences on one chip.
+TOO_LARGE = AotConfig(target="tpu-v5e:1x1", model_size="bert-large", batch_size=512, length=512)
+
+
+@dataclasses.dataclass(frozen=True)
+class Args:
+    """What to compile."""
+
+    only: str = ""
+    """Only targets whose name holds this."""
+    out: Path = HERE / "results" / "aot.json"
+    """Where the results go."""
+
+
+def main(args: Args) -> None:
+    rows = json.loads(args.out.read_text(encoding="utf-8"))["runs"] if args.out.exists() else {}
+    for config in (*RUNS, TOO_LARGE):
+        name = f"{config.model_size} {config.target} x{config.slices} {config.mesh} {config.batch_size}x{config.length}"
+        if name in rows or args.only not in name:
+            continue
+        start = time.perf_counter()
+        try:
+            found: dict[str, Any] = dataclasses.asdict(compile_ahead(config))
+        except ConfigError as error:
+            found = {"refused": str(error)}
+        settings = {key: value for key, value in dataclasses.asdict(config).items() if key != "out"}
+        rows[name] = {"config": settings, "seconds_to_compile": round(time.perf_counter() - start, 1), **found}
+        print(f"{name}: {rows[name]['seconds_to_compile']} s", flush=True)
+        write(args.out, rows)
+
+
+def write(path: Path, rows: dict[str, Any]) -> None:
+    versions = {name: importlib.metadata.version(name) for name in ("jax", "libtpu", "jax-cuda13-plugin")}
+    result = {"command": "make aot-table", "date": str(datetime.date.today()), "versions": versions, "runs": rows}
+    for target, text in ((path, json.dumps(result, indent=2) + "\n"), (path.with_suffix(".md"), markdown(result))):
+        aside = target.with_name(f".{target.name}.aside")
+        aside.write_text(text, encoding="utf-8")
+        aside.replace(target)
+
+
+def markdown(result: dict[str, Any]) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+    lines = [
+        "# The training step, compiled ahead of time",
+        "",
+        f"`{result['command']}`, {result['date']}; {versions}.",
+        "Compiled by the production compilers, not executed. bfloat16 over float32 masters, sentences of 128 tokens,",
+        "nothing recomputed. Numbers are per device. `ms at least` and `MFU at most` are bounds, not predictions: no",
+        "step takes less time, or has a higher model FLOP utilisation (MFU), see `jaxsmooth.training.aot.AotReport`.",
+        "",
+        "| model | target | mesh | sentences | HBM, GiB | of it state | GFLOP | collectives: number, MB | ms at least "
+        "| by | MFU at most | compiled in |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in result["runs"].values():
+        config = row["config"]
+        target = config["target"] + (f", {config['slices']} slices" if config["slices"] > 1 else "")
+        head = f"| {config['model_size']} | {target} | {config['mesh'] or 'one device'} | {config['batch_size']} |"
+        if "refused" in row:
+            lines.append(f"{head} refused: {row['refused'].split('. ')[0]} |" + " |" * 7)
+            continue
+        moved = ", ".join(f"{c['kind']} {c['count']} x, {c['bytes'] / 1e6:,.0f}" for c in row["collectives"])
+        gib = f"{row['memory'] / 2**30:.2f} of {row['available'] / 2**30:.0f} | {row['arguments'] / 2**30:.2f}"
+        bound = f"{1e3 * row['seconds']:.2f} | {row['bound']} | {row['utilisation']:.0%}"
+        took = f"{row['seconds_to_compile']:.0f} s"
+        lines.append(f"{head} {gib} | {row['model_flops'] / 1e9:,.0f} | {moved} | {bound} | {took} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Args))
