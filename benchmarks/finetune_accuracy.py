@@ -19,9 +19,13 @@ from typing import Any, Literal
 
 import jax
 import numpy as np
+import scipy.optimize
+import scipy.special
 import tyro
 
 from jaxsmooth.assets.fetch import fetch
+from jaxsmooth.bert.encoder import encode
+from jaxsmooth.theory.subspace import token_mean
 from jaxsmooth.training.config import FinetuneConfig
 from jaxsmooth.training.data import TaskData
 from jaxsmooth.training.evaluation import evaluate
@@ -40,8 +44,8 @@ class Args:
 
     seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds of head, order and dropout."""
-    sides: tuple[Literal["ours", "torch"], ...] = ("ours", "torch")
-    """Which sides."""
+    sides: tuple[Literal["ours", "torch", "frozen"], ...] = ("ours", "torch", "frozen")
+    """Which sides; `frozen` is logistic regression on the untrained encoder's mean token, once for all seeds."""
     epochs: float = 1.0
     """Passes over the training split."""
     model: str = "minilm-l6"
@@ -68,8 +72,14 @@ def run_ours(config: FinetuneConfig) -> dict[str, Any]:
         split: evaluate(run.trainer, model, read_split(config, run.tokenizer, split), run.mesh, batch_size=32)
         for split in ("validation", "test")
     }
-    curve = [r for r in read_records(config.out) if "validation/accuracy" in r]
-    return {"steps": outcome.steps, "seconds": seconds, **scores, "curve": curve}
+    records = read_records(config.out)
+    return {
+        "steps": outcome.steps,
+        "seconds": seconds,
+        **scores,
+        "curve": [r for r in records if "validation/accuracy" in r],
+        "loss": [(r["step"], r["train/loss"]) for r in records if "train/loss" in r],
+    }
 
 
 def run_torch(config: FinetuneConfig) -> dict[str, Any]:
@@ -79,18 +89,16 @@ def run_torch(config: FinetuneConfig) -> dict[str, Any]:
     run = prepare(config)
     torch.manual_seed(config.seed)
     theirs = torch_run(Path(fetch(config.model)), run.model, config, run.steps)
-    start, losses = time.perf_counter(), []
+    start, losses, curve = time.perf_counter(), [], []
     with open_stream(run) as stream:
         for step in range(run.steps):
             losses.append(theirs.step(next(stream)))
-            if (step + 1) % 20 == 0:
-                print(
-                    f"torch, seed {config.seed}: step {step + 1}/{run.steps}, loss {np.mean(losses[-20:]):.3f}",
-                    flush=True,
-                )
+            if (step + 1) % config.log_every == 0:
+                curve.append((step + 1, float(np.mean(losses[-config.log_every :]))))
+                print(f"torch, seed {config.seed}: step {step + 1}/{run.steps}, loss {curve[-1][1]:.3f}", flush=True)
     seconds = time.perf_counter() - start
     scores = {s: torch_scores(theirs, run, read_split(config, run.tokenizer, s)) for s in ("validation", "test")}
-    return {"steps": run.steps, "seconds": seconds, **scores}
+    return {"steps": run.steps, "seconds": seconds, **scores, "loss": curve}
 
 
 def torch_scores(theirs: Any, run: Run, data: TaskData) -> dict[str, float]:
@@ -105,15 +113,54 @@ def torch_scores(theirs: Any, run: Run, data: TaskData) -> dict[str, float]:
     return scores.result()
 
 
+def run_frozen(config: FinetuneConfig) -> dict[str, Any]:
+    """L2-regularised logistic regression (weight 1, as is usual) on standardised mean tokens of the last layer."""
+    run, start = prepare(config), time.perf_counter()
+    pairs = {split: frozen_features(run, split) for split in ("train", "validation", "test")}
+    features, labels = pairs["train"]
+    centre, scale = features.mean(0), features.std(0)
+
+    def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
+        scores = (features - centre) / scale @ weights[:-1] + weights[-1]
+        signs = 2.0 * labels - 1
+        slope = -signs * scipy.special.expit(-signs * scores)
+        gradient = np.append(slope @ ((features - centre) / scale) + weights[:-1], slope.sum())
+        return np.logaddexp(0, -signs * scores).sum() + weights[:-1] @ weights[:-1] / 2, gradient
+
+    weights = scipy.optimize.minimize(loss, np.zeros(features.shape[1] + 1), jac=True, method="L-BFGS-B").x
+    found = {
+        split: {"accuracy": float(np.mean((((x - centre) / scale @ weights[:-1] + weights[-1]) > 0) == y))}
+        for split, (x, y) in pairs.items()
+        if split != "train"
+    }
+    return {"steps": 0, "seconds": time.perf_counter() - start, **found}
+
+
+def frozen_features(run: Run, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Mean real token of the last layer, [N D] float64, and the labels."""
+    mean = jax.jit(lambda batch: token_mean(encode(run.model.encoder, batch)[0], batch.mask)[:, 0])
+    features, labels = [], []
+    data = read_split(run.config, run.tokenizer, split)
+    with make_stream(data, batch_size=run.config.batch_size, shuffle=False, epochs=1) as stream:
+        for batch in stream:
+            real = np.asarray(batch.weights) > 0
+            features.append(np.asarray(mean(batch.batch), np.float64)[real])
+            labels.append(np.asarray(batch.labels)[real])
+    return np.concatenate(features), np.concatenate(labels)
+
+
+RUNNERS = {"ours": run_ours, "torch": run_torch, "frozen": run_frozen}
+
+
 def main(args: Args) -> None:
     entries = json.loads(args.out.read_text())["entries"] if args.out.exists() else []
     for seed in args.seeds:
-        for side in args.sides:
+        for side in args.sides if seed == args.seeds[0] else [side for side in args.sides if side != "frozen"]:
             config = settings(args, seed)
             key = {"side": side, "seed": seed, "epochs": args.epochs, "model": args.model}
             if any(all(entry[name] == value for name, value in key.items()) for entry in entries):
                 continue
-            found = run_ours(config) if side == "ours" else run_torch(config)
+            found = RUNNERS[side](config)
             entries.append({**key, **found, "load": os.getloadavg()[0], "date": datetime.date.today().isoformat()})
             print(side, seed, found["validation"], found["test"])
             content = {
