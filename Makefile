@@ -87,17 +87,19 @@ experiments: install
 	$(BIN)/python experiments/rates.py minilm-l6 --sentences 1
 	$(BIN)/python experiments/rates_adversary.py --models minilm-l6
 	$(BIN)/python experiments/rates_certified.py
+	$(BIN)/python experiments/rates_region.py --models minilm-l6 --lengths 16 24
 
 experiments-long: install
 	$(BIN)/python experiments/ladder.py
 	$(BIN)/python experiments/phase_diagram.py
-	$(BIN)/python experiments/converge_heads.py --limit 64
+	$(BIN)/python experiments/converge_heads.py --limit 32
 	$(BIN)/python experiments/spectra.py --tokens 1024 2048 4096 8192 16384 32768 65536 131072
 	$(BIN)/python experiments/collapse_speed.py
 	$(BIN)/python experiments/power_method.py
 	$(BIN)/python experiments/rates.py minilm-l6 e5-small-q4
 	$(BIN)/python experiments/rates_adversary.py
 	$(BIN)/python experiments/rates_certified.py
+	$(BIN)/python experiments/rates_region.py
 
 # the suite on the newest Python at hand with the newest releases of everything, nothing locked
 newest:

@@ -188,6 +188,14 @@ def chance(frames: np.ndarray) -> list[float]:
     return [float(by_rank[int(np.abs(frame[1]).any())]) for frame in frames]
 
 
+def apart(heights: list[float], least: float = 0.04) -> list[float]:
+    """The same heights, moved up where two labels would touch."""
+    placed, last = dict.fromkeys(range(len(heights)), 0.0), -1.0
+    for place in sorted(range(len(heights)), key=heights.__getitem__):
+        placed[place] = last = max(heights[place], last + least)
+    return list(placed.values())
+
+
 def figure(result: dict, path: Path) -> None:
     layers = np.arange(1, len(result["eigenvalues"]) + 1)
     with canvas(17, 5.6) as drawn:
@@ -204,9 +212,10 @@ def figure(result: dict, path: Path) -> None:
         left.legend(fontsize=9.5, loc="upper left")
         left.set_ylim(0, 1.6 * max(max(values) for values in own.values()))
         title(left, "Real model: the layer's own eigenvector")
-        for layer, curve in enumerate(result["shared_with_residual"], start=1):
+        curves = result["shared_with_residual"]
+        for layer, (curve, height) in enumerate(zip(curves, apart([c[-1] for c in curves]), strict=True), start=1):
             middle.plot(curve, color="#0072B2", alpha=0.25 + 0.12 * layer, linewidth=1.6)
-            middle.annotate(str(layer), (len(curve) - 1, curve[-1]), xytext=(3, 0), textcoords="offset points")
+            middle.text(len(curve) - 0.5, height, str(layer), va="center")
         middle.plot(result["distinct_with_residual"], color="#D55E00", label="six layers in turn, each against its own")
         middle.plot([], color="#0072B2", label="one layer's weights repeated (number: layer)")
         middle.set_ylim(0, 1.25)

@@ -182,6 +182,9 @@ def draw(rows: list[dict], args: Args, path: Path) -> None:
             axes.plot(n, 0 * n + args.width**-0.5, color="#777777", linestyle="--", label=r"$1/\sqrt{d}$")
             axes.plot(n, factor * np.sqrt(np.e - 1) * n**-0.5, color="#777777", linestyle=":", label=law)
             axes.set(xscale="log", yscale="log", xlabel="tokens", ylabel=label)
+            every = sorted({row["tokens"] for row in rows})
+            axes.set_xticks(every, [f"{tokens:,}" for tokens in every], rotation=30)
+            axes.minorticks_off()
         right.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8)
         words = (
             "Bars: residual of the Ritz value. Dashed: limit of the mixing rate for independent Gaussian queries and "

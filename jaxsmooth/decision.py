@@ -6,9 +6,10 @@ import numpy as np
 
 from .tally import Outcome
 from .theory import theorems
+from .theory.block_data import BlockParameters, KnownNorms, SentenceData
 from .theory.certify import Claim, Verdict, compare
 from .theory.enclosures import HostCalculus
-from .theory.facts import BlockFacts, BlockParameters, KnownNorms, SentenceData, head_facts
+from .theory.facts import BlockFacts, head_facts
 from .theory.rounding import Interval, quiet
 
 # Seconds each; a model on which thousands of checks are open has equality in them, and no method decides that.

@@ -46,13 +46,10 @@ def fused_measures(
       The names of `HIDDEN`, [B]; with gates also those of `GATES`, least, mean and largest over the real tokens of
       every fused layer, [K B].
 
-    >>> import jaxsmooth
     >>> from jaxsmooth.bert.fusion import MaxFusion
-    >>> model, tokenizer = jaxsmooth.load("tiny")
-    >>> batch = tokenizer(["A film worth seeing."])
-    >>> _, hidden = jaxsmooth.encode(model, batch, collect=lambda trace: trace.hidden)
-    >>> fused_measures(MaxFusion(layers=(0, 1)), hidden, batch.mask)["token_norm"].shape
-    (1,)
+    >>> hidden = jnp.array([[[[1.0, 0.0], [0.0, 1.0]]], [[[0.0, 1.0], [1.0, 0.0]]]])
+    >>> float(fused_measures(MaxFusion(layers=(0, 1)), hidden, jnp.ones((1, 2), bool))["relative_distance"][0])
+    0.0
     """
     fused, gates = fuse(fusion, hidden)
     found = hidden_measures(fused, mask)

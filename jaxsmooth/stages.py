@@ -12,9 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from .theory import first_stage, theorems
+from .theory.block_data import BlockParameters, KnownNorms, SentenceData
 from .theory.certify import Claim
 from .theory.enclosures import FloatCalculus
-from .theory.facts import BlockFacts, BlockParameters, KnownNorms, SentenceData, head_facts
+from .theory.facts import BlockFacts, head_facts
 from .theory.rounding import Interval, quiet
 
 ROWS = 4

@@ -20,9 +20,9 @@ from .stages import WORTH_COMPILING, CompiledStage, HostStage
 from .tally import Outcome, Tally
 from .text import Tokenizer
 from .theory import theorems
+from .theory.block_data import BlockParameters, HeadWeights, KnownNorms, SentenceData, known_norms
 from .theory.certify import Claim, Verdict, compare
 from .theory.enclosures import HostCalculus
-from .theory.facts import BlockParameters, HeadWeights, KnownNorms, SentenceData, known_norms
 from .theory.norms import squared_norm
 from .theory.rounding import Ball, Interval, fuzzy
 from .types import Batch, BlockTrace, ImageBatch

@@ -51,6 +51,14 @@ def _forget_compiled_programs():
     jax.clear_caches()
 
 
+@pytest.fixture(scope="module")
+def compiled_quickly():
+    """For files whose programs run once or twice: XLA's optimisations cost more than they save."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     """An empty asset cache of this test's own; the user's is out of reach."""

@@ -87,6 +87,18 @@ FAMILIES: dict[str, Callable[[np.random.Generator, int], Array]] = {
 }
 
 
+def window(width: int, size: int) -> Array:
+    """Equal weights on the last `width` tokens."""
+    band = np.tril(np.ones((size, size))) - np.tril(np.ones((size, size)), -width)
+    return band / band.sum(axis=1, keepdims=True)
+
+
+def structured(rng: np.random.Generator, cases: int) -> Array:
+    """As many of each family, all of TOKENS tokens."""
+    makers = list(FAMILIES.values())
+    return np.stack([makers[k % len(makers)](rng, TOKENS) for k in range(cases)])
+
+
 def pad_attention(rng: np.random.Generator, attn: Array, size: int = PADDED) -> Array:
     """Padded keys get exactly 0; padded query rows hold some distribution over real keys, as the encoder's do."""
     real = len(attn)

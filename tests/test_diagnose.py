@@ -230,7 +230,7 @@ def unmeasured(monkeypatch):
     names |= {"mixing_rate", "ergodicity_coefficient", "attention_entropy"}
     names |= {f"{key}{end}" for key in ("std_attn", "std_mlp") for end in ("", "_min", "_max")}
 
-    def measure(model, norms, batch):
+    def measure(model, norms, batch, fusion):
         count = np.asarray(batch.mask.sum(axis=1), np.float64)[None]
         return dict.fromkeys(names, count)
 

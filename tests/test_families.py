@@ -15,6 +15,7 @@ from jaxsmooth.bert.config import EncoderConfig
 from jaxsmooth.bert.families import FAMILIES
 from jaxsmooth.checkpoint_files import WEIGHTS
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
 FROZEN_MODELS = [name for name in MODELS if name not in LIVE_ONLY]
 QUANTITIES = ("embedded", "hidden", "attn", "std_attn", "std_mlp", "last")
 

@@ -22,6 +22,7 @@ from jaxsmooth.errors import ShapeError
 from jaxsmooth.hidden import HIDDEN, fused_measures
 from jaxsmooth.text import TINY_VOCAB
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
 TEXTS = ["so be it", "a film", "no", "not at all bad", ""]
 RANDOM = np.random.default_rng(2)
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers_matrices import GARBAGE, PADDED, centring, lengths_mask
-from helpers_statements import CASES, MANY, assert_holds, attentions, distance
+from helpers_statements import CASES, MANY, assert_holds, attentions, distance, record
 
 from jaxsmooth.theory import layernorm, mixing_rate
 
@@ -63,6 +63,23 @@ def test_the_identity(eps, centred):
     np.testing.assert_allclose(found, expected, rtol=1e-8, atol=2e-10)
 
 
+def check_identity(seed: int, count: int) -> None:
+    """LN-id over all pairs, with and without centring, against the normalised tokens themselves."""
+    hidden, _, mask = cases(seed, count)
+    for centred in (True, False):
+        found = np.asarray(pair_distances[centred](hidden, EPS, mask))
+        y = normalised(hidden, EPS, centred)[0]
+        expected = np.sum((y[:, :, None] - y[:, None]) ** 2, axis=-1) * mask[:, None] * mask[..., None]
+        wrong = np.any(np.abs(found - expected) > 1e-8 * expected + 2e-10, axis=(1, 2))
+        record(found.max(axis=(1, 2)), expected.max(axis=(1, 2)), int(wrong.sum()))
+        assert not wrong.any()
+
+
+@pytest.mark.long
+def test_the_identity_many():
+    check_identity(1, MANY)
+
+
 def check_chain(seed: int, count: int) -> None:
     hidden, scale, mask = cases(seed, count)
     for centred in (True, False):
@@ -71,6 +88,7 @@ def check_chain(seed: int, count: int) -> None:
             y = normalised(hidden[k][mask[k]], EPS, centred)[0] * scale[k]
             assert found[0][k] == pytest.approx(distance(y), rel=1e-9, abs=1e-11)
         for below, above in itertools.pairwise(found):
+            record(below, above, int(np.sum(below > above * (1 + 1e-8))))
             assert np.all(below <= above * (1 + 1e-8)), np.max(below / above)
 
 

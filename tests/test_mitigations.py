@@ -11,20 +11,13 @@ from jaxsmooth import mitigations as ours
 from jaxsmooth import theory
 from jaxsmooth.errors import OptionError
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
 LENGTHS, LONGEST, WIDTH, HEADS = (7, 4, 2), 8, 5, 3
 MASK = np.arange(LONGEST)[None] < np.asarray(LENGTHS)[:, None]
 RANDOM = np.random.default_rng(0)
 X = np.where(MASK[..., None], RANDOM.standard_normal((3, LONGEST, WIDTH)) + 0.5, GARBAGE)
 FIRST, VALUE = RANDOM.standard_normal((2, 3, LONGEST, WIDTH))
 PER_CHANNEL, PER_HEAD = RANDOM.uniform(0.1, 0.9, WIDTH), RANDOM.uniform(-0.5, 0.9, HEADS)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _compiled_quickly():
-    """Each program here runs once or twice: XLA's optimisations cost more than they save, and change no formula."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 def attention(seed: int = 1) -> np.ndarray:

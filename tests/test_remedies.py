@@ -17,6 +17,7 @@ from jaxsmooth.bert import encoder
 from jaxsmooth.errors import OptionError
 from jaxsmooth.mitigations import make_definite, parse_remedies, remedies
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
 MODEL = random_model()
 LENGTHS = (7, 3)
 BATCH = random_batch(LENGTHS)
@@ -24,14 +25,6 @@ WEIGHTS = reference.Weights(*hugging_face(MODEL))
 EMBEDDED = np.asarray(jaxsmooth.embed(MODEL, BATCH))
 LAST = CONFIG.layers - 1
 PER_HEAD = np.array([0.2, -0.1, 0.4])
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _compiled_quickly():
-    """Each program here runs once or twice: XLA's optimisations cost more than they save, and change no formula."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 class Sentence:

@@ -12,9 +12,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
 from . import theorems
+from .block_data import BlockParameters, HeadWeights, KnownNorms, SentenceData
 from .certify import Claim
 from .enclosures import FloatCalculus
-from .facts import BlockFacts, BlockParameters, HeadFacts, HeadWeights, KnownNorms, SentenceData
+from .facts import BlockFacts, HeadFacts
 from .rounding import Interval
 
 

@@ -71,7 +71,7 @@ def certified_secant_box_rate(weights: BlockWeights, region: Region, activation:
     if region.mask.shape[0] != 1 or not np.all(region.mask):
         given = f"{region.mask.shape[0]} sentences, {np.sum(~np.asarray(region.mask))} padded tokens"
         raise ValueError(f"region must hold one sentence without padding; got {given}. Crop it first.")
-    weights = BlockWeights(*(np.asarray(leaf, np.float64) for leaf in weights))
+    weights = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), weights)
     attn, std_attn, std_mlp, _, centre, radius = (np.asarray(leaf[0], np.float64) for leaf in region)
     n, d = centre.shape[0], weights.scale_attn.size
     first, second = np.triu_indices(n, 1)
@@ -177,7 +177,7 @@ def _separate(n: int, d: int, first: NDArray, second: NDArray, lengths: NDArray[
     np.add.at(laplacian, (first, first), weight)
     np.add.at(laplacian, (second, second), weight)
     laplacian[first, second] = laplacian[second, first] = -weight
-    matrix = np.kron(laplacian, np.eye(d) - 1 / d)
+    matrix = np.kron(laplacian, np.eye(d) - 1 / d).astype(np.float64)
     return _Known(matrix, _up(8 * (n + 2) * epsilon(matrix) * d**0.5 * _size(laplacian)))
 
 
