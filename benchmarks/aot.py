@@ -82,6 +82,7 @@ def markdown(result: dict[str, Any]) -> str:
         "Compiled by the production compilers, not executed. bfloat16 over float32 masters, sentences of 128 tokens,",
         "nothing recomputed. Numbers are per device. `ms at least` and `MFU at most` are bounds, not predictions: no",
         "step takes less time, or has a higher model FLOP utilisation (MFU), see `jaxsmooth.training.aot.AotReport`.",
+        "Compile times are wall times on 2 cores that other programs were using.",
         "",
         "| model | target | mesh | sentences | HBM, GiB | of it state | GFLOP | collectives: number, MB | ms at least "
         "| by | MFU at most | compiled in |",

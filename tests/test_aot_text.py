@@ -4,7 +4,7 @@ import pytest
 
 from jaxsmooth.bert.config import EncoderConfig
 from jaxsmooth.errors import ConfigError
-from jaxsmooth.training.aot import SIZES, Collective, count_collectives
+from jaxsmooth.training.aot import SIZES, Collective, count_collectives, what_it_needs
 from jaxsmooth.training.devices import find_target
 from jaxsmooth.training.flops import forward_flops, step_flops
 
@@ -47,6 +47,18 @@ ENTRY %main (p: f32[8]) -> f32[8] {
 }
 """
     assert count_collectives(program, layers=6) == [Collective("all-gather", 6, 6 * 32)]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("Ran out of memory in memory space hbm. Used 20.5G of 15.75G hbm.", "it needs 20.5G of 15.75G HBM"),
+        ("required for HLO temporaries (64.00G) exceeds available HBM (15.75G).", "it needs 64.00G of 15.75G HBM"),
+        ("something\nelse", "something"),
+    ],
+)
+def test_what_a_compiler_says_of_memory(text, told):
+    assert what_it_needs(text) == told
 
 
 def test_flops_are_those_of_the_products_written_out():

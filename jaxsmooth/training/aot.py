@@ -139,9 +139,21 @@ def _compile(
         text = str(error)
         if "RESOURCE_EXHAUSTED" not in text and "exceed" not in text.lower():
             raise
-        needed = re.search(r"Used ([\d.]+\w) of ([\d.]+\w) hbm", text)
-        told = f"it needs {needed[1]} of {needed[2]} HBM" if needed else text.strip().splitlines()[0][:300]
-        raise ConfigError(f"the step does not fit on {target.name}: {told}. {_ADVICE}") from error
+        raise ConfigError(f"the step does not fit on {target.name}: {what_it_needs(text)}. {_ADVICE}") from error
+
+
+def what_it_needs(text: str) -> str:
+    """The numbers in a compiler's complaint that memory runs out, else its first line.
+
+    >>> what_it_needs("RESOURCE_EXHAUSTED: ... required for HLO temporaries (64.00G) exceeds available HBM (15.75G).")
+    'it needs 64.00G of 15.75G HBM'
+    """
+    size = r"([\d.]+[KMGT])"
+    found = re.search(rf"Used {size}\w* of {size}\w* hbm|\({size}\) exceeds[^(]*\({size}\)", text)
+    if found is None:
+        return text.strip().splitlines()[0][:300]
+    needed, available = filter(None, found.groups())
+    return f"it needs {needed} of {available} HBM"
 
 
 _ADVICE = "A smaller --batch-size, --accumulate, --remat full, or a mesh with more fsdp or tensor helps."
