@@ -23,8 +23,8 @@ from .diagnosis import RATES, DataSummary, Diagnosis, Exemplar, FusedLayers, Mod
 from .errors import ShapeError, TextError
 from .hidden import GATES, HIDDEN, chosen_fusion, fused_measures, hidden_measures
 from .images import encoded_batches
-from .placement import by_rows
 from .rows import EncodedBatch
+from .shards import by_rows
 from .text import Tokenizer, TruncationWarning
 from .theory import bounds
 from .theory.weights import BlockNorms, BlockWeights, block_norms

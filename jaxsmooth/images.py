@@ -9,8 +9,8 @@ import numpy as np
 from .bert.config import EncoderConfig
 from .bert.encoder import image_batch
 from .errors import ShapeError, TextError
-from .placement import over_devices
 from .rows import EncodedBatch
+from .shards import over_devices
 from .text import Tokenizer
 
 

@@ -9,9 +9,11 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from .tasks import Example, Split
+
+T = TypeVar("T")
 
 HELD_OUT = 0.1
 """Share of the groups in the validation split, and likewise in the test split."""
@@ -99,7 +101,7 @@ def keep_test(
     return sides, len(train) - len(kept)
 
 
-def sample(examples: Sequence[Example], size: int) -> list[Example]:
+def sample(examples: Sequence[T], size: int) -> list[T]:
     """A fixed sample, in the order of the examples: those whose place has the least sha256.
 
     Corpora are often sorted by class or source, so their first examples say little about the rest. A smaller sample
