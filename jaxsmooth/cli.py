@@ -172,10 +172,10 @@ def run_finetune(command: Finetune) -> None:
 def run_evaluate(command: Evaluate) -> None:
     """`jaxsmooth evaluate`."""
     _set_up_jax()
-    from .training import predict
+    from .training import predict, record
 
     found = predict.evaluate_run(command.run, command.split, step=command.step, limit=command.limit)
-    print(json.dumps(found, indent=2))
+    print(json.dumps(record.known(found), indent=2))
 
 
 def run_predict(command: Predict) -> None:

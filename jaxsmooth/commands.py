@@ -86,7 +86,7 @@ class Compare:
     precision: Literal["float32", "float64"] = "float32"
     """Precision of the model and of the mathematics."""
     tokens_per_batch: int = 512
-    """Size of a batch, padding included; changes time and memory, not the numbers."""
+    """Size of a batch, padding included; changes time and memory, not the numbers (but attention-dropout's masks)."""
 
 
 @dataclasses.dataclass(frozen=True)

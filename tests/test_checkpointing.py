@@ -122,3 +122,15 @@ def test_a_fingerprint_sees_every_bit_and_every_exchange():
     marks = np.asarray(_fingerprints(changed))
     assert np.all(marks[1:] != marks[0])
     assert marks[0] == np.asarray(_fingerprints([value + 0]))[0]
+
+
+def test_a_damaged_best_checkpoint_is_left_out_for_the_next_best(folder):
+    with Checkpoints(folder) as checkpoints:
+        best = checkpoints.best()
+        flip(folder / str(best))
+        with pytest.warns(DamagedCheckpointWarning, match=f"{best} is damaged"):
+            found = checkpoints.restore_best(like())
+        assert found.step != best
+        assert np.array_equal(found.state["kernel"], scaled(found.step)["kernel"])
+        assert checkpoints.best() in (found.step, None)
+    assert (folder.parent / "checkpoints-damaged" / str(best)).is_dir()

@@ -147,6 +147,9 @@ def test_evaluate_takes_a_sample_and_predict_a_whole_split(whole, tmp_path, caps
     assert json.loads(capsys.readouterr().out)["records"] == 8
     assert cli.main(["predict", str(whole), "--out", str(tmp_path / "p.jsonl")]) == 0
     assert len((tmp_path / "p.jsonl").read_text(encoding="utf-8").splitlines()) == 48
+    assert cli.main(["predict", str(whole), "--data", "rows.tsv", "--out", str(tmp_path / "q.jsonl")]) == 1
+    assert "is a table" in capsys.readouterr().err
+    assert not (tmp_path / "q.jsonl").exists()
 
 
 def test_the_exported_folder_stands_alone(whole, read_back, tmp_path, capsys):
@@ -186,6 +189,7 @@ def _tiny() -> dict:
         ({"max-length": 4096}, "max_length must be at most 128"),
         ({"remedy": "prayer"}, "prayer"),
         ({"remedy": "contranorm,attnscale"}, "one remedy"),
+        ({"remedy": "contranorm+attention-dropout:0.5"}, "--attention-dropout draws anew"),
         ({"mesh": "data=64"}, "needs 64 devices"),
         ({"task": "no-such-task"}, "no-such-task"),
         ({"warmup": 2}, "warmup must lie in"),

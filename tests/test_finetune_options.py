@@ -137,3 +137,25 @@ def test_a_limit_gives_every_split_a_sample_of_its_own(tmp_path):
     for data in (run.train, run.validation):
         assert len(data) == 16
         assert {example.label for example in data.examples} == {0, 1}
+
+
+def test_one_answer_per_question_however_many_windows(tmp_path, capsys):
+    """The best scored span of all windows, as evaluation counts it."""
+    context = "a dull film , and then the good part of it came . " * 3
+    rows = [
+        {"id": str(k), "question": "which part ?", "context": context, "answer": "good", "start": context.find("good")}
+        for k in range(5)
+    ]
+    source = tmp_path / "spans"
+    source.mkdir()
+    for split in ("train", "validation"):
+        (source / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    out, told = tmp_path / "run", tmp_path / "answers.jsonl"
+    settings = {"max-length": 48, "steps": 1, "batch-size": 4, **NO_DROPOUT}
+    assert cli.main(flags(source, out, **settings)) == 0
+    assert cli.main(["predict", str(out), "--data", "validation", "--out", str(told)]) == 0
+    lines = [json.loads(line) for line in told.read_text(encoding="utf-8").splitlines()]
+    assert [line["id"] for line in lines] == [row["id"] for row in rows]
+    assert len({line["answer"] for line in lines}) == 1
+    assert lines[0]["answer"] in context
+    capsys.readouterr()

@@ -74,8 +74,8 @@ _CONTRANORM = {
     "temperature": Parameter(1.0, 1e-3, _ANY, "of the softmax; 1 in the released code"),
 }
 _FEATSCALE = {
-    "high": Parameter(0.3, -_ANY, _ANY, "t2, gain of what differs between tokens; learned from 0"),
-    "low": Parameter(0.0, -_ANY, _ANY, "t1, gain of their mean; learned from 0"),
+    "high": Parameter(0.3, -_ANY, _ANY, "t2, gain of what differs between tokens; the paper learns it, from 0"),
+    "low": Parameter(0.0, -_ANY, _ANY, "t1, gain of their mean; the paper learns it, from 0"),
 }
 METHODS: dict[str, Method] = {
     "contranorm": Method(
@@ -95,7 +95,7 @@ METHODS: dict[str, Method] = {
     ),
     "attnscale": Method(
         remedies.attn_scale,
-        {"strength": Parameter(0.3, -_ANY, _ANY, "w of all heads; learned from 0")},
+        {"strength": Parameter(0.3, -_ANY, _ANY, "w of all heads; the paper learns it, from 0")},
         "Wang et al. (2022), arXiv 2203.05962",
     ),
     "featscale": Method(
@@ -117,7 +117,7 @@ METHODS: dict[str, Method] = {
             power, identity=identity, linear=linear, order=order
         ),
         {
-            "power": Parameter(-0.3, -_ANY, _ANY, "wK; learned from 0"),
+            "power": Parameter(-0.3, -_ANY, _ANY, "wK; the paper learns it, from 0"),
             "identity": Parameter(0.0, -_ANY, _ANY, "w0"),
             "linear": Parameter(1.0, -_ANY, _ANY, "w1; 1 in the paper"),
             "order": Parameter(3, 2, 1000, "K", whole=True),
@@ -243,7 +243,7 @@ def describe_methods() -> str:
     """One line per method: name, parameters with defaults and ranges, source.
 
     >>> print(describe_methods().splitlines()[3])
-    attnscale: strength=0.3 (w of all heads; learned from 0). Wang et al. (2022), arXiv 2203.05962.
+    attnscale: strength=0.3 (w of all heads; the paper learns it, from 0). Wang et al. (2022), arXiv 2203.05962.
     """
     lines = []
     for name, method in METHODS.items():

@@ -114,13 +114,29 @@ class Checkpoints:
                 return restored
             if step is not None:
                 raise CheckpointError(f"{self.folder / str(each)} cannot be restored: {fault or 'on another process'}")
-            warnings.warn(
-                f"{self.folder / str(each)} is damaged and left out: {fault or 'on another process'}",
-                DamagedCheckpointWarning,
-                stacklevel=2,
-            )
-            self._set_aside(each)
+            self._leave_out(each, fault)
         return None
+
+    def restore_best(self, like: Any) -> Restored | None:
+        """The whole checkpoint with the best score, the newest where none has one.
+
+        A damaged one is moved out of the way as by `restore`, and the next best is tried.
+
+        Args:
+          like: as for `restore`.
+
+        Returns:
+          None where the folder holds no whole checkpoint.
+
+        Raises:
+          CheckpointError: the checkpoint is of another model.
+        """
+        while (step := self.best()) is not None:
+            restored, fault = self._read(step, like)
+            if _agreed(restored is not None):
+                return restored
+            self._leave_out(step, fault)
+        return self.restore(like)
 
     def _read(self, step: int, like: Any) -> tuple[Restored | None, str]:
         wanted = _flat(like)
@@ -147,7 +163,12 @@ class Checkpoints:
             return None, f"the bits of {wrong[0]!r} are not those that were saved"
         return Restored(step, _unflat(like, arrays), values), ""
 
-    def _set_aside(self, step: int) -> None:
+    def _leave_out(self, step: int, fault: str) -> None:
+        warnings.warn(
+            f"{self.folder / str(step)} is damaged and left out: {fault or 'on another process'}",
+            DamagedCheckpointWarning,
+            stacklevel=3,
+        )
         if jax.process_index() == 0:
             aside = self.folder.with_name(f"{self.folder.name}-damaged")
             aside.mkdir(exist_ok=True)

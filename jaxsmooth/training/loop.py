@@ -9,14 +9,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from ..errors import ConfigError
+from ..errors import CheckpointError, ConfigError
 from .checkpointing import Checkpoints
 from .config import RESUMABLE, FinetuneConfig
 from .evaluation import evaluate
 from .export import export_model
 from .flops import peak_flops, step_flops
 from .pipeline import TaskStream, make_stream
-from .record import Meter, Recorder
+from .record import Meter, Recorder, read_records
 from .run import Probe, Run, prepare, run_folder
 from .sharding import on_host, place_batch, reads_share
 from .step import StepMetrics, TrainState, compile_step
@@ -80,7 +80,9 @@ def finetune(config: FinetuneConfig, *, progress: bool = False) -> Outcome:
     with Checkpoints(checkpoints_folder, keep=config.keep) as checkpoints, open_stream(run) as stream:
         outcome = _train(run, checkpoints, stream, show=progress)
         checkpoints.wait()
-        export(run, checkpoints, outcome.best_step)
+        step = export(run, checkpoints)
+    if step != outcome.best_step:  # that checkpoint was damaged
+        outcome = dataclasses.replace(outcome, best_step=step, scores=_recorded_scores(folder, step))
     return outcome
 
 
@@ -211,12 +213,20 @@ def averaged(state: TrainState) -> Any:
     return state.model if state.ema is None else state.ema
 
 
-def export(run: Run, checkpoints: Checkpoints, step: int) -> Path:
-    """Write the parameters of a checkpoint to best/, a folder that stands alone; every process takes part."""
-    restored = checkpoints.restore(run.shapes(), step=step)
-    assert restored is not None
+def export(run: Run, checkpoints: Checkpoints) -> int:
+    """Write the best parameters to best/, a folder that stands alone, and give their step; every process takes part."""
+    restored = checkpoints.restore_best(run.shapes())
+    if restored is None:
+        raise CheckpointError(f"{checkpoints.folder} holds no whole checkpoint: nothing to export.")
     model = on_host(averaged(restored.state))
     folder = run.config.out / "best"
     if jax.process_index() == 0:
-        export_model(model, run.train.task, run.tokenizer, run.config, folder, step=step)
-    return folder
+        export_model(model, run.train.task, run.tokenizer, run.config, folder, step=restored.step)
+    return restored.step
+
+
+def _recorded_scores(folder: Path, step: int) -> dict[str, float]:
+    """What the run wrote of an evaluation; nothing where there was none at that step."""
+    prefix = "validation/"
+    records = [record for record in read_records(folder) if record["step"] == step]
+    return {k.removeprefix(prefix): v for record in records for k, v in record.items() if k.startswith(prefix)}

@@ -26,6 +26,7 @@ from .run import Run, build_model, find_remedy, prepare, read_split, run_folder
 from .sharding import constraints, make_mesh, place_tree
 from .spans import best_span
 from .step import Trainer
+from .tables import SUFFIXES
 from .tasks import Question, Sentence, Task
 
 
@@ -96,8 +97,8 @@ def load_run(folder: Path, *, step: int | None = None) -> tuple[Run, TaskModel, 
     if not where.is_dir():
         raise CheckpointError(f"{folder} has no checkpoint yet: let the run come to its first.")
     with Checkpoints(where, keep=config.keep) as checkpoints:
-        chosen = checkpoints.best() if step is None else step
-        restored = checkpoints.restore(run.shapes(), step=chosen)
+        shapes = run.shapes()
+        restored = checkpoints.restore_best(shapes) if step is None else checkpoints.restore(shapes, step=step)
     if restored is None:
         raise CheckpointError(f"{folder} has no checkpoint yet: let the run come to its first.")
     return run, averaged(restored.state), restored.step
@@ -129,7 +130,8 @@ def predict_run(folder: Path, source: str) -> Iterator[dict[str, Any]]:
         score as `read_texts` reads it.
 
     Raises:
-      ConfigError: the task is a masked LM, or text is given for a task that needs more than a sentence.
+      ConfigError: the task is a masked LM, the source is a table, or text is given for a task that needs more than a
+        sentence.
     """
     run = load_trained(folder)
     task = run.task
@@ -137,16 +139,26 @@ def predict_run(folder: Path, source: str) -> Iterator[dict[str, Any]]:
         raise ConfigError("a masked LM has no predictions to write; evaluate tells its perplexity.")
     if source in ("train", "validation", "test"):
         data = read_split(dataclasses.replace(run.config, limit=0), run.tokenizer, source)
+    elif Path(source).suffix in SUFFIXES:
+        raise ConfigError(
+            f"{source} is a table; predict reads one text per line. Take its column of texts, or make it the test "
+            "split of the run's task."
+        )
     elif task.kind in ("classification", "regression") and not task.pairs:
         texts = [Sentence(text) for text in read_texts(source)]
         data = TaskData(task, "test", texts, run.tokenizer, run.config.max_length)
     else:
         raise ConfigError(f"{task.name} needs more than one sentence; predict on a split: train, validation or test.")
     found: dict[int, dict[str, Any]] = {}
+    owners = data.records.owners if task.kind == "span" else None
     for batch, logits, _, _ in outputs(run.trainer, run.model, data, run.mesh, batch_size=run.config.batch_size):
         for place in np.flatnonzero(np.asarray(batch.weights) > 0):
             index = int(np.asarray(batch.indices)[place])
-            found[index] = {"record": index, **_prediction(data, index, jax.tree.map(lambda x: x[place], logits))}  # noqa: B023
+            record = index if owners is None else int(owners[index])
+            told = _prediction(data, index, jax.tree.map(lambda x: x[place], logits))  # noqa: B023
+            # Of the windows of one long context the one that is surest of its answer speaks.
+            if record not in found or (told["score"] or -np.inf) > (found[record]["score"] or -np.inf):
+                found[record] = {"record": record, **told}
     yield from (found[index] for index in sorted(found))
 
 

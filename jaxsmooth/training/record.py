@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -58,12 +59,21 @@ class Recorder:
         self.bar.update(self.line, completed=step, description=shown or None)
         if not self.writes:
             return
-        self.file.write(json.dumps({"step": step, **numbers}) + "\n")
+        self.file.write(json.dumps({"step": step, **{name: known(value) for name, value in numbers.items()}}) + "\n")
         self.file.flush()
         for name, value in numbers.items():
             parts = {f"{name}/{k}": one for k, one in enumerate(value)} if isinstance(value, list) else {name: value}
             for each, one in parts.items():
                 self.events.add_scalar(each, one, step)
+
+
+def known(value: Any) -> Any:
+    """For JSON, which has no NaN: None in the place of what is not finite, as of a correlation with a constant."""
+    if isinstance(value, Mapping):
+        return {name: known(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [known(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_records(folder: Path) -> list[dict[str, Any]]:
