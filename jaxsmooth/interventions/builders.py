@@ -40,9 +40,10 @@ def restrict(
 
     Returns:
       `Edits`. A head or position beyond the site's size makes the value NaN, which is seen, where ignoring it is not.
+      A block beyond the model's last is never reached: an edit does not know how deep the model is.
 
     Raises:
-      ShapeError: an axis that an edited site lacks, or indices that are not integers.
+      ShapeError: an axis that an edited site lacks, layers at which it never occurs, or indices that are not integers.
 
     >>> import jax.numpy as jnp
     >>> zeroed = restrict(Edits(mixed=lambda layer, x: 0 * x), layers=1, tokens=[0])
@@ -60,8 +61,19 @@ def restrict(
         lacking = [name for name, value in chosen.items() if value is not None and name not in _axes_of(site)]
         if lacking:
             raise ShapeError(f"the site {site!r} has axes {SITE_AXES[site]}; it cannot be restricted to {lacking[0]}.")
+        _check_reached(site, layers)
         restricted[site] = Partial(_restricted, edit, at, axes)
     return Edits(**restricted)
+
+
+def _check_reached(site: str, layers: Indices) -> None:
+    """Refuse layers at which the site never occurs; traced ones are not looked at."""
+    if layers is None or isinstance(layers, jax.Array):
+        return
+    numbers = np.atleast_1d(np.asarray(layers))
+    if not np.any(numbers == -1 if site == "embedded" else numbers >= 0):
+        where = "at layer -1" if site == "embedded" else "in blocks, which count from 0"
+        raise ShapeError(f"the site {site!r} occurs {where} only; got layers={layers!r}, so the edit would do nothing.")
 
 
 def replace(

@@ -73,6 +73,7 @@ def patch(
     """
     for site in recording:
         check_site(site)
+    _check_depth(layers, max((len(values) for site, values in recording.items() if site != "embedded"), default=0))
     whole = Edits(**{site: Partial(_recorded, jnp.asarray(values)) for site, values in recording.items()})
     return restrict(whole, layers=layers, heads=heads, tokens=tokens, keys=keys)
 
@@ -126,9 +127,7 @@ def patch_effect(
     """
     if source.mask.shape != target.mask.shape:
         raise ShapeError(f"source and target must have one shape; got {source.mask.shape} and {target.mask.shape}.")
-    most = model.config.layers - 1
-    if layers is not None and not isinstance(layers, jax.core.Tracer) and np.max(np.asarray(layers)) > most:
-        raise ShapeError(f"layers must lie in -1..{most}; got {layers}.")
+    _check_depth(layers, model.config.layers)
     edits = patch(record(model, source, sites), layers=layers, heads=heads, tokens=tokens, keys=keys)
     clean, patched = (encode(model, target, edits=e, collect=keep_nothing)[0] for e in (Edits(), edits))
     if readout is None:
@@ -205,3 +204,8 @@ def _site_value(trace: BlockTrace, site: str) -> Array:
     if site.startswith("scale_"):
         return getattr(trace.block, site.replace("scale_", "norm_")).scale
     return getattr(trace, site)
+
+
+def _check_depth(layers: Indices, depth: int) -> None:
+    if layers is not None and not isinstance(layers, jax.core.Tracer) and np.max(np.asarray(layers)) >= depth:
+        raise ShapeError(f"layers must lie in -1..{depth - 1}; got {layers}.")
