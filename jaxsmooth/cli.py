@@ -174,7 +174,9 @@ def run_evaluate(command: Evaluate) -> None:
     _set_up_jax()
     from .training import predict, record
 
-    found = predict.evaluate_run(command.run, command.split, step=command.step, limit=command.limit)
+    found = predict.evaluate_run(
+        command.run, command.split, step=command.step, limit=command.limit, each_token=command.each_token
+    )
     print(json.dumps(record.known(found), indent=2))
 
 

@@ -116,6 +116,8 @@ class Evaluate:
     """Another checkpoint than the best."""
     limit: int | None = None
     """Score a fixed sample of so many examples, 0 for all; the run's own limit if left out."""
+    each_token: bool = False
+    """Of a masked LM: mask every token in turn, which gives the pseudo-perplexity, one forward pass per token."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,7 @@ from jaxsmooth import cli
 from jaxsmooth.bert.fusion import Fusion
 from jaxsmooth.training.config import FinetuneConfig
 from jaxsmooth.training.predict import load_run
-from jaxsmooth.training.record import read_records
+from jaxsmooth.training.record import Meter, read_records
 from jaxsmooth.training.run import prepare
 from jaxsmooth.training.tasks import TrainBatch
 from jaxsmooth.types import Batch
@@ -159,3 +159,28 @@ def test_one_answer_per_question_however_many_windows(tmp_path, capsys):
     assert len({line["answer"] for line in lines}) == 1
     assert lines[0]["answer"] in context
     capsys.readouterr()
+
+
+def test_a_masked_lm_is_told_its_pseudo_perplexity(tmp_path, capsys):
+    source = tmp_path / "texts"
+    source.mkdir()
+    for split in ("train", "validation"):
+        lines = "".join(json.dumps({"text": f"a film {k} ."}) + "\n" for k in range(6))
+        (source / f"{split}.jsonl").write_text(lines, encoding="utf-8")
+    out = tmp_path / "run"
+    assert cli.main(flags(source, out, **{"max-length": 16, "steps": 1, "batch-size": 4, **NO_DROPOUT})) == 0
+    capsys.readouterr()
+    assert cli.main(["evaluate", str(out), "--split", "validation", "--each-token"]) == 0
+    scores = json.loads(capsys.readouterr().out)["scores"]
+    # One step from random weights: near the size of the vocabulary, 196, and nowhere near 1.
+    assert 50 < scores["pseudo_perplexity"] < 1000
+
+
+def test_the_meter_does_not_count_what_is_done_in_a_pause(monkeypatch):
+    clock = iter([2.0, 9.0, 10.0, 10.0])
+    monkeypatch.setattr("jaxsmooth.training.record.time.perf_counter", lambda: next(clock))
+    meter = Meter(peak=100.0, since=0.0)
+    meter.add(60, 150.0)
+    with meter.paused():
+        pass
+    assert meter.read() == {"tokens_per_second": 20.0, "steps_per_second": 1 / 3, "mfu": 0.5}

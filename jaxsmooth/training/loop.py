@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ..errors import CheckpointError, ConfigError
@@ -118,19 +119,23 @@ def open_stream(run: Run) -> TaskStream:
 
 def _train(run: Run, checkpoints: Checkpoints, stream: TaskStream, *, show: bool) -> Outcome:
     config = run.config
-    state, progress = _begin(run, checkpoints, stream)
-    done = int(state.step)
+    state, progress, pending = _begin(run, checkpoints, stream)
+    begun = done = int(state.step)
     probe, every = _probe(run), config.eval_every or run.steps_per_epoch
-    last = done if _exhausted(config, progress) else run.steps
-    with Recorder(config.out, step=done, steps=run.steps, progress=show, writes=jax.process_index() == 0) as recorder:
-        steps = _steps(run, state, stream, recorder, range(done, last))
-        for done, now in steps:
-            score = None
-            if done % every == 0 or done == run.steps:
-                scores, score = _judge(run, now, probe, done, recorder)
-                progress = progress.after(done, score, scores)
-            if score is not None or done % config.checkpoint_every == 0:
-                extra = {"stream": stream.get_state(), "progress": dataclasses.asdict(progress)}
+    last = begun if _exhausted(config, progress) else run.steps
+    with Recorder(config.out, step=begun, steps=run.steps, progress=show, writes=jax.process_index() == 0) as recorder:
+        meter = Meter(peak_flops(config.precision))
+        for done, now in _steps(run, state, stream, recorder, meter, pending, range(begun, last)):
+            score, judged = None, done % every == 0 or done == run.steps
+            if not judged and done % config.checkpoint_every:
+                continue
+            jax.block_until_ready(now)  # the steps' own time, before the meter pauses
+            with meter.paused():
+                if judged:
+                    scores, score = _judge(run, now, probe, done, recorder)
+                    progress = progress.after(done, score, scores)
+                extra: dict[str, Any] = {"stream": stream.get_state(), "progress": dataclasses.asdict(progress)}
+                extra["pending"] = [[float(m.loss), float(m.gradient_norm), int(m.tokens)] for m in pending]
                 checkpoints.save(done, now, extra, score=score)
             if _exhausted(config, progress):
                 break
@@ -153,21 +158,30 @@ def _exhausted(config: FinetuneConfig, progress: Progress) -> bool:
     return bool(config.patience) and progress.worse >= config.patience
 
 
-def _begin(run: Run, checkpoints: Checkpoints, stream: TaskStream) -> tuple[TrainState, Progress]:
+def _begin(run: Run, checkpoints: Checkpoints, stream: TaskStream) -> tuple[TrainState, Progress, list[StepMetrics]]:
+    """Where to go on: the state, what was evaluated, and the steps that no record tells of yet."""
     restored = checkpoints.restore(run.shapes())
     if restored is None:
-        return run.first_state(), Progress()
+        return run.first_state(), Progress(), []
     stream.set_state(restored.extra["stream"])
-    return restored.state, Progress(**restored.extra["progress"])
+    extra = restored.extra
+    pending = [StepMetrics(*(jnp.asarray(number) for number in numbers)) for numbers in extra.get("pending", [])]
+    return restored.state, Progress(**extra["progress"]), pending
 
 
 def _steps(
-    run: Run, state: TrainState, stream: TaskStream, recorder: Recorder, steps: range
+    run: Run,
+    state: TrainState,
+    stream: TaskStream,
+    recorder: Recorder,
+    meter: Meter,
+    pending: list[StepMetrics],
+    steps: range,
 ) -> Iterator[tuple[int, TrainState]]:
     """Every step's number and state, with a record of loss and rates each `log_every` steps."""
     config, encoder = run.config, run.model.encoder.config
     advance: Callable[[TrainState, TrainBatch], tuple[TrainState, StepMetrics]] = compile_step(run.trainer)
-    meter, pending = Meter(peak_flops(config.precision)), []
+    untimed = sum(int(metrics.tokens) for metrics in pending)  # of steps before an interruption
     for number in (step + 1 for step in steps):
         data = next(stream)
         state, metrics = advance(state, place_batch(data, run.mesh, rows=config.batch_size))
@@ -176,10 +190,10 @@ def _steps(
         pending.append(metrics)  # left on the device: reading each would wait for each
         if number % config.log_every == 0 or number == run.steps:
             numbers = _summary(run, pending, number)
-            meter.tokens = int(numbers.pop("tokens"))
+            meter.tokens, untimed = int(numbers.pop("tokens")) - untimed, 0
             numbers |= {f"speed/{name}": value for name, value in meter.read().items()}
             recorder.add(number, numbers, shown=_live(numbers))
-            pending = []
+            pending.clear()
         yield number, state
 
 

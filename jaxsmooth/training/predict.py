@@ -104,7 +104,9 @@ def load_run(folder: Path, *, step: int | None = None) -> tuple[Run, TaskModel, 
     return run, averaged(restored.state), restored.step
 
 
-def evaluate_run(folder: Path, split: str, *, step: int | None = None, limit: int | None = None) -> dict[str, Any]:
+def evaluate_run(
+    folder: Path, split: str, *, step: int | None = None, limit: int | None = None, each_token: bool = False
+) -> dict[str, Any]:
     """Scores of a run's best parameters on a split, as a JSON-able dict.
 
     Args:
@@ -113,10 +115,14 @@ def evaluate_run(folder: Path, split: str, *, step: int | None = None, limit: in
       step: another checkpoint than the best.
       limit: the size of a fixed sample of the split, 0 for all of it; None for the run's own limit, so that the
         validation split gives the scores that the run has recorded.
+      each_token: of a masked LM, mask every token in turn: the pseudo-perplexity.
+
+    Raises:
+      DataError: `each_token` for another kind of task.
     """
     found = load_trained(folder, step=step)
     settings = found.config if limit is None else dataclasses.replace(found.config, limit=limit)
-    data = read_split(settings, found.tokenizer, split)
+    data = read_split(settings, found.tokenizer, split, each_token=each_token)
     scores = evaluate(found.trainer, found.model, data, found.mesh, batch_size=found.config.batch_size)
     return {"task": data.task.name, "split": split, "records": len(data), "step": found.step, "scores": scores}
 

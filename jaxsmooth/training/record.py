@@ -1,10 +1,11 @@
 """What a run writes while it goes: one JSON line per record, the same numbers as TensorBoard events, a live line."""
 
+import contextlib
 import dataclasses
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -119,6 +120,13 @@ class Meter:
     def add(self, tokens: int, flops: float) -> None:
         """Count a step."""
         self.tokens, self.flops, self.steps = self.tokens + tokens, self.flops + flops, self.steps + 1
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """What is done inside takes no time: evaluations and the writing of checkpoints."""
+        start = time.perf_counter()
+        yield
+        self.since += time.perf_counter() - start
 
     def read(self) -> dict[str, float]:
         """Rates since the last reading; starts over."""

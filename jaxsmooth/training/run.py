@@ -103,8 +103,8 @@ def prepare(config: FinetuneConfig) -> Run:
     return Run(config, tokenizer, train, validation, model, trainer, mesh, steps, per_epoch)
 
 
-def read_split(config: FinetuneConfig, tokenizer: Tokenizer, split: str) -> TaskData:
-    """One split of the run's task."""
+def read_split(config: FinetuneConfig, tokenizer: Tokenizer, split: str, *, each_token: bool = False) -> TaskData:
+    """One split of the run's task; `each_token` as for `load_task`."""
     return load_task(
         config.task,
         tokenizer,
@@ -112,6 +112,7 @@ def read_split(config: FinetuneConfig, tokenizer: Tokenizer, split: str) -> Task
         max_length=config.max_length,
         data_dir=config.data_dir or None,
         limit=config.limit or None,
+        each_token=each_token,
     )
 
 
