@@ -33,6 +33,17 @@ def tensors(folder: Path) -> dict[str, np.ndarray]:
     return {stored.name: stored.read() for stored in open_weights(folder).tensors}
 
 
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=needs(name)) for name in ("minilm-l3", "antiberty", "bleurt-tiny", "mpnet-base")]
+)
+def test_it_can_be_diagnosed(name):
+    model, tokenizer = jaxsmooth.load(name)
+    found = jaxsmooth.diagnose(model, tokenizer, [RESIDUES] if name == "antiberty" else SENTENCES[:2])
+    assert np.all(np.isfinite(found.cosine_similarity.mean))
+    assert np.all(found.rates["actual"].mean <= found.rates["L4"].mean * (1 + 1e-3))
+    assert np.all(found.rates["L4"].mean <= found.rates["L1"].mean)
+
+
 def test_configurations_that_a_package_lacks_are_laid_beside_its_weights():
     from jaxsmooth.assets.cache import added_file
     from jaxsmooth.assets.registry import REGISTRY
