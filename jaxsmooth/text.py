@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import tokenizers
 from jaxtyping import Array
@@ -234,7 +235,7 @@ class Tokenizer:
         if truncated:
             message = f"{truncated} of {len(rows)} texts were cut to {limit} tokens, special tokens included."
             warnings.warn(message, TruncationWarning, stacklevel=2)
-        return pad_rows(rows, length or self._bucket(rows), self.pad_id)
+        return jax.device_put(pad_rows(rows, length or self._bucket(rows), self.pad_id))
 
     def batches(self, texts: Iterable[str], *, tokens_per_batch: int = 512) -> Iterator[EncodedBatch]:
         """Tokenise a stream of sentences into batches of few shapes, sentences of like length together.
@@ -412,7 +413,7 @@ class Tokenizer:
         # A real sentence as filler, not padding: no quantity of it is 0/0.
         fillers = row_count(bucket, tokens_per_batch) - len(rows)
         return EncodedBatch(
-            batch=pad_rows(rows + fillers * rows[-1:], bucket, self.pad_id),
+            batch=jax.device_put(pad_rows(rows + fillers * rows[-1:], bucket, self.pad_id)),
             indices=np.array([index for index, _ in queue], np.int64),
             truncated=sum(row.truncated for row in rows),
         )

@@ -1,5 +1,6 @@
 """diagnose, verify and converge on every family: what they measure everywhere, and what they leave without a value."""
 
+import functools
 from types import SimpleNamespace
 
 import jax
@@ -49,7 +50,7 @@ def given(name: str) -> tuple[jaxsmooth.Encoder, jaxsmooth.Tokenizer | None, lis
 
 def pre_norm_rate(block, trace, layer: int, row: int, mask: np.ndarray) -> float:
     """The rate of one sentence's pre-LN block, from its definition; GELU's steepest slope is 1.12899..."""
-    norm = lambda matrix: np.linalg.norm(matrix, 2)  # noqa: E731
+    norm = functools.partial(np.linalg.norm, ord=2)
     heads = [
         reference.mixing_rate(trace.attn[layer, row, h][mask][:, mask])
         * norm(block.attn.value.kernel[layer, :, h] @ block.attn.output.kernel[layer, h])

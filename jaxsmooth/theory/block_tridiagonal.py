@@ -6,10 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-# Where to look next between two bounds, as a share of their distance from the lower one; the lower one is usually
-# far nearer, at the square of the distance of the upper one, and halving is the worst case.
-SHARES = (0.5, 0.25, 0.125, 2.0**-6, 2.0**-12, 2.0**-20, 2.0**-30, 2.0**-45)
-ROUNDS = 60
+from .lanczos import enclose_largest
 
 
 class _Sweep(NamedTuple):
@@ -47,28 +44,15 @@ def largest_of_block_tridiagonal(
 
     References: Parlett (1998), The Symmetric Eigenvalue Problem, sections 3.3, 4.6 and 7.9, for the scalar case.
     """
-    eps = jnp.finfo(diagonal.dtype).eps
     scale, diagonal, coupling = _scaled(diagonal, coupling, size)
-    shares = jnp.asarray(SHARES, diagonal.dtype)[:, None]
 
-    def tighten(state: tuple[Array, ...]) -> tuple[Array, ...]:
-        low, high, rounds = state
-        points = jnp.concatenate([high[None], low[None] + shares * (high - low)[None]])
+    def quotients(points: Array) -> Array:
         found = _sweep(diagonal, coupling, size, points)
         smaller, vector = _smaller_eigenpair(found.pivot)
-        quotients = points - smaller / _form(found.squares, vector)
-        below = found.negative > 0
-        low = jnp.maximum(low, jnp.max(jnp.where(below, points, quotients), axis=0))
-        high = jnp.min(jnp.where(below, high[None], points), axis=0)
-        return jnp.minimum(low, high), high, rounds + 1
-
-    def apart(state: tuple[Array, ...]) -> Array:
-        low, high, rounds = state
-        return jnp.any(high - low > 4 * eps * high) & (rounds < ROUNDS)
+        return jnp.where(found.negative > 0, -jnp.inf, points - smaller / _form(found.squares, vector))
 
     # Scaled to discs below 1, so that squares neither overflow nor vanish; 1 with room for rounding.
-    first: tuple[Array, ...] = (jnp.zeros_like(scale), jnp.full_like(scale, 1 + 16 * eps), jnp.int32(0))
-    value, high, _ = jax.lax.while_loop(apart, tighten, first)
+    value, high = enclose_largest(quotients, jnp.full_like(scale, 1 + 16 * jnp.finfo(scale.dtype).eps))
     found = _sweep(diagonal, coupling, size, high[None])
     _, vector = _smaller_eigenpair(found.pivot)
     length = jnp.sqrt(_form(found.squares, vector))

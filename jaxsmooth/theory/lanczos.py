@@ -120,7 +120,6 @@ def largest_of_tridiagonal(
     # Gershgorin's discs, a little wider than rounding.
     bound = jnp.max(jnp.where(rows < size, diagonal + inside + above, 0), axis=0)
     upper = bound * (1 + 16 * eps) + least
-    shares = jnp.asarray(SHARES, diagonal.dtype)[:, None]
 
     def sweep(x: Array) -> tuple[Array, Array, Array]:
         """At points [P N]: -inf or the Rayleigh quotient, and the last entry and squared norm of its vector."""
@@ -137,12 +136,30 @@ def largest_of_tridiagonal(
         pivot, slope, last, positive = jax.lax.fori_loop(1, size, row, start)
         return jnp.where(positive, x - pivot / slope, -jnp.inf), last, slope
 
+    value, high = enclose_largest(lambda points: sweep(points)[0], upper)
+    _, last, norm = sweep(high[None])
+    return value, jnp.take(coupling, size - 1, axis=0) * last[0] / jnp.sqrt(norm[0])
+
+
+def enclose_largest(quotients: Callable[[Array], Array], upper: Float[Array, "N"]) -> tuple[Array, Array]:
+    """Two bounds within rounding of the largest eigenvalue of N positive semidefinite matrices.
+
+    Args:
+      quotients: at points [P N]: -inf where the point is not above the spectrum, else some Rayleigh quotient there,
+        the closer to the largest eigenvalue the closer the point is.
+      upper: above the spectra, [N].
+
+    Returns:
+      `(low, high)`, [N] each; `high` is above the spectrum.
+    """
+    eps, shares = jnp.finfo(upper.dtype).eps, jnp.asarray(SHARES, upper.dtype)[:, None]
+
     def tighten(state: tuple[Array, ...]) -> tuple[Array, ...]:
         low, high, rounds = state
         points = jnp.concatenate([high[None], low[None] + shares * (high - low)[None]])
-        quotients, _, _ = sweep(points)
-        below = jnp.isneginf(quotients)
-        low = jnp.maximum(low, jnp.max(jnp.where(below, points, quotients), axis=0))
+        found = quotients(points)
+        below = jnp.isneginf(found)
+        low = jnp.maximum(low, jnp.max(jnp.where(below, points, found), axis=0))
         high = jnp.min(jnp.where(below, high[None], points), axis=0)
         return jnp.minimum(low, high), high, rounds + 1
 
@@ -151,6 +168,5 @@ def largest_of_tridiagonal(
         return jnp.any(high - low > 4 * eps * high) & (rounds < ROUNDS)
 
     first: tuple[Array, ...] = (jnp.zeros_like(upper), upper, jnp.int32(0))
-    value, high, _ = jax.lax.while_loop(apart, tighten, first)
-    _, last, norm = sweep(high[None])
-    return value, jnp.take(coupling, size - 1, axis=0) * last[0] / jnp.sqrt(norm[0])
+    low, high, _ = jax.lax.while_loop(apart, tighten, first)
+    return low, high

@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..rows import Row
-from ..types import Batch
+from ..rows import pad_rows
 from .data import TaskData
 from .records import Record
 from .tasks import SpanLabels, Task, TrainBatch
@@ -112,22 +111,11 @@ def _assemble(
     records = [record for _, record in chosen]
     leaves: Any = TrainBatch  # numpy leaves until the caller puts them on devices
     return leaves(
-        batch=_pad([row for record in records for row in record.rows], length, data.tokenizer.pad_id),
+        batch=pad_rows([row for record in records for row in record.rows], length, data.tokenizer.pad_id),
         labels=_labels(data.task, records, length),
         weights=weights,
         indices=np.array([index for index, _ in chosen], np.int32),
     )
-
-
-def _pad(rows: list[Row], length: int, pad: int) -> Batch:
-    tokens = np.full((len(rows), length), pad, np.int32)
-    segments = np.zeros((len(rows), length), np.int32)
-    mask = np.zeros((len(rows), length), np.bool_)
-    for place, row in enumerate(rows):
-        tokens[place, : len(row.ids)] = row.ids
-        segments[place, : len(row.ids)] = row.segments
-        mask[place, : len(row.ids)] = True
-    return Batch(tokens=tokens, segments=segments, mask=mask)  # type: ignore[arg-type]  # numpy until put on a device
 
 
 def _labels(task: Task, records: list[Record], length: int) -> Any:

@@ -161,11 +161,15 @@ def predict_run(folder: Path, source: str) -> Iterator[dict[str, Any]]:
         for place in np.flatnonzero(np.asarray(batch.weights) > 0):
             index = int(np.asarray(batch.indices)[place])
             record = index if owners is None else int(owners[index])
-            told = _prediction(data, index, jax.tree.map(lambda x: x[place], logits))  # noqa: B023
+            told = _prediction(data, index, _row(logits, int(place)))
             # Of the windows of one long context the one that is surest of its answer speaks.
             if record not in found or (told["score"] or -np.inf) > (found[record]["score"] or -np.inf):
                 found[record] = {"record": record, **told}
     yield from (found[index] for index in sorted(found))
+
+
+def _row(logits: Any, place: int) -> Any:
+    return jax.tree.map(lambda x: x[place], logits)
 
 
 def _prediction(data: TaskData, index: int, logits: Any) -> dict[str, Any]:
