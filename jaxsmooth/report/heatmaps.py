@@ -77,7 +77,9 @@ def exemplar_cosine_figure(diagnosis: Diagnosis, path: Path) -> Path:
                 _label_tokens(axes, exemplar, left=state % columns == 0, bottom=state + columns >= states)
                 title(axes, _state_title(exemplar, state))
         figure.colorbar(image, ax=grid, label="cosine similarity of two tokens", shrink=0.8)
-        heading = figure.suptitle(f"“{drawable(exemplar.text, 90)}”", fontsize=13)
+        # Square maps are taller than the layout allows for: room for heading and note is kept by hand.
+        figure.set_layout_engine("constrained", rect=(0, 0.02, 1, 0.94))
+        heading = figure.suptitle(f"“{drawable(exemplar.text, 90)}”", fontsize=13, y=0.99)
         heading.set_parse_math(False)
         note(figure, diagnosis)
         return save(figure, path)
