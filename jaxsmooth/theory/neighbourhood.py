@@ -1,0 +1,191 @@
+"""The rate of all inputs near an observed one, proved: how far apart their outputs can be, over how near they can be.
+
+A box around every MLP pre-activation confines every normed token, because W_1 has a left inverse; so the block's
+output is known to within a perturbation, and the input, through its attention sub-layer, has at least a certain
+distance from consensus. Neither side multiplies norms of the factors of a block. Statement and proof: docs/rates.md,
+theorem 4. Host only, float64, one sentence.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from .block_data import BlockParameters
+from .enclosures import HostCalculus
+from .nearest_input import Box, least_distance
+from .norm_ball import NormBall, raise_all, size, up
+from .rounding import Ball, Interval, epsilon, frobenius, quiet, sum_of
+from .slopes import secant_range
+from .token_enclosures import FUNCTION_ULPS
+
+
+class Neighbourhood(NamedTuple):
+    """The inputs of one block and one sentence with this attention, stds at least these, pre-activations in a box.
+
+    Attributes:
+      attn: A_h, whose rows are meant to be divided by their sums, [N T T].
+      normed: Y, the output of the attention LayerNorm at the centre, [T D]; the box is around Y W_1 + b_1.
+      std_attn: lower bounds of the stds at the attention LayerNorm, [T].
+      std_mlp: lower bounds of the stds at the MLP LayerNorm, [T].
+      radius: half-widths of the box, positive, one for every unit of the MLP and shared by tokens, [F].
+    """
+
+    attn: NDArray[np.float64]
+    normed: NDArray[np.float64]
+    std_attn: NDArray[np.float64]
+    std_mlp: NDArray[np.float64]
+    radius: NDArray[np.float64]
+
+
+class NeighbourhoodRate(NamedTuple):
+    """What is proved of d_M(H') / d_M(X) for every X of a neighbourhood.
+
+    Attributes:
+      rate: at least the ratio: `farthest` over `nearest`; infinite where `nearest` is 0.
+      farthest: at least d_M(H').
+      nearest: at most d_M(X).
+    """
+
+    rate: float
+    farthest: float
+    nearest: float
+
+
+@quiet
+def neighbourhood_rate(block: BlockParameters, near: Neighbourhood) -> NeighbourhoodRate:
+    """An upper bound of d_M(H') / d_M(X) for every input X of the neighbourhood, rounding accounted for.
+
+    All arrays are exact as given, but for attention, see `Neighbourhood`. As the box shrinks to a point and the stds
+    are the observed ones, the bound tends to the actual rate, unless an input nearer to consensus has the same
+    normed tokens. The work grows as T D^2 (F + D): a few seconds for a sentence and a layer of a small BERT.
+
+    Args:
+      block: a post-LN block, float64, with activation "gelu": the slopes of others are not enclosed.
+      near: the neighbourhood.
+
+    Returns:
+      A `NeighbourhoodRate`.
+
+    Raises:
+      ValueError: another activation, a gain of the attention LayerNorm that is zero, a radius that is not positive,
+        shapes that do not fit, or W_1 without a left inverse.
+
+    References: docs/rates.md, theorem 4.
+    """
+    _check(block, near)
+    box = _box(block, near)
+    farthest = _farthest(block, near, box)
+    nearest = least_distance(block, near.attn, near.normed, near.std_attn, box)
+    rate = up(farthest / nearest) if nearest > 0 else np.inf
+    return NeighbourhoodRate(rate, farthest, nearest)
+
+
+def _check(block: BlockParameters, near: Neighbourhood) -> None:
+    if block.activation != "gelu":
+        raise ValueError(f"activation must be 'gelu' for a certificate; got {block.activation!r}.")
+    if not np.all(block.scale_attn):
+        raise ValueError("the attention LayerNorm has a gain of zero: what passes it does not tell the token.")
+    tokens, (width, units) = len(near.normed), block.up.shape
+    wanted = ((len(block.heads.value), tokens, tokens), (tokens, width), (tokens,), (tokens,), (units,))
+    given = tuple(np.shape(leaf) for leaf in near)
+    if given != wanted:
+        raise ValueError(f"attn, normed, std_attn, std_mlp, radius must have shapes {wanted}; got {given}.")
+    for name in ("radius", "std_attn", "std_mlp"):
+        if not np.all((least := np.min(getattr(near, name))) > 0):
+            raise ValueError(f"{name} must be positive; the least of it is {least}.")
+
+
+def _box(block: BlockParameters, near: Neighbourhood) -> Box:
+    """|e W_1 S|^2 <= |S radius|^2 over the box; with e = f R, that is f M f^T for M = (R W_1 S)(R W_1 S)^T ~ I."""
+    width, units = block.up.shape
+    scales = 1 / (near.radius * np.sqrt(units))
+    try:
+        triangle = np.linalg.cholesky((block.up * scales**2) @ block.up.T)
+        root = np.linalg.inv(triangle)
+    except np.linalg.LinAlgError as error:
+        raise ValueError(f"W_1 [{width} {units}] has no left inverse: its box does not confine the tokens.") from error
+    scaled = block.up * scales
+    mapped = NormBall(root, 0.0) @ NormBall(scaled, up(4 * epsilon(scaled) * size(scaled)))
+    gram = mapped @ NormBall(mapped.middle.T, mapped.error)
+    off = up(size(gram.middle - np.eye(width)) + gram.error)
+    largest = sum_of(Interval.exact(scales * near.radius) * Interval.exact(scales * near.radius))
+    length = up(np.sqrt(up(float(largest.up)) / (1 - off))) if off < 1 else np.inf
+    return Box(root, length, scales, near.radius)
+
+
+def _farthest(block: BlockParameters, near: Neighbourhood, box: Box) -> float:
+    """At least d_M(H'): that of the centre, and how far every output token can move from it."""
+    c = HostCalculus(np.ones(len(near.normed), bool), np.float64)
+    normed = c.matrix(near.normed)
+    pre = c.add_row(normed @ c.matrix(block.up), c.matrix(block.up_bias[None]))
+    down = c.matrix(block.down)
+    activated = c.activation(pre, block.activation)
+    centre = c.centre_features(c.add_row(normed + activated @ down, c.matrix(block.down_bias[None])))
+    stds = c.stds(centre, block.eps)
+    gains, none = c.matrix(block.scale_mlp[None]), c.matrix(np.zeros((1, len(block.scale_mlp))))
+    out = c.layer_norm(centre, gains, none, stds)
+    moves = _Moves(block, box, NormBall.of(c.centre_features(down)))
+    moved = []
+    for token, least in enumerate(near.std_mlp.tolist()):
+        linear, bend = moves.of_token(*_slopes(pre, token, near.radius))
+        of = _Token(_row(centre, token), float(frobenius(_row(out, token)).up), float(stds.down[token]), least)
+        moved.append(moves.of_output(linear, bend, of))
+    return up(float(c.distance(out).up) + size(np.array([moved])))
+
+
+class _Token(NamedTuple):
+    """A token at the centre: C z, at least ||Gamma_2 C z|| / a, at most its std a, and the least std of the region."""
+
+    centre: Ball
+    out: float
+    std: float
+    least: float
+
+
+class _Moves:
+    """How far a token can move while its pre-activations stay in the box."""
+
+    def __init__(self, block: BlockParameters, box: Box, down: NormBall) -> None:
+        c = HostCalculus(np.ones(len(block.up), bool), np.float64)
+        self.box, self.down, self.gains = box, down, block.scale_mlp
+        self.units = NormBall(box.root, 0.0) @ NormBall(block.up, 0.0)  # e W_1 = f R W_1
+        self.straight = NormBall.of(c.centre_features(c.matrix(box.root)))
+        self.norms = down.norm(), down.columns(self.gains).norm()
+
+    def of_token(self, slope: NDArray[np.float64], spread: NDArray[np.float64]) -> tuple[NormBall, NDArray[np.float64]]:
+        """The move in front of the MLP's LayerNorm is f B + g W_2 C: B, and the largest |g| unit by unit."""
+        return self.straight + self.units.columns(slope) @ self.down, raise_all(self.box.radius * spread)
+
+    def of_output(self, linear: NormBall, bend: NDArray[np.float64], token: _Token) -> float:
+        """At least ||Gamma_2 (LN(z + D) - LN(z))||, by the lemma of theorem 4."""
+        width, bent = len(self.gains), size(bend[None])
+        length = up(self.box.length * linear.norm() + bent * self.norms[0])
+        gained = up(self.box.length * linear.columns(self.gains).norm() + bent * self.norms[1])
+        along = self._along(linear, bend, token.centre)
+        least = max(token.least, (token.std - up(length / np.sqrt(width))) * (1 - 1e-12))
+        turned = min(up(length / np.sqrt(width)), up((2 * along + length**2) / (width * (token.std + least))))
+        return up((gained + token.out * turned) / least)
+
+    def _along(self, linear: NormBall, bend: NDArray[np.float64], centre: Ball) -> float:
+        """At least |<C z, D>|."""
+        token = NormBall.of(centre.T)
+        straight, bent = linear @ token, self.down @ token
+        units = float(np.sum(np.abs(bent.middle[:, 0]) * bend)) * (1 + 4 * len(bend) * epsilon(bend))
+        return up(self.box.length * up(size(straight.middle) + straight.error) + units + bent.error * size(bend[None]))
+
+
+def _row(matrix: Ball, token: int) -> Ball:
+    return Ball(matrix.middle[token : token + 1], matrix.radius[token : token + 1])
+
+
+def _slopes(pre: Ball, token: int, radius: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Middles and half-widths of GELU's secant slopes between a pre-activation and any within `radius` of it, [F]."""
+    at, known = pre.middle[token], pre.radius[token]
+    with jax.enable_x64(True):
+        ends = secant_range("gelu", *(jnp.asarray(x) for x in (at, at, known, raise_all(known + radius))))
+    least, largest = (np.asarray(end, np.float64) for end in ends)
+    pad = 8 * FUNCTION_ULPS * epsilon(at) * (1 + 2 * np.abs(at) + radius + 2 * known)
+    return (least + largest) / 2, raise_all((largest - least) / 2 + pad)
