@@ -225,7 +225,7 @@ def markdown(args: Args, found: dict[str, dict]) -> str:
         "# The rate of a region: by layer, by length, by the size of the box",
         "",
         f"`python experiments/rates_region.py --sentences {args.sentences}`; float64. Multiples of the actual rate;",
-        "theorem 4 is proved, theorem 2 measured by Lanczos. Box: in deviations of the unit over the sentence's tokens.",
+        "theorem 4 is proved, theorem 2 measured by Lanczos. Box: in deviations of the unit over the tokens.",
         "",
         f"## (a) Theorem 4, box {RADIUS}, the first {args.sentences} movie reviews",
         "",
