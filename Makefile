@@ -87,7 +87,7 @@ experiments: install
 	$(BIN)/python experiments/rates.py minilm-l6 --sentences 1
 	$(BIN)/python experiments/rates_adversary.py --models minilm-l6
 	$(BIN)/python experiments/rates_certified.py
-	$(BIN)/python experiments/rates_region.py --models minilm-l6 --lengths 16 24
+	$(BIN)/python experiments/rates_region.py --models minilm-l6 --sentences 1 --lengths 16 24 --boxes 0.05 0.4
 
 experiments-long: install
 	$(BIN)/python experiments/ladder.py

@@ -43,7 +43,7 @@ class Args:
 
     models: tuple[str, ...] = ("minilm-l6", "e5-small-q4")
     """Model assets, directories or hub ids."""
-    sentences: int = 16
+    sentences: int = 8
     """How many movie reviews, from the first on, (a) is proved for."""
     lengths: tuple[int, ...] = (16, 24, 32, 64, 128)
     """Tokens of the beginnings of a text, (b)."""
@@ -132,7 +132,9 @@ def neighbourhood_of(model: Encoder, trace: BlockTrace, box: float):
     trace = jax.tree.map(np.asarray, trace)
     block = block_parameters(model.config, trace.block)
     radius = box * (trace.normed[0] @ block.up).std(axis=0)
-    return block, Neighbourhood(trace.attn[0], trace.normed[0], trace.std_attn[0, :, 0], trace.std_mlp[0, :, 0], radius)
+    # Lowered past their own rounding, so that the observed input is in the region.
+    stds = ((1 - 1e-12) * std[0, :, 0] for std in (trace.std_attn, trace.std_mlp))
+    return block, Neighbourhood(trace.attn[0], trace.normed[0], *stds, radius)
 
 
 def some_layers(args: Args, model: Encoder) -> list[int]:

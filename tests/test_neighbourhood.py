@@ -237,15 +237,54 @@ def test_what_it_does_not_cover_is_refused():
     for changed, text in (
         (block._replace(activation="silu"), "activation must be 'gelu' for a certificate; got 'silu'"),
         (block._replace(scale_attn=gainless), "a gain of zero"),
-        (block._replace(up=0 * block.up), "W_1 .6 11. has no left inverse"),
+        (block._replace(up=0 * block.up), "W_1 .6 11. must have full row rank"),
+        (block._replace(up=block.up[:, :5]), "W_1 .6 5. must have full row rank"),
+        (block._replace(scale_attn=block.scale_attn * np.inf), "parameters must be finite"),
+        (block._replace(eps=-0.1), "eps at least 0; eps is -0.1"),
     ):
         with pytest.raises(ValueError, match=text):
-            neighbourhood_rate(changed, near)
+            neighbourhood_rate(changed, near._replace(radius=near.radius[: changed.up.shape[1]]))
+    for changed, text in (
+        (near._replace(attn=0.3 * near.attn), "a sum is off by 0.7"),
+        (near._replace(attn=near.attn - np.eye(TOKENS)), "the least weight is -"),
+        (near._replace(normed=near.normed * np.nan), "normed must be finite"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            neighbourhood_rate(block, changed)
     for field, text in (("radius", "radius must be positive; the least of it is 0.0"), ("std_mlp", "std_mlp must be")):
         with pytest.raises(ValueError, match=text):
             neighbourhood_rate(block, near._replace(**{field: 0 * getattr(near, field)}))
     with pytest.raises(ValueError, match=r"must have shapes .* got \(\(2, 4, 4\), \(3, 6\)"):
         neighbourhood_rate(block, near._replace(normed=near.normed[:3]))
+
+
+def test_the_rate_scales_with_the_last_gain():
+    setting = Setting.random(75, 1e-3)
+    near = Neighbourhood(setting.attn, setting.run["normed"], *setting.least.values(), setting.radius)
+    block = parameters(setting.block)
+    usual = neighbourhood_rate(block, near).rate
+    for size in (1e-100, 1e100):
+        scaled = neighbourhood_rate(block._replace(scale_mlp=block.scale_mlp * size), near).rate
+        assert scaled == pytest.approx(usual * size, rel=1e-9)
+
+
+@pytest.mark.parametrize("huge", ["up_bias", "bias_attn", "down", "down_bias", "scale_mlp"])
+def test_what_overflows_proves_nothing(huge):
+    setting = Setting.random(75, 1e-3)
+    near = Neighbourhood(setting.attn, setting.run["normed"], *setting.least.values(), setting.radius)
+    block = parameters(setting.block)
+    found = neighbourhood_rate(block._replace(**{huge: getattr(block, huge) * 1e250}), near)
+    assert found.rate == np.inf or found.rate > 1e200
+
+
+@pytest.mark.parametrize("condition", [1e3, 1e6])
+def test_an_ill_conditioned_first_layer_is_no_obstacle(condition):
+    setting = Setting.random(76, 1e-3)
+    u, s, v = np.linalg.svd(setting.block.up, full_matrices=False)
+    up = (u * np.geomspace(1, 1 / condition, len(s))) @ v
+    block = parameters(setting.block)._replace(up=up)
+    near = Neighbourhood(setting.attn, setting.run["normed"], *setting.least.values(), setting.radius / condition)
+    assert neighbourhood_rate(block, near).nearest > 0
 
 
 @pytest.mark.parametrize("seed", range(30))

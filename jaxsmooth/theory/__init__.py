@@ -98,6 +98,9 @@ from .local import log_spectral_radius as log_spectral_radius
 from .measures import rusch2023_decay as rusch2023_decay
 from .measures import rusch2023_subadditivity as rusch2023_subadditivity
 from .measures import rusch2023_vanishes_at_consensus as rusch2023_vanishes_at_consensus
+from .neighbourhood import Neighbourhood as Neighbourhood
+from .neighbourhood import NeighbourhoodRate as NeighbourhoodRate
+from .neighbourhood import neighbourhood_rate as neighbourhood_rate
 from .operators import Centred as Centred
 from .operators import Dense as Dense
 from .operators import MultiHead as MultiHead

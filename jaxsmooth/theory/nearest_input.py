@@ -1,6 +1,6 @@
 """How near consensus an input can be whose attention sub-layer's output points, token by token, where it is known to.
 
-By duality: for any G with centred rows and columns, <G, X + sum_h A_h X W_h> is at most ||T* G|| d_M(X) and is a sum
+By duality: for any G of rows and columns of sum zero, <G, X + sum_h A_h X W_h> is at most ||T* G|| d_M(X) and is a sum
 over tokens of their stds times what G finds in the direction of the token. The best G solves a linear system; no
 solution of it is trusted. Statement and proof: docs/rates.md, theorem 4, second half. Host only, float64.
 """
@@ -50,7 +50,7 @@ def least_distance(
 
     Args:
       block: float64 parameters; no gain of the attention LayerNorm is zero.
-      attn: A_h, rows meant to be divided by their sums, [N T T].
+      attn: A_h, at least 0, rows of sums near 1, meant to be divided by them, [N T T].
       normed: the normed tokens Y at the centre of the box, [T D].
       std: lower bounds of the stds at the attention LayerNorm, [T].
       box: around every row of `normed`.
@@ -60,7 +60,11 @@ def least_distance(
 
     References: docs/rates.md, theorem 4.
     """
-    return _proved(block, attn, normed, std, box, _Search(block, attn, normed, std, box).best())
+    try:
+        dual = _Search(block, attn, normed, std, box).best()
+    except np.linalg.LinAlgError:
+        return 0.0
+    return _proved(block, attn, normed, std, box, dual)
 
 
 def _proved(
@@ -96,10 +100,11 @@ def _proved(
 
 def _mixed_back(block: BlockParameters, attn: NDArray[np.float64], dual: Ball) -> Ball:
     """G + sum_h A_h^T G W_h^T, the rows of A_h divided by their sums."""
+    # |1/s - 1| <= 2 |s - 1| for a sum s of at least 1/2; nothing cancels in a sum of weights.
     off = np.max(np.abs(attn.sum(axis=-1) - 1)) + 4 * attn.shape[-1] * epsilon(attn)
     total = dual
     for head, value, output in zip(attn, block.heads.value, block.heads.output, strict=True):
-        divided = Ball(head, up(2 * off) * np.abs(head))
+        divided = Ball(head, up(2 * off) * head)
         total = total + (divided.T @ (dual @ Ball.exact(output.T))) @ Ball.exact(value.T)
     return total
 

@@ -1,8 +1,8 @@
 """The rate of all inputs near an observed one, proved: how far apart their outputs can be, over how near they can be.
 
-A box around every MLP pre-activation confines every normed token, because W_1 has a left inverse; so the block's
-output is known to within a perturbation, and the input, through its attention sub-layer, has at least a certain
-distance from consensus. Neither side multiplies norms of the factors of a block. Statement and proof: docs/rates.md,
+A box around every MLP pre-activation confines every normed token, because W_1 has full row rank; so the block's output
+is known to within a perturbation, and the input, through its attention sub-layer, has at least a certain distance from
+consensus. Norms of the block's factors enter times the size of the box only. Statement and proof: docs/rates.md,
 theorem 4. Host only, float64, one sentence.
 """
 
@@ -21,12 +21,16 @@ from .rounding import Ball, Interval, epsilon, frobenius, quiet, sum_of
 from .slopes import secant_range
 from .token_enclosures import FUNCTION_ULPS
 
+SUMS = 1e-3  # how far from 1 the rows of attention may sum
+
 
 class Neighbourhood(NamedTuple):
     """The inputs of one block and one sentence with this attention, stds at least these, pre-activations in a box.
 
+    Stds computed from an input may exceed its own by their rounding; lowered by 1e-12 of them, they let it in.
+
     Attributes:
-      attn: A_h, whose rows are meant to be divided by their sums, [N T T].
+      attn: A_h, at least 0, whose rows, of sums near 1, are meant to be divided by them, [N T T].
       normed: Y, the output of the attention LayerNorm at the centre, [T D]; the box is around Y W_1 + b_1.
       std_attn: lower bounds of the stds at the attention LayerNorm, [T].
       std_mlp: lower bounds of the stds at the MLP LayerNorm, [T].
@@ -70,32 +74,57 @@ def neighbourhood_rate(block: BlockParameters, near: Neighbourhood) -> Neighbour
       A `NeighbourhoodRate`.
 
     Raises:
-      ValueError: another activation, a gain of the attention LayerNorm that is zero, a radius that is not positive,
-        shapes that do not fit, or W_1 without a left inverse.
+      ValueError: another activation; a gain of the attention LayerNorm that is zero; W_1 whose rank is not its number
+        of rows; a radius or std that is not positive, eps below 0; attention that is negative or whose rows do not sum
+        to 1 within 1e-3; numbers that are not finite; shapes that do not fit.
+
+    >>> from jaxsmooth.theory.block_data import HeadWeights
+    >>> none, one, shift = np.zeros((1, 3, 1)), np.ones(3), np.zeros(3)
+    >>> heads = HeadWeights(none, none[:, :1], none, none[:, :1], none, none[:, :1], np.zeros((1, 1, 3)))
+    >>> mlp = (np.eye(3), shift, np.zeros((3, 3)), shift)
+    >>> block = BlockParameters(heads, shift, one, shift, *mlp, one, shift, 0.0, "gelu")
+    >>> x = np.array([[3.0, 0, -3], [-6, 3, 3]])  # without attention and MLP: both LayerNorms and nothing else
+    >>> normed = x / x.std(axis=1, keepdims=True)
+    >>> near = Neighbourhood(np.full((1, 2, 2), 0.5), normed, x.std(axis=1), np.ones(2), np.full(3, 0.01))
+    >>> actual = np.linalg.norm(normed[0] - normed[1]) / np.linalg.norm(x[0] - x[1])
+    >>> bool(actual < neighbourhood_rate(block, near).rate < 1.1 * actual)
+    True
 
     References: docs/rates.md, theorem 4.
     """
+    _check_block(block)
     _check(block, near)
     box = _box(block, near)
     farthest = _farthest(block, near, box)
     nearest = least_distance(block, near.attn, near.normed, near.std_attn, box)
-    rate = up(farthest / nearest) if nearest > 0 else np.inf
-    return NeighbourhoodRate(rate, farthest, nearest)
+    rate = up(farthest / nearest) if nearest > 0 and np.isfinite(farthest) else np.inf
+    return NeighbourhoodRate(rate, farthest if np.isfinite(farthest) else np.inf, nearest)
+
+
+def _check_block(block: BlockParameters) -> None:
+    if block.activation != "gelu":
+        raise ValueError(f"activation must be 'gelu' for a certificate; got {block.activation!r}.")
+    if not all(np.all(np.isfinite(leaf)) for leaf in (*block.heads, *block[1:-1])) or block.eps < 0:
+        raise ValueError(f"parameters must be finite and eps at least 0; eps is {block.eps}.")
+    if not np.all(block.scale_attn):
+        raise ValueError("the attention LayerNorm has a gain of zero: what passes it does not tell the token.")
 
 
 def _check(block: BlockParameters, near: Neighbourhood) -> None:
-    if block.activation != "gelu":
-        raise ValueError(f"activation must be 'gelu' for a certificate; got {block.activation!r}.")
-    if not np.all(block.scale_attn):
-        raise ValueError("the attention LayerNorm has a gain of zero: what passes it does not tell the token.")
     tokens, (width, units) = len(near.normed), block.up.shape
     wanted = ((len(block.heads.value), tokens, tokens), (tokens, width), (tokens,), (tokens,), (units,))
     given = tuple(np.shape(leaf) for leaf in near)
     if given != wanted:
         raise ValueError(f"attn, normed, std_attn, std_mlp, radius must have shapes {wanted}; got {given}.")
+    for name, leaf in zip(near._fields, near, strict=True):
+        if not np.all(np.isfinite(leaf)):
+            raise ValueError(f"{name} must be finite.")
     for name in ("radius", "std_attn", "std_mlp"):
         if not np.all((least := np.min(getattr(near, name))) > 0):
             raise ValueError(f"{name} must be positive; the least of it is {least}.")
+    if np.min(near.attn) < 0 or (off := np.max(np.abs(near.attn.sum(axis=-1) - 1))) > SUMS:
+        what = f"the least weight is {np.min(near.attn)}" if np.min(near.attn) < 0 else f"a sum is off by {off:.2g}"
+        raise ValueError(f"attn must have weights of at least 0 that sum to 1 within {SUMS}; {what}.")
 
 
 def _box(block: BlockParameters, near: Neighbourhood) -> Box:
@@ -103,10 +132,10 @@ def _box(block: BlockParameters, near: Neighbourhood) -> Box:
     width, units = block.up.shape
     scales = 1 / (near.radius * np.sqrt(units))
     try:
-        triangle = np.linalg.cholesky((block.up * scales**2) @ block.up.T)
-        root = np.linalg.inv(triangle)
+        _, triangle = np.linalg.qr((block.up * scales).T)
+        root = np.linalg.inv(triangle.T)
     except np.linalg.LinAlgError as error:
-        raise ValueError(f"W_1 [{width} {units}] has no left inverse: its box does not confine the tokens.") from error
+        raise ValueError(f"W_1 [{width} {units}] must have full row rank: else its box confines no token.") from error
     scaled = block.up * scales
     mapped = NormBall(root, 0.0) @ NormBall(scaled, up(4 * epsilon(scaled) * size(scaled)))
     gram = mapped @ NormBall(mapped.middle.T, mapped.error)
@@ -166,7 +195,7 @@ class _Moves:
         gained = up(self.box.length * linear.columns(self.gains).norm() + bent * self.norms[1])
         along = self._along(linear, bend, token.centre)
         least = max(token.least, (token.std - up(length / np.sqrt(width))) * (1 - 1e-12))
-        turned = min(up(length / np.sqrt(width)), up((2 * along + length**2) / (width * (token.std + least))))
+        turned = min(up(length / np.sqrt(width)), up((2 * along + length * length) / (width * (token.std + least))))
         return up((gained + token.out * turned) / least)
 
     def _along(self, linear: NormBall, bend: NDArray[np.float64], centre: Ball) -> float:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .rounding import Ball, epsilon, frobenius, gamma, raised, tiny
+from .rounding import Ball, epsilon, frobenius, gamma, power_of_two, raised, tiny
 
 # Candidates for a squared norm, relative to a lower estimate of it: the first that passes is taken.
 MARGINS = (1e-6, 1e-4, 1e-3, 1e-2, 0.1, 1.0)
@@ -41,12 +41,15 @@ class NormBall(NamedTuple):
         return NormBall(found, up(self.error * largest + 4 * epsilon(found) * size(found) + found.size * tiny(found)))
 
     def norm(self) -> float:
-        """At least the spectral norm of every such matrix."""
-        wide = self.middle.shape[0] <= self.middle.shape[1]
-        exact = NormBall(self.middle, 0.0)
-        across = NormBall(self.middle.T, 0.0)
-        gram = exact @ across if wide else across @ exact
-        return up(up(np.sqrt(largest_eigenvalue(gram))) + self.error)
+        """At least the spectral norm of every such matrix; not finite if an entry is not."""
+        if not np.all(np.isfinite(self.middle)):
+            return np.inf
+        scale = float(power_of_two(self.middle))
+        rows = NormBall(self.middle / scale, 0.0)
+        columns = NormBall(rows.middle.T, 0.0)
+        gram = rows @ columns if len(rows.middle) <= len(columns.middle) else columns @ rows
+        # Entries that the scaling makes too small to be normal are off by at most the smallest normal number.
+        return up(up(np.sqrt(largest_eigenvalue(gram)) + rows.middle.size * tiny(rows.middle)) * scale + self.error)
 
 
 def largest_eigenvalue(matrix: NormBall) -> float:
