@@ -3,7 +3,7 @@
 Shows:    theorem 4 of docs/rates.md, certified (`theory.neighbourhood`), and theorem 2, measured by Lanczos
           (`theory.region.secant_box_rate`), as multiples of the actual rate: (a) theorem 4 on whole movie reviews,
           every layer; (b) both on the beginnings of one text; (c) both for boxes of several sizes.
-Command:  python experiments/rates_region.py
+Command:  python experiments/rates_region.py     # OPENBLAS_NUM_THREADS=1 where other programs want the cores
 Hardware: 2 CPU cores, float64; about an hour.
 Expect:   for boxes of 0.05 deviations about 1.4 times the actual rate, whatever the length, and below 1 in the last
           layer of e5-small-q4; theorem 2 some ten times, growing with length; theorem 4 grows faster with the box, and
@@ -43,11 +43,11 @@ class Args:
 
     models: tuple[str, ...] = ("minilm-l6", "e5-small-q4")
     """Model assets, directories or hub ids."""
-    sentences: int = 6
+    sentences: int = 24
     """How many movie reviews, from the first on, (a) is proved for."""
     lengths: tuple[int, ...] = (16, 32, 64, 128)
     """Tokens of the beginnings of a text, (b)."""
-    longest: int = 32
+    longest: int = 64
     """Longest of them for theorem 2, whose time grows as the square."""
     boxes: tuple[float, ...] = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
     """Half-widths in deviations of the unit, (c)."""
