@@ -93,7 +93,7 @@ experiments-long: install
 	$(BIN)/python experiments/ladder.py
 	$(BIN)/python experiments/phase_diagram.py
 	$(BIN)/python experiments/converge_heads.py --limit 32
-	$(BIN)/python experiments/spectra.py --tokens 1024 2048 4096 8192 16384 32768 65536 131072
+	$(BIN)/python experiments/spectra.py --tokens 1024 2048 4096 8192 16384 32768 131072 --steps 12
 	$(BIN)/python experiments/collapse_speed.py
 	$(BIN)/python experiments/power_method.py
 	$(BIN)/python experiments/rates.py minilm-l6 e5-small-q4

@@ -1,7 +1,7 @@
 """Spectra of attention over up to 131,072 tokens, never formed: how strongly does a step mix, and how fast in the end?
 
     python experiments/spectra.py                                  # up to 16,384 tokens
-    python experiments/spectra.py --tokens 1024 ... 131072         # the long version, hours
+    python experiments/spectra.py --tokens 1024 ... 131072 --steps 12     # the long version, three quarters of an hour
 
 Time: some ten minutes on 2 CPU cores for the first; single precision. Expect, for independent Gaussian queries and keys
 of width d = 64: the mixing rate sqrt(lambda) = ||JA|| falls towards 1/sqrt(d) = 0.125 and stays there however many
@@ -216,7 +216,7 @@ def main(args: Args) -> None:
     draw(rows, args, args.out / "spectra.png")
     text = f"""# Spectra of attention that is never formed
 
-`python experiments/spectra.py --tokens {" ".join(map(str, args.tokens))} --real-tokens {args.real_tokens}
+`python experiments/spectra.py --tokens {" ".join(map(str, args.tokens))} --real-tokens {args.real_tokens} --steps {args.steps}
 --model {args.model} --data {args.data}`: single precision, {found["seconds"]} s on {found["versions"]["device"]},
 compiling included. Mixing rate ||JA|| by Lanczos, at most {args.steps} applications; largest modulus of {args.steps}
 Ritz values of JA by Arnoldi; at the smallest length numpy's values of the matrix itself, in double precision.
