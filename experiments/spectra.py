@@ -217,9 +217,10 @@ def main(args: Args) -> None:
     text = f"""# Spectra of attention that is never formed
 
 `python experiments/spectra.py --tokens {" ".join(map(str, args.tokens))} --real-tokens {args.real_tokens}
---steps {args.steps} --model {args.model} --data {args.data}`: single precision, {found["seconds"]} s on
-{found["versions"]["device"]}, compiling included. Mixing rate ||JA|| by Lanczos, at most {args.steps} applications; largest modulus of {args.steps}
-Ritz values of JA by Arnoldi; at the smallest length numpy's values of the matrix itself, in double precision.
+--steps {args.steps} --model {args.model} --data {args.data}`: single precision,
+{found["seconds"]} s on {found["versions"]["device"]}, compiling included. Mixing rate ||JA|| by Lanczos, at most
+{args.steps} applications; largest modulus of {args.steps} Ritz values of JA by Arnoldi; at the smallest length numpy's
+values of the matrix itself, in double precision.
 
 {table(rows)}
 
