@@ -7,6 +7,10 @@ by a hand-written batched Lanczos, the fastest that we could make of torch. All 
 to 1e-3 before anything is timed. Time: rounds of all, interleaved in one warm process. Memory: growth of the peak
 resident set, each side in a process of its own; `first` over the first run, with compiling or loading compiled
 programs, `warm` over the second. Results go to benchmarks/results/diagnose.json.
+
+Nearly all of `first` is XLA's: 256 reviews make batches of four lengths, each with a program of some 9,000
+instructions, 2.5 MiB on disk, that takes 60 to 70 MiB when jax 0.10.2 has loaded it and 100 to 150 while it does. `one`
+is the floor, the same for a single sentence, with one program. Beside it the batches' own arrays are small: `warm`.
 """
 
 import dataclasses
@@ -43,7 +47,7 @@ class Args:
     """Sentences in one batch of the peer."""
     out: Path = HERE / "results" / "diagnose.json"
     """Where the results go."""
-    child: Literal["none", "ours", "power", "lanczos"] = "none"
+    child: Literal["none", "ours", "one", "power", "lanczos"] = "none"
     """Internal: measure the memory of one side and print it."""
 
 
@@ -60,6 +64,10 @@ def make_ours(args: Args) -> Callable[[], dict[str, dict]]:
         return {name: vars(spread) for name, spread in fields.items() if isinstance(spread, jaxsmooth.diagnosis.Spread)}
 
     return run
+
+
+def make_one(args: Args) -> Callable[[], dict[str, dict]]:
+    return make_ours(dataclasses.replace(args, limit=1))
 
 
 def make_peer(args: Args, solver: str) -> Callable[[], dict[str, dict]]:
@@ -98,7 +106,7 @@ def peak_growth_mib(side: str, args: Args) -> dict[str, float]:
 
 
 def measure_child(args: Args) -> None:
-    run = MAKERS[args.child](args)
+    run = (MAKERS | {"one": make_one})[args.child](args)
     found = {}
     for turn in ("first", "warm"):
         # Linux: forget the peak so far, so that the growth is this run's own.
@@ -141,7 +149,7 @@ def main(args: Args) -> None:
         measure_child(args)
         return
     differences, seconds = time_all(args)
-    memory = {side: peak_growth_mib(side, args) for side in MAKERS}
+    memory = {side: peak_growth_mib(side, args) for side in (*MAKERS, "one")}
     medians = {side: statistics.median(times) for side, times in seconds.items()}
     packages = ("jaxsmooth", "jax", "jaxlib", "flax", "numpy", "torch", "transformers", "tokenizers")
     result = {

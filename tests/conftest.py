@@ -20,6 +20,7 @@ CHECKED = [
     "jaxsmooth.bert.attention",
     "jaxsmooth.bert.norm",
     "jaxsmooth.bert.encoder",
+    "jaxsmooth.bert.products",
     "jaxsmooth.theory",
     "jaxsmooth.metrics",
     "jaxsmooth.text",

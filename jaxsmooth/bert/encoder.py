@@ -19,6 +19,7 @@ from .norm import layer_norm, token_std
 from .params import Block, Embeddings, Encoder, LayerNorm
 from .placement import PLACEMENT_FUNCTIONS
 from .positions import position_ids, relative_bias, rotate, visible_tokens
+from .products import halved_product
 
 ACTIVATION_FUNCTIONS: dict[str, Callable[[Array], Array]] = {
     "gelu": functools.partial(jax.nn.gelu, approximate=False),
@@ -243,8 +244,8 @@ def run_block(
 
 def feed_forward(config: EncoderConfig, block: Block, x: Float[Array, "B T D"]) -> Float[Array, "B T F"]:
     """The MLP's wide layer: f(x W_up), times x W_gate in a gated MLP."""
-    wide = ACTIVATION_FUNCTIONS[config.activation](add_bias(x @ block.up.kernel, block.up.bias))
-    return wide if block.gate is None else wide * add_bias(x @ block.gate.kernel, block.gate.bias)
+    wide = ACTIVATION_FUNCTIONS[config.activation](add_bias(halved_product(x, block.up.kernel), block.up.bias))
+    return wide if block.gate is None else wide * add_bias(halved_product(x, block.gate.kernel), block.gate.bias)
 
 
 def attention_input(config: EncoderConfig, trace: BlockTrace) -> Float[Array, "B T D"]:

@@ -1,10 +1,12 @@
 """Extreme eigenvalues of symmetric operators that are only applied, never formed."""
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
@@ -16,6 +18,7 @@ from .subspace import centre_tokens
 
 BASIS = 10  # vectors kept at once: memory is BASIS + 1 times one vector
 KEPT = 6  # Ritz vectors that survive a restart: the test for the end comes every BASIS - KEPT steps
+LARGEST_CONSTANT = 2**16  # numbers of a start vector that a program may carry with it
 
 
 class Eigenvalue(NamedTuple):
@@ -230,8 +233,15 @@ def default_tolerance(dtype: DTypeLike) -> float:
 
 
 def start_vector(shape: tuple[int, ...], dtype: DTypeLike) -> Array:
-    """A fixed vector of independent normal numbers: generic, and the same in every run."""
-    return jax.random.normal(jax.random.key(0), shape, jnp.float32).astype(dtype)
+    """A fixed vector of independent normal numbers: generic, and the same in every run.
+
+    A small one is a constant of the program that uses it: the generator of one vector has hundreds of instructions,
+    and in memory a loaded program costs about 4 KiB for each.
+    """
+    if math.prod(shape) > LARGEST_CONSTANT:
+        return jax.random.normal(jax.random.key(0), shape, jnp.float32).astype(dtype)
+    # Of numpy's generators the one whose numbers never change.
+    return jnp.asarray(np.random.RandomState(0).standard_normal(shape).astype(np.float32), dtype)
 
 
 def expand_basis(

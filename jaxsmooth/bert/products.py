@@ -1,0 +1,63 @@
+"""Matrix products whose float32 sums are short."""
+
+from typing import Any
+
+import jax
+from jax.custom_derivatives import SymbolicZero
+from jaxtyping import Array, Float
+
+TERMS = 256
+"""From how many terms on a float32 sum is taken in halves."""
+
+
+@jax.custom_jvp
+def halved_product(x: Float[Array, "B T D"], kernel: Float[Array, "D K"]) -> Float[Array, "B T K"]:
+    """`x @ kernel`, each of its long float32 sums taken in two halves that are added at the end.
+
+    A product on a CPU adds the terms of an entry one after the other, up to 512 of them, each addition rounded at the
+    size of the sum so far. Where one feature dwarfs the rest, as a trained BERT's outlier features do, hundreds of
+    small terms are rounded at that size. Halves let most of them meet at their own size. In MiniLM's first block, an
+    activation of 24 is then off by 1.2e-5 rather than 2.4e-5 at most, and a LayerNorm std of 11, which hangs on it,
+    by less than 1e-5 from torch's.
+
+    Accelerators sum in blocks anyway, so there the product is left whole; so it is where a derivative is taken, which
+    costs no more than that of a plain product.
+
+    Args:
+      x: [B T D].
+      kernel: [D K].
+
+    Returns:
+      [B T K].
+
+    >>> import jax.numpy as jnp
+    >>> float(halved_product(jnp.ones((1, 1, 384)), jnp.ones((384, 1)))[0, 0, 0])
+    384.0
+    """
+    # In bfloat16 each half would be rounded to its 8 bits; float64 needs no help.
+    if x.dtype != "float32" or x.shape[-1] < TERMS:
+        return x @ kernel
+    return jax.lax.platform_dependent(x, kernel, cpu=_in_halves, default=_whole)
+
+
+def _whole(x: Array, kernel: Array) -> Array:
+    return x @ kernel
+
+
+def _in_halves(x: Array, kernel: Array) -> Array:
+    half = x.shape[-1] // 2
+    return x[..., :half] @ kernel[:half] + x[..., half:] @ kernel[half:]
+
+
+def _tangent(primals: tuple[Array, Array], tangents: tuple[Any, Any]) -> tuple[Array, Array]:
+    """The rule of a plain product; a factor that is not differentiated costs nothing."""
+    (x, kernel), (dx, dkernel) = primals, tangents
+    parts = []
+    if not isinstance(dx, SymbolicZero):
+        parts.append(dx @ kernel)
+    if not isinstance(dkernel, SymbolicZero):
+        parts.append(x @ dkernel)
+    return x @ kernel, sum(parts)
+
+
+halved_product.defjvp(_tangent, symbolic_zeros=True)
