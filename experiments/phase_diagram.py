@@ -36,22 +36,23 @@ from jaxsmooth.report.files import write_aside
 from jaxsmooth.types import BlockTrace
 
 RUNGS = ("L1", "L2")
+TOGETHER = 4  # encoders run at once, each at every std
 
 
 @dataclasses.dataclass(frozen=True)
 class Args:
     """What to sweep."""
 
-    encoders: int = 64
+    encoders: int = 2048
     """Random encoders; each is run at every std."""
-    stds: int = 64
+    stds: int = 32
     """Values of the imposed std, evenly spaced in the logarithm."""
-    depth: int = 24
+    depth: int = 12
     """Layers of a random encoder."""
     model: str = "minilm-l6"
     """The real model."""
     data: str = "movie-reviews"
-    sentences: int = 8
+    sentences: int = 16
     """Sentences that the real model reads; random encoders read one of random tokens each."""
     out: Path = Path(__file__).parent / "results"
     """Where the results go."""
@@ -67,7 +68,7 @@ def sweep(model: Encoder, batch: Batch, norms: theory.BlockNorms, stds: jax.Arra
 
     def collect(trace: BlockTrace) -> dict[str, jax.Array]:
         own = jax.tree.map(lambda stacked: stacked[trace.layer], norms)
-        mixing = theory.mixing_rate(trace.attn, batch.mask)
+        mixing = theory.mixing_rate(trace.attn, batch.mask, tolerance=1e-4)
         state = theory.BlockState(
             trace.input, trace.attn, trace.pre_attn, trace.std_attn, trace.std_mlp, batch.mask, mixing
         )
@@ -104,7 +105,9 @@ def random_sweep(args: Args, stds: np.ndarray) -> dict[str, np.ndarray]:
 
     # Over 24 layers distances change by more orders of magnitude than single precision has.
     with jax.enable_x64(True):
-        return jax.tree.map(np.asarray, jax.jit(jax.vmap(run))(jax.random.split(jax.random.key(0), args.encoders)))
+        keys = jax.random.split(jax.random.key(0), args.encoders)
+        # Some encoders at a time: memory does not grow with their number, and what they hold stays in the cache.
+        return jax.tree.map(np.asarray, jax.jit(partial(jax.lax.map, run, batch_size=TOGETHER))(keys))
 
 
 def real_sweep(args: Args, stds: np.ndarray) -> dict[str, np.ndarray]:
