@@ -46,13 +46,13 @@ def largest_of_block_tridiagonal(
     """
     scale, diagonal, coupling = _scaled(diagonal, coupling, size)
 
-    def quotients(points: Array) -> Array:
+    def bounds(points: Array) -> tuple[Array, Array]:
         found = _sweep(diagonal, coupling, size, points)
         smaller, vector = _smaller_eigenpair(found.pivot)
-        return jnp.where(found.negative > 0, -jnp.inf, points - smaller / _form(found.squares, vector))
+        return jnp.where(found.negative > 0, -jnp.inf, points - smaller / _form(found.squares, vector)), points
 
     # Scaled to discs below 1, so that squares neither overflow nor vanish; 1 with room for rounding.
-    value, high = enclose_largest(quotients, jnp.full_like(scale, 1 + 16 * jnp.finfo(scale.dtype).eps))
+    value, high = enclose_largest(bounds, jnp.full_like(scale, 1 + 16 * jnp.finfo(scale.dtype).eps))
     found = _sweep(diagonal, coupling, size, high[None])
     _, vector = _smaller_eigenpair(found.pivot)
     length = jnp.sqrt(_form(found.squares, vector))

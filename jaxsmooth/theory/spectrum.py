@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ from .subspace import centre_tokens
 BASIS = 10  # vectors kept at once: memory is BASIS + 1 times one vector
 KEPT = 6  # Ritz vectors that survive a restart: the test for the end comes every BASIS - KEPT steps
 LARGEST_CONSTANT = 2**16  # numbers of a start vector that a program may carry with it
+PORTION = 3 * 2**20  # bytes of matrices whose largest eigenvalues are looked for at the same time
 
 
 class Eigenvalue(NamedTuple):
@@ -134,18 +135,24 @@ def mixing_rate(
 
     References: Shi et al. (2022), arXiv 2202.08625, Lemma 1 and Theorem 2.
     """
-    real = per_row(mask, attn)
-    centred = centre_tokens(attn * real[..., None, :].astype(attn.dtype), real)
-    flat = centred.reshape(-1, *centred.shape[-2:])
     tolerance = default_tolerance(attn.dtype) if tolerance is None else tolerance
+    shape = attn.shape[-2:]
+    start = start_vector(shape[:1], attn.dtype)
 
-    def apply(v: Array) -> Array:
+    def apply(heads: tuple[Array, Array], v: Array) -> Array:
         # J A A^T J has the same largest eigenvalue as A^T J A, and vanishes on padded tokens.
-        return jnp.einsum("nts,ns->nt", flat, jnp.einsum("nts,nt->ns", flat, v))
+        matrices, scale = heads
+        return jnp.einsum("nts,ns->nt", matrices, jnp.einsum("nts,nt->ns", matrices, v) * scale) * scale
 
-    start, trace = start_vector(flat.shape[1:2], flat.dtype), jnp.sum(flat * flat, axis=(1, 2))
-    value = largest_eigenvalues(apply, start, trace, tolerance=tolerance)
-    return jnp.sqrt(jnp.maximum(value, 0)).reshape(attn.shape[:-2])
+    def rates(heads: tuple[Array, Array]) -> Array:
+        attn, real = heads
+        centred = centre_tokens(attn * real[:, None].astype(attn.dtype), real)
+        size = jnp.sqrt(jnp.sum(centred * centred, axis=(1, 2)))
+        value = largest_eigenvalues(apply, (centred, _inverse(size)), start, tolerance=tolerance)
+        return size * jnp.sqrt(jnp.maximum(value, 0))
+
+    flat = attn.reshape(-1, *shape), per_row(mask, attn).reshape(-1, shape[0])
+    return _by_portions(rates, flat).reshape(attn.shape[:-2])
 
 
 def spectral_norm(matrix: Float[Array, "*B rows columns"], *, tolerance: float | None = None) -> Float[Array, "*B"]:
@@ -218,13 +225,41 @@ def root_of_largest_eigenvalue(gram: Float[Array, "*B K K"], *, tolerance: float
     4.0
     """
     tolerance = default_tolerance(gram.dtype) if tolerance is None else tolerance
-    start, flat = start_vector(gram.shape[-1:], gram.dtype), gram.reshape(-1, *gram.shape[-2:])
+    start = start_vector(gram.shape[-1:], gram.dtype)
 
-    def apply(v: Array) -> Array:
-        return jnp.einsum("nij,nj->ni", flat, v)
+    def apply(matrices: tuple[Array, Array], v: Array) -> Array:
+        gram, scale = matrices
+        return jnp.einsum("nij,nj->ni", gram, v * scale)
 
-    value = largest_eigenvalues(apply, start, jnp.trace(flat, axis1=1, axis2=2), tolerance=tolerance)
-    return jnp.sqrt(jnp.maximum(value, 0)).reshape(gram.shape[:-2])
+    def roots(gram: Array) -> Array:
+        trace = jnp.trace(gram, axis1=1, axis2=2)
+        value = largest_eigenvalues(apply, (gram, _inverse(trace)), start, tolerance=tolerance)
+        return jnp.sqrt(jnp.maximum(value * trace, 0))
+
+    return _by_portions(roots, gram.reshape(-1, *gram.shape[-2:])).reshape(gram.shape[:-2])
+
+
+def _by_portions(function: Callable[[Any], Array], matrices: Any) -> Array:
+    """`function` of some of the matrices after the other: what is made of them then needs little memory.
+
+    On CPU that is faster too: memory used again is in the cache, and not asked of the system anew.
+    """
+    leaves = jax.tree.leaves(matrices)
+    count = leaves[0].shape[0]
+    least = max(1, math.ceil(sum(leaf.nbytes for leaf in leaves) / PORTION))
+    portions = next((k for k in range(least, 2 * least) if count % k == 0), least)
+    width = math.ceil(count / portions)
+    if portions * width > count:
+        # All are copied so that the last portion is full.
+        more = portions * width - count
+        matrices = jax.tree.map(lambda leaf: jnp.pad(leaf, [(0, more), *[(0, 0)] * (leaf.ndim - 1)]), matrices)
+    portioned = jax.tree.map(lambda leaf: leaf.reshape(portions, width, *leaf.shape[1:]), matrices)
+    return jax.lax.map(function, portioned).ravel()[:count]
+
+
+def _inverse(size: Float[Array, "N"]) -> Float[Array, "N 1"]:
+    """What to scale matrices by, vectors rather; those of size 0 are taken to be zero."""
+    return jnp.where(size > 0, 1 / jnp.where(size > 0, size, 1), 0)[:, None]
 
 
 def default_tolerance(dtype: DTypeLike) -> float:
