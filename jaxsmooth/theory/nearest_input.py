@@ -82,14 +82,13 @@ def _proved(
     direction = dual_ball * _rows_of(Ball(inverse, 4 * epsilon(inverse) * abs(inverse)), len(dual))
     centre = c.matrix(normed) - _rows_of(Ball.exact(block.bias_attn), len(dual))
     found = sum_of((direction * centre).interval(), axis=-1)
-    # <v, e> = <z, e W_1> + <v - W_1 z, e> for any z: here the one that the ellipsoid suggests.
-    z = ((direction.middle @ box.root.T @ box.root) @ block.up) * box.scales**2
-    missed = direction - Ball.exact(z) @ Ball.exact(block.up.T)
-    taken = sum_of(Interval.exact(np.abs(z)) * Interval.exact(np.broadcast_to(box.radius, z.shape)), axis=-1)
+    # <v, e> = <w, e W_1> + <v - W_1 w, e> for any w: here the one that the ellipsoid suggests.
+    w = ((direction.middle @ box.root.T @ box.root) @ block.up) * box.scales**2
+    missed = direction - Ball.exact(w) @ Ball.exact(block.up.T)
     rest = np.array([size(x[None]) + size(r[None]) for x, r in zip(missed.middle, missed.radius, strict=True)])
-    taken = taken + Interval.exact(raise_all(rest)) * Interval.exact(
-        np.full_like(rest, up(box.length * size(box.root)))
-    )
+    longest = Interval.exact(np.full_like(rest, up(box.length * size(box.root))))
+    taken = sum_of(Interval.exact(np.abs(w)) * Interval.exact(np.broadcast_to(box.radius, w.shape)), axis=-1)
+    taken = taken + Interval.exact(raise_all(rest)) * longest
     kept = (found - taken).down
     if not np.all(kept >= 0):
         return 0.0
