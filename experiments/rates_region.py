@@ -34,6 +34,7 @@ from jaxsmooth.theory.region import Region, secant_box_rate
 from jaxsmooth.verification import block_parameters
 
 RADIUS = 0.05  # in deviations of the unit over the sentence
+FOUR_BITS = "Models named -q4 have 4-bit weights."
 COLOURS = ("#3B7A57", "#0072B2", "#D55E00")
 
 
@@ -206,7 +207,7 @@ def draw(args: Args, found: dict[str, dict], path: Path) -> None:
         title(lengths, "(b) beginnings of a text")
         title(boxes, f"(c) {args.box_tokens} tokens, by the box")
         words = f"(a), (b): box of {RADIUS} deviations around every pre-activation. Median and range over"
-        remark(figure, f"{words} sentences (a), layers (b, c); dotted: 20 times the actual rate.")
+        remark(figure, f"{words} sentences (a), layers (b, c); dotted: 20 times the actual rate. {FOUR_BITS}")
         save(figure, path)
 
 
@@ -228,6 +229,7 @@ def markdown(args: Args, found: dict[str, dict]) -> str:
         "",
         f"`python experiments/rates_region.py --sentences {args.sentences}`; float64. Multiples of the actual rate;",
         "theorem 4 is proved, theorem 2 measured by Lanczos. Box: in deviations of the unit over the tokens.",
+        *([FOUR_BITS] if any(name.endswith("-q4") for name in found) else []),
         "",
         f"## (a) Theorem 4, box {RADIUS}, the first {args.sentences} movie reviews",
         "",
