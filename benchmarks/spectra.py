@@ -62,7 +62,7 @@ class Args:
     """Lengths of the attention that is never formed."""
     width: int = 64
     """Its head width."""
-    block: int = 1024
+    block: int = 2048
     """Tokens in a block of it."""
     rounds: int = 5
     """Timed rounds of each side, after one warm-up."""
