@@ -46,6 +46,7 @@ HERE = Path(__file__).parent
 AGREEMENT = 1e-6
 CERTIFIED = 1e-3
 LONG = 50_000  # tokens from which on fewer rounds are run: one application takes half a minute
+SUSTAINED = 1.5  # seconds of each GEMM next to every application
 
 
 @dataclasses.dataclass(frozen=True)
@@ -221,14 +222,16 @@ def bench_free(args: Args, tokens: int) -> dict[str, Any]:
     for run in sides.values():
         run()
     rates: dict[str, list[float]] = {name: [] for name in (*sides, *gemms)}
-    for _ in range(args.rounds if tokens < LONG else min(args.rounds, 2)):
+    for _ in range(args.rounds if tokens < LONG else min(args.rounds, 3)):
         for name, run in sides.items():
             start = time.perf_counter()
             run()
             rates[name].append(operations / (time.perf_counter() - start) / 1e9)
             for other, gemm in gemms.items():
-                # As long as a good fraction of a second, before and after every application.
-                spent = [gemm() for _ in range(8)]
+                # Before and after every application, and long enough for the processor to leave its short-lived pace.
+                spent = [gemm()]
+                while sum(part[0] for part in spent) < SUSTAINED:
+                    spent.append(gemm())
                 rates[other].append(sum(part[1] for part in spent) / sum(part[0] for part in spent) / 1e9)
     medians = {name: statistics.median(values) for name, values in rates.items()}
     return {
