@@ -104,7 +104,7 @@ def random_sweep(args: Args, stds: np.ndarray) -> dict[str, np.ndarray]:
         batch = Batch(tokens=tokens, segments=jnp.zeros_like(tokens), mask=jnp.ones(tokens.shape, bool))
         return sweep(model, batch, model_norms(model), jnp.asarray(stds))
 
-    # Over 24 layers distances change by more orders of magnitude than single precision has.
+    # Over a dozen layers distances change by more orders of magnitude than single precision has.
     with jax.enable_x64(True):
         keys = jax.random.split(jax.random.key(0), args.encoders)
         # Some encoders at a time: memory does not grow with their number, and what they hold stays in the cache.

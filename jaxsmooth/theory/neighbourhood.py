@@ -15,33 +15,13 @@ from numpy.typing import NDArray
 
 from .block_data import BlockParameters
 from .enclosures import HostCalculus
-from .nearest_input import Box, least_distance
+from .nearest_input import Box, Neighbourhood, least_distance
 from .norm_ball import NormBall, raise_all, size, up
 from .rounding import Ball, Interval, epsilon, frobenius, quiet, sum_of
 from .slopes import secant_range
 from .token_enclosures import FUNCTION_ULPS
 
 SUMS = 1e-3  # how far from 1 the rows of attention may sum
-
-
-class Neighbourhood(NamedTuple):
-    """The inputs of one block and one sentence with this attention, stds at least these, pre-activations in a box.
-
-    Stds computed from an input may exceed its own by their rounding; lowered by 1e-12 of them, they let it in.
-
-    Attributes:
-      attn: A_h, at least 0, whose rows, of sums near 1, are meant to be divided by them, [N T T].
-      normed: Y, the output of the attention LayerNorm at the centre, [T D]; the box is around Y W_1 + b_1.
-      std_attn: lower bounds of the stds at the attention LayerNorm, [T].
-      std_mlp: lower bounds of the stds at the MLP LayerNorm, [T].
-      radius: half-widths of the box, positive, one for every unit of the MLP and shared by tokens, [F].
-    """
-
-    attn: NDArray[np.float64]
-    normed: NDArray[np.float64]
-    std_attn: NDArray[np.float64]
-    std_mlp: NDArray[np.float64]
-    radius: NDArray[np.float64]
 
 
 class NeighbourhoodRate(NamedTuple):
@@ -64,7 +44,7 @@ def neighbourhood_rate(block: BlockParameters, near: Neighbourhood) -> Neighbour
 
     All arrays are exact as given, but for attention, see `Neighbourhood`. As the box shrinks to a point and the stds
     are the observed ones, the bound tends to the actual rate, unless an input nearer to consensus has the same
-    normed tokens. The work grows as T D^2 (F + D): a few seconds for a sentence and a layer of a small BERT.
+    normed tokens. The work grows as T D^2 (F + D): about a second for a sentence and a layer of a small BERT.
 
     Args:
       block: a post-LN block, float64, with activation "gelu": the slopes of others are not enclosed.
@@ -96,7 +76,7 @@ def neighbourhood_rate(block: BlockParameters, near: Neighbourhood) -> Neighbour
     _check(block, near)
     box = _box(block, near)
     farthest = _farthest(block, near, box)
-    nearest = least_distance(block, near.attn, near.normed, near.std_attn, box)
+    nearest = least_distance(block, near, box)
     rate = up(farthest / nearest) if nearest > 0 and np.isfinite(farthest) else np.inf
     return NeighbourhoodRate(rate, farthest if np.isfinite(farthest) else np.inf, nearest)
 

@@ -1,6 +1,6 @@
 """Matrices known to within an error in Frobenius norm: host only. One number per matrix instead of a second product."""
 
-from typing import NamedTuple
+import dataclasses
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,8 @@ MARGINS = (1e-6, 1e-4, 1e-3, 1e-2, 0.1, 1.0)
 POWER_STEPS = 60
 
 
-class NormBall(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class NormBall:
     """Every matrix M with ||M - middle||_F <= error; float64."""
 
     middle: NDArray[np.float64]
@@ -23,7 +24,7 @@ class NormBall(NamedTuple):
         """From an error entry by entry."""
         return NormBall(ball.middle, size(ball.radius))
 
-    def __add__(self, other: "NormBall") -> "NormBall":  # type: ignore[override]  # not the tuple's
+    def __add__(self, other: "NormBall") -> "NormBall":
         total = self.middle + other.middle
         return NormBall(total, up(self.error + other.error + 4 * epsilon(total) * size(total)))
 
