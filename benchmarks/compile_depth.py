@@ -87,7 +87,7 @@ def compile_seconds(model: Any, batch: Any) -> float:
 
 
 def measure_compiling(rounds: int) -> dict[str, dict]:
-    from jaxsmooth.bert.families import FAMILIES
+    from jaxsmooth.checkpoints.families import FAMILIES
 
     taken: dict[str, dict[int, list[float]]] = {family: {depth: [] for depth in DEPTHS} for family in FAMILIES}
     compile_seconds(*tiny_model("bert", 2))  # what the first compilation alone pays for

@@ -56,7 +56,7 @@ def make_sides(args: Args) -> dict[str, Callable[[], Any]]:
     from jaxsmooth.training.model import init_task_model
     from jaxsmooth.training.optimiser import learning_rate, make_optimiser
     from jaxsmooth.training.step import Trainer, compile_step, init_state
-    from jaxsmooth.training.tasks import Task, TrainBatch
+    from jaxsmooth.training.data.task_data.tasks import Task, TrainBatch
 
     torch.set_num_threads(args.threads)
     task = Task("benchmark", "classification", "accuracy", "random tokens", "none", classes=("a", "b"))

@@ -10,7 +10,7 @@ from transformers import BertForSequenceClassification, get_linear_schedule_with
 
 from jaxsmooth.training.config import FinetuneConfig
 from jaxsmooth.training.model import TaskModel
-from jaxsmooth.training.tasks import TrainBatch
+from jaxsmooth.training.data.task_data.tasks import TrainBatch
 
 
 @dataclasses.dataclass

@@ -29,11 +29,11 @@ import tyro
 from jax import Array
 
 from jaxsmooth.metrics import token_cosine_similarity
-from jaxsmooth.report.drawing import canvas, remark, save, title
-from jaxsmooth.report.files import write_aside
+from jaxsmooth.report.style import canvas, remark, save, title
+from jaxsmooth.files import write_aside
 from jaxsmooth.theory import diameter
-from jaxsmooth.theory.layernorm_collapse import wu2024_antipodal, wu2024_equilibrium, wu2024_layer
-from jaxsmooth.theory.softmax import plain_layer_norm
+from jaxsmooth.theory.literature.masked_attention import wu2024_antipodal, wu2024_equilibrium, wu2024_layer
+from jaxsmooth.theory.literature.plain_transformer import plain_layer_norm
 
 VARIANTS: dict[str, tuple[bool, bool, bool]] = {
     "attention": (False, False, False),

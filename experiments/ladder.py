@@ -22,11 +22,11 @@ import numpy as np
 import tyro
 
 import jaxsmooth
-from jaxsmooth.analysis import measure, model_norms
+from jaxsmooth.studies.diagnose import measure, model_norms
 from jaxsmooth.assets.texts import read_texts
-from jaxsmooth.diagnosis import RATES
-from jaxsmooth.report.drawing import COLOURS, canvas, layer_axis, log_axis, remark, save, title
-from jaxsmooth.report.files import write_aside
+from jaxsmooth.results.diagnosis import RATES
+from jaxsmooth.report.style import COLOURS, canvas, layer_axis, log_axis, remark, save, title
+from jaxsmooth.files import write_aside
 
 BOUNDS = RATES[1:]
 LABELS = {

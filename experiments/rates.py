@@ -20,11 +20,14 @@ import numpy as np
 from jax import Array
 
 import jaxsmooth
-from jaxsmooth import Batch, BlockTrace, Encoder, analysis
+from jaxsmooth import Batch, BlockTrace, Encoder
+from jaxsmooth.studies import diagnose
 from jaxsmooth.assets.texts import read_texts
-from jaxsmooth.report.files import write_aside
-from jaxsmooth.theory import bounds, mixing_rate, residual, slopes
-from jaxsmooth.theory.region import Region, secant_box_rate, slope_box_rate
+from jaxsmooth.files import write_aside
+from jaxsmooth.theory.block import ladder
+from jaxsmooth.theory import mixing_rate
+from jaxsmooth.theory.rates import residual_spectrum, activation_slopes
+from jaxsmooth.theory.rates.region import Region, secant_box_rate, slope_box_rate
 
 TOKENS = 24  # sentences longer than this are left out: the cost grows with the square
 RADII = (0.05,)  # in stds of the unit
@@ -52,7 +55,7 @@ def measure(name: str, sentences: int) -> dict:
     model = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), model)
     batch = _batch(tokenizer, sentences)
     _, traces = jaxsmooth.encode(model, batch, collect=lambda trace: trace)
-    norms = analysis.model_norms(model)
+    norms = diagnose.model_norms(model)
     rates: dict[str, list] = {key: [] for key in SHOWN}
     for layer in range(model.config.layers):
         trace = jax.tree.map(lambda leaf, layer=layer: leaf[layer], traces)
@@ -79,10 +82,10 @@ def _batch(tokenizer, sentences: int) -> Batch:
     return jax.tree.map(lambda leaf: jnp.pad(leaf, ((0, 0), (0, wide)))[:, :TOKENS], batch)
 
 
-def _layer_rates(model: Encoder, trace: BlockTrace, norms: bounds.BlockNorms, mask: Array) -> dict[str, Array]:
+def _layer_rates(model: Encoder, trace: BlockTrace, norms: ladder.BlockNorms, mask: Array) -> dict[str, Array]:
     activation = model.config.activation
-    weights = analysis.block_weights(trace.block)
-    state = bounds.BlockState(
+    weights = diagnose.block_weights(trace.block)
+    state = ladder.BlockState(
         trace.input, trace.attn, trace.pre_attn, trace.std_attn, trace.std_mlp, mask, mixing_rate(trace.attn, mask)
     )
     pre = trace.normed @ trace.block.up.kernel + trace.block.up.bias[None, None]
@@ -92,15 +95,15 @@ def _layer_rates(model: Encoder, trace: BlockTrace, norms: bounds.BlockNorms, ma
     }
     lengths = jnp.linalg.norm(trace.hidden - trace.block.norm_mlp.bias[None, None], axis=-1)
     return {
-        "actual": bounds.actual_rate(trace.input, trace.hidden, mask),
-        "data": residual.residual_spectrum_rate(
+        "actual": ladder.actual_rate(trace.input, trace.hidden, mask),
+        "data": residual_spectrum.residual_spectrum_rate(
             weights, trace.input, trace.normed, pre, trace.std_mlp, lengths, mask, activation
         ),
         **{f"box {r:g}": _secant(weights, region, activation) for r, region in regions.items()},
         "hull": _hull(weights, regions[RADII[0]]._replace(radius=jnp.zeros_like(pre)), activation),
-        "L4": bounds.data_rate(norms, state),
-        "L3": bounds.operator_rate(weights, norms, state)[0],
-        "L1": bounds.block_rate(norms, state),
+        "L4": ladder.data_rate(norms, state),
+        "L3": ladder.operator_rate(weights, norms, state)[0],
+        "L1": ladder.block_rate(norms, state),
     }
 
 
@@ -130,13 +133,13 @@ def local_law(model: Encoder, batch: Batch) -> dict:
 
         def tail(u: Array) -> Array:
             y = _normalise(u, block.norm_attn, eps)
-            wide = slopes.activate(activation, y @ block.up.kernel + block.up.bias)
+            wide = activation_slopes.activate(activation, y @ block.up.kernel + block.up.bias)
             return _normalise(y + wide @ block.down.kernel + block.down.bias, block.norm_mlp, eps)
 
         return tail(residual_sum), jax.jacfwd(tail)(residual_sum).T
 
     embedded = jaxsmooth.embed(model, batch)
-    starts = bounds.centre_tokens(embedded, batch.mask)
+    starts = ladder.centre_tokens(embedded, batch.mask)
     means = jnp.where(batch.mask[..., None], embedded, 0).sum(axis=1) / batch.mask.sum(axis=1, keepdims=True)
     found: dict[str, list] = {"norms": [], "exponent": [], "typical exponent": [], "cycle exponents": []}
     orbit = jax.jit(lambda x: jax.lax.scan(step, x, model.blocks))

@@ -22,9 +22,9 @@ from jax import Array
 
 import jaxsmooth
 from jaxsmooth import Batch, Encoder
-from jaxsmooth.report.drawing import canvas, layer_axis, remark, save, title
-from jaxsmooth.report.files import write_aside
-from jaxsmooth.theory import slopes
+from jaxsmooth.report.style import canvas, layer_axis, remark, save, title
+from jaxsmooth.files import write_aside
+from jaxsmooth.theory.rates import activation_slopes
 
 STEPS = 400
 MARGIN = 0.01  # constraints are pushed this far inside, so that the end point satisfies them
@@ -156,7 +156,7 @@ def _run(activation: str, eps: float, block, attn: Array, x: Array) -> tuple[Arr
     mixed = jnp.einsum("nts,snh,nhd->td", attn, values, block.attn.output.kernel) + block.attn.output.bias[None]
     y, std_attn = _normalise(x + mixed, block.norm_attn, eps)
     pre = y @ block.up.kernel + block.up.bias[None]
-    z = y + slopes.activate(activation, pre) @ block.down.kernel + block.down.bias[None]
+    z = y + activation_slopes.activate(activation, pre) @ block.down.kernel + block.down.bias[None]
     out, std_mlp = _normalise(z, block.norm_mlp, eps)
     return std_attn, pre, std_mlp, out
 

@@ -22,9 +22,9 @@ from flint import arb, arb_mat
 
 import jaxsmooth
 from jaxsmooth import Batch
-from jaxsmooth.report.drawing import canvas, remark, save, title
-from jaxsmooth.report.files import write_aside
-from jaxsmooth.theory import slopes
+from jaxsmooth.report.style import canvas, remark, save, title
+from jaxsmooth.files import write_aside
+from jaxsmooth.theory.rates import activation_slopes
 
 BITS = 100
 
@@ -99,7 +99,7 @@ def _layer_arrays(name: str, layer: int, text: str) -> dict[str, np.ndarray]:
         "hidden": np.asarray(trace.input[0]),
         "normed": np.asarray(trace.normed[0]),
         "pre": np.asarray(pre[0]),
-        "active": np.asarray(slopes.activate(model.config.activation, pre)[0]),
+        "active": np.asarray(activation_slopes.activate(model.config.activation, pre)[0]),
         "down": np.asarray(block.down.kernel),
         "down_bias": np.asarray(block.down.bias),
         "gain": np.asarray(block.norm_mlp.scale),

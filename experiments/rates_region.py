@@ -24,14 +24,15 @@ import tyro
 from jax import Array
 
 import jaxsmooth
-from jaxsmooth import Batch, BlockTrace, Encoder, analysis
+from jaxsmooth import Batch, BlockTrace, Encoder
+from jaxsmooth.studies import diagnose
 from jaxsmooth.assets.texts import read_texts
-from jaxsmooth.report.drawing import canvas, remark, save, title
-from jaxsmooth.report.files import write_aside
-from jaxsmooth.theory import bounds
-from jaxsmooth.theory.neighbourhood import Neighbourhood, neighbourhood_rate
-from jaxsmooth.theory.region import Region, secant_box_rate
-from jaxsmooth.verification import block_parameters
+from jaxsmooth.report.style import canvas, remark, save, title
+from jaxsmooth.files import write_aside
+from jaxsmooth.theory.block import ladder
+from jaxsmooth.theory.rates.neighbourhood import Neighbourhood, neighbourhood_rate
+from jaxsmooth.theory.rates.region import Region, secant_box_rate
+from jaxsmooth.studies.verify import block_parameters
 
 RADIUS = 0.05  # in deviations of the unit over the sentence
 FOUR_BITS = "Models named -q4 have 4-bit weights."
@@ -117,13 +118,13 @@ def row_of(model: Encoder, traces: BlockTrace, layer: int, batch: Batch, box: fl
         "layer": layer + 1,
         "tokens": int(batch.mask.sum()),
         "box": box,
-        "actual": float(bounds.actual_rate(trace.input, trace.hidden, batch.mask)[0]),
+        "actual": float(ladder.actual_rate(trace.input, trace.hidden, batch.mask)[0]),
         "proved": found.rate if np.isfinite(found.rate) else None,
         "seconds": time.process_time() - start,
     }
     if both:
         region = region_of(trace, batch, box)
-        weights = analysis.block_weights(trace.block)
+        weights = diagnose.block_weights(trace.block)
         row["theorem 2"] = float(measured(weights, region, model.config.activation)[0])
     return row
 
@@ -166,7 +167,7 @@ def region_of(trace: BlockTrace, batch: Batch, box: float) -> Region:
     return Region(trace.attn, trace.std_attn, trace.std_mlp, batch.mask, pre, spread)
 
 
-def _measured(weights: bounds.BlockWeights, region: Region, activation: str) -> Array:
+def _measured(weights: ladder.BlockWeights, region: Region, activation: str) -> Array:
     return secant_box_rate(weights, region, activation).rate
 
 

@@ -4,13 +4,13 @@ from typing import Any
 
 import numpy as np
 
-from .tally import Outcome
-from .theory import theorems
-from .theory.block_data import BlockParameters, KnownNorms, SentenceData
+from .studies.verify_tally import Outcome
+from .theory.certify import theorems
+from .theory.certify.observations import BlockParameters, KnownNorms, SentenceData
 from .theory.certify import Claim, Verdict, compare
-from .theory.enclosures import HostCalculus
-from .theory.facts import BlockFacts, head_facts
-from .theory.rounding import Interval, quiet
+from .theory.certify.float_calculus import HostCalculus
+from .theory.certify.quantities import BlockFacts, head_facts
+from .linalg.intervals import Interval, quiet
 
 # Seconds each; a model on which thousands of checks are open has equality in them, and no method decides that.
 HOST_ATTEMPTS = 200
@@ -49,7 +49,7 @@ class Decider:
             return None
         self.arb_left -= 1
         # Only now: most runs never need it.
-        from .theory.arb import ArbCalculus, ends
+        from .theory.certify.arb_calculus import ArbCalculus, ends
 
         claim = self._evaluate(ArbCalculus(tokens), theorem, layer, own, head)
         lhs, rhs = (Interval(*map(np.float64, ends(side))) for side in (claim.lhs, claim.rhs))

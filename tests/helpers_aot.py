@@ -11,7 +11,7 @@ import numpy as np
 from jax.experimental import topologies
 from jax.sharding import SingleDeviceSharding
 
-from jaxsmooth.training.devices import H100_DESCRIPTION
+from jaxsmooth.training.accelerators import H100_DESCRIPTION
 
 CUDA = Path(os.environ.get("CUDA_HOME", "/usr/local/cuda"))
 TPUS = ("v5e:1x1", "v6e:1x1")

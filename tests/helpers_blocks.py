@@ -12,7 +12,7 @@ from jax.tree_util import Partial
 from numpy.typing import NDArray
 
 from jaxsmooth import Batch, Edits, Encoder, EncoderConfig, embed, encode, init_encoder, theory
-from jaxsmooth.analysis import block_weights, model_norms
+from jaxsmooth.studies.diagnose import block_weights, model_norms
 from jaxsmooth.bert.encoder import ACTIVATION_FUNCTIONS
 from jaxsmooth.bert.norm import layer_norm, token_std
 from jaxsmooth.types import BlockTrace

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from helpers_matrices import FAMILIES, doubly_stochastic, orthonormal, stochastic, with_spectrum
 
-from jaxsmooth.theory.arb import ArbCalculus, ends
-from jaxsmooth.theory.enclosures import FloatCalculus
-from jaxsmooth.theory.rounding import Interval
+from jaxsmooth.theory.certify.arb_calculus import ArbCalculus, ends
+from jaxsmooth.theory.certify.float_calculus import FloatCalculus
+from jaxsmooth.linalg.intervals import Interval
 
 TOKENS, WIDTH = 5, 4
 REAL = np.ones(TOKENS, bool)

@@ -9,7 +9,7 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 import jaxsmooth
-from jaxsmooth.checkpoint_files import INDEX, WEIGHTS
+from jaxsmooth.checkpoints.tensors import INDEX, WEIGHTS
 
 QUERY = "encoder.layer.1.attention.self.query.weight"
 Tensors = dict[str, np.ndarray]

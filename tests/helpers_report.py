@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from jaxsmooth.diagnosis import RATES, DataSummary, Diagnosis, Exemplar, ModelSummary, Spread
+from jaxsmooth.results.diagnosis import RATES, DataSummary, Diagnosis, Exemplar, ModelSummary, Spread
 
 WORDS = ("[CLS]", "a", "film", "worth", "seeing", ",", "if", "only", "once", ".", "[SEP]")
 

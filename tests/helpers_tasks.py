@@ -5,9 +5,9 @@ import random
 import numpy as np
 
 from jaxsmooth.bert.config import EncoderConfig
-from jaxsmooth.text import TINY_VOCAB, Tokenizer
-from jaxsmooth.training.data import TaskData
-from jaxsmooth.training.tasks import Choice, Example, Kind, Question, Sentence, Task, TrainBatch
+from jaxsmooth.inputs.tokenizer import TINY_VOCAB, Tokenizer
+from jaxsmooth.training.data.task_data.task_data import TaskData
+from jaxsmooth.training.data.task_data.tasks import Choice, Example, Kind, Question, Sentence, Task, TrainBatch
 
 CONFIG = EncoderConfig(vocab=TINY_VOCAB, width=12, layers=1, heads=3, mlp_width=20, max_length=64)
 TOKENIZER = Tokenizer.tiny(CONFIG)

@@ -18,7 +18,7 @@ from jaxsmooth.training.config import FinetuneConfig
 from jaxsmooth.training.model import TaskModel, init_task_model
 from jaxsmooth.training.optimiser import learning_rate, make_optimiser
 from jaxsmooth.training.step import Trainer
-from jaxsmooth.training.tasks import SpanLabels, Task, TrainBatch
+from jaxsmooth.training.data.task_data.tasks import SpanLabels, Task, TrainBatch
 
 SMALL = jaxsmooth.EncoderConfig(vocab=48, width=16, layers=2, heads=2, mlp_width=32, max_length=16)
 PLAIN = FinetuneConfig(model="tiny", hidden_dropout=0.0, attention_dropout=0.0, head_dropout=0.0, learning_rate=1e-3)
@@ -129,7 +129,7 @@ def start(arguments: list[str], **options: Any) -> subprocess.Popen:
     """`jaxsmooth` with these arguments as a process of its own."""
     flags = "--xla_backend_optimization_level=0"  # what runs a few times need not be optimised
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, **options.pop("env", {})}
-    command = [sys.executable, "-m", "jaxsmooth.cli", *arguments]
+    command = [sys.executable, "-m", "jaxsmooth.cli.main", *arguments]
     return subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options
     )

@@ -27,8 +27,10 @@ from helpers_search import (
     normalised,
 )
 
-from jaxsmooth.theory import BlockState, BlockWeights, apriori, cosine, fusion, layernorm, lemmas, mixing_rate, remedies
-from jaxsmooth.theory.spectrum import default_tolerance
+from jaxsmooth.theory import BlockState, BlockWeights, mixing_rate
+from jaxsmooth.theory.block import apriori, layernorm, lemmas
+from jaxsmooth.theory.literature import cosine, fusion, remedies
+from jaxsmooth.linalg.lanczos import default_tolerance
 from jaxsmooth.theory.statement import Statement
 
 REACHED = 0.99

@@ -5,7 +5,7 @@ import pytest
 from jaxsmooth.bert.config import EncoderConfig
 from jaxsmooth.errors import ConfigError
 from jaxsmooth.training.aot import SIZES, Collective, count_collectives, what_it_needs
-from jaxsmooth.training.devices import find_target
+from jaxsmooth.training.accelerators import find_target
 from jaxsmooth.training.flops import forward_flops, step_flops
 
 PROGRAM = """

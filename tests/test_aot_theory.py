@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsmooth import EncoderConfig, analysis, convergence, init_encoder, theory
-from jaxsmooth.theory.norms import squared_norm
-from jaxsmooth.theory.region import Region
+from jaxsmooth import EncoderConfig, init_encoder, theory
+from jaxsmooth.studies import diagnose, converge
+from jaxsmooth.linalg.enclosed_norms import squared_norm
+from jaxsmooth.theory.rates.region import Region
 from jaxsmooth.types import Batch
 
 pytestmark = pytest.mark.aot
@@ -181,11 +182,11 @@ def test_diagnosis_and_convergence_of_a_whole_model(device):
     tokens = jax.ShapeDtypeStruct((2, TOKENS), np.int32)
     batch = Batch(tokens=tokens, segments=tokens, mask=flags(2, TOKENS))
     aot.compile_for(
-        device, lambda model, batch: analysis.measure(model, analysis.model_norms(model), batch), model, batch
+        device, lambda model, batch: diagnose.measure(model, diagnose.model_norms(model), batch), model, batch
     )
     aot.compile_for(
         device,
-        lambda model, batch: convergence.measure(model, batch, jnp.int32(4), steps=64, tolerance=1e-3),
+        lambda model, batch: converge.measure(model, batch, jnp.int32(4), steps=64, tolerance=1e-3),
         model,
         batch,
     )

@@ -8,7 +8,8 @@ import scipy.special
 from helpers_matrices import PADDED, TOKENS, centring
 from helpers_statements import CASES, MANY, assert_holds, record
 
-from jaxsmooth.theory import apriori, logit_spread
+from jaxsmooth.theory.block import apriori
+from jaxsmooth.theory import logit_spread
 from jaxsmooth.theory import diameter as diameter_of
 
 HEADS, DIM, HEAD = 2, 5, 3

@@ -9,7 +9,7 @@ from helpers_parity import PRECISIONS, TOLERANCE, run_ours, worst_error
 
 import jaxsmooth
 from jaxsmooth.assets import asset_path
-from jaxsmooth.formats import open_weights
+from jaxsmooth.checkpoints.formats import open_weights
 
 pytestmark = pytest.mark.parity
 QUANTITIES = ("embedded", "hidden", "attn")

@@ -9,9 +9,9 @@ import pytest
 from helpers_tasks import TOKENIZER
 
 from jaxsmooth.errors import DataError
-from jaxsmooth.training.catalogue import TASKS, load_task, read_task
-from jaxsmooth.training.pipeline import make_stream
-from jaxsmooth.training.tasks import Choice, Question, Sentence
+from jaxsmooth.training.data.task_data.catalogue import TASKS, load_task, read_task
+from jaxsmooth.training.data.task_data.pipeline import make_stream
+from jaxsmooth.training.data.task_data.tasks import Choice, Question, Sentence
 
 NLI = "index\tpromptID\tpairID\tgenre\tsentence1_binary_parse\tsentence2_binary_parse\tsentence1_parse\tsentence2_parse"
 FILES = {

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxsmooth.theory.block_tridiagonal import eigenvalues_above, largest_of_block_tridiagonal
+from jaxsmooth.linalg.block_tridiagonal import eigenvalues_above, largest_of_block_tridiagonal
 
 MOST, WIDTH = 7, 6
 SEED = st.integers(0, 2**32 - 1)

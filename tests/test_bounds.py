@@ -27,8 +27,8 @@ from hypothesis import strategies as st
 
 from jaxsmooth import Edits, theory
 from jaxsmooth.bert.norm import layer_norm, token_std
-from jaxsmooth.diagnosis import RATES
-from jaxsmooth.theory.spectrum import default_tolerance
+from jaxsmooth.results.diagnosis import RATES
+from jaxsmooth.linalg.lanczos import default_tolerance
 
 SEED = st.integers(0, 2**32 - 1)
 # L3 is a lower estimate within half of operator_rate's tolerance, ten times the default.

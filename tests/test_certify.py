@@ -7,10 +7,12 @@ import pytest
 from helpers_certify import REAL, TOKENS, WIDTH, arb_ends, attention, matrix, on_device, on_host, tokens
 from helpers_statements import record
 
-from jaxsmooth.theory import activations, norms, rounding, token_enclosures
-from jaxsmooth.theory.arb import ArbCalculus
-from jaxsmooth.theory.enclosures import FloatCalculus, HostCalculus
-from jaxsmooth.theory.rounding import Ball, Interval
+from jaxsmooth import activations
+from jaxsmooth.linalg import enclosed_norms, intervals
+from jaxsmooth.theory.certify import token_calculus
+from jaxsmooth.theory.certify.arb_calculus import ArbCalculus
+from jaxsmooth.theory.certify.float_calculus import FloatCalculus, HostCalculus
+from jaxsmooth.linalg.intervals import Ball, Interval
 
 # Relative widths that a benign case must not exceed: the enclosures are to be used, not only to be true.
 WIDTHS = {"float32": 2e-3, "float64": 1e-12}
@@ -172,10 +174,10 @@ def test_squarings_and_decomposition_agree_on_large_matrices():
     rng = np.random.default_rng(0)
     b = rng.standard_normal((96, 160))
     exact = np.linalg.norm(b, 2)
-    for found in (jax.jit(norms.squared_norm)(jnp.asarray(b)), norms.decomposed_norm(b), norms.squared_norm(b)):
+    for found in (jax.jit(enclosed_norms.squared_norm)(jnp.asarray(b)), enclosed_norms.decomposed_norm(b), enclosed_norms.squared_norm(b)):
         assert exact * (1 - 1e-11) <= found.down <= exact <= found.up <= exact * (1 + 1e-10)
     factors = rng.standard_normal((2, 160, 8))
-    whole = norms.product_norm(factors[0], factors[1].T)
+    whole = enclosed_norms.product_norm(factors[0], factors[1].T)
     exact = np.linalg.norm(factors[0] @ factors[1].T, 2)
     assert exact * (1 - 1e-11) <= whole.down <= exact <= whole.up <= exact * (1 + 1e-10)
 
@@ -210,11 +212,11 @@ def test_interval_arithmetic_contains_arbs(dtype):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_functions_are_as_accurate_as_assumed(dtype):
     """exp, tanh and the activations on a grid, against Arb: at most half of what the enclosures allow for."""
-    from jaxsmooth.theory.arb import FUNCTIONS, arb
+    from jaxsmooth.theory.certify.arb_calculus import FUNCTIONS, arb
 
     ArbCalculus(1)
     x = np.concatenate([np.linspace(-30, 30, 1201), np.logspace(-12, -1, 100)]).astype(dtype)
-    allowed = token_enclosures.FUNCTION_ULPS * np.finfo(dtype).eps
+    allowed = token_calculus.FUNCTION_ULPS * np.finfo(dtype).eps
     for name, function in activations.FUNCTIONS.items():
         found = np.asarray(jax.jit(function)(jnp.asarray(x)), np.float64).tolist()
         for value, argument in zip(found, x.tolist(), strict=True):
@@ -232,7 +234,7 @@ def test_functions_are_as_accurate_as_assumed(dtype):
 def test_powers_of_two_are_exact():
     for dtype in (np.float32, np.float64):
         x = (10.0 ** np.linspace(-30, 30, 200)).astype(dtype)
-        for found in (jax.vmap(rounding.power_of_two)(jnp.asarray(x)), np.array([rounding.power_of_two(y) for y in x])):
+        for found in (jax.vmap(intervals.power_of_two)(jnp.asarray(x)), np.array([intervals.power_of_two(y) for y in x])):
             mantissa, _ = np.frexp(np.asarray(found))
             assert np.all(mantissa == 0.5)
             assert np.all((found <= x) & (x < 2 * found))
@@ -240,18 +242,18 @@ def test_powers_of_two_are_exact():
 
 def test_a_product_of_too_many_terms_is_refused():
     with pytest.raises(ValueError, match="no digit to rely on"):
-        rounding.gamma(10**7, np.zeros(1, np.float32))
+        intervals.gamma(10**7, np.zeros(1, np.float32))
 
 
 def test_faithful_products_sees_a_coarse_product(monkeypatch):
-    assert rounding.faithful_products("float32")
-    assert rounding.faithful_products("float64")
+    assert intervals.faithful_products("float32")
+    assert intervals.faithful_products("float64")
 
     def coarse(x, y):
         return (x.astype(jnp.bfloat16) @ y.astype(jnp.bfloat16)).astype(x.dtype)
 
     monkeypatch.setattr(rounding, "dot", coarse)
-    assert not rounding.faithful_products("float32")
+    assert not intervals.faithful_products("float32")
 
 
 def test_padding_changes_no_enclosure():

@@ -18,11 +18,11 @@ from safetensors.numpy import load_file
 
 import jaxsmooth
 from jaxsmooth.bert.config import EncoderConfig
-from jaxsmooth.bert.families import FAMILIES
+from jaxsmooth.checkpoints.families import FAMILIES
 from jaxsmooth.bert.params import encoder_shapes
-from jaxsmooth.checkpoint import TINY
-from jaxsmooth.checkpoint_files import WEIGHTS
-from jaxsmooth.checkpoint_names import NAMES
+from jaxsmooth.checkpoints.encoder import TINY
+from jaxsmooth.checkpoints.tensors import WEIGHTS
+from jaxsmooth.checkpoints.names import NAMES
 from jaxsmooth.errors import ConfigError
 
 

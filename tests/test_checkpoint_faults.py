@@ -20,7 +20,7 @@ from helpers_models import random_model
 from safetensors.numpy import load_file, save_file
 
 import jaxsmooth
-from jaxsmooth.checkpoint_files import INDEX, WEIGHTS
+from jaxsmooth.checkpoints.tensors import INDEX, WEIGHTS
 from jaxsmooth.errors import AssetError, CheckpointError, ConfigError
 
 

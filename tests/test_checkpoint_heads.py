@@ -17,13 +17,13 @@ from safetensors.numpy import load_file, save_file
 
 import jaxsmooth
 from jaxsmooth.bert.config import EncoderConfig
-from jaxsmooth.bert.families import FAMILIES
+from jaxsmooth.checkpoints.families import FAMILIES
 from jaxsmooth.bert.heads import FORMS, LANGUAGE, apply_head, init_head
 from jaxsmooth.bert.heads import KINDS as HEAD_KINDS
-from jaxsmooth.checkpoint_files import WEIGHTS
-from jaxsmooth.checkpoint_head_names import HEADS
-from jaxsmooth.checkpoint_heads import load_with_head, save_with_head
-from jaxsmooth.checkpoint_names import NAMES
+from jaxsmooth.checkpoints.tensors import WEIGHTS
+from jaxsmooth.checkpoints.head_names import HEADS
+from jaxsmooth.checkpoints.heads import load_with_head, save_with_head
+from jaxsmooth.checkpoints.names import NAMES
 from jaxsmooth.errors import CheckpointError, ConfigError
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")

@@ -12,7 +12,9 @@ import jax.numpy as jnp
 import pytest
 from make_frozen import FROZEN
 
-from jaxsmooth import analysis, cli, report
+from jaxsmooth.studies import diagnose as analysis
+from jaxsmooth.cli.main import main
+from jaxsmooth import report
 from jaxsmooth.assets import REGISTRY
 
 # One bucket of 16 tokens: one program to compile per precision.
@@ -34,7 +36,7 @@ def text(tmp_path) -> Path:
 
 
 def diagnose(text: Path, out: Path, *more: str) -> int:
-    return cli.main(["diagnose", "tiny", "--data", str(text), "--out", str(out), "--tokens-per-batch", "64", *more])
+    return main.main(["diagnose", "tiny", "--data", str(text), "--out", str(out), "--tokens-per-batch", "64", *more])
 
 
 def refusal(capfd) -> str:
@@ -121,7 +123,7 @@ REFUSED = {
 def test_a_refusal_is_one_line_and_status_1(case, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     arguments, message = REFUSED[case]
-    assert cli.main(arguments) == 1
+    assert main.main(arguments) == 1
     assert re.search(message, refusal(capfd))
     assert list(tmp_path.iterdir()) == []
 
@@ -140,7 +142,7 @@ def test_a_file_without_text_is_refused(content, message, text, tmp_path, capfd)
 
 def test_a_model_without_a_tokenizer_is_refused(text, tmp_path, capfd):
     command = ["diagnose", str(FROZEN / "gelu-one-head"), "--data", str(text), "--out", str(tmp_path / "out")]
-    assert cli.main(command) == 1
+    assert main.main(command) == 1
     assert "has no tokenizer.json or vocab.txt" in refusal(capfd)
 
 
@@ -195,7 +197,7 @@ def test_a_fault_of_the_program_is_not_dressed_up(text, tmp_path, monkeypatch):
 )
 def test_bad_flags_are_status_2(arguments, capfd):
     with pytest.raises(SystemExit) as exit_:
-        cli.main(arguments)
+        main.main(arguments)
     assert exit_.value.code == 2
     out, err = capfd.readouterr()
     assert "Traceback" not in out + err
@@ -205,7 +207,7 @@ def test_bad_flags_are_status_2(arguments, capfd):
 @pytest.mark.parametrize("arguments", [["--help"], ["diagnose", "--help"], ["assets", "--help"]], ids=" ".join)
 def test_help_is_status_0(arguments, capfd):
     with pytest.raises(SystemExit) as exit_:
-        cli.main(arguments)
+        main.main(arguments)
     assert exit_.value.code == 0
     assert "usage: jaxsmooth" in capfd.readouterr().out
 
@@ -213,7 +215,7 @@ def test_help_is_status_0(arguments, capfd):
 def test_assets_list_shows_every_asset_and_its_state(tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("JAXSMOOTH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("COLUMNS", "250")
-    assert cli.main(["assets", "list"]) == 0
+    assert main.main(["assets", "list"]) == 0
     out, _ = capfd.readouterr()
     for name in REGISTRY:
         (row,) = [line for line in out.splitlines() if f" {name} " in line]
@@ -223,14 +225,14 @@ def test_assets_list_shows_every_asset_and_its_state(tmp_path, monkeypatch, capf
 
 def test_assets_path_of_an_absent_asset_says_what_to_do(tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("JAXSMOOTH_CACHE", str(tmp_path / "cache"))
-    assert cli.main(["assets", "path", "movie-reviews"]) == 1
+    assert main.main(["assets", "path", "movie-reviews"]) == 1
     assert "run `jaxsmooth assets fetch movie-reviews`" in refusal(capfd)
-    assert cli.main(["assets", "clear", "--all"]) == 0
+    assert main.main(["assets", "clear", "--all"]) == 0
     assert capfd.readouterr().out == "nothing to remove\n"
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "jaxsmooth.cli", *arguments]
+    command = [sys.executable, "-m", "jaxsmooth.cli.main", *arguments]
     return subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=120)
 
 

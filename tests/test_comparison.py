@@ -18,8 +18,10 @@ from rich.console import Console
 from test_edits import edited_block
 
 import jaxsmooth
-from jaxsmooth import cli, comparison, report
-from jaxsmooth.compared import RATES
+from jaxsmooth.cli.main import main
+from jaxsmooth.studies import compare
+from jaxsmooth import report
+from jaxsmooth.results.comparison import RATES
 from jaxsmooth.errors import OptionError, TextError
 from jaxsmooth.interventions import PARTS
 from jaxsmooth.mitigations import METHODS, parse_remedies
@@ -118,7 +120,7 @@ def test_every_number_against_numpy(small, found):
         logs = np.log([[reference.relative_distance(x) for x in r.hidden] for r in runs])
         np.testing.assert_allclose(entry.attribution.mean.sum(axis=1), np.diff(logs.mean(axis=0)), rtol=0, atol=1e-9)
         fused = [np.max(r.hidden[1:], axis=0) for r in runs], [np.mean(r.hidden[1:], axis=0) for r in runs]
-        for name, states in zip(comparison.FUSIONS, fused, strict=True):
+        for name, states in zip(compare.FUSIONS, fused, strict=True):
             measured = [reference.relative_distance(x) for x in states]
             np.testing.assert_allclose(entry.fused[name]["relative_distance"].mean, [np.mean(measured)], rtol=1e-9)
 
@@ -135,13 +137,13 @@ def test_dropout_has_no_l1():
     """Rows of different sums: Lemma 1(4) does not hold, so L1 is not claimed; L4 asks for less."""
     attn = jnp.asarray(np.random.default_rng(0).dirichlet(np.ones(4), (2, 3, 4)))
     mask = jnp.array([[True] * 4, [True, True, True, False]])
-    assert not comparison.equal_row_sums(attn, mask)[1]  # a padded key has weight
+    assert not compare.equal_row_sums(attn, mask)[1]  # a padded key has weight
     attn = jnp.where(mask[:, None, None], attn, 0)
     attn = attn / attn.sum(axis=-1, keepdims=True)
-    assert comparison.equal_row_sums(attn, mask).all()
-    assert comparison.equal_row_sums(2 * attn, mask).all()  # equal, not one
+    assert compare.equal_row_sums(attn, mask).all()
+    assert compare.equal_row_sums(2 * attn, mask).all()  # equal, not one
     dropped = attn.at[0, 1, 2, 3].set(0)
-    assert comparison.equal_row_sums(dropped, mask).tolist() == [False, True]
+    assert compare.equal_row_sums(dropped, mask).tolist() == [False, True]
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +151,7 @@ def finished(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("compare")
     (folder / "text.txt").write_text("Dull.\nso be it\n", encoding="utf-8")
     arguments = ["--data", str(folder / "text.txt"), "--out", str(folder / "out"), "--precision", "float64"]
-    assert cli.main(["compare", "tiny", "--with", "attention-dropout:0.3,initial-residual:0.2+gfsa", *arguments]) == 0
+    assert main.main(["compare", "tiny", "--with", "attention-dropout:0.3,initial-residual:0.2+gfsa", *arguments]) == 0
     return folder / "out"
 
 
@@ -198,7 +200,7 @@ def test_refusals(small, texts, remedies, error, message):
 
 
 def test_a_refusal_of_the_command_is_one_line_and_status_1(tmp_path, capfd):
-    assert cli.main(["compare", "minilm-l6", "--with", "nonsense", "--out", str(tmp_path / "out")]) == 1
+    assert main.main(["compare", "minilm-l6", "--with", "nonsense", "--out", str(tmp_path / "out")]) == 1
     out, err = capfd.readouterr()
     assert out == ""
     assert re.fullmatch(r"jaxsmooth: there is no remedy 'nonsense' .*\n", err)
@@ -208,9 +210,9 @@ def test_a_refusal_of_the_command_is_one_line_and_status_1(tmp_path, capfd):
 def test_a_causal_model_is_warned_of_remedies_that_mix():
     causal = dataclasses.replace(CONFIG, causal=True)
     mixing, local = parse_remedies("featscale+neutreno,residual-scaling")
-    assert "see later ones" in comparison.warning(causal, mixing)
-    assert comparison.warning(causal, local) == comparison.warning(causal, None) == ""
-    assert comparison.warning(CONFIG, mixing) == ""
+    assert "see later ones" in compare.warning(causal, mixing)
+    assert compare.warning(causal, local) == compare.warning(causal, None) == ""
+    assert compare.warning(CONFIG, mixing) == ""
 
 
 def test_the_documentation_lists_every_method():

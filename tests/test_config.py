@@ -12,7 +12,7 @@ from make_frozen import FROZEN, RANDOM
 from jaxsmooth.bert.config import ACTIVATIONS, EncoderConfig
 from jaxsmooth.bert.encoder import ACTIVATION_FUNCTIONS
 from jaxsmooth.errors import ConfigError, JaxsmoothError
-from jaxsmooth.theory.activations import LIPSCHITZ
+from jaxsmooth.activations import LIPSCHITZ
 
 SMALL = {
     "model_type": "bert",

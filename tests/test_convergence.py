@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 import jaxsmooth
-from jaxsmooth import cli, convergence
-from jaxsmooth.convergence import converge_heads
-from jaxsmooth.diagnosis import CONVERGENCE, Spread
+from jaxsmooth.cli.main import main
+from jaxsmooth.studies import converge
+from jaxsmooth.studies.converge import converge_heads
+from jaxsmooth.results.diagnosis import CONVERGENCE, Spread
 from jaxsmooth.errors import TextError
 
 LINES = ["Dull.", "a film worth", "so be it", "b"]
@@ -60,7 +61,7 @@ def by_hand(attn: np.ndarray, values: np.ndarray) -> dict[str, float]:
 
 def test_every_number_against_numpy(tiny, found):
     model, tokenizer = tiny
-    pieces: dict[str, list] = {mask: [] for mask in convergence.MASKS}
+    pieces: dict[str, list] = {mask: [] for mask in converge.MASKS}
     for line in LINES:
         batch = tokenizer([line])
         length = int(batch.mask.sum())
@@ -68,7 +69,7 @@ def test_every_number_against_numpy(tiny, found):
         logits, inputs = (np.asarray(part)[:, 0] for part in kept)
         offset = np.arange(length)[None, :] - np.arange(length)[:, None]
         seen = {"full": offset < length, "causal": offset <= 0, "window": (offset <= 0) & (offset > -3)}
-        for mask in convergence.MASKS:
+        for mask in converge.MASKS:
             rows = []
             for layer in range(model.config.layers):
                 kernel, bias = (np.asarray(part)[layer] for part in vars_of(model.blocks.attn.value))
@@ -108,7 +109,7 @@ def test_what_random_weights_do(found):
 def test_batches_and_padding_do_not_change_the_numbers(tiny, found):
     longer = [*LINES, "a longer sentence that shares their batches"]
     alone = converge_heads(*tiny, longer, steps=STEPS, window=3, tokens_per_batch=64)
-    for mask in convergence.MASKS:
+    for mask in converge.MASKS:
         for name in ("predicted_rate", "observed_steps", "mixing_rate"):
             assert np.all(alone.masks[mask][name].min <= found.masks[mask][name].min + 1e-9)
             assert np.all(alone.masks[mask][name].max >= found.masks[mask][name].max - 1e-9)
@@ -121,7 +122,7 @@ def finished(tmp_path_factory) -> Path:
     arguments = ["--data", str(folder / "text.txt"), "--out", str(folder / "out"), "--steps", str(STEPS)]
     # The precision of the other tests: a second one is a second program to compile.
     arguments += ["--precision", "float64"]
-    assert cli.main(["converge", "tiny", *arguments, "--tokens-per-batch", "64", "--limit", "3"]) == 0
+    assert main.main(["converge", "tiny", *arguments, "--tokens-per-batch", "64", "--limit", "3"]) == 0
     return folder / "out"
 
 
@@ -132,7 +133,7 @@ def test_the_command_writes_numbers_and_a_figure(finished):
     assert content["data"]["sentences"] == 3
     assert content["model"]["precision"] == "float64"
     assert "random weights" in content["model"]["note"]
-    assert [mask["mask"] for mask in content["masks"]] == list(convergence.MASKS)
+    assert [mask["mask"] for mask in content["masks"]] == list(converge.MASKS)
     layers = content["masks"][0]["layers"]
     assert [layer["layer"] for layer in layers] == [1, 2, 3, 4]
     head = layers[0]["heads"][0]
@@ -153,7 +154,7 @@ def test_the_command_prints_what_held(found, tmp_path, capsys):
 
 
 def test_shares_are_never_rounded_up_to_all(found):
-    from jaxsmooth.report.convergence import _share
+    from jaxsmooth.report.converge import _share
 
     count = np.full((1, 1), 100_000)
     nearly = Spread(*(np.full((1, 1), 0.99999) for _ in range(4)), count)
@@ -177,7 +178,7 @@ def test_refusals(tiny, texts, options, message):
 
 
 def test_a_refusal_of_the_command_is_one_line_and_status_1(tmp_path, capfd):
-    assert cli.main(["converge", "tiny", "--data", str(tmp_path / "none"), "--out", str(tmp_path / "out")]) == 1
+    assert main.main(["converge", "tiny", "--data", str(tmp_path / "none"), "--out", str(tmp_path / "out")]) == 1
     out, err = capfd.readouterr()
     assert out == ""
     assert re.fullmatch(r"jaxsmooth: there is no file .*\n", err)

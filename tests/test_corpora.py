@@ -10,12 +10,12 @@ from helpers_tasks import TOKENIZER
 
 from jaxsmooth.assets import REGISTRY, asset_path
 from jaxsmooth.bert.config import EncoderConfig
-from jaxsmooth.text import Tokenizer
-from jaxsmooth.training.catalogue import TASKS, read_task
-from jaxsmooth.training.data import TaskData
-from jaxsmooth.training.pipeline import make_stream
-from jaxsmooth.training.splits import normalise
-from jaxsmooth.training.tasks import SPLITS, Choice, Question, Sentence
+from jaxsmooth.inputs.tokenizer import Tokenizer
+from jaxsmooth.training.data.task_data.catalogue import TASKS, read_task
+from jaxsmooth.training.data.task_data.task_data import TaskData
+from jaxsmooth.training.data.task_data.pipeline import make_stream
+from jaxsmooth.training.data.task_data.splits import normalise
+from jaxsmooth.training.data.task_data.tasks import SPLITS, Choice, Question, Sentence
 
 # Task -> asset, and the sizes of train, validation and test.
 SIZES = {

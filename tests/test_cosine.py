@@ -8,7 +8,7 @@ import pytest
 from helpers_matrices import PADDED, token_batch
 from helpers_statements import CASES, MANY, assert_holds, distance
 
-from jaxsmooth.theory import cosine
+from jaxsmooth.theory.literature import cosine
 
 cosine_distance, bound = jax.jit(cosine.cosine_distance), jax.jit(cosine.cosine_distance_bound)
 bridge = jax.jit(cosine.cosine_bridge)

@@ -9,11 +9,11 @@ import pytest
 from helpers_parity import precision
 
 import jaxsmooth
-from jaxsmooth import analysis
-from jaxsmooth.checkpoint import TINY
-from jaxsmooth.diagnosis import RATES, Diagnosis, Spread
+from jaxsmooth.studies import diagnose
+from jaxsmooth.checkpoints.encoder import TINY
+from jaxsmooth.results.diagnosis import RATES, Diagnosis, Spread
 from jaxsmooth.errors import TextError
-from jaxsmooth.text import Tokenizer, TruncationWarning
+from jaxsmooth.inputs.tokenizer import Tokenizer, TruncationWarning
 from jaxsmooth.theory import BlockNorms
 
 # A token per character: all of these fit the bucket of 16, so that few shapes are ever compiled.
@@ -226,7 +226,7 @@ def test_odd_models_give_finite_numbers(change):
 @pytest.fixture
 def unmeasured(monkeypatch):
     """`diagnose` without its mathematics: every quantity is the number of real tokens."""
-    names = {*analysis.HIDDEN, "std_product", "threshold", *RATES}
+    names = {*diagnose.HIDDEN, "std_product", "threshold", *RATES}
     names |= {"mixing_rate", "ergodicity_coefficient", "attention_entropy"}
     names |= {f"{key}{end}" for key in ("std_attn", "std_mlp") for end in ("", "_min", "_max")}
 
@@ -330,7 +330,7 @@ def test_a_bad_batch_size_is_refused(size):
         jaxsmooth.diagnose(*jaxsmooth.load("tiny"), TEXTS, tokens_per_batch=size)
 
 
-def exemplar_of(texts, **changes) -> analysis.Exemplar | None:
+def exemplar_of(texts, **changes) -> diagnose.Exemplar | None:
     config = dataclasses.replace(TINY, layers=2, width=8, heads=2, mlp_width=8, **changes)
     return jaxsmooth.diagnose(jaxsmooth.init_encoder(config, jax.random.key(0)), Tokenizer.tiny(config), texts).exemplar
 

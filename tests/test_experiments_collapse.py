@@ -12,7 +12,7 @@ from helpers_experiments import load
 
 import jaxsmooth
 from jaxsmooth.assets.texts import read_texts
-from jaxsmooth.theory.power_method import li2026_steered_weight
+from jaxsmooth.theory.literature.power_method import li2026_steered_weight
 
 collapse_speed, power_method = load("collapse_speed"), load("power_method")
 

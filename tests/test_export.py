@@ -9,16 +9,16 @@ import pytest
 from helpers_training import PLAIN, TASKS, drawn, to_arrays
 
 import jaxsmooth
-from jaxsmooth.bert.families import FAMILIES
+from jaxsmooth.checkpoints.families import FAMILIES
 from jaxsmooth.bert.fusion import init_fusion
-from jaxsmooth.checkpoint_head_names import HEADS
+from jaxsmooth.checkpoints.head_names import HEADS
 from jaxsmooth.errors import CheckpointError, ConfigError
-from jaxsmooth.preparation import Preparation
-from jaxsmooth.text import TINY_VOCAB, Tokenizer
+from jaxsmooth.inputs.normalizer import Preparation
+from jaxsmooth.inputs.tokenizer import TINY_VOCAB, Tokenizer
 from jaxsmooth.training.export import export_model, load_export
 from jaxsmooth.training.model import init_task_model
 from jaxsmooth.training.run import build_model
-from jaxsmooth.vocabulary import BERT_TOKENS, FAMILY_TOKENS, Pieces, SpecialTokens
+from jaxsmooth.inputs.vocabulary import BERT_TOKENS, FAMILY_TOKENS, Pieces, SpecialTokens
 
 SIZES = {"vocab": TINY_VOCAB, "width": 16, "layers": 2, "heads": 2, "mlp_width": 32, "max_length": 16, "pad_token": 0}
 CONFIG = jaxsmooth.EncoderConfig(**SIZES)

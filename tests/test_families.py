@@ -12,8 +12,8 @@ from safetensors.numpy import load_file
 
 import jaxsmooth
 from jaxsmooth.bert.config import EncoderConfig
-from jaxsmooth.bert.families import FAMILIES
-from jaxsmooth.checkpoint_files import WEIGHTS
+from jaxsmooth.checkpoints.families import FAMILIES
+from jaxsmooth.checkpoints.tensors import WEIGHTS
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 FROZEN_MODELS = [name for name in MODELS if name not in LIVE_ONLY]

@@ -13,16 +13,16 @@ from helpers_models import random_model
 import jaxsmooth
 from jaxsmooth import metrics, report
 from jaxsmooth.bert.config import EncoderConfig
-from jaxsmooth.convergence import converge_heads
-from jaxsmooth.diagnosis import RATES
+from jaxsmooth.studies.converge import converge_heads
+from jaxsmooth.results.diagnosis import RATES
 from jaxsmooth.errors import ShapeError, TextError
-from jaxsmooth.images import encoded_batches
+from jaxsmooth.inputs.batches import encoded_batches
 from jaxsmooth.report.verdict import verdict
-from jaxsmooth.text import TINY_VOCAB
-from jaxsmooth.theory import theorems
-from jaxsmooth.theory.bounds import actual_rate
+from jaxsmooth.inputs.tokenizer import TINY_VOCAB
+from jaxsmooth.theory.certify import theorems
+from jaxsmooth.theory.block.ladder import actual_rate
 from jaxsmooth.types import Batch
-from jaxsmooth.verification import applicable
+from jaxsmooth.studies.verify import applicable
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 SIZES = {"width": 12, "layers": 3, "heads": 3, "mlp_width": 16}

@@ -10,7 +10,7 @@ from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
 from jaxsmooth.bert.config import EncoderConfig
 from jaxsmooth.errors import TextError
-from jaxsmooth.text import Tokenizer
+from jaxsmooth.inputs.tokenizer import Tokenizer
 
 CORPUS = ["a film worth seeing", "it's dull, dull; naïve 東京", "<s> is no token here"] * 3
 SIZES = {"vocab": 400, "max_length": 40}

@@ -9,8 +9,9 @@ import scipy.special
 from helpers_catalogue import LONG_SEEDS, distance, many_attentions, many_tokens, tightness
 from helpers_matrices import PADDED, WIDTH, centring, lengths_mask, two_camps, uniform_causal
 
-from jaxsmooth.theory import filters, mixing_rate, remedies, subspace_distance
-from jaxsmooth.theory.random_matrix import ali2023_centred_attention
+from jaxsmooth.theory.literature import low_pass as filters, remedies
+from jaxsmooth.theory import mixing_rate, subspace_distance
+from jaxsmooth.theory.literature.initialisation import ali2023_centred_attention
 
 VALUE = np.random.default_rng(99).standard_normal((WIDTH, 3))
 high_frequency = jax.jit(filters.wang2022_high_frequency)

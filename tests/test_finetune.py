@@ -15,9 +15,9 @@ from helpers_training import finish, flags, start, write_task
 from safetensors.numpy import load_file
 
 import jaxsmooth
-from jaxsmooth import cli
+from jaxsmooth.cli.main import main
 from jaxsmooth.training.predict import evaluate_run, load_run, write_predictions
-from jaxsmooth.training.record import read_records
+from jaxsmooth.training.logging import read_records
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -143,11 +143,11 @@ def test_evaluate_and_predict_read_the_run_back(whole, read_back):
 
 
 def test_evaluate_takes_a_sample_and_predict_a_whole_split(whole, tmp_path, capsys):
-    assert cli.main(["evaluate", str(whole), "--split", "validation", "--limit", "8"]) == 0
+    assert main.main(["evaluate", str(whole), "--split", "validation", "--limit", "8"]) == 0
     assert json.loads(capsys.readouterr().out)["records"] == 8
-    assert cli.main(["predict", str(whole), "--out", str(tmp_path / "p.jsonl")]) == 0
+    assert main.main(["predict", str(whole), "--out", str(tmp_path / "p.jsonl")]) == 0
     assert len((tmp_path / "p.jsonl").read_text(encoding="utf-8").splitlines()) == 48
-    assert cli.main(["predict", str(whole), "--data", "rows.tsv", "--out", str(tmp_path / "q.jsonl")]) == 1
+    assert main.main(["predict", str(whole), "--data", "rows.tsv", "--out", str(tmp_path / "q.jsonl")]) == 1
     assert "is a table" in capsys.readouterr().err
     assert not (tmp_path / "q.jsonl").exists()
 
@@ -156,12 +156,12 @@ def test_the_exported_folder_stands_alone(whole, read_back, tmp_path, capsys):
     """Moved away from its run it gives the run's numbers, and is a model for every other command."""
     scores, predicted = read_back
     best = shutil.copytree(whole / "best", tmp_path / "best")
-    assert cli.main(["evaluate", str(best), "--split", "validation"]) == 0
+    assert main.main(["evaluate", str(best), "--split", "validation"]) == 0
     assert json.loads(capsys.readouterr().out) == scores
     out = tmp_path / "predictions.jsonl"
-    assert cli.main(["predict", str(best), "--data", str(predicted.with_name("text.txt")), "--out", str(out)]) == 0
+    assert main.main(["predict", str(best), "--data", str(predicted.with_name("text.txt")), "--out", str(out)]) == 0
     assert out.read_bytes() == predicted.read_bytes()
-    assert cli.main(["evaluate", str(best), "--step", "12"]) == 1
+    assert main.main(["evaluate", str(best), "--step", "12"]) == 1
     assert "of one step only" in capsys.readouterr().err
     model, tokenizer = jaxsmooth.load(best)
     _, trained, _ = load_run(whole)
@@ -172,7 +172,7 @@ def test_the_exported_folder_stands_alone(whole, read_back, tmp_path, capsys):
 
 def test_dry_run_counts_and_leaves_nothing(task, tmp_path, capsys):
     out = tmp_path / "run"
-    assert cli.main([*flags(task, out), "--dry-run"]) == 0
+    assert main.main([*flags(task, out), "--dry-run"]) == 0
     shown = capsys.readouterr().out
     parameters = sum(np.prod(value.shape) for value in _tiny().values())
     assert f"{int(parameters) + 64 * 2 + 2:,}" in shown
@@ -197,13 +197,13 @@ def _tiny() -> dict:
 )
 def test_refusals_come_before_any_work(settings, message, task, tmp_path, capsys):
     out = tmp_path / "run"
-    assert cli.main(flags(task, out, **settings)) == 1
+    assert main.main(flags(task, out, **settings)) == 1
     assert message in capsys.readouterr().err
     assert not out.exists()
 
 
 def test_a_folder_of_another_run_is_refused(whole, task, capsys):
-    assert cli.main(flags(task, whole, **{"learning-rate": 0.5})) == 1
+    assert main.main(flags(task, whole, **{"learning-rate": 0.5})) == 1
     assert "learning_rate=0.001; got 0.5" in capsys.readouterr().err
 
 

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from helpers_training import finish, flags, start, to_arrays, write_task
 
-from jaxsmooth import cli
+from jaxsmooth.cli.main import main
 from jaxsmooth.bert.fusion import Fusion
 from jaxsmooth.training.config import FinetuneConfig
 from jaxsmooth.training.predict import load_run
-from jaxsmooth.training.record import Meter, read_records
+from jaxsmooth.training.logging import Meter, read_records
 from jaxsmooth.training.run import prepare
-from jaxsmooth.training.tasks import TrainBatch
+from jaxsmooth.training.data.task_data.tasks import TrainBatch
 from jaxsmooth.types import Batch
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -37,7 +37,7 @@ def evaluations(folder: Path) -> list[tuple[int, float]]:
 def test_fusion_and_a_remedy_are_trained_saved_and_read_back(task, tmp_path, capsys):
     out, text = tmp_path / "run", tmp_path / "text.txt"
     options = {"fusion": "concat", "remedy": "contranorm:0.3", "steps": 4, "eval-every": 4, **NO_DROPOUT}
-    assert cli.main(flags(task, out, **options)) == 0
+    assert main.main(flags(task, out, **options)) == 0
     capsys.readouterr()
 
     run, model, step = load_run(out)
@@ -47,18 +47,18 @@ def test_fusion_and_a_remedy_are_trained_saved_and_read_back(task, tmp_path, cap
     moved = {name for name, value in to_arrays(model).items() if not np.array_equal(value, before[name])}
     assert {name for name in before if name.startswith("fusion.")} <= moved
 
-    assert cli.main(["evaluate", str(out), "--split", "validation"]) == 0
+    assert main.main(["evaluate", str(out), "--split", "validation"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [(found["step"], found["scores"]["accuracy"])] == evaluations(out)
     assert step == 4
 
     text.write_text("the film is dull\n", encoding="utf-8")
-    assert cli.main(["predict", str(out), "--data", str(text), "--out", str(tmp_path / "with.jsonl")]) == 0
+    assert main.main(["predict", str(out), "--data", str(text), "--out", str(tmp_path / "with.jsonl")]) == 0
     told = json.loads((tmp_path / "with.jsonl").read_text(encoding="utf-8"))["probabilities"]
     # the exported folder alone has fusion, head and remedy too
     assert (out / "best" / "head.safetensors").exists()
     arguments = ["--data", str(text), "--out", str(tmp_path / "alone.jsonl")]
-    assert cli.main(["predict", str(out / "best"), *arguments]) == 0
+    assert main.main(["predict", str(out / "best"), *arguments]) == 0
     assert (tmp_path / "alone.jsonl").read_bytes() == (tmp_path / "with.jsonl").read_bytes()
 
     data = as_data(run.tokenizer(["the film is dull"]))
@@ -86,7 +86,7 @@ def test_patience_ends_a_run_at_its_best_step(tmp_path, capsys):
     out = tmp_path / "run"
     options = {"patience": 2, "eval-every": 4, "checkpoint-every": 100, "steps": 400, "learning-rate": 3e-3}
     command = flags(source, out, **{**options, **NO_DROPOUT})
-    assert cli.main(command) == 0
+    assert main.main(command) == 0
     assert "stopped early" in capsys.readouterr().out
     judged = evaluations(out)
     best = max(judged, key=lambda each: (each[1], each[0]))
@@ -96,7 +96,7 @@ def test_patience_ends_a_run_at_its_best_step(tmp_path, capsys):
     assert step == best[0]
 
     # the same command finds nothing left to do
-    assert cli.main(command) == 0
+    assert main.main(command) == 0
     assert f"{judged[-1][0]} steps, stopped early; best at step {best[0]}" in capsys.readouterr().out
     assert evaluations(out) == judged
     again = load_run(out)[1]
@@ -120,7 +120,7 @@ def test_two_processes_finetune_as_one_and_one_reads_what_they_saved(task, tmp_p
         ours, theirs = ([r[name] for r in read_records(folder) if name in r] for folder in (out, alone))
         assert len(ours) == len(theirs) > 0
         np.testing.assert_allclose(ours, theirs, rtol=tolerance)
-    assert cli.main(["evaluate", str(out), "--split", "validation"]) == 0
+    assert main.main(["evaluate", str(out), "--split", "validation"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["step"], found["scores"]["accuracy"]) in evaluations(out)
 
@@ -152,8 +152,8 @@ def test_one_answer_per_question_however_many_windows(tmp_path, capsys):
         (source / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     out, told = tmp_path / "run", tmp_path / "answers.jsonl"
     settings = {"max-length": 48, "steps": 1, "batch-size": 4, **NO_DROPOUT}
-    assert cli.main(flags(source, out, **settings)) == 0
-    assert cli.main(["predict", str(out), "--data", "validation", "--out", str(told)]) == 0
+    assert main.main(flags(source, out, **settings)) == 0
+    assert main.main(["predict", str(out), "--data", "validation", "--out", str(told)]) == 0
     lines = [json.loads(line) for line in told.read_text(encoding="utf-8").splitlines()]
     assert [line["id"] for line in lines] == [row["id"] for row in rows]
     assert len({line["answer"] for line in lines}) == 1
@@ -168,9 +168,9 @@ def test_a_masked_lm_is_told_its_pseudo_perplexity(tmp_path, capsys):
         lines = "".join(json.dumps({"text": f"a film {k} ."}) + "\n" for k in range(6))
         (source / f"{split}.jsonl").write_text(lines, encoding="utf-8")
     out = tmp_path / "run"
-    assert cli.main(flags(source, out, **{"max-length": 16, "steps": 1, "batch-size": 4, **NO_DROPOUT})) == 0
+    assert main.main(flags(source, out, **{"max-length": 16, "steps": 1, "batch-size": 4, **NO_DROPOUT})) == 0
     capsys.readouterr()
-    assert cli.main(["evaluate", str(out), "--split", "validation", "--each-token"]) == 0
+    assert main.main(["evaluate", str(out), "--split", "validation", "--each-token"]) == 0
     scores = json.loads(capsys.readouterr().out)["scores"]
     # One step from random weights: near the size of the vocabulary, 196, and nowhere near 1.
     assert 50 < scores["pseudo_perplexity"] < 1000
@@ -178,7 +178,7 @@ def test_a_masked_lm_is_told_its_pseudo_perplexity(tmp_path, capsys):
 
 def test_the_meter_does_not_count_what_is_done_in_a_pause(monkeypatch):
     clock = iter([2.0, 9.0, 10.0, 10.0])
-    monkeypatch.setattr("jaxsmooth.training.record.time.perf_counter", lambda: next(clock))
+    monkeypatch.setattr("jaxsmooth.training.logging.time.perf_counter", lambda: next(clock))
     meter = Meter(peak=100.0, since=0.0)
     meter.add(60, 150.0)
     with meter.paused():

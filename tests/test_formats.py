@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 import jaxsmooth
 from jaxsmooth.errors import CheckpointError
-from jaxsmooth.formats import open_weights
-from jaxsmooth.formats.crc32c import crc32c as fast_crc32c
-from jaxsmooth.formats.snappy import decompress
+from jaxsmooth.checkpoints.formats import open_weights
+from jaxsmooth.checkpoints.formats.crc32c import crc32c as fast_crc32c
+from jaxsmooth.checkpoints.formats.snappy import decompress
 
 
 @pytest.fixture(scope="module")

@@ -27,9 +27,9 @@ from test_fuzz import limits
 
 import jaxsmooth
 from jaxsmooth.errors import CheckpointError
-from jaxsmooth.formats import open_weights
-from jaxsmooth.formats.pickled import SIZE_LIMIT, read_state_dict
-from jaxsmooth.formats.snappy import decompress
+from jaxsmooth.checkpoints.formats import open_weights
+from jaxsmooth.checkpoints.formats.torch_pickle import SIZE_LIMIT, read_state_dict
+from jaxsmooth.checkpoints.formats.snappy import decompress
 
 FILE = "pytorch_model.bin"
 GAMMA = b"bert/embeddings/LayerNorm/gamma"

@@ -15,12 +15,13 @@ from helpers_report import spread, synthetic
 from rich.console import Console
 
 import jaxsmooth
-from jaxsmooth import cli, report
+from jaxsmooth.cli.main import main
+from jaxsmooth import report
 from jaxsmooth.bert.fusion import ConcatFusion, GateFusion, MaxFusion
-from jaxsmooth.diagnosis import FusedLayers
+from jaxsmooth.results.diagnosis import FusedLayers
 from jaxsmooth.errors import ShapeError
-from jaxsmooth.hidden import HIDDEN, fused_measures
-from jaxsmooth.text import TINY_VOCAB
+from jaxsmooth.studies.hidden_states import HIDDEN, fused_measures
+from jaxsmooth.inputs.tokenizer import TINY_VOCAB
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 TEXTS = ["so be it", "a film", "no", "not at all bad", ""]
@@ -104,7 +105,7 @@ def test_the_command_reports_one_more_row(tmp_path, capsys):
     (tmp_path / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n")
     (tmp_path / "lines.txt").write_text("bad cab\nab abc abcd\nt\nq r s t\n")
     arguments = [str(tmp_path), "--data", str(tmp_path / "lines.txt"), "--out", str(tmp_path), "--fusion", "max"]
-    assert cli.main(["diagnose", *arguments]) == 0
+    assert main.main(["diagnose", *arguments]) == 0
     told = json.loads((tmp_path / "report.json").read_text())
     assert (told["fused"]["label"], told["fused"]["layers"]) == ("maximum of 3 layers", [1, 2, 3])
     assert set(told["fused"]) == {"label", "layers", "spread", *HIDDEN}

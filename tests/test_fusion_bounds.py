@@ -6,7 +6,7 @@ import pytest
 from helpers_matrices import PADDED, TOKENS, WIDTH, token_batch
 from helpers_statements import CASES, MANY, distance, record
 
-from jaxsmooth.theory import fusion
+from jaxsmooth.theory.literature import fusion
 
 LAYERS = 4
 concat = jax.jit(fusion.fusion_concat)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from jaxsmooth.bert.products import TERMS, halved_product
+from jaxsmooth.bert.matmul import TERMS, halved_product
 
 D, K = 384, 24
 

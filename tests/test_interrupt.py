@@ -47,8 +47,8 @@ def run():
     return 0
 
 sys.modules["jaxsmooth"] = types.ModuleType("jaxsmooth")
-sys.modules["jaxsmooth.cli"] = types.ModuleType("jaxsmooth.cli")
-sys.modules["jaxsmooth.cli"].main = run
+sys.modules["jaxsmooth.cli.main"] = types.ModuleType("jaxsmooth.cli.main")
+sys.modules["jaxsmooth.cli.main"].main = run
 sys.exit(jaxsmooth_command.main())
 """
 

@@ -12,15 +12,16 @@ from helpers_statements import CASES, MANY, assert_holds
 from scipy.sparse.csgraph import connected_components
 
 from jaxsmooth.bert.encoder import ACTIVATION_FUNCTIONS
-from jaxsmooth.theory import invariant, subspace
+from jaxsmooth.theory.block import invariant_subspaces
+from jaxsmooth.theory import consensus as subspace
 
 CLASSES = 3
 distance = jax.jit(subspace.span_distance)
 consensus = jax.jit(subspace.subspace_distance)
-mixing = jax.jit(invariant.invariant_mixing)
-linear = jax.jit(jax.vmap(invariant.invariant_linear))
-total = jax.jit(jax.vmap(invariant.invariant_sum))
-activation = jax.jit(invariant.invariant_activation, static_argnums=2)
+mixing = jax.jit(invariant_subspaces.invariant_mixing)
+linear = jax.jit(jax.vmap(invariant_subspaces.invariant_linear))
+total = jax.jit(jax.vmap(invariant_subspaces.invariant_sum))
+activation = jax.jit(invariant_subspaces.invariant_activation, static_argnums=2)
 
 
 @functools.cache

@@ -5,7 +5,7 @@ import pytest
 from helpers_matrices import FAMILIES, centring
 from helpers_statements import record
 
-from jaxsmooth.theory import kronecker
+from jaxsmooth.theory.literature import residual_attention
 
 SIZE, DIM = 6, 4
 
@@ -56,7 +56,7 @@ def check_spectrum(seed: int, cases: int) -> None:
     for k in range(cases):
         attn = FAMILIES[names[k % 4]](rng, SIZE)
         weight = rng.standard_normal((DIM, DIM))
-        found = kronecker.residual_eigenvalues(attn, weight)
+        found = residual_attention.residual_eigenvalues(attn, weight)
         assert found.shape == (SIZE, DIM)
         dense = np.linalg.eigvals(np.eye(SIZE * DIM) + np.kron(attn, weight.T))
         # Eigenvalues of defective matrices are known to the root of the precision only; power sums are not so.
@@ -84,7 +84,7 @@ def test_the_spectrum_to_rounding():
     for _ in range(50):
         attn, weight = reversible(rng, rng.uniform(-1, 1, SIZE - 1)), with_eigenvalues(rng, rng.standard_normal(DIM))
         dense = np.linalg.eigvals(np.eye(SIZE * DIM) + np.kron(attn, weight.T))
-        assert paired(kronecker.residual_eigenvalues(attn, weight).ravel(), dense) < 1e-8
+        assert paired(residual_attention.residual_eigenvalues(attn, weight).ravel(), dense) < 1e-8
 
 
 def check_fate(seed: int, cases: int) -> None:
@@ -94,7 +94,7 @@ def check_fate(seed: int, cases: int) -> None:
     for _ in range(cases):
         attn = reversible(rng, rng.uniform(0, 1, SIZE - 1) * rng.choice([1, 1, -1], SIZE - 1))
         weight = with_eigenvalues(rng, rng.uniform(-1.9, 1.5, DIM))
-        fate = kronecker.residual_fate(attn, weight)
+        fate = residual_attention.residual_fate(attn, weight)
         ratio = fate.rest / fate.consensus
         # Too near the boundary for 400 steps to tell.
         if 0.97 < ratio < 1.03:
@@ -125,7 +125,7 @@ def test_the_rate():
         reversible(rng, np.array([0.8, 0.5, 0.3, 0.2, 0.1])),
         with_eigenvalues(rng, np.array([1.0, 0.2, -0.3, 0.1])),
     )
-    fate = kronecker.residual_fate(attn, weight)
+    fate = residual_attention.residual_fate(attn, weight)
     assert fate.rest / fate.consensus == pytest.approx(1.8 / 2)
     early, late = relative(iterate(attn, weight, 100)), relative(iterate(attn, weight, 150))
     assert (late / early) ** (1 / 50) == pytest.approx(0.9, rel=1e-3)
@@ -136,7 +136,7 @@ def test_rank_collapse_without_token_uniformity():
     rng = np.random.default_rng(0)
     attn = reversible(rng, np.array([0.7, 0.6, 0.5, 0.4, 0.1]))
     weight = with_eigenvalues(rng, np.array([-0.4, -0.8, -1.0, -1.5]))
-    fate = kronecker.residual_fate(attn, weight)
+    fate = residual_attention.residual_fate(attn, weight)
     assert (fate.tokens_unify, fate.rank_collapses) == (False, True)
     x = iterate(attn, weight, 1200)
     assert second_singular(x) < 1e-6
@@ -147,7 +147,7 @@ def test_conjugate_eigenvalues_keep_rank_two():
     """W a rotation: |1 + mu| is shared by a conjugate pair, so X never becomes rank one, though tokens unify."""
     attn = reversible(np.random.default_rng(0), np.zeros(SIZE - 1))
     weight = np.kron(np.eye(2), np.array([[0.3, -1.0], [1.0, 0.3]]))
-    fate = kronecker.residual_fate(attn, weight)
+    fate = residual_attention.residual_fate(attn, weight)
     assert (fate.tokens_unify, fate.rank_collapses) == (True, False)
-    one = kronecker.residual_fate(np.ones((1, 1)), np.array([[0.5]]))
+    one = residual_attention.residual_fate(np.ones((1, 1)), np.array([[0.5]]))
     assert (one.tokens_unify, one.rest) == (True, 0)

@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_spectrum import SIZE, SPECTRA
 
-from jaxsmooth.theory import lanczos, mixing_rate, spectrum
-from jaxsmooth.theory.lanczos import largest_eigenvalues, largest_of_tridiagonal
-from jaxsmooth.theory.spectrum import default_tolerance, root_of_largest_eigenvalue, start_vector
+from jaxsmooth.linalg import batched_lanczos, lanczos as spectrum
+from jaxsmooth.theory import mixing_rate
+from jaxsmooth.linalg.batched_lanczos import largest_eigenvalues, largest_of_tridiagonal
+from jaxsmooth.linalg.lanczos import default_tolerance, root_of_largest_eigenvalue, start_vector
 
 SEED = st.integers(0, 2**32 - 1)
 

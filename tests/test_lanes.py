@@ -11,9 +11,9 @@ from helpers_matrices import symmetric
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxsmooth.theory.bounds import TOLERANCE as STOP
-from jaxsmooth.theory.lanes import block_lanczos
-from jaxsmooth.theory.source_tokens import leading_features
+from jaxsmooth.theory.block.ladder import TOLERANCE as STOP
+from jaxsmooth.linalg.block_lanczos import block_lanczos
+from jaxsmooth.theory.block.ladder_starts import leading_features
 
 SEED = st.integers(0, 2**32 - 1)
 SIZE = 40

@@ -228,7 +228,7 @@ def test_rooms_without_jax(module):
     [
         ("theory.bounds", "from ..bert.params import Block", {"bert"}),
         ("theory.bounds", "from .. import bert", {"bert"}),
-        ("bert.encoder", "import jaxsmooth.theory.bounds as b", {"theory"}),
+        ("bert.encoder", "import jaxsmooth.theory.block.ladder as b", {"theory"}),
         ("bert.encoder", "def f():\n    from jaxsmooth import metrics", {"metrics"}),
         ("bert.config", "from ..types import Batch", {"types"}),
         ("metrics", "from .analysis import diagnose", {"analysis"}),

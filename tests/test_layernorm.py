@@ -10,7 +10,8 @@ import pytest
 from helpers_matrices import GARBAGE, PADDED, centring, lengths_mask
 from helpers_statements import CASES, MANY, assert_holds, attentions, distance, record
 
-from jaxsmooth.theory import layernorm, mixing_rate
+from jaxsmooth.theory.block import layernorm
+from jaxsmooth.theory import mixing_rate
 
 DIM = 6
 EPS = 1e-3

@@ -11,17 +11,17 @@ from helpers_matrices import PADDED, lengths_mask, orthonormal, pad_tokens
 from helpers_statements import record
 
 from jaxsmooth.metrics import token_cosine_similarity
-from jaxsmooth.theory import layernorm_collapse as lc
-from jaxsmooth.theory import sphere
-from jaxsmooth.theory.softmax import plain_layer_norm
+from jaxsmooth.theory.literature import masked_attention as lc
+from jaxsmooth.theory.literature import token_particles
+from jaxsmooth.theory.literature.plain_transformer import plain_layer_norm
 
 DEPTH, CASES = 6, 1024
 BOTH = np.ones(2, bool)
 radius_of = jax.jit(lc.wu2024_radius)
 masked, gat = jax.jit(lc.wu2024_masked_attention), jax.jit(lc.wu2023_gat_collapse)
 cosine = jax.jit(token_cosine_similarity)
-flow = jax.jit(sphere.geshkovski2023_flow, static_argnums=(3, 4))
-clustering, discrete = jax.jit(sphere.geshkovski2023_clustering), jax.jit(sphere.geshkovski2023_discrete_step)
+flow = jax.jit(token_particles.geshkovski2023_flow, static_argnums=(3, 4))
+clustering, discrete = jax.jit(token_particles.geshkovski2023_clustering), jax.jit(token_particles.geshkovski2023_discrete_step)
 
 
 @jax.jit

@@ -13,7 +13,8 @@ from helpers_matrices import TOKENS, WIDTH, centring, lengths_mask, stochastic, 
 from helpers_statements import CASES, MANY, assert_holds, attentions, distance, record, tokens_for
 
 from jaxsmooth.bert.encoder import ACTIVATION_FUNCTIONS
-from jaxsmooth.theory import SLOPES, lemmas, mixing_rate
+from jaxsmooth.theory import SLOPES, mixing_rate
+from jaxsmooth.theory.block import lemmas
 
 ALL = np.ones(TOKENS, bool)
 PHI = ACTIVATION_FUNCTIONS | {

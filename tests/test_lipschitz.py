@@ -8,7 +8,7 @@ import scipy.special
 from helpers_catalogue import LONG_SEEDS, tightness
 from helpers_matrices import PADDED, lengths_mask
 
-from jaxsmooth.theory import lipschitz
+from jaxsmooth.theory.literature import lipschitz
 
 CASES, FEATURES = 1024, 3
 local = jax.jit(jax.vmap(lipschitz.castin2024_local_lipschitz))

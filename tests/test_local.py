@@ -11,7 +11,7 @@ import scipy.special
 from helpers_matrices import centring
 from helpers_statements import record
 
-from jaxsmooth.theory import local
+from jaxsmooth.theory.block import linearisation
 
 TOKENS, DIM, HEADS, HEAD, WIDE, LAYERS = 5, 6, 2, 3, 8, 3
 EPS = 1e-3
@@ -27,13 +27,13 @@ MASKS = {
 }
 
 
-def random_blocks(seed: int, layers: int = LAYERS, size: float = 1.0) -> local.CollapsedBlock:
+def random_blocks(seed: int, layers: int = LAYERS, size: float = 1.0) -> linearisation.CollapsedBlock:
     rng = np.random.default_rng(seed)
 
     def draw(*shape: int) -> np.ndarray:
         return size * rng.standard_normal((layers, *shape)) / np.sqrt(shape[0])
 
-    return local.CollapsedBlock(
+    return linearisation.CollapsedBlock(
         value=draw(DIM, HEADS, HEAD),
         value_bias=draw(HEADS, HEAD),
         output=draw(HEADS, HEAD, DIM),
@@ -50,7 +50,7 @@ def random_blocks(seed: int, layers: int = LAYERS, size: float = 1.0) -> local.C
 
 
 def run_block(
-    block: local.CollapsedBlock, x: np.ndarray, allowed: np.ndarray, phi, eps: float, seed: int = 0
+    block: linearisation.CollapsedBlock, x: np.ndarray, allowed: np.ndarray, phi, eps: float, seed: int = 0
 ) -> np.ndarray:
     """A post-LN block with real, input-dependent attention, in numpy."""
     query, key, bias = np.random.default_rng(seed).standard_normal((3, DIM, HEADS, HEAD))
@@ -68,16 +68,16 @@ def norm(x: np.ndarray, eps: float) -> np.ndarray:
     return (x - x.mean(axis=1, keepdims=True)) / np.sqrt(x.var(axis=1, keepdims=True) + eps)
 
 
-def layer(blocks: local.CollapsedBlock, k: int) -> local.CollapsedBlock:
-    return local.CollapsedBlock(*(leaf[k] for leaf in blocks))
+def layer(blocks: linearisation.CollapsedBlock, k: int) -> linearisation.CollapsedBlock:
+    return linearisation.CollapsedBlock(*(leaf[k] for leaf in blocks))
 
 
 @functools.lru_cache
 def compiled(name: str, eps: float):
-    return jax.jit(lambda block, row: local.local_law(block, row, PHI[name][0], eps))
+    return jax.jit(lambda block, row: linearisation.local_law(block, row, PHI[name][0], eps))
 
 
-step = jax.jit(local.local_step)
+step = jax.jit(linearisation.local_step)
 ALL = np.ones(TOKENS, bool)
 
 
@@ -108,7 +108,7 @@ def check_jacobians(seed: int, cases: int) -> None:
     """M in closed form against numpy's central differences of the block on one token, for many blocks."""
     blocks = random_blocks(seed, cases)
     rows = 2 * np.random.default_rng(seed).standard_normal((cases, DIM))
-    laws = jax.jit(jax.vmap(lambda b, r: local.local_law(b, r, PHI["gelu"][0], EPS)))(blocks, rows)
+    laws = jax.jit(jax.vmap(lambda b, r: linearisation.local_law(b, r, PHI["gelu"][0], EPS)))(blocks, rows)
     mixers = np.einsum("bdnh,bnhe->bde", blocks.value, blocks.output)
     full = (np.eye(DIM) + mixers) @ np.asarray(laws.matrix)
     size, nudges = 1e-6, np.concatenate([np.eye(DIM), -np.eye(DIM)])
@@ -143,17 +143,17 @@ def test_attention_drops_out_for_a_common_mask_and_not_for_a_causal_one():
     assert not np.allclose(law.matrix, compiled("gelu", 0.0)(stronger, row).matrix)
 
 
-def dense(laws: local.LocalLaw, allowed: np.ndarray) -> np.ndarray:
+def dense(laws: linearisation.LocalLaw, allowed: np.ndarray) -> np.ndarray:
     """The linear map of all layers on deviations of all tokens, by applying it to a basis."""
     maps = []
     for k in range(laws.matrix.shape[0]):
-        own = local.LocalLaw(*(np.asarray(leaf)[k] for leaf in laws))
+        own = linearisation.LocalLaw(*(np.asarray(leaf)[k] for leaf in laws))
         maps.append([np.asarray(step(e.reshape(TOKENS, DIM), own, allowed, ALL)).ravel() for e in np.eye(TOKENS * DIM)])
     return np.linalg.multi_dot(np.array(maps))
 
 
-laws_of = jax.jit(lambda blocks, row: local.local_laws(blocks, row, PHI["gelu"][0], EPS))
-exponent, growth = jax.jit(local.local_exponent), jax.jit(local.local_growth)
+laws_of = jax.jit(lambda blocks, row: linearisation.local_laws(blocks, row, PHI["gelu"][0], EPS))
+exponent, growth = jax.jit(linearisation.local_exponent), jax.jit(linearisation.local_growth)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -196,7 +196,7 @@ def check_spectral_radius(seed: int, cases: int) -> None:
     matrices = 10 ** rng.uniform(-3, 3, (cases, 1, 1)) * rng.standard_normal((cases, DIM, DIM))
     matrices[::3] += np.swapaxes(matrices[::3], 1, 2)
     matrices[1::3] = np.triu(matrices[1::3])
-    found = np.exp(jax.jit(jax.vmap(local.log_spectral_radius))(matrices))
+    found = np.exp(jax.jit(jax.vmap(linearisation.log_spectral_radius))(matrices))
     np.testing.assert_allclose(found, np.abs(np.linalg.eigvals(matrices)).max(axis=1), rtol=1e-8)
 
 
@@ -211,7 +211,7 @@ def test_the_spectral_radius_is_numpys_many():
 
 def test_the_spectral_radius_of_special_matrices():
     """A Jordan block, a rotation, a nilpotent matrix, zero."""
-    radius = jax.jit(local.log_spectral_radius)
+    radius = jax.jit(linearisation.log_spectral_radius)
     assert float(radius(2 * np.eye(DIM) + np.diag(np.ones(DIM - 1), 1))) == pytest.approx(np.log(2), abs=1e-9)
     turn = np.kron(np.eye(3), np.array([[0.0, -3.0], [3.0, 0.0]]))
     assert float(radius(turn)) == pytest.approx(np.log(3), abs=1e-12)
@@ -221,7 +221,7 @@ def test_the_spectral_radius_of_special_matrices():
 
 def test_padding_changes_nothing():
     laws = laws_of(random_blocks(6), np.arange(DIM) - 2.0)
-    law = local.LocalLaw(*(np.asarray(leaf)[0] for leaf in laws))
+    law = linearisation.LocalLaw(*(np.asarray(leaf)[0] for leaf in laws))
     direction = np.random.default_rng(0).standard_normal((TOKENS, DIM))
     mask = np.arange(TOKENS) < 3
     garbage = np.where(mask[:, None], direction, 1e6)

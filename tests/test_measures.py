@@ -10,10 +10,11 @@ from helpers_catalogue import LONG_SEEDS, many_tokens, tightness
 from helpers_matrices import PADDED, WIDTH, lengths_mask
 
 from jaxsmooth import metrics
-from jaxsmooth.theory import diameter, measures
+from jaxsmooth.theory import diameter
+from jaxsmooth.theory.literature import axioms
 
 BOTH = jnp.ones(2, bool)
-decay = jax.jit(measures.rusch2023_decay)
+decay = jax.jit(axioms.rusch2023_decay)
 
 
 def root_of_energy(hidden: jax.Array, mask: jax.Array) -> jax.Array:
@@ -22,7 +23,7 @@ def root_of_energy(hidden: jax.Array, mask: jax.Array) -> jax.Array:
 
 GOOD = {"d_M": metrics.subspace_distance, "diameter": diameter, "root of the energy": root_of_energy}
 subadditivity = {
-    name: jax.jit(functools.partial(measures.rusch2023_subadditivity, measure)) for name, measure in GOOD.items()
+    name: jax.jit(functools.partial(axioms.rusch2023_subadditivity, measure)) for name, measure in GOOD.items()
 }
 
 
@@ -52,7 +53,7 @@ def test_they_vanish_exactly_at_consensus(name):
     mask = lengths_mask(rng.integers(2, PADDED + 1, 64))
     hidden = many_tokens(rng, mask)
     hidden[::2] = np.where(mask[::2, :, None], hidden[::2, :1], 1e6)
-    check = jax.jit(functools.partial(measures.rusch2023_vanishes_at_consensus, GOOD[name], tolerance=1e-9))
+    check = jax.jit(functools.partial(axioms.rusch2023_vanishes_at_consensus, GOOD[name], tolerance=1e-9))
     assert np.all(check(hidden, mask))
 
 
@@ -65,14 +66,14 @@ def test_mad_vanishes_away_from_consensus():
     rows = jnp.array([[1.0, 2.0, -1.0], [2.0, 4.0, -2.0]])
     assert float(mad(rows, BOTH)) == pytest.approx(0, abs=1e-15)
     assert float(metrics.subspace_distance(rows, BOTH)) > 1
-    assert not measures.rusch2023_vanishes_at_consensus(mad, rows, BOTH, 1e-9)
-    assert measures.rusch2023_vanishes_at_consensus(metrics.subspace_distance, rows, BOTH, 1e-9)
+    assert not axioms.rusch2023_vanishes_at_consensus(mad, rows, BOTH, 1e-9)
+    assert axioms.rusch2023_vanishes_at_consensus(metrics.subspace_distance, rows, BOTH, 1e-9)
 
 
 def test_mad_is_not_subadditive():
     """Two nearly parallel pairs whose sum is an antipodal one: 2 against 2e-6."""
     left, right = jnp.array([[1.0, 0.0], [1.0, 0.0]]), jnp.array([[-1.0, 1e-3], [-1.0, -1e-3]])
-    found = measures.rusch2023_subadditivity(mad, left, right, BOTH)
+    found = axioms.rusch2023_subadditivity(mad, left, right, BOTH)
     assert found.applicable
     assert float(found.lhs) == pytest.approx(2)
     assert float(found.rhs) < 1e-5
@@ -81,7 +82,7 @@ def test_mad_is_not_subadditive():
 def test_the_energy_without_its_root_is_not_subadditive():
     """It is homogeneous of degree two: the energy of X + X is four times that of X."""
     x = jnp.array([[1.0], [-1.0]])
-    found = measures.rusch2023_subadditivity(metrics.dirichlet_energy, x, x, BOTH)
+    found = axioms.rusch2023_subadditivity(metrics.dirichlet_energy, x, x, BOTH)
     assert float(found.lhs) == pytest.approx(2 * float(found.rhs))
 
 

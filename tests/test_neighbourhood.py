@@ -10,9 +10,9 @@ from helpers_regions import SmallBlock, small_block
 from helpers_statements import record
 from scipy.special import softmax
 
-from jaxsmooth.theory.block_data import BlockParameters, HeadWeights
-from jaxsmooth.theory.neighbourhood import Neighbourhood, NeighbourhoodRate, neighbourhood_rate
-from jaxsmooth.theory.norm_ball import NormBall
+from jaxsmooth.theory.certify.observations import BlockParameters, HeadWeights
+from jaxsmooth.theory.rates.neighbourhood import Neighbourhood, NeighbourhoodRate, neighbourhood_rate
+from jaxsmooth.linalg.norm_ball import NormBall
 
 TOKENS, WIDTH, HEADS, UNITS = 4, 6, 2, 11
 

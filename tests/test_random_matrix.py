@@ -10,10 +10,10 @@ import scipy.special
 from helpers_catalogue import LONG_SEEDS, distance, many_attentions, many_tokens
 from helpers_matrices import WIDTH
 
-from jaxsmooth.theory import random_matrix
+from jaxsmooth.theory.literature import initialisation
 
-centred = jax.jit(random_matrix.ali2023_centred_attention)
-keeps = jax.jit(random_matrix.ali2023_centring_keeps_distance)
+centred = jax.jit(initialisation.ali2023_centred_attention)
+keeps = jax.jit(initialisation.ali2023_centring_keeps_distance)
 
 
 def sample(tokens: int, logit_std: float, draws: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -39,7 +39,7 @@ def draws() -> dict[int, tuple[np.ndarray, np.ndarray]]:
 
 @pytest.mark.parametrize(
     ("index", "constant"),
-    [(0, random_matrix.saada2025_second_singular_value), (1, random_matrix.saada2025_second_eigenvalue)],
+    [(0, initialisation.saada2025_second_singular_value), (1, initialisation.saada2025_second_eigenvalue)],
 )
 def test_the_constants_are_approached(draws, index, constant):
     """Within 6 % at n = 128, closer than at n = 32; each mean known to better than 1.5 %."""

@@ -11,7 +11,7 @@ from helpers_catalogue import LONG_SEEDS, tightness
 from helpers_matrices import PADDED, WIDTH, lengths_mask, pad_tokens
 from helpers_statements import record
 
-from jaxsmooth.theory import rank_collapse as rc
+from jaxsmooth.theory.literature import rank_collapse as rc
 from jaxsmooth.theory import subspace_distance, token_mean
 
 CASES, HEADS, HEAD_WIDTH = 1024, 2, 4

@@ -6,8 +6,8 @@ import pytest
 
 import jaxsmooth
 from jaxsmooth.errors import TextError
-from jaxsmooth.reading import Reading
-from jaxsmooth.text import TruncationWarning
+from jaxsmooth.studies.stream import Reading
+from jaxsmooth.inputs.tokenizer import TruncationWarning
 
 MODEL, TOKENIZER = jaxsmooth.load("tiny")
 TEXTS = ["so be it", "a " * 200, "no", "b " * 300]

@@ -13,10 +13,10 @@ from tokenizers.models import WordPiece
 from tokenizers.processors import BertProcessing
 
 from jaxsmooth.errors import DataError, TextError
-from jaxsmooth.text import Tokenizer
-from jaxsmooth.training.data import TaskData
-from jaxsmooth.training.records import make_records
-from jaxsmooth.training.tasks import Choice, Sentence
+from jaxsmooth.inputs.tokenizer import Tokenizer
+from jaxsmooth.training.data.task_data.task_data import TaskData
+from jaxsmooth.training.data.task_data.records import make_records
+from jaxsmooth.training.data.task_data.tasks import Choice, Sentence
 
 
 def ids_of(text: str, pair: str | None = None) -> list[int]:

@@ -7,9 +7,9 @@ import pytest
 from helpers_matrices import GARBAGE
 from helpers_regions import PHI, SENTENCES, TOKENS, WIDTH, SmallBlock, distance, small_attention, small_block
 
-from jaxsmooth.theory.region import Region, inside, layer_norm_half_linear, secant_box_rate, slope_box_rate
-from jaxsmooth.theory.slopes import secant_range, secant_slope, slope_range
-from jaxsmooth.theory.weights import BlockWeights
+from jaxsmooth.theory.rates.region import Region, inside, layer_norm_half_linear, secant_box_rate, slope_box_rate
+from jaxsmooth.theory.rates.activation_slopes import secant_range, secant_slope, slope_range
+from jaxsmooth.theory.block.parameter_norms import BlockWeights
 
 TIGHT = 1e-9  # of Lanczos: far below the slack that is asserted
 BLOCKS = 18  # of each activation

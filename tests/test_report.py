@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from jaxsmooth.diagnosis import RATES, Spread
+from jaxsmooth.results.diagnosis import RATES, Spread
 from jaxsmooth.report import ReportPaths, print_summary, render_page, to_json, verdict, write_figures, write_report
-from jaxsmooth.report.numbers import digits, over_heads
-from jaxsmooth.report.serialise import dumps
+from jaxsmooth.report.format import digits, over_heads
+from jaxsmooth.report.json import dumps
 
 HOSTILE = ("<img src=x onerror=alert(1)>", "</script><script>window.pwned=1</script>", "<!--", "$\\frac$", "漢\x00\n")
 

@@ -5,8 +5,8 @@ from helpers_matrices import GARBAGE, orthonormal
 from helpers_regions import PHI, SENTENCES, TOKENS, WIDTH, distance, small_attention, small_block
 from helpers_statements import record
 
-from jaxsmooth.theory.residual import gain_correction, pair_root, residual_spectrum_rate
-from jaxsmooth.theory.weights import BlockWeights
+from jaxsmooth.theory.rates.residual_spectrum import gain_correction, pair_root, residual_spectrum_rate
+from jaxsmooth.theory.block.parameter_norms import BlockWeights
 
 
 def _bound(block, mask, x, run):

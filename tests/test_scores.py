@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxsmooth.errors import DataError
-from jaxsmooth.training.data import TaskData
-from jaxsmooth.training.pipeline import make_stream
-from jaxsmooth.training.scores import ChoiceScores, ClassScores, NumberScores, TokenScores, masked_lm_outputs
-from jaxsmooth.training.tasks import Sentence
+from jaxsmooth.training.data.task_data.task_data import TaskData
+from jaxsmooth.training.data.task_data.pipeline import make_stream
+from jaxsmooth.training.objectives.scores import ChoiceScores, ClassScores, NumberScores, TokenScores, masked_lm_outputs
+from jaxsmooth.training.data.task_data.tasks import Sentence
 
 
 def one_hot(classes: np.ndarray, count: int) -> np.ndarray:

@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxsmooth.errors import DataError
-from jaxsmooth.rows import Row
-from jaxsmooth.training.data import TaskData
-from jaxsmooth.training.pipeline import make_stream
-from jaxsmooth.training.spans import ANSWER_TOKENS, best_span, exact_match, normalise_answer, token_f1
-from jaxsmooth.training.tasks import Question
+from jaxsmooth.inputs.batching import Row
+from jaxsmooth.training.data.task_data.task_data import TaskData
+from jaxsmooth.training.data.task_data.pipeline import make_stream
+from jaxsmooth.training.objectives.squad import ANSWER_TOKENS, best_span, exact_match, normalise_answer, token_f1
+from jaxsmooth.training.data.task_data.tasks import Question
 
 
 @pytest.mark.parametrize(

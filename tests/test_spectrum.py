@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxsmooth.theory import Eigenvalue, largest_eigenvalue, mixing_rate, spectral_norm
-from jaxsmooth.theory.jacobi import batched_eigh, jacobi_eigh
-from jaxsmooth.theory.spectrum import BASIS, default_tolerance
+from jaxsmooth.linalg.eigh import batched_eigh, jacobi_eigh
+from jaxsmooth.linalg.lanczos import BASIS, default_tolerance
 
 SEED = st.integers(0, 2**32 - 1)
 SIZE = 40  # larger than the basis, so that restarts take part

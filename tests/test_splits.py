@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxsmooth.training.splits import groups, keep_test, normalise, sample, side_of, split_by_hash
-from jaxsmooth.training.tasks import Sentence
+from jaxsmooth.training.data.task_data.splits import groups, keep_test, normalise, sample, side_of, split_by_hash
+from jaxsmooth.training.data.task_data.tasks import Sentence
 
 keys_lists = st.lists(st.lists(st.sampled_from("abcdefghij"), min_size=1, max_size=3), max_size=12)
 

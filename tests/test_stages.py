@@ -6,10 +6,10 @@ import pytest
 from jax import export
 
 import jaxsmooth
-from jaxsmooth import verification
+from jaxsmooth.studies import verify
 from jaxsmooth.decision import crop
-from jaxsmooth.stages import ROWS, SHORTEST, WORTH_COMPILING, CompiledStage, HostStage
-from jaxsmooth.theory import first_stage, theorems
+from jaxsmooth.studies.verify_stages import ROWS, SHORTEST, WORTH_COMPILING, CompiledStage, HostStage
+from jaxsmooth.theory.certify import compiled as first_stage, theorems
 from jaxsmooth.theory.certify import compare
 
 FEW_OF_HEADS = ("shi2022_lemma1_4_mixing",)
@@ -20,14 +20,14 @@ TEXTS = ["a", "a film worth", "ab", "seeing it", "a film"]
 
 @pytest.fixture(scope="module")
 def checker():
-    return verification._Checker(jaxsmooth.load("tiny")[0])
+    return verify._Checker(jaxsmooth.load("tiny")[0])
 
 
 @pytest.fixture(scope="module")
 def data(checker):
     tokenizer = jaxsmooth.load("tiny")[1]
     (encoded,) = tokenizer.batches(TEXTS)
-    seen = jax.tree.map(np.asarray, verification.observe(checker.model, encoded.batch))
+    seen = jax.tree.map(np.asarray, verify.observe(checker.model, encoded.batch))
     lengths = np.asarray(encoded.batch.mask.sum(axis=1))[: len(TEXTS)].tolist()
     assert len(set(lengths)) > 1
     assert len(TEXTS) > ROWS

@@ -24,7 +24,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxsmooth.theory import ergodicity_coefficient, mixing_rate, subspace_distance
-from jaxsmooth.theory.spectrum import default_tolerance
+from jaxsmooth.linalg.lanczos import default_tolerance
 
 SEED = st.integers(0, 2**32 - 1)
 ALL = np.ones(TOKENS, bool)

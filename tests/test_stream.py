@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxsmooth.errors import DataError
-from jaxsmooth.training.pipeline import make_stream
+from jaxsmooth.training.data.task_data.pipeline import make_stream
 
 KINDS = ("classification", "regression", "span", "choice", "masked_lm")
 SMALL = {"batch_size": 4, "pool": 3}

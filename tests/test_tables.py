@@ -7,10 +7,10 @@ import pytest
 from helpers_tasks import TOKENIZER
 
 from jaxsmooth.errors import DataError
-from jaxsmooth.training.catalogue import load_task, read_task
-from jaxsmooth.training.pipeline import make_stream
-from jaxsmooth.training.tables import read_rows
-from jaxsmooth.training.tasks import Choice, Question, Sentence
+from jaxsmooth.training.data.task_data.catalogue import load_task, read_task
+from jaxsmooth.training.data.task_data.pipeline import make_stream
+from jaxsmooth.training.data.task_data.user_tables import read_rows
+from jaxsmooth.training.data.task_data.tasks import Choice, Question, Sentence
 
 
 def write(path, rows: list[dict]) -> str:

@@ -15,9 +15,9 @@ from jaxsmooth.assets import REGISTRY, asset_path, read_texts
 from jaxsmooth.assets.cache import inspect
 from jaxsmooth.bert.config import EncoderConfig
 from jaxsmooth.errors import TextError
-from jaxsmooth.rows import BUCKETS, CHUNK
-from jaxsmooth.text import TINY_VOCAB, Tokenizer, TruncationWarning
-from jaxsmooth.vocabulary import Pieces, refusals, tiny_wordpiece
+from jaxsmooth.inputs.batching import BUCKETS, CHUNK
+from jaxsmooth.inputs.tokenizer import TINY_VOCAB, Tokenizer, TruncationWarning
+from jaxsmooth.inputs.vocabulary import Pieces, refusals, tiny_wordpiece
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "##c", "é", "e", "A", "中"]
 VOCAB = {word: place for place, word in enumerate(WORDS)}

@@ -18,7 +18,7 @@ from jaxsmooth.training.config import FinetuneConfig
 from jaxsmooth.training.model import TaskModel, init_task_model
 from jaxsmooth.training.optimiser import learning_rate, make_optimiser
 from jaxsmooth.training.step import Trainer, compile_step, init_state
-from jaxsmooth.training.tasks import Task, TrainBatch
+from jaxsmooth.training.data.task_data.tasks import Task, TrainBatch
 
 pytestmark = pytest.mark.parity
 
@@ -155,7 +155,7 @@ def test_span_and_masked_lm_losses(ours, batch):
     import torch
     from transformers import BertForMaskedLM, BertForQuestionAnswering
 
-    from jaxsmooth.training.tasks import SpanLabels
+    from jaxsmooth.training.data.task_data.tasks import SpanLabels
 
     batch = {**batch, "mask": np.ones_like(batch["mask"])}
     inputs = torch_inputs(batch)

@@ -25,7 +25,7 @@ from jaxsmooth.errors import ConfigError
 from jaxsmooth.mitigations import parse_remedies
 from jaxsmooth.training.config import FinetuneConfig
 from jaxsmooth.training.dropout import drop, dropout
-from jaxsmooth.training.losses import label_count, loss_sum
+from jaxsmooth.training.objectives.losses import label_count, loss_sum
 from jaxsmooth.training.model import task_logits
 from jaxsmooth.training.optimiser import learning_rate, make_optimiser
 from jaxsmooth.training.step import compile_step, init_state

@@ -18,10 +18,10 @@ from helpers_certify import (
 from helpers_statements import record
 
 from jaxsmooth.theory import certify
-from jaxsmooth.theory.arb import ArbCalculus
+from jaxsmooth.theory.certify.arb_calculus import ArbCalculus
 from jaxsmooth.theory.certify import Verdict, compare
-from jaxsmooth.theory.enclosures import FloatCalculus, HostCalculus
-from jaxsmooth.theory.rounding import Interval
+from jaxsmooth.theory.certify.float_calculus import FloatCalculus, HostCalculus
+from jaxsmooth.linalg.intervals import Interval
 
 
 def lemma_product(c, h, w):

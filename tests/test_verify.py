@@ -7,14 +7,16 @@ import numpy as np
 import pytest
 
 import jaxsmooth
-from jaxsmooth import cli, decision, verification
-from jaxsmooth.checkpoint import TINY
+from jaxsmooth.cli.main import main
+from jaxsmooth import decision
+from jaxsmooth.studies import verify
+from jaxsmooth.checkpoints.encoder import TINY
 from jaxsmooth.decision import Decider
 from jaxsmooth.errors import TextError
-from jaxsmooth.tally import Outcome, Tally
-from jaxsmooth.theory import theorems
+from jaxsmooth.studies.verify_tally import Outcome, Tally
+from jaxsmooth.theory.certify import theorems
 from jaxsmooth.theory.certify import Claim, Verdict
-from jaxsmooth.verified import VERDICTS, Verification
+from jaxsmooth.results.verification import VERDICTS, Verification
 
 TEXTS = ["a film worth"]
 HEADS = {theorem.name for theorem in theorems.HEAD_THEOREMS}
@@ -100,7 +102,7 @@ def test_a_false_theorem_is_violated_and_ends_with_status_1(monkeypatch, tmp_pat
     text = tmp_path / "text.txt"
     text.write_text("a film worth\n", encoding="utf-8")
     out = tmp_path / "out"
-    assert cli.main(["verify", "tiny", "--data", str(text), "--out", str(out)]) == 1
+    assert main.main(["verify", "tiny", "--data", str(text), "--out", str(out)]) == 1
     rows = json.loads((out / "verify.json").read_text(encoding="utf-8"))
     assert [row["layer"] for row in rows] == [1, 2, 3, 4]
     for row in rows:
@@ -113,7 +115,7 @@ def test_a_false_theorem_is_violated_and_ends_with_status_1(monkeypatch, tmp_pat
 def test_the_command_writes_one_list_and_a_table(found, monkeypatch, tmp_path, capfd):
     monkeypatch.setattr(verification, "verify", lambda *arguments, **options: found)
     out = tmp_path / "out"
-    assert cli.main(["verify", "tiny", "--data", "tiny", "--out", str(out)]) == 0
+    assert main.main(["verify", "tiny", "--data", "tiny", "--out", str(out)]) == 0
     assert [path.name for path in out.iterdir()] == ["verify.json"]
     rows = json.loads((out / "verify.json").read_text(encoding="utf-8"))
     assert len(rows) == len(found.checks)
@@ -165,7 +167,7 @@ def test_a_theorem_that_never_applies_says_so():
 def test_arb_decides_what_floating_point_cannot(monkeypatch):
     """Every theorem of a real block and head, evaluated in Arb: the same sides as in floating point, far narrower."""
     model, tokenizer = jaxsmooth.load("tiny")
-    checker = verification._Checker(model)
+    checker = verify._Checker(model)
     checker.decider.arb_left = len(theorems.NAMES)
     seen = []
     monkeypatch.setattr(Tally, "add", lambda self, theorem, layer, outcome, indices: None)

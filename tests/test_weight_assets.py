@@ -13,7 +13,7 @@ from helpers_parity import precision
 import jaxsmooth
 from jaxsmooth.assets import asset_path
 from jaxsmooth.bert.heads import read_vocabulary
-from jaxsmooth.formats import open_weights
+from jaxsmooth.checkpoints.formats import open_weights
 
 SENTENCES = ["A film worth seeing.", "The lighthouse keeper counted seven ships before breakfast.", "Dull."]
 # The heavy chain of the package's own example (antiberty 0.1.3, README), its first forty residues.

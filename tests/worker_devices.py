@@ -19,7 +19,7 @@ def numbers(commands: list[str]) -> dict:
     from helpers_models import random_model
 
     import jaxsmooth
-    from jaxsmooth.text import TINY_VOCAB, Tokenizer
+    from jaxsmooth.inputs.tokenizer import TINY_VOCAB, Tokenizer
 
     config = jaxsmooth.EncoderConfig(vocab=TINY_VOCAB, width=16, layers=2, heads=2, mlp_width=32, max_length=16)
     model, tokenizer = random_model(config, dtype=np.float32), Tokenizer.tiny(config)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
-from .families import FAMILIES, Family, translate
+from ..checkpoints.families import FAMILIES, Family, translate
 
 # Hugging Face's names of activations -> ours. The exact erf form is BERT's "gelu".
 ACTIVATIONS = {

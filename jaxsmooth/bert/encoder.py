@@ -19,7 +19,7 @@ from .norm import layer_norm, token_std
 from .params import Block, Embeddings, Encoder, LayerNorm
 from .placement import PLACEMENT_FUNCTIONS
 from .positions import position_ids, relative_bias, rotate, visible_tokens
-from .products import halved_product
+from .matmul import halved_product
 
 ACTIVATION_FUNCTIONS: dict[str, Callable[[Array], Array]] = {
     "gelu": functools.partial(jax.nn.gelu, approximate=False),

@@ -16,7 +16,7 @@ from ..bert.config import EncoderConfig
 from ..bert.encoder import encode
 from ..bert.params import Encoder
 from ..errors import OptionError
-from ..theory.subspace import relative_distance, subspace_distance
+from ..theory.consensus import relative_distance, subspace_distance
 from ..types import Batch, BlockTrace, Edits, ImageBatch
 
 PARTS = ("attention", "norm_attn", "mlp", "norm_mlp")

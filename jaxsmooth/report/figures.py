@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 
-from jaxsmooth.diagnosis import RATES, Diagnosis
-from jaxsmooth.report.drawing import (
+from ..results.diagnosis import RATES, Diagnosis
+from .style import (
     COLOURS,
     CONTRACTION,
     band,
@@ -21,9 +21,9 @@ from jaxsmooth.report.drawing import (
     say_empty,
     title,
 )
-from jaxsmooth.report.heatmaps import exemplar_cosine_figure, mixing_rate_figure
-from jaxsmooth.report.numbers import digits, finite
-from jaxsmooth.report.verdict import verdict
+from .heatmaps import exemplar_cosine_figure, mixing_rate_figure
+from .format import digits, finite
+from .verdict import verdict
 
 RATE_LABELS = {
     "actual": "actual rate",

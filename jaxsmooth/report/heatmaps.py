@@ -7,9 +7,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize, TwoSlopeNorm
 
-from jaxsmooth.diagnosis import Diagnosis, Exemplar
-from jaxsmooth.report.drawing import canvas, drawable, note, save, say_empty, title
-from jaxsmooth.report.numbers import digits, finite
+from ..results.diagnosis import Diagnosis, Exemplar
+from .style import canvas, drawable, note, save, say_empty, title
+from .format import digits, finite
 
 LABELLED_TOKENS = 40
 """Longer sentences get no token labels: they would overlap."""

@@ -10,12 +10,12 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 from plotly.offline import get_plotlyjs
 
-from jaxsmooth.diagnosis import RATES, Diagnosis, Exemplar
-from jaxsmooth.report.drawing import COLOURS
-from jaxsmooth.report.figures import RATE_LABELS, rate_labels
-from jaxsmooth.report.numbers import digits, fused_words, rows_of
-from jaxsmooth.report.serialise import to_json
-from jaxsmooth.report.verdict import Verdict, verdict
+from ..results.diagnosis import RATES, Diagnosis, Exemplar
+from .style import COLOURS
+from .figures import RATE_LABELS, rate_labels
+from .format import digits, fused_words, rows_of
+from .json import to_json
+from .verdict import Verdict, verdict
 
 EXEMPLAR_LIMIT = 4_000_000
 """Bytes that one sentence may add to the page; with Plotly's 5 MB the page stays below 10 MB."""

@@ -6,12 +6,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jaxsmooth.diagnosis import Diagnosis
-from jaxsmooth.report.numbers import FUSED_ROW, digits, fused_words, rows_of
-from jaxsmooth.report.serialise import to_json
-from jaxsmooth.report.terminal import plain_table, print_paths
-from jaxsmooth.report.verdict import verdict
-from jaxsmooth.report.write import ReportPaths
+from ..results.diagnosis import Diagnosis
+from .format import FUSED_ROW, digits, fused_words, rows_of
+from .json import to_json
+from .terminal import plain_table, print_paths
+from .verdict import verdict
+from .diagnose import ReportPaths
 
 _COLUMNS = {
     "cosine": ("cosine_similarity",),

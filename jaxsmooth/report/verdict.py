@@ -5,9 +5,9 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxsmooth.diagnosis import RATES, Diagnosis
-from jaxsmooth.report import wording
-from jaxsmooth.report.numbers import finite
+from ..results.diagnosis import RATES, Diagnosis
+from . import wording
+from .format import finite
 
 STRONG_SIMILARITY = 0.8
 """Mean cosine of the last layer from which we say "strongly": for tokens of equal length four fifths of their squared

@@ -3,10 +3,10 @@
 import math
 from typing import TYPE_CHECKING
 
-from jaxsmooth.report.numbers import digits, layer_list
+from .format import digits, layer_list
 
 if TYPE_CHECKING:
-    from jaxsmooth.report.verdict import Findings
+    from .verdict import Findings
 
 _LEVELS = {
     "strong": "{model} over-smooths strongly",

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .rounding import Interval, namespace
+from ..linalg.intervals import Interval, namespace
 
 
 class Verdict(enum.IntEnum):

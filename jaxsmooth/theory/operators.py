@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from .subspace import centre_tokens
+from .consensus import centre_tokens
 
 
 @runtime_checkable

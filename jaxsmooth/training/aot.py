@@ -16,17 +16,17 @@ import jax.numpy as jnp
 
 from ..bert.config import EncoderConfig
 from ..bert.params import init_encoder
-from ..checkpoint import find_directory
+from ..checkpoints.encoder import find_directory
 from ..errors import ConfigError
 from ..types import Batch
 from .config import AotConfig, FinetuneConfig
-from .devices import Target, find_target
+from .accelerators import Target, find_target
 from .flops import step_flops
 from .model import init_task_model
 from .optimiser import learning_rate, make_optimiser
 from .sharding import batch_shardings, constraints, make_mesh, tree_shardings
 from .step import Trainer, compile_step, init_state
-from .tasks import Task, TrainBatch
+from .data.tasks import Task, TrainBatch
 
 SIZES = {
     "bert-base": EncoderConfig(),

@@ -20,13 +20,13 @@ import safetensors
 import safetensors.numpy
 
 from ..bert.params import Encoder
-from ..checkpoint import load, save
-from ..checkpoint_heads import load_with_head, save_with_head
+from ..checkpoints.encoder import load, save
+from ..checkpoints.heads import load_with_head, save_with_head
 from ..errors import CheckpointError, ConfigError
-from ..text import Tokenizer
+from ..inputs.tokenizer import Tokenizer
 from .config import FinetuneConfig
 from .model import TaskModel
-from .tasks import Task
+from .data.tasks import Task
 
 TRAINED, HEAD = "finetune.json", "head.safetensors"
 

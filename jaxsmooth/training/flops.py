@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from ..bert.config import EncoderConfig
-from .devices import CHIPS, KINDS
+from .accelerators import CHIPS, KINDS
 
 
 def forward_flops(config: EncoderConfig, rows: int, length: int) -> float:

@@ -13,15 +13,15 @@ import numpy as np
 from ..errors import CheckpointError, ConfigError
 from .checkpointing import Checkpoints
 from .config import RESUMABLE, FinetuneConfig
-from .evaluation import evaluate
+from .evaluate import evaluate
 from .export import export_model
 from .flops import peak_flops, step_flops
-from .pipeline import TaskStream, make_stream
-from .record import Meter, Recorder, read_records
+from .data.pipeline import TaskStream, make_stream
+from .logging import Meter, Recorder, read_records
 from .run import Probe, Run, prepare, run_folder
 from .sharding import on_host, place_batch, reads_share
 from .step import StepMetrics, TrainState, compile_step
-from .tasks import TrainBatch
+from .data.tasks import TrainBatch
 
 
 @dataclasses.dataclass(frozen=True)

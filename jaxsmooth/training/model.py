@@ -24,7 +24,7 @@ from ..bert.heads import (
 from ..bert.params import Encoder
 from ..types import Batch, BlockTrace, Edits
 from .dropout import drop
-from .tasks import Task
+from .data.tasks import Task
 
 
 @nnx.dataclass

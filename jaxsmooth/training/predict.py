@@ -13,21 +13,21 @@ from jax.sharding import Mesh
 from ..assets import read_texts
 from ..bert.params import Encoder
 from ..errors import CheckpointError, ConfigError
-from ..text import Tokenizer
+from ..inputs.tokenizer import Tokenizer
 from .checkpointing import Checkpoints
 from .config import FinetuneConfig
-from .data import TaskData
-from .evaluation import evaluate, outputs
+from .data.task_data import TaskData
+from .evaluate import evaluate, outputs
 from .export import is_export, load_export
 from .loop import averaged
 from .model import TaskModel
 from .optimiser import learning_rate, make_optimiser
 from .run import Run, build_model, find_remedy, prepare, read_split, run_folder
 from .sharding import constraints, make_mesh, place_tree
-from .spans import best_span
+from .objectives.squad import best_span
 from .step import Trainer
-from .tables import SUFFIXES
-from .tasks import Question, Sentence, Task
+from .data.user_tables import SUFFIXES
+from .data.tasks import Question, Sentence, Task
 
 
 @dataclasses.dataclass(frozen=True)

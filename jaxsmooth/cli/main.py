@@ -1,0 +1,294 @@
+"""The command line: parse, call, print."""
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from .commands import (
+    AssetCommand,
+    AssetPath,
+    ClearAssets,
+    Command,
+    Compare,
+    Converge,
+    Diagnose,
+    Evaluate,
+    FetchAsset,
+    Finetune,
+    ListAssets,
+    Predict,
+    Verify,
+    VerifyAssets,
+)
+from ..errors import AssetError, JaxsmoothError
+from ..training.config import AotConfig
+
+if TYPE_CHECKING:
+    from ..bert.params import Encoder
+    from ..inputs.tokenizer import Tokenizer
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point of `jaxsmooth`. Returns the exit status: 0, 1 for a refusal or a violation, 130 when interrupted."""
+    try:
+        # Inside: a configuration that contradicts itself is refused while it is parsed.
+        command = tyro.cli(Command, prog="jaxsmooth", description=__doc__, args=arguments)
+        match command:
+            case Diagnose():
+                run_diagnose(command)
+            case Converge():
+                run_converge(command)
+            case Verify():
+                return run_verify(command)
+            case Compare():
+                run_compare(command)
+            case Finetune():
+                run_finetune(command)
+            case Evaluate():
+                run_evaluate(command)
+            case Predict():
+                run_predict(command)
+            case AotConfig():
+                run_aot(command)
+            case AssetCommand(inner):
+                run_assets(inner)
+    except (JaxsmoothError, OSError) as error:
+        print(f"jaxsmooth: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("jaxsmooth: interrupted; no file was left half-written.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def run_diagnose(command: Diagnose) -> None:
+    """`jaxsmooth diagnose`."""
+    model, tokenizer, texts = _load(command)
+    from ..studies import diagnose
+    from .. import report
+
+    diagnosis = diagnose.diagnose(
+        model,
+        tokenizer,
+        texts,
+        name=command.model,
+        data=command.data,
+        tokens_per_batch=command.tokens_per_batch,
+        fusion=None if command.fusion == "none" else command.fusion,
+        progress=True,
+    )
+    paths = report.write_report(diagnosis, command.out)
+    report.print_summary(diagnosis, paths, Console())
+
+
+def run_converge(command: Converge) -> None:
+    """`jaxsmooth converge`."""
+    model, tokenizer, texts = _load(command)
+    from ..studies import converge
+    from .. import report
+
+    found = converge.converge_heads(
+        model,
+        tokenizer,
+        texts,
+        name=command.model,
+        data=command.data,
+        window=command.window,
+        steps=command.steps,
+        tokens_per_batch=command.tokens_per_batch,
+        progress=True,
+    )
+    paths = report.write_convergence(found, command.out)
+    report.print_convergence(found, paths, Console())
+
+
+def run_verify(command: Verify) -> int:
+    """`jaxsmooth verify`. Returns 1 if any theorem is violated."""
+    model, tokenizer, texts = _load(command)
+    from .. import report
+    from ..studies import verify
+
+    found = verify.verify(
+        model,
+        tokenizer,
+        texts,
+        name=command.model,
+        data=command.data,
+        tokens_per_batch=command.tokens_per_batch,
+        progress=True,
+    )
+    path = report.write_verification(found, command.out)
+    report.print_verification(found, path, Console())
+    return int(found.violated)
+
+
+def run_compare(command: Compare) -> None:
+    """`jaxsmooth compare`."""
+    from ..mitigations.parse import parse_remedies
+
+    remedies = parse_remedies(command.remedies)  # a wrong name costs no download and no work
+    model, tokenizer, texts = _load(command)
+    from ..studies import compare
+    from .. import report
+
+    found = compare.compare(
+        model,
+        tokenizer,
+        texts,
+        remedies,
+        name=command.model,
+        data=command.data,
+        tokens_per_batch=command.tokens_per_batch,
+        progress=True,
+    )
+    paths = report.write_comparison(found, command.out)
+    report.print_comparison(found, paths, Console())
+
+
+def run_finetune(command: Finetune) -> None:
+    """`jaxsmooth finetune`."""
+    _set_up_jax()
+    from .. import report
+    from ..training import launch, loop, run
+
+    report.check_writable(command.config.out)
+    launch.join_processes(command.coordinator, command.processes, command.process)
+    if command.dry_run:
+        loop.check_folder(command.config)
+        table = Table("what", "how much", show_header=False)
+        for name, value in run.describe(run.prepare(command.config)).items():
+            table.add_row(name.replace("_", " "), f"{value:,.0f}" if isinstance(value, (int, float)) else str(value))
+        Console().print(table)
+        return
+    outcome = loop.finetune(command.config, progress=True)
+    scores = ", ".join(f"{name} {value:.4f}" for name, value in outcome.scores.items())
+    early = ", stopped early" if outcome.stopped_early else ""
+    print(f"{outcome.steps} steps{early}; best at step {outcome.best_step}: {scores} -> {outcome.folder}")
+
+
+def run_evaluate(command: Evaluate) -> None:
+    """`jaxsmooth evaluate`."""
+    _set_up_jax()
+    from ..training import predict, logging as record
+
+    found = predict.evaluate_run(
+        command.run, command.split, step=command.step, limit=command.limit, each_token=command.each_token
+    )
+    print(json.dumps(record.known(found), indent=2))
+
+
+def run_predict(command: Predict) -> None:
+    """`jaxsmooth predict`."""
+    _set_up_jax()
+    from .. import report
+    from ..training import predict
+
+    report.check_writable(command.out.parent)
+    count = predict.write_predictions(command.run, command.data, command.out)
+    print(f"{count} predictions -> {command.out}")
+
+
+def run_aot(command: AotConfig) -> None:
+    """`jaxsmooth aot`."""
+    _set_up_jax()
+    from ..training import aot
+
+    found = aot.compile_ahead(command)
+    table = Table("per device and step", found.target, title="compiled with the production compiler; not executed")
+    rows = {
+        "devices": f"{found.devices} {found.mesh or ''}",
+        "memory": f"{found.memory / 2**30:.2f} GiB of {found.available / 2**30:.2f} GiB",
+        "of it state": f"{found.arguments / 2**30:.2f} GiB",
+        "of it temporaries": f"{found.temporaries / 2**30:.2f} GiB",
+        "model FLOPs": f"{found.model_flops:.3g}",
+        "compiler's FLOPs": "not told" if found.flops is None else f"{found.flops:.3g}",
+        "compiler's HBM bytes": "not told" if found.bytes_accessed is None else f"{found.bytes_accessed:.3g}",
+        **{each.kind: f"{each.count} x, {each.bytes / 1e6:,.1f} MB in all" for each in found.collectives},
+        "no step is faster than": f"{1e3 * found.seconds:.3f} ms, by {found.bound}",
+        "MFU at most": f"{found.utilisation:.0%}",
+    }
+    for name, value in rows.items():
+        table.add_row(name, value)
+    Console().print(table)
+    if command.out:
+        print(aot.write_aot(found, command.out))
+
+
+def run_assets(command: ListAssets | FetchAsset | AssetPath | ClearAssets | VerifyAssets) -> None:
+    """`jaxsmooth assets list|fetch|path|clear|verify`."""
+    from .. import assets
+
+    match command:
+        case ListAssets():
+            table = Table("name", "kind", "MB", "licence", "state", "description")
+            for asset, state in assets.assets_table():
+                table.add_row(asset.name, asset.kind, f"{asset.size_mb:.1f}", asset.licence, state, asset.description)
+            Console().print(table)
+        case FetchAsset(name):
+            print(assets.fetch(name))
+        case AssetPath(name):
+            print(assets.asset_path(name))
+        case ClearAssets(name, everything):
+            if (name is None) is not everything:
+                raise AssetError("clear needs the name of one asset, or --all and no name.")
+            removed = assets.clear(name)
+            print(f"removed {', '.join(removed)}" if removed else "nothing to remove")
+        case VerifyAssets(name):
+            found = assets.verify(name)
+            for asset_name, state, why in found:
+                print(f"{asset_name}: {state}{': ' * bool(why)}{why}")
+            if any(state == "damaged" for _, state, _ in found):
+                raise AssetError(
+                    "some cached files are not what was fetched; `jaxsmooth assets fetch NAME` mends them."
+                )
+
+
+def _load(command: Diagnose | Converge | Verify | Compare) -> tuple["Encoder", "Tokenizer", Iterator[str]]:
+    """Model, tokenizer and text that a command names, in its precision."""
+    # Heavy imports wait until a command needs them: help and `assets list` answer at once.
+    import jax
+
+    jax.config.update("jax_enable_x64", command.precision == "float64")
+    _keep_compiled_programs(jax)
+    from ..checkpoints import encoder
+    from .. import report
+    from ..assets import stream_texts
+
+    # Folder and text first: a wrong name costs no download and no work.
+    report.check_writable(command.out)
+    texts = stream_texts(command.data, command.limit)
+    model, tokenizer = encoder.load(command.model, dtype=command.precision)
+    if tokenizer is None:
+        raise AssetError(f"{command.model} has no tokenizer.json or vocab.txt; a tokenizer is needed to read text.")
+    return model, tokenizer, texts
+
+
+def _set_up_jax() -> None:
+    """What training needs before jax is first used."""
+    import logging
+
+    import jax
+
+    logging.getLogger("absl").setLevel(logging.ERROR)  # orbax warns of each checkpoint that has no score
+
+    _keep_compiled_programs(jax)
+
+
+def _keep_compiled_programs(jax: ModuleType) -> None:
+    """Compile once per machine, not once per run, unless the user has a cache of their own."""
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        from ..assets import cache_dir
+
+        jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "xla"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

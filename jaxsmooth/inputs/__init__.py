@@ -1,0 +1,1 @@
+"""What a model reads: text, ids and images, in batches of few shapes."""

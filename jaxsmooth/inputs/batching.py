@@ -1,0 +1,116 @@
+"""Rows of token ids on their way to a `Batch`: what a tokenizer reads, cuts and pads."""
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import TextError
+from ..types import Batch, ImageBatch
+
+BUCKETS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+"""Lengths that batches are padded to; a model's own longest length is always one as well."""
+
+CHUNK = 256  # sentences tokenised at once in a stream: enough to keep every core busy, few enough to hold
+
+
+@dataclasses.dataclass(frozen=True)
+class EncodedBatch:
+    """One batch of a stream.
+
+    Attributes:
+      batch: tokens, segments and mask, [B T], or images; B and T depend on the bucket alone.
+      indices: positions in the stream of the first len(indices) rows, int64. The rows after them repeat the
+        last of these, so that every batch of a bucket has one shape; leave them out of every sum.
+      truncated: how many of the sentences at `indices` were cut.
+    """
+
+    batch: Batch | ImageBatch
+    indices: NDArray[np.int64]
+    truncated: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One tokenised text or pair, special tokens included, no padding.
+
+    Attributes:
+      ids: token ids, T of them.
+      segments: 0 or, in the second text of a pair, 1; T of them.
+      truncated: whether the text was cut.
+      spans: for a row of `Tokenizer.windows`, the characters of the second text that each token stands for, and
+        (-1, -1) for every other token; else ().
+    """
+
+    ids: list[int]
+    segments: list[int]
+    truncated: bool
+    spans: tuple[tuple[int, int], ...] = ()
+
+
+def pad_rows(rows: list[Row], length: int, pad: int) -> Batch:
+    """A batch of the rows, [B T], T = length, at least that of the longest; numpy arrays until put on a device."""
+    tokens = np.full((len(rows), length), pad, np.int32)
+    segments = np.zeros((len(rows), length), np.int32)
+    mask = np.zeros((len(rows), length), np.bool_)
+    for place, row in enumerate(rows):
+        tokens[place, : len(row.ids)] = row.ids
+        segments[place, : len(row.ids)] = row.segments
+        mask[place, : len(row.ids)] = True
+    return Batch(tokens=tokens, segments=segments, mask=mask)  # type: ignore[arg-type]  # so that no device waits
+
+
+def row_count(bucket: int, tokens_per_batch: int) -> int:
+    """Rows of a batch of this length: at least one, and more than eight in whole eights, which split evenly."""
+    rows = max(1, tokens_per_batch // bucket)
+    return rows if rows < 8 else rows - rows % 8
+
+
+def share_room(lengths: list[int], room: int) -> list[int]:
+    """How many tokens of each text to keep: the longer is cut first, and an odd token goes to the first."""
+    if len(lengths) == 1:
+        return [min(lengths[0], room)]
+    first, second = lengths
+    half = room // 2
+    if first <= half:
+        return [first, min(second, room - first)]
+    if second <= half:
+        return [min(first, room - second), second]
+    return [room - half, half]
+
+
+def chunks(texts: Iterable[object]) -> Iterator[list[object]]:
+    """The stream in lists of `CHUNK`, the last one shorter."""
+    chunk: list[object] = []
+    for text in texts:
+        chunk.append(text)
+        if len(chunk) == CHUNK:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def refuse_single_string(name: str, texts: object) -> None:
+    """TextError for what is one string, or no series at all; `name` is what the caller calls it."""
+    if isinstance(texts, (str, bytes)) or not isinstance(texts, Iterable):
+        raise TextError(f"{name} must be a list of strings; got one {type(texts).__name__}. Pass a list: [text].")
+
+
+def checked_strings(name: str, texts: Iterable[object], start: int = 0) -> list[str]:
+    """The texts, if all are valid Unicode strings; else a TextError that counts from `start`."""
+    refuse_single_string(name, texts)
+    checked: list[str] = []
+    for index, text in enumerate(texts, start):
+        if not isinstance(text, str):
+            raise TextError(f"{name}[{index}] must be a string; got {type(text).__name__}.")
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise TextError(
+                f"{name}[{index}] holds half a surrogate pair at character {error.start}: it is not valid Unicode. "
+                "Was it read with errors='surrogateescape'?"
+            ) from error
+        checked.append(text)
+    return checked

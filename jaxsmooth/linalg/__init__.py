@@ -1,0 +1,1 @@
+"""Numerical linear algebra that knows no theorem: largest eigenvalues, enclosures, norms."""

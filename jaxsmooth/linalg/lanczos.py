@@ -1,0 +1,367 @@
+"""Extreme eigenvalues of symmetric operators that are only applied, never formed."""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float, Int
+
+from .eigh import jacobi_eigh
+from .batched_lanczos import largest_eigenvalues
+from ..theory.operators import Operator
+from ..theory.markov.stochastic import per_row
+from ..theory.consensus import centre_tokens
+
+BASIS = 10  # vectors kept at once: memory is BASIS + 1 times one vector
+KEPT = 6  # Ritz vectors that survive a restart: the test for the end comes every BASIS - KEPT steps
+LARGEST_CONSTANT = 2**16  # numbers of a start vector that a program may carry with it
+PORTION = 3 * 2**20  # bytes of matrices whose largest eigenvalues are looked for at the same time
+
+
+class Eigenvalue(NamedTuple):
+    """A computed eigenvalue, never larger than the true one beyond rounding.
+
+    Attributes:
+      value: the Ritz value, a LOWER estimate of the largest eigenvalue.
+      residual: ||A v - value v|| of its unit Ritz vector; some eigenvalue lies within it.
+      steps: applications of the operator.
+    """
+
+    value: Float[Array, ""]
+    residual: Float[Array, ""]
+    steps: Int[Array, ""]
+
+
+class SingularValue(NamedTuple):
+    """A computed singular value, never larger than the norm of the operator beyond rounding.
+
+    Attributes:
+      value: a LOWER estimate of the largest singular value, the operator's norm.
+      residual: ||A^T u - value v|| of its unit vectors v and u = A v / value; some singular value lies within it.
+      steps: applications of the operator and of its transpose, each.
+    """
+
+    value: Float[Array, ""]
+    residual: Float[Array, ""]
+    steps: Int[Array, ""]
+
+
+class _Krylov(NamedTuple):
+    basis: Array  # [BASIS + 1, ...], orthonormal rows, or zero; the last continues the Krylov space
+    values: Array  # [BASIS], Ritz values, ascending
+    vectors: Array  # [BASIS, BASIS], Ritz vectors in that basis, in columns
+    result: Eigenvalue
+
+
+def largest_eigenvalue(
+    apply: Callable[[Array], Array], start: Float[Array, "..."], *, tolerance: float, max_steps: int = 600
+) -> Eigenvalue:
+    """Largest eigenvalue of a symmetric positive semidefinite operator, by thick-restarted Lanczos.
+
+    Every new vector is orthogonalised twice against the whole basis, so no eigenvalue is found twice and
+    the accuracy does not decay with the steps. Made for `jax.vmap`: a lane that has converged is frozen, so
+    its result does not depend on its neighbours. Stops when the residual is at most `tolerance * value`; the error
+    is then usually of the order of residual^2 / gap, but a sharper stop by that estimate trusts a gap that a
+    cluster of eigenvalues makes look wider than it is.
+
+    Args:
+      apply: the operator, a function of arrays of `start`'s shape.
+      start: starting vector, any shape; must not be orthogonal to the eigenvector sought. A zero start
+        gives value 0.
+      tolerance: residual over value at which to stop.
+      max_steps: at most about this many applications.
+
+    Returns:
+      An `Eigenvalue`, a lower estimate whose residual is returned with it.
+
+    >>> import jax.numpy as jnp
+    >>> found = largest_eigenvalue(lambda v: v * jnp.array([1.0, 4.0, 2.0]), jnp.ones(3), tolerance=1e-6)
+    >>> round(float(found.value), 4)
+    4.0
+
+    References: Wu and Simon (2000), Thick-restart Lanczos method for large symmetric eigenvalue problems;
+    Parlett (1998), The Symmetric Eigenvalue Problem, chapters 11 and 13.
+    """
+    # A basis wider than the space would be filled up with rounding errors.
+    size = min(BASIS, start.size)
+    kept = min(KEPT, size - 1)
+    # The first cycle is like any other, with zeros in the place of the Ritz vectors that are kept: the loop's body,
+    # the only large thing to compile, then occurs once.
+    basis = jnp.zeros((size + 1, *start.shape), start.dtype).at[size:].set(orthonormal_rows(start[None])[0])
+    zero = jnp.zeros((), start.dtype)
+    unknown = Eigenvalue(value=zero, residual=zero + jnp.inf, steps=jnp.zeros((), jnp.int32))
+    state = _Krylov(basis, jnp.zeros(size, start.dtype), jnp.zeros((size, size), start.dtype), unknown)
+
+    def unfinished(state: _Krylov) -> Array:
+        tight = state.result.residual <= tolerance * state.result.value
+        return jnp.logical_not(tight) & (state.result.steps < max_steps)
+
+    def cycle(state: _Krylov) -> _Krylov:
+        basis, projected, coupling = expand_basis(
+            apply, *restart_basis(state.basis, state.values, state.vectors, kept), kept
+        )
+        values, vectors = jacobi_eigh(projected)
+        residual = jnp.abs(coupling[0, 0] * vectors[-1, -1])
+        return _Krylov(basis, values, vectors, Eigenvalue(values[-1], residual, state.result.steps + size - kept))
+
+    return jax.lax.while_loop(unfinished, cycle, state).result
+
+
+def mixing_rate(
+    attn: Float[Array, "*B T S"], mask: Bool[Array, "..."], *, tolerance: float | None = None
+) -> Float[Array, "*B"]:
+    """sqrt(lambda) = ||J A||_2 over real tokens: the most by which mixing with A can stretch d_M.
+
+    It is the constant of Shi et al.'s Lemma 1(4), d_M(A H) <= sqrt(lambda) d_M(H), attained. Row-stochastic
+    attention alone does not make it less than 1: its supremum over n tokens is sqrt(n / 2) for even n.
+
+    Args:
+      attn: attention whose rows sum to 1 over real keys and vanish on padded keys, [..., T, S].
+      mask: True on real tokens, [..., T]; broadcast over the axes of `attn` in front of T (heads).
+      tolerance: relative residual at which Lanczos stops; by default 1e-4 in float32, 1e-10 in float64.
+
+    Returns:
+      [...]; a lower estimate, usually far closer than the tolerance, less close when the largest eigenvalues
+      crowd so much that the step limit ends the search.
+
+    >>> import jax.numpy as jnp
+    >>> real = jnp.array([True, True])
+    >>> [round(float(mixing_rate(jnp.array(a), real)), 4) for a in ([[0.5, 0.5], [0.5, 0.5]], [[1.0, 0.0], [0.0, 1.0]])]
+    [0.0, 1.0]
+
+    References: Shi et al. (2022), arXiv 2202.08625, Lemma 1 and Theorem 2.
+    """
+    tolerance = default_tolerance(attn.dtype) if tolerance is None else tolerance
+    shape = attn.shape[-2:]
+    start = start_vector(shape[:1], attn.dtype)
+
+    def apply(heads: tuple[Array, Array], v: Array) -> Array:
+        # J A A^T J has the same largest eigenvalue as A^T J A, and vanishes on padded tokens.
+        matrices, scale = heads
+        return jnp.einsum("nts,ns->nt", matrices, jnp.einsum("nts,nt->ns", matrices, v) * scale) * scale
+
+    def rates(heads: tuple[Array, Array]) -> Array:
+        attn, real = heads
+        centred = centre_tokens(attn * real[:, None].astype(attn.dtype), real)
+        size = jnp.sqrt(jnp.sum(centred * centred, axis=(1, 2)))
+        value = largest_eigenvalues(apply, (centred, _inverse(size)), start, tolerance=tolerance)
+        return size * jnp.sqrt(jnp.maximum(value, 0))
+
+    flat = attn.reshape(-1, *shape), per_row(mask, attn).reshape(-1, shape[0])
+    return _by_portions(rates, flat).reshape(attn.shape[:-2])
+
+
+def spectral_norm(matrix: Float[Array, "*B rows columns"], *, tolerance: float | None = None) -> Float[Array, "*B"]:
+    """Largest singular value of each matrix, by Lanczos on its smaller Gram matrix.
+
+    Args:
+      matrix: [..., rows, columns].
+      tolerance: relative residual at which Lanczos stops; by default as `mixing_rate`.
+
+    Returns:
+      [...]; a lower estimate, usually far closer than the tolerance, less close when the largest eigenvalues
+      crowd so much that the step limit ends the search.
+
+    >>> import jax.numpy as jnp
+    >>> round(float(spectral_norm(jnp.array([[3.0, 0.0], [0.0, -4.0]]))), 4)
+    4.0
+    """
+    wide = matrix.shape[-2] < matrix.shape[-1]
+    gram = jnp.einsum("...ij,...kj->...ik" if wide else "...ij,...ik->...jk", matrix, matrix)
+    return root_of_largest_eigenvalue(gram, tolerance=tolerance)
+
+
+def operator_norm(
+    operator: Operator, *, width: int = 1, tolerance: float | None = None, max_steps: int = 600
+) -> SingularValue:
+    """Largest singular value of an operator that is only applied: Lanczos on A^T A, fully reorthogonalised.
+
+    Of `Centred(A)` it is the mixing rate sqrt(lambda) of an attention matrix that is never formed. In exact
+    arithmetic the same as Golub and Kahan's bidiagonalisation of A; only small singular values suffer from A^T A.
+
+    Args:
+      operator: one operator; `jax.vmap` for several.
+      width: features of the hidden states it acts on; 1 for what acts on every feature alike.
+      tolerance: residual of the eigenpair of A^T A, relative, at which to stop; by default 1e-4 in float32, 1e-10
+        in float64.
+      max_steps: at most about this many applications.
+
+    Returns:
+      A `SingularValue`.
+
+    >>> import jax.numpy as jnp
+    >>> from jaxsmooth.theory import Dense
+    >>> found = operator_norm(Dense(jnp.array([[3.0, 0.0], [0.0, -4.0]]), jnp.ones(2, bool)))
+    >>> round(float(found.value), 4)
+    4.0
+
+    References: Golub and Kahan (1965), Calculating the singular values and pseudo-inverse of a matrix.
+    """
+    dtype = operator_dtype(operator)
+    tolerance = default_tolerance(dtype) if tolerance is None else tolerance
+    start = jnp.where(operator.mask[:, None], start_vector((operator.size, width), dtype), 0)
+    found = largest_eigenvalue(
+        lambda v: operator.transpose_apply(operator.apply(v)), start, tolerance=tolerance, max_steps=max_steps
+    )
+    value = jnp.sqrt(jnp.maximum(found.value, 0))
+    residual = jnp.where(value > 0, found.residual / jnp.where(value > 0, value, 1), jnp.sqrt(found.residual))
+    return SingularValue(value, residual, found.steps)
+
+
+def operator_dtype(operator: Operator) -> jnp.dtype:
+    """The floating-point type that an operator computes in."""
+    return next(leaf.dtype for leaf in jax.tree.leaves(operator) if jnp.issubdtype(leaf.dtype, jnp.floating))
+
+
+def root_of_largest_eigenvalue(gram: Float[Array, "*B K K"], *, tolerance: float | None = None) -> Float[Array, "*B"]:
+    """Square root of the largest eigenvalue of each positive semidefinite matrix: the norm of its factor.
+
+    >>> import jax.numpy as jnp
+    >>> round(float(root_of_largest_eigenvalue(jnp.array([[9.0, 0.0], [0.0, 16.0]]))), 4)
+    4.0
+    """
+    tolerance = default_tolerance(gram.dtype) if tolerance is None else tolerance
+    start = start_vector(gram.shape[-1:], gram.dtype)
+
+    def apply(matrices: tuple[Array, Array], v: Array) -> Array:
+        gram, scale = matrices
+        return jnp.einsum("nij,nj->ni", gram, v * scale)
+
+    def roots(gram: Array) -> Array:
+        trace = jnp.trace(gram, axis1=1, axis2=2)
+        value = largest_eigenvalues(apply, (gram, _inverse(trace)), start, tolerance=tolerance)
+        return jnp.sqrt(jnp.maximum(value * trace, 0))
+
+    return _by_portions(roots, gram.reshape(-1, *gram.shape[-2:])).reshape(gram.shape[:-2])
+
+
+def _by_portions(function: Callable[[Any], Array], matrices: Any) -> Array:
+    """`function` of some of the matrices after the other: what is made of them then needs little memory.
+
+    On CPU that is faster too: memory used again is in the cache, and not asked of the system anew.
+    """
+    leaves = jax.tree.leaves(matrices)
+    count = leaves[0].shape[0]
+    least = max(1, math.ceil(sum(leaf.nbytes for leaf in leaves) / PORTION))
+    portions = next((k for k in range(least, 2 * least) if count % k == 0), least)
+    width = math.ceil(count / portions)
+    if portions * width > count:
+        # All are copied so that the last portion is full.
+        more = portions * width - count
+        matrices = jax.tree.map(lambda leaf: jnp.pad(leaf, [(0, more), *[(0, 0)] * (leaf.ndim - 1)]), matrices)
+    portioned = jax.tree.map(lambda leaf: leaf.reshape(portions, width, *leaf.shape[1:]), matrices)
+    return jax.lax.map(function, portioned).ravel()[:count]
+
+
+def _inverse(size: Float[Array, "N"]) -> Float[Array, "N 1"]:
+    """What to scale matrices by, vectors rather; those of size 0 are taken to be zero."""
+    return jnp.where(size > 0, 1 / jnp.where(size > 0, size, 1), 0)[:, None]
+
+
+def default_tolerance(dtype: DTypeLike) -> float:
+    """Relative residual of an eigenpair that is safely above rounding in `dtype`."""
+    return 1e-10 if jnp.dtype(dtype) == jnp.float64 else 1e-4
+
+
+def start_vector(shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+    """A fixed vector of independent normal numbers: generic, and the same in every run.
+
+    A small one is a constant of the program that uses it: the generator of one vector has hundreds of instructions,
+    and in memory a loaded program costs about 4 KiB for each.
+    """
+    if math.prod(shape) > LARGEST_CONSTANT:
+        return jax.random.normal(jax.random.key(0), shape, jnp.float32).astype(dtype)
+    # Of numpy's generators the one whose numbers never change.
+    return jnp.asarray(np.random.RandomState(0).standard_normal(shape).astype(np.float32), dtype)
+
+
+def expand_basis(
+    apply: Callable[[Array], Array], basis: Float[Array, "rows ..."], projected: Float[Array, "K K"], first: int
+) -> tuple[Float[Array, "rows ..."], Float[Array, "K K"], Float[Array, "P P"]]:
+    """Grow the basis of a block Krylov space, P vectors at a time, until it is full.
+
+    Args:
+      apply: the operator.
+      basis: orthonormal rows up to `first`, P more that continue the space, zero after them; [K+P ...].
+      projected: the operator in the first `first` rows, [K K].
+      first: from where to grow; P divides K - first.
+
+    Returns:
+      The basis; the operator in its first K rows; the coupling of the last P of these to the P rows after them.
+    """
+    size = projected.shape[0]
+    block = basis.shape[0] - size
+
+    def step(k: Array, state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        basis, projected, _ = state
+        at = first + block * k
+        images = jax.vmap(apply)(jax.lax.dynamic_slice_in_dim(basis, at, block))
+        scale = jnp.maximum(jnp.max(jnp.linalg.norm(images.reshape(block, -1), axis=1)), jnp.max(jnp.abs(projected)))
+        images, columns = _orthogonalise(images, basis)
+        rows, inner = orthonormal_rows(images, 8 * jnp.finfo(images.dtype).eps * scale)
+        # Twice, and only now: what is left of nearly parallel images may not be orthogonal to the basis any more.
+        rows, rest = _orthogonalise(rows, basis)
+        rows, outer = orthonormal_rows(rows, 0.5)
+        columns, coupling = (columns + inner.T @ rest)[:, :size], outer @ inner
+        projected = jax.lax.dynamic_update_slice_in_dim(projected, columns, at, 0)
+        projected = jax.lax.dynamic_update_slice_in_dim(projected, columns.T, at, 1)
+        return jax.lax.dynamic_update_slice_in_dim(basis, rows, at + block, 0), projected, coupling
+
+    nothing = jnp.zeros((block, block), basis.dtype)
+    return jax.lax.fori_loop(0, (size - first) // block, step, (basis, projected, nothing))
+
+
+def restart_basis(
+    basis: Float[Array, "rows ..."], values: Float[Array, "K"], vectors: Float[Array, "K K"], kept: int
+) -> tuple[Float[Array, "rows ..."], Float[Array, "K K"]]:
+    """Keep the best Ritz vectors and the P vectors that leave the basis, which continue the Krylov space.
+
+    Args:
+      basis: as `expand_basis` returns it, [K+P ...].
+      values: Ritz values, ascending, [K].
+      vectors: Ritz vectors in that basis, in columns, [K K].
+      kept: how many to keep.
+
+    Returns:
+      Basis and projected operator from which `expand_basis` can start at row `kept`.
+    """
+    size = values.size
+    best = slice(size - kept, size)
+    ritz = vectors[:, best].T @ basis[:size].reshape(size, -1)
+    fresh = jnp.zeros_like(basis).at[:kept].set(ritz.reshape(kept, *basis.shape[1:]))
+    fresh = fresh.at[kept : kept + basis.shape[0] - size].set(basis[size:])
+    return fresh, jnp.zeros_like(vectors).at[:kept, :kept].set(jnp.diag(values[best]))
+
+
+def orthonormal_rows(vectors: Float[Array, "P ..."], floor: Array | float = 0.0) -> tuple[Array, Float[Array, "P P"]]:
+    """Gram and Schmidt's orthonormal basis of a few vectors, and their parts in it.
+
+    Args:
+      vectors: [P ...].
+      floor: norm below which what is left of a vector is rounding noise and its basis vector zero.
+
+    Returns:
+      Rows Q and coefficients R, vectors[i] = sum_j R[j, i] Q[j].
+    """
+    flat = vectors.reshape(vectors.shape[0], -1)
+    rows, parts = jnp.zeros_like(flat), jnp.zeros((flat.shape[0],) * 2, flat.dtype)
+    for i, vector in enumerate(flat):
+        for _ in range(2 if i else 0):
+            part = rows @ vector
+            vector, parts = vector - part @ rows, parts.at[:, i].add(part)
+        norm = jnp.linalg.norm(vector)
+        real = norm > floor
+        rows = rows.at[i].set(jnp.where(real, vector / jnp.where(real, norm, 1), 0))
+        parts = parts.at[i, i].set(jnp.where(real, norm, 0))
+    return rows.reshape(vectors.shape), parts
+
+
+def _orthogonalise(vectors: Array, basis: Array) -> tuple[Array, Array]:
+    # Rows not yet filled are zero and take nothing away.
+    flat = basis.reshape(basis.shape[0], -1)
+    parts = vectors.reshape(vectors.shape[0], -1) @ flat.T
+    return vectors - (parts @ flat).reshape(vectors.shape), parts

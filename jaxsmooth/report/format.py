@@ -1,0 +1,123 @@
+"""Small helpers that every form of the report shares: digits a person can read, lists of layers, sums over heads."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..results.diagnosis import FusedLayers, Spread
+
+HIDDEN_QUANTITIES = (
+    "cosine_similarity",
+    "relative_distance",
+    "subspace_distance",
+    "effective_rank",
+    "stable_rank",
+    "token_norm",
+)
+"""Fields of a `Diagnosis` with one value per hidden state, embedding output included."""
+
+BLOCK_QUANTITIES = ("std_attn", "std_mlp", "std_product", "threshold")
+"""Fields with one value per block."""
+
+HEAD_QUANTITIES = ("mixing_rate", "ergodicity_coefficient", "attention_entropy")
+"""Fields with one value per block and head."""
+
+MISSING = "n/a"
+FUSED_ROW = "fused"
+"""What a table calls the row of fused layers."""
+
+
+def digits(value: float | None) -> str:
+    """Formats a number with about three significant digits, the same way everywhere in the report.
+
+    Args:
+      value: any number; None and NaN mean that there is no value.
+
+    Returns:
+      Text such as ``0.438``, ``5,012`` or ``n/a``.
+
+    >>> [digits(x) for x in (0.4382, 12.34, 5012.4, 2.5e7, 0.0, float("nan"))]
+    ['0.438', '12.3', '5,012', '2.5e+07', '0', 'n/a']
+    """
+    if value is None or math.isnan(value):
+        return MISSING
+    if math.isinf(value):
+        return "∞" if value > 0 else "-∞"
+    size = abs(value)
+    if size == 0:
+        return "0"
+    if size < 0.001 or size >= 9_999_999.5:
+        return f"{value:.1e}"
+    # Limits are where rounding would add a digit: 99.96 must not become 100.0.
+    decimals = 3 if size < 0.9995 else 2 if size < 9.995 else 1 if size < 99.95 else 0
+    return f"{value:,.{decimals}f}"
+
+
+def layer_list(layers: Sequence[int]) -> str:
+    """Names layers in words, runs of three or more as a range.
+
+    Args:
+      layers: layer numbers in ascending order.
+
+    Returns:
+      Text that fits after "in".
+
+    >>> layer_list([3]), layer_list([1, 2, 5]), layer_list([1, 2, 3, 4, 6])
+    ('layer 3', 'layers 1, 2 and 5', 'layers 1 to 4 and 6')
+    """
+    runs: list[list[int]] = []
+    for layer in layers:
+        if runs and layer == runs[-1][-1] + 1:
+            runs[-1].append(layer)
+        else:
+            runs.append([layer])
+    parts = [part for run in runs for part in ([f"{run[0]} to {run[-1]}"] if len(run) > 2 else map(str, run))]
+    words = parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1] if parts else "no layer"
+    return words if not parts else f"{'layer' if len(layers) == 1 else 'layers'} {words}"
+
+
+def over_heads(spread: Spread) -> Spread:
+    """Pools a per-head quantity over its heads, as if every head of every sentence were one sample.
+
+    Args:
+      spread: a spread of shape [L N].
+
+    Returns:
+      The spread of all heads together, [L]; heads without a value are left out.
+    """
+    count = spread.count.sum(axis=1)
+    defined = spread.count > 0
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = np.where(defined, spread.count * spread.mean, 0.0).sum(axis=1) / count
+        square = spread.std**2 + (spread.mean - mean[:, None]) ** 2
+        std = np.sqrt(np.where(defined, spread.count * square, 0.0).sum(axis=1) / count)
+    low = np.where(defined, spread.min, np.inf).min(axis=1)
+    high = np.where(defined, spread.max, -np.inf).max(axis=1)
+    return Spread(mean, std, np.where(count > 0, low, np.nan), np.where(count > 0, high, np.nan), count)
+
+
+def rows_of(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows of a table of report.json: its layers, then what is fused of them, if anything is."""
+    return [*report["layers"], *({**fused, "layer": FUSED_ROW} for fused in [report.get("fused")] if fused)]
+
+
+def fused_words(fused: FusedLayers) -> str:
+    """Which layers are fused, how, and with what gates."""
+    if fused.gates is None:
+        return fused.label
+    gates = ", ".join(f"{layer}: {digits(gate)}" for layer, gate in zip(fused.layers, fused.gates.mean, strict=True))
+    return f"{fused.label} (mean gate of each layer, {gates})"
+
+
+def at(spread: Spread, *index: int) -> dict[str, float]:
+    """Reads one layer of a spread of shape [K], or one layer and head of [K N], as plain Python numbers."""
+    return {field.name: getattr(spread, field.name)[index].item() for field in dataclasses.fields(spread)}
+
+
+def finite(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Drops NaN and infinities."""
+    return values[np.isfinite(values)]

@@ -1,0 +1,113 @@
+"""report.json: every number of a diagnosis, strict JSON, full precision.
+
+Layer 0 is the embedding output; layer l >= 1 pairs hidden state l with the block that made it (block l - 1).
+A plain name is the mean over sentences (and heads). A name ending in `_min` or `_max` is an extremum over tokens,
+heads and sentences. `spread` adds the standard deviation, the extrema and the number of values; `heads` gives each
+head's mean, `_min` and `_max` over sentences. What has no value is null. `fused`, where layers were fused, is one more
+hidden state, with the means of the gates of the layers it is made of.
+"""
+
+import dataclasses
+import json
+import math
+from typing import Any
+
+from ..results.comparison import Comparison
+from ..results.diagnosis import RATES, Diagnosis, FusedLayers, HeadConvergence, Spread
+from .format import BLOCK_QUANTITIES, HEAD_QUANTITIES, HIDDEN_QUANTITIES, at, over_heads
+from .verdict import verdict
+
+SCHEMA = 1
+
+
+def to_json(diagnosis: Diagnosis) -> dict[str, Any]:
+    """Turns a diagnosis into the content of report.json.
+
+    Args:
+      diagnosis: what `jaxsmooth.diagnose` found.
+
+    Returns:
+      A tree of dicts, lists, strings, ints, floats and None with the keys `schema`, `model`, `data`, `layers`,
+      `verdict` and `versions`; no NaN and no infinity, those are None.
+    """
+    blocks = diagnosis.rates["actual"].mean.shape[0]
+    layers = [{"layer": 0, **_hidden(diagnosis, 0)}]
+    for block in range(blocks):
+        entry = {"layer": block + 1, **_hidden(diagnosis, block + 1)}
+        spread = entry.pop("spread")
+        made = _block(diagnosis, block)
+        entry |= {**made, "spread": spread | made["spread"]}
+        layers.append(entry)
+    return strict(
+        {
+            **described(diagnosis),
+            "layers": layers,
+            **({} if diagnosis.fused is None else {"fused": _fused(diagnosis.fused)}),
+            "verdict": dataclasses.asdict(verdict(diagnosis)),
+            "versions": dict(diagnosis.versions),
+        }
+    )
+
+
+def dumps(tree: dict[str, Any]) -> str:
+    """Writes strict JSON: floats to their last bit, an error rather than NaN, readable as UTF-8."""
+    return json.dumps(tree, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def _hidden(diagnosis: Diagnosis, state: int) -> dict[str, Any]:
+    spreads = {name: at(getattr(diagnosis, name), state) for name in HIDDEN_QUANTITIES}
+    return {name: spread["mean"] for name, spread in spreads.items()} | {"spread": _rest(spreads)}
+
+
+def _fused(fused: FusedLayers) -> dict[str, Any]:
+    spreads = {name: at(fused.measures[name], 0) for name in HIDDEN_QUANTITIES}
+    entry: dict[str, Any] = {"label": fused.label, "layers": list(fused.layers)}
+    entry |= {name: spread["mean"] for name, spread in spreads.items()} | {"spread": _rest(spreads)}
+    if fused.gates is None:
+        return entry
+    gates = [at(fused.gates, place) for place in range(len(fused.layers))]
+    named = {
+        f"gates{end}": [gate[key] for gate in gates] for end, key in (("", "mean"), ("_min", "min"), ("_max", "max"))
+    }
+    return entry | named
+
+
+def _block(diagnosis: Diagnosis, block: int) -> dict[str, Any]:
+    spreads = {name: at(getattr(diagnosis, name), block) for name in BLOCK_QUANTITIES}
+    spreads |= {name: at(over_heads(getattr(diagnosis, name)), block) for name in HEAD_QUANTITIES}
+    rates = {name: at(diagnosis.rates[name], block) for name in RATES}
+    entry: dict[str, Any] = {}
+    for name, spread in spreads.items():
+        entry |= {name: spread["mean"], f"{name}_min": spread["min"], f"{name}_max": spread["max"]}
+    entry["rates"] = {name: rate["mean"] for name, rate in rates.items()}
+    entry["heads"] = {
+        key: values for name in HEAD_QUANTITIES for key, values in _heads(name, getattr(diagnosis, name), block)
+    }
+    entry["spread"] = _rest(spreads) | {"rates": _rest(rates)}
+    return entry
+
+
+def _heads(name: str, spread: Spread, block: int) -> list[tuple[str, list[float]]]:
+    return [
+        (name, spread.mean[block].tolist()),
+        (f"{name}_min", spread.min[block].tolist()),
+        (f"{name}_max", spread.max[block].tolist()),
+    ]
+
+
+def _rest(spreads: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+    return {name: {k: v for k, v in spread.items() if k != "mean"} for name, spread in spreads.items()}
+
+
+def described(found: Comparison | Diagnosis | HeadConvergence) -> dict[str, Any]:
+    """The head of every file of numbers: the schema, which model, and which data."""
+    return {"schema": SCHEMA, "model": dataclasses.asdict(found.model), "data": dataclasses.asdict(found.data)}
+
+
+def strict(tree: Any) -> Any:
+    """The same tree with None in the place of NaN and infinity, which JSON does not know."""
+    if isinstance(tree, dict):
+        return {str(key): strict(value) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [strict(value) for value in tree]
+    return None if isinstance(tree, float) and not math.isfinite(tree) else tree

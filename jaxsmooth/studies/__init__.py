@@ -1,0 +1,1 @@
+"""The four studies of a model on text: diagnose, verify, converge, compare."""

@@ -1,0 +1,226 @@
+"""`compare`: the per-layer numbers of one real model and text with each of several remedies, without training."""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+from numpy.typing import NDArray
+
+from .. import metrics
+from .diagnose import model_norms, model_summary, package_versions
+from ..bert.config import EncoderConfig
+from ..bert.encoder import embed, encode
+from ..bert.fusion import Kind
+from ..bert.params import Encoder
+from ..results.comparison import RATES, Comparison, Measured
+from ..results.diagnosis import Spread
+from .hidden_states import chosen_fusion, fused_measures, hidden_measures
+from ..interventions.attribution import PARTS, attribute
+from ..mitigations.parse import NamedRemedy, parse_remedies
+from .stream import Reading
+from ..inputs.tokenizer import Tokenizer
+from ..theory.block import ladder
+from ..theory.block.parameter_norms import BlockNorms
+from ..types import SITES, Batch, BlockTrace, Edits, ImageBatch
+
+# Where edits may act for a bound to speak of the edited block. L4 takes the residual sum before the first LayerNorm as
+# it comes; L1 also needs attention and values to be what makes that sum.
+L4_SITES = {"embedded", "query", "key", "value", "attn_logits", "attn", "context", "mixed", "pre_attn"}
+L1_SITES = {"embedded", "query", "key", "attn_logits", "attn"}
+FUSIONS: dict[str, Kind] = {"max": "max", "mean (softmax gate, untrained)": "gate"}
+MEASURES = ("cosine_similarity", "relative_distance")
+
+
+def compare(
+    model: Encoder,
+    tokenizer: Tokenizer | None,
+    texts: Iterable[Any],
+    remedies: str | Sequence[NamedRemedy],
+    *,
+    name: str = "model",
+    data: str = "texts",
+    note: str = "",
+    tokens_per_batch: int = 512,
+    progress: bool = False,
+) -> Comparison:
+    """Measure the same model and text as they are and with each remedy.
+
+    Args:
+      model: the encoder; its dtype is the precision of the measurement.
+      tokenizer: its tokenizer; None for a vision encoder.
+      texts: sentences, any iterable of strings; for a vision encoder images, each [C Y X].
+      remedies: a list such as "contranorm,attnscale:0.3", see `mitigations.parse_remedies`, or what that returns.
+      name: the model's name, for the report.
+      data: the text's name, for the report.
+      note: a warning to print with the model.
+      tokens_per_batch: size of a batch, padding included.
+      progress: whether to show a progress bar on stderr.
+
+    Returns:
+      A `Comparison`, whose first entry is the model without a remedy.
+
+    Raises:
+      OptionError: a remedy that does not exist, or a parameter out of range.
+      TextError: no text, or something that is not text.
+
+    >>> import jaxsmooth
+    >>> from jaxsmooth.studies.compare import compare
+    >>> model, tokenizer = jaxsmooth.load("tiny")
+    >>> found = compare(model, tokenizer, ["A film worth seeing."], "contranorm")
+    >>> [entry.label for entry in found.entries]
+    ['none', 'contranorm']
+    """
+    chosen = parse_remedies(remedies) if isinstance(remedies, str) else list(remedies)
+    runs = [_Run(None, model), *(_Run(remedy, remedy.change(model)) for remedy in chosen)]
+    with Reading(model, tokenizer, texts, "comparing", tokens_per_batch=tokens_per_batch, progress=progress) as reading:
+        for encoded in reading:
+            plain = None
+            for run in runs:
+                plain = run.measure(encoded.batch, len(encoded.indices), plain)
+    return Comparison(
+        model=model_summary(model, name, note),
+        data=reading.summary(data),
+        parts=PARTS,
+        entries=tuple(run.measured() for run in runs),
+        versions=package_versions(),
+    )
+
+
+class _Run:
+    """The model with one remedy: its compiled program and the numbers gathered so far."""
+
+    def __init__(self, remedy: NamedRemedy | None, model: Encoder) -> None:
+        self.remedy, self.model = remedy, model
+        self.norms = model_norms(model) if model.config.is_plain else None
+        self.found: list[dict[str, NDArray]] = []
+        # One program per remedy and batch shape; the remedy is structure, the weights are arguments.
+        self.program = jax.jit(lambda model, norms, batch, plain: measure(model, norms, batch, remedy, plain))
+
+    def measure(self, batch: Batch | ImageBatch, rows: int, plain: Array | None) -> Array:
+        """Adds a batch; returns the last hidden states of the model without a remedy."""
+        hidden, measured = self.program(self.model, self.norms, batch, plain)
+        self.found.append({key: np.asarray(values[:, :rows], np.float64) for key, values in measured.items()})
+        return hidden if plain is None else plain
+
+    def measured(self) -> Measured:
+        spreads = {
+            key: Spread.over_sentences(np.concatenate([part[key] for part in self.found], axis=1))
+            for key in self.found[0]
+        }
+        fused = {fusion: {key: spreads[f"{fusion}/{key}"] for key in MEASURES} for fusion in FUSIONS}
+        layers = len(spreads["actual"].mean)
+        parts = {f.name: getattr(spreads["attribution"], f.name) for f in dataclasses.fields(Spread)}
+        return Measured(
+            label="none" if self.remedy is None else self.remedy.label,
+            description="the model as it is" if self.remedy is None else self.remedy.description,
+            warning=warning(self.model.config, self.remedy),
+            cosine_similarity=spreads["cosine_similarity"],
+            relative_distance=spreads["relative_distance"],
+            rates={key: spreads[key] for key in RATES},
+            attribution=Spread(**{key: value.reshape(layers, -1) for key, value in parts.items()}),
+            fused=fused,
+            change=spreads["change"],
+        )
+
+
+def warning(config: EncoderConfig, remedy: NamedRemedy | None) -> str:
+    """What to know before reading a remedy's numbers on this encoder; empty if nothing."""
+    if config.causal and remedy is not None and remedy.mixes:
+        return "lets tokens see later ones, in a causal model"
+    return ""
+
+
+def measure(
+    model: Encoder,
+    norms: BlockNorms | None,
+    batch: Batch | ImageBatch,
+    remedy: NamedRemedy | None,
+    plain: Float[Array, "B T D"] | None,
+) -> tuple[Float[Array, "B T D"], dict[str, Array]]:
+    """Every per-sentence quantity of one batch under one remedy; for use inside a `jax.jit`.
+
+    Args:
+      model: the encoder, its weights as the remedy wants them.
+      norms: `analysis.model_norms` of it; None for a block that the bounds do not speak of.
+      batch: tokens, segments and mask, [B T].
+      remedy: which, or None.
+      plain: last hidden states without a remedy; None if this is the run without.
+
+    Returns:
+      The last hidden states, and name -> array: [L+1 B] of hidden states, [L B] of blocks, [4L B] of parts, [1 B] of
+      fusions and of the change.
+    """
+    edits = Edits() if remedy is None else remedy.edits(model, batch)
+
+    def collect(narrow: BlockTrace) -> dict[str, Array]:
+        trace = _widened(narrow)
+        return {
+            "hidden": trace.hidden,
+            "attribution": attribute(trace, batch.mask, model.config),
+            **_rates(trace, norms, batch.mask, edits),
+        }
+
+    with jax.default_matmul_precision("highest"):
+        last, found = encode(model, batch, edits=edits, collect=collect)
+        stacked = found.pop("hidden")
+        first = embed(model, batch) if edits.embedded is None else edits.embedded(jnp.int32(-1), embed(model, batch))
+        states = jnp.concatenate([_widened(first)[None], stacked])
+        # XLA leaves out the measures that are not kept.
+        measures = hidden_measures(states, jnp.broadcast_to(batch.mask, states.shape[:-1]))
+        found |= {key: measures[key] for key in MEASURES}
+        for name, kind in FUSIONS.items():
+            fused = fused_measures(chosen_fusion(kind, model.config, stacked.dtype)[0], stacked, batch.mask)
+            found |= {f"{name}/{key}": fused[key][None] for key in MEASURES}
+    found["attribution"] = found["attribution"].reshape(-1, batch.mask.shape[0])
+    found["change"] = _change(last, last if plain is None else plain, batch.mask)[None]
+    return last, found
+
+
+def _rates(trace: BlockTrace, norms: BlockNorms | None, mask: Array, edits: Edits) -> dict[str, Array]:
+    """The actual rate, and the bounds where what the edits touch leaves their hypotheses alone."""
+    actual = ladder.actual_rate(trace.input, trace.hidden, mask)
+    unknown = jnp.full_like(actual, jnp.nan)
+    edited = {site for site in SITES if getattr(edits, site) is not None}
+    if norms is None or not edited <= L4_SITES:
+        return {"actual": actual, "L4": unknown, "L1": unknown}
+    own = jax.tree.map(lambda stacked: stacked[trace.layer], norms)
+    plain = edited <= L1_SITES
+    mixing = metrics.mixing_rate(trace.attn, mask) if plain else jnp.zeros((*mask.shape[:1], trace.attn.shape[1]))
+    state = ladder.BlockState(trace.input, trace.attn, trace.pre_attn, trace.std_attn, trace.std_mlp, mask, mixing)
+    known = ~jnp.isnan(actual)
+    l4 = jnp.where(known, ladder.data_rate(own, state), jnp.nan)
+    l1 = (
+        jnp.where(known & equal_row_sums(trace.attn, mask), ladder.block_rate(own, state), jnp.nan)
+        if plain
+        else unknown
+    )
+    return {"actual": actual, "L4": l4, "L1": l1}
+
+
+def equal_row_sums(attn: Float[Array, "B N T S"], mask: Bool[Array, "B T"]) -> Bool[Array, " B"]:
+    """Whether in every head the rows of real tokens have one sum, up to rounding: what Lemma 1(4) asks of a matrix.
+
+    >>> import jax.numpy as jnp
+    >>> equal_row_sums(jnp.array([[[[0.5, 0.5], [2.0, -1.0]]], [[[0.5, 0.5], [1.0, 1.0]]]]), jnp.ones((2, 2), bool))
+    Array([ True, False], dtype=bool)
+    """
+    real = mask[:, None, :]
+    sums = jnp.sum(jnp.where(mask[:, None, None, :], attn, 0), axis=-1)
+    size = jnp.max(jnp.sum(jnp.abs(attn), axis=-1), axis=-1)
+    apart = jnp.max(jnp.where(real, sums, -jnp.inf), axis=-1) - jnp.min(jnp.where(real, sums, jnp.inf), axis=-1)
+    return jnp.all(apart <= 8 * attn.shape[-1] * jnp.finfo(attn.dtype).eps * size, axis=-1)
+
+
+def _change(hidden: Array, plain: Array, mask: Array) -> Array:
+    real = mask[..., None]
+    wide = [jnp.where(real, _widened(x), 0) for x in (hidden - plain, plain)]
+    away, size = (jnp.sqrt(jnp.sum(x * x, axis=(-2, -1))) for x in wide)
+    return away / size
+
+
+def _widened(tree: Any) -> Any:
+    return jax.tree.map(lambda x: x.astype(jnp.float32) if x.dtype == jnp.bfloat16 else x, tree)

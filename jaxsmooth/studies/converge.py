@@ -1,0 +1,139 @@
+"""`converge_heads`: every head of a real model iterated as an operator, prediction against observation."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+from numpy.typing import NDArray
+
+from .diagnose import model_summary, package_versions
+from ..bert.encoder import encode
+from ..bert.params import Encoder
+from ..bert.positions import visible_tokens
+from ..results.diagnosis import CONVERGENCE, HeadConvergence, Spread
+from ..errors import TextError
+from .stream import Reading
+from ..inputs.tokenizer import Tokenizer
+from ..theory import allowed_pairs, converge, masked_attention
+from ..types import Batch, BlockTrace, ImageBatch
+
+MASKS = ("full", "causal", "window")
+
+
+def converge_heads(
+    model: Encoder,
+    tokenizer: Tokenizer | None,
+    texts: Iterable[Any],
+    *,
+    name: str = "model",
+    data: str = "texts",
+    note: str = "",
+    window: int = 4,
+    steps: int = 256,
+    tolerance: float = 1e-3,
+    tokens_per_batch: int = 512,
+    progress: bool = False,
+) -> HeadConvergence:
+    """Iterate the attention of every layer, head and sentence on the head's own values, under three masks.
+
+    The scores are the model's. "full" is its own attention; "causal" and "window" are the softmax of the same scores
+    over the past and over the last `window` tokens, always among the
+    tokens that the model itself lets a token see. What is iterated is A^k V, V the values the head would mix.
+
+    Args:
+      model: the encoder; its dtype is the precision of the measurement.
+      tokenizer: its tokenizer; None for a vision encoder.
+      texts: sentences, any iterable of strings; for a vision encoder images, each [C Y X].
+      name: the model's name, for the report.
+      data: the text's name, for the report.
+      note: a warning to print with the model.
+      window: tokens in the sliding window, the query included.
+      steps: how often each matrix is applied.
+      tolerance: relative distance to the limit that counts as having arrived.
+      tokens_per_batch: size of a batch, padding included.
+      progress: whether to show a progress bar on stderr.
+
+    Returns:
+      A `HeadConvergence`.
+
+    Raises:
+      TextError: no text, something that is not text, or a number out of range.
+
+    >>> import jaxsmooth
+    >>> from jaxsmooth.studies.converge import converge_heads
+    >>> model, tokenizer = jaxsmooth.load("tiny")
+    >>> found = converge_heads(model, tokenizer, ["Dull."], steps=64)
+    >>> found.masks["causal"]["limit_held"].mean.shape == (model.config.layers, model.config.heads)
+    True
+    """
+    for key, value, least in (("window", window, 1), ("steps", steps, 2)):
+        if value < least:
+            raise TextError(f"{key} must be at least {least}; got {value}.")
+    found: list[dict[str, NDArray]] = []
+    with Reading(model, tokenizer, texts, "iterating", tokens_per_batch=tokens_per_batch, progress=progress) as reading:
+        for encoded in reading:
+            rows = len(encoded.indices)
+            measured = measure(model, encoded.batch, jnp.int32(window), steps=steps, tolerance=tolerance)
+            found.append({key: np.asarray(values[:, :, :rows], np.float64) for key, values in measured.items()})
+    return HeadConvergence(
+        model=model_summary(model, name, note),
+        data=reading.summary(data),
+        window=window,
+        steps=steps,
+        tolerance=tolerance,
+        masks={mask: _spreads(found, k) for k, mask in enumerate(MASKS)},
+        versions=package_versions(),
+    )
+
+
+@jax.jit(static_argnames=("steps", "tolerance"))
+def measure(
+    model: Encoder, batch: Batch | ImageBatch, window: Array, *, steps: int, tolerance: float
+) -> dict[str, Array]:
+    """The numbers of `theory.Convergence` for every layer, mask, sentence and head, [L M B N].
+
+    Args:
+      model: the encoder.
+      batch: tokens, segments and mask, [B T].
+      window: tokens in the sliding window, the query included.
+      steps: how often each matrix is applied.
+      tolerance: relative distance to the limit that counts as having arrived.
+
+    Returns:
+      name -> array, the names of `CONVERGENCE`; predicted and observed steps are at most `steps` + 1, and the
+      transient is NaN where the iteration ended before it arrived.
+    """
+    unlimited = jnp.int32(batch.mask.shape[1])
+    reaches = jnp.stack(
+        [jnp.stack([unlimited, unlimited]), jnp.stack([unlimited, 0 * window]), jnp.stack([window - 1, 0 * window])]
+    )
+
+    def one(logits: Array, values: Array, mask: Array, visible: Array | None, reach: Array) -> dict[str, Array]:
+        allowed = allowed_pairs(mask, behind=reach[0], ahead=reach[1])
+        allowed = allowed if visible is None else allowed & visible
+        seen = jnp.where(allowed, logits, -jnp.inf)
+        attn = masked_attention(logits, allowed)
+        result = converge(attn, values, mask, logits=seen, steps=steps, tolerance=tolerance)
+        kept = {key: getattr(result, key).astype(logits.dtype) for key in CONVERGENCE}
+        transient = jnp.where(result.arrived, result.transient, jnp.nan)
+        return kept | {"transient": transient, "predicted_steps": jnp.minimum(result.predicted_steps, steps + 1)}
+
+    heads = jax.vmap(one, in_axes=(0, 0, None, None, None))
+    sentences = jax.vmap(heads, in_axes=(0, 0, 0, None, None))
+
+    def collect(trace: BlockTrace) -> dict[str, Array]:
+        visible = visible_tokens(model.config, trace.layer, batch.mask.shape[1])
+        return jax.lax.map(lambda reach: sentences(trace.attn_logits, trace.value, batch.mask, visible, reach), reaches)
+
+    with jax.default_matmul_precision("highest"):
+        return encode(model, batch, collect=collect)[1]
+
+
+def _spreads(found: list[dict[str, NDArray]], mask: int) -> dict[str, Spread]:
+    return {
+        key: Spread.over_sentences(np.concatenate([part[key][:, mask] for part in found], axis=1))
+        for key in CONVERGENCE
+    }

@@ -1,0 +1,96 @@
+"""Where the block operator stretches most: near the inputs in which one token differs from the others.
+
+A trained head often lets most tokens attend to one, [CLS] say; what that token carries then reaches all of
+them at once. Inputs X = e_s b^T, one token s and features b, are therefore a good place to start the search for
+the operator's largest singular value, and restricted to b in a few features they cost next to nothing.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ...linalg.lanczos import start_vector
+from ..consensus import centre_features
+from .parameter_norms import BlockWeights
+
+FEATURES = 32  # directions of features tried for every token
+SHARPNESS = 8  # power of a token's own stretch, relative to the best, with which it enters a start
+NOISE = 0.3  # norm of the random part: what no single token shows, the starts still hold
+ROUNDS = 8  # of simultaneous iteration for the two best directions of a token; rough ones will do
+
+
+def source_token_starts(
+    weights: BlockWeights,
+    attn: Float[Array, "B N T S"],
+    weighted: Float[Array, "B N T S"],
+    diagonal: Float[Array, "B S"],
+) -> Float[Array, "B 2 S D"]:
+    """Two starting vectors for the largest eigenvalue of T* T, T(X) = L^(1/2) (X + sum_h A_h X W_h) C.
+
+    For X = e_s b^T, ||T(X)||^2 is a quadratic form in b: l_ss ||C b||^2 + 2 sum_h (L A_h)_ss <C b, C W_h^T b> +
+    sum_hg (A_h^T L A_g)_ss <C W_h^T b, C W_g^T b>. Its two largest eigenvectors over b in `leading_features` are
+    found for every s; each start sums one of them over s, tokens that stretch more counting far more, plus noise.
+
+    Args:
+      weights: the block's parameters.
+      attn: A_h, [B N T S].
+      weighted: L A_h, L zero on padding, [B N T S].
+      diagonal: of L, [B S].
+
+    Returns:
+      [B 2 S D], neither normalised nor centred.
+    """
+    features = leading_features(weights)
+    forms = _token_forms(weights, attn, weighted, diagonal, features)
+    pair = start_vector((2, features.shape[1]), forms.dtype)
+    best, second = (jnp.broadcast_to(start[None, None], forms.shape[:-1]) for start in pair)
+    for _ in range(ROUNDS):
+        best, second = (jnp.einsum("bsij,bsj->bsi", forms, _unit_rows(rows)) for rows in (best, second))
+        unit = _unit_rows(best)
+        second = second - jnp.sum(second * unit, axis=-1, keepdims=True) * unit
+    found = jnp.stack([best, second], axis=1)
+    stretch = jnp.linalg.norm(found, axis=-1, keepdims=True)
+    share = stretch / jnp.maximum(jnp.max(stretch, axis=2, keepdims=True), jnp.finfo(stretch.dtype).tiny)
+    chosen = share**SHARPNESS * _unit_rows(found) @ features.T
+    noise = start_vector((1, *chosen.shape[1:]), chosen.dtype)
+    return chosen + NOISE * noise / jnp.linalg.norm(noise)
+
+
+def _token_forms(weights: BlockWeights, attn: Array, weighted: Array, diagonal: Array, features: Array) -> Array:
+    """The quadratic form of every token in the given features, [B S M M]."""
+    shape = (*diagonal.shape, *features.shape[1:], *features.shape[1:])
+    inside = jnp.einsum("dm,dnh->nmh", features, weights.value)
+    heads = jnp.einsum("nmh,nhd->nmd", inside, centre_features(weights.output))
+    own = centre_features(features.T)
+    pairs = jnp.einsum("nid,gjd->ngij", heads, heads).reshape(-1, shape[2] * shape[3])
+    cross = jnp.einsum("id,njd->nij", own, heads)
+    cross = (cross + cross.mT).reshape(-1, shape[2] * shape[3])
+    by_pair = jnp.einsum("bnts,bgts->bsng", attn, weighted).reshape(*diagonal.shape, -1)
+    alone = diagonal[..., None] * (own @ own.T).reshape(1, 1, -1)
+    return (by_pair @ pairs + jnp.einsum("bnss->bsn", weighted) @ cross + alone).reshape(shape)
+
+
+def leading_features(weights: BlockWeights, count: int = FEATURES) -> Float[Array, "D M"]:
+    """Orthonormal features that the heads together carry furthest: near the top eigenvectors of sum_h W_h C W_h^T.
+
+    Args:
+      weights: the block's parameters.
+      count: how many; at most D.
+
+    Returns:
+      [D min(count, D)].
+    """
+    output = centre_features(weights.output)
+    inner = jnp.einsum("nhd,ngd->nhg", output, output)
+    start = start_vector((weights.value.shape[0], min(count, weights.value.shape[0])), weights.value.dtype)
+
+    def iterate(_: Array, features: Array) -> Array:
+        heads = jnp.einsum("dnh,dm->nhm", weights.value, jnp.linalg.qr(features)[0])
+        return jnp.einsum("dnh,nhg,ngm->dm", weights.value, inner, heads)
+
+    return jnp.linalg.qr(jax.lax.fori_loop(0, 3, iterate, start))[0]
+
+
+def _unit_rows(rows: Array) -> Array:
+    norms = jnp.linalg.norm(rows, axis=-1, keepdims=True)
+    return rows / jnp.where(norms > 0, norms, 1)

@@ -1,0 +1,220 @@
+"""What LayerNorm does to the distance between tokens: an identity, and the chain of bounds that follows from it.
+
+LayerNorm divides each token by its own std. As a linear map, division of the rows by given numbers bounds nothing
+(consensus divided by 1 and 2 is no consensus); that the divisor is the token's own std is what makes it contract.
+Proofs are in docs/theory.md.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from ...linalg.lanczos import default_tolerance, largest_eigenvalue, start_vector
+from ..statement import Statement
+from ..consensus import subspace_distance
+
+
+class LayerNormChain(NamedTuple):
+    """d_M after LayerNorm and its upper bounds, each [...], none larger than the next.
+
+    Attributes:
+      actual: d_M(LN(H)).
+      pairs: G (1/n sum_{i<j} ||u_i - u_j||^2 / (s_i s_j))^(1/2), u the centred tokens, s their stds, G = max |scale|.
+      spectral: G lambda_max(L_p)^(1/2) d_M(HC), L_p = (1/n)[diag(p) sum(p) - p p^T], p = 1 / s.
+      two_smallest: G d_M(HC) / sqrt(the product of the two smallest stds).
+      smallest: G d_M(H) / min s, as in Shi et al. (2022).
+    """
+
+    actual: Float[Array, "..."]
+    pairs: Float[Array, "..."]
+    spectral: Float[Array, "..."]
+    two_smallest: Float[Array, "..."]
+    smallest: Float[Array, "..."]
+
+
+def layer_norm_pair_distances(
+    hidden: Float[Array, "*B T D"], eps: float, mask: Bool[Array, "*B T"], *, centred: bool = True
+) -> Float[Array, "*B T T"]:
+    """Squared distances of the normalised tokens y = u / s without normalising: the LayerNorm identity.
+
+    ||y_i - y_j||^2 = [ ||u_i - u_j||^2 - d (s_i - s_j)^2 (1 + eps / (s_i s_j)) ] / (s_i s_j), exact, with u = x - mean
+    over features and s^2 = ||u||^2 / d + eps. The bracket's second term is what LayerNorm gains over a division of
+    both tokens by one number.
+
+    Args:
+      hidden: X, [..., T, D].
+      eps: LayerNorm's epsilon, at least 0.
+      mask: True on real tokens, [..., T].
+      centred: False for RMSNorm, where u = x.
+
+    Returns:
+      [..., T, T], 0 where a token is padding.
+
+    >>> import jax.numpy as jnp
+    >>> x = jnp.array([[1.0, -1.0], [-2.0, 2.0]])
+    >>> layer_norm_pair_distances(x, 0.0, jnp.ones(2, bool))[0, 1].round(4)
+    Array(8., dtype=float32)
+    """
+    moved = _move(hidden, centred)
+    std = row_std(moved, eps)
+    apart, product = _pair_gaps(moved), std * jnp.swapaxes(std, -1, -2)
+    fold = hidden.shape[-1] * (std - jnp.swapaxes(std, -1, -2)) ** 2 * (1 + eps / product)
+    return jnp.where(mask[..., None] & mask[..., None, :], (apart - fold) / product, 0)
+
+
+def layer_norm_chain(
+    hidden: Float[Array, "*B T D"],
+    scale: Float[Array, "D"],
+    eps: float,
+    mask: Bool[Array, "*B T"],
+    *,
+    centred: bool = True,
+) -> LayerNormChain:
+    """d_M(LN(H)) and four upper bounds of it, from the identity of `layer_norm_pair_distances` down to G / min s.
+
+    Args:
+      hidden: H, [..., T, D].
+      scale: gain, [D]; the shift cancels in d_M.
+      eps: LayerNorm's epsilon, at least 0.
+      mask: True on real tokens, [..., T].
+      centred: False for RMSNorm, where C = I.
+
+    Returns:
+      A `LayerNormChain`. The lower estimate by Lanczos makes `spectral` exact up to its tolerance only.
+
+    >>> import jax.numpy as jnp
+    >>> x = jnp.array([[1.0, -1.0], [-1.0, 1.0]])
+    >>> [round(float(v), 4) for v in layer_norm_chain(x, jnp.array([1.0, 3.0]), 0.0, jnp.ones(2, bool))]
+    [4.4721, 6.0, 6.0, 6.0, 6.0]
+
+    References: Shi et al. (2022), arXiv 2202.08625, proof of Theorem 2, for the last bound.
+    """
+    moved = _move(hidden, centred)
+    std = row_std(moved, eps)
+    gain = jnp.max(jnp.abs(scale))
+    real = mask[..., None].astype(hidden.dtype)
+    # Padding may hold zeros, whose std is 0 for eps = 0.
+    precision = jnp.where(mask, 1 / jnp.where(mask, std[..., 0], 1), 0)
+    count = jnp.maximum(jnp.sum(real, axis=(-2, -1)), 1)
+    output = moved * precision[..., None] * scale.reshape((1,) * (hidden.ndim - 1) + scale.shape)
+    weighted = _pair_gaps(moved) * precision[..., None] * precision[..., None, :]
+    largest, second = (jnp.sort(precision, axis=-1)[..., -k] for k in (1, 2))
+    before = subspace_distance(moved, mask)
+    return LayerNormChain(
+        actual=subspace_distance(output, mask),
+        pairs=gain * jnp.sqrt(jnp.sum(weighted, axis=(-2, -1)) / (2 * count)),
+        spectral=gain * pair_weight(precision, mask) * before,
+        two_smallest=gain * before * jnp.sqrt(largest * second),
+        smallest=gain * subspace_distance(hidden, mask) * largest,
+    )
+
+
+def shi2022_layer_norm(
+    hidden: Float[Array, "*B T D"],
+    scale: Float[Array, "D"],
+    eps: float,
+    mask: Bool[Array, "*B T"],
+    *,
+    centred: bool = True,
+) -> Statement:
+    """d_M(LN(H)) <= max |scale| d_M(H) / min s: the step of Shi et al.'s Theorem 2, with the gain restored.
+
+    With the gain left out it is false: tokens already normalised, and scale = 2, double their distance.
+
+    Args:
+      hidden: H, [..., T, D].
+      scale: gain, [D].
+      eps: LayerNorm's epsilon, at least 0.
+      mask: True on real tokens, [..., T].
+      centred: False for RMSNorm.
+
+    Returns:
+      A `Statement` of shape [...], applicable where every real token has a positive std.
+
+    >>> import jax.numpy as jnp
+    >>> x = jnp.array([[1.0, -1.0], [-2.0, 2.0]])
+    >>> found = shi2022_layer_norm(x, jnp.ones(2), 0.0, jnp.ones(2, bool))
+    >>> round(float(found.lhs), 4), round(float(found.rhs), 4)
+    (2.0, 3.0)
+
+    References: after Shi et al. (2022), arXiv 2202.08625, Theorem 2.
+    """
+    chain = layer_norm_chain(hidden, scale, eps, mask, centred=centred)
+    std = row_std(_move(hidden, centred), eps)[..., 0]
+    return Statement(chain.actual, chain.smallest, jnp.all((std > 0) | ~mask, axis=-1))
+
+
+def pre_ln_rate(
+    std: Float[Array, "*B T 1"],
+    mixing_rates: Float[Array, "*B N"],
+    head_norms: Float[Array, "N"],
+    scale: Float[Array, "D"],
+    mask: Bool[Array, "*B T"],
+) -> Float[Array, "*B"]:
+    """d_M(X + sum_h A_h LN(X) W_h + b) <= (1 + G sum_h sqrt(lambda_h) ||W_h|| / sqrt(s_(1) s_(2))) d_M(X).
+
+    Never below 1: for a pre-LN network no rate of this kind can promise collapse, and what can vanish is the relative
+    distance d_M(X) / ||X||.
+
+    Args:
+      std: stds of the tokens of X, [..., T, 1].
+      mixing_rates: sqrt(lambda_h) = ||J A_h||, [..., N].
+      head_norms: ||W_h||, [N].
+      scale: gain of the LayerNorm, [D].
+      mask: True on real tokens, [..., T].
+
+    Returns:
+      [...].
+
+    >>> import jax.numpy as jnp
+    >>> pre_ln_rate(jnp.ones((2, 1)), jnp.array([0.5]), jnp.array([2.0]), jnp.ones(4), jnp.ones(2, bool))
+    Array(2., dtype=float32)
+    """
+    precision = jnp.sort(jnp.where(mask, 1 / jnp.where(mask, std[..., 0], 1), 0), axis=-1)
+    stretch = jnp.sum(mixing_rates * head_norms.reshape((1,) * (mixing_rates.ndim - 1) + head_norms.shape), axis=-1)
+    return 1 + jnp.max(jnp.abs(scale)) * stretch * jnp.sqrt(precision[..., -1] * precision[..., -2])
+
+
+def pair_weight(precision: Float[Array, "*B T"], mask: Bool[Array, "*B T"]) -> Float[Array, "*B"]:
+    """lambda_max(L_p)^(1/2), L_p = (1/n)[diag(p) sum(p) - p p^T]: the most that weighting pairs by p_i p_j adds to d_M.
+
+    >>> import jax.numpy as jnp
+    >>> pair_weight(jnp.array([2.0, 2.0, 2.0]), jnp.ones(3, bool)).round(4)
+    Array(2., dtype=float32)
+    """
+    precision = jnp.where(mask, precision, 0)
+    start = start_vector(precision.shape[-1:], precision.dtype)
+
+    def root(weights: Array) -> Array:
+        count = jnp.maximum(jnp.sum(weights > 0), 1).astype(weights.dtype)
+        found = largest_eigenvalue(
+            lambda v: weights * (jnp.sum(weights) * v - jnp.sum(weights * v)) / count,
+            start * (weights > 0).astype(start.dtype),
+            tolerance=default_tolerance(start.dtype),
+        )
+        return jnp.sqrt(jnp.maximum(found.value, 0))
+
+    flat = jax.vmap(root)(precision.reshape(-1, precision.shape[-1]))
+    return flat.reshape(precision.shape[:-1])
+
+
+def row_std(moved: Float[Array, "*B T D"], eps: float) -> Float[Array, "*B T 1"]:
+    """sqrt(||u||^2 / d + eps) of every row u.
+
+    >>> import jax.numpy as jnp
+    >>> row_std(jnp.array([[3.0, 4.0, 0.0, 0.0]]), 0.0)
+    Array([[2.5]], dtype=float32)
+    """
+    return jnp.sqrt(jnp.mean(moved * moved, axis=-1, keepdims=True) + eps)
+
+
+def _move(hidden: Array, centred: bool) -> Array:
+    return hidden - jnp.mean(hidden, axis=-1, keepdims=True) if centred else hidden
+
+
+def _pair_gaps(x: Array) -> Array:
+    # By differences: through the Gram matrix, tokens that are close would lose all digits.
+    gaps = jax.lax.map(lambda i: jnp.sum((x - x[..., i, None, :]) ** 2, axis=-1), jnp.arange(x.shape[-2]))
+    return jnp.moveaxis(gaps, 0, -1)

@@ -1,0 +1,243 @@
+"""The exact law of a post-LN block next to consensus: which deviations grow, which shrink.
+
+At X = 1 x^T every query sees equal tokens, so attention is whatever the mask makes of equal logits, and a change of
+the logits moves nothing. To first order J block(X) = J (X + sum_h A_0 X W_h) M, with A_0 uniform over the keys that
+each query may see. With one mask for all queries J A_0 = 0: attention drops out, and collapse is stable or not by the
+two stds and the MLP's Jacobian alone. With a causal mask A_0 is the uniform-prefix matrix, whose eigenvalues
+are 1, 1/2, ..., 1/n.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from ..consensus import centre_tokens
+
+SQUARINGS = 40  # of the product: Gelfand's formula at the 2^40-th power has converged to rounding
+
+
+class CollapsedBlock(NamedTuple):
+    """Parameters of one post-LN block, biases included: at consensus they decide the stds. Stack for many layers.
+
+    Names and shapes as in `BlockWeights`; the bias of a kernel or LayerNorm gain is its name with `_bias`.
+    """
+
+    value: Float[Array, "*L D N H"]
+    value_bias: Float[Array, "*L N H"]
+    output: Float[Array, "*L N H D"]
+    output_bias: Float[Array, "*L D"]
+    scale_attn: Float[Array, "*L D"]
+    scale_attn_bias: Float[Array, "*L D"]
+    up: Float[Array, "*L D F"]
+    up_bias: Float[Array, "*L F"]
+    down: Float[Array, "*L F D"]
+    down_bias: Float[Array, "*L D"]
+    scale_mlp: Float[Array, "*L D"]
+    scale_mlp_bias: Float[Array, "*L D"]
+
+
+class LocalLaw(NamedTuple):
+    """What one block does at and next to consensus.
+
+    Attributes:
+      row: the common token after the block, [D].
+      matrix: M, by which a deviation from the mean is multiplied from the right, [D D].
+      mixer: sum_h W_h, through which a mask that differs between queries acts, [D D].
+      std_attn: the std at the attention LayerNorm, of all tokens.
+      std_mlp: likewise at the MLP LayerNorm.
+    """
+
+    row: Float[Array, "*L D"]
+    matrix: Float[Array, "*L D D"]
+    mixer: Float[Array, "*L D D"]
+    std_attn: Float[Array, "*L"]
+    std_mlp: Float[Array, "*L"]
+
+
+def local_law(
+    block: CollapsedBlock, row: Float[Array, "D"], activation: Callable[[Array], Array], eps: float
+) -> LocalLaw:
+    """M at the collapsed state X = 1 x^T, exact: J block(X + E) = J (E + sum_h A_0 E W_h) M + O(||E||^2).
+
+    M = (1/s_1)(C - u u^T / (d s_1^2)) Gamma_1 (I + W_1 diag(phi') W_2) (1/s_2)(C - w w^T / (d s_2^2)) Gamma_2, with
+    u = C x^+ and x^+ = x + sum_h x W_h + b the row before the first LayerNorm, w = C z and z the one before the second.
+
+    Args:
+      block: the parameters, unstacked.
+      row: x, [D].
+      activation: phi, elementwise.
+      eps: LayerNorm's epsilon.
+
+    Returns:
+      A `LocalLaw`, unstacked.
+
+    >>> import jax.numpy as jnp
+    >>> eye, one, zero = jnp.eye(3), jnp.ones(3), jnp.zeros(3)
+    >>> mlp_off = CollapsedBlock(
+    ...     0 * eye[:, None], zero[None], eye[None], zero, one, zero, 0 * eye, zero, eye, zero, one, zero)
+    >>> law = local_law(mlp_off, jnp.array([2.0, -2.0, 0.0]), jax.nn.relu, 0.0)
+    >>> deviation = jnp.array([1.0, 1.0, -2.0])  # across x: divided by the std, 1.633
+    >>> (deviation @ law.matrix).round(4)
+    Array([ 0.6124,  0.6124, -1.2247], dtype=float32)
+
+    References: docs/lemmas.md.
+    """
+    mixer = jnp.einsum("dnh,nhe->de", block.value, block.output)
+    bias = jnp.einsum("nh,nhd->d", block.value_bias, block.output) + block.output_bias
+    normed, first, std_attn = _norm_row(row + row @ mixer + bias, block.scale_attn, block.scale_attn_bias, eps)
+    argument = normed @ block.up + block.up_bias
+    wide, slopes = jax.jvp(activation, (argument,), (jnp.ones_like(argument),))
+    summed = normed + wide @ block.down + block.down_bias
+    after, second, std_mlp = _norm_row(summed, block.scale_mlp, block.scale_mlp_bias, eps)
+    mlp = jnp.eye(row.size, dtype=row.dtype) + (block.up * slopes[None]) @ block.down
+    return LocalLaw(after, first @ mlp @ second, mixer, std_attn, std_mlp)
+
+
+def local_laws(
+    blocks: CollapsedBlock, row: Float[Array, "D"], activation: Callable[[Array], Array], eps: float
+) -> LocalLaw:
+    """`local_law` of every block of an encoder along the path of a collapsed sentence.
+
+    Args:
+      blocks: the parameters, stacked on a leading axis L.
+      row: the common token that enters the first block, [D].
+      activation: phi, elementwise.
+      eps: LayerNorm's epsilon.
+
+    Returns:
+      A `LocalLaw`, stacked.
+
+    >>> import jax.numpy as jnp
+    >>> eye, one, zero = jnp.eye(3), jnp.ones(3), jnp.zeros(3)
+    >>> block = CollapsedBlock(
+    ...     0 * eye[:, None], zero[None], eye[None], zero, one, zero, 0 * eye, zero, eye, zero, one, zero)
+    >>> two = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), block)
+    >>> local_laws(two, jnp.arange(3.0), jax.nn.relu, 0.0).row.shape
+    (2, 3)
+    """
+
+    def step(row: Array, block: CollapsedBlock) -> tuple[Array, LocalLaw]:
+        law = local_law(block, row, activation, eps)
+        return law.row, law
+
+    return jax.lax.scan(step, row, blocks)[1]
+
+
+def local_step(
+    deviation: Float[Array, "T D"], law: LocalLaw, allowed: Bool[Array, "T S"], mask: Bool[Array, "T"]
+) -> Float[Array, "T D"]:
+    """J (E + sum_h A_0 E W_h) M: the deviation after the block, to first order.
+
+    Args:
+      deviation: E, small next to the row at which the law was taken, [T, D].
+      law: of one block.
+      allowed: which keys each query may see, [T, S]; for one mask for all queries, all True.
+      mask: True on real tokens, [T].
+
+    Returns:
+      [T, D], zero on padding.
+
+    >>> import jax.numpy as jnp
+    >>> eye = jnp.eye(1)
+    >>> law = LocalLaw(jnp.zeros(1), 2 * eye, eye, jnp.array(1.0), jnp.array(1.0))
+    >>> e, real = jnp.array([[1.0], [-1.0]]), jnp.ones(2, bool)
+    >>> full, causal = jnp.ones((2, 2), bool), jnp.tri(2, dtype=bool)
+    >>> local_step(e, law, full, real).ravel(), local_step(e, law, causal, real).ravel()
+    (Array([ 2., -2.], dtype=float32), Array([ 3., -3.], dtype=float32))
+    """
+    seen = (allowed & mask[None]).astype(deviation.dtype)
+    uniform = seen / jnp.maximum(jnp.sum(seen, axis=-1, keepdims=True), 1)
+    return centre_tokens(deviation + uniform @ deviation @ law.mixer, mask) @ law.matrix
+
+
+def local_exponent(laws: LocalLaw, eigenvalue: Float[Array, ""]) -> Float[Array, ""]:
+    """Lyapunov exponent per layer, (1/L) log rho(prod_l (I + mu W_l) M_l), of the blocks repeated for ever.
+
+    Deviations along the eigenvalue mu of A_0 on the quotient by consensus follow this product. mu = 0 for one mask
+    for all queries, mu = 1/2, ..., 1/n for a causal one. Consensus attracts if every exponent is negative.
+
+    Args:
+      laws: of all layers, stacked.
+      eigenvalue: mu.
+
+    Returns:
+      A scalar; -inf for a nilpotent product.
+
+    >>> import jax.numpy as jnp
+    >>> eye = jnp.eye(2)[None]
+    >>> laws = LocalLaw(jnp.zeros((1, 2)), 0.5 * eye, eye, jnp.ones(1), jnp.ones(1))
+    >>> [round(float(jnp.exp(local_exponent(laws, jnp.array(mu)))), 4) for mu in (0.0, 0.5)]
+    [0.5, 0.75]
+    """
+    product, size = _product(laws, eigenvalue)
+    return (size + log_spectral_radius(product)) / laws.matrix.shape[0]
+
+
+def local_growth(laws: LocalLaw, eigenvalue: Float[Array, ""]) -> Float[Array, ""]:
+    """log ||prod_l (I + mu W_l) M_l||_F: no deviation grows by more in one pass through the encoder.
+
+    Unlike the exponent it includes the transient growth of non-normal products. Arguments as `local_exponent`.
+
+    >>> import jax.numpy as jnp
+    >>> laws = LocalLaw(jnp.zeros((1, 1)), jnp.full((1, 1, 1), 0.5), jnp.ones((1, 1, 1)), jnp.ones(1), jnp.ones(1))
+    >>> round(float(jnp.exp(local_growth(laws, jnp.array(0.0)))), 4)
+    0.5
+    """
+    product, size = _product(laws, eigenvalue)
+    return size + jnp.log(jnp.linalg.norm(product))
+
+
+def log_spectral_radius(matrix: Float[Array, "D D"]) -> Float[Array, ""]:
+    """log of the largest eigenvalue modulus, by repeated squaring: rho = lim ||M^k||^(1/k), Gelfand's formula.
+
+    Matrix products only, so it runs where `eigvals` of a nonsymmetric matrix does not exist.
+
+    Args:
+      matrix: [D, D].
+
+    Returns:
+      A scalar; -inf for a nilpotent matrix, up to rounding.
+
+    >>> import jax.numpy as jnp
+    >>> round(float(jnp.exp(log_spectral_radius(jnp.array([[0.0, 4.0], [-1.0, 0.0]])))), 4)
+    2.0
+    """
+
+    # log ||M^k|| doubles with each squaring; kept as its k-th part, it stays finite.
+    def body(step: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
+        power, log = state
+        power, size = _unit(power @ power)
+        return power, log + size * 0.5 ** (step + 1).astype(log.dtype)
+
+    return jax.lax.fori_loop(0, SQUARINGS, body, _unit(matrix))[1]
+
+
+def _product(laws: LocalLaw, eigenvalue: Array) -> tuple[Array, Array]:
+    """prod_l (I + mu W_l) M_l as a matrix of norm 1 and the logarithm of its norm."""
+    eye = jnp.eye(laws.matrix.shape[-1], dtype=laws.matrix.dtype)
+
+    def step(state: tuple[Array, Array], law: tuple[Array, Array]) -> tuple[tuple[Array, Array], None]:
+        product, log = state
+        matrix, mixer = law
+        product, size = _unit(product @ (eye + eigenvalue * mixer) @ matrix)
+        return (product, log + size), None
+
+    return jax.lax.scan(step, (eye, jnp.zeros((), eye.dtype)), (laws.matrix, laws.mixer))[0]
+
+
+def _unit(matrix: Array) -> tuple[Array, Array]:
+    size = jnp.linalg.norm(matrix)
+    return matrix / jnp.where(size == 0, 1, size), jnp.log(size)
+
+
+def _norm_row(row: Array, scale: Array, bias: Array, eps: float) -> tuple[Array, Array, Array]:
+    """LayerNorm of one row, its Jacobian (to be multiplied from the right of a row), and the std."""
+    width = row.size
+    u = row - jnp.mean(row)
+    std = jnp.sqrt(jnp.mean(u * u) + eps)
+    centring = jnp.eye(width, dtype=row.dtype) - 1 / width
+    jacobian = (centring - jnp.outer(u, u) / (width * std**2)) / std * scale[None]
+    return u / std * scale + bias, jacobian, std

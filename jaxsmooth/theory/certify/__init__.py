@@ -1,0 +1,1 @@
+"""Theorems evaluated with rounding accounted for: the registry and the calculi."""

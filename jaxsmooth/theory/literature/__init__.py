@@ -1,0 +1,1 @@
+"""The literature's theorems, one function each."""

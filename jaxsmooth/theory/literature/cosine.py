@@ -1,0 +1,95 @@
+"""From the distance to consensus to the cosine between tokens, and back.
+
+The theory is stated in d_M, the figures of the field in CosSim, the mean cosine over distinct pairs of tokens. On
+tokens of equal norm the two are one quantity; in general d_M bounds 1 - CosSim, not the other way round.
+"""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from ..block.lemmas import ROUNDING
+from ..statement import Statement
+from ..consensus import subspace_distance
+
+
+def cosine_distance(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> Float[Array, "*B"]:
+    """1 - CosSim(H) = d_M(H / row norms)^2 / (n - 1), an identity; near consensus it loses no digits.
+
+    Args:
+      hidden: token vectors, none of them 0, [..., T, D].
+      mask: True on real tokens, [..., T].
+
+    Returns:
+      [...], in [0, n / (n - 1)]; NaN for fewer than two real tokens.
+
+    >>> import jax.numpy as jnp
+    >>> cosine_distance(jnp.array([[1.0, 0.0], [0.0, 2.0]]), jnp.ones(2, bool)).round(4)
+    Array(1., dtype=float32)
+
+    References: CosSim after Shi et al. (2022), arXiv 2202.08625; the identity in docs/theory.md.
+    """
+    norms = jnp.linalg.norm(hidden, axis=-1, keepdims=True)
+    unit = hidden / jnp.where(norms == 0, 1, norms)
+    return subspace_distance(unit, mask) ** 2 / _others(hidden, mask)
+
+
+def cosine_distance_bound(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> Statement:
+    """1 - CosSim(H) <= d_M(H)^2 / ((n - 1) r_1 r_2), r_1 and r_2 the two smallest token norms.
+
+    The LayerNorm identity without centring, applied to the rows. The converse fails: H -> 0 has d_M -> 0 at any CosSim.
+
+    Args:
+      hidden: token vectors, [..., T, D].
+      mask: True on real tokens, [..., T].
+
+    Returns:
+      A `Statement` of shape [...], applicable with two real tokens or more, none of them 0.
+
+    >>> import jax.numpy as jnp
+    >>> found = cosine_distance_bound(jnp.array([[1.0, 0.0], [0.0, 2.0]]), jnp.ones(2, bool))
+    >>> round(float(found.lhs), 4), round(float(found.rhs), 4)
+    (1.0, 1.25)
+    """
+    norms = jnp.where(mask, jnp.linalg.norm(hidden, axis=-1), jnp.inf)
+    least = jnp.sort(norms, axis=-1)[..., :2]
+    rhs = subspace_distance(hidden, mask) ** 2 / (_others(hidden, mask) * least[..., 0] * least[..., 1])
+    return Statement(cosine_distance(hidden, mask), rhs, (least[..., 0] > 0) & jnp.isfinite(least[..., 1]))
+
+
+def cosine_bridge(
+    before: Float[Array, "*B T D"], after: Float[Array, "*B T D"], rate: Float[Array, "*B"], mask: Bool[Array, "*B T"]
+) -> Statement:
+    """1 - CosSim(H') <= v^2 (1 - CosSim(H)) where d_M(H') <= v d_M(H) and all tokens of both have one norm.
+
+    Of tokens of norm r, d_M^2 = r^2 (n - 1)(1 - CosSim). LayerNorm without gain and shift makes them so, r = sqrt(d).
+
+    Args:
+      before: H, [..., T, D].
+      after: H', [..., T, D].
+      rate: v, a bound of d_M(H') / d_M(H), [...].
+      mask: True on real tokens, [..., T].
+
+    Returns:
+      A `Statement` of shape [...], applicable where all token norms agree up to rounding, none is 0, there are two
+      real tokens, and v is such a bound.
+
+    >>> import jax.numpy as jnp
+    >>> x, y = jnp.array([[1.0, 0.0], [0.0, 1.0]]), jnp.array([[0.6, 0.8], [0.8, 0.6]])
+    >>> found = cosine_bridge(x, y, jnp.array(0.5), jnp.ones(2, bool))
+    >>> bool(found.applicable), round(float(found.lhs), 4), round(float(found.rhs), 4)
+    (True, 0.04, 0.25)
+    """
+    norms = jnp.linalg.norm(jnp.concatenate([before, after], axis=-2), axis=-1)
+    real = jnp.concatenate([mask, mask], axis=-1)
+    least = jnp.min(jnp.where(real, norms, jnp.inf), axis=-1)
+    most = jnp.max(jnp.where(real, norms, 0), axis=-1)
+    slack = 1 + ROUNDING * before.shape[-1] * jnp.finfo(before.dtype).eps
+    stretched = subspace_distance(after, mask) <= rate * subspace_distance(before, mask) * slack
+    alike = (least > 0) & (most <= slack * least) & (_others(before, mask) > 0)
+    return Statement(cosine_distance(after, mask), rate**2 * cosine_distance(before, mask), alike & stretched)
+
+
+def _others(hidden: Array, mask: Array) -> Array:
+    """n - 1, or NaN where no pair of tokens is left."""
+    count = jnp.sum(mask, axis=-1).astype(hidden.dtype)
+    return jnp.where(count > 1, count - 1, jnp.nan)

@@ -1,0 +1,221 @@
+"""The second eigenvalue of attention without an eigenvalue solver, bracketed by powers of a matrix; and Arnoldi's."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Complex, Float
+from numpy.typing import NDArray
+
+from .limits import ChainLimit, chain_limit, over_batch
+from ..operators import Operator
+from ...linalg.lanczos import operator_dtype, start_vector
+from .stochastic import per_row
+
+SQUARINGS = 30
+
+
+class Modulus(NamedTuple):
+    """A spectral radius between two bounds.
+
+    Attributes:
+      lower: at most the spectral radius, up to rounding; 0 where nothing better is known.
+      upper: at least the spectral radius, up to rounding.
+      rounding: first-order estimate of how much rounding may have changed either, relative; it assumes an eigenvalue
+        that is well conditioned. 0 where the eigenvalues were read off a triangular matrix.
+    """
+
+    lower: Float[Array, "*B"]
+    upper: Float[Array, "*B"]
+    rounding: Float[Array, "*B"]
+
+
+def slem(attn: Float[Array, "*B T S"], mask: Bool[Array, "..."], *, squarings: int = SQUARINGS) -> Modulus:
+    """Second-largest eigenvalue modulus |lambda_2| of A over real tokens, the rate of A^k in the end.
+
+    1 if there are several closed classes, or a periodic one. Otherwise see `subdominant`, which this is.
+
+    Args:
+      attn: attention whose rows sum to 1 over real keys and vanish on padded keys, [..., T, S].
+      mask: True on real tokens, [..., T]; broadcast over the axes of `attn` in front of T (heads).
+      squarings: see `subdominant`.
+
+    Returns:
+      A `Modulus`, [...].
+
+    >>> import jax.numpy as jnp
+    >>> found = slem(jnp.array([[0.75, 0.25], [0.5, 0.5]]), jnp.ones(2, bool))
+    >>> [round(float(side), 4) for side in (found.lower, found.upper)]
+    [0.25, 0.25]
+    """
+    limit = chain_limit(attn, mask)
+    found = subdominant(attn, mask, limit, squarings=squarings)
+    several = limit.classes > 1
+    return Modulus(*(jnp.where(several, known, side) for side, known in zip(found, (1, 1, 0), strict=True)))
+
+
+def subdominant(
+    attn: Float[Array, "*B T S"], mask: Bool[Array, "..."], limit: ChainLimit, *, squarings: int = SQUARINGS
+) -> Modulus:
+    """Spectral radius of A - lim A^k: the rate at which A^k approaches its limit, however many closed classes.
+
+    B = A - L has B^m = A^m - L. With m = 1, 2, 4, ..., by repeated squaring, rescaled so that nothing overflows,
+
+      max_m (|trace B^m| / (n - 1))^(1/m) <= rho(B) <= min_m ||B^m||_F^(1/m) (Gelfand),
+
+    in exact arithmetic. With m = 2^30 the right side exceeds rho by less than 1e-6 of it even for a Jordan block of
+    64. The left one is weak where eigenvalues cancel in every trace. Both are subject to rounding: for a matrix far
+    from normal the spectrum itself is, and no algorithm in floating point finds it (numpy's eigenvalues of J A for a
+    window of 2 over 64 tokens say 0.785 instead of 0.5). Triangular attention, that is causal masks and windows, is
+    the case that matters, and there the diagonal is returned.
+
+    Args:
+      attn: attention whose rows sum to 1 over real keys and vanish on padded keys, [..., T, S].
+      mask: True on real tokens, [..., T]; broadcast over the axes of `attn` in front of T (heads).
+      limit: `chain_limit(attn, mask)`.
+      squarings: log2 of the highest power; in float32 more than 20 change little.
+
+    Returns:
+      A `Modulus`, [...].
+
+    >>> import jax.numpy as jnp
+    >>> attn = jnp.array([[0.75, 0.25], [0.5, 0.5]])
+    >>> round(float(subdominant(attn, jnp.ones(2, bool), chain_limit(attn, jnp.ones(2, bool))).upper), 4)
+    0.25
+
+    References: Gelfand (1941), Normierte Ringe; Higham (2002), Accuracy and Stability of Numerical Algorithms.
+    """
+    real = per_row(mask, attn)
+    both = real[..., :, None] & real[..., None, :]
+    deflated = jnp.where(both, attn - limit.matrix, 0)
+    count = jnp.sum(real, axis=-1)
+
+    def one(matrix: Array, real: Array) -> Modulus:
+        return _bracket(matrix, jnp.sum(real), squarings)
+
+    return jax.tree.map(lambda side: jnp.where(count > 1, side, 0), over_batch(one, deflated, real))
+
+
+class _Power(NamedTuple):
+    matrix: Array  # B^m over its Frobenius norm
+    m: Array
+    log_root: Array  # log of the norm of B^m, over m
+    lower: Array  # logs of the best bounds so far
+    upper: Array
+    rounding: Array
+
+
+def _bracket(matrix: Array, count: Array, squarings: int) -> Modulus:
+    norm = jnp.linalg.norm(matrix)
+    real = norm > 0
+    zero = jnp.zeros((), matrix.dtype)
+    unit, log_norm = matrix / jnp.where(real, norm, 1), jnp.where(real, jnp.log(jnp.where(real, norm, 1)), -jnp.inf)
+    others = jnp.maximum(count - 1, 1).astype(matrix.dtype)
+    start = _tighten(_Power(unit, zero + 1, log_norm, zero - jnp.inf, zero + jnp.inf, zero), others)
+    end = jax.lax.fori_loop(0, squarings, lambda _, power: _tighten(_square(power), others), start)
+    # The eigenvalues of a triangular matrix can be read.
+    triangular = jnp.all(jnp.triu(matrix, 1) == 0)
+    exact = jnp.max(jnp.abs(jnp.diagonal(matrix)))
+    lower, upper = jnp.exp(end.lower), jnp.exp(end.upper)
+    return Modulus(
+        lower=jnp.where(triangular, exact, lower),
+        upper=jnp.where(triangular, exact, upper),
+        rounding=jnp.where(triangular, 0, end.rounding),
+    )
+
+
+def _square(power: _Power) -> _Power:
+    matrix = power.matrix @ power.matrix
+    norm = jnp.linalg.norm(matrix)
+    safe = jnp.where(norm > 0, norm, 1)
+    m = 2 * power.m
+    # -inf from the first power that vanishes: the matrix is nilpotent, and both bounds are 0 from there on.
+    log_root = jnp.where(norm > 0, power.log_root + jnp.log(safe) / m, -jnp.inf)
+    # Higham (2002), section 3.5: a product of two matrices of norm 1 is off by at most n eps in this norm.
+    rounding = power.rounding + matrix.shape[0] * jnp.finfo(matrix.dtype).eps / (safe * m)
+    return _Power(matrix / safe, m, log_root, power.lower, power.upper, rounding)
+
+
+def _tighten(power: _Power, others: Array) -> _Power:
+    """Better bounds, if the power gives them. A trace lost in the rounding of the entries gives none."""
+    trace = jnp.abs(jnp.trace(power.matrix)) - power.matrix.shape[0] * jnp.finfo(power.matrix.dtype).eps
+    below = jnp.log(jnp.maximum(trace, 0) / others) / power.m + power.log_root
+    return power._replace(lower=jnp.maximum(power.lower, below), upper=jnp.minimum(power.upper, power.log_root))
+
+
+class Hessenberg(NamedTuple):
+    """What Arnoldi's iteration leaves: the operator on a Krylov space, small enough for the host.
+
+    Attributes:
+      projected: [K K].
+      coupling: norm of what the last step added; 0 when the space is invariant.
+    """
+
+    projected: Float[Array, "K K"]
+    coupling: Float[Array, ""]
+
+
+def arnoldi(operator: Operator, steps: int) -> Hessenberg:
+    """The operator on the Krylov space of a fixed random start, by Arnoldi with two orthogonalisations.
+
+    Runs on the device and needs no transpose. For one operator of token vectors [T 1]; `jax.vmap` for several.
+
+    Args:
+      operator: for the second eigenvalue of A, `Centred(A)`: J A has the eigenvalues of A with one 1 replaced by 0.
+      steps: dimension of the Krylov space, at most the number of real tokens.
+
+    Returns:
+      A `Hessenberg`, see `ritz_values`.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from jaxsmooth.theory import Dense
+    >>> found = arnoldi(Dense(jnp.diag(jnp.array([3.0, 1.0])), jnp.ones(2, bool)), 2)
+    >>> [round(float(abs(value)), 4) for value in ritz_values(found)[0]]
+    [3.0, 1.0]
+
+    References: Saad (2011), Numerical Methods for Large Eigenvalue Problems, chapter 6.
+    """
+    start = jnp.where(operator.mask, start_vector((operator.size,), operator_dtype(operator)), 0)
+    basis = jnp.zeros((steps + 1, operator.size), start.dtype).at[0].set(start / jnp.linalg.norm(start))
+
+    def step(j: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
+        basis, projected = state
+        image = operator.apply(basis[j][:, None])[:, 0]
+        size = jnp.linalg.norm(image)
+        once = basis @ image
+        image = image - once @ basis
+        twice = basis @ image
+        image = image - twice @ basis
+        norm = jnp.linalg.norm(image)
+        # What is left of an invariant space is rounding noise; normalised, it would pass for a direction.
+        real = norm > 8 * jnp.finfo(image.dtype).eps * size
+        unit = jnp.where(real, image / jnp.where(real, norm, 1), 0)
+        column = (once + twice).at[j + 1].set(jnp.where(real, norm, 0))
+        return basis.at[j + 1].set(unit), projected.at[:, j].set(column)
+
+    projected = jnp.zeros((steps + 1, steps), start.dtype)
+    _, projected = jax.lax.fori_loop(0, steps, step, (basis, projected))
+    return Hessenberg(projected[:steps], projected[steps, steps - 1])
+
+
+def ritz_values(found: Hessenberg) -> tuple[Complex[np.ndarray, "K"], Float[np.ndarray, "K"]]:
+    """Eigenvalues of the small matrix, largest modulus first, and their residuals; on the host.
+
+    The residual is ||A v - value v|| of the unit Ritz vector v. Unlike for symmetric operators it does not bound the
+    distance to an eigenvalue: it says that value is one of A + E for some ||E|| of that size.
+
+    Args:
+      found: one `Hessenberg`.
+
+    Returns:
+      `(values, residuals)`, [K] each.
+    """
+    values, vectors = np.linalg.eig(np.asarray(found.projected, np.float64))
+    residuals = float(found.coupling) * np.abs(vectors[-1])
+    order = np.argsort(-np.abs(values), kind="stable")
+    return _complex(values[order]), residuals[order]
+
+
+def _complex(values: NDArray) -> NDArray[np.complex128]:
+    return values.astype(np.complex128)

@@ -1,0 +1,1 @@
+"""Rates of this project that hold over a region of inputs."""

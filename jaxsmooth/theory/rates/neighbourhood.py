@@ -1,0 +1,200 @@
+"""The rate of all inputs near an observed one, proved: how far apart their outputs can be, over how near they can be.
+
+A box around every MLP pre-activation confines every normed token, because W_1 has full row rank; so the block's output
+is known to within a perturbation, and the input, through its attention sub-layer, has at least a certain distance from
+consensus. Norms of the block's factors enter times the size of the box only. Statement and proof: docs/rates.md,
+theorem 4. Host only, float64, one sentence.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from ..certify.observations import BlockParameters
+from ..certify.float_calculus import HostCalculus
+from .nearest_input import Box, Neighbourhood, least_distance
+from ...linalg.norm_ball import NormBall, raise_all, size, up
+from ...linalg.intervals import Ball, Interval, epsilon, frobenius, quiet, sum_of
+from .activation_slopes import secant_range
+from ..certify.token_calculus import FUNCTION_ULPS
+
+SUMS = 1e-3  # how far from 1 the rows of attention may sum
+
+
+class NeighbourhoodRate(NamedTuple):
+    """What is proved of d_M(H') / d_M(X) for every X of a neighbourhood.
+
+    Attributes:
+      rate: at least the ratio: `farthest` over `nearest`; infinite where `nearest` is 0.
+      farthest: at least d_M(H').
+      nearest: at most d_M(X).
+    """
+
+    rate: float
+    farthest: float
+    nearest: float
+
+
+@quiet
+def neighbourhood_rate(block: BlockParameters, near: Neighbourhood) -> NeighbourhoodRate:
+    """An upper bound of d_M(H') / d_M(X) for every input X of the neighbourhood, rounding accounted for.
+
+    All arrays are exact as given, but for attention, see `Neighbourhood`. As the box shrinks to a point and the stds
+    are the observed ones, the bound tends to the actual rate, unless an input nearer to consensus has the same
+    normed tokens. The work grows as T D^2 (F + D): about a second for a sentence and a layer of a small BERT.
+
+    Args:
+      block: a post-LN block, float64, with activation "gelu": the slopes of others are not enclosed.
+      near: the neighbourhood.
+
+    Returns:
+      A `NeighbourhoodRate`.
+
+    Raises:
+      ValueError: another activation; a gain of the attention LayerNorm that is zero; W_1 whose rank is not its number
+        of rows; a radius or std that is not positive, eps below 0; attention that is negative or whose rows do not sum
+        to 1 within 1e-3; numbers that are not finite; shapes that do not fit.
+
+    >>> from jaxsmooth.theory.certify.observations import HeadWeights
+    >>> none, one, shift = np.zeros((1, 3, 1)), np.ones(3), np.zeros(3)
+    >>> heads = HeadWeights(none, none[:, :1], none, none[:, :1], none, none[:, :1], np.zeros((1, 1, 3)))
+    >>> mlp = (np.eye(3), shift, np.zeros((3, 3)), shift)
+    >>> block = BlockParameters(heads, shift, one, shift, *mlp, one, shift, 0.0, "gelu")
+    >>> x = np.array([[3.0, 0, -3], [-6, 3, 3]])  # without attention and MLP: both LayerNorms and nothing else
+    >>> normed = x / x.std(axis=1, keepdims=True)
+    >>> near = Neighbourhood(np.full((1, 2, 2), 0.5), normed, x.std(axis=1), np.ones(2), np.full(3, 0.01))
+    >>> actual = np.linalg.norm(normed[0] - normed[1]) / np.linalg.norm(x[0] - x[1])
+    >>> bool(actual < neighbourhood_rate(block, near).rate < 1.1 * actual)
+    True
+
+    References: docs/rates.md, theorem 4.
+    """
+    _check_block(block)
+    _check(block, near)
+    box = _box(block, near)
+    farthest = _farthest(block, near, box)
+    nearest = least_distance(block, near, box)
+    rate = up(farthest / nearest) if nearest > 0 and np.isfinite(farthest) else np.inf
+    return NeighbourhoodRate(rate, farthest if np.isfinite(farthest) else np.inf, nearest)
+
+
+def _check_block(block: BlockParameters) -> None:
+    if block.activation != "gelu":
+        raise ValueError(f"activation must be 'gelu' for a certificate; got {block.activation!r}.")
+    if not all(np.all(np.isfinite(leaf)) for leaf in (*block.heads, *block[1:-1])) or block.eps < 0:
+        raise ValueError(f"parameters must be finite and eps at least 0; eps is {block.eps}.")
+    if not np.all(block.scale_attn):
+        raise ValueError("the attention LayerNorm has a gain of zero: what passes it does not tell the token.")
+
+
+def _check(block: BlockParameters, near: Neighbourhood) -> None:
+    tokens, (width, units) = len(near.normed), block.up.shape
+    wanted = ((len(block.heads.value), tokens, tokens), (tokens, width), (tokens,), (tokens,), (units,))
+    given = tuple(np.shape(leaf) for leaf in near)
+    if given != wanted:
+        raise ValueError(f"attn, normed, std_attn, std_mlp, radius must have shapes {wanted}; got {given}.")
+    for name, leaf in zip(near._fields, near, strict=True):
+        if not np.all(np.isfinite(leaf)):
+            raise ValueError(f"{name} must be finite.")
+    for name in ("radius", "std_attn", "std_mlp"):
+        if not np.all((least := np.min(getattr(near, name))) > 0):
+            raise ValueError(f"{name} must be positive; the least of it is {least}.")
+    if np.min(near.attn) < 0 or (off := np.max(np.abs(near.attn.sum(axis=-1) - 1))) > SUMS:
+        what = f"the least weight is {np.min(near.attn)}" if np.min(near.attn) < 0 else f"a sum is off by {off:.2g}"
+        raise ValueError(f"attn must have weights of at least 0 that sum to 1 within {SUMS}; {what}.")
+
+
+def _box(block: BlockParameters, near: Neighbourhood) -> Box:
+    """|e W_1 S|^2 <= |S radius|^2 over the box; with e = f R, that is f M f^T for M = (R W_1 S)(R W_1 S)^T ~ I."""
+    width, units = block.up.shape
+    scales = 1 / (near.radius * np.sqrt(units))
+    try:
+        _, triangle = np.linalg.qr((block.up * scales).T)
+        root = np.linalg.inv(triangle.T)
+    except np.linalg.LinAlgError as error:
+        raise ValueError(f"W_1 [{width} {units}] must have full row rank: else its box confines no token.") from error
+    scaled = block.up * scales
+    mapped = NormBall(root, 0.0) @ NormBall(scaled, up(4 * epsilon(scaled) * size(scaled)))
+    gram = mapped @ NormBall(mapped.middle.T, mapped.error)
+    off = up(size(gram.middle - np.eye(width)) + gram.error)
+    largest = sum_of(Interval.exact(scales * near.radius) * Interval.exact(scales * near.radius))
+    length = up(np.sqrt(up(float(largest.up)) / (1 - off))) if off < 1 else np.inf
+    return Box(root, length, scales, near.radius)
+
+
+def _farthest(block: BlockParameters, near: Neighbourhood, box: Box) -> float:
+    """At least d_M(H'): that of the centre, and how far every output token can move from it."""
+    c = HostCalculus(np.ones(len(near.normed), bool), np.float64)
+    normed = c.matrix(near.normed)
+    pre = c.add_row(normed @ c.matrix(block.up), c.matrix(block.up_bias[None]))
+    down = c.matrix(block.down)
+    activated = c.activation(pre, block.activation)
+    centre = c.centre_features(c.add_row(normed + activated @ down, c.matrix(block.down_bias[None])))
+    stds = c.stds(centre, block.eps)
+    gains, none = c.matrix(block.scale_mlp[None]), c.matrix(np.zeros((1, len(block.scale_mlp))))
+    out = c.layer_norm(centre, gains, none, stds)
+    moves = _Moves(block, box, NormBall.of(c.centre_features(down)))
+    moved = []
+    for token, least in enumerate(near.std_mlp.tolist()):
+        linear, bend = moves.of_token(*_slopes(pre, token, near.radius))
+        of = _Token(_row(centre, token), float(frobenius(_row(out, token)).up), float(stds.down[token]), least)
+        moved.append(moves.of_output(linear, bend, of))
+    return up(float(c.distance(out).up) + size(np.array([moved])))
+
+
+class _Token(NamedTuple):
+    """A token at the centre: C z, at least ||Gamma_2 C z|| / a, at most its std a, and the least std of the region."""
+
+    centre: Ball
+    out: float
+    std: float
+    least: float
+
+
+class _Moves:
+    """How far a token can move while its pre-activations stay in the box."""
+
+    def __init__(self, block: BlockParameters, box: Box, down: NormBall) -> None:
+        c = HostCalculus(np.ones(len(block.up), bool), np.float64)
+        self.box, self.down, self.gains = box, down, block.scale_mlp
+        self.units = NormBall(box.root, 0.0) @ NormBall(block.up, 0.0)  # e W_1 = f R W_1
+        self.straight = NormBall.of(c.centre_features(c.matrix(box.root)))
+        self.norms = down.norm(), down.columns(self.gains).norm()
+
+    def of_token(self, slope: NDArray[np.float64], spread: NDArray[np.float64]) -> tuple[NormBall, NDArray[np.float64]]:
+        """The move in front of the MLP's LayerNorm is f B + g W_2 C: B, and the largest |g| unit by unit."""
+        return self.straight + self.units.columns(slope) @ self.down, raise_all(self.box.radius * spread)
+
+    def of_output(self, linear: NormBall, bend: NDArray[np.float64], token: _Token) -> float:
+        """At least ||Gamma_2 (LN(z + D) - LN(z))||, by the lemma of theorem 4."""
+        width, bent = len(self.gains), size(bend[None])
+        length = up(self.box.length * linear.norm() + bent * self.norms[0])
+        gained = up(self.box.length * linear.columns(self.gains).norm() + bent * self.norms[1])
+        along = self._along(linear, bend, token.centre)
+        least = max(token.least, (token.std - up(length / np.sqrt(width))) * (1 - 1e-12))
+        turned = min(up(length / np.sqrt(width)), up((2 * along + length * length) / (width * (token.std + least))))
+        return up((gained + token.out * turned) / least)
+
+    def _along(self, linear: NormBall, bend: NDArray[np.float64], centre: Ball) -> float:
+        """At least |<C z, D>|."""
+        token = NormBall.of(centre.T)
+        straight, bent = linear @ token, self.down @ token
+        units = float(np.sum(np.abs(bent.middle[:, 0]) * bend)) * (1 + 4 * len(bend) * epsilon(bend))
+        return up(self.box.length * up(size(straight.middle) + straight.error) + units + bent.error * size(bend[None]))
+
+
+def _row(matrix: Ball, token: int) -> Ball:
+    return Ball(matrix.middle[token : token + 1], matrix.radius[token : token + 1])
+
+
+def _slopes(pre: Ball, token: int, radius: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Middles and half-widths of GELU's secant slopes between a pre-activation and any within `radius` of it, [F]."""
+    at, known = pre.middle[token], pre.radius[token]
+    with jax.enable_x64(True):
+        ends = secant_range("gelu", *(jnp.asarray(x) for x in (at, at, known, raise_all(known + radius))))
+    least, largest = (np.asarray(end, np.float64) for end in ends)
+    pad = 8 * FUNCTION_ULPS * epsilon(at) * (1 + 2 * np.abs(at) + radius + 2 * known)
+    return (least + largest) / 2, raise_all((largest - least) / 2 + pad)

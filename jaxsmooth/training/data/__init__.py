@@ -1,0 +1,1 @@
+"""Labelled examples: tasks, corpora, official files, user tables, and the pipeline that batches them."""

@@ -1,0 +1,221 @@
+"""Every task by name: what it is, where its data come from and how they are read; and `load_task`."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ...assets import REGISTRY
+from ...errors import DataError
+from ...inputs.tokenizer import Tokenizer
+from . import corpora
+from .official_files import GLUE, read_glue, read_squad_release, read_swag
+from .task_data import TaskData
+from .hub import read_hub
+from .splits import Parts, sample
+from .user_tables import SUFFIXES, read_tables
+from .tasks import Choice, Kind, Task, check_split
+from ..topics import TOPICS
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A task and the reader of its data.
+
+    Attributes:
+      task: what it is.
+      read: reads all splits; takes the directory of the data, None for a pinned corpus or the hub.
+      local: whether a directory of the official files is expected (or the hub, without one).
+    """
+
+    task: Task
+    read: Callable[[Path | None], Parts]
+    local: bool = False
+
+
+def load_task(
+    name: str,
+    tokenizer: Tokenizer,
+    *,
+    split: str,
+    max_length: int = 128,
+    data_dir: str | Path | None = None,
+    limit: int | None = None,
+    each_token: bool = False,
+) -> TaskData:
+    """Read one split of a task.
+
+    Args:
+      name: a key of `TASKS`, or a file or folder of the user's own (see `tables`).
+      tokenizer: the model's.
+      split: "train", "validation" or "test".
+      max_length: most tokens of a row.
+      data_dir: for GLUE, SWAG and SQuAD the folder of the official files; None loads them with `datasets`.
+      limit: a fixed sample of so many examples (see `splits.sample`), None for all.
+      each_token: for a masked LM, mask every token in turn (pseudo-perplexity).
+
+    Returns:
+      The split's examples, ready for `make_stream`.
+
+    Raises:
+      DataError: an unknown name or split, a split that the data lack, data that cannot be read, or a bad limit.
+      AssetError: a corpus that cannot be fetched.
+      TextError: a length or a text that the tokenizer refuses.
+    """
+    chosen = check_split(split)
+    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
+        raise DataError(f"limit must be a whole number of at least 1, or None; got {limit!r}.")
+    task, parts = read_task(name, data_dir=data_dir)
+    examples = parts.splits.get(chosen)
+    if not examples:
+        held = [known for known, there in parts.splits.items() if there]
+        raise DataError(f"{name} has no {chosen} split; it has {', '.join(held)}.")
+    kept = examples if limit is None else sample(examples, limit)
+    data = TaskData(task, chosen, kept, tokenizer, max_length, each_token=each_token, notes=parts.notes)
+    data.records  # noqa: B018  what the tokenizer refuses is refused here, not at the first batch
+    data.records.make([0], 0, 0)
+    return data
+
+
+def read_task(name: str, *, data_dir: str | Path | None = None) -> tuple[Task, Parts]:
+    """A task and all its splits, without a tokenizer.
+
+    Args:
+      name: as for `load_task`.
+      data_dir: as for `load_task`.
+
+    Raises:
+      DataError: an unknown name, or data that cannot be read.
+      AssetError: a corpus that cannot be fetched.
+    """
+    folder = None if data_dir is None else Path(data_dir)
+    if name not in TASKS:
+        path = Path(name)
+        if not path.exists() and path.suffix not in SUFFIXES:
+            raise DataError(f"there is no task {name!r}, and no such file; the tasks are {', '.join(TASKS)}.")
+        return read_tables(path)
+    entry = TASKS[name]
+    if folder is not None and not entry.local:
+        raise DataError(f"{name} is a pinned corpus and needs no data_dir; got {folder}.")
+    if folder is not None and not folder.is_dir():
+        raise DataError(f"data_dir must be a folder; there is none at {folder}.")
+    parts = entry.read(folder)
+    for examples in parts.splits.values():
+        counts = {len(example.choices) for example in examples if isinstance(example, Choice)}
+        if counts - {entry.task.choices}:
+            raise DataError(f"{name}: expected {entry.task.choices} choices in every example; got {sorted(counts)}.")
+    return entry.task, parts
+
+
+def _pinned(
+    name: str, asset: str, kind: Kind, metric: str, read: Callable[[str], Parts], what: str, **more: Any
+) -> Entry:
+    row = REGISTRY[asset]
+    source = f"{what}; {row.author}, package {row.distribution.requirement}; a substitute, not a benchmark"
+    task = Task(name, kind, metric, source, row.licence, **more)
+    return Entry(task, lambda _: read(asset))
+
+
+def _sentiment(asset: str, what: str) -> list[Entry]:
+    classes = corpora.SENTIMENTS
+    return [
+        _pinned(
+            asset, asset, "classification", "accuracy", corpora.read_sentiment, f"sentiment of {what}", classes=classes
+        ),
+        _pinned(f"{asset}-score", asset, "regression", "pearson", corpora.read_scores, f"sentiment score of {what}"),
+        _pinned(f"{asset}-mlm", asset, "masked_lm", "log_likelihood", corpora.read_plain, f"masked words of {what}"),
+    ]
+
+
+def _topics(asset: str, what: str) -> Entry:
+    classes = TOPICS[asset]
+    read = functools.partial(corpora.read_topics, classes=classes)
+    return _pinned(asset, asset, "classification", "accuracy", read, f"topic of {what}", classes=classes)
+
+
+def _wikihow(name: str, part: str, choices: int, what: str) -> Entry:
+    read = functools.partial(corpora.read_wikihow, part=part, choices=choices)
+    return _pinned(name, "wikihow", "choice", "accuracy", read, what, choices=choices, pairs=True)
+
+
+def _span(asset: str, what: str) -> Entry:
+    return _pinned(asset, asset, "span", "f1", corpora.read_squad, f"answers in {what}", pairs=True)
+
+
+_GLUE_METRICS = {"cola": "matthews", "mrpc": "f1", "qqp": "f1", "stsb": "spearman"}
+
+
+def _glue(short: str) -> Entry:
+    table = GLUE[short]
+    metric = _GLUE_METRICS.get(short, "accuracy")
+    task = Task(
+        f"glue/{short}",
+        "classification" if table.classes else "regression",
+        metric,
+        f"GLUE (Wang et al., 2019), {table.folder}; official files or the hub",
+        "as each of GLUE's data sets states",
+        classes=table.classes,
+        positive=1 if metric == "f1" else None,
+        pairs=bool(table.pair),
+    )
+    name = f"glue/{short}"
+    return Entry(task, lambda folder: read_hub(name) if folder is None else read_glue(short, folder), local=True)
+
+
+def _squad(name: str, version: str) -> Entry:
+    task = Task(
+        name,
+        "span",
+        "f1",
+        f"SQuAD {version} (Rajpurkar et al., 2016, 2018); official files or the hub",
+        "CC BY-SA 4.0",
+        unanswerable=version == "2.0",
+        pairs=True,
+    )
+    return Entry(
+        task, lambda folder: read_hub(name) if folder is None else read_squad_release(folder, version), local=True
+    )
+
+
+def _swag() -> Entry:
+    source = "SWAG (Zellers et al., 2018); official files or the hub"
+    task = Task("swag", "choice", "accuracy", source, "as its authors state", choices=4, pairs=True)
+    return Entry(task, lambda folder: read_hub("swag") if folder is None else read_swag(folder), local=True)
+
+
+_ENTRIES = (
+    *_sentiment("movie-reviews", "sentences of film reviews"),
+    *_sentiment("amazon-reviews", "sentences of product reviews"),
+    *_sentiment("tweets", "tweet-like texts"),
+    *_sentiment("nyt-editorials", "sentences of editorials"),
+    _topics("newsgroups", "newsgroup posts"),
+    _topics("reuters-r8", "newswire stories"),
+    _topics("reuters-r52", "newswire stories"),
+    _pinned(
+        *("vitaminc", "vitaminc", "classification", "accuracy", corpora.read_vitaminc),
+        "whether a claim follows from a passage",
+        classes=corpora.VERDICTS,
+        pairs=True,
+    ),
+    _pinned(
+        *("agreement", "agreement", "classification", "matthews", corpora.read_agreement),
+        "whether the verb agrees with its subject",
+        classes=corpora.AGREEMENT,
+    ),
+    _wikihow("wikihow-goals", "goal_inference", 4, "the goal that a step of wikiHow serves"),
+    _wikihow("wikihow-steps", "step_inference", 4, "the step of wikiHow that serves a goal"),
+    _wikihow("wikihow-order", "step_ordering", 2, "which of two steps of wikiHow comes first"),
+    _span("squad-dev", "passages of Wikipedia (the published dev set of SQuAD 1.1, split anew)"),
+    _span("squad-wiki", "passages of Wikipedia"),
+    _span("squad-nyt", "newspaper articles"),
+    _span("squad-reddit", "forum posts"),
+    _span("squad-amazon", "product reviews"),
+    *(_glue(short) for short in GLUE),
+    _squad("squad", "1.1"),
+    _squad("squad2", "2.0"),
+    _swag(),
+)
+
+TASKS: dict[str, Entry] = {entry.task.name: entry for entry in _ENTRIES}
+"""Every task by name. Those of pinned corpora are substitutes; glue/*, swag, squad and squad2 are the real ones."""
