@@ -61,7 +61,11 @@ def make_ours(args: Args) -> Callable[[], dict[str, dict]]:
     def run() -> dict[str, dict]:
         found = jaxsmooth.diagnose(model, tokenizer, texts)
         fields = {f.name: getattr(found, f.name) for f in dataclasses.fields(found)} | found.rates
-        return {name: vars(spread) for name, spread in fields.items() if isinstance(spread, jaxsmooth.results.diagnosis.Spread)}
+        return {
+            name: vars(spread)
+            for name, spread in fields.items()
+            if isinstance(spread, jaxsmooth.results.diagnosis.Spread)
+        }
 
     return run
 

@@ -27,12 +27,12 @@ from jaxsmooth.assets.fetch import fetch
 from jaxsmooth.bert.encoder import encode
 from jaxsmooth.theory.consensus import token_mean
 from jaxsmooth.training.config import FinetuneConfig
-from jaxsmooth.training.data.task_data.task_data import TaskData
+from jaxsmooth.training.data.pipeline import make_stream
+from jaxsmooth.training.data.task_data import TaskData
 from jaxsmooth.training.evaluate import evaluate
-from jaxsmooth.training.loop import finetune, open_stream
-from jaxsmooth.training.data.task_data.pipeline import make_stream
-from jaxsmooth.training.predict import load_run
 from jaxsmooth.training.logging import read_records
+from jaxsmooth.training.loop import finetune, open_stream
+from jaxsmooth.training.predict import load_run
 from jaxsmooth.training.run import Run, prepare, read_split
 
 HERE = Path(__file__).parent

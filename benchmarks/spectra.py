@@ -39,8 +39,8 @@ import numpy as np
 import tyro
 from spectra_page import markdown
 
-from jaxsmooth.theory import Blocked, Centred, Dense, blocked_attention, mixing_rate, operator_norm
 from jaxsmooth.linalg.enclosed_norms import squared_norm
+from jaxsmooth.theory import Blocked, Centred, Dense, blocked_attention, mixing_rate, operator_norm
 
 HERE = Path(__file__).parent
 AGREEMENT = 1e-6

@@ -53,10 +53,10 @@ def make_sides(args: Args) -> dict[str, Callable[[], Any]]:
     import jaxsmooth
     from jaxsmooth.assets.fetch import fetch
     from jaxsmooth.training.config import FinetuneConfig
+    from jaxsmooth.training.data.tasks import Task, TrainBatch
     from jaxsmooth.training.model import init_task_model
     from jaxsmooth.training.optimiser import learning_rate, make_optimiser
     from jaxsmooth.training.step import Trainer, compile_step, init_state
-    from jaxsmooth.training.data.task_data.tasks import Task, TrainBatch
 
     torch.set_num_threads(args.threads)
     task = Task("benchmark", "classification", "accuracy", "random tokens", "none", classes=("a", "b"))

@@ -9,8 +9,8 @@ import torch
 from transformers import BertForSequenceClassification, get_linear_schedule_with_warmup
 
 from jaxsmooth.training.config import FinetuneConfig
+from jaxsmooth.training.data.tasks import TrainBatch
 from jaxsmooth.training.model import TaskModel
-from jaxsmooth.training.data.task_data.tasks import TrainBatch
 
 
 @dataclasses.dataclass

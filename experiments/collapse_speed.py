@@ -28,9 +28,9 @@ import numpy as np
 import tyro
 from jax import Array
 
+from jaxsmooth.files import write_aside
 from jaxsmooth.metrics import token_cosine_similarity
 from jaxsmooth.report.style import canvas, remark, save, title
-from jaxsmooth.files import write_aside
 from jaxsmooth.theory import diameter
 from jaxsmooth.theory.literature.masked_attention import wu2024_antipodal, wu2024_equilibrium, wu2024_layer
 from jaxsmooth.theory.literature.plain_transformer import plain_layer_norm

@@ -26,9 +26,9 @@ import tyro
 
 import jaxsmooth
 from jaxsmooth.assets.texts import read_texts
-from jaxsmooth.studies.converge import MASKS, measure
-from jaxsmooth.report.style import canvas, remark, save, title
 from jaxsmooth.files import write_aside
+from jaxsmooth.report.style import canvas, remark, save, title
+from jaxsmooth.studies.converge import MASKS, measure
 
 HELD = ("limit_held", "rate_held", "steps_held", "ergodicity_held", "birkhoff_held")
 SAID = {

@@ -22,11 +22,11 @@ import numpy as np
 import tyro
 
 import jaxsmooth
-from jaxsmooth.studies.diagnose import measure, model_norms
 from jaxsmooth.assets.texts import read_texts
-from jaxsmooth.results.diagnosis import RATES
-from jaxsmooth.report.style import COLOURS, canvas, layer_axis, log_axis, remark, save, title
 from jaxsmooth.files import write_aside
+from jaxsmooth.report.style import COLOURS, canvas, layer_axis, log_axis, remark, save, title
+from jaxsmooth.results.summaries import RATES
+from jaxsmooth.studies.measurements import measure, model_norms
 
 BOUNDS = RATES[1:]
 LABELS = {

@@ -30,10 +30,10 @@ from matplotlib.axes import Axes
 
 import jaxsmooth
 from jaxsmooth import Batch, Edits, Encoder, EncoderConfig, embed, encode, init_encoder, metrics, theory
-from jaxsmooth.studies.diagnose import model_norms
 from jaxsmooth.assets.texts import read_texts
-from jaxsmooth.report.style import canvas, remark, save, title
 from jaxsmooth.files import write_aside
+from jaxsmooth.report.style import canvas, remark, save, title
+from jaxsmooth.studies.measurements import model_norms
 from jaxsmooth.types import BlockTrace
 
 RUNGS = ("L1", "L2")

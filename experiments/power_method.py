@@ -33,8 +33,8 @@ from jax import Array
 import jaxsmooth
 from jaxsmooth.assets.texts import read_texts
 from jaxsmooth.bert.attention import attention_logits, attention_probs, project_heads
-from jaxsmooth.report.style import canvas, remark, save, title
 from jaxsmooth.files import write_aside
+from jaxsmooth.report.style import canvas, remark, save, title
 from jaxsmooth.types import Batch, BlockTrace
 
 

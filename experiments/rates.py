@@ -21,12 +21,12 @@ from jax import Array
 
 import jaxsmooth
 from jaxsmooth import Batch, BlockTrace, Encoder
-from jaxsmooth.studies import diagnose
 from jaxsmooth.assets.texts import read_texts
 from jaxsmooth.files import write_aside
-from jaxsmooth.theory.block import ladder
+from jaxsmooth.studies import measurements
 from jaxsmooth.theory import mixing_rate
-from jaxsmooth.theory.rates import residual_spectrum, activation_slopes
+from jaxsmooth.theory.block import ladder
+from jaxsmooth.theory.rates import activation_slopes, residual_spectrum
 from jaxsmooth.theory.rates.region import Region, secant_box_rate, slope_box_rate
 
 TOKENS = 24  # sentences longer than this are left out: the cost grows with the square
@@ -55,7 +55,7 @@ def measure(name: str, sentences: int) -> dict:
     model = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), model)
     batch = _batch(tokenizer, sentences)
     _, traces = jaxsmooth.encode(model, batch, collect=lambda trace: trace)
-    norms = diagnose.model_norms(model)
+    norms = measurements.model_norms(model)
     rates: dict[str, list] = {key: [] for key in SHOWN}
     for layer in range(model.config.layers):
         trace = jax.tree.map(lambda leaf, layer=layer: leaf[layer], traces)
@@ -84,7 +84,7 @@ def _batch(tokenizer, sentences: int) -> Batch:
 
 def _layer_rates(model: Encoder, trace: BlockTrace, norms: ladder.BlockNorms, mask: Array) -> dict[str, Array]:
     activation = model.config.activation
-    weights = diagnose.block_weights(trace.block)
+    weights = measurements.block_weights(trace.block)
     state = ladder.BlockState(
         trace.input, trace.attn, trace.pre_attn, trace.std_attn, trace.std_mlp, mask, mixing_rate(trace.attn, mask)
     )

@@ -22,8 +22,8 @@ from jax import Array
 
 import jaxsmooth
 from jaxsmooth import Batch, Encoder
-from jaxsmooth.report.style import canvas, layer_axis, remark, save, title
 from jaxsmooth.files import write_aside
+from jaxsmooth.report.style import canvas, layer_axis, remark, save, title
 from jaxsmooth.theory.rates import activation_slopes
 
 STEPS = 400

@@ -22,8 +22,8 @@ from flint import arb, arb_mat
 
 import jaxsmooth
 from jaxsmooth import Batch
-from jaxsmooth.report.style import canvas, remark, save, title
 from jaxsmooth.files import write_aside
+from jaxsmooth.report.style import canvas, remark, save, title
 from jaxsmooth.theory.rates import activation_slopes
 
 BITS = 100

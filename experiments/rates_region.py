@@ -25,14 +25,14 @@ from jax import Array
 
 import jaxsmooth
 from jaxsmooth import Batch, BlockTrace, Encoder
-from jaxsmooth.studies import diagnose
 from jaxsmooth.assets.texts import read_texts
-from jaxsmooth.report.style import canvas, remark, save, title
 from jaxsmooth.files import write_aside
+from jaxsmooth.report.style import canvas, remark, save, title
+from jaxsmooth.studies import measurements
+from jaxsmooth.studies.verify import block_parameters
 from jaxsmooth.theory.block import ladder
 from jaxsmooth.theory.rates.neighbourhood import Neighbourhood, neighbourhood_rate
 from jaxsmooth.theory.rates.region import Region, secant_box_rate
-from jaxsmooth.studies.verify import block_parameters
 
 RADIUS = 0.05  # in deviations of the unit over the sentence
 FOUR_BITS = "Models named -q4 have 4-bit weights."
@@ -124,7 +124,7 @@ def row_of(model: Encoder, traces: BlockTrace, layer: int, batch: Batch, box: fl
     }
     if both:
         region = region_of(trace, batch, box)
-        weights = diagnose.block_weights(trace.block)
+        weights = measurements.block_weights(trace.block)
         row["theorem 2"] = float(measured(weights, region, model.config.activation)[0])
     return row
 

@@ -39,8 +39,8 @@ import jaxsmooth
 from jaxsmooth import Batch, Encoder, encode
 from jaxsmooth.assets.texts import read_texts
 from jaxsmooth.bert.attention import project_heads
-from jaxsmooth.report.style import canvas, remark, save
 from jaxsmooth.files import write_aside
+from jaxsmooth.report.style import canvas, remark, save
 from jaxsmooth.theory import Centred, arnoldi, blocked_attention, operator_norm, ritz_values
 
 COLOURS = {"text": "#000000", "windows": "#D55E00", "gaussian": "#0072B2", "shared gaussian": "#009E73"}

@@ -1,34 +1,8 @@
-"""jaxsmooth: a BERT with its LayerNorm scale and attention in the open, and the theory of over-smoothing."""
+"""jaxsmooth: a BERT with its LayerNorm scale and attention in the open, and the theory of over-smoothing.
 
-from . import interventions as interventions
-from . import metrics as metrics
-from . import mitigations as mitigations
-from . import theory as theory
-from .studies.diagnose import diagnose as diagnose
-from .bert import fusion as fusion
-from .bert.config import EncoderConfig as EncoderConfig
-from .bert.encoder import embed as embed
-from .bert.encoder import encode as encode
-from .bert.encoder import image_batch as image_batch
-from .bert.encoder import keep_nothing as keep_nothing
-from .bert.encoder import keep_trace as keep_trace
-from .bert.params import Encoder as Encoder
-from .bert.params import init_encoder as init_encoder
-from .checkpoints.encoder import load as load
-from .checkpoints.encoder import save as save
-from .checkpoints.heads import load_with_head as load_with_head
-from .checkpoints.heads import save_with_head as save_with_head
-from .results.comparison import Comparison as Comparison
-from .studies.compare import compare as compare
-from .results.diagnosis import Diagnosis as Diagnosis
-from .errors import JaxsmoothError as JaxsmoothError
-from .inputs.tokenizer import Tokenizer as Tokenizer
-from .types import SITES as SITES
-from .types import Batch as Batch
-from .types import BlockTrace as BlockTrace
-from .types import Edits as Edits
-from .types import ImageBatch as ImageBatch
-from .types import Trace as Trace
-from .types import compose as compose
-from .studies.verify import verify as verify
-from .results.verification import Verification as Verification
+The contents page is `__init__.pyi`. Nothing of it, and not jax, is imported before it is asked for.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

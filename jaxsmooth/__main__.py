@@ -15,7 +15,7 @@ def main() -> int:
     """Run `jaxsmooth.cli.main`; 130 for an interrupt, whenever it comes."""
     _catch_interrupts()
     try:
-        from jaxsmooth.cli import main as run
+        from .cli.main import main as run
 
         return run()
     except KeyboardInterrupt:

@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable
 
 import jax
+from jaxtyping import Array
 
 FUNCTIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "gelu": functools.partial(jax.nn.gelu, approximate=False),
@@ -36,3 +37,11 @@ SLOPES = {name: (1 - steepest, steepest) for name, steepest in LIPSCHITZ.items()
 """Smallest and largest slope, [m, L], of each activation, exact; the encoder's and two more. A difference of two
 values of phi is a factor in [m, L] times the difference of the arguments, c = (m + L) / 2 give or take
 r = (L - m) / 2. Mish's slopes are not [1 - L, L]: they reach below 1 - L = -0.0885."""
+
+
+ACTIVATION_FUNCTIONS: dict[str, Callable[[Array], Array]] = {
+    "gelu": functools.partial(jax.nn.gelu, approximate=False),
+    "gelu_tanh": functools.partial(jax.nn.gelu, approximate=True),
+    "relu": jax.nn.relu,
+    "silu": jax.nn.silu,
+}

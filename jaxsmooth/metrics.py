@@ -17,13 +17,12 @@ from jaxtyping import Array, Bool, Float
 
 from .errors import ShapeError
 from .linalg.eigh import batched_eigh
-from .theory.literature.rank_collapse import dong2021_composite_norm
-from .linalg.lanczos import mixing_rate as mixing_rate
-from .theory.markov.stochastic import ergodicity_coefficient as ergodicity_coefficient
-from .theory.markov.stochastic import per_row
-from .theory.consensus import centre_tokens, token_mean
+from .theory.consensus import centre_tokens, per_row, token_mean
 from .theory.consensus import relative_distance as relative_distance
 from .theory.consensus import subspace_distance as subspace_distance
+from .theory.literature.rank_collapse import dong2021_composite_norm
+from .theory.markov.stochastic import ergodicity_coefficient as ergodicity_coefficient
+from .theory.mixing import mixing_rate as mixing_rate
 
 Measure = TypeVar("Measure", bound=Callable[..., Any])
 

@@ -187,3 +187,46 @@ def _in_turn(acting: tuple[Edit, ...], layer: Array, value: Array) -> Array:
     for edit in acting:
         value = jnp.asarray(edit(layer, value)).astype(dtype)
     return value
+
+
+@nnx.dataclass
+class LayerNorm(nnx.Pytree):
+    """Learned gain (`scale`) and shift (`bias`, None for a norm without). The standard deviation is no parameter."""
+
+    scale: Float[Array, "*L D"] = nnx.data()
+    bias: Float[Array, "*L D"] | None = nnx.data(default=None)
+
+
+@nnx.dataclass
+class Linear(nnx.Pytree):
+    """An affine map. In attention, `query`, `key` and `value` map D -> N H and `output` maps N H -> D."""
+
+    kernel: Float[Array, "..."] = nnx.data()
+    bias: Float[Array, "..."] | None = nnx.data(default=None)
+
+
+@nnx.dataclass
+class Attention(nnx.Pytree):
+    """Multi-head self-attention: kernels [D N H] for query, key, value and [N H D] for output."""
+
+    query: Linear = nnx.data()
+    key: Linear = nnx.data()
+    value: Linear = nnx.data()
+    output: Linear = nnx.data()
+
+
+@nnx.dataclass
+class Block(nnx.Pytree):
+    """One Transformer block. BERT's is post-LN: LN(MLP(LN(Attn(X)))), both residuals inside.
+
+    `gate` is there in a gated MLP, `norm_attn_out` and `norm_mlp_out` in a block with sandwich norms.
+    """
+
+    attn: Attention = nnx.data()
+    norm_attn: LayerNorm = nnx.data()
+    up: Linear = nnx.data()
+    down: Linear = nnx.data()
+    norm_mlp: LayerNorm = nnx.data()
+    gate: Linear | None = nnx.data(default=None)
+    norm_attn_out: LayerNorm | None = nnx.data(default=None)
+    norm_mlp_out: LayerNorm | None = nnx.data(default=None)

@@ -17,22 +17,14 @@ from jaxtyping import install_import_hook
 # The modules of pytree structs (types, bert.params) stay out: tree utilities build those structs around
 # non-arrays. Everything else is checked on every call of every test.
 CHECKED = [
-    "jaxsmooth.bert.attention",
-    "jaxsmooth.bert.norm",
-    "jaxsmooth.bert.encoder",
-    "jaxsmooth.bert.matmul",
-    "jaxsmooth.theory",
-    "jaxsmooth.metrics",
+    *(f"jaxsmooth.bert.{name}" for name in ("attention", "block", "checks", "encoder", "fusion", "matmul", "norm")),
+    *(f"jaxsmooth.{name}" for name in ("linalg", "theory", "metrics", "mitigations", "interventions")),
+    *(f"jaxsmooth.studies.{name}" for name in ("diagnose", "measurements", "hidden_states", "compare")),
     "jaxsmooth.inputs.tokenizer",
     "jaxsmooth.checkpoints.encoder",
-    "jaxsmooth.studies.hidden_states",
-    "jaxsmooth.studies.diagnose",
-    "jaxsmooth.mitigations",
-    "jaxsmooth.interventions",
-    "jaxsmooth.studies.compare",
-    *(f"jaxsmooth.training.{name}" for name in ("records", "scores", "spans", "splits", "data", "batches", "pipeline")),
-    *(f"jaxsmooth.training.{name}" for name in ("losses", "dropout", "optimiser", "flops")),
-    *(f"jaxsmooth.training.{name}" for name in ("corpora", "benchmarks", "hub", "tables", "catalogue")),
+    "jaxsmooth.training.data",
+    "jaxsmooth.training.objectives",
+    *(f"jaxsmooth.training.{name}" for name in ("dropout", "optimiser", "accelerators")),
 ]
 install_import_hook(CHECKED, "beartype.beartype")
 
@@ -70,7 +62,7 @@ def cache(tmp_path, monkeypatch):
 @pytest.fixture
 def shop(cache, tmp_path, monkeypatch):
     """A tiny distribution, registered, and a pip that "downloads" it into that cache."""
-    from helpers_assets import Shop  # late: importing it imports jaxsmooth, which the hook above must see first
+    from support.assets import Shop  # late: importing it imports jaxsmooth, which the hook above must see first
 
     folder = tmp_path / "shop"
     folder.mkdir()

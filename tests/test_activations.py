@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers_matrices import token_batch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
+from support.matrices import token_batch
 
+from jaxsmooth.activations import ACTIVATION_FUNCTIONS
 from jaxsmooth.bert.config import ACTIVATIONS
-from jaxsmooth.bert.encoder import ACTIVATION_FUNCTIONS
 from jaxsmooth.theory import LIPSCHITZ, SLOPES, subspace_distance
 
 distance = jax.jit(subspace_distance)

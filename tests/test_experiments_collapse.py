@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 import scipy.special
-from helpers_experiments import load
+from support.experiments import load
 
 import jaxsmooth
 from jaxsmooth.assets.texts import read_texts

@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from helpers_experiments import load
+from support.experiments import load
 
 converge_heads, spectra = load("converge_heads"), load("spectra")
 

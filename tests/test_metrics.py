@@ -7,8 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import reference
-from helpers_matrices import (
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support import reference
+from support.matrices import (
     GARBAGE,
     PADDED,
     TOKENS,
@@ -19,8 +21,6 @@ from helpers_matrices import (
     token_batch,
     with_spectrum,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from jaxsmooth import metrics
 from jaxsmooth.metrics import dong_residual, mean_average_distance

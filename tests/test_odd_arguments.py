@@ -6,7 +6,8 @@ In a process of its own: the other tests check every call against its annotation
 import os
 import subprocess
 import sys
-from pathlib import Path
+
+from support import ROOT
 
 PROGRAM = """
 import jax.numpy as jnp
@@ -72,6 +73,6 @@ print(len(CASES), "cases")
 
 
 def test_odd_arguments_get_the_librarys_errors():
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, timeout=300)
     assert (done.stdout, done.returncode) == ("40 cases\n", 0), done.stdout + done.stderr

@@ -1,15 +1,14 @@
 """The example of the README runs as it stands, and the files it points to are there."""
 
 import re
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from support import ROOT
 
 import jaxsmooth
 
-ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from ..types import Linear
 from .norm import accumulation_dtype
-from .params import Linear
 
 
 def attention_logits(

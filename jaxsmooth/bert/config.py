@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import ConfigError
 from ..checkpoints.families import FAMILIES, Family, translate
+from ..errors import ConfigError
 
 # Hugging Face's names of activations -> ours. The exact erf form is BERT's "gelu".
 ACTIVATIONS = {

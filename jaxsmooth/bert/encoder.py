@@ -1,6 +1,5 @@
 """The forward pass: embed, then one `lax.scan` over the stacked blocks."""
 
-import dataclasses
 import functools
 import math
 from collections.abc import Callable
@@ -8,25 +7,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
-from ..errors import ShapeError
-from ..types import Batch, BlockTrace, Edit, Edits, ImageBatch, Trace
-from .attention import add_bias, attention_logits, attention_probs, join_heads, mix_tokens, project_heads
+from ..types import Batch, BlockTrace, Edits, ImageBatch, Trace
+from .attention import add_bias
+from .block import apply_edit, normalise, run_block
+from .checks import _check_arguments, check_batch
 from .config import EncoderConfig
-from .norm import layer_norm, token_std
-from .params import Block, Embeddings, Encoder, LayerNorm
-from .placement import PLACEMENT_FUNCTIONS
-from .positions import position_ids, relative_bias, rotate, visible_tokens
-from .matmul import halved_product
-
-ACTIVATION_FUNCTIONS: dict[str, Callable[[Array], Array]] = {
-    "gelu": functools.partial(jax.nn.gelu, approximate=False),
-    "gelu_tanh": functools.partial(jax.nn.gelu, approximate=True),
-    "relu": jax.nn.relu,
-    "silu": jax.nn.silu,
-}
+from .params import Embeddings, Encoder
+from .positions import position_ids, relative_bias
 
 
 def keep_trace(trace: BlockTrace) -> Trace:
@@ -174,176 +163,3 @@ def _encode(
     embedded = apply_edit("embedded", edits.embedded, jnp.int32(-1), _embed(model, batch))
     hidden, collected = jax.lax.scan(step, embedded, (layers, None if config.shared_layers else model.blocks))
     return hidden if model.final_norm is None else normalise(config, model.final_norm, hidden), collected
-
-
-def normalise(config: EncoderConfig, norm: LayerNorm, hidden: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
-    """The encoder's kind of norm, nothing edited: of the embedding, or after the last block."""
-    std = token_std(hidden, config.eps, norm=config.norm)
-    return layer_norm(hidden, norm.scale, norm.bias, std, norm=config.norm)
-
-
-def run_block(
-    config: EncoderConfig,
-    layer: Int[Array, ""],
-    block: Block,
-    hidden: Float[Array, "B T D"],
-    mask: Bool[Array, "B T"],
-    edits: Edits,
-    bias: Float[Array, "N T S"] | None = None,
-) -> BlockTrace:
-    """One block, every intermediate value returned. BERT's is post-LN: LN(MLP(LN(Attn(X)))), residuals inside.
-
-    Args:
-      config: which variant of a block this is, eps and activation.
-      layer: the block's index, handed to the edits.
-      block: the block's parameters, without a layer axis.
-      hidden: input, [B T D].
-      mask: True on real tokens, [B T].
-      edits: see `Edits`.
-      bias: positional bias of the attention logits, [N T S].
-
-    Returns:
-      The `BlockTrace`; its `hidden` is the block's output.
-    """
-    kept: dict[str, Array] = {}
-
-    def keep(site: str, value: Array) -> Array:
-        kept[site] = apply_edit(site, getattr(edits, site), layer, value)
-        return kept[site]
-
-    def attend(x: Array) -> Array:
-        query = keep("query", rotate(config, layer, project_heads(block.attn.query, x)))
-        key = keep("key", rotate(config, layer, project_heads(block.attn.key, x)))
-        value = keep("value", project_heads(block.attn.value, x))
-        logits = keep("attn_logits", attention_logits(query, key, bias))
-        attn = keep("attn", attention_probs(logits, mask, visible_tokens(config, layer, mask.shape[1])))
-        return keep("mixed", join_heads(block.attn.output, keep("context", mix_tokens(attn, value))))
-
-    def transform(x: Array) -> Array:
-        wide = feed_forward(config, block, keep("normed", x))
-        return keep("mlp", add_bias(wide @ block.down.kernel, block.down.bias))
-
-    def norm(part: str, x: Array) -> Array:
-        own = getattr(block, f"norm_{part}")
-        std = keep(f"std_{part}", token_std(x, config.eps, norm=config.norm))
-        normed = layer_norm(x, keep(f"scale_{part}", own.scale), own.bias, std, norm=config.norm)
-        return normed if config.first_norm or part == "mlp" else jnp.where(layer == 0, x, normed)
-
-    def add(part: str, stream: Array, branch: Array) -> Array:
-        return keep(f"pre_{part}", scaled(stream, config.skip_scale) + scaled(branch, config.branch_scale))
-
-    def wrapped(part: str, sublayer: Callable[[Array], Array], stream: Array) -> Array:
-        place = PLACEMENT_FUNCTIONS[config.placement]
-        out_norm = functools.partial(normalise, config, getattr(block, f"norm_{part}_out"))
-        return place(stream, sublayer, functools.partial(norm, part), out_norm, functools.partial(add, part))
-
-    keep("hidden", wrapped("mlp", transform, wrapped("attn", attend, hidden)))
-    traced = {field.name for field in dataclasses.fields(BlockTrace)} & kept.keys()
-    return BlockTrace(layer=layer, block=block, input=hidden, **{site: kept[site] for site in traced})
-
-
-def feed_forward(config: EncoderConfig, block: Block, x: Float[Array, "B T D"]) -> Float[Array, "B T F"]:
-    """The MLP's wide layer: f(x W_up), times x W_gate in a gated MLP."""
-    wide = ACTIVATION_FUNCTIONS[config.activation](add_bias(halved_product(x, block.up.kernel), block.up.bias))
-    return wide if block.gate is None else wide * add_bias(halved_product(x, block.gate.kernel), block.gate.bias)
-
-
-def attention_input(config: EncoderConfig, trace: BlockTrace) -> Float[Array, "B T D"]:
-    """What a block's queries, keys and values are maps of: its input, normed in a pre-LN block."""
-    if config.placement == "post":
-        return trace.input
-    norm = trace.block.norm_attn
-    normed = layer_norm(trace.input, norm.scale, norm.bias, trace.std_attn, norm=config.norm)
-    return normed if config.first_norm else jnp.where(trace.layer == 0, trace.input, normed)
-
-
-def scaled(x: Array, factor: float) -> Array:
-    """`factor * x`; BERT's factor of 1 costs nothing."""
-    return x if factor == 1 else x * jnp.asarray(factor, x.dtype)
-
-
-def apply_edit(site: str, edit: Edit | None, layer: Array, value: Array) -> Array:
-    """`edit(layer, value)`, held to the value's shape and dtype; the value itself when there is no edit."""
-    if edit is None:
-        return value
-    edited = jnp.asarray(edit(layer, value))
-    if edited.shape != value.shape:
-        raise ShapeError(
-            f"the edit of {site!r} must return shape {value.shape}; got {edited.shape}. Did it drop an axis?"
-        )
-    return edited.astype(value.dtype)
-
-
-def _check_arguments(model: Any, batch: Any, edits: Any, collect: Any) -> None:
-    """Refuse what is not an encoder, a batch, edits or a function, before anything is computed."""
-    for name, value, kind in (
-        ("model", model, Encoder),
-        ("batch", batch, (Batch, ImageBatch)),
-        ("edits", edits, Edits),
-    ):
-        if not isinstance(value, kind):
-            wanted = " or ".join(one.__name__ for one in (kind if isinstance(kind, tuple) else (kind,)))
-            hint = " Text becomes a batch by calling the tokenizer." if name == "batch" else ""
-            raise ShapeError(f"{name} must be a {wanted}; got {type(value).__name__}.{hint}")
-    if not callable(collect):
-        raise ShapeError(f"collect must be a function of a BlockTrace; got {type(collect).__name__}.")
-    check_batch(model.config, batch)
-
-
-def check_images(config: EncoderConfig, batch: ImageBatch) -> None:
-    """Refuse images of another size or number of channels.
-
-    Raises:
-      ShapeError: says what was expected, and what came.
-    """
-    side, shape = config.image_size, jnp.shape(batch.pixels)
-    if len(shape) != 4 or shape[1:] != (config.channels, side, side):
-        raise ShapeError(
-            f"batch.pixels must have shape (B, {config.channels}, {side}, {side}); got {shape}. "
-            "Are the channels last? Is the image resized as the model's preprocessor does?"
-        )
-    tokens = config.class_tokens + (side // config.patch_size) ** 2
-    if jnp.shape(batch.mask) != (shape[0], tokens) or jnp.result_type(batch.mask) != jnp.bool_:
-        raise ShapeError(
-            f"batch.mask must be boolean, of shape ({shape[0]}, {tokens}); got {jnp.result_type(batch.mask)} of "
-            f"shape {jnp.shape(batch.mask)}. `image_batch` makes it."
-        )
-
-
-def check_batch(config: EncoderConfig, batch: Batch | ImageBatch) -> None:
-    """Refuse a batch whose arrays do not fit together or the model.
-
-    Raises:
-      ShapeError: says which array, what was expected, and what came.
-    """
-    if isinstance(batch, ImageBatch) != config.is_vision:
-        wanted = "an ImageBatch of pixels" if config.is_vision else "a Batch of tokens"
-        raise ShapeError(f"a {config.family} encoder reads {wanted}; got {type(batch).__name__}.")
-    if isinstance(batch, ImageBatch):
-        check_images(config, batch)
-        return
-    shape = jnp.shape(batch.tokens)
-    if len(shape) != 2:
-        raise ShapeError(f"batch.tokens must have axes (B, T); got shape {shape}. Did you drop the batch axis?")
-    for name in ("segments", "mask"):
-        other = jnp.shape(getattr(batch, name))
-        if other != shape:
-            raise ShapeError(f"batch.{name} must have the shape of batch.tokens, {shape}; got {other}.")
-    if jnp.result_type(batch.mask) != jnp.bool_:
-        raise ShapeError(f"batch.mask must be boolean, True on real tokens; got {jnp.result_type(batch.mask)}.")
-    if shape[1] > config.max_length:
-        raise ShapeError(f"the model has {config.max_length} positions; got sentences of {shape[1]} tokens.")
-    for name, most in (("tokens", config.vocab), ("segments", config.segments)):
-        ids = getattr(batch, name)
-        if not jnp.issubdtype(jnp.result_type(ids), jnp.integer):
-            raise ShapeError(f"batch.{name} must hold integers; got {jnp.result_type(ids)}.")
-        # Under an outer trace the values are unknown; there, an id outside its table gives NaN.
-        if not most or isinstance(ids, jax.core.Tracer) or not ids.size:
-            continue
-        values = np.asarray(ids)
-        least, largest = int(values.min()), int(values.max())
-        if not 0 <= least <= largest < most:
-            raise ShapeError(
-                f"batch.{name} must lie in 0..{most - 1}; got {least}..{largest}. "
-                "Was the text tokenised with another model's vocabulary?"
-            )

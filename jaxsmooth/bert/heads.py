@@ -16,11 +16,13 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
+from ..activations import ACTIVATION_FUNCTIONS
 from ..errors import ConfigError
+from ..types import LayerNorm, Linear
 from .attention import add_bias
+from .block import normalise
 from .config import EncoderConfig
-from .encoder import ACTIVATION_FUNCTIONS, normalise
-from .params import Encoder, LayerNorm, Linear
+from .params import Encoder
 
 Kind = Literal["classification", "regression", "tokens", "span", "choice", "masked_lm", "causal_lm"]
 KINDS: tuple[str, ...] = get_args(Kind)

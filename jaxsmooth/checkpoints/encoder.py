@@ -20,11 +20,11 @@ from ..assets import fetch
 from ..assets.registry import REGISTRY
 from ..bert.config import EncoderConfig
 from ..bert.params import Encoder, encoder_shapes, init_encoder
-from .tensors import WEIGHTS, and_more, by_plain_name, check_tensor, read_tensor
-from .names import NAMES, Entry, entries_of
 from ..errors import AssetError, CheckpointError, ShapeError
-from .formats import INDEX, PATTERN, PREFIX, TORCH, Quantised, Weights, find_one, open_weights
 from ..inputs.tokenizer import TINY_VOCAB, Tokenizer
+from .formats import INDEX, PATTERN, PREFIX, TORCH, Quantised, Weights, find_one, open_weights
+from .names import NAMES, Entry, entries_of
+from .tensors import WEIGHTS, and_more, by_plain_name, check_tensor, read_tensor
 
 TINY = EncoderConfig(
     vocab=TINY_VOCAB,

@@ -12,16 +12,17 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from ..bert.config import EncoderConfig
-from .families import FAMILIES
 from ..bert.heads import FORMS, LANGUAGE, POOLED, Head, Kind, init_head, tied_output
-from ..bert.params import Encoder, LayerNorm, Linear
+from ..bert.params import Encoder
+from ..errors import CheckpointError, ConfigError
+from ..inputs.tokenizer import Tokenizer
+from ..types import LayerNorm, Linear
 from .encoder import cast, check_dtype, find_directory, plain_name, read_encoder, tensors_of, write_directory
-from .tensors import by_plain_name, check_tensor, read_tensor
+from .families import FAMILIES
+from .formats import Stored, open_weights
 from .head_names import HEADS, HeadNames
 from .names import NAMES, OWN
-from ..errors import CheckpointError, ConfigError
-from .formats import Stored, open_weights
-from ..inputs.tokenizer import Tokenizer
+from .tensors import by_plain_name, check_tensor, read_tensor
 
 
 def load_with_head(name: str | Path, *, dtype: DTypeLike = jnp.float32) -> tuple[Encoder, Head, Tokenizer | None]:

@@ -11,6 +11,8 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from ..errors import AssetError, JaxsmoothError
+from ..training.config import AotConfig
 from .commands import (
     AssetCommand,
     AssetPath,
@@ -27,8 +29,6 @@ from .commands import (
     Verify,
     VerifyAssets,
 )
-from ..errors import AssetError, JaxsmoothError
-from ..training.config import AotConfig
 
 if TYPE_CHECKING:
     from ..bert.params import Encoder
@@ -71,8 +71,8 @@ def main(arguments: list[str] | None = None) -> int:
 def run_diagnose(command: Diagnose) -> None:
     """`jaxsmooth diagnose`."""
     model, tokenizer, texts = _load(command)
-    from ..studies import diagnose
     from .. import report
+    from ..studies import diagnose
 
     diagnosis = diagnose.diagnose(
         model,
@@ -91,8 +91,8 @@ def run_diagnose(command: Diagnose) -> None:
 def run_converge(command: Converge) -> None:
     """`jaxsmooth converge`."""
     model, tokenizer, texts = _load(command)
-    from ..studies import converge
     from .. import report
+    from ..studies import converge
 
     found = converge.converge_heads(
         model,
@@ -135,8 +135,8 @@ def run_compare(command: Compare) -> None:
 
     remedies = parse_remedies(command.remedies)  # a wrong name costs no download and no work
     model, tokenizer, texts = _load(command)
-    from ..studies import compare
     from .. import report
+    from ..studies import compare
 
     found = compare.compare(
         model,
@@ -156,10 +156,10 @@ def run_finetune(command: Finetune) -> None:
     """`jaxsmooth finetune`."""
     _set_up_jax()
     from .. import report
-    from ..training import launch, loop, run
+    from ..training import loop, run, sharding
 
     report.check_writable(command.config.out)
-    launch.join_processes(command.coordinator, command.processes, command.process)
+    sharding.join_processes(command.coordinator, command.processes, command.process)
     if command.dry_run:
         loop.check_folder(command.config)
         table = Table("what", "how much", show_header=False)
@@ -176,7 +176,8 @@ def run_finetune(command: Finetune) -> None:
 def run_evaluate(command: Evaluate) -> None:
     """`jaxsmooth evaluate`."""
     _set_up_jax()
-    from ..training import predict, logging as record
+    from ..training import logging as record
+    from ..training import predict
 
     found = predict.evaluate_run(
         command.run, command.split, step=command.step, limit=command.limit, each_token=command.each_token
@@ -257,9 +258,9 @@ def _load(command: Diagnose | Converge | Verify | Compare) -> tuple["Encoder", "
 
     jax.config.update("jax_enable_x64", command.precision == "float64")
     _keep_compiled_programs(jax)
-    from ..checkpoints import encoder
     from .. import report
     from ..assets import stream_texts
+    from ..checkpoints import encoder
 
     # Folder and text first: a wrong name costs no download and no work.
     report.check_writable(command.out)

@@ -9,8 +9,8 @@ import numpy as np
 from ..bert.config import EncoderConfig
 from ..bert.encoder import image_batch
 from ..errors import ShapeError, TextError
-from .batching import EncodedBatch
 from ..studies.data_parallel import over_devices
+from .batching import EncodedBatch
 from .tokenizer import Tokenizer
 
 

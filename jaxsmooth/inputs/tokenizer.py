@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 
 from ..bert.config import EncoderConfig
 from ..errors import TextError
-from .normalizer import FILE as PREPARATION
-from .normalizer import Preparation
+from ..types import Batch
 from .batching import (
     BUCKETS,
     EncodedBatch,
@@ -29,7 +28,8 @@ from .batching import (
     row_count,
     share_room,
 )
-from ..types import Batch
+from .normalizer import FILE as PREPARATION
+from .normalizer import Preparation
 from .vocabulary import (
     BERT_TOKENS,
     FAMILY_TOKENS,

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from .batched_lanczos import enclose_largest
+from .tridiagonal import enclose_largest
 
 
 class _Sweep(NamedTuple):

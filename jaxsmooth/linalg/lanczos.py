@@ -8,13 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
-from .eigh import jacobi_eigh
 from .batched_lanczos import largest_eigenvalues
-from ..theory.operators import Operator
-from ..theory.markov.stochastic import per_row
-from ..theory.consensus import centre_tokens
+from .eigh import jacobi_eigh
 
 BASIS = 10  # vectors kept at once: memory is BASIS + 1 times one vector
 KEPT = 6  # Ritz vectors that survive a restart: the test for the end comes every BASIS - KEPT steps
@@ -29,20 +26,6 @@ class Eigenvalue(NamedTuple):
       value: the Ritz value, a LOWER estimate of the largest eigenvalue.
       residual: ||A v - value v|| of its unit Ritz vector; some eigenvalue lies within it.
       steps: applications of the operator.
-    """
-
-    value: Float[Array, ""]
-    residual: Float[Array, ""]
-    steps: Int[Array, ""]
-
-
-class SingularValue(NamedTuple):
-    """A computed singular value, never larger than the norm of the operator beyond rounding.
-
-    Attributes:
-      value: a LOWER estimate of the largest singular value, the operator's norm.
-      residual: ||A^T u - value v|| of its unit vectors v and u = A v / value; some singular value lies within it.
-      steps: applications of the operator and of its transpose, each.
     """
 
     value: Float[Array, ""]
@@ -111,50 +94,6 @@ def largest_eigenvalue(
     return jax.lax.while_loop(unfinished, cycle, state).result
 
 
-def mixing_rate(
-    attn: Float[Array, "*B T S"], mask: Bool[Array, "..."], *, tolerance: float | None = None
-) -> Float[Array, "*B"]:
-    """sqrt(lambda) = ||J A||_2 over real tokens: the most by which mixing with A can stretch d_M.
-
-    It is the constant of Shi et al.'s Lemma 1(4), d_M(A H) <= sqrt(lambda) d_M(H), attained. Row-stochastic
-    attention alone does not make it less than 1: its supremum over n tokens is sqrt(n / 2) for even n.
-
-    Args:
-      attn: attention whose rows sum to 1 over real keys and vanish on padded keys, [..., T, S].
-      mask: True on real tokens, [..., T]; broadcast over the axes of `attn` in front of T (heads).
-      tolerance: relative residual at which Lanczos stops; by default 1e-4 in float32, 1e-10 in float64.
-
-    Returns:
-      [...]; a lower estimate, usually far closer than the tolerance, less close when the largest eigenvalues
-      crowd so much that the step limit ends the search.
-
-    >>> import jax.numpy as jnp
-    >>> real = jnp.array([True, True])
-    >>> [round(float(mixing_rate(jnp.array(a), real)), 4) for a in ([[0.5, 0.5], [0.5, 0.5]], [[1.0, 0.0], [0.0, 1.0]])]
-    [0.0, 1.0]
-
-    References: Shi et al. (2022), arXiv 2202.08625, Lemma 1 and Theorem 2.
-    """
-    tolerance = default_tolerance(attn.dtype) if tolerance is None else tolerance
-    shape = attn.shape[-2:]
-    start = start_vector(shape[:1], attn.dtype)
-
-    def apply(heads: tuple[Array, Array], v: Array) -> Array:
-        # J A A^T J has the same largest eigenvalue as A^T J A, and vanishes on padded tokens.
-        matrices, scale = heads
-        return jnp.einsum("nts,ns->nt", matrices, jnp.einsum("nts,nt->ns", matrices, v) * scale) * scale
-
-    def rates(heads: tuple[Array, Array]) -> Array:
-        attn, real = heads
-        centred = centre_tokens(attn * real[:, None].astype(attn.dtype), real)
-        size = jnp.sqrt(jnp.sum(centred * centred, axis=(1, 2)))
-        value = largest_eigenvalues(apply, (centred, _inverse(size)), start, tolerance=tolerance)
-        return size * jnp.sqrt(jnp.maximum(value, 0))
-
-    flat = attn.reshape(-1, *shape), per_row(mask, attn).reshape(-1, shape[0])
-    return _by_portions(rates, flat).reshape(attn.shape[:-2])
-
-
 def spectral_norm(matrix: Float[Array, "*B rows columns"], *, tolerance: float | None = None) -> Float[Array, "*B"]:
     """Largest singular value of each matrix, by Lanczos on its smaller Gram matrix.
 
@@ -173,48 +112,6 @@ def spectral_norm(matrix: Float[Array, "*B rows columns"], *, tolerance: float |
     wide = matrix.shape[-2] < matrix.shape[-1]
     gram = jnp.einsum("...ij,...kj->...ik" if wide else "...ij,...ik->...jk", matrix, matrix)
     return root_of_largest_eigenvalue(gram, tolerance=tolerance)
-
-
-def operator_norm(
-    operator: Operator, *, width: int = 1, tolerance: float | None = None, max_steps: int = 600
-) -> SingularValue:
-    """Largest singular value of an operator that is only applied: Lanczos on A^T A, fully reorthogonalised.
-
-    Of `Centred(A)` it is the mixing rate sqrt(lambda) of an attention matrix that is never formed. In exact
-    arithmetic the same as Golub and Kahan's bidiagonalisation of A; only small singular values suffer from A^T A.
-
-    Args:
-      operator: one operator; `jax.vmap` for several.
-      width: features of the hidden states it acts on; 1 for what acts on every feature alike.
-      tolerance: residual of the eigenpair of A^T A, relative, at which to stop; by default 1e-4 in float32, 1e-10
-        in float64.
-      max_steps: at most about this many applications.
-
-    Returns:
-      A `SingularValue`.
-
-    >>> import jax.numpy as jnp
-    >>> from jaxsmooth.theory import Dense
-    >>> found = operator_norm(Dense(jnp.array([[3.0, 0.0], [0.0, -4.0]]), jnp.ones(2, bool)))
-    >>> round(float(found.value), 4)
-    4.0
-
-    References: Golub and Kahan (1965), Calculating the singular values and pseudo-inverse of a matrix.
-    """
-    dtype = operator_dtype(operator)
-    tolerance = default_tolerance(dtype) if tolerance is None else tolerance
-    start = jnp.where(operator.mask[:, None], start_vector((operator.size, width), dtype), 0)
-    found = largest_eigenvalue(
-        lambda v: operator.transpose_apply(operator.apply(v)), start, tolerance=tolerance, max_steps=max_steps
-    )
-    value = jnp.sqrt(jnp.maximum(found.value, 0))
-    residual = jnp.where(value > 0, found.residual / jnp.where(value > 0, value, 1), jnp.sqrt(found.residual))
-    return SingularValue(value, residual, found.steps)
-
-
-def operator_dtype(operator: Operator) -> jnp.dtype:
-    """The floating-point type that an operator computes in."""
-    return next(leaf.dtype for leaf in jax.tree.leaves(operator) if jnp.issubdtype(leaf.dtype, jnp.floating))
 
 
 def root_of_largest_eigenvalue(gram: Float[Array, "*B K K"], *, tolerance: float | None = None) -> Float[Array, "*B"]:

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from ..errors import OptionError
-from ..theory.literature.plain_transformer import masked_softmax
 from ..theory.consensus import centre_tokens, token_mean
+from ..theory.literature.plain_transformer import masked_softmax
 
 Strength = Float[Array, ""] | Float[Array, " D"] | float
 """One number for all channels, or one per channel."""

@@ -14,8 +14,9 @@ import numpy as np
 from jaxtyping import Array, Float
 from numpy.typing import NDArray
 
-from ..bert.params import Encoder, Linear
+from ..bert.params import Encoder
 from ..errors import OptionError
+from ..types import Linear
 
 Sign = Literal[-1, 1]
 

@@ -12,12 +12,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..results.comparison import RATES, Comparison, Measured
-from ..results.diagnosis import Spread
-from .style import canvas, drawable, layer_axis, log_axis, note, positive, save, say_empty, title
 from ..files import write_numbers_and_figure
+from ..results.comparison import RATES, Comparison, Measured
+from ..results.spread import Spread
 from .format import at, digits
 from .json import described, dumps, strict
+from .style import canvas, drawable, layer_axis, log_axis, note, positive, save, say_empty, title
 from .terminal import plain_table, print_paths
 
 PALETTE = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C510A")

@@ -14,11 +14,12 @@ from matplotlib.ticker import FuncFormatter
 from rich.console import Console
 from rich.text import Text
 
-from ..results.diagnosis import HeadConvergence, Spread
-from .style import canvas, drawable, note, save, title
 from ..files import write_numbers_and_figure
+from ..results.convergence import HeadConvergence
+from ..results.spread import Spread
 from .format import at, digits, over_heads
 from .json import described, dumps, strict
+from .style import canvas, drawable, note, save, title
 from .terminal import plain_table, print_paths
 
 _COLUMNS = {

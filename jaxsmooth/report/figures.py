@@ -5,7 +5,10 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 
-from ..results.diagnosis import RATES, Diagnosis
+from ..results.diagnosis import Diagnosis
+from ..results.summaries import RATES
+from .format import digits, finite
+from .heatmaps import exemplar_cosine_figure, mixing_rate_figure
 from .style import (
     COLOURS,
     CONTRACTION,
@@ -21,8 +24,6 @@ from .style import (
     say_empty,
     title,
 )
-from .heatmaps import exemplar_cosine_figure, mixing_rate_figure
-from .format import digits, finite
 from .verdict import verdict
 
 RATE_LABELS = {

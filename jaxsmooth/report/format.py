@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..results.diagnosis import FusedLayers, Spread
+from ..results.diagnosis import FusedLayers
+from ..results.spread import Spread
 
 HIDDEN_QUANTITIES = (
     "cosine_similarity",

@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize, TwoSlopeNorm
 
 from ..results.diagnosis import Diagnosis, Exemplar
-from .style import canvas, drawable, note, save, say_empty, title
 from .format import digits, finite
+from .style import canvas, drawable, note, save, say_empty, title
 
 LABELLED_TOKENS = 40
 """Longer sentences get no token labels: they would overlap."""

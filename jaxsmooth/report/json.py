@@ -13,7 +13,10 @@ import math
 from typing import Any
 
 from ..results.comparison import Comparison
-from ..results.diagnosis import RATES, Diagnosis, FusedLayers, HeadConvergence, Spread
+from ..results.convergence import HeadConvergence
+from ..results.diagnosis import Diagnosis, FusedLayers
+from ..results.spread import Spread
+from ..results.summaries import RATES
 from .format import BLOCK_QUANTITIES, HEAD_QUANTITIES, HIDDEN_QUANTITIES, at, over_heads
 from .verdict import verdict
 

@@ -10,11 +10,12 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 from plotly.offline import get_plotlyjs
 
-from ..results.diagnosis import RATES, Diagnosis, Exemplar
-from .style import COLOURS
+from ..results.diagnosis import Diagnosis, Exemplar
+from ..results.summaries import RATES
 from .figures import RATE_LABELS, rate_labels
 from .format import digits, fused_words, rows_of
 from .json import to_json
+from .style import COLOURS
 from .verdict import Verdict, verdict
 
 EXEMPLAR_LIMIT = 4_000_000

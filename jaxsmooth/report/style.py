@@ -17,9 +17,11 @@ from matplotlib.font_manager import findfont
 from matplotlib.ft2font import FT2Font
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from ..results.comparison import Comparison
-from ..results.diagnosis import Diagnosis, HeadConvergence, Spread
 from ..files import write_aside
+from ..results.comparison import Comparison
+from ..results.convergence import HeadConvergence
+from ..results.diagnosis import Diagnosis
+from ..results.spread import Spread
 
 COLOURS = {
     "cosine": "#0072B2",

@@ -11,8 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ..files import write_aside
-from .terminal import plain_table, print_paths
 from ..results.verification import VERDICTS, Verification
+from .terminal import plain_table, print_paths
 
 _STYLES = {"CONFIRMED": "green", "VIOLATED": "bold red", "UNDECIDED": "yellow", "NOT_APPLICABLE": "dim"}
 

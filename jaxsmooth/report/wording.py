@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from .format import digits, layer_list
 
 if TYPE_CHECKING:
-    from .verdict import Findings
+    from .findings import Findings
 
 _LEVELS = {
     "strong": "{model} over-smooths strongly",

@@ -2,7 +2,8 @@
 
 import dataclasses
 
-from .diagnosis import DataSummary, ModelSummary, Spread
+from .spread import Spread
+from .summaries import DataSummary, ModelSummary
 
 RATES = ("actual", "L4", "L1")
 """The contraction of a block and two of its upper bounds; definitions in `jaxsmooth.theory.block.ladder`."""

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from .diagnosis import DataSummary, ModelSummary
+from .summaries import DataSummary, ModelSummary
 
 VERDICTS = ("CONFIRMED", "VIOLATED", "UNDECIDED", "NOT_APPLICABLE")
 """lhs <= rhs is proved for these numbers; disproved; closer than any method at hand could tell; not claimed."""

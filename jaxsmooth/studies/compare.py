@@ -11,21 +11,22 @@ from jaxtyping import Array, Bool, Float
 from numpy.typing import NDArray
 
 from .. import metrics
-from .diagnose import model_norms, model_summary, package_versions
 from ..bert.config import EncoderConfig
 from ..bert.encoder import embed, encode
 from ..bert.fusion import Kind
 from ..bert.params import Encoder
-from ..results.comparison import RATES, Comparison, Measured
-from ..results.diagnosis import Spread
-from .hidden_states import chosen_fusion, fused_measures, hidden_measures
+from ..inputs.tokenizer import Tokenizer
 from ..interventions.attribution import PARTS, attribute
 from ..mitigations.parse import NamedRemedy, parse_remedies
-from .stream import Reading
-from ..inputs.tokenizer import Tokenizer
+from ..results.comparison import RATES, Comparison, Measured
+from ..results.spread import Spread
 from ..theory.block import ladder
 from ..theory.block.parameter_norms import BlockNorms
 from ..types import SITES, Batch, BlockTrace, Edits, ImageBatch
+from .hidden_states import chosen_fusion, fused_measures, hidden_measures
+from .measurements import model_norms
+from .stream import Reading
+from .summaries import model_summary, package_versions
 
 # Where edits may act for a bound to speak of the edited block. L4 takes the residual sum before the first LayerNorm as
 # it comes; L1 also needs attention and values to be what makes that sum.

@@ -9,16 +9,17 @@ import numpy as np
 from jaxtyping import Array
 from numpy.typing import NDArray
 
-from .diagnose import model_summary, package_versions
 from ..bert.encoder import encode
 from ..bert.params import Encoder
 from ..bert.positions import visible_tokens
-from ..results.diagnosis import CONVERGENCE, HeadConvergence, Spread
 from ..errors import TextError
-from .stream import Reading
 from ..inputs.tokenizer import Tokenizer
+from ..results.convergence import CONVERGENCE, HeadConvergence
+from ..results.spread import Spread
 from ..theory import allowed_pairs, converge, masked_attention
 from ..types import Batch, BlockTrace, ImageBatch
+from .stream import Reading
+from .summaries import model_summary, package_versions
 
 MASKS = ("full", "causal", "window")
 

@@ -6,14 +6,15 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from .diagnose import progress_bar
 from ..bert.params import Encoder
-from ..results.diagnosis import DataSummary
 from ..errors import TextError
 from ..inputs.batches import encoded_batches
 from ..inputs.batching import EncodedBatch
 from ..inputs.tokenizer import Tokenizer, TruncationWarning
+from ..results.summaries import DataSummary
 
 
 class Reading:
@@ -79,3 +80,16 @@ class Reading:
     def summary(self, name: str) -> DataSummary:
         """What a report says of the data."""
         return DataSummary(name, self.sentences, self.tokens, self.truncated)
+
+
+def progress_bar(shown: bool) -> Progress:
+    """A bar on stderr that counts sentences and leaves nothing behind."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("sentences"),
+        TimeElapsedColumn(),
+    )
+    console = Console(stderr=True)
+    return Progress(*columns, console=console, disable=not (shown and console.is_terminal), transient=True)

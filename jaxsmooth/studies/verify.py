@@ -8,25 +8,26 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from .diagnose import model_summary, package_versions
+from ..activations import ACTIVATION_FUNCTIONS
 from ..bert.attention import add_bias
+from ..bert.block import attention_input
 from ..bert.config import EncoderConfig
-from ..bert.encoder import ACTIVATION_FUNCTIONS, attention_input, encode
-from ..bert.params import Block, Encoder
-from ..decision import Decider, crop
-from .stream import Reading
+from ..bert.encoder import encode
+from ..bert.params import Encoder
 from ..inputs.batching import EncodedBatch
-from .verify_stages import WORTH_COMPILING, CompiledStage, HostStage
-from .verify_tally import Outcome, Tally
 from ..inputs.tokenizer import Tokenizer
-from ..theory.certify import theorems
-from ..theory.certify.observations import BlockParameters, HeadWeights, KnownNorms, SentenceData, known_norms
-from ..theory.certify import Claim, Verdict, compare
-from ..theory.certify.float_calculus import HostCalculus
 from ..linalg.enclosed_norms import squared_norm
 from ..linalg.intervals import Ball, Interval, fuzzy
-from ..types import Batch, BlockTrace, ImageBatch
 from ..results.verification import Verification
+from ..theory.certify import theorems
+from ..theory.certify.float_calculus import HostCalculus
+from ..theory.certify.observations import BlockParameters, HeadWeights, KnownNorms, SentenceData, known_norms
+from ..theory.statement import Claim, Verdict, compare
+from ..types import Batch, Block, BlockTrace, ImageBatch
+from .stream import Reading
+from .summaries import model_summary, package_versions
+from .verify_stages import WORTH_COMPILING, CompiledStage, Decider, HostStage, crop
+from .verify_tally import Outcome, Tally
 
 
 def verify(

@@ -214,3 +214,9 @@ def diameter(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> Float
         return jnp.max(jnp.where(mask & mask[..., i, None], apart, 0), axis=-1)
 
     return jnp.max(jax.lax.map(farthest, jnp.arange(hidden.shape[-2])), axis=0)
+
+
+def per_row(mask: Bool[Array, "..."], attn: Float[Array, "*B T S"]) -> Bool[Array, "*B T"]:
+    """The mask of real tokens repeated for every head: [..., T] against `attn`'s [..., N, T, S]."""
+    heads = (1,) * (attn.ndim - 1 - mask.ndim)
+    return jnp.broadcast_to(mask.reshape(*mask.shape[:-1], *heads, mask.shape[-1]), attn.shape[:-1])

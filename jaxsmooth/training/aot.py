@@ -19,14 +19,13 @@ from ..bert.params import init_encoder
 from ..checkpoints.encoder import find_directory
 from ..errors import ConfigError
 from ..types import Batch
+from .accelerators import Target, find_target, step_flops
 from .config import AotConfig, FinetuneConfig
-from .accelerators import Target, find_target
-from .flops import step_flops
+from .data.tasks import Task, TrainBatch
 from .model import init_task_model
 from .optimiser import learning_rate, make_optimiser
 from .sharding import batch_shardings, constraints, make_mesh, tree_shardings
 from .step import Trainer, compile_step, init_state
-from .data.tasks import Task, TrainBatch
 
 SIZES = {
     "bert-base": EncoderConfig(),

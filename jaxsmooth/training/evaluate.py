@@ -8,14 +8,14 @@ import jax
 from jax.sharding import Mesh
 
 from ..bert.norm import accumulation_dtype
-from .data.task_data import TaskData
-from .objectives.losses import label_count, loss_sum
-from .model import TaskModel
 from .data.pipeline import make_stream
+from .data.task_data import TaskData
+from .data.tasks import TrainBatch
+from .model import TaskModel
+from .objectives.losses import label_count, loss_sum
 from .objectives.scores import masked_lm_outputs
 from .sharding import on_host, place_batch
 from .step import Trainer
-from .data.tasks import TrainBatch
 
 
 @functools.partial(jax.jit, static_argnums=0)

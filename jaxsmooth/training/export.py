@@ -25,8 +25,8 @@ from ..checkpoints.heads import load_with_head, save_with_head
 from ..errors import CheckpointError, ConfigError
 from ..inputs.tokenizer import Tokenizer
 from .config import FinetuneConfig
-from .model import TaskModel
 from .data.tasks import Task
+from .model import TaskModel
 
 TRAINED, HEAD = "finetune.json", "head.safetensors"
 

@@ -11,17 +11,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import CheckpointError, ConfigError
+from .accelerators import peak_flops, step_flops
 from .checkpointing import Checkpoints
 from .config import RESUMABLE, FinetuneConfig
+from .data.pipeline import TaskStream, make_stream
+from .data.tasks import TrainBatch
 from .evaluate import evaluate
 from .export import export_model
-from .flops import peak_flops, step_flops
-from .data.pipeline import TaskStream, make_stream
 from .logging import Meter, Recorder, read_records
-from .run import Probe, Run, prepare, run_folder
+from .probe import Probe
+from .run import Run, prepare, run_folder
 from .sharding import on_host, place_batch, reads_share
 from .step import StepMetrics, TrainState, compile_step
-from .data.tasks import TrainBatch
 
 
 @dataclasses.dataclass(frozen=True)

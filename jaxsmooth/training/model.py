@@ -23,8 +23,8 @@ from ..bert.heads import (
 )
 from ..bert.params import Encoder
 from ..types import Batch, BlockTrace, Edits
-from .dropout import drop
 from .data.tasks import Task
+from .dropout import drop
 
 
 @nnx.dataclass

@@ -17,17 +17,17 @@ from ..inputs.tokenizer import Tokenizer
 from .checkpointing import Checkpoints
 from .config import FinetuneConfig
 from .data.task_data import TaskData
+from .data.tasks import Question, Sentence, Task
+from .data.user_tables import SUFFIXES
 from .evaluate import evaluate, outputs
 from .export import is_export, load_export
 from .loop import averaged
 from .model import TaskModel
+from .objectives.squad import best_span
 from .optimiser import learning_rate, make_optimiser
 from .run import Run, build_model, find_remedy, prepare, read_split, run_folder
 from .sharding import constraints, make_mesh, place_tree
-from .objectives.squad import best_span
 from .step import Trainer
-from .data.user_tables import SUFFIXES
-from .data.tasks import Question, Sentence, Task
 
 
 @dataclasses.dataclass(frozen=True)

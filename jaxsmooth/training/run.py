@@ -1,35 +1,28 @@
 """A run made ready: model, data, functions and layout, everything checked before the first step."""
 
 import dataclasses
-import functools
 import math
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh
-from jaxtyping import Array
 
-from ..bert.encoder import embed, encode
 from ..bert.fusion import init_fusion
 from ..bert.params import Encoder
 from ..checkpoints.encoder import load
 from ..errors import ConfigError
-from ..metrics import token_cosine_similarity
-from ..mitigations import NamedRemedy, parse_remedies
 from ..inputs.tokenizer import Tokenizer
-from ..theory import relative_distance
-from ..types import Batch, BlockTrace
-from .data.catalogue import load_task
+from ..mitigations import NamedRemedy, parse_remedies
+from .accelerators import step_flops
 from .config import FinetuneConfig
+from .data.catalogue import load_task
 from .data.task_data import TaskData
-from .flops import step_flops
+from .data.tasks import Task
 from .model import TaskModel, init_task_model
 from .optimiser import learning_rate, make_optimiser
 from .sharding import constraints, make_mesh, place_tree, tree_shardings
 from .step import Trainer, TrainState, init_state
-from .data.tasks import Task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,37 +157,6 @@ def describe(run: Run) -> dict[str, Any]:
         "state_bytes_per_device": one,
         "flops_per_step": step_flops(run.model.encoder.config, rows, config.max_length),
     }
-
-
-@dataclasses.dataclass(frozen=True)
-class Probe:
-    """Over-smoothing of the model in training, on sentences that stay the same."""
-
-    trainer: Trainer
-    batch: Batch
-
-    def measure(self, model: TaskModel) -> dict[str, list[float]]:
-        """Mean relative distance to consensus and mean token cosine, of the embedding and after each block."""
-        found = _smoothness(self.trainer, model, self.batch)
-        return {f"probe/{name}": [float(x) for x in values] for name, values in found.items()}
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _smoothness(trainer: Trainer, model: TaskModel, batch: Batch) -> dict[str, Array]:
-    def numbers(hidden: Array) -> dict[str, Array]:
-        return {
-            "relative_distance": relative_distance(hidden, batch.mask).mean(),
-            "cosine_similarity": token_cosine_similarity(hidden, batch.mask).mean(),
-        }
-
-    def collect(trace: BlockTrace) -> dict[str, Array]:
-        return numbers(trace.hidden)
-
-    edits = trainer.remedy(model.encoder, batch) if trainer.remedy else None
-    options = {} if edits is None else {"edits": edits}
-    _, layers = encode(model.encoder, batch, collect=collect, **options)
-    first = numbers(embed(model.encoder, batch))
-    return {name: jnp.concatenate([first[name][None], layers[name]]) for name in first}
 
 
 def run_folder(config: FinetuneConfig) -> tuple[Path, Path]:

@@ -12,10 +12,10 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt32
 
 from ..types import Edits, compose
 from .config import FinetuneConfig
-from .dropout import dropout
-from .objectives.losses import label_count, loss_sum
-from .model import TaskModel, cast_floats, task_logits
 from .data.tasks import Task, TrainBatch
+from .dropout import dropout
+from .model import TaskModel, cast_floats, task_logits
+from .objectives.losses import label_count, loss_sum
 
 REMAT: dict[str, Callable[..., bool] | bool] = {
     "none": False,

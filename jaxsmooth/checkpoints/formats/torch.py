@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import CheckpointError
-from .torch_pickle import View, read_state_dict
 from .tensor import DTYPES, Stored, Weights
+from .torch_pickle import View, read_state_dict
 
 TORCH = "pytorch_model.bin"
 SHARING = 4

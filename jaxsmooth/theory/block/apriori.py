@@ -9,11 +9,12 @@ oscillation infinite, and no statement here applies.
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from .lemmas import ROUNDING
-from ...linalg.lanczos import mixing_rate, spectral_norm
+from ...linalg.lanczos import spectral_norm
+from ..consensus import diameter, per_row, subspace_distance
+from ..markov.stochastic import ergodicity_coefficient, logit_spread
+from ..mixing import mixing_rate
 from ..statement import Statement
-from ..markov.stochastic import ergodicity_coefficient, logit_spread, per_row
-from ..consensus import diameter, subspace_distance
+from .lemmas import ROUNDING
 
 
 def oscillation_ergodicity(

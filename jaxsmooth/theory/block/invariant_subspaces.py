@@ -9,10 +9,10 @@ as they are; the activation does not.
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from .lemmas import ROUNDING, stretched_at_most
 from ...linalg.lanczos import root_of_largest_eigenvalue, spectral_norm
-from ..statement import Statement
 from ..consensus import orthonormal_basis, project_away, span_distance
+from ..statement import Statement
+from .lemmas import ROUNDING, stretched_at_most
 
 
 def invariant_linear(

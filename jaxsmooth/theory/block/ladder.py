@@ -17,9 +17,9 @@ from jaxtyping import Array, Bool, Float
 
 from ...activations import LIPSCHITZ
 from ...linalg.block_lanczos import block_lanczos
-from .ladder_starts import source_token_starts
 from ...linalg.lanczos import Eigenvalue, root_of_largest_eigenvalue
 from ..consensus import centre_features, centre_tokens, subspace_distance
+from .ladder_starts import source_token_starts
 from .parameter_norms import BlockNorms, BlockWeights
 
 TOKENS_AT_ONCE = (

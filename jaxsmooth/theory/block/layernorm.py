@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from ...linalg.lanczos import default_tolerance, largest_eigenvalue, start_vector
-from ..statement import Statement
 from ..consensus import subspace_distance
+from ..statement import Statement
 
 
 class LayerNormChain(NamedTuple):

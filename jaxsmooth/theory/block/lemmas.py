@@ -7,10 +7,11 @@ factor at most. Proofs are in docs/theory.md. All functions run over real tokens
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from ...linalg.lanczos import mixing_rate, spectral_norm
+from ...linalg.lanczos import spectral_norm
+from ..consensus import centre_tokens, per_row, subspace_distance, token_mean
+from ..markov.stochastic import ergodicity_coefficient
+from ..mixing import mixing_rate
 from ..statement import Statement
-from ..markov.stochastic import ergodicity_coefficient, per_row
-from ..consensus import centre_tokens, subspace_distance, token_mean
 
 ROUNDING = 16  # in units of the dtype's precision: what a hypothesis may be off by and still count as met
 

@@ -11,12 +11,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
-from . import theorems
-from .observations import BlockParameters, HeadWeights, KnownNorms, SentenceData
-from . import Claim
-from .float_calculus import FloatCalculus
-from .quantities import BlockFacts, HeadFacts
 from ...linalg.intervals import Interval
+from ..statement import Claim
+from . import theorems
+from .float_calculus import FloatCalculus
+from .observations import BlockParameters, HeadWeights, KnownNorms, SentenceData
+from .quantities import BlockFacts, HeadFacts
 
 
 class BlockArrays(NamedTuple):

@@ -13,8 +13,8 @@ import jax
 import numpy as np
 
 from ...activations import LIPSCHITZ
-from .observations import BlockParameters, HeadWeights, KnownNorms, SentenceData
 from ...linalg.intervals import Interval, namespace
+from .observations import BlockParameters, HeadWeights, KnownNorms, SentenceData
 
 
 class HeadFacts:

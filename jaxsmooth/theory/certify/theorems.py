@@ -9,7 +9,7 @@ for exact arithmetic are proved in docs/theory.md.
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from . import Claim
+from ..statement import Claim
 from .quantities import BlockFacts, HeadFacts, NormFacts
 
 

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from ..block.lemmas import ROUNDING
-from ..statement import Statement
 from ..consensus import subspace_distance
+from ..statement import Statement
 
 
 def cosine_distance(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> Float[Array, "*B"]:

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from ...linalg.lanczos import spectral_norm
-from ..statement import Statement
 from ..consensus import subspace_distance, token_mean
+from ..statement import Statement
 
 
 def fusion_concat(

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from .plain_transformer import masked_softmax
 from ...linalg.lanczos import default_tolerance, largest_eigenvalue, spectral_norm, start_vector
 from ..statement import Statement
+from .plain_transformer import masked_softmax
 
 
 def dot_product_attention(

@@ -6,10 +6,10 @@ High frequency: J X, with Frobenius norm d_M(X). Proofs are in docs/catalogue.md
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Inexact
 
-from .plain_transformer import masked_softmax, uniform_attention
 from ...linalg.lanczos import spectral_norm
-from ..statement import Statement
 from ..consensus import subspace_distance, token_mean
+from ..statement import Statement
+from .plain_transformer import masked_softmax, uniform_attention
 
 
 def wang2022_low_pass_rate(largest_logit: Float[Array, "*B"], tokens: Float[Array, "*B"]) -> Float[Array, "*B"]:

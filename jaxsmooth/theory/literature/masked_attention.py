@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from .plain_transformer import masked_softmax, plain_layer_norm
-from ..statement import Statement
-from ..markov.stochastic import ergodicity_coefficient
 from ..consensus import diameter
+from ..markov.stochastic import ergodicity_coefficient
+from ..statement import Statement
+from .plain_transformer import masked_softmax, plain_layer_norm
 
 # math, not jnp: a constant of the module must not depend on the precision jax had when it was imported.
 _PLANE = ((1 / math.sqrt(2), -1 / math.sqrt(2), 0.0), (1 / math.sqrt(6), 1 / math.sqrt(6), -2 / math.sqrt(6)))

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from .plain_transformer import masked_softmax
-from ..statement import Statement
 from ..consensus import token_mean
+from ..statement import Statement
+from .plain_transformer import masked_softmax
 
 # exp(x) - 1 <= 2 x up to here; the root is 1.25643...
 SMALL_LOGITS = 1.256

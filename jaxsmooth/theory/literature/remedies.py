@@ -8,10 +8,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from ...linalg.eigh import batched_eigh
-from .plain_transformer import rows_sum_to_one, uniform_attention
-from ...linalg.lanczos import mixing_rate
-from ..statement import Statement
 from ..consensus import centre_tokens, subspace_distance, token_mean
+from ..mixing import mixing_rate
+from ..statement import Statement
+from .plain_transformer import rows_sum_to_one, uniform_attention
 
 
 def guo2023_smallest_eigenvalue(attn: Float[Array, "*B T S"], mask: Bool[Array, "*B T"]) -> Float[Array, "*B"]:

@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from .plain_transformer import masked_softmax
-from ..statement import Statement
 from ..consensus import diameter
+from ..statement import Statement
+from .plain_transformer import masked_softmax
 
 
 def geshkovski2023_velocity(

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from .limits import ChainLimit, chain_limit
+from ..mixing import mixing_rate
 from ..operators import Dense, Operator, keep_real
+from .limits import ChainLimit, chain_limit
 from .second_eigenvalue import subdominant
-from ...linalg.lanczos import mixing_rate
 from .stochastic import birkhoff1957_contraction, ergodicity_coefficient, token_spread
 
 

@@ -13,9 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from ..consensus import per_row, subspace_distance
 from ..statement import Statement
-from .stochastic import per_row
-from ..consensus import subspace_distance
 
 
 class ChainLimit(NamedTuple):

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from ..consensus import per_row, subspace_distance
 from ..statement import Statement
-from ..consensus import subspace_distance
 
 
 def ergodicity_coefficient(attn: Float[Array, "*B T S"], mask: Bool[Array, "..."]) -> Float[Array, "*B"]:
@@ -297,12 +297,6 @@ def causal_second_eigenvalue(attn: Float[Array, "*B T S"], mask: Bool[Array, "..
     first = jnp.cumsum(real, axis=-1) == 1
     diagonal = jnp.diagonal(attn, axis1=-2, axis2=-1)
     return jnp.where(ahead, jnp.nan, jnp.max(jnp.where(real & ~first, diagonal, 0), axis=-1))
-
-
-def per_row(mask: Bool[Array, "..."], attn: Float[Array, "*B T S"]) -> Bool[Array, "*B T"]:
-    """The mask of real tokens repeated for every head: [..., T] against `attn`'s [..., N, T, S]."""
-    heads = (1,) * (attn.ndim - 1 - mask.ndim)
-    return jnp.broadcast_to(mask.reshape(*mask.shape[:-1], *heads, mask.shape[-1]), attn.shape[:-1])
 
 
 def _apply_all(attn: Array, hidden: Array, mask: Array) -> tuple[Array, Array, Array, Array]:

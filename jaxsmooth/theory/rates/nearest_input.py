@@ -14,13 +14,13 @@ from jax import Array
 from jax.scipy.sparse.linalg import cg
 from numpy.typing import NDArray
 
-from ..certify.observations import BlockParameters
-from ..block.ladder import _mix, _mix_adjoint
-from ..certify.float_calculus import HostCalculus
-from ...linalg.norm_ball import raise_all, size, up
 from ...linalg.intervals import Ball, Interval, epsilon, frobenius, sum_of
-from ..consensus import centre_features
+from ...linalg.norm_ball import raise_all, size, up
+from ..block.ladder import _mix, _mix_adjoint
 from ..block.parameter_norms import BlockWeights
+from ..certify.float_calculus import HostCalculus
+from ..certify.observations import BlockParameters
+from ..consensus import centre_features
 
 WEIGHT = 0.05  # of the box against the distance in the search, whose result hardly depends on it from 0.01 to 0.1
 STEPS = 200

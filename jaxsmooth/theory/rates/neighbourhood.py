@@ -13,13 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from ..certify.observations import BlockParameters
-from ..certify.float_calculus import HostCalculus
-from .nearest_input import Box, Neighbourhood, least_distance
-from ...linalg.norm_ball import NormBall, raise_all, size, up
 from ...linalg.intervals import Ball, Interval, epsilon, frobenius, quiet, sum_of
-from .activation_slopes import secant_range
+from ...linalg.norm_ball import NormBall, raise_all, size, up
+from ..certify.float_calculus import HostCalculus
+from ..certify.observations import BlockParameters
 from ..certify.token_calculus import FUNCTION_ULPS
+from .activation_slopes import secant_range
+from .nearest_input import Box, Neighbourhood, least_distance
 
 SUMS = 1e-3  # how far from 1 the rows of attention may sum
 

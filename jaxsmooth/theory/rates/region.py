@@ -15,12 +15,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from ..block.ladder import _mix, _mix_adjoint
-from .activation_slopes import secant_range, slope_range
 from ...linalg.lanczos import default_tolerance, largest_eigenvalue, start_vector
-from ..statement import Statement
-from ..consensus import centre_features, centre_tokens
+from ..block.ladder import _mix, _mix_adjoint
 from ..block.parameter_norms import BlockWeights
+from ..consensus import centre_features, centre_tokens
+from ..statement import Statement
+from .activation_slopes import secant_range, slope_range
 
 GAIN_SPLIT = 2.0  # th in `secant_box_rate`; on trained weights no other value was met to gain 10%
 PAIRS_AT_ONCE = 256

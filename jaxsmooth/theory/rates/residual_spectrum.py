@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 from numpy.typing import NDArray
 
-from .activation_slopes import activate
 from ..block.parameter_norms import BlockWeights
+from .activation_slopes import activate
 
 
 def residual_spectrum_rate(

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...inputs.batching import pad_rows
-from .task_data import TaskData
 from .records import Record
+from .task_data import TaskData
 from .tasks import SpanLabels, Task, TrainBatch
 
 _POOLS_KEPT = 3  # the one that is read, and what the prefetch threads reach ahead

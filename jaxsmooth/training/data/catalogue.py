@@ -10,13 +10,13 @@ from ...assets import REGISTRY
 from ...errors import DataError
 from ...inputs.tokenizer import Tokenizer
 from . import corpora
-from .official_files import GLUE, read_glue, read_squad_release, read_swag
-from .task_data import TaskData
+from .corpora import TOPICS
 from .hub import read_hub
+from .official_files import GLUE, read_glue, read_squad_release, read_swag
 from .splits import Parts, sample
-from .user_tables import SUFFIXES, read_tables
+from .task_data import TaskData
 from .tasks import Choice, Kind, Task, check_split
-from ..topics import TOPICS
+from .user_tables import SUFFIXES, read_tables
 
 
 @dataclasses.dataclass(frozen=True)

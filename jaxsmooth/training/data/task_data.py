@@ -6,9 +6,9 @@ import hashlib
 from collections.abc import Sequence
 
 from ...inputs.tokenizer import Tokenizer
-from .records import Records, SpanRecords, make_records
 from ..objectives.scores import ChoiceScores, ClassScores, NumberScores, Scores, TokenScores
 from ..objectives.squad import SpanScores
+from .records import Records, SpanRecords, make_records
 from .tasks import Example, Question, Split, Task
 
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from ...errors import DataError
 from ...inputs.batching import Row
 from ..data.records import SpanRecords
-from .scores import Scores, check_numbers, check_shape
 from ..data.tasks import Question, TrainBatch
+from .scores import Scores, check_numbers, check_shape
 
 ANSWER_TOKENS = 30
 """Longest answer that is considered, in tokens (Devlin et al., 2019)."""

@@ -1,0 +1,52 @@
+"""What `converge` finds."""
+
+import dataclasses
+
+from .spread import Spread
+from .summaries import DataSummary, ModelSummary
+
+CONVERGENCE = (
+    "classes",
+    "predicted_rate",
+    "ergodicity",
+    "birkhoff",
+    "mixing_rate",
+    "observed_rate",
+    "largest_growth",
+    "predicted_steps",
+    "observed_steps",
+    "transient",
+    "limit_error",
+    "arrived",
+    "limit_held",
+    "rate_held",
+    "steps_held",
+    "ergodicity_held",
+    "birkhoff_held",
+)
+"""What is known of each head's iteration; defined in `jaxsmooth.theory.Convergence`. Means of `_held` are shares."""
+
+
+@dataclasses.dataclass(frozen=True)
+class HeadConvergence:
+    """Every head iterated as an operator: predicted against observed limit and rate.
+
+    Attributes:
+      model: which model.
+      data: which text.
+      window: tokens in the sliding window.
+      steps: applications of each matrix.
+      tolerance: relative distance to the limit that counts as having arrived.
+      masks: for "full", "causal" and "window", name in `CONVERGENCE` -> spread over sentences, [L N]. A number
+        of steps beyond `steps`, predicted or observed, is given as `steps` + 1; a sentence that did not arrive has no
+        transient and is left out there.
+      versions: package -> version, and the platform's name.
+    """
+
+    model: ModelSummary
+    data: DataSummary
+    window: int
+    steps: int
+    tolerance: float
+    masks: dict[str, dict[str, Spread]]
+    versions: dict[str, str]

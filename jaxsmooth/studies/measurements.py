@@ -1,0 +1,129 @@
+"""What `diagnose` measures of one batch, on the device."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from .. import metrics
+from ..bert.config import EncoderConfig
+from ..bert.encoder import embed, encode
+from ..bert.fusion import Fusion
+from ..bert.params import Encoder
+from ..results.summaries import RATES
+from ..theory.block import ladder
+from ..theory.block.parameter_norms import BlockNorms, BlockWeights, block_norms
+from ..types import Batch, Block, BlockTrace, ImageBatch
+from .data_parallel import by_rows
+from .hidden_states import GATES, fused_measures, hidden_measures
+from .summaries import rungs
+
+FUSED = "fused/"
+
+
+@jax.jit
+def model_norms(model: Encoder) -> BlockNorms:
+    """The norms of every block's parameters that the bounds need, stacked over layers."""
+    weights = block_weights(_widened(model.blocks))
+    if model.config.shared_layers:
+        weights = jax.tree.map(lambda leaf: jnp.repeat(leaf, model.config.layers, axis=0), weights)
+    return jax.lax.map(lambda block: block_norms(block, model.config.activation), weights)
+
+
+def block_weights(block: Block) -> BlockWeights:
+    """A block's parameters as the theory names them."""
+    return BlockWeights(
+        value=block.attn.value.kernel,
+        output=block.attn.output.kernel,
+        scale_attn=block.norm_attn.scale,
+        up=block.up.kernel,
+        down=block.down.kernel,
+        scale_mlp=block.norm_mlp.scale,
+    )
+
+
+@by_rows
+def measure(
+    model: Encoder, norms: BlockNorms, batch: Batch | ImageBatch, fusion: Fusion | None = None
+) -> dict[str, Array]:
+    """Every per-sentence quantity of one batch: [L+1 B] of hidden states, [L B] of blocks, [L B N] of heads.
+
+    Args:
+      model: the encoder.
+      norms: `model_norms(model)`.
+      batch: tokens, segments and mask, [B T], or images.
+      fusion: layers to fuse and measure besides.
+
+    Returns:
+      name -> array, the names of `Diagnosis` and `RATES`; the stds as `std_attn_min`, `std_attn`, `std_attn_max`; what
+      is fused after "fused/", [1 B] and of gates [K B].
+    """
+
+    def collect(narrow: BlockTrace) -> dict[str, Array]:
+        trace = _widened(narrow)
+        own = jax.tree.map(lambda stacked: stacked[trace.layer], norms)
+        hidden = hidden_measures(trace.hidden, batch.mask)
+        stacked = {} if fusion is None else {"stacked": trace.hidden}
+        attention = _attention_metrics(model.config, trace, own, batch.mask)
+        return {**stacked, **hidden, **_std_metrics(trace, batch.mask), **attention}
+
+    # float32 products must be float32 products on every device: TPUs and GPUs round them to fewer bits unasked.
+    with jax.default_matmul_precision("highest"):
+        _, found = encode(model, batch, collect=collect)
+        stacked = found.pop("stacked", None)
+        first = hidden_measures(_widened(embed(model, batch)), batch.mask)
+        everywhere = ladder.shi2022_rate(norms, model.config.activation, found["mixing_rate"], found["std_product"])
+        found["L0"] = _where_known(found["actual"], everywhere)
+    if not model.config.is_plain:  # XLA leaves out the sums of what does not speak of the blocks
+        for key in (*set(RATES) - {"actual", *rungs(model.config)}, "threshold"):
+            found[key] = jnp.full_like(found[key], jnp.nan)
+    for key, value in first.items():
+        found[key] = jnp.concatenate([value[None], found[key]])
+    if fusion is not None:
+        with jax.default_matmul_precision("highest"):
+            fused = fused_measures(fusion, stacked, batch.mask)
+        found |= {FUSED + key: value if key in GATES else value[None] for key, value in fused.items()}
+    return found
+
+
+def _std_metrics(trace: BlockTrace, mask: Array) -> dict[str, Array]:
+    found = {}
+    for key in ("std_attn", "std_mlp"):
+        found[f"{key}_min"], found[key], found[f"{key}_max"] = metrics.std_range(getattr(trace, key), mask)
+    return found
+
+
+def _attention_metrics(config: EncoderConfig, trace: BlockTrace, norms: BlockNorms, mask: Array) -> dict[str, Array]:
+    mixing = metrics.mixing_rate(trace.attn, mask)
+    state = ladder.BlockState(trace.input, trace.attn, trace.pre_attn, trace.std_attn, trace.std_mlp, mask, mixing)
+    weights = block_weights(trace.block)
+    actual = ladder.actual_rate(trace.input, trace.hidden, mask)
+    rungs = {
+        "L1": ladder.pre_norm_rate(norms, state, config.activation)
+        if config.is_pre_norm
+        else ladder.block_rate(norms, state),
+        "L2": ladder.refined_rate(norms, state),
+        "L2b": ladder.pairwise_rate(norms, state),
+        "L3": ladder.operator_rate(weights, norms, state)[0],
+        "L4": ladder.data_rate(norms, state),
+    }
+    return {
+        "mixing_rate": mixing,
+        "ergodicity_coefficient": metrics.ergodicity_coefficient(trace.attn, mask),
+        "attention_entropy": metrics.attention_entropy(trace.attn, mask),
+        "std_product": ladder.std_product(state),
+        "threshold": ladder.contraction_threshold(norms, state),
+        "actual": actual,
+        **{key: _where_known(actual, rung) for key, rung in rungs.items()},
+    }
+
+
+def _where_known(actual: Array, rung: Array) -> Array:
+    """The rung where there was a distance to stretch; from consensus, as of one token, all rates are undefined."""
+    return jnp.where(jnp.isnan(actual), jnp.nan, rung)
+
+
+def _widened(tree: Any) -> Any:
+    """bfloat16 arrays as float32: a bfloat16 model is measured in float32."""
+    return jax.tree.map(lambda x: x.astype(jnp.float32) if x.dtype == jnp.bfloat16 else x, tree)

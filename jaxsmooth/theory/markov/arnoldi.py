@@ -1,0 +1,90 @@
+"""Ritz values of an operator that need not be symmetric."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Complex, Float
+from numpy.typing import NDArray
+
+from ...linalg.lanczos import start_vector
+from ..mixing import operator_dtype
+from ..operators import Operator
+
+
+class Hessenberg(NamedTuple):
+    """What Arnoldi's iteration leaves: the operator on a Krylov space, small enough for the host.
+
+    Attributes:
+      projected: [K K].
+      coupling: norm of what the last step added; 0 when the space is invariant.
+    """
+
+    projected: Float[Array, "K K"]
+    coupling: Float[Array, ""]
+
+
+def arnoldi(operator: Operator, steps: int) -> Hessenberg:
+    """The operator on the Krylov space of a fixed random start, by Arnoldi with two orthogonalisations.
+
+    Runs on the device and needs no transpose. For one operator of token vectors [T 1]; `jax.vmap` for several.
+
+    Args:
+      operator: for the second eigenvalue of A, `Centred(A)`: J A has the eigenvalues of A with one 1 replaced by 0.
+      steps: dimension of the Krylov space, at most the number of real tokens.
+
+    Returns:
+      A `Hessenberg`, see `ritz_values`.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from jaxsmooth.theory import Dense
+    >>> found = arnoldi(Dense(jnp.diag(jnp.array([3.0, 1.0])), jnp.ones(2, bool)), 2)
+    >>> [round(float(abs(value)), 4) for value in ritz_values(found)[0]]
+    [3.0, 1.0]
+
+    References: Saad (2011), Numerical Methods for Large Eigenvalue Problems, chapter 6.
+    """
+    start = jnp.where(operator.mask, start_vector((operator.size,), operator_dtype(operator)), 0)
+    basis = jnp.zeros((steps + 1, operator.size), start.dtype).at[0].set(start / jnp.linalg.norm(start))
+
+    def step(j: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
+        basis, projected = state
+        image = operator.apply(basis[j][:, None])[:, 0]
+        size = jnp.linalg.norm(image)
+        once = basis @ image
+        image = image - once @ basis
+        twice = basis @ image
+        image = image - twice @ basis
+        norm = jnp.linalg.norm(image)
+        # What is left of an invariant space is rounding noise; normalised, it would pass for a direction.
+        real = norm > 8 * jnp.finfo(image.dtype).eps * size
+        unit = jnp.where(real, image / jnp.where(real, norm, 1), 0)
+        column = (once + twice).at[j + 1].set(jnp.where(real, norm, 0))
+        return basis.at[j + 1].set(unit), projected.at[:, j].set(column)
+
+    projected = jnp.zeros((steps + 1, steps), start.dtype)
+    _, projected = jax.lax.fori_loop(0, steps, step, (basis, projected))
+    return Hessenberg(projected[:steps], projected[steps, steps - 1])
+
+
+def ritz_values(found: Hessenberg) -> tuple[Complex[np.ndarray, "K"], Float[np.ndarray, "K"]]:
+    """Eigenvalues of the small matrix, largest modulus first, and their residuals; on the host.
+
+    The residual is ||A v - value v|| of the unit Ritz vector v. Unlike for symmetric operators it does not bound the
+    distance to an eigenvalue: it says that value is one of A + E for some ||E|| of that size.
+
+    Args:
+      found: one `Hessenberg`.
+
+    Returns:
+      `(values, residuals)`, [K] each.
+    """
+    values, vectors = np.linalg.eig(np.asarray(found.projected, np.float64))
+    residuals = float(found.coupling) * np.abs(vectors[-1])
+    order = np.argsort(-np.abs(values), kind="stable")
+    return _complex(values[order]), residuals[order]
+
+
+def _complex(values: NDArray) -> NDArray[np.complex128]:
+    return values.astype(np.complex128)

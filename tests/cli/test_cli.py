@@ -1,0 +1,253 @@
+"""The command line: exit statuses, what is printed where, and that nothing half-written stays behind."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+from support.make_frozen import FROZEN
+
+from jaxsmooth import report
+from jaxsmooth.assets import REGISTRY
+from jaxsmooth.cli.main import main
+from jaxsmooth.studies import diagnose as analysis
+
+# One bucket of 16 tokens: one program to compile per precision.
+LINES = ["Dull.", "", "a film worth", "   ", "so be it", "b"]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _x64_as_it_was():
+    """The command sets jax's precision for its own process; that must not reach the next test file."""
+    yield
+    jax.config.update("jax_enable_x64", True)
+
+
+@pytest.fixture
+def text(tmp_path) -> Path:
+    path = tmp_path / "text.txt"
+    path.write_text("\n".join(LINES) + "\n", encoding="utf-8")
+    return path
+
+
+def diagnose(text: Path, out: Path, *more: str) -> int:
+    return main.main(["diagnose", "tiny", "--data", str(text), "--out", str(out), "--tokens-per-batch", "64", *more])
+
+
+def refusal(capfd) -> str:
+    """The one line on stderr; nothing else was printed."""
+    out, err = capfd.readouterr()
+    assert out == ""
+    (line,) = err.strip().splitlines()
+    assert line.startswith("jaxsmooth: ")
+    return line.removeprefix("jaxsmooth: ")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """The folder of one finished command."""
+    folder = tmp_path_factory.mktemp("finished")
+    (folder / "text.txt").write_text("\n".join(LINES), encoding="utf-8")
+    assert diagnose(folder / "text.txt", folder / "out") == 0
+    return folder / "out"
+
+
+def test_diagnose_writes_a_whole_report(finished):
+    out = finished
+    assert {"report.html", "report.json", "figures"} == {path.name for path in out.iterdir()}
+    figures = list((out / "figures").iterdir())
+    assert figures
+    assert all(path.suffix == ".png" and path.read_bytes().startswith(b"\x89PNG") for path in figures)
+    assert (out / "report.html").read_text(encoding="utf-8").rstrip().endswith("</html>")
+    content = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    assert [layer["layer"] for layer in content["layers"]] == [0, 1, 2, 3, 4]
+    assert content["data"]["sentences"] == 4  # empty lines are none
+    assert content["model"]["name"] == "tiny"
+    assert "random weights" in content["model"]["note"]
+
+
+@pytest.mark.parametrize(("flags", "precision"), [((), "float32"), (("--precision", "float64"), "float64")])
+def test_precision_is_that_of_the_model_and_of_jax(flags, precision, text, tmp_path, monkeypatch):
+    seen = []
+
+    def record(model, tokenizer, texts, **options):
+        seen.extend({str(leaf.dtype) for leaf in jax.tree.leaves(model)} | {str(jnp.ones(()).dtype)})
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(analysis, "diagnose", record)
+    diagnose(text, tmp_path / "out", *flags)
+    assert seen == [precision]
+
+
+def test_the_summary_names_the_report(text, tmp_path, capfd):
+    assert diagnose(text, tmp_path / "out") == 0
+    out, _ = capfd.readouterr()
+    assert str(tmp_path / "out" / "report.html") in out.replace("\n", "")
+
+
+def test_a_second_run_replaces_the_first(text, tmp_path, finished):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "report.json").write_text("old")
+    (out / "mine.txt").write_text("mine")
+    assert diagnose(text, out, "--limit", "4") == 0
+    ours, first = (json.loads((folder / "report.json").read_text()) for folder in (out, finished))
+    assert ours["layers"] == first["layers"]
+    assert (out / "mine.txt").read_text() == "mine"
+
+
+REFUSED = {
+    "no such file": (
+        ["diagnose", "tiny", "--data", "no/such/file.txt"],
+        "there is no file no/such/file.txt.*the texts are",
+    ),
+    "no such model": (["diagnose", "no-such-model", "--data", "tiny"], "'no-such-model' is no directory here"),
+    "a text as model": (["diagnose", "movie-reviews", "--data", "tiny"], "text asset, not a model"),
+    "a model as text": (["diagnose", "tiny", "--data", "minilm-l6"], "minilm-l6 is a model, not a text"),
+    "limit": (["diagnose", "tiny", "--data", "tiny", "--limit", "0"], "limit must be a whole number of at least 1"),
+    "batch": (["diagnose", "tiny", "--data", "tiny", "--tokens-per-batch", "0"], "tokens_per_batch must be"),
+    "no such asset": (["assets", "path", "nothing"], "there is no asset 'nothing'; the names are minilm-l6"),
+    "clear nothing": (["assets", "clear", "nothing"], "there is no asset 'nothing'"),
+    "clear what": (["assets", "clear"], "clear needs the name of one asset, or --all"),
+    "clear one and all": (["assets", "clear", "tweets", "--all"], "clear needs the name of one asset, or --all"),
+    "verify nothing": (["assets", "verify", "nothing"], "there is no asset 'nothing'"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_refusal_is_one_line_and_status_1(case, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    arguments, message = REFUSED[case]
+    assert main.main(arguments) == 1
+    assert re.search(message, refusal(capfd))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"", "holds no text"), (b"\n \n\n", "holds no text"), (b"good\n\xff\xfe\n", "line 2: byte 5 .* not valid UTF-8")],
+    ids=["empty", "blank", "latin"],
+)
+def test_a_file_without_text_is_refused(content, message, text, tmp_path, capfd):
+    text.write_bytes(content)
+    assert diagnose(text, tmp_path / "out") == 1
+    assert re.search(message, refusal(capfd))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_without_a_tokenizer_is_refused(text, tmp_path, capfd):
+    command = ["diagnose", str(FROZEN / "gelu-one-head"), "--data", str(text), "--out", str(tmp_path / "out")]
+    assert main.main(command) == 1
+    assert "has no tokenizer.json or vocab.txt" in refusal(capfd)
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_any_work(text, capfd, monkeypatch):
+    monkeypatch.setattr(analysis, "diagnose", None)
+    assert diagnose(text, text / "out") == 1
+    assert str(text) in refusal(capfd)
+    assert text.read_text(encoding="utf-8").splitlines() == LINES
+
+
+@pytest.mark.skipif(os.access("/", os.W_OK), reason="this user may write everywhere (root)")
+def test_a_folder_without_permission_is_refused_before_any_work(text, tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(analysis, "diagnose", None)
+    tmp_path.chmod(0o500)
+    assert diagnose(text, tmp_path / "out" / "deep") == 1
+    assert "no permission" in refusal(capfd)
+
+
+@pytest.mark.parametrize("where", ["diagnose", "write_report"])
+def test_an_interrupt_is_status_130_without_a_traceback(where, text, tmp_path, monkeypatch, capfd):
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(analysis if where == "diagnose" else report, where, interrupted)
+    assert diagnose(text, tmp_path / "out") == 130
+    assert refusal(capfd).startswith("interrupted")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_fault_of_the_program_is_not_dressed_up(text, tmp_path, monkeypatch):
+    def broken(*arguments, **options):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(analysis, "diagnose", broken)
+    with pytest.raises(ZeroDivisionError):
+        diagnose(text, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["diagnose"],
+        ["nonsense"],
+        ["assets"],
+        ["assets", "path"],
+        ["diagnose", "tiny", "--nonsense"],
+        ["diagnose", "tiny", "--precision", "float16"],
+        ["diagnose", "tiny", "--limit", "many"],
+    ],
+    ids=" ".join,
+)
+def test_bad_flags_are_status_2(arguments, capfd):
+    with pytest.raises(SystemExit) as exit_:
+        main.main(arguments)
+    assert exit_.value.code == 2
+    out, err = capfd.readouterr()
+    assert "Traceback" not in out + err
+    assert err.strip()
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["diagnose", "--help"], ["assets", "--help"]], ids=" ".join)
+def test_help_is_status_0(arguments, capfd):
+    with pytest.raises(SystemExit) as exit_:
+        main.main(arguments)
+    assert exit_.value.code == 0
+    assert "usage: jaxsmooth" in capfd.readouterr().out
+
+
+def test_assets_list_shows_every_asset_and_its_state(tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("JAXSMOOTH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("COLUMNS", "250")
+    assert main.main(["assets", "list"]) == 0
+    out, _ = capfd.readouterr()
+    for name in REGISTRY:
+        (row,) = [line for line in out.splitlines() if f" {name} " in line]
+        assert "absent" in row
+    assert not (tmp_path / "cache").exists()
+
+
+def test_assets_path_of_an_absent_asset_says_what_to_do(tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("JAXSMOOTH_CACHE", str(tmp_path / "cache"))
+    assert main.main(["assets", "path", "movie-reviews"]) == 1
+    assert "run `jaxsmooth assets fetch movie-reviews`" in refusal(capfd)
+    assert main.main(["assets", "clear", "--all"]) == 0
+    assert capfd.readouterr().out == "nothing to remove\n"
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "jaxsmooth.cli.main", *arguments]
+    return subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [(("assets", "list"), 0), (("assets", "path", "minilm-l6"), 1), (("diagnose", "tiny", "--data", "nowhere"), 1)],
+    ids=["list", "path", "diagnose"],
+)
+def test_the_process_ends_with_the_status(arguments, status, tmp_path):
+    done = run(*arguments, JAXSMOOTH_CACHE=str(tmp_path))
+    assert done.returncode == status
+    assert len(done.stderr.splitlines()) == status
+    assert bool(done.stdout) == (status == 0)
+
+
+def test_bad_flags_end_the_process_with_2():
+    done = run("diagnose", "tiny", "--tokens-per-batch", "x")
+    assert (done.returncode, done.stdout) == (2, "")

@@ -1,0 +1,218 @@
+"""`jaxsmooth compare`: every number against numpy with the remedy written out, its files, its refusals."""
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from rich.console import Console
+from support import ROOT, reference, reference_ladder, reference_remedies
+from support.edits import edited_block
+from support.models import CONFIG, hugging_face, random_model
+from support.parity import VOCABULARY
+
+import jaxsmooth
+from jaxsmooth import report
+from jaxsmooth.cli.main import main
+from jaxsmooth.errors import OptionError, TextError
+from jaxsmooth.interventions import PARTS
+from jaxsmooth.mitigations import METHODS, parse_remedies
+from jaxsmooth.results.comparison import RATES
+from jaxsmooth.studies import compare
+
+LINES = ["bad cab", "ab abc abcd", "t"]
+REMEDIES = "attnscale:0.5,contranorm:0.2,pairnorm:3"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _x64_as_it_was():
+    """The command sets jax's precision for its own process; that must not reach the next test file."""
+    yield
+    jax.config.update("jax_enable_x64", True)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("small")
+    jaxsmooth.save(random_model(dataclasses.replace(CONFIG, vocab=len(VOCABULARY), max_length=16)), folder)
+    (folder / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n")
+    return jaxsmooth.load(folder, dtype="float64")
+
+
+@pytest.fixture(scope="module")
+def found(small):
+    return jaxsmooth.compare(*small, LINES, REMEDIES, name="small", tokens_per_batch=32)
+
+
+def expected_edit(label: str, site: str, value: np.ndarray) -> np.ndarray:
+    match label, site:
+        case "attnscale:0.5", "attn":
+            return np.stack([reference_remedies.attn_scale(head, 0.5) for head in value])
+        case "contranorm:0.2", "pre_attn":
+            return reference_remedies.contranorm(value, 0.2)
+        case "pairnorm:3", "hidden":
+            return reference_remedies.pair_norm(value, 3.0) if len(value) > 1 else 0 * value
+    return value
+
+
+def in_numpy(weights: reference.Weights, embedded: np.ndarray, label: str) -> reference.Run:
+    """One sentence with the remedy of this label, every intermediate value."""
+    x, kept = embedded, {"hidden": [embedded]}
+    for layer in range(weights.layers):
+
+        def edit(site, value):
+            value = expected_edit(label, site, value)
+            kept.setdefault(site, []).append(value)
+            return value
+
+        x = edited_block(weights, layer, x, edit)["hidden"]
+    names = ("attn", "pre_attn", "pre_mlp")
+    stds = {name: np.stack(kept[name])[..., 0] for name in ("std_attn", "std_mlp")}
+    return reference.Run(np.stack(kept["hidden"]), *(np.stack(kept[name]) for name in names), **stds)
+
+
+def rates_by_hand(layers: list, run: reference.Run) -> np.ndarray:
+    """[K L] in the order of RATES."""
+    rows = [reference_ladder.block_rungs(layer, run, k, 0.0, 0.0) for k, layer in enumerate(layers)]
+    return np.array([[row[name] for row in rows] for name in RATES])
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered")
+@pytest.mark.filterwarnings("ignore:divide by zero")
+def test_every_number_against_numpy(small, found):
+    model, tokenizer = small
+    weights = reference.Weights(*hugging_face(model))
+    layers = [reference_ladder.Layer(weights, k) for k in range(weights.layers)]
+    assert [entry.label for entry in found.entries] == ["none", *REMEDIES.split(",")]
+    plain_runs = []
+    for entry in found.entries:
+        runs = []
+        for line in LINES:
+            batch = tokenizer([line])
+            embedded = np.asarray(jaxsmooth.embed(model, batch))[0, : int(batch.mask.sum())]
+            runs.append(in_numpy(weights, embedded, entry.label))
+        for name in ("cosine_similarity", "relative_distance"):
+            measured = np.array(
+                [[getattr(reference, "token_" * (name[0] == "c") + name)(x) for x in r.hidden] for r in runs]
+            )
+            spread = getattr(entry, name)
+            np.testing.assert_allclose(spread.mean, measured.mean(axis=0), rtol=1e-9)
+            np.testing.assert_allclose(spread.max, measured.max(axis=0), rtol=1e-9)
+        expected = np.array([rates_by_hand(layers, r) for r in runs])
+        for k, name in enumerate(RATES):
+            spread = entry.rates[name]
+            defined = name == "actual" or not entry.label.startswith("pair")
+            defined = defined and not (name == "L1" and entry.label.startswith("contra"))
+            assert np.all(spread.count == (len(LINES) if defined else 0)), (entry.label, name)
+            if defined:
+                np.testing.assert_allclose(spread.mean, expected[:, k].mean(axis=0), rtol=1e-9)
+                np.testing.assert_allclose(spread.min, expected[:, k].min(axis=0), rtol=1e-9)
+        plain_runs = plain_runs or runs
+        lasts = [(r.hidden[-1], p.hidden[-1]) for r, p in zip(runs, plain_runs, strict=True)]
+        change = np.mean([np.linalg.norm(a - b) / np.linalg.norm(b) for a, b in lasts])
+        np.testing.assert_allclose(entry.change.mean, [change], rtol=1e-9, atol=1e-12)
+        logs = np.log([[reference.relative_distance(x) for x in r.hidden] for r in runs])
+        np.testing.assert_allclose(entry.attribution.mean.sum(axis=1), np.diff(logs.mean(axis=0)), rtol=0, atol=1e-9)
+        fused = [np.max(r.hidden[1:], axis=0) for r in runs], [np.mean(r.hidden[1:], axis=0) for r in runs]
+        for name, states in zip(compare.FUSIONS, fused, strict=True):
+            measured = [reference.relative_distance(x) for x in states]
+            np.testing.assert_allclose(entry.fused[name]["relative_distance"].mean, [np.mean(measured)], rtol=1e-9)
+
+
+def test_the_order_of_sentences_does_not_matter(small, found):
+    again = jaxsmooth.compare(*small, LINES[::-1], "contranorm:0.2", tokens_per_batch=32)
+    for mine, theirs in zip(again.entries, (found.entries[0], found.entries[2]), strict=True):
+        np.testing.assert_allclose(mine.cosine_similarity.mean, theirs.cosine_similarity.mean, rtol=1e-11)
+        np.testing.assert_allclose(mine.rates["L4"].max, theirs.rates["L4"].max, rtol=1e-10)
+        np.testing.assert_allclose(mine.attribution.std, theirs.attribution.std, rtol=1e-8, atol=1e-12)
+
+
+def test_dropout_has_no_l1():
+    """Rows of different sums: Lemma 1(4) does not hold, so L1 is not claimed; L4 asks for less."""
+    attn = jnp.asarray(np.random.default_rng(0).dirichlet(np.ones(4), (2, 3, 4)))
+    mask = jnp.array([[True] * 4, [True, True, True, False]])
+    assert not compare.equal_row_sums(attn, mask)[1]  # a padded key has weight
+    attn = jnp.where(mask[:, None, None], attn, 0)
+    attn = attn / attn.sum(axis=-1, keepdims=True)
+    assert compare.equal_row_sums(attn, mask).all()
+    assert compare.equal_row_sums(2 * attn, mask).all()  # equal, not one
+    dropped = attn.at[0, 1, 2, 3].set(0)
+    assert compare.equal_row_sums(dropped, mask).tolist() == [False, True]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("compare")
+    (folder / "text.txt").write_text("Dull.\nso be it\n", encoding="utf-8")
+    arguments = ["--data", str(folder / "text.txt"), "--out", str(folder / "out"), "--precision", "float64"]
+    assert main.main(["compare", "tiny", "--with", "attention-dropout:0.3,initial-residual:0.2+gfsa", *arguments]) == 0
+    return folder / "out"
+
+
+def test_the_command_writes_numbers_and_a_figure(finished):
+    assert {path.name for path in finished.iterdir()} == {"compare.json", "compare.png"}
+    assert (finished / "compare.png").read_bytes().startswith(b"\x89PNG")
+    content = json.loads((finished / "compare.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
+    assert (content["schema"], content["data"]["sentences"]) == (1, 2)
+    plain, dropped, remedied = content["remedies"]
+    assert dropped["description"] == "attention-dropout(rate=0.3, seed=0)"
+    assert remedied["description"].startswith("initial-residual(share=0.2) + gfsa(")
+    # Dropped rows have different sums: L1 is not claimed, L4 is. After the first LayerNorm L4 is not either.
+    assert [dropped["layers"][1]["rates"][rate]["count"] for rate in RATES] == [2, 2, 0]
+    assert [remedied["layers"][1]["rates"][rate]["count"] for rate in RATES] == [2, 0, 0]
+    assert [layer["layer"] for layer in plain["layers"]] == [0, 1, 2, 3, 4]
+    assert set(plain["layers"][1]["attribution"]) == set(PARTS)
+    assert set(plain["layers"][1]["rates"]) == set(RATES)
+    assert plain["layers"][1]["rates"]["L1"]["count"] == 2
+    assert remedied["layers"][1]["rates"]["L4"] == {"mean": None, "std": None, "min": None, "max": None, "count": 0}
+    assert plain["change"]["mean"] == 0 < remedied["change"]["mean"]
+    assert plain["layers"][0] == remedied["layers"][0]
+
+
+def test_the_command_prints_a_table_per_measure(found, tmp_path, capsys):
+    paths = report.write_comparison(found, tmp_path)
+    report.print_comparison(found, paths, Console(width=120))
+    out = capsys.readouterr().out
+    for heading in ("cosine similarity of tokens", "relative distance", "actual rate", "bound L4", "bound L1"):
+        assert heading in out
+    assert len(re.findall(r"^contranorm:0.2 ", out, flags=re.MULTILINE)) == 6
+    assert "It breaks the hypotheses of L4 and L1." in out
+    assert str(tmp_path / "compare.json") in out
+
+
+@pytest.mark.parametrize(
+    ("texts", "remedies", "error", "message"),
+    [
+        ("one string", "contranorm", TextError, "Wrap one string in a list"),
+        ([], "contranorm", TextError, "texts is empty"),
+        (LINES, "contra", OptionError, "there is no remedy 'contra'"),
+    ],
+)
+def test_refusals(small, texts, remedies, error, message):
+    with pytest.raises(error, match=message):
+        jaxsmooth.compare(*small, texts, remedies)
+
+
+def test_a_refusal_of_the_command_is_one_line_and_status_1(tmp_path, capfd):
+    assert main.main(["compare", "minilm-l6", "--with", "nonsense", "--out", str(tmp_path / "out")]) == 1
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert re.fullmatch(r"jaxsmooth: there is no remedy 'nonsense' .*\n", err)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_causal_model_is_warned_of_remedies_that_mix():
+    causal = dataclasses.replace(CONFIG, causal=True)
+    mixing, local = parse_remedies("featscale+neutreno,residual-scaling")
+    assert "see later ones" in compare.warning(causal, mixing)
+    assert compare.warning(causal, local) == compare.warning(causal, None) == ""
+    assert compare.warning(CONFIG, mixing) == ""
+
+
+def test_the_documentation_lists_every_method():
+    text = (ROOT / "docs" / "compare.md").read_text(encoding="utf-8")
+    assert all(f"| `{name}` |" in text for name in METHODS)

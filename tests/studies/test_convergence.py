@@ -1,0 +1,195 @@
+"""`jaxsmooth converge`: every head of a model, its numbers against numpy, its files, its refusals."""
+
+import json
+import re
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxsmooth
+from jaxsmooth.cli.main import main
+from jaxsmooth.errors import TextError
+from jaxsmooth.results.convergence import CONVERGENCE
+from jaxsmooth.results.spread import Spread
+from jaxsmooth.studies import converge
+from jaxsmooth.studies.converge import converge_heads
+
+LINES = ["Dull.", "a film worth", "so be it", "b"]
+STEPS = 64
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _x64_as_it_was():
+    """The command sets jax's precision for its own process; that must not reach the next test file."""
+    yield
+    jax.config.update("jax_enable_x64", True)
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return jaxsmooth.load("tiny", dtype="float64")
+
+
+@pytest.fixture(scope="module")
+def found(tiny):
+    return converge_heads(*tiny, LINES, name="tiny", window=3, steps=STEPS, tokens_per_batch=64)
+
+
+def softmax_over(logits: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    weight = np.where(seen, np.exp(np.where(seen, logits, 0)), 0)
+    return weight / weight.sum(axis=1, keepdims=True)
+
+
+def by_hand(attn: np.ndarray, values: np.ndarray) -> dict[str, float]:
+    """One closed class: the limit from LAPACK's left eigenvector, the decay from powers."""
+    eigenvalues, vectors = np.linalg.eig(attn.T)
+    law = np.real(vectors[:, np.argmin(np.abs(eigenvalues - 1))])
+    limit = np.tile(law / law.sum() @ values, (len(attn), 1))
+    apart, power = [], values
+    for _ in range(STEPS):
+        power = attn @ power
+        apart.append(np.linalg.norm(power - limit) / np.linalg.norm(values - limit))
+    late = [k for k, ratio in enumerate(apart, 1) if ratio > 1e-3]
+    rows = np.abs(attn[:, None] - attn[None]).sum(axis=2).max() / 2
+    rate = np.sort(np.abs(eigenvalues))[-2]
+    if np.all(np.triu(attn, 1) == 0):
+        rate = np.diagonal(attn)[1:].max()
+    return {"predicted_rate": rate, "ergodicity": rows, "observed_steps": max(late, default=0) + 1}
+
+
+def test_every_number_against_numpy(tiny, found):
+    model, tokenizer = tiny
+    pieces: dict[str, list] = {mask: [] for mask in converge.MASKS}
+    for line in LINES:
+        batch = tokenizer([line])
+        length = int(batch.mask.sum())
+        _, kept = jaxsmooth.encode(model, batch, collect=lambda t: (t.attn_logits, t.input))
+        logits, inputs = (np.asarray(part)[:, 0] for part in kept)
+        offset = np.arange(length)[None, :] - np.arange(length)[:, None]
+        seen = {"full": offset < length, "causal": offset <= 0, "window": (offset <= 0) & (offset > -3)}
+        for mask in converge.MASKS:
+            rows = []
+            for layer in range(model.config.layers):
+                kernel, bias = (np.asarray(part)[layer] for part in vars_of(model.blocks.attn.value))
+                values = np.einsum("td,dnh->nth", inputs[layer, :length], kernel) + bias[:, None]
+                heads = range(model.config.heads)
+                rows.append(
+                    [by_hand(softmax_over(logits[layer, n, :length, :length], seen[mask]), values[n]) for n in heads]
+                )
+            pieces[mask].append(rows)
+    for mask, sentences in pieces.items():
+        for name, tolerance in (("predicted_rate", 1e-7), ("ergodicity", 1e-12), ("observed_steps", 0)):
+            expected = np.array([[[head[name] for head in row] for row in rows] for rows in sentences])
+            spread = found.masks[mask][name]
+            np.testing.assert_allclose(spread.mean, expected.mean(axis=0), rtol=tolerance, atol=tolerance)
+            np.testing.assert_allclose(spread.max, expected.max(axis=0), rtol=tolerance, atol=tolerance)
+            assert np.all(spread.count == len(LINES))
+
+
+def vars_of(linear) -> tuple:
+    return linear.kernel, linear.bias
+
+
+def test_what_random_weights_do(found):
+    """Nearly uniform full attention arrives at once; the window's eigenvalue misleads."""
+    full, window = found.masks["full"], found.masks["window"]
+    for spreads in found.masks.values():
+        assert set(spreads) == set(CONVERGENCE)
+        assert np.all(spreads["limit_held"].mean == 1)
+        assert np.all(spreads["ergodicity_held"].mean == 1)
+        assert np.all(spreads["birkhoff_held"].mean == 1)
+    assert np.all(full["birkhoff"].mean < 0.2)
+    assert np.all(window["birkhoff"].mean == 1)
+    assert np.all(full["observed_steps"].mean < 4)
+    assert np.all(window["transient"].max > 4)
+
+
+def test_batches_and_padding_do_not_change_the_numbers(tiny, found):
+    longer = [*LINES, "a longer sentence that shares their batches"]
+    alone = converge_heads(*tiny, longer, steps=STEPS, window=3, tokens_per_batch=64)
+    for mask in converge.MASKS:
+        for name in ("predicted_rate", "observed_steps", "mixing_rate"):
+            assert np.all(alone.masks[mask][name].min <= found.masks[mask][name].min + 1e-9)
+            assert np.all(alone.masks[mask][name].max >= found.masks[mask][name].max - 1e-9)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("converge")
+    (folder / "text.txt").write_text("\n".join(LINES), encoding="utf-8")
+    arguments = ["--data", str(folder / "text.txt"), "--out", str(folder / "out"), "--steps", str(STEPS)]
+    # The precision of the other tests: a second one is a second program to compile.
+    arguments += ["--precision", "float64"]
+    assert main.main(["converge", "tiny", *arguments, "--tokens-per-batch", "64", "--limit", "3"]) == 0
+    return folder / "out"
+
+
+def test_the_command_writes_numbers_and_a_figure(finished):
+    assert {path.name for path in finished.iterdir()} == {"converge.json", "converge.png"}
+    assert (finished / "converge.png").read_bytes().startswith(b"\x89PNG")
+    content = json.loads((finished / "converge.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
+    assert content["data"]["sentences"] == 3
+    assert content["model"]["precision"] == "float64"
+    assert "random weights" in content["model"]["note"]
+    assert [mask["mask"] for mask in content["masks"]] == list(converge.MASKS)
+    layers = content["masks"][0]["layers"]
+    assert [layer["layer"] for layer in layers] == [1, 2, 3, 4]
+    head = layers[0]["heads"][0]
+    assert set(head) == {"head", *CONVERGENCE}
+    assert set(head["observed_rate"]) == {"mean", "std", "min", "max", "count"}
+
+
+def test_the_command_prints_what_held(found, tmp_path, capsys):
+    from rich.console import Console
+
+    from jaxsmooth import report
+
+    paths = report.write_convergence(found, tmp_path)
+    report.print_convergence(found, paths, Console(width=100))
+    out = capsys.readouterr().out
+    assert "full: 100% of heads and sentences arrived; the limit held in 100%" in " ".join(out.split())
+    assert str(tmp_path / "converge.json") in out
+
+
+def test_shares_are_never_rounded_up_to_all(found):
+    from jaxsmooth.report.converge import _share
+
+    count = np.full((1, 1), 100_000)
+    nearly = Spread(*(np.full((1, 1), 0.99999) for _ in range(4)), count)
+    assert _share(nearly) == "99.9%"
+    assert _share(Spread(*(np.full((1, 1), np.nan) for _ in range(4)), 0 * count)) == "no sentence"
+
+
+@pytest.mark.parametrize(
+    ("texts", "options", "message"),
+    [
+        ("one string", {}, "Wrap one string in a list"),
+        (LINES, {"window": 0}, "window must be at least 1; got 0"),
+        (LINES, {"steps": 1}, "steps must be at least 2; got 1"),
+        ([], {}, "texts is empty"),
+    ],
+    ids=["string", "window", "steps", "empty"],
+)
+def test_refusals(tiny, texts, options, message):
+    with pytest.raises(TextError, match=message):
+        converge_heads(*tiny, texts, **options)
+
+
+def test_a_refusal_of_the_command_is_one_line_and_status_1(tmp_path, capfd):
+    assert main.main(["converge", "tiny", "--data", str(tmp_path / "none"), "--out", str(tmp_path / "out")]) == 1
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert re.fullmatch(r"jaxsmooth: there is no file .*\n", err)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_spread_leaves_out_what_is_not_finite():
+    values = np.array([[[1.0], [3.0], [np.inf], [np.nan]], [[np.nan]] * 4])
+    spread = Spread.over_sentences(values)
+    assert (spread.mean[0, 0], spread.std[0, 0], spread.min[0, 0], spread.max[0, 0]) == (2, 1, 1, 3)
+    assert spread.count.ravel().tolist() == [2, 0]
+    assert np.isnan(spread.mean[1, 0])
+    assert jnp.isnan(spread.max[1, 0])

@@ -1,0 +1,370 @@
+"""`diagnose` as a program: invariance, streaming, what it does with odd input. Its numbers are checked elsewhere."""
+
+import dataclasses
+import weakref
+
+import jax
+import numpy as np
+import pytest
+from support.parity import precision
+
+import jaxsmooth
+from jaxsmooth.checkpoints.encoder import TINY
+from jaxsmooth.errors import TextError
+from jaxsmooth.inputs.tokenizer import Tokenizer, TruncationWarning
+from jaxsmooth.results.diagnosis import Diagnosis, Exemplar
+from jaxsmooth.results.spread import Spread
+from jaxsmooth.results.summaries import RATES
+from jaxsmooth.studies import diagnose
+from jaxsmooth.theory import BlockNorms
+
+# A token per character: all of these fit the bucket of 16, so that few shapes are ever compiled.
+TEXTS = ["Dull.", "a film worth", "so be it", "see it", "it is what it", "b", "no! no! no!", "2 b or not 2 b"]
+TEXTS += ["", "a", "aaaaaaaa", "not bad", "bad"]
+SMALL = {"tokens_per_batch": 64}  # 4 rows of 16
+
+
+def spreads(diagnosis: Diagnosis) -> dict[str, Spread]:
+    named = {field.name: getattr(diagnosis, field.name) for field in dataclasses.fields(Diagnosis)}
+    return {name: value for name, value in named.items() if isinstance(value, Spread)} | diagnosis.rates
+
+
+def fields(spread: Spread) -> dict[str, np.ndarray]:
+    return {field.name: getattr(spread, field.name) for field in dataclasses.fields(Spread)}
+
+
+# In float32 Lanczos stops at a relative error of 1e-3 of ||T||^2, half of that of L3, and which iterate comes first
+# below depends on the start, whose random part depends on the padding.
+LANCZOS_FLOAT32 = 5e-4
+
+
+def assert_same_numbers(ours: Diagnosis, theirs: Diagnosis, tolerance: float) -> None:
+    for name, expected in spreads(theirs).items():
+        got = spreads(ours)[name]
+        lanczos = name == "L3" and "float32" in (ours.model.precision, theirs.model.precision)
+        rtol = max(tolerance, LANCZOS_FLOAT32) if lanczos else tolerance
+        np.testing.assert_array_equal(got.count, expected.count, err_msg=name)
+        for field in ("mean", "min", "max"):
+            values = getattr(got, field), getattr(expected, field)
+            np.testing.assert_allclose(*values, rtol=rtol, atol=0, err_msg=f"{name}.{field}")
+        # A standard deviation is a difference of values: it is as exact as they are, not as it is small.
+        scale = np.maximum(np.abs(expected.max), np.abs(expected.min))
+        assert np.all(np.abs(got.std - expected.std) <= rtol * scale), name
+
+
+def permuted(texts: list[str]) -> list[str]:
+    return [texts[i] for i in np.random.default_rng(0).permutation(len(texts))]
+
+
+@pytest.fixture(scope="module")
+def found() -> dict[str, Diagnosis]:
+    """The tiny model on TEXTS in batches of 4 x 16, in both precisions."""
+    results = {}
+    for name in ("float32", "float64"):
+        with precision(name):
+            model, tokenizer = jaxsmooth.load("tiny", dtype=name)
+            results[name] = jaxsmooth.diagnose(model, tokenizer, TEXTS, **SMALL)
+    return results
+
+
+def test_batch_size_and_order_do_not_matter_in_float32(found):
+    with precision("float32"):
+        model, tokenizer = jaxsmooth.load("tiny")
+        other = jaxsmooth.diagnose(model, tokenizer, permuted(TEXTS), tokens_per_batch=1024)
+    assert_same_numbers(other, found["float32"], 1e-5)
+
+
+def test_bucket_batch_size_and_order_do_not_matter_in_float64(found):
+    with precision("float64"):
+        model, tokenizer = jaxsmooth.load("tiny", dtype="float64")
+        tokenizer.buckets = (32, 128)  # twice the padding
+        other = jaxsmooth.diagnose(model, tokenizer, permuted(TEXTS), tokens_per_batch=256)
+    assert_same_numbers(other, found["float64"], 1e-10)
+
+
+def test_the_precisions_differ_in_rounding_only(found):
+    assert found["float64"].model.precision == "float64"
+    assert_same_numbers(found["float32"], found["float64"], 1e-3)
+    assert not np.array_equal(found["float32"].cosine_similarity.mean, found["float64"].cosine_similarity.mean)
+
+
+def test_two_runs_give_the_same_bits(found):
+    with precision("float32"):
+        model, tokenizer = jaxsmooth.load("tiny")
+        again = jaxsmooth.diagnose(model, tokenizer, iter(TEXTS), **SMALL)
+    for name, spread in spreads(again).items():
+        for field, value in fields(spread).items():
+            assert value.tobytes() == fields(spreads(found["float32"])[name])[field].tobytes(), (name, field)
+    assert again.exemplar.attn.tobytes() == found["float32"].exemplar.attn.tobytes()
+
+
+def test_a_diagnosis_says_what_was_measured(found):
+    diagnosis, layers, heads = found["float32"], TINY.layers, TINY.heads
+    assert set(diagnosis.rates) == set(RATES)
+    shapes = {name: spread.mean.shape for name, spread in spreads(diagnosis).items()}
+    by_head = {"mixing_rate", "ergodicity_coefficient", "attention_entropy"}
+    hidden = {
+        "cosine_similarity",
+        "relative_distance",
+        "subspace_distance",
+        "effective_rank",
+        "stable_rank",
+        "token_norm",
+    }
+    for name, shape in shapes.items():
+        assert shape == ((layers, heads) if name in by_head else (layers + (name in hidden),)), name
+    for spread in spreads(diagnosis).values():
+        assert {str(value.dtype) for field, value in fields(spread).items() if field != "count"} == {"float64"}
+    model = diagnosis.model
+    assert (model.layers, model.heads, model.width, model.mlp_width) == (4, 4, 64, 256)
+    assert (model.family, model.activation, model.precision) == ("bert", "gelu", "float32")
+    assert model.parameters == sum(leaf.size for leaf in jax.tree.leaves(jaxsmooth.load("tiny")[0]))
+    assert {"jaxsmooth", "jax", "device"} <= set(diagnosis.versions)
+
+
+def test_data_counts_real_tokens(found):
+    tokenizer = Tokenizer.tiny(TINY)
+    tokens = int(tokenizer(TEXTS).mask.sum())
+    data = found["float32"].data
+    assert (data.sentences, data.tokens, data.truncated) == (len(TEXTS), tokens, 0)
+
+
+def test_extrema_are_extrema(found):
+    diagnosis = found["float64"]
+    for name, spread in spreads(diagnosis).items():
+        slack = 1e-12 * np.abs(spread.mean)
+        assert np.all((spread.min <= spread.mean + slack) & (spread.mean <= spread.max + slack)), name
+        assert np.all(spread.std <= (spread.max - spread.min) + slack), name
+    model, tokenizer = jaxsmooth.load("tiny", dtype="float64")
+    batch = tokenizer(TEXTS)
+    real = np.asarray(batch.mask)
+    _, trace = jaxsmooth.encode(model, batch)
+    # Of the stds the extrema are over every token, not over the sentences' means.
+    for name in ("std_attn", "std_mlp"):
+        values, spread = np.asarray(getattr(trace, name))[..., 0], getattr(diagnosis, name)
+        np.testing.assert_allclose(spread.min, values[:, real].min(axis=1), rtol=1e-11)
+        np.testing.assert_allclose(spread.max, values[:, real].max(axis=1), rtol=1e-11)
+        means = [values[:, b, row].mean(axis=1) for b, row in enumerate(real)]
+        np.testing.assert_allclose(spread.mean, np.mean(means, axis=0), rtol=1e-11)
+        np.testing.assert_allclose(spread.std, np.std(means, axis=0), rtol=1e-9)
+
+
+def test_the_rows_that_fill_the_last_batch_do_not_count():
+    with precision("float32"):
+        model, tokenizer = jaxsmooth.load("tiny")
+        one, five = (jaxsmooth.diagnose(model, tokenizer, TEXTS[:1] * count, **SMALL) for count in (1, 5))
+    assert (one.data.sentences, five.data.sentences) == (1, 5)
+    for name, spread in spreads(one).items():
+        repeated = spreads(five)[name]
+        assert np.all(spread.count == 1), name
+        assert np.all(repeated.count == 5), name
+        np.testing.assert_array_equal(spread.std, 0, err_msg=name)
+        np.testing.assert_allclose(repeated.mean, spread.mean, rtol=1e-6, err_msg=name)
+
+
+class LoneToken(Tokenizer):
+    """As the tiny tokenizer, but the first row of every batch is cut to its first token."""
+
+    def batches(self, texts, *, tokens_per_batch=1024):
+        for encoded in super().batches(texts, tokens_per_batch=tokens_per_batch):
+            mask = encoded.batch.mask.at[0, 1:].set(False)
+            yield dataclasses.replace(encoded, batch=dataclasses.replace(encoded.batch, mask=mask))
+
+
+def test_a_sentence_of_one_token_is_left_out_of_what_it_has_not():
+    with precision("float32"):
+        model, _ = jaxsmooth.load("tiny")
+        lone = LoneToken.tiny(TINY)
+        diagnosis = jaxsmooth.diagnose(model, lone, TEXTS, **SMALL)
+        alone = jaxsmooth.diagnose(model, lone, ["a"], **SMALL)
+    batches = -(-len(TEXTS) // 4)
+    # One token has no pair, and nothing to contract; all else it has.
+    undefined = {"cosine_similarity", "actual", "L4", "L3", "L2b", "L2", "L1", "L0"}
+    for name in undefined:
+        assert np.all(spreads(diagnosis)[name].count == len(TEXTS) - batches), name
+        assert np.all(np.isfinite(spreads(diagnosis)[name].mean)), name
+    for name in ("relative_distance", "effective_rank", "std_attn", "token_norm", "mixing_rate", "attention_entropy"):
+        assert np.all(spreads(diagnosis)[name].count == len(TEXTS)), name
+    for name in undefined:
+        spread = spreads(alone)[name]
+        assert np.all(spread.count == 0), name
+        assert np.isnan([spread.mean, spread.std, spread.min, spread.max]).all(), name
+    np.testing.assert_allclose(alone.effective_rank.mean, 1, rtol=1e-6)
+    np.testing.assert_array_equal(alone.subspace_distance.max, 0)
+
+
+def test_a_bfloat16_model_is_measured_in_float32(found):
+    with precision("float32"):
+        model, tokenizer = jaxsmooth.load("tiny", dtype="bfloat16")
+        rough = jaxsmooth.diagnose(model, tokenizer, TEXTS, **SMALL)
+    assert rough.model.precision == "bfloat16"
+    for name in ("cosine_similarity", "token_norm", "mixing_rate", "L3"):
+        # Eight bits of weights and hidden states: per cent, where a wrong quantity would be far off.
+        np.testing.assert_allclose(spreads(rough)[name].mean, spreads(found["float32"])[name].mean, rtol=0.05)
+
+
+def negative_gains(model):
+    return jax.tree_util.tree_map_with_path(lambda path, a: -a if str(path[-1]) == ".scale" else a, model)
+
+
+def huge_weights(model):
+    return jax.tree.map(lambda a: 20 * a, model)
+
+
+@pytest.mark.parametrize("change", [negative_gains, huge_weights])
+def test_odd_models_give_finite_numbers(change):
+    with precision("float32"):
+        model, tokenizer = jaxsmooth.load("tiny")
+        odd = change(model)
+        assert not np.array_equal(odd.embeddings.norm.scale, model.embeddings.norm.scale)
+        diagnosis = jaxsmooth.diagnose(odd, tokenizer, TEXTS, **SMALL)
+    for name, spread in spreads(diagnosis).items():
+        assert all(np.isfinite(value).all() for value in fields(spread).values()), name
+        assert np.all(spread.count == len(TEXTS)), name
+    for tighter, looser in zip(RATES, ("L4", "L3", "L2b"), strict=False):
+        assert np.all(diagnosis.rates[tighter].max <= diagnosis.rates[looser].max * (1 + 1e-3)), (tighter, looser)
+
+
+@pytest.fixture
+def unmeasured(monkeypatch):
+    """`diagnose` without its mathematics: every quantity is the number of real tokens."""
+    names = {*diagnose.HIDDEN, "std_product", "threshold", *RATES}
+    names |= {"mixing_rate", "ergodicity_coefficient", "attention_entropy"}
+    names |= {f"{key}{end}" for key in ("std_attn", "std_mlp") for end in ("", "_min", "_max")}
+
+    def measure(model, norms, batch, fusion):
+        count = np.asarray(batch.mask.sum(axis=1), np.float64)[None]
+        return dict.fromkeys(names, count)
+
+    monkeypatch.setattr(diagnose, "measure", measure)
+    monkeypatch.setattr(diagnose, "model_norms", lambda model: BlockNorms(*(None,) * len(BlockNorms._fields)))
+
+
+class Text(str):
+    """A string that can be watched."""
+
+    __slots__ = ("__weakref__",)
+
+
+def most_alive(count: int) -> int:
+    """How many sentences of a stream are alive at once while `diagnose` reads it."""
+    alive: dict[int, weakref.ref] = {}
+    most = 0
+
+    def stream():
+        nonlocal most
+        for number in range(count):
+            text = Text("film" + "s" * (number % 40))
+            alive[number] = weakref.ref(text, lambda _, number=number: alive.pop(number))
+            most = max(most, len(alive))
+            yield text
+
+    diagnosis = jaxsmooth.diagnose(*jaxsmooth.load("tiny"), stream())
+    assert diagnosis.data.sentences == count
+    return most
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_memory_does_not_grow_with_the_stream():
+    short, long = most_alive(900), most_alive(2000)
+    assert short == long < 800
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_the_stream_is_read_lazily():
+    read = 0
+
+    def endless():
+        nonlocal read
+        while True:
+            read += 1
+            yield "a film"
+            if read > 2000:
+                raise OSError("the disk is gone")
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        jaxsmooth.diagnose(*jaxsmooth.load("tiny"), endless(), **SMALL)
+    assert read == 2001
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_truncation_is_said_and_counted():
+    model, tokenizer = jaxsmooth.load("tiny")
+    texts = ["short", "l " * 200, "x " * 127, "y " * 126]
+    with pytest.warns(TruncationWarning, match="2 of 4 texts were cut to 128 tokens") as warned:
+        diagnosis = jaxsmooth.diagnose(model, tokenizer, texts)
+    assert len(warned) == 1
+    assert diagnosis.data == dataclasses.replace(diagnosis.data, sentences=4, tokens=7 + 3 * 128, truncated=2)
+
+
+@pytest.mark.usefixtures("unmeasured")
+@pytest.mark.parametrize("progress", [False, True])
+def test_progress_goes_to_stderr_and_only_if_asked_for(progress, capfd, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes the captured stream for a terminal
+    monkeypatch.setenv("TERM", "xterm")
+    jaxsmooth.diagnose(*jaxsmooth.load("tiny"), TEXTS, progress=progress)
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert ("diagnosing" in err) == progress
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        ([], "texts is empty"),
+        ("a film", "got str. Wrap one string in a list"),
+        (iter(["a", None]), r"texts\[1\] must be a string; got NoneType"),
+        (iter([b"a"]), r"texts\[0\] must be a string; got bytes"),
+        (["\ud800"], r"texts\[0\] .* not valid Unicode"),
+    ],
+    ids=["empty", "string", "None inside", "bytes", "surrogate"],
+)
+@pytest.mark.usefixtures("unmeasured")
+def test_what_is_no_text_is_refused(texts, message):
+    with pytest.raises(TextError, match=message):
+        jaxsmooth.diagnose(*jaxsmooth.load("tiny"), texts)
+
+
+@pytest.mark.usefixtures("unmeasured")
+@pytest.mark.parametrize("size", [0, -5, True])
+def test_a_bad_batch_size_is_refused(size):
+    with pytest.raises(TextError, match="tokens_per_batch must be a whole number of at least 1"):
+        jaxsmooth.diagnose(*jaxsmooth.load("tiny"), TEXTS, tokens_per_batch=size)
+
+
+def exemplar_of(texts, **changes) -> Exemplar | None:
+    config = dataclasses.replace(TINY, layers=2, width=8, heads=2, mlp_width=8, **changes)
+    return jaxsmooth.diagnose(jaxsmooth.init_encoder(config, jax.random.key(0)), Tokenizer.tiny(config), texts).exemplar
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_the_exemplar_is_the_longest_legible_sentence_whatever_the_order():
+    texts = [
+        "zebra crossing",
+        "a film worthy",
+        "short",
+        "much too long to be at all legible",
+        "zebra",
+        "apple crossing",
+    ]
+    first, second = exemplar_of(texts), exemplar_of(texts[::-1])
+    assert first.text == second.text == "apple crossing"
+    assert first.tokens[:4] == ("[CLS]", "a", "##p", "##p")
+    assert first.cosine.shape == (3, 15, 15)
+    assert first.attn.shape == (2, 2, 15, 15)
+    for name in ("cosine", "attn"):
+        np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
+    np.testing.assert_allclose(first.attn.sum(axis=-1), 1, rtol=1e-6)
+    np.testing.assert_allclose(np.diagonal(first.cosine, axis1=1, axis2=2), 1, rtol=1e-6)
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_there_is_no_exemplar_without_a_legible_sentence():
+    assert exemplar_of(["a sentence that is much too long to be legible"]) is None
+
+
+@pytest.mark.usefixtures("unmeasured")
+def test_a_model_with_few_positions_has_an_exemplar_too():
+    exemplar = exemplar_of(["Dull.", "a film or"], max_length=10)
+    assert exemplar.text == "a film or"
+    assert exemplar.cosine.shape == (3, 9, 9)

@@ -1,0 +1,187 @@
+"""`verify` end to end on the tiny model: every theorem holds, a doctored one is caught, and what is written."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+import jaxsmooth
+from jaxsmooth.checkpoints.encoder import TINY
+from jaxsmooth.cli.main import main
+from jaxsmooth.errors import TextError
+from jaxsmooth.results.verification import VERDICTS, Verification
+from jaxsmooth.studies import verify, verify_stages
+from jaxsmooth.studies.verify_stages import Decider
+from jaxsmooth.studies.verify_tally import Outcome, Tally
+from jaxsmooth.theory.certify import theorems
+from jaxsmooth.theory.statement import Claim, Verdict
+
+TEXTS = ["a film worth"]
+HEADS = {theorem.name for theorem in theorems.HEAD_THEOREMS}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _x64_as_it_was():
+    yield
+    jax.config.update("jax_enable_x64", True)
+
+
+@pytest.fixture(scope="module")
+def found() -> Verification:
+    model, tokenizer = jaxsmooth.load("tiny")
+    return jaxsmooth.verify(model, tokenizer, TEXTS)
+
+
+def test_every_theorem_holds_everywhere(found):
+    totals = {v: sum(row.counts[v] for row in found.theorems) for v in VERDICTS}
+    assert totals["VIOLATED"] == totals["UNDECIDED"] == totals["NOT_APPLICABLE"] == 0
+    assert not found.violated
+    assert sum(found.stages.values()) == totals["CONFIRMED"]
+    for row in found.theorems:
+        per_layer = TINY.heads if row.theorem in HEADS else 1
+        assert row.counts["CONFIRMED"] == TINY.layers * len(TEXTS) * per_layer, row.theorem
+        assert 1 <= row.tightness[0] <= row.tightness[1] <= row.tightness[2]
+        assert row.source
+
+
+def test_equality_is_left_undecided_and_never_violated(monkeypatch):
+    """Two tokens: there centred tokens fill one dimension, and several bounds are equalities."""
+    monkeypatch.setattr(verify_stages, "ARB_ATTEMPTS", 1)
+    model, tokenizer = jaxsmooth.load("tiny")
+    found = jaxsmooth.verify(model, tokenizer, [""])
+    assert not found.violated
+    assert {c.theorem for c in found.checks if c.verdict == "UNDECIDED"} <= {
+        "shi2022_lemma1_4_mixing",
+        "dobrushin1956_diameter",
+        "mixing_by_ergodicity",
+        "layer_norm_pairs_attn",
+        "layer_norm_pairs_mlp",
+        "layer_norm_weighted_attn",
+        "layer_norm_weighted_mlp",
+        "layer_norm_two_smallest_attn",
+        "layer_norm_two_smallest_mlp",
+    }
+
+
+def test_a_check_shows_numbers_that_prove_its_verdict(found):
+    names = [row.theorem for row in found.theorems]
+    assert tuple(names) == theorems.NAMES
+    assert {(c.theorem, c.layer, c.head) for c in found.checks} == {
+        (name, layer, head)
+        for name in names
+        for layer in range(1, TINY.layers + 1)
+        for head in (range(TINY.heads) if name in HEADS else [None])
+    }
+    for check in found.checks:
+        assert check.verdict == "CONFIRMED"
+        assert 0 <= check.lhs <= check.rhs
+        assert check.sentence in range(len(TEXTS))
+
+
+def test_the_ladder_is_ordered_where_it_bounds_the_same_side(found):
+    rungs = ("L4", "L3", "L2b", "L2", "L1", "L0")
+    named = {c.theorem.rpartition("_")[2]: c.rhs for c in found.checks if c.layer == 1 and "_rate_L" in c.theorem}
+    values = [named[rung] for rung in rungs]
+    assert values == sorted(values)
+
+
+def test_a_false_theorem_is_violated_and_ends_with_status_1(monkeypatch, tmp_path, capfd):
+    """Lemma 1(2) with its slope halved, on the real pipeline."""
+
+    def halved(facts):
+        claim = original.claim(facts)
+        return Claim(claim.lhs, facts.c.number(0.1) * claim.rhs, claim.applicable)
+
+    place = [theorem.name for theorem in theorems.BLOCK_THEOREMS].index("shi2022_lemma1_2_activation")
+    original = theorems.BLOCK_THEOREMS[place]
+    only = (original._replace(claim=halved),)
+    monkeypatch.setattr(theorems, "BLOCK_THEOREMS", only)
+    monkeypatch.setattr(theorems, "NAMES", (original.name,))
+    text = tmp_path / "text.txt"
+    text.write_text("a film worth\n", encoding="utf-8")
+    out = tmp_path / "out"
+    assert main.main(["verify", "tiny", "--data", str(text), "--out", str(out)]) == 1
+    rows = json.loads((out / "verify.json").read_text(encoding="utf-8"))
+    assert [row["layer"] for row in rows] == [1, 2, 3, 4]
+    for row in rows:
+        assert row["verdict"] == "VIOLATED"
+        assert row["lhs"] > row["rhs"]
+    printed, _ = capfd.readouterr()
+    assert "VIOLATED: shi2022_lemma1_2_activation, layer 1, sentence 0" in printed.replace("\n", " ")
+
+
+def test_the_command_writes_one_list_and_a_table(found, monkeypatch, tmp_path, capfd):
+    monkeypatch.setattr(verify, "verify", lambda *arguments, **options: found)
+    out = tmp_path / "out"
+    assert main.main(["verify", "tiny", "--data", "tiny", "--out", str(out)]) == 0
+    assert [path.name for path in out.iterdir()] == ["verify.json"]
+    rows = json.loads((out / "verify.json").read_text(encoding="utf-8"))
+    assert len(rows) == len(found.checks)
+    for row, check in zip(rows, found.checks, strict=True):
+        assert (row["theorem"], row["layer"], row["head"]) == (check.theorem, check.layer, check.head)
+        assert (row["lhs"], row["rhs"], row["verdict"]) == (check.lhs, check.rhs, check.verdict)
+    printed, _ = capfd.readouterr()
+    for name in theorems.NAMES:
+        assert name in printed
+    assert str(out / "verify.json") in printed.replace("\n", "")
+
+
+@pytest.mark.parametrize("texts", ["one string", 3])
+def test_what_is_not_a_series_of_texts_is_refused(texts):
+    with pytest.raises(TextError, match="series of strings"):
+        jaxsmooth.verify(None, None, texts)
+
+
+def outcome_of(verdicts: list[str], lhs: list[float], rhs: list[float]) -> Outcome:
+    sides = [np.array(side) for side in (lhs, lhs, rhs, rhs)]
+    return Outcome(np.array([VERDICTS.index(v) for v in verdicts], np.int8), *sides)
+
+
+def test_the_worst_sentence_is_shown():
+    tally = Tally(("a",))
+    first = outcome_of(["CONFIRMED", "NOT_APPLICABLE"], [1.0, 0.0], [4.0, 0.0])
+    tally.add("a", 1, first, np.array([4, 7]))
+    tally.add("a", 1, outcome_of(["CONFIRMED"], [1.0], [2.0]), np.array([9]))
+    (check,) = tally.checks()
+    assert (check.verdict, check.sentence, check.lhs, check.rhs) == ("CONFIRMED", 9, 1.0, 2.0)
+    assert check.counts == {"CONFIRMED": 2, "VIOLATED": 0, "UNDECIDED": 0, "NOT_APPLICABLE": 1}
+    tally.add("a", 1, outcome_of(["UNDECIDED"], [1.0], [1.0]), np.array([3]))
+    assert tally.checks()[0].verdict == "UNDECIDED"
+    tally.add("a", 1, outcome_of(["VIOLATED"], [3.0], [1.0]), np.array([5]))
+    assert (tally.checks()[0].verdict, tally.checks()[0].sentence) == ("VIOLATED", 5)
+    (row,) = tally.theorems(str)
+    assert row.tightness == (pytest.approx(1 / 3), 1.5, 4.0)
+    assert tally.stages == {"products": 3, "svd": 0, "arb": 0}
+
+
+def test_a_theorem_that_never_applies_says_so():
+    tally = Tally(("a",))
+    tally.add("a", 1, outcome_of(["NOT_APPLICABLE"], [0.0], [0.0]), np.array([0]))
+    (check,) = tally.checks()
+    assert (check.verdict, check.lhs, check.rhs, check.sentence) == ("NOT_APPLICABLE", None, None, None)
+    assert tally.theorems(str)[0].tightness is None
+
+
+def test_arb_decides_what_floating_point_cannot(monkeypatch):
+    """Every theorem of a real block and head, evaluated in Arb: the same sides as in floating point, far narrower."""
+    model, tokenizer = jaxsmooth.load("tiny")
+    checker = verify._Checker(model)
+    checker.decider.arb_left = len(theorems.NAMES)
+    seen = []
+    monkeypatch.setattr(Tally, "add", lambda self, theorem, layer, outcome, indices: None)
+    monkeypatch.setattr(Decider, "settle", lambda self, *arguments: seen.append(arguments))
+    for encoded in tokenizer.batches(["ab"]):
+        checker.check(encoded, Tally(theorems.NAMES))
+    for theorem, layer, outcome, sentences in seen[: len(theorems.NAMES)]:
+        head = 0 if theorem in HEADS else None
+        claim = checker.decider._attempt("arb", theorem, layer, sentences[0], head)
+        place = (0,) if head is None else (0, 0)
+        for side, low, high in (
+            (claim.lhs, outcome.lhs_down, outcome.lhs_up),
+            (claim.rhs, outcome.rhs_down, outcome.rhs_up),
+        ):
+            assert low[place] <= side.up, theorem
+            assert side.down <= high[place], theorem
+        verdict = Verdict(int(jaxsmooth.theory.statement.compare(claim.lhs, claim.rhs)))
+        assert verdict == Verdict.CONFIRMED, theorem

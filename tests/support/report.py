@@ -1,0 +1,108 @@
+"""Synthetic diagnoses: made-up numbers of realistic size, labelled as such, for tests of the report."""
+
+import dataclasses
+
+import numpy as np
+
+from jaxsmooth.results.diagnosis import Diagnosis, Exemplar
+from jaxsmooth.results.spread import Spread
+from jaxsmooth.results.summaries import RATES, DataSummary, ModelSummary
+
+WORDS = ("[CLS]", "a", "film", "worth", "seeing", ",", "if", "only", "once", ".", "[SEP]")
+
+
+def spread(mean, width=0.1, count=256):
+    """A spread around `mean` whose standard deviation is `width` of it and whose range is three times that."""
+    mean = np.asarray(mean, np.float64)
+    std = width * np.abs(np.where(np.isfinite(mean), mean, 0.0))
+    return Spread(mean, std, mean - 3 * std, mean + 3 * std, np.full(mean.shape, count, np.int64))
+
+
+def undefined(shape):
+    """A spread in which no sentence has a value."""
+    nan = np.full(shape, np.nan)
+    return Spread(nan, nan, nan, nan, np.zeros(shape, np.int64))
+
+
+def exemplar(layers, heads, tokens=WORDS):
+    """A sentence whose tokens drift together and whose heads attend to random tokens."""
+    rng = np.random.default_rng(0)
+    size = len(tokens)
+    common = rng.normal(size=(1, 64))
+    cosine = []
+    for layer in range(layers + 1):
+        states = rng.normal(size=(size, 64)) + common * 0.25 * layer
+        states /= np.linalg.norm(states, axis=1, keepdims=True)
+        cosine.append(states @ states.T)
+    logits = rng.normal(size=(layers, heads, size, size)) * 2
+    attn = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    text = " ".join(tokens[1:-1])
+    return Exemplar(text, tuple(tokens), np.array(cosine, np.float32), attn.astype(np.float32))
+
+
+def rates(layers):
+    """A ladder like that of a small trained encoder: valid, and useless by three orders of magnitude."""
+    depth = np.linspace(0, 1, layers)
+    rows = {
+        "actual": 0.8 + 0.35 * np.sin(2.5 * depth) ** 2,
+        "L4": 42 + 44 * depth,
+        "L3": 142 + 170 * depth,
+        "L2b": 600 + 500 * depth,
+        "L2": 900 + 700 * depth,
+        "L1": 4800 + 6400 * depth,
+        "L0": np.full(layers, 120_000.0),
+    }
+    return {name: spread(rows[name], 0.05) for name in RATES}
+
+
+def synthetic(layers=6, heads=12, *, cosine=None, name="synthetic-minilm", **fields):
+    """A diagnosis of a model that does not exist; keyword arguments replace fields."""
+    rng = np.random.default_rng(1)
+    similar = np.linspace(0.06, 0.44, layers + 1) if cosine is None else np.asarray(cosine, np.float64)
+    relative = np.sqrt(np.clip(1 - similar, 0, None))
+    depth = np.linspace(0, 1, layers)
+    made = Diagnosis(
+        model=ModelSummary(name, "bert", layers, heads, 384, 1536, "gelu", 22_565_376, "float32", "synthetic numbers"),
+        data=DataSummary("synthetic sentences", 256, 7300, 3),
+        cosine_similarity=spread(similar),
+        relative_distance=spread(relative, 0.02),
+        subspace_distance=spread(relative * 60, 0.08),
+        effective_rank=spread(22 - 8 * np.linspace(0, 1, layers + 1)),
+        stable_rank=spread(9 - 6 * np.linspace(0, 1, layers + 1)),
+        token_norm=spread(np.full(layers + 1, 11.0)),
+        std_attn=spread(0.7 + 0.3 * depth, 0.15),
+        std_mlp=spread(0.9 + 0.8 * depth, 0.15),
+        std_product=spread((0.6 + 0.2 * depth) * (0.7 + 0.6 * depth), 0.12),
+        threshold=spread(3500 + 6000 * depth, 0.06),
+        mixing_rate=spread(rng.uniform(0.2, 1.3, (layers, heads))),
+        ergodicity_coefficient=spread(rng.uniform(0.4, 0.99, (layers, heads)), 0.01),
+        attention_entropy=spread(rng.uniform(0.5, 3.0, (layers, heads))),
+        rates=rates(layers),
+        exemplar=exemplar(layers, heads),
+        versions={"jaxsmooth": "0.1.0", "numpy": np.__version__, "platform": "synthetic"},
+    )
+    return dataclasses.replace(made, **fields)
+
+
+def blank(layers=2, heads=3):
+    """A diagnosis in which nothing has a value, as of one-token sentences."""
+    state, block, head = undefined(layers + 1), undefined(layers), undefined((layers, heads))
+    return synthetic(
+        layers,
+        heads,
+        cosine_similarity=state,
+        relative_distance=state,
+        subspace_distance=state,
+        effective_rank=state,
+        stable_rank=state,
+        token_norm=state,
+        std_attn=block,
+        std_mlp=block,
+        std_product=block,
+        threshold=block,
+        mixing_rate=head,
+        ergodicity_coefficient=head,
+        attention_entropy=head,
+        rates=dict.fromkeys(RATES, block),
+        exemplar=None,
+    )

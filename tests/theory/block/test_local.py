@@ -1,0 +1,232 @@
+"""The law of a block next to consensus, by finite differences in numpy."""
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.special
+from support.matrices import centring
+from support.statements import record
+
+from jaxsmooth.theory.block import linearisation
+
+TOKENS, DIM, HEADS, HEAD, WIDE, LAYERS = 5, 6, 2, 3, 8, 3
+EPS = 1e-3
+PHI = {
+    "gelu": (functools.partial(jax.nn.gelu, approximate=False), lambda x: x * scipy.special.ndtr(x)),
+    "relu": (jax.nn.relu, lambda x: np.maximum(x, 0)),
+    "silu": (jax.nn.silu, lambda x: x * scipy.special.expit(x)),
+}
+MASKS = {
+    "common": np.ones((TOKENS, TOKENS), bool),
+    "causal": np.tri(TOKENS, dtype=bool),
+    "window": np.abs(np.subtract.outer(np.arange(TOKENS), np.arange(TOKENS))) <= 1,
+}
+
+
+def random_blocks(seed: int, layers: int = LAYERS, size: float = 1.0) -> linearisation.CollapsedBlock:
+    rng = np.random.default_rng(seed)
+
+    def draw(*shape: int) -> np.ndarray:
+        return size * rng.standard_normal((layers, *shape)) / np.sqrt(shape[0])
+
+    return linearisation.CollapsedBlock(
+        value=draw(DIM, HEADS, HEAD),
+        value_bias=draw(HEADS, HEAD),
+        output=draw(HEADS, HEAD, DIM),
+        output_bias=draw(DIM),
+        scale_attn=1 + 0.3 * draw(DIM),
+        scale_attn_bias=draw(DIM),
+        up=draw(DIM, WIDE),
+        up_bias=draw(WIDE),
+        down=draw(WIDE, DIM),
+        down_bias=draw(DIM),
+        scale_mlp=1 + 0.3 * draw(DIM),
+        scale_mlp_bias=draw(DIM),
+    )
+
+
+def run_block(
+    block: linearisation.CollapsedBlock, x: np.ndarray, allowed: np.ndarray, phi, eps: float, seed: int = 0
+) -> np.ndarray:
+    """A post-LN block with real, input-dependent attention, in numpy."""
+    query, key, bias = np.random.default_rng(seed).standard_normal((3, DIM, HEADS, HEAD))
+    asked = np.einsum("td,dnh->nth", x, query) + bias[0][:, None]
+    logits = asked @ np.einsum("sd,dnh->nhs", x, key)
+    attn = scipy.special.softmax(np.where(allowed, logits, -np.inf), axis=-1)
+    values = np.einsum("sd,dnh->nsh", x, block.value) + block.value_bias[:, None]
+    u = x + np.einsum("nts,nsh,nhd->td", attn, values, block.output) + block.output_bias
+    y = norm(u, eps) * block.scale_attn + block.scale_attn_bias
+    z = y + phi(y @ block.up + block.up_bias) @ block.down + block.down_bias
+    return norm(z, eps) * block.scale_mlp + block.scale_mlp_bias
+
+
+def norm(x: np.ndarray, eps: float) -> np.ndarray:
+    return (x - x.mean(axis=1, keepdims=True)) / np.sqrt(x.var(axis=1, keepdims=True) + eps)
+
+
+def layer(blocks: linearisation.CollapsedBlock, k: int) -> linearisation.CollapsedBlock:
+    return linearisation.CollapsedBlock(*(leaf[k] for leaf in blocks))
+
+
+@functools.lru_cache
+def compiled(name: str, eps: float):
+    return jax.jit(lambda block, row: linearisation.local_law(block, row, PHI[name][0], eps))
+
+
+step = jax.jit(linearisation.local_step)
+ALL = np.ones(TOKENS, bool)
+
+
+@pytest.mark.parametrize("name", PHI)
+@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize("eps", [0.0, EPS])
+def test_finite_differences_agree_to_first_order(name, mask, eps):
+    """The relative error is O(size of the deviation): ten times smaller deviations, ten times smaller error."""
+    rng = np.random.default_rng(0)
+    for k in range(5):
+        block, row = layer(random_blocks(k), 0), 2 * rng.standard_normal(DIM)
+        law = compiled(name, eps)(block, row)
+        direction = rng.standard_normal((TOKENS, DIM))
+        predicted = np.asarray(step(direction, law, MASKS[mask], ALL))
+        at_consensus = run_block(block, np.tile(row, (TOKENS, 1)), MASKS[mask], PHI[name][1], eps)
+        np.testing.assert_allclose(at_consensus, np.tile(law.row, (TOKENS, 1)), rtol=1e-10, atol=1e-10)
+        errors = []
+        for size in (1e-3, 1e-4, 1e-5):
+            moved = run_block(block, row + size * direction, MASKS[mask], PHI[name][1], eps)
+            found = centring(TOKENS) @ moved / size
+            errors.append(np.linalg.norm(found - predicted) / np.linalg.norm(predicted))
+        assert errors[0] < 0.5
+        for coarse, fine in itertools.pairwise(errors):
+            assert fine < 0.15 * coarse + 1e-8
+
+
+def check_jacobians(seed: int, cases: int) -> None:
+    """M in closed form against numpy's central differences of the block on one token, for many blocks."""
+    blocks = random_blocks(seed, cases)
+    rows = 2 * np.random.default_rng(seed).standard_normal((cases, DIM))
+    laws = jax.jit(jax.vmap(lambda b, r: linearisation.local_law(b, r, PHI["gelu"][0], EPS)))(blocks, rows)
+    mixers = np.einsum("bdnh,bnhe->bde", blocks.value, blocks.output)
+    full = (np.eye(DIM) + mixers) @ np.asarray(laws.matrix)
+    size, nudges = 1e-6, np.concatenate([np.eye(DIM), -np.eye(DIM)])
+    # Tokens that see themselves only: the Jacobian is (I + sum_h W_h) M.
+    alone, errors = np.eye(2 * DIM, dtype=bool), np.empty(cases)
+    for k in range(cases):
+        ends = run_block(layer(blocks, k), rows[k] + size * nudges, alone, PHI["gelu"][1], EPS)
+        jacobian = (ends[:DIM] - ends[DIM:]) / (2 * size)
+        np.testing.assert_allclose(full[k], jacobian, rtol=1e-5, atol=1e-6 * np.abs(jacobian).max())
+        errors[k] = np.abs(full[k] - jacobian).max() / np.abs(jacobian).max()
+    record(1 + errors, np.ones(cases))
+
+
+def test_the_matrix_of_many_blocks():
+    check_jacobians(0, 1000)
+
+
+@pytest.mark.long
+def test_the_matrix_of_many_blocks_many():
+    check_jacobians(1, 100_000)
+
+
+def test_attention_drops_out_for_a_common_mask_and_not_for_a_causal_one():
+    block = layer(random_blocks(1), 0)
+    stronger = block._replace(value=10 * block.value, value_bias=10 * block.value_bias)
+    row, direction = np.ones(DIM) + np.arange(DIM), np.random.default_rng(0).standard_normal((TOKENS, DIM))
+    law = compiled("gelu", 0.0)(block, row)
+    other = law._replace(mixer=10 * law.mixer)
+    for mask, same in (("common", True), ("causal", False)):
+        found, changed = (np.asarray(step(direction, own, MASKS[mask], ALL)) for own in (law, other))
+        assert np.allclose(found, changed) == same
+    assert not np.allclose(law.matrix, compiled("gelu", 0.0)(stronger, row).matrix)
+
+
+def dense(laws: linearisation.LocalLaw, allowed: np.ndarray) -> np.ndarray:
+    """The linear map of all layers on deviations of all tokens, by applying it to a basis."""
+    maps = []
+    for k in range(laws.matrix.shape[0]):
+        own = linearisation.LocalLaw(*(np.asarray(leaf)[k] for leaf in laws))
+        maps.append([np.asarray(step(e.reshape(TOKENS, DIM), own, allowed, ALL)).ravel() for e in np.eye(TOKENS * DIM)])
+    return np.linalg.multi_dot(np.array(maps))
+
+
+laws_of = jax.jit(lambda blocks, row: linearisation.local_laws(blocks, row, PHI["gelu"][0], EPS))
+exponent, growth = jax.jit(linearisation.local_exponent), jax.jit(linearisation.local_growth)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_exponent_is_that_of_the_dense_map(seed):
+    """Common mask: mu = 0. Causal: the largest over mu = 1/2, ..., 1/n. Against numpy, in all n d dimensions."""
+    laws = laws_of(random_blocks(seed), np.arange(DIM) - 2.0)
+    for mask, values in (("common", [0.0]), ("causal", [1 / k for k in range(2, TOKENS + 1)])):
+        expected = np.log(np.abs(np.linalg.eigvals(dense(laws, MASKS[mask]))).max()) / LAYERS
+        found = max(float(exponent(laws, jnp.array(mu))) for mu in values)
+        assert found == pytest.approx(expected, abs=1e-6)
+
+
+def test_iterated_blocks_follow_the_exponent():
+    """One block over and over, from next to its fixed row: d_M shrinks or grows as exp(exponent) per pass."""
+    blocks, row = random_blocks(3, 1, size=0.7), np.arange(DIM) - 2.0
+    for _ in range(2000):
+        row = np.asarray(laws_of(blocks, row).row[0])
+    laws = laws_of(blocks, row)
+    np.testing.assert_allclose(laws.row[0], row, atol=1e-9)
+    x = row + 1e-4 * np.random.default_rng(0).standard_normal((TOKENS, DIM))
+    sizes = []
+    for _ in range(60):
+        x = run_block(layer(blocks, 0), x, MASKS["common"], PHI["gelu"][1], EPS)
+        deviation = centring(TOKENS) @ x
+        sizes.append(np.log(np.linalg.norm(deviation)))
+        x = row + deviation * 1e-4 / np.linalg.norm(deviation)
+    passes = np.array(sizes[20:]) - np.log(1e-4)
+    assert passes.mean() == pytest.approx(float(exponent(laws, jnp.array(0.0))), abs=0.02)
+
+
+def test_growth_bounds_one_pass():
+    laws = laws_of(random_blocks(5), np.arange(DIM) - 2.0)
+    product = np.linalg.multi_dot(np.asarray(laws.matrix))
+    assert float(growth(laws, jnp.array(0.0))) == pytest.approx(np.log(np.linalg.norm(product)))
+    assert float(growth(laws, jnp.array(0.0))) >= LAYERS * float(exponent(laws, jnp.array(0.0)))
+
+
+def check_spectral_radius(seed: int, cases: int) -> None:
+    rng = np.random.default_rng(seed)
+    matrices = 10 ** rng.uniform(-3, 3, (cases, 1, 1)) * rng.standard_normal((cases, DIM, DIM))
+    matrices[::3] += np.swapaxes(matrices[::3], 1, 2)
+    matrices[1::3] = np.triu(matrices[1::3])
+    found = np.exp(jax.jit(jax.vmap(linearisation.log_spectral_radius))(matrices))
+    np.testing.assert_allclose(found, np.abs(np.linalg.eigvals(matrices)).max(axis=1), rtol=1e-8)
+
+
+def test_the_spectral_radius_is_numpys():
+    check_spectral_radius(0, 1000)
+
+
+@pytest.mark.long
+def test_the_spectral_radius_is_numpys_many():
+    check_spectral_radius(1, 100_000)
+
+
+def test_the_spectral_radius_of_special_matrices():
+    """A Jordan block, a rotation, a nilpotent matrix, zero."""
+    radius = jax.jit(linearisation.log_spectral_radius)
+    assert float(radius(2 * np.eye(DIM) + np.diag(np.ones(DIM - 1), 1))) == pytest.approx(np.log(2), abs=1e-9)
+    turn = np.kron(np.eye(3), np.array([[0.0, -3.0], [3.0, 0.0]]))
+    assert float(radius(turn)) == pytest.approx(np.log(3), abs=1e-12)
+    assert float(radius(np.diag(np.ones(DIM - 1), 1))) == -np.inf
+    assert float(radius(np.zeros((DIM, DIM)))) == -np.inf
+
+
+def test_padding_changes_nothing():
+    laws = laws_of(random_blocks(6), np.arange(DIM) - 2.0)
+    law = linearisation.LocalLaw(*(np.asarray(leaf)[0] for leaf in laws))
+    direction = np.random.default_rng(0).standard_normal((TOKENS, DIM))
+    mask = np.arange(TOKENS) < 3
+    garbage = np.where(mask[:, None], direction, 1e6)
+    for allowed in MASKS.values():
+        padded = np.asarray(step(garbage, law, allowed, mask))
+        bare = np.asarray(step(direction[:3], law, allowed[:3, :3], np.ones(3, bool)))
+        np.testing.assert_allclose(padded[:3], bare, rtol=1e-12, atol=1e-12)
+        assert np.all(padded[3:] == 0)

@@ -1,0 +1,323 @@
+"""Iterated attention, its rates and its transients; and the compilers of three platforms."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import export
+from support.matrices import (
+    FAMILIES,
+    PADDED,
+    TOKENS,
+    attention_batch,
+    centring,
+    closed_classes,
+    stochastic,
+    structured,
+    two_camps,
+    window,
+)
+from support.statements import record
+
+from jaxsmooth.theory import (
+    Centred,
+    Dense,
+    arnoldi,
+    blocked_attention,
+    causal_second_eigenvalue,
+    chain_limit,
+    converge,
+    ergodicity_coefficient,
+    iterate,
+    iterate_until,
+    operator_norm,
+    slem,
+)
+
+CASES = 1000
+WIDE = 64
+radius = jax.jit(slem)
+tau = jax.jit(ergodicity_coefficient)
+
+
+def padded(attn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """With a row of padding in front and one behind, as batches of PADDED tokens."""
+    wide = np.zeros((len(attn), PADDED, PADDED))
+    wide[:, 1 : TOKENS + 1, 1 : TOKENS + 1] = attn
+    wide[:, 0] = wide[:, -1] = 1e6
+    mask = np.zeros((len(attn), PADDED), bool)
+    mask[:, 1 : TOKENS + 1] = True
+    return wide, mask
+
+
+def check_bracket(seed: int) -> None:
+    attn = structured(np.random.default_rng(seed), CASES)
+    wide, mask = padded(attn)
+    found = radius(wide, mask)
+    values, frame = np.linalg.eig(attn)
+    # Eigenvalues of matrices that are not normal lose digits in LAPACK, a k-fold one all but one in k of them; those
+    # of triangular ones are their diagonals.
+    diagonal = np.sort(np.diagonal(attn, axis1=1, axis2=2), axis=1)[:, -2]
+    triangular = np.all(np.triu(attn, 1) == 0, axis=(1, 2))
+    second = np.where(triangular, diagonal, np.sort(np.abs(values), axis=1)[:, -2])
+    trusted = triangular | (np.linalg.cond(frame) < 1e4)
+    assert trusted.mean() > 0.7
+    assert np.all(found.lower <= found.upper)
+    assert np.all(found.lower[trusted] <= second[trusted] * (1 + 1e-9) + 1e-12)
+    assert np.all(found.upper[trusted] >= second[trusted] * (1 - 1e-9) - 1e-12)
+    record(second[trusted], np.asarray(found.upper)[trusted])
+    narrow = np.asarray(found.upper - found.lower) <= 1e-8
+    assert narrow[trusted].mean() > 0.95
+    # Up to rounding that a defective eigenvalue magnifies.
+    assert np.all(found.upper <= np.asarray(tau(wide, mask)) * (1 + 1e-7) + 1e-7)
+
+
+def test_the_bracket_holds_the_second_eigenvalue_of_every_family():
+    check_bracket(0)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(1, 101))
+def test_the_bracket_holds_in_many_more_cases(seed):
+    check_bracket(seed)
+
+
+def test_the_second_eigenvalue_of_a_prescribed_spectrum():
+    """Symmetric doubly stochastic with the eigenvalues wanted, negative and repeated ones too."""
+    basis = np.linalg.qr(np.c_[np.ones(TOKENS), np.random.default_rng(1).standard_normal((TOKENS, TOKENS - 1))])[0]
+    for spectrum in ([0.1, 0.1, 0.05, 0, -0.1], [0.02, 0, 0, 0, -0.15], [1e-9, 0, 0, 0, 0], [0.12] * 5):
+        attn = basis * [1, *spectrum] @ basis.T
+        assert attn.min() > 0
+        found = radius(attn, np.ones(TOKENS, bool))
+        exact = np.abs(spectrum).max()
+        assert float(found.lower) == pytest.approx(exact, rel=2e-6, abs=1e-15)
+        assert float(found.upper) == pytest.approx(exact, rel=2e-6, abs=1e-15)
+
+
+def test_the_second_eigenvalue_of_extremes():
+    ones = np.ones(TOKENS, bool)
+    assert float(radius(np.eye(TOKENS), ones).lower) == 1
+    cycle = np.eye(TOKENS)[np.r_[1:TOKENS, 0]]
+    assert [round(float(side), 6) for side in radius(cycle, ones)[:2]] == [1, 1]
+    nilpotent = np.eye(TOKENS)[[0, 0, 1, 2, 3, 4]]
+    assert float(radius(nilpotent, ones).upper) == 0
+    assert float(radius(two_camps(TOKENS), ones).upper) == 0
+    assert float(radius(np.full((TOKENS, TOKENS), 1 / TOKENS), ones).upper) < 1e-15
+    one = np.zeros((TOKENS, TOKENS))
+    one[0, 0] = 1
+    assert float(radius(one, np.arange(TOKENS) == 0).upper) == 0
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_eigenvalue_that_lapack_cannot_find(dtype):
+    """Window 2: a Jordan block of 63. LAPACK says 0.785 of J A; the diagonal says 1/2."""
+    attn = window(2, WIDE)
+    assert np.abs(np.linalg.eigvals(centring(WIDE) @ attn)).max() > 0.7
+    found = radius(attn.astype(dtype), np.ones(WIDE, bool))
+    assert [float(side) for side in found] == [0.5, 0.5, 0]
+    assert float(causal_second_eigenvalue(jnp.asarray(attn), jnp.ones(WIDE, bool))) == 0.5
+
+
+def check_causal(seed: int, cases: int) -> None:
+    """P10, with padding in front and behind: eigenvalues on the diagonal, and everything becomes token 1."""
+    rng = np.random.default_rng(seed)
+    attn = np.stack([FAMILIES["causal"](rng, TOKENS) for _ in range(cases)])
+    wide, mask = padded(attn)
+    found = np.asarray(jax.jit(causal_second_eigenvalue)(wide, mask))
+    np.testing.assert_array_equal(found, np.diagonal(attn, axis1=1, axis2=2)[:, 1:].max(axis=1))
+    np.testing.assert_allclose(radius(wide, mask).upper, found, rtol=1e-14)
+    limits = np.asarray(jax.jit(chain_limit)(wide, mask).matrix)[:, 1 : TOKENS + 1, 1 : TOKENS + 1]
+    np.testing.assert_allclose(limits, np.tile(np.eye(TOKENS)[0], (cases, TOKENS, 1)), atol=1e-15)
+    # det(A - z I) at every diagonal entry, by LAPACK's elimination.
+    shifted = attn[:, None] - np.diagonal(attn, axis1=1, axis2=2)[:, :, None, None] * np.eye(TOKENS)
+    assert np.abs(np.linalg.det(shifted)).max() < 1e-14
+    record(np.abs(found), np.asarray(radius(wide, mask).upper))
+
+
+def test_the_causal_spectrum_is_the_diagonal():
+    check_causal(2, CASES)
+    full = stochastic(np.random.default_rng(2), TOKENS)
+    assert np.isnan(causal_second_eigenvalue(jnp.asarray(full), jnp.ones(TOKENS, bool)))
+
+
+@pytest.mark.long
+def test_the_causal_spectrum_many():
+    for seed in range(500, 600):
+        check_causal(seed, CASES)
+
+
+def test_iterate_is_the_matrix_power_and_collects():
+    rng = np.random.default_rng(3)
+    attn, mask = attention_batch(rng)
+    hidden = rng.standard_normal((len(attn), PADDED, 2))
+
+    @jax.jit
+    @jax.vmap
+    def run(attn, hidden, mask):
+        return iterate(Dense(attn, mask), hidden, 7, collect=jnp.sum)
+
+    last, sums = run(attn, hidden, mask)
+    for matrix, tokens, real, found, totals in zip(attn, hidden, mask, last, sums, strict=True):
+        inner, start = matrix[real][:, real], tokens[real]
+        for k, total in enumerate(totals, 1):
+            assert float(total) == pytest.approx((np.linalg.matrix_power(inner, k) @ start).sum(), abs=1e-12)
+        np.testing.assert_allclose(found[real], np.linalg.matrix_power(inner, 7) @ start, atol=1e-13)
+        np.testing.assert_array_equal(found[~real], 0)
+
+
+def test_iterate_until_stops_every_lane_for_itself():
+    rates = np.array([0.1, 0.5, 0.9])
+    attn = np.stack([(1 - r) / 2 + r * np.eye(2) for r in rates])
+    hidden = np.array([[1.0], [-1.0]])
+    run = jax.jit(
+        jax.vmap(lambda a, h: iterate_until(Dense(a, jnp.ones(2, bool)), h, tolerance=1e-6), in_axes=(0, None))
+    )
+    found = run(attn, hidden)
+    # The k-th change is (1 - r) r^(k - 1) of the start.
+    expected = [next(k for k in range(1, 999) if (1 - r) * r ** (k - 1) <= 1e-6) for r in rates]
+    assert found.steps.tolist() == expected
+    np.testing.assert_allclose(found.change, (1 - rates) * rates ** (np.array(expected) - 1), rtol=1e-6)
+    swap = Dense(jnp.array([[0.0, 1.0], [1.0, 0.0]]), jnp.ones(2, bool))
+    assert int(iterate_until(swap, jnp.asarray(hidden), tolerance=1e-6, max_steps=50).steps) == 50
+
+
+@jax.jit(static_argnames="steps")
+def converge_all(attn, hidden, mask, steps):
+    return jax.vmap(lambda a, h, m: converge(a, h, m, steps=steps))(attn, hidden, mask)
+
+
+def check_converge(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    batches = [attention_batch(rng) for _ in range(20)]
+    attn, mask = (np.concatenate(parts) for parts in zip(*batches, strict=True))
+    hidden = rng.standard_normal((len(attn), PADDED, 3))
+    found = converge_all(attn, hidden, mask, 200)
+    assert np.all(found.ergodicity_held)
+    # A periodic matrix, one-hot rows that form a cycle, has no limit; 200 steps cannot tell it from a slow one.
+    record(np.where(found.ergodicity_held, 0.0, 2.0), np.ones(len(attn)), int(np.sum(~found.ergodicity_held)))
+    periodic = np.array([not closes(a[m][:, m]) for a, m in zip(attn, mask, strict=True)])
+    # The rate is that of the end: a transient or a rotation can hide a decay of less than a fifth in the last 100, and
+    # then numpy's powers must show as little of it. They are off by k n eps at most, the limit by about as much. Within
+    # 1e-6 of 1 no limit is claimed, whatever a transient does.
+    predicted, limits = np.asarray(found.predicted_rate), np.asarray(found.predicted_limit)
+    real = attn * mask[:, :, None] * mask[:, None]
+    middle, end = (np.linalg.norm(np.linalg.matrix_power(real, k) @ hidden - limits, axis=(1, 2)) for k in (100, 200))
+    rounding = 200 * PADDED * np.finfo(float).eps * np.linalg.norm(hidden, axis=(1, 2))
+    stalled = (end >= 0.99 * middle - 4 * rounding) | (predicted >= 1 - 1e-6)
+    slow = predicted**100 > 0.8
+    assert not np.any(found.limit_held & periodic & ~found.arrived)
+    assert np.all(found.limit_held | periodic | (slow & stalled))
+    assert np.any(periodic)
+    for k in np.flatnonzero(found.arrived):
+        real = mask[k]
+        power = np.linalg.matrix_power(attn[k][real][:, real], 200) @ hidden[k][real]
+        np.testing.assert_allclose(found.observed_limit[k][real], power, atol=1e-11)
+        apart = np.linalg.norm(power - found.predicted_limit[k][real])
+        start = np.linalg.norm(hidden[k][real] - found.predicted_limit[k][real])
+        assert apart <= 1e-3 * start + 1e-12
+    # |lambda_2| is the rate in the end, for generic H, wherever powers of k have died out.
+    simple = np.asarray(found.predicted_rate) < 0.9
+    assert np.mean(np.asarray(found.rate_held)[simple]) > 0.9
+
+
+def test_every_prediction_of_converge_on_every_family():
+    check_converge(4)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(100, 458))
+def test_every_prediction_of_converge_in_many_more_cases(seed):
+    check_converge(seed)
+
+
+def closes(attn: np.ndarray) -> bool:
+    """Whether 1 is the only eigenvalue of modulus 1."""
+    values = np.linalg.eigvals(attn)
+    return bool(np.all(np.abs(values - 1)[np.abs(values) > 1 - 1e-9] < 1e-6))
+
+
+@pytest.mark.parametrize(("width", "promised", "steps"), [(2, 10, 157), (4, 10, 58), (8, 10, 30)])
+def test_a_window_takes_far_longer_than_its_eigenvalue_says(width, promised, steps):
+    """P10: |lambda_2| = 1/2 promises 10 steps to 1e-3 under every window. The powers say otherwise."""
+    attn, hidden, mask = window(width, WIDE), np.eye(WIDE), np.ones(WIDE, bool)
+    power, needed = hidden, 0
+    limit = np.tile(np.eye(WIDE)[0], (WIDE, 1))
+    while np.linalg.norm(power - limit) > 1e-3 * np.linalg.norm(hidden - limit):
+        power, needed = attn @ power, needed + 1
+    found = jax.tree.map(lambda leaf: leaf[0], converge_all(attn[None], hidden[None], mask[None], 256))
+    assert int(found.observed_steps) == needed
+    assert abs(needed - steps) <= 2
+    assert float(found.predicted_steps) == promised
+    assert float(found.transient) == needed - promised
+    assert not found.steps_held
+    assert found.limit_held
+    assert found.ergodicity_held
+    assert float(found.predicted_rate) == 0.5
+    # For window 2 the eigenvalue is not the rate even after 128 steps.
+    assert bool(found.rate_held) == (width > 2)
+
+
+def test_converge_in_single_precision_and_under_periodicity():
+    swap = np.array([[[0.0, 1.0], [1.0, 0.0]], [[0.75, 0.25], [0.25, 0.75]]], np.float32)
+    hidden = np.array([[[1.0], [3.0]]] * 2, np.float32)
+    found = converge_all(swap, hidden, np.ones((2, 2), bool), 64)
+    assert found.observed_rate.dtype == np.float32
+    assert found.limit_held.tolist() == [False, True]
+    assert found.rate_held.tolist() == [True, True]
+    assert np.isinf(found.predicted_steps[0])
+    np.testing.assert_allclose(found.predicted_limit, 2, rtol=1e-6)
+
+
+def test_converge_to_the_projection_on_several_closed_classes():
+    attn = closed_classes(np.random.default_rng(5), TOKENS)
+    wide, mask = padded(np.tile(attn, (280, 1, 1)))
+    hidden = np.random.default_rng(6).standard_normal((280, PADDED, 3))
+    found = jax.tree.map(lambda leaf: leaf[0], converge_all(wide, hidden, mask, 200))
+    values = np.sort(np.abs(np.linalg.eigvals(attn)))
+    assert (int(found.classes), float(found.slem)) == (2, 1)
+    assert float(found.predicted_rate) == pytest.approx(values[-3], rel=1e-7)
+    assert found.limit_held
+    assert found.rate_held
+    # Not one row: the limit differs between the classes.
+    assert np.ptp(np.asarray(found.observed_limit)[1 : TOKENS + 1], axis=0).min() > 1e-3
+
+
+def test_padding_changes_no_convergence():
+    rng = np.random.default_rng(7)
+    attn, mask = (np.concatenate(parts) for parts in zip(*(attention_batch(rng) for _ in range(20)), strict=True))
+    hidden = rng.standard_normal((len(attn), PADDED, 3))
+    clean = converge_all(attn, hidden, mask, 200)
+    dirty = converge_all(np.where(mask[..., None], attn, 1e6), np.where(mask[..., None], hidden, np.nan), mask, 200)
+    for name in ("predicted_rate", "observed_rate", "ergodicity", "mixing_rate", "observed_limit"):
+        np.testing.assert_allclose(getattr(dirty, name), getattr(clean, name), rtol=1e-12, atol=1e-15)
+    np.testing.assert_array_equal(dirty.observed_steps, clean.observed_steps)
+
+
+PROGRAMS = {
+    "iterate": lambda a, x, m: iterate(Dense(a, m), x, 4)[0],
+    "iterate_until": lambda a, x, m: iterate_until(Dense(a, m), x, tolerance=1e-3),
+    "blocked": lambda a, x, m: blocked_attention(x, x, m, ahead=0, block=4).transpose_apply(x),
+    "operator_norm": lambda a, x, m: operator_norm(Centred(Dense(a, m))),
+    "slem": lambda a, x, m: slem(a, m),
+    "arnoldi": lambda a, x, m: arnoldi(Dense(a, m), 4),
+    "converge": lambda a, x, m: converge(a, x, m, logits=a, steps=8),
+}
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_programs_lower_for_every_platform(name):
+    """No call into a CPU library is left in what a GPU or a TPU is given."""
+    shapes = [
+        jax.ShapeDtypeStruct(shape, dtype)
+        for shape, dtype in (((16, 16), "float32"), ((16, 4), "float32"), ((16,), bool))
+    ]
+    program = PROGRAMS[name]
+    exported = export.export(jax.jit(program), platforms=["cpu", "cuda", "tpu"])(*shapes)
+    assert exported.platforms == ("cpu", "cuda", "tpu")
+    assert "lapack" not in exported.mlir_module()
+
+
+def test_eigvals_would_not_lower():
+    """The negative control: what the routines above do without."""
+    with pytest.raises(NotImplementedError):
+        export.export(jax.jit(jnp.linalg.eigvals), platforms=["tpu"])(jax.ShapeDtypeStruct((4, 4), "float32"))

@@ -1,0 +1,307 @@
+"""The proved rate of a neighbourhood: above every input of it that can be built, and next to the worst one."""
+
+import dataclasses
+import functools
+
+import numpy as np
+import pytest
+import scipy.optimize
+from scipy.special import softmax
+from support.regions import SmallBlock, small_block
+from support.statements import record
+
+from jaxsmooth.linalg.norm_ball import NormBall
+from jaxsmooth.theory.certify.observations import BlockParameters, HeadWeights
+from jaxsmooth.theory.rates.neighbourhood import Neighbourhood, NeighbourhoodRate, neighbourhood_rate
+
+TOKENS, WIDTH, HEADS, UNITS = 4, 6, 2, 11
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """A block without zero gains and of more units than features, attention, an input and what is made of it."""
+
+    block: SmallBlock
+    attn: np.ndarray
+    x: np.ndarray
+    run: dict[str, np.ndarray]
+    least: dict[str, np.ndarray]
+    radius: np.ndarray
+
+    @staticmethod
+    def random(seed: int, size: float) -> "Setting":
+        """`size` is that of the box over the deviation of the unit."""
+        rng = np.random.default_rng(seed)
+        drawn = small_block(rng, "gelu")
+        scale = 10 ** rng.uniform(-0.5, 0.5, 2)
+        block = dataclasses.replace(
+            drawn,
+            scale_attn=rng.choice([-1, 1], WIDTH) * rng.uniform(0.3, 2, WIDTH),
+            up=scale[0] * rng.standard_normal((WIDTH, UNITS)),
+            down=scale[1] * rng.standard_normal((UNITS, WIDTH)),
+            biases=(*drawn.biases[:2], rng.standard_normal(UNITS), drawn.biases[3]),
+            eps=float(rng.choice([0.0, 1e-12])),
+        )
+        attn = softmax(rng.choice([0.5, 2, 5]) * rng.standard_normal((HEADS, TOKENS, TOKENS)), axis=-1)
+        x = rng.standard_normal((TOKENS, WIDTH)) + rng.choice([0, 3]) * rng.standard_normal(WIDTH)
+        run = {key: value[0] for key, value in block.run(attn[None], x[None]).items()}
+        # A little lower than the observed ones: scipy's inputs attain them but for rounding.
+        least = {
+            "std_attn": (1 - 1e-9) * run["std_attn"][:, 0],
+            "std_mlp": rng.choice([0.5, 0.9]) * run["std_mlp"][:, 0],
+        }
+        return Setting(block, attn, x, run, least, size * run["pre"].std(axis=0))
+
+    def rate(self, **changes: np.ndarray) -> NeighbourhoodRate:
+        near = Neighbourhood(self.attn, self.run["normed"], *self.least.values(), self.radius)
+        return neighbourhood_rate(parameters(self.block), near._replace(**changes))
+
+    def actual(self, x: np.ndarray) -> float:
+        return distance(self.made(x)["less_shift"]) / distance(x)
+
+    def made(self, x: np.ndarray) -> dict[str, np.ndarray]:
+        return {key: value[0] for key, value in self.block.run(self.attn[None], x[None]).items()}
+
+    def holds(self, x: np.ndarray) -> bool:
+        """Whether an input is in the neighbourhood."""
+        run = self.made(x)
+        near = np.all(np.abs(run["pre"] - self.run["pre"]) <= self.radius)
+        return bool(near and all(np.all(run[key][:, 0] >= least) for key, least in self.least.items()))
+
+    @functools.cached_property
+    def unmix(self) -> np.ndarray:
+        """The inverse of X -> X + sum_h A_h X W_h on the rows of X one after another, a dense matrix on the left."""
+        total = np.eye(TOKENS * WIDTH)
+        for head, attn in enumerate(self.attn):
+            total += np.kron(attn, (self.block.value[:, head] @ self.block.output[head]).T)
+        return np.linalg.inv(total)
+
+    def nearest(self, normed: np.ndarray, more: np.ndarray | None = None) -> np.ndarray:
+        """The input nearest to consensus of these normed tokens and stds of at least the bounds, by scipy.
+
+        U = sigma_i times the token's direction, plus a common row, plus any multiple of 1 in every row. With `more`
+        the stds are the bounds and so much, [T].
+        """
+        direction = (normed - self.block.biases[1]) / self.block.scale_attn
+        units = [np.kron(np.eye(TOKENS)[i], row) for i, row in enumerate(direction)]
+        free = [np.kron(np.eye(TOKENS)[i], np.ones(WIDTH)) for i in range(TOKENS)]
+        free += [np.kron(np.ones(TOKENS), row) for row in np.eye(WIDTH)]
+        back = self.unmix @ np.array(units + free).T
+        rows = back.reshape(TOKENS, WIDTH, -1)
+        spread = (rows - rows.mean(axis=0)).reshape(TOKENS * WIDTH, -1)
+        fitted = np.linalg.lstsq(spread[:, TOKENS:], spread[:, :TOKENS], rcond=1e-10)[0]
+        rest, least = spread[:, :TOKENS] - spread[:, TOKENS:] @ fitted, self.least["std_attn"]
+        stds = least + (scipy.optimize.nnls(rest, -rest @ least)[0] if more is None else more)
+        # A common row changes no distance: it undoes what the biases add to every token alike.
+        bias = self.unmix @ np.tile(self.block.biases[0], TOKENS)
+        return (back[:, :TOKENS] @ stds - back[:, TOKENS:] @ (fitted @ stds) - bias).reshape(TOKENS, WIDTH)
+
+
+def parameters(block: SmallBlock) -> BlockParameters:
+    none = np.zeros((HEADS, WIDTH, 3))
+    sides = (none, none[:, :1], none, none[:, :1], block.value.transpose(1, 0, 2), none[:, :1], block.output)
+    b_attn, b_norm, b_up, b_down = block.biases
+    kernels = (block.up, b_up, block.down, b_down)
+    gains = (block.scale_mlp, np.zeros(WIDTH))
+    return BlockParameters(
+        HeadWeights(*sides), b_attn, block.scale_attn, b_norm, *kernels, *gains, block.eps, block.activation
+    )
+
+
+def distance(x: np.ndarray) -> float:
+    return float(np.linalg.norm(x - x.mean(axis=0)))
+
+
+def moved(setting: Setting, rng: np.random.Generator) -> np.ndarray:
+    """Normed tokens that some input has, as far from the observed ones as the box allows in a random direction."""
+    direction = (setting.run["normed"] - setting.block.biases[1]) / setting.block.scale_attn
+    step = rng.standard_normal(direction.shape)
+    step -= step.mean(axis=1, keepdims=True)
+    lengths = np.linalg.norm(direction, axis=1, keepdims=True)
+
+    def at(size: np.ndarray) -> np.ndarray:
+        new = direction + size * step
+        new *= lengths / np.linalg.norm(new, axis=1, keepdims=True)
+        return new * setting.block.scale_attn + setting.block.biases[1]
+
+    low, high = np.zeros((TOKENS, 1)), np.ones((TOKENS, 1))
+    for _ in range(30):
+        middle = (low + high) / 2
+        off = np.abs((at(middle) - setting.run["normed"]) @ setting.block.up)
+        fits = np.all(off <= setting.radius, axis=1, keepdims=True)
+        low, high = np.where(fits, middle, low), np.where(fits, high, middle)
+    return at(low * rng.choice([0.5, 1, 1]))
+
+
+def members(setting: Setting, rng: np.random.Generator, count: int) -> list[np.ndarray]:
+    """Inputs of the neighbourhood: the observed one; of moved tokens, the nearest and others of larger stds."""
+    made = [setting.x]
+    for _ in range(count):
+        tokens, more = moved(setting, rng), setting.least["std_attn"] * 10 ** rng.uniform(-3, 1, TOKENS)
+        made += [setting.nearest(tokens), setting.nearest(tokens, more)]
+    return [x for x in made if setting.holds(x)]
+
+
+def search(seeds: range, size: float | None, count: int) -> tuple[np.ndarray, int]:
+    """Per block, the largest actual rate met over the proved one; and how many inputs were met."""
+    worst, met = [], 0
+    for seed in seeds:
+        rng = np.random.default_rng(seed)
+        setting = Setting.random(seed, 10 ** rng.uniform(-3, -0.5) if size is None else size)
+        bound = setting.rate().rate
+        rates = np.array([setting.actual(x) for x in members(setting, rng, count)])
+        record(rates, np.full_like(rates, bound), int(np.sum(rates > bound)))
+        worst.append(rates.max() / bound)
+        met += len(rates)
+    return np.array(worst), met
+
+
+def test_it_holds_on_the_inputs_of_the_neighbourhood():
+    worst, met = search(range(30), None, 90)
+    assert met >= 1000
+    assert worst.max() <= 1
+
+
+@pytest.mark.long
+def test_it_holds_on_many_inputs_of_the_neighbourhood():
+    worst, met = search(range(1000, 3000), None, 120)
+    assert met >= 100_000
+    assert worst.max() <= 1
+
+
+@pytest.mark.parametrize("seed", range(40, 60))
+def test_it_is_attained_as_the_box_closes(seed):
+    """By the input nearest to consensus among those of the same normed tokens, as scipy finds it."""
+    setting = Setting.random(seed, 1e-9)
+    found = setting.rate()
+    nearest = distance(setting.nearest(setting.run["normed"]))
+    assert found.nearest <= nearest * (1 + 1e-9)
+    assert found.farthest == pytest.approx(distance(setting.run["less_shift"]), rel=1e-6)
+    assert found.nearest == pytest.approx(nearest, rel=1e-3)
+
+
+@pytest.mark.parametrize("seed", range(60, 64))
+def test_a_narrow_box_is_nearly_attained(seed):
+    worst, _ = search(range(seed, seed + 1), 1e-3, 30)
+    assert 0.9 < worst[0] <= 1
+
+
+def test_it_fails_where_stds_may_be_smaller():
+    """Without biases a tenth of an input has the same normed tokens and output: ten times the rate."""
+    drawn = Setting.random(70, 1e-3)
+    none = (np.zeros(WIDTH), *drawn.block.biases[1:])
+    plain = dataclasses.replace(drawn, block=dataclasses.replace(drawn.block, biases=none, eps=0.0))
+    run = plain.made(plain.x)
+    setting = dataclasses.replace(
+        plain, run=run, least={key: run[key][:, 0] for key in drawn.least}, radius=1e-3 * run["pre"].std(axis=0)
+    )
+    bound = setting.rate().rate
+    assert setting.actual(setting.x) <= bound
+    assert not setting.holds(setting.x / 10)
+    assert setting.actual(setting.x / 10) > 2 * bound
+
+
+def test_it_fails_outside_the_box():
+    setting = Setting.random(71, 1e-3)
+    bound = setting.rate().rate
+    rng = np.random.default_rng(0)
+    wide = dataclasses.replace(setting, radius=3e3 * setting.radius)
+    found = [x for x in (wide.nearest(moved(wide, rng)) for _ in range(200)) if wide.holds(x)]
+    assert not any(setting.holds(x) for x in found)
+    assert max(setting.actual(x) for x in found) > 1.5 * bound
+
+
+def test_a_wider_box_and_smaller_stds_cost():
+    setting = Setting.random(72, 0.01)
+    found = setting.rate()
+    wider = setting.rate(radius=2 * setting.radius)
+    assert found.farthest < wider.farthest
+    assert found.nearest > wider.nearest
+    smaller = setting.rate(std_attn=0.5 * setting.least["std_attn"])
+    assert smaller.nearest == pytest.approx(0.5 * found.nearest, rel=0.05)
+    assert setting.rate(radius=1e3 * setting.radius).rate == np.inf
+
+
+def test_rows_of_attention_are_divided_by_their_sums():
+    setting = Setting.random(73, 0.01)
+    found, scaled = setting.rate(), setting.rate(attn=setting.attn * (1 + 1e-7))
+    assert scaled.nearest <= found.nearest
+    assert scaled.nearest == pytest.approx(found.nearest, rel=1e-5)
+
+
+def test_what_it_does_not_cover_is_refused():
+    setting = Setting.random(74, 0.01)
+    block = parameters(setting.block)
+    near = Neighbourhood(setting.attn, setting.run["normed"], *setting.least.values(), setting.radius)
+    gainless = block.scale_attn * (np.arange(WIDTH) > 0)
+    for changed, text in (
+        (block._replace(activation="silu"), "activation must be 'gelu' for a certificate; got 'silu'"),
+        (block._replace(scale_attn=gainless), "a gain of zero"),
+        (block._replace(up=0 * block.up), "W_1 .6 11. must have full row rank"),
+        (block._replace(up=block.up[:, :5]), "W_1 .6 5. must have full row rank"),
+        (block._replace(scale_attn=block.scale_attn * np.inf), "parameters must be finite"),
+        (block._replace(eps=-0.1), "eps at least 0; eps is -0.1"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            neighbourhood_rate(changed, near._replace(radius=near.radius[: changed.up.shape[1]]))
+    for changed, text in (
+        (near._replace(attn=0.3 * near.attn), "a sum is off by 0.7"),
+        (near._replace(attn=near.attn - np.eye(TOKENS)), "the least weight is -"),
+        (near._replace(normed=near.normed * np.nan), "normed must be finite"),
+    ):
+        with pytest.raises(ValueError, match=text):
+            neighbourhood_rate(block, changed)
+    for field, text in (("radius", "radius must be positive; the least of it is 0.0"), ("std_mlp", "std_mlp must be")):
+        with pytest.raises(ValueError, match=text):
+            neighbourhood_rate(block, near._replace(**{field: 0 * getattr(near, field)}))
+    with pytest.raises(ValueError, match=r"must have shapes .* got \(\(2, 4, 4\), \(3, 6\)"):
+        neighbourhood_rate(block, near._replace(normed=near.normed[:3]))
+
+
+def test_the_rate_scales_with_the_last_gain():
+    setting = Setting.random(75, 1e-3)
+    near = Neighbourhood(setting.attn, setting.run["normed"], *setting.least.values(), setting.radius)
+    block = parameters(setting.block)
+    usual = neighbourhood_rate(block, near).rate
+    for size in (1e-100, 1e100):
+        scaled = neighbourhood_rate(block._replace(scale_mlp=block.scale_mlp * size), near).rate
+        assert scaled == pytest.approx(usual * size, rel=1e-9)
+
+
+@pytest.mark.parametrize("huge", ["up_bias", "bias_attn", "down", "down_bias", "scale_mlp"])
+def test_what_overflows_proves_nothing(huge):
+    setting = Setting.random(75, 1e-3)
+    near = Neighbourhood(setting.attn, setting.run["normed"], *setting.least.values(), setting.radius)
+    block = parameters(setting.block)
+    found = neighbourhood_rate(block._replace(**{huge: getattr(block, huge) * 1e250}), near)
+    assert found.rate == np.inf or found.rate > 1e200
+
+
+@pytest.mark.parametrize("condition", [1e3, 1e6])
+def test_an_ill_conditioned_first_layer_is_no_obstacle(condition):
+    setting = Setting.random(76, 1e-3)
+    u, s, v = np.linalg.svd(setting.block.up, full_matrices=False)
+    up = (u * np.geomspace(1, 1 / condition, len(s))) @ v
+    block = parameters(setting.block)._replace(up=up)
+    near = Neighbourhood(setting.attn, setting.run["normed"], *setting.least.values(), setting.radius / condition)
+    assert neighbourhood_rate(block, near).nearest > 0
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_norms_by_cholesky_are_not_below_numpy_s(seed):
+    rng = np.random.default_rng(seed)
+    rows, columns = rng.integers(1, 40, 2)
+    few = min(rows, columns)
+    u, v = (np.linalg.qr(rng.standard_normal((n, few)))[0] for n in (rows, columns))
+    spectrum = 10 ** rng.uniform(-6, 6) * rng.choice([1, 1 - 1e-9, 0.5], few)
+    matrix = NormBall((u * spectrum) @ v.T, 0.0)
+    exact = np.linalg.svd(matrix.middle, compute_uv=False)[0]
+    assert exact * (1 - 1e-15) <= matrix.norm() <= exact * (1 + 1e-3)
+    error = 0.1 * exact
+    assert NormBall(matrix.middle, error).norm() == pytest.approx(matrix.norm() + error)
+    other = NormBall(rng.standard_normal((columns, 3)), 0.01)
+    product = NormBall(matrix.middle, error) @ other
+    for _ in range(20):
+        e, f = rng.standard_normal(matrix.middle.shape), rng.standard_normal((columns, 3))
+        near = (matrix.middle + error * e / np.linalg.norm(e)) @ (other.middle + 0.01 * f / np.linalg.norm(f))
+        assert np.linalg.norm(near - product.middle) <= product.error

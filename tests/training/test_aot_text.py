@@ -1,0 +1,94 @@
+"""What is read off a compiled program, and what needs no compiler to be refused."""
+
+import pytest
+
+from jaxsmooth.bert.config import EncoderConfig
+from jaxsmooth.errors import ConfigError
+from jaxsmooth.training.accelerators import find_target, forward_flops, step_flops
+from jaxsmooth.training.aot import SIZES, Collective, count_collectives, what_it_needs
+
+PROGRAM = """
+HloModule jit_step
+%body.1 (p: (s32[], f32[8])) -> (s32[], f32[8]) {
+  %ag = bf16[4,8]{1,0:T(8,128)(2,1)} all-gather(%x), dimensions={0}
+  %cp = (bf16[2]{0}, bf16[2]{0}) collective-permute-start(%y)
+  %done = bf16[2]{0} collective-permute-done(%cp)
+}
+ENTRY %main (p0: f32[4]) -> f32[4] {
+  %loop = (s32[], f32[8]) while(%init), condition=%cond.1, body=%body.1, backend_config={"known_trip_count":{"n":"12"}}
+  %ar = (f32[10]{0}, /*index=1*/f32[2,5]{1,0}) all-reduce(%a, %b), to_apply=%add
+}
+"""
+
+
+def test_collectives_are_counted_with_their_loops():
+    assert count_collectives(PROGRAM) == [
+        Collective("all-gather", 12, 12 * 64),
+        Collective("all-reduce", 1, 80),
+        Collective("collective-permute", 12, 12 * 4),
+    ]
+
+
+def test_an_asynchronous_one_counts_once_and_a_silent_loop_runs_over_the_layers():
+    program = """
+%fused.1 (p: f32[4]) -> f32[8] {
+  %ag.1 = f32[8]{0} all-gather(%p), channel_id=7, dimensions={0}
+}
+%fused.2 (p: f32[4]) -> f32[8] {
+  %ag.2 = f32[8]{0} all-gather(%p), channel_id=7, dimensions={0}
+}
+%body (p: f32[8]) -> f32[8] {
+  %a = f32[8]{0} fusion(%p), kind=kCustom, calls=%fused.1
+  %b = f32[8]{0} fusion(%a), kind=kCustom, calls=%fused.2
+}
+ENTRY %main (p: f32[8]) -> f32[8] {
+  %loop = f32[8]{0} while(%p), condition=%cond, body=%body
+}
+"""
+    assert count_collectives(program, layers=6) == [Collective("all-gather", 6, 6 * 32)]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("Ran out of memory in memory space hbm. Used 20.5G of 15.75G hbm.", "it needs 20.5G of 15.75G HBM"),
+        ("required for HLO temporaries (64.00G) exceeds available HBM (15.75G).", "it needs 64.00G of 15.75G HBM"),
+        ("something\nelse", "something"),
+    ],
+)
+def test_what_a_compiler_says_of_memory(text, told):
+    assert what_it_needs(text) == told
+
+
+def test_flops_are_those_of_the_products_written_out():
+    config = EncoderConfig(vocab=50, width=8, layers=3, heads=2, mlp_width=20, max_length=16)
+    rows, length = 5, 7
+    projections = 4 * 2 * rows * length * 8 * 8
+    mlp = 2 * 2 * rows * length * 8 * 20
+    attention = 2 * 2 * rows * 2 * length * length * 4
+    assert forward_flops(config, rows, length) == 3 * (projections + mlp + attention)
+    assert step_flops(config, rows, length) == 3 * forward_flops(config, rows, length)
+
+
+def test_the_sizes_have_berts_parameters():
+    from jaxsmooth.bert.params import encoder_shapes
+
+    def count(config):
+        total = 0
+        for shape in encoder_shapes(config).values():
+            size = 1
+            for axis in shape:
+                size *= axis
+            total += size
+        return total
+
+    assert {name: count(config) for name, config in SIZES.items()} == {"bert-base": 109482240, "bert-large": 335141888}
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("tpu-v9:2x2", "the chips are"), ("gpu-h100", "chip and topology"), ("gpu-h100:x", "no topology")],
+)
+def test_targets_that_are_none(name, message):
+    with pytest.raises(ConfigError, match=message):
+        find_target(name)

@@ -1,0 +1,136 @@
+"""Checkpoints: what comes back is what was saved; a damaged one is found out; the best one stays."""
+
+import shutil
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from support.training import to_arrays
+
+from jaxsmooth.errors import CheckpointError
+from jaxsmooth.training.checkpointing import Checkpoints, DamagedCheckpointWarning, _fingerprints
+
+# Where a checkpoint is cut short, orbax's own event loop is collected while it still has work.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+STATE = {
+    "kernel": jnp.arange(4096, dtype=jnp.float32).reshape(64, 64) / 7,
+    "key": jax.random.key_data(jax.random.key(3)),
+    "step": jnp.int32(5),
+    "half": jnp.arange(6, dtype=jnp.bfloat16),
+}
+
+
+def like(state=STATE):
+    where = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), state)
+
+
+def scaled(factor):
+    return {**STATE, "kernel": STATE["kernel"] * factor}
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """Three checkpoints, of which the first has the best score."""
+    folder = tmp_path_factory.mktemp("written") / "checkpoints"
+    with Checkpoints(folder, keep=2) as checkpoints:
+        for step, score in ((10, 0.9), (20, 0.1), (30, None), (40, 0.2)):
+            checkpoints.save(step, scaled(step), {"position": step}, score=score)
+    return folder
+
+
+@pytest.fixture
+def folder(written, tmp_path):
+    return shutil.copytree(written, tmp_path / "checkpoints")
+
+
+def test_the_newest_comes_back_bit_for_bit_and_the_best_is_kept(folder):
+    with Checkpoints(folder) as checkpoints:
+        assert sorted(checkpoints.manager.all_steps()) == [10, 30, 40]
+        assert checkpoints.best() == 10
+        newest, best = checkpoints.restore(like()), checkpoints.restore(like(), step=10)
+    assert (newest.step, newest.extra, best.extra) == (40, {"position": 40}, {"position": 10})
+    for name, value in to_arrays(scaled(40)).items():
+        found = to_arrays(newest.state)[name]
+        assert found.dtype == value.dtype
+        assert np.array_equal(found, value)
+
+
+def test_an_empty_folder_gives_nothing(tmp_path):
+    with Checkpoints(tmp_path / "none") as checkpoints:
+        assert checkpoints.restore(like()) is None
+        assert checkpoints.best() is None
+
+
+def flip(folder):
+    """One bit in the middle of every larger file of the arrays."""
+    for path in (folder / "state").rglob("*"):
+        if path.is_file() and path.stat().st_size > 2000 and "/d/" in str(path):
+            data = bytearray(path.read_bytes())
+            data[len(data) // 2] ^= 4
+            path.write_bytes(bytes(data))
+
+
+def cut(folder):
+    for path in (folder / "state").rglob("*"):
+        if path.is_file() and "/d/" in str(path):
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [flip, cut, lambda at: (at / "extra" / "metadata").write_text("{"), lambda at: shutil.rmtree(at / "state")],
+    ids=["one bit", "cut short", "position unreadable", "arrays gone"],
+)
+def test_a_damaged_newest_checkpoint_is_said_and_left_out(damage, folder):
+    damage(folder / "40")
+    with Checkpoints(folder) as checkpoints:
+        with pytest.warns(DamagedCheckpointWarning, match="40 is damaged"):
+            found = checkpoints.restore(like())
+        assert (found.step, found.extra) == (30, {"position": 30})
+        assert np.array_equal(found.state["kernel"], scaled(30)["kernel"])
+        checkpoints.save(40, scaled(41), {"position": 41})  # the run comes by the same step again
+        checkpoints.wait()
+        with warnings.catch_warnings(action="error"):
+            assert np.array_equal(checkpoints.restore(like()).state["kernel"], scaled(41)["kernel"])
+    assert (folder.parent / "checkpoints-damaged" / "40").is_dir()
+
+
+def test_another_runs_checkpoint_is_refused(folder):
+    with Checkpoints(folder) as checkpoints, pytest.raises(CheckpointError, match=r"bias.* is in only one"):
+        checkpoints.restore(like({**STATE, "bias": jnp.zeros(3)}))
+
+
+def test_a_damaged_checkpoint_that_was_asked_for_is_an_error(folder):
+    shutil.rmtree(folder / "10" / "state")
+    with Checkpoints(folder) as checkpoints, pytest.raises(CheckpointError, match="10 cannot be restored"):
+        checkpoints.restore(like(), step=10)
+
+
+def test_a_fingerprint_sees_every_bit_and_every_exchange():
+    value = jax.random.normal(jax.random.key(0), (5, 7), jnp.float32)
+    words = np.asarray(value).view(np.uint32)
+    changed = [value]
+    for place in range(words.size):
+        other = words.copy().reshape(-1)
+        other[place] ^= np.uint32(1 << (place % 32))
+        changed.append(jnp.asarray(other.view(np.float32).reshape(5, 7)))
+    changed += [value[::-1], jnp.roll(value, 1, 1)]
+    marks = np.asarray(_fingerprints(changed))
+    assert np.all(marks[1:] != marks[0])
+    assert marks[0] == np.asarray(_fingerprints([value + 0]))[0]
+
+
+def test_a_damaged_best_checkpoint_is_left_out_for_the_next_best(folder):
+    with Checkpoints(folder) as checkpoints:
+        best = checkpoints.best()
+        flip(folder / str(best))
+        with pytest.warns(DamagedCheckpointWarning, match=f"{best} is damaged"):
+            found = checkpoints.restore_best(like())
+        assert found.step != best
+        assert np.array_equal(found.state["kernel"], scaled(found.step)["kernel"])
+        assert checkpoints.best() in (found.step, None)
+    assert (folder.parent / "checkpoints-damaged" / str(best)).is_dir()

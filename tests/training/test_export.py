@@ -1,0 +1,114 @@
+"""What an exported folder holds: for every kind and family the same bits back; what is missing or damaged is said."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+from support.training import PLAIN, TASKS, drawn, to_arrays
+
+import jaxsmooth
+from jaxsmooth.bert.fusion import init_fusion
+from jaxsmooth.checkpoints.families import FAMILIES
+from jaxsmooth.checkpoints.head_names import HEADS
+from jaxsmooth.errors import CheckpointError, ConfigError
+from jaxsmooth.inputs.normalizer import Preparation
+from jaxsmooth.inputs.tokenizer import TINY_VOCAB, Tokenizer
+from jaxsmooth.inputs.vocabulary import BERT_TOKENS, FAMILY_TOKENS, Pieces, SpecialTokens
+from jaxsmooth.training.export import export_model, load_export
+from jaxsmooth.training.model import init_task_model
+from jaxsmooth.training.run import build_model
+
+SIZES = {"vocab": TINY_VOCAB, "width": 16, "layers": 2, "heads": 2, "mlp_width": 32, "max_length": 16, "pad_token": 0}
+CONFIG = jaxsmooth.EncoderConfig(**SIZES)
+TOKENIZER = Tokenizer.tiny(CONFIG)
+BERT_LIKE = [
+    family
+    for family in FAMILIES
+    if FAMILY_TOKENS.get(family, BERT_TOKENS) == BERT_TOKENS and "masked_lm" in HEADS[family].heads
+]
+
+
+def shapes(encoder, task, config):
+    return jax.eval_shape(lambda: build_model(config, encoder, task, None))
+
+
+def trained(kind, config=CONFIG, fusion=""):
+    def init():
+        fused = init_fusion(fusion, config, jax.random.key(2)) if fusion else None
+        encoder = jaxsmooth.init_encoder(config, jax.random.key(0))
+        return init_task_model(encoder, TASKS[kind], jax.random.key(1), fusion=fused)
+
+    return drawn(jax.eval_shape(init))
+
+
+@pytest.mark.parametrize("family", BERT_LIKE)
+@pytest.mark.parametrize("kind", TASKS)
+def test_every_kind_comes_back_in_every_family(kind, family, tmp_path):
+    config = jaxsmooth.EncoderConfig.of(family, **SIZES)
+    model = trained(kind, config)
+    export_model(model, TASKS[kind], TOKENIZER, PLAIN, tmp_path, step=7)
+    found = load_export(tmp_path, shapes)
+    assert (found.task, found.config, found.step) == (TASKS[kind], PLAIN, 7)
+    assert found.tokenizer.fingerprint == TOKENIZER.fingerprint
+    before, after = to_arrays(model), to_arrays(found.model)
+    pooled = kind not in ("span", "masked_lm") and model.head.reads == "pooler"
+    assert set(after) == {name for name in before if pooled or ".pooler." not in name}
+    if family == "modernbert":  # its first block has no norm before the attention, and reads none
+        for arrays in (before, after):
+            arrays |= {name: value[1:] for name, value in arrays.items() if "blocks.norm_attn" in name}
+    assert all(after[name].tobytes() == before[name].tobytes() for name in after)
+
+
+@pytest.mark.parametrize("fusion", ["concat", "max", "gate"])
+def test_fused_models_come_back(fusion, tmp_path):
+    """Their encoder is a checkpoint of its own; fusion and head lie beside it."""
+    model, config = trained("classification", fusion=fusion), dataclasses.replace(PLAIN, fusion=fusion)
+    export_model(model, TASKS["classification"], TOKENIZER, config, tmp_path)
+    after, before = to_arrays(load_export(tmp_path, shapes).model), to_arrays(model)
+    assert {name: value.tobytes() for name, value in after.items()} == {n: v.tobytes() for n, v in before.items()}
+    encoder, _ = jaxsmooth.load(tmp_path)
+    assert all(np.array_equal(value, before[f"encoder.{name}"]) for name, value in to_arrays(encoder).items())
+
+
+def test_what_is_not_whole_is_refused(tmp_path):
+    model = trained("classification")
+    export_model(model, TASKS["classification"], TOKENIZER, PLAIN, tmp_path)
+    told = (tmp_path / "finetune.json").read_text()
+    (tmp_path / "finetune.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="must hold task, config and step"):
+        load_export(tmp_path, shapes)
+    changed = json.loads(told)
+    changed["config"]["prayer"] = 1
+    (tmp_path / "finetune.json").write_text(json.dumps(changed))
+    with pytest.raises(ConfigError, match="no setting 'prayer'"):
+        load_export(tmp_path, shapes)
+    (tmp_path / "finetune.json").write_text(told)
+    (tmp_path / "tokenizer.json").unlink()
+    with pytest.raises(CheckpointError, match=r"no tokenizer\.json"):
+        load_export(tmp_path, shapes)
+    TOKENIZER.save(tmp_path)
+    (tmp_path / "head.safetensors").write_bytes(b"no")
+    with pytest.raises(CheckpointError, match=r"head\.safetensors cannot be read"):
+        load_export(tmp_path, shapes)
+
+
+def test_a_sentencepiece_tokenizer_is_read_as_it_was_saved(tmp_path):
+    """Prefix and replacements too, and the special tokens that are not BERT's."""
+    words = ("<s>", "<pad>", "</s>", "<unk>", "▁", "a", "b", "ab", "▁q", "u", "e", "r", "y", ":")
+    pieces = Pieces(words, tuple(-1.0 - k for k in range(len(words))), 0, 2, 1, 3, {0x2126: "ab", ord("b"): "u"})
+    config = jaxsmooth.EncoderConfig(vocab=len(words), width=8, layers=1, heads=1, mlp_width=8, max_length=32)
+    tokenizer = Tokenizer.from_pieces(pieces, config, "pieces", prefix="query: ")
+    tokenizer.save(tmp_path)
+    again = Tokenizer.from_dir(tmp_path, config)
+    texts = ["ab", "Ωa", "b b"]
+    assert [row.ids for row in again.rows(texts, length=32)] == [row.ids for row in tokenizer.rows(texts, length=32)]
+    assert again.pad_id == tokenizer.pad_id
+    (tmp_path / "preparation.json").write_text("[]")
+    with pytest.raises(jaxsmooth.errors.TextError, match="must hold special, prefix and replacements"):
+        Tokenizer.from_dir(tmp_path, config)
+
+
+def test_replacements_are_made_at_once():
+    assert Preparation(SpecialTokens("", "", "", ""), "a", {ord("a"): "b", ord("b"): "c"})("ab") == "bbc"

@@ -1,0 +1,218 @@
+"""Fine-tuning from the command line: a run, its resumption after kill -9, evaluation, prediction, refusals."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+from support.training import finish, flags, start, write_task
+
+import jaxsmooth
+from jaxsmooth.cli.main import main
+from jaxsmooth.training.logging import read_records
+from jaxsmooth.training.predict import evaluate_run, load_run, write_predictions
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory) -> Path:
+    return write_task(tmp_path_factory.mktemp("task"))
+
+
+@pytest.fixture(scope="module")
+def whole(task, tmp_path_factory) -> Path:
+    """A run that nothing interrupts."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    finish(start(flags(task, out)))
+    return out
+
+
+def losses(folder: Path) -> list[tuple[int, float]]:
+    return [(record["step"], record["train/loss"]) for record in read_records(folder) if "train/loss" in record]
+
+
+def same_end(found: Path, whole: Path) -> None:
+    """The same bits, the same record of losses and scores."""
+    ours, theirs = (load_file(folder / "best" / "model.safetensors") for folder in (found, whole))
+    assert ours.keys() == theirs.keys()
+    assert all(ours[name].tobytes() == theirs[name].tobytes() for name in ours)
+    assert losses(found) == losses(whole)
+
+
+def test_a_run_learns_and_leaves_what_it_should(whole):
+    assert {"best", "checkpoints", "config.json", "events", "metrics.jsonl"} <= {path.name for path in whole.iterdir()}
+    steps = [step for step, _ in losses(whole)]
+    assert steps == list(range(2, 25, 2))
+    records = read_records(whole)
+    judged = [record for record in records if "validation/accuracy" in record]
+    assert [record["step"] for record in judged] == [12, 24]
+    assert judged[-1]["validation/loss"] < judged[0]["validation/loss"]
+    assert judged[-1]["validation/accuracy"] > 0.6
+    # the embedding's output and four layers; the second evaluation differs, for the model has moved
+    for name in ("relative_distance", "cosine_similarity"):
+        first, last = (record[f"probe/{name}"] for record in judged)
+        assert len(first) == 5
+        assert all(0 < value < 1 for value in first)
+        assert first != last
+    assert all(record["speed/tokens_per_second"] > 0 for record in records if "train/loss" in record)
+    assert any((whole / "events").iterdir())
+
+
+def kill_when(process, folder: Path, ready) -> None:
+    """SIGKILL as soon as `ready()`; the process must not have ended by itself."""
+    deadline = time.monotonic() + 200
+    while not ready():
+        assert process.poll() is None, process.communicate()[0][-3000:]
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+
+
+def steps_done(folder: Path) -> int:
+    try:
+        return max((record["step"] for record in read_records(folder)), default=0)
+    except OSError:
+        return 0
+
+
+def test_a_killed_run_resumes_to_the_same_bits(task, whole, tmp_path):
+    out = tmp_path / "run"
+    kill_when(start(flags(task, out)), out, lambda: steps_done(out) >= 14)
+    done = steps_done(out)
+    assert done < 24
+    finish(start(flags(task, out)))
+    same_end(out, whole)
+
+
+@pytest.mark.kills
+def test_twenty_kills_at_random_moments(task, tmp_path):
+    """One run killed twenty times, at moments drawn anew, against one that is left alone."""
+    long = {"steps": 200, "checkpoint-every": 2, "eval-every": 25}
+    alone, out = tmp_path / "alone", tmp_path / "run"
+    finish(start(flags(task, alone, **long)), timeout=1200)
+    draw, kills = random.Random(0), 0
+    for _ in range(200):
+        process = start(flags(task, out, **long))
+        before = steps_done(out)
+        # A few steps on, then some milliseconds: in the middle of a step, a save, a deletion, or a record.
+        wanted, pause = before + draw.randint(2, 8), draw.random() * 0.3
+        while process.poll() is None and steps_done(out) < wanted:
+            time.sleep(0.005)
+        time.sleep(pause)
+        if process.poll() is not None:
+            finish(process)
+            break
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+        kills += 1
+        if kills == 20:
+            finish(start(flags(task, out, **long)), timeout=1200)
+            break
+    print(f"\n{kills} kills")
+    assert kills == 20
+    same_end(out, alone)
+
+
+@pytest.fixture(scope="module")
+def read_back(whole, tmp_path_factory) -> tuple[dict, Path]:
+    """Scores on the validation split and predictions of two sentences, from the run's folder."""
+    folder = tmp_path_factory.mktemp("predictions")
+    (folder / "text.txt").write_text("the film is dull\nso it is worth\n", encoding="utf-8")
+    write_predictions(whole, str(folder / "text.txt"), folder / "predictions.jsonl")
+    return evaluate_run(whole, "validation"), folder / "predictions.jsonl"
+
+
+def test_evaluate_and_predict_read_the_run_back(whole, read_back):
+    found, predicted = read_back
+    judged = [record for record in read_records(whole) if record["step"] == found["step"]][-1]
+    assert found["scores"]["accuracy"] == judged["validation/accuracy"]
+    lines = [json.loads(line) for line in predicted.read_text(encoding="utf-8").splitlines()]
+    assert [line["record"] for line in lines] == [0, 1]
+    assert all(abs(sum(line["probabilities"].values()) - 1) < 1e-9 for line in lines)
+    assert all(line["label"] == max(line["probabilities"], key=line["probabilities"].get) for line in lines)
+
+
+def test_evaluate_takes_a_sample_and_predict_a_whole_split(whole, tmp_path, capsys):
+    assert main.main(["evaluate", str(whole), "--split", "validation", "--limit", "8"]) == 0
+    assert json.loads(capsys.readouterr().out)["records"] == 8
+    assert main.main(["predict", str(whole), "--out", str(tmp_path / "p.jsonl")]) == 0
+    assert len((tmp_path / "p.jsonl").read_text(encoding="utf-8").splitlines()) == 48
+    assert main.main(["predict", str(whole), "--data", "rows.tsv", "--out", str(tmp_path / "q.jsonl")]) == 1
+    assert "is a table" in capsys.readouterr().err
+    assert not (tmp_path / "q.jsonl").exists()
+
+
+def test_the_exported_folder_stands_alone(whole, read_back, tmp_path, capsys):
+    """Moved away from its run it gives the run's numbers, and is a model for every other command."""
+    scores, predicted = read_back
+    best = shutil.copytree(whole / "best", tmp_path / "best")
+    assert main.main(["evaluate", str(best), "--split", "validation"]) == 0
+    assert json.loads(capsys.readouterr().out) == scores
+    out = tmp_path / "predictions.jsonl"
+    assert main.main(["predict", str(best), "--data", str(predicted.with_name("text.txt")), "--out", str(out)]) == 0
+    assert out.read_bytes() == predicted.read_bytes()
+    assert main.main(["evaluate", str(best), "--step", "12"]) == 1
+    assert "of one step only" in capsys.readouterr().err
+    model, tokenizer = jaxsmooth.load(best)
+    _, trained, _ = load_run(whole)
+    for ours, theirs in zip(jax.tree.leaves(model), jax.tree.leaves(trained.encoder), strict=True):
+        assert np.array_equal(ours, theirs)
+    assert tokenizer.fingerprint == jaxsmooth.load("tiny")[1].fingerprint
+
+
+def test_dry_run_counts_and_leaves_nothing(task, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert main.main([*flags(task, out), "--dry-run"]) == 0
+    shown = capsys.readouterr().out
+    parameters = sum(np.prod(value.shape) for value in _tiny().values())
+    assert f"{int(parameters) + 64 * 2 + 2:,}" in shown
+    assert not out.exists()
+
+
+def _tiny() -> dict:
+    return dict(enumerate(jax.tree.leaves(jaxsmooth.load("tiny")[0])))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"max-length": 4096}, "max_length must be at most 128"),
+        ({"remedy": "prayer"}, "prayer"),
+        ({"remedy": "contranorm,attnscale"}, "one remedy"),
+        ({"remedy": "contranorm+attention-dropout:0.5"}, "--attention-dropout draws anew"),
+        ({"mesh": "data=64"}, "needs 64 devices"),
+        ({"task": "no-such-task"}, "no-such-task"),
+        ({"warmup": 2}, "warmup must lie in"),
+    ],
+)
+def test_refusals_come_before_any_work(settings, message, task, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert main.main(flags(task, out, **settings)) == 1
+    assert message in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_a_folder_of_another_run_is_refused(whole, task, capsys):
+    assert main.main(flags(task, whole, **{"learning-rate": 0.5})) == 1
+    assert "learning_rate=0.001; got 0.5" in capsys.readouterr().err
+
+
+def test_patience_counts_what_is_worse_and_takes_a_tie_for_better():
+    from jaxsmooth.training.loop import Progress
+
+    progress = Progress()
+    for step, score in ((1, 0.5), (2, 0.4), (3, 0.3), (4, 0.5)):
+        progress = progress.after(step, score, {"accuracy": score})
+    assert (progress.best_step, progress.worse) == (4, 0)
+    progress = progress.after(5, float("-inf"), {})
+    assert (progress.best_step, progress.worse, progress.scores) == (4, 1, {"accuracy": 0.5})
