@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from ...activations import LIPSCHITZ
-from ...linalg.block_lanczos import block_lanczos
+from ...linalg.block_lanczos import largest_eigenvalues_of_queue
 from ...linalg.lanczos import Eigenvalue, root_of_largest_eigenvalue
 from ..consensus import centre_features, centre_tokens, subspace_distance
 from .ladder_starts import source_token_starts
@@ -140,8 +140,8 @@ def operator_rate(
       weights: the block's parameters.
       norms: their norms.
       state: what the block did.
-      tolerance: relative error of ||T||^2 at which Lanczos stops, see `block_lanczos`; by default 1e-3 in
-        float32, 2e-10 in float64.
+      tolerance: relative error of ||T||^2 at which Lanczos stops, see `largest_eigenvalues_of_queue`; by default
+        1e-3 in float32, 2e-10 in float64.
 
     Returns:
       The rate, [B], and Lanczos's `Eigenvalue`: ||T|| is a lower estimate, so this rung is for measuring
@@ -155,12 +155,12 @@ def operator_rate(
         return centre_tokens(_mix_adjoint(weights, own.attn, weighted), own.mask)
 
     starts = _starts(weights, operators)
-    found = block_lanczos(
+    found = largest_eigenvalues_of_queue(
         apply,
         operators,
         centre_tokens(starts, jnp.broadcast_to(state.mask[:, None], starts.shape[:-1])),
         tolerance=TOLERANCE[state.input.dtype.itemsize] if tolerance is None else tolerance,
-        lanes=max(1, TOKENS_AT_ONCE // state.mask.shape[1]),
+        slots=max(1, TOKENS_AT_ONCE // state.mask.shape[1]),
     )
     return norms.mlp * norms.gain_mlp * jnp.sqrt(jnp.maximum(found.value, 0)), found
 
