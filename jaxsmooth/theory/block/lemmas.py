@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ...linalg.lanczos import spectral_norm
-from ..consensus import centre_tokens, per_row, subspace_distance, token_mean
+from ..consensus import per_row, subspace_distance, token_mean
 from ..markov.stochastic import ergodicity_coefficient
 from ..mixing import equal_row_sums, mixing_rate
 from ..statement import Statement
