@@ -75,7 +75,7 @@ def graph_filter(
     linear: Strength = 1.0,
     order: Int[Array, ""] | int = 3,
 ) -> Float[Array, "*B N T S"]:
-    """GFSA, w0 I + w1 A + wK [A + (K - 1)(A^2 - A)]: a polynomial filter whose last term stands for A^K.
+    """GFSA, w0 I + w1 A + wK [A + (K - 1)(A^2 - A)]: a polynomial filter whose last term approximates A^K.
 
     The bracket is A^K to first order in the step from A to A^2. An eigenvalue x of A becomes
     w0 + w1 x + wK (x + (K - 1)(x^2 - x)); `theory.choi2024_filter_response` is that curve.

@@ -296,7 +296,7 @@ def test_a_wrong_option_is_refused():
         ("attention-dropout:1", "must be a number from 0 below 1"),
         ("gfsa:0.1:order=2.5", "gfsa:order must be a whole number from 2 to 1000, K; got '2.5'"),
         ("initial-residual:1.5", "must be a number from 0 to 1"),
-        ("neutreno,neutreno", "'neutreno' stands there 2 times"),
+        ("neutreno,neutreno", "'neutreno' is listed 2 times"),
     ],
 )
 def test_a_list_that_makes_no_sense_is_refused(text, message):

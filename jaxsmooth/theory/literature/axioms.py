@@ -1,4 +1,4 @@
-"""What may call itself a measure of over-smoothing: the axioms of Rusch et al. (2023), as checks on given data."""
+"""Axioms of an over-smoothing measure, after Rusch et al. (2023), as checks on given data."""
 
 from collections.abc import Callable
 from typing import NamedTuple

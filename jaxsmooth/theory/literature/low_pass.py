@@ -32,7 +32,7 @@ def wang2022_low_pass_rate(largest_logit: Float[Array, "*B"], tokens: Float[Arra
 
     References: after Wang et al. (2022), arXiv 2203.05962; proof in docs/catalogue.md.
     """
-    # Divided through by e^{2 alpha}, which overflows long before the quotient has anything to say.
+    # Divided through by e^{2 alpha}, which overflows long before the quotient is large.
     return jnp.sqrt(tokens / (1 + (tokens - 1) * jnp.exp(-2 * largest_logit)))
 
 

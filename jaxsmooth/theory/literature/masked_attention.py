@@ -148,7 +148,7 @@ def wu2023_gat_collapse(
       mask: True on real tokens, [..., T].
 
     Returns:
-      A `Statement`, [...]; the slope of phi is the caller's word, applicable where two tokens are real.
+      A `Statement`, [...]; the slope of phi is not checked, applicable where two tokens are real.
 
     >>> import jax, jax.numpy as jnp
     >>> x, attn = jnp.array([[2.0], [0.0]]), jnp.array([[0.75, 0.25], [0.25, 0.75]])
@@ -195,7 +195,7 @@ def wu2024_layer(
 
 
 def wu2024_equilibrium() -> FixedPoint:
-    """Two orthogonal tokens that attention with LayerNorm keeps for ever: rank 2, cosine 0. Unstable.
+    """Two orthogonal tokens that attention with LayerNorm leaves unchanged: rank 2, cosine 0. Unstable.
 
     f_1 = (1, -1, 0)/sqrt 2, f_2 = (1, 1, -2)/sqrt 6, X = sqrt 3 [f_1 f_2]^T, W_QK = I, A = [[a, 1-a], [1-a, a]] with
     a = e^sqrt3 / (1 + e^sqrt3), W_V = F A^{-1} F^T: then LN(A X W_V) = X.

@@ -80,7 +80,7 @@ def dong2021_cubic_rate(
 
     c = 4 gamma beta / sqrt(d) for one head, beta = ||W_QK||_1 ||W_V||_{1,inf}. For N heads
     c = (4 / sqrt d) sqrt(sum_h gamma_h^2 ||W_QK^h||_1 ||W_h||_1 sum_h ||W_QK^h||_1 ||W_h||_inf): the two norms are
-    summed apart, because their geometric mean obeys no triangle inequality.
+    summed separately, because their geometric mean obeys no triangle inequality.
 
     Args:
       hidden: X, [..., T, D].
@@ -188,7 +188,7 @@ def dong2021_log_residual(
 ) -> Float[Array, "*B"]:
     """ln of the bound after `depth` layers, (3^L - 1)/2 ln c + 3^L ln ||res(X)||: doubly exponential in depth.
 
-    It tends to -infinity only where c ||res||^2 < 1; elsewhere it says nothing. Logarithms, because the bound itself
+    It tends to -infinity only where c ||res||^2 < 1; elsewhere it bounds nothing. Logarithms, because the bound itself
     underflows within a few layers.
 
     Args:

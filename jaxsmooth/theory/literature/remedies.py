@@ -1,6 +1,6 @@
 """What published remedies of over-smoothing guarantee: ContraNorm, NeuTRENO, initial residuals, BatchNorm, PairNorm.
 
-Proofs are in docs/catalogue.md; the edits that apply remedies to an encoder are elsewhere.
+Proofs are in docs/catalogue.md; the edits that apply remedies to an encoder are in `jaxsmooth.mitigations`.
 """
 
 import jax
@@ -122,7 +122,7 @@ def nguyen2023_neutreno_distance(
     mask: Bool[Array, "*B T"],
     strength: Float[Array, ""] | float,
 ) -> Statement:
-    """NeuTRENO's fixed point keeps its tokens apart: lambda / (1 + lambda + sqrt(lambda(A))) d_M(V_0) <= d_M(V).
+    """NeuTRENO's fixed point does not collapse: lambda / (1 + lambda + sqrt(lambda(A))) d_M(V_0) <= d_M(V).
 
     sqrt(lambda(A)) is `mixing_rate`.
 
@@ -160,7 +160,7 @@ def scholkemper2024_initial_residual(
 ) -> Float[Array, "*B T D"]:
     """The limit of X <- (1 - a) A X + a X_0: a (I - (1 - a) A)^{-1} X_0, reached from everywhere for 0 < a <= 1.
 
-    It is NeuTRENO's fixed point with lambda = a / (1 - a), so a residual to the first layer keeps the tokens apart;
+    It is NeuTRENO's fixed point with lambda = a / (1 - a), so a residual to the first layer prevents collapse;
     unlike NeuTRENO's, this iteration always converges, at rate 1 - a or better.
 
     Args:
