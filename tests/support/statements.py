@@ -12,6 +12,7 @@ from support.matrices import PADDED, WIDTH, Array, attention_batch, pad_tokens
 
 CASES = 1008  # at least 1,000, and a multiple of the 14 matrices that `attention_batch` makes
 MANY = 100_800
+LANCZOS = 1e-9  # relative: norms by Lanczos, on the right-hand side of a statement, are lower estimates
 LONG_SEEDS = range(1, 101)  # of batches of CASES: MANY cases
 
 few_or_many_seeds = pytest.mark.parametrize(
