@@ -208,6 +208,11 @@ def diameter(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> Float
     return jnp.max(jax.lax.map(farthest, jnp.arange(hidden.shape[-2])), axis=0)
 
 
+def real_pairs(mask: Bool[Array, "*B T"]) -> Bool[Array, "*B T T"]:
+    """True where query and key are both real tokens."""
+    return mask[..., :, None] & mask[..., None, :]
+
+
 def per_row(mask: Bool[Array, "..."], attn: Float[Array, "*B T S"]) -> Bool[Array, "*B T"]:
     """The mask of real tokens repeated for every head: [..., T] against `attn`'s [..., N, T, S]."""
     heads = (1,) * (attn.ndim - 1 - mask.ndim)

@@ -83,7 +83,7 @@ def test_the_norm_of_every_operator(kind):
     assert 0 < int(found.steps) <= 600
 
 
-def test_the_residual_of_a_search_that_was_cut_short_is_that_of_its_singular_triple():
+def test_the_residual_of_a_short_search_is_that_of_its_singular_triple():
     """Some singular value lies within it though the value is still poor."""
     matrix = np.diag(np.linspace(0, 1, 200))
     operator = Dense(jnp.asarray(matrix), jnp.ones(200, bool))

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from ...linalg.rows import masked_softmax
-from ..consensus import token_mean
+from ..consensus import real_pairs, token_mean
 from ..statement import Statement
 
 # exp(x) - 1 <= 2 x up to here; the root is 1.25643...
@@ -57,7 +57,7 @@ def dong2021_gamma(deviations: Float[Array, "*B T S"], mask: Bool[Array, "*B T"]
     References: after Dong, Cordonnier and Loukas (2021), arXiv 2103.03404, main theorem; gamma has the form with which
     docs/catalogue.md proves it.
     """
-    real = mask[..., :, None] & mask[..., None, :]
+    real = real_pairs(mask)
 
     def against(k: Array) -> Array:
         gaps = jnp.sum(jnp.where(real, jnp.abs(deviations - deviations[..., k, None]), 0), axis=-2)

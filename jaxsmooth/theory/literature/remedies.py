@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from ...linalg.eigh import batched_eigh
-from ..consensus import centre_tokens, subspace_distance, token_mean
+from ..consensus import centre_tokens, real_pairs, subspace_distance, token_mean
 from ..mixing import mixing_rate, rows_sum_to_one
 from ..operators import uniform_attention
 from ..statement import Statement
@@ -33,7 +33,7 @@ def guo2023_smallest_eigenvalue(attn: Float[Array, "*B T S"], mask: Bool[Array, 
     References: after Guo et al. (2023), arXiv 2303.06562; the restriction to the complement is proved necessary in
     docs/catalogue.md.
     """
-    real = mask[..., :, None] & mask[..., None, :]
+    real = real_pairs(mask)
     eye = jnp.broadcast_to(jnp.eye(attn.shape[-1], dtype=attn.dtype), attn.shape)
     half = centre_tokens(jnp.where(real, eye - attn, 0), mask)
     symmetric = half + jnp.swapaxes(half, -1, -2)
@@ -108,7 +108,7 @@ def nguyen2023_neutreno_fixed_point(
     References: after Nguyen et al. (2023), NeuTRENO, NeurIPS 2023.
     """
     eye = jnp.broadcast_to(jnp.eye(attn.shape[-1], dtype=attn.dtype), attn.shape)
-    real = mask[..., :, None] & mask[..., None, :]
+    real = real_pairs(mask)
     matrix = (1 + strength) * eye - jnp.where(real, attn, 0)
     target = strength * first_value * mask[..., None].astype(first_value.dtype)
     flat = (matrix.reshape(-1, *matrix.shape[-2:]), target.reshape(-1, *target.shape[-2:]))

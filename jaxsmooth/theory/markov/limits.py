@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from ..consensus import per_row, subspace_distance
+from ..consensus import per_row, real_pairs, subspace_distance
 from ..statement import Statement
 
 Result = TypeVar("Result")
@@ -114,12 +114,8 @@ def detailed_balance_defect(attn: Float[Array, "*B T S"], mask: Bool[Array, "...
     """
     flow = stationary_law(attn, mask)[..., :, None] * attn
     real = per_row(mask, attn)
-    both = (
-        real[..., :, None]
-        & real[..., None, :]
-        & ~jnp.eye(attn.shape[-1], dtype=bool).reshape((1,) * (attn.ndim - 2) + attn.shape[-2:])
-    )
-    flow = jnp.where(both, flow, 0)
+    diagonal = jnp.eye(attn.shape[-1], dtype=bool).reshape((1,) * (attn.ndim - 2) + attn.shape[-2:])
+    flow = jnp.where(real_pairs(real) & ~diagonal, flow, 0)
     largest = jnp.max(flow, axis=(-2, -1))
     difference = jnp.max(jnp.abs(flow - jnp.swapaxes(flow, -2, -1)), axis=(-2, -1))
     # Not `largest > 0`, which would turn a NaN, an undetermined pi, into 0.
@@ -180,7 +176,7 @@ def over_batch(
 
 def _one_limit(attn: Array, real: Array) -> ChainLimit:
     size = attn.shape[-1]
-    reduced, roots = _eliminate(jnp.where(real[:, None] & real[None, :], attn, 0), real)
+    reduced, roots = _eliminate(jnp.where(real_pairs(real), attn, 0), real)
     frame = jnp.where(roots[:, None], jnp.eye(size, dtype=attn.dtype), 0)
 
     def substitute(k: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:

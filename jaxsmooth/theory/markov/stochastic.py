@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from ..consensus import per_row, subspace_distance
+from ..consensus import per_row, real_pairs, subspace_distance
 from ..mixing import rows_sum_to_one
 from ..statement import Statement
 
@@ -294,7 +294,7 @@ def causal_second_eigenvalue(attn: Float[Array, "*B T S"], mask: Bool[Array, "..
     """
     real = per_row(mask, attn)
     later = jnp.triu(jnp.ones(attn.shape[-2:], bool), k=1).reshape((1,) * (attn.ndim - 2) + attn.shape[-2:])
-    ahead = jnp.any(later & real[..., :, None] & real[..., None, :] & (attn != 0), axis=(-2, -1))
+    ahead = jnp.any(later & real_pairs(real) & (attn != 0), axis=(-2, -1))
     first = jnp.cumsum(real, axis=-1) == 1
     diagonal = jnp.diagonal(attn, axis1=-2, axis2=-1)
     return jnp.where(ahead, jnp.nan, jnp.max(jnp.where(real & ~first, diagonal, 0), axis=-1))

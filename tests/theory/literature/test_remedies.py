@@ -60,7 +60,7 @@ def test_sigma_min_against_scipy():
         assert found[case] == pytest.approx(complement_spectrum(attn[case][real][:, real])[0], abs=1e-13)
 
 
-def test_contranorm_is_attained_without_mixing_and_to_first_order_elsewhere():
+def test_contranorm_is_attained_without_mixing():
     """Two closed classes: (I - A) v = 0, sigma_min = 0, equality. Symmetric A: the gap is (s sigma_min / 2)^2."""
     attn = scipy.linalg.block_diag(np.full((2, 2), 0.5), np.full((2, 2), 0.5))
     hidden = np.array([[1.0], [1.0], [-1.0], [-1.0]])

@@ -144,7 +144,7 @@ def test_the_limit_and_the_graph_count_the_same_closed_classes():
         assert count == len(closed_classes(matrix, real).closed)
 
 
-def test_the_kernel_counts_classes_at_the_extremes_and_only_for_rows_that_sum_to_one():
+def test_the_kernel_counts_classes_at_the_extremes():
     """As many classes as tokens, one class next to two, and half of the identity, which keeps nothing."""
     every = np.ones(PADDED, bool)
     assert int(limit_of(np.eye(PADDED), every).classes) == PADDED

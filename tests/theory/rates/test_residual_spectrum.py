@@ -90,7 +90,7 @@ def test_the_correction_is_exact_for_any_rows():
         assert abs(found - np.linalg.norm(rows - rows.mean(axis=0)) ** 2) <= 1e-12 * (whole + 1) * std.max() / std.min()
 
 
-def test_the_bound_covers_every_residual_of_that_spectrum_and_one_attains_it():
+def test_the_bound_covers_every_residual_of_that_spectrum():
     rng = np.random.default_rng(4)
     out = rng.standard_normal((9, 5))
     left, sizes, _ = np.linalg.svd(out, full_matrices=False)
