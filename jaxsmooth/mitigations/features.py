@@ -1,6 +1,6 @@
 """Remedies that change hidden states: what each makes of X, on arrays.
 
-Rows of X are tokens. Sums and means run over real tokens only; padded rows keep their value, which nothing reads.
+Rows of X are tokens. Sums and means run over real tokens only; padded rows keep their value, which is never read.
 """
 
 from typing import Literal
@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from ..errors import OptionError
+from ..linalg.rows import masked_softmax
 from ..theory.consensus import centre_tokens, token_mean
-from ..theory.literature.plain_transformer import masked_softmax
 
 Strength = Float[Array, ""] | Float[Array, " D"] | float
 """One number for all channels, or one per channel."""
@@ -77,7 +77,7 @@ def contranorm_similarity(
     """
     unit = unit_rows(hidden, mask)
     cosines = jnp.einsum("...td,...sd->...ts", unit, unit) / jnp.asarray(temperature).astype(hidden.dtype)
-    rows = masked_softmax(cosines, mask)
+    rows = masked_softmax(cosines, mask[..., None, :])
     if not dual:
         return rows
     # The cosines are symmetric, so the softmax over columns is the transpose, less its padded columns.
@@ -160,7 +160,7 @@ def pair_norm(
 ) -> Float[Array, "*B T D"]:
     """PairNorm: centre over tokens, then scale so that the mean squared length of a token is s^2.
 
-    `theory.zhao2020_pair_norm`: d_M becomes exactly s sqrt(n), whatever it was, unless it was 0.
+    `theory.zhao2020_pair_norm`: d_M becomes exactly s sqrt(n) unless it was 0.
 
     Args:
       hidden: X, [..., T, D].
@@ -191,7 +191,7 @@ def initial_residual(
 ) -> Float[Array, "*B T D"]:
     """(1 - a) X + a X_0: a share of the embedding output is put back into every layer.
 
-    `theory.scholkemper2024_initial_residual` is the limit of the linear iteration, which keeps the tokens apart.
+    `theory.scholkemper2024_initial_residual` is the limit of the linear iteration, which does not collapse.
 
     Args:
       hidden: X, [..., T, D].

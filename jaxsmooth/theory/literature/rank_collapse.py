@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from ..consensus import token_mean
+from ...linalg.rows import masked_softmax
+from ..consensus import real_pairs, token_mean
 from ..statement import Statement
-from .plain_transformer import masked_softmax
 
 # exp(x) - 1 <= 2 x up to here; the root is 1.25643...
 SMALL_LOGITS = 1.256
@@ -57,7 +57,7 @@ def dong2021_gamma(deviations: Float[Array, "*B T S"], mask: Bool[Array, "*B T"]
     References: after Dong, Cordonnier and Loukas (2021), arXiv 2103.03404, main theorem; gamma has the form with which
     docs/catalogue.md proves it.
     """
-    real = mask[..., :, None] & mask[..., None, :]
+    real = real_pairs(mask)
 
     def against(k: Array) -> Array:
         gaps = jnp.sum(jnp.where(real, jnp.abs(deviations - deviations[..., k, None]), 0), axis=-2)
@@ -80,7 +80,7 @@ def dong2021_cubic_rate(
 
     c = 4 gamma beta / sqrt(d) for one head, beta = ||W_QK||_1 ||W_V||_{1,inf}. For N heads
     c = (4 / sqrt d) sqrt(sum_h gamma_h^2 ||W_QK^h||_1 ||W_h||_1 sum_h ||W_QK^h||_1 ||W_h||_inf): the two norms are
-    summed apart, because their geometric mean obeys no triangle inequality.
+    summed separately, because their geometric mean obeys no triangle inequality.
 
     Args:
       hidden: X, [..., T, D].
@@ -146,7 +146,7 @@ def dong2021_one_layer(
     rate = dong2021_cubic_rate(hidden, mask, centre, query_key, value, head_width)
     deviations = _deviations(residual, query_key, head_width)
     reach = jnp.max(_row_range(deviations, _each_head(mask, query_key)), axis=(-2, -1))
-    attn = masked_softmax(_deviations(hidden, query_key, head_width), _each_head(mask, query_key))
+    attn = masked_softmax(_deviations(hidden, query_key, head_width), mask[..., None, None, :])
     mixed = jnp.einsum("...nts,...sd,nde->...te", attn, hidden, value)
     after = mixed - dong2021_next_centre(hidden, mask, centre, query_key, value, head_width)
     return Statement(
@@ -179,7 +179,7 @@ def dong2021_next_centre(
     logits = jnp.einsum("...td,nde,...se->...nts", centre, query_key, hidden) / jnp.sqrt(
         jnp.asarray(head_width, hidden.dtype)
     )
-    attn = masked_softmax(logits, _each_head(mask, query_key))
+    attn = masked_softmax(logits, mask[..., None, None, :])
     return jnp.einsum("...nts,...sd,nde->...te", attn, hidden, value)
 
 
@@ -188,7 +188,7 @@ def dong2021_log_residual(
 ) -> Float[Array, "*B"]:
     """ln of the bound after `depth` layers, (3^L - 1)/2 ln c + 3^L ln ||res(X)||: doubly exponential in depth.
 
-    It tends to -infinity only where c ||res||^2 < 1; elsewhere it says nothing. Logarithms, because the bound itself
+    It tends to -infinity only where c ||res||^2 < 1; elsewhere it bounds nothing. Logarithms, because the bound itself
     underflows within a few layers.
 
     Args:

@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from ..consensus import diameter
+from ...linalg.rows import masked_softmax
+from ..consensus import diameter, real_pairs
 from ..statement import Statement
-from .plain_transformer import masked_softmax
 
 
 def geshkovski2023_velocity(
@@ -32,7 +32,7 @@ def geshkovski2023_velocity(
     real = mask[..., None].astype(hidden.dtype)
     clean = hidden * real
     logits = sharpness * jnp.einsum("...td,...sd->...ts", clean, clean)
-    pull = masked_softmax(logits, mask) @ clean
+    pull = masked_softmax(logits, mask[..., None, :]) @ clean
     return (pull - jnp.sum(pull * clean, axis=-1, keepdims=True) * clean) * real
 
 
@@ -165,5 +165,5 @@ def smallest_cosine(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -
     Array(0., dtype=float32)
     """
     products = jnp.einsum("...td,...sd->...ts", hidden, hidden)
-    real = mask[..., :, None] & mask[..., None, :]
+    real = real_pairs(mask)
     return jnp.min(jnp.where(real, products, jnp.inf), axis=(-2, -1))
