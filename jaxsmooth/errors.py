@@ -31,3 +31,24 @@ class DataError(JaxsmoothError, ValueError):
 
 class AssetError(JaxsmoothError, OSError):
     """A pinned asset that cannot be fetched, verified, unpacked or found."""
+
+
+def check_whole(name: str, value: object, least: int, error: type[JaxsmoothError]) -> None:
+    """Refuse what is not a whole number of at least `least`; True and False are none.
+
+    Args:
+      name: of the argument, for the message.
+      value: the argument.
+      least: the smallest that is allowed.
+      error: the class to raise.
+
+    Raises:
+      JaxsmoothError: of that class.
+
+    >>> check_whole("limit", True, 1, DataError)
+    Traceback (most recent call last):
+    ...
+    jaxsmooth.errors.DataError: limit must be a whole number of at least 1; got True.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise error(f"{name} must be a whole number of at least {least}; got {value!r}.")
