@@ -244,7 +244,7 @@ def named_leaves(tree: Any) -> dict[str, Any]:
       of sequences and keys of dictionaries are in brackets ("optimiser[1].mu.head.out.bias").
 
     >>> list(named_leaves((Linear(kernel=jnp.ones((2, 3)), bias=jnp.ones(3)), 1.0)))
-    ['[0].kernel', '[0].bias', '[1]']
+    ['[0].bias', '[0].kernel', '[1]']
     """
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path).strip("."): leaf for path, leaf in leaves}
