@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ...assets import REGISTRY
-from ...errors import DataError, check_whole
+from ...errors import DataError, require_int
 from ...inputs.tokenizer import Tokenizer
 from . import corpora
 from .benchmarks import GLUE
@@ -65,8 +65,7 @@ def load_task(
       TextError: a length or a text that the tokenizer refuses.
     """
     chosen = check_split(split)
-    if limit is not None:
-        check_whole("limit", limit, 1, DataError)
+    require_int("limit", limit, 1, DataError, optional=True)
     task, parts = read_task(name, data_dir=data_dir)
     examples = parts.splits.get(chosen)
     if not examples:
