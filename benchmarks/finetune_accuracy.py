@@ -29,7 +29,7 @@ from jaxsmooth.theory.consensus import token_mean
 from jaxsmooth.training.config import FinetuneConfig
 from jaxsmooth.training.data.pipeline import make_stream
 from jaxsmooth.training.data.task_data import TaskData
-from jaxsmooth.training.evaluate import evaluate
+from jaxsmooth.training.evaluate import evaluate, make_scores
 from jaxsmooth.training.logging import read_records
 from jaxsmooth.training.loop import finetune, open_stream
 from jaxsmooth.training.predict import load_run
@@ -106,7 +106,7 @@ def torch_scores(theirs: Any, run: Run, data: TaskData) -> dict[str, float]:
     from train_torch import inputs
 
     theirs.model.eval()
-    scores = data.scores()
+    scores = make_scores(data)
     with make_stream(data, batch_size=run.config.batch_size, shuffle=False, epochs=1) as stream, torch.no_grad():
         for batch in stream:
             scores.update(theirs.model(**inputs(batch)).logits.numpy(), batch)

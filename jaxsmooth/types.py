@@ -24,6 +24,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.tree_util import Partial
@@ -230,3 +231,38 @@ class Block(nnx.Pytree):
     gate: Linear | None = nnx.data(default=None)
     norm_attn_out: LayerNorm | None = nnx.data(default=None)
     norm_mlp_out: LayerNorm | None = nnx.data(default=None)
+
+
+def named_leaves(tree: Any) -> dict[str, Any]:
+    """The leaves of a pytree by their dotted paths.
+
+    Args:
+      tree: any pytree, of arrays or of their shapes.
+
+    Returns:
+      Path -> leaf, in the order of `jax.tree.leaves`. Fields are joined by dots ("blocks.attn.query.kernel"); places
+      of sequences and keys of dictionaries are in brackets ("optimiser[1].mu.head.out.bias").
+
+    >>> list(named_leaves((Linear(kernel=jnp.ones((2, 3)), bias=jnp.ones(3)), 1.0)))
+    ['[0].bias', '[0].kernel', '[1]']
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path).strip("."): leaf for path, leaf in leaves}
+
+
+def map_named(function: Callable[[str, Any], Any], tree: Any) -> Any:
+    """A pytree with every leaf replaced by a function of its dotted path and itself.
+
+    Args:
+      function: (path as in `named_leaves`, leaf) -> new leaf.
+      tree: any pytree.
+
+    Returns:
+      A tree of the same structure.
+
+    >>> map_named(lambda name, leaf: name, Linear(kernel=jnp.ones((2, 3)))).kernel
+    'kernel'
+    """
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: function(jax.tree_util.keystr(path).strip("."), leaf), tree
+    )

@@ -14,15 +14,17 @@ import pytest
 from hypothesis import HealthCheck, settings
 from jaxtyping import install_import_hook
 
-# The modules of pytree structs (types, bert.params) stay out: tree utilities build those structs around
-# non-arrays. Everything else is checked on every call of every test.
+# The modules of pytree structs (types, bert.params, training.data.tasks) stay out: tree utilities build those
+# structs around non-arrays. Everything else is checked on every call of every test.
 CHECKED = [
     *(f"jaxsmooth.bert.{name}" for name in ("attention", "block", "checks", "encoder", "fusion", "matmul", "norm")),
     *(f"jaxsmooth.{name}" for name in ("linalg", "theory", "metrics", "mitigations", "interventions")),
     *(f"jaxsmooth.studies.{name}" for name in ("diagnose", "measurements", "hidden_states", "compare")),
     "jaxsmooth.inputs.tokenizer",
     "jaxsmooth.checkpoints.encoder",
-    "jaxsmooth.training.data",
+    *(f"jaxsmooth.training.data.{name}" for name in ("records", "task_data", "splits", "batches", "pipeline")),
+    *(f"jaxsmooth.training.data.{name}" for name in ("benchmarks", "official_files", "hub", "corpora", "catalogue")),
+    *(f"jaxsmooth.training.data.{name}" for name in ("table_files", "user_tables")),
     "jaxsmooth.training.objectives",
     *(f"jaxsmooth.training.{name}" for name in ("dropout", "optimiser", "accelerators")),
 ]

@@ -62,13 +62,13 @@ ALLOWED: dict[str, set[str]] = {
         *("inputs", "mitigations", "interventions"),
     },
     "training.data": {"errors", "files", "types", "inputs", "assets"},
-    "training.objectives": {"errors", "types", "training.data"},
+    "training.objectives": {"errors", "types", "bert", "inputs", "training.data"},
     "training": {
         *("errors", "types", "files", *THEORY, "bert", "metrics", "mitigations", "inputs", "assets"),
         *("checkpoints", "training.data", "training.objectives"),
     },
     "cli": {
-        *("errors", "bert", "inputs", "assets", "mitigations", "report", "checkpoints", "studies"),
+        *("errors", "files", "bert", "inputs", "assets", "mitigations", "report", "checkpoints", "studies"),
         *("training", "training.data", "training.objectives"),
     },
     "__main__": {"cli"},

@@ -12,7 +12,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ..types import Attention, Block, LayerNorm, Linear
+from ..types import Attention, Block, LayerNorm, Linear, named_leaves
 from .config import EncoderConfig
 
 
@@ -186,5 +186,4 @@ def encoder_shapes(config: EncoderConfig, *, pooler: bool = True) -> dict[str, t
     (2, 48, 4, 12)
     """
     model = jax.eval_shape(lambda: init_encoder(config, jax.random.key(0), pooler=pooler))
-    leaves = jax.tree_util.tree_leaves_with_path(model)
-    return {"".join(map(str, path)).strip("."): leaf.shape for path, leaf in leaves}
+    return {path: leaf.shape for path, leaf in named_leaves(model).items()}

@@ -22,6 +22,7 @@ from ..bert.config import EncoderConfig
 from ..bert.params import Encoder, encoder_shapes, init_encoder
 from ..errors import AssetError, CheckpointError, ShapeError
 from ..inputs.tokenizer import TINY_VOCAB, Tokenizer
+from ..types import map_named, named_leaves
 from .formats import INDEX, PATTERN, PREFIX, TORCH, Quantised, Weights, find_one, open_weights
 from .names import NAMES, Entry, entries_of
 from .tensors import WEIGHTS, and_more, by_plain_name, check_tensor, read_tensor
@@ -191,7 +192,7 @@ def _build(config: EncoderConfig, pooled: bool, read: Callable[[str], np.ndarray
         stacked = np.stack(parts) if entry.is_stacked else parts[0]
         arrays[entry.path] = cast(entry.tensor, stacked.reshape(shape), dtype)
     model = jax.eval_shape(lambda: init_encoder(config, jax.random.key(0), pooler=pooled))
-    return jax.tree_util.tree_map_with_path(lambda path, _: arrays[_dotted(path)], model)
+    return map_named(lambda path, _: arrays[path], model)
 
 
 def _taken(entry: Entry, tensor: np.ndarray) -> np.ndarray:
@@ -226,7 +227,7 @@ def cast(tensor: str, array: np.ndarray, dtype: DTypeLike) -> Array:
 
 def tensors_of(model: Encoder) -> Iterator[tuple[str, np.ndarray]]:
     """Every array of an encoder, or several side by side, under the names of the bare encoder of its family."""
-    leaves = {_dotted(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(model)}
+    leaves = {path: np.asarray(leaf) for path, leaf in named_leaves(model).items()}
     sharing: dict[str, list[tuple[Entry, np.ndarray]]] = {}
     for entry in entries_of(model.config, list(leaves)):
         whole = leaves[entry.path] if entry.is_stacked else leaves[entry.path][None]
@@ -236,10 +237,6 @@ def tensors_of(model: Encoder) -> Iterator[tuple[str, np.ndarray]]:
     for name, parts in sharing.items():
         entry = parts[0][0]
         yield name, _put(parts, entry.stored_shape(leaves[entry.path].shape, model.config))
-
-
-def _dotted(path: tuple) -> str:
-    return "".join(map(str, path)).strip(".")
 
 
 def _hub_directory(name: str) -> Path:

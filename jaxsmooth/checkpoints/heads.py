@@ -16,7 +16,7 @@ from ..bert.heads import FORMS, LANGUAGE, POOLED, Head, Kind, init_head, tied_ou
 from ..bert.params import Encoder
 from ..errors import CheckpointError, ConfigError
 from ..inputs.tokenizer import Tokenizer
-from ..types import LayerNorm, Linear
+from ..types import LayerNorm, Linear, named_leaves
 from .encoder import cast, check_dtype, find_directory, plain_name, read_encoder, tensors_of, write_directory
 from .families import FAMILIES
 from .formats import Stored, open_weights
@@ -231,8 +231,7 @@ def _shapes(config: EncoderConfig, head: Head) -> tuple[dict[str, tuple[int, ...
     drawn = jax.eval_shape(lambda: init_head(config, head.kind, jax.random.key(0), labels=labels, tied=tied))
 
     def shapes(tree: Head) -> dict[str, tuple[int, ...]]:
-        leaves = jax.tree_util.tree_leaves_with_path(tree)
-        return {"".join(map(str, path)).strip("."): leaf.shape for path, leaf in leaves}
+        return {path: leaf.shape for path, leaf in named_leaves(tree).items()}
 
     return shapes(drawn), shapes(head)
 

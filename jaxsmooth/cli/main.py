@@ -1,6 +1,5 @@
 """The command line: parse, call, print."""
 
-import json
 import os
 import sys
 from collections.abc import Iterator
@@ -176,13 +175,13 @@ def run_finetune(command: Finetune) -> None:
 def run_evaluate(command: Evaluate) -> None:
     """`jaxsmooth evaluate`."""
     _set_up_jax()
-    from ..training import logging as record
+    from ..files import dumps_strict
     from ..training import predict
 
     found = predict.evaluate_run(
         command.run, command.split, step=command.step, limit=command.limit, each_token=command.each_token
     )
-    print(json.dumps(record.known(found), indent=2))
+    print(dumps_strict(found, indent=2))
 
 
 def run_predict(command: Predict) -> None:
@@ -209,8 +208,8 @@ def run_aot(command: AotConfig) -> None:
         "of it state": f"{found.arguments / 2**30:.2f} GiB",
         "of it temporaries": f"{found.temporaries / 2**30:.2f} GiB",
         "model FLOPs": f"{found.model_flops:.3g}",
-        "compiler's FLOPs": "not told" if found.flops is None else f"{found.flops:.3g}",
-        "compiler's HBM bytes": "not told" if found.bytes_accessed is None else f"{found.bytes_accessed:.3g}",
+        "compiler's FLOPs": "not reported" if found.flops is None else f"{found.flops:.3g}",
+        "compiler's HBM bytes": "not reported" if found.bytes_accessed is None else f"{found.bytes_accessed:.3g}",
         **{each.kind: f"{each.count} x, {each.bytes / 1e6:,.1f} MB in all" for each in found.collectives},
         "no step is faster than": f"{1e3 * found.seconds:.3f} ms, by {found.bound}",
         "MFU at most": f"{found.utilisation:.0%}",

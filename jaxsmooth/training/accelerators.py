@@ -1,4 +1,4 @@
-"""Accelerators by the numbers that bound a training step, and the topologies to compile for."""
+"""What accelerators can do and what a training step asks of them: chips, topologies to compile for, FLOPs."""
 
 import dataclasses
 import os
@@ -30,7 +30,7 @@ class Chip:
     links: float
 
 
-GIB = 2**30
+GIB = 2.0**30
 CHIPS: dict[str, Chip] = {
     "v4": Chip(275e12, 32 * GIB, 1228e9, 300e9),
     "v5e": Chip(197e12, 16 * GIB, 819e9, 200e9),
@@ -100,6 +100,9 @@ def find_target(name: str, slices: int = 1) -> Target:
       name: chip and topology.
       slices: TPU slices of that topology, joined by the data-centre network.
 
+    Returns:
+      The target, with the chip's numbers.
+
     Raises:
       ConfigError: a chip that is not in the table, a topology its compiler refuses, or a compiler that is not
         installed.
@@ -147,6 +150,11 @@ def forward_flops(config: EncoderConfig, rows: int, length: int) -> float:
 
     Per token and layer: 8 D^2 for the projections, 4 D F for the MLP (6 D F when gated), 4 T D for the attention.
 
+    Args:
+      config: of the encoder.
+      rows: sentences, B.
+      length: tokens of each, T.
+
     >>> forward_flops(EncoderConfig(layers=1), 1, 1) == 8 * 768**2 + 4 * 768 * 3072 + 4 * 768
     True
 
@@ -158,7 +166,13 @@ def forward_flops(config: EncoderConfig, rows: int, length: int) -> float:
 
 
 def step_flops(config: EncoderConfig, rows: int, length: int) -> float:
-    """FLOPs of a training step: forward, and twice that backward. What is recomputed is not counted (model FLOPs)."""
+    """FLOPs of a training step: forward, and twice that backward. What is recomputed is not counted (model FLOPs).
+
+    Args:
+      config: of the encoder.
+      rows: sentences, B.
+      length: tokens of each, T.
+    """
     return 3 * forward_flops(config, rows, length)
 
 
@@ -167,6 +181,9 @@ def peak_flops(precision: str) -> float:
 
     The vendor's bfloat16 figure where the device is known; on a CPU the rate of a 1024^3 float32 product, measured
     here and now. 0 for any other device or precision: then no utilisation is reported.
+
+    Args:
+      precision: of the computation, "float32" or "bfloat16".
     """
     device = jax.devices()[0]
     if device.platform == "cpu":
@@ -176,6 +193,7 @@ def peak_flops(precision: str) -> float:
 
 
 def _measured(size: int = 1024, rounds: int = 20) -> float:
+    """FLOP/s of the fastest of some matrix products on the first device."""
     product = jax.jit(jnp.matmul)
     a = jnp.ones((size, size), jnp.float32)
     product(a, a).block_until_ready()

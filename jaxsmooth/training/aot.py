@@ -5,7 +5,6 @@ autotuning), so what they refuse is refused, and the memory they plan is the mem
 """
 
 import dataclasses
-import json
 import math
 import re
 from pathlib import Path
@@ -18,6 +17,7 @@ from ..bert.config import EncoderConfig
 from ..bert.params import init_encoder
 from ..checkpoints.encoder import find_directory
 from ..errors import ConfigError
+from ..files import atomic_write, dumps_strict
 from ..types import Batch
 from .accelerators import Target, find_target, step_flops
 from .config import AotConfig, FinetuneConfig
@@ -91,7 +91,13 @@ class AotReport:
 
 
 def compile_ahead(config: AotConfig) -> AotReport:
-    """Compile and take stock.
+    """Compile the training step and read what the compiler says of it.
+
+    Args:
+      config: target, model, mesh and batch.
+
+    Returns:
+      Memory, FLOPs, collectives and the bounds that follow.
 
     Raises:
       ConfigError: no such target, size or mesh, or a step that does not fit into the device's memory.
@@ -110,6 +116,9 @@ def compile_ahead(config: AotConfig) -> AotReport:
 
 def encoder_config(size: str) -> EncoderConfig:
     """A preset, or a model's own configuration.
+
+    Args:
+      size: a key of `SIZES`, or a model as `finetune` names it.
 
     Raises:
       CheckpointError: no such model.
@@ -142,7 +151,10 @@ def _compile(
 
 
 def what_it_needs(text: str) -> str:
-    """The numbers in a compiler's complaint that memory runs out, else its first line.
+    """The numbers in a compiler's message that memory runs out, else its first line.
+
+    Args:
+      text: the message.
 
     >>> what_it_needs("RESOURCE_EXHAUSTED: ... required for HLO temporaries (64.00G) exceeds available HBM (15.75G).")
     'it needs 64.00G of 15.75G HBM'
@@ -218,8 +230,15 @@ _CHANNEL = re.compile(r"channel_id=(\d+)")
 def count_collectives(text: str, layers: int = 1) -> list[Collective]:
     """The collectives of a compiled program's text, by kind.
 
-    One that stands in a loop counts as often as the loop runs: as often as the program says, else `layers` times, for
-    the loops of a step run over the layers. An asynchronous one stands in the text more than once, under one channel.
+    One inside a loop counts as often as the loop runs: as often as the program says, else `layers` times, for the
+    loops of a step run over the layers. An asynchronous one occurs in the text more than once, under one channel.
+
+    Args:
+      text: the optimised HLO.
+      layers: the trip count of loops whose own is not in the text.
+
+    Returns:
+      One entry per kind, sorted.
 
     >>> count_collectives("ENTRY main {\\n  %x = f32[2,3]{1,0} all-reduce(%y), to_apply=%add\\n}")
     [Collective(kind='all-reduce', count=1, bytes=24)]
@@ -261,9 +280,13 @@ def _bytes(shapes: str) -> int:
 
 
 def write_aot(report: AotReport, path: Path) -> Path:
-    """Write the numbers as JSON, aside and then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.aside")
-    aside.write_text(json.dumps(dataclasses.asdict(report), indent=2) + "\n", encoding="utf-8")
-    aside.replace(path)
-    return path
+    """Write the numbers as JSON.
+
+    Args:
+      report: from `compile_ahead`.
+      path: the file; missing folders are made.
+
+    Returns:
+      The path.
+    """
+    return atomic_write(path, dumps_strict(dataclasses.asdict(report), indent=2) + "\n")

@@ -1,7 +1,7 @@
 """Checkpoints of a run: written in the background, whole or not at all, checked when read, restored onto any mesh.
 
-Orbax writes each aside and renames it. Beside every state goes a fingerprint of its bits, so that a damaged
-checkpoint is found out instead of trained on; the one before it is then used.
+Orbax writes each under a temporary name and renames it. Every state is saved with a fingerprint of its bits, so that
+a damaged checkpoint is detected instead of trained on; the one before it is then used.
 """
 
 import dataclasses
@@ -19,6 +19,7 @@ from jaxtyping import Array, Float, UInt32
 from orbax.checkpoint import checkpoint_managers as policies
 
 from ..errors import CheckpointError
+from ..types import map_named, named_leaves
 
 
 class DamagedCheckpointWarning(UserWarning):
@@ -27,7 +28,13 @@ class DamagedCheckpointWarning(UserWarning):
 
 @dataclasses.dataclass(frozen=True)
 class Restored:
-    """A checkpoint as read: the state, and the JSON values saved beside it."""
+    """A checkpoint as read.
+
+    Attributes:
+      step: its name.
+      state: the arrays, in the structure and layout that was asked for.
+      extra: the JSON values saved with it.
+    """
 
     step: int
     state: Any
@@ -42,7 +49,7 @@ class Checkpoints:
 
         Args:
           folder: of the checkpoints, one folder below it for each.
-          keep: newest ones that are kept; the one with the best score is kept besides.
+          keep: how many of the newest are kept; the one with the best score is kept as well.
         """
         self.folder = Path(folder).absolute()
         best = policies.BestN(get_metric_fn=_score, n=1, keep_checkpoints_without_metrics=False)
@@ -70,7 +77,7 @@ class Checkpoints:
           extra: JSON-able values: position in the data, best score so far.
           score: of the validation split, the higher the better; None where it was not evaluated.
         """
-        arrays = _flat(state)
+        arrays = named_leaves(state)
         marks = {
             name: int(mark) for name, mark in zip(arrays, np.asarray(_fingerprints(list(arrays.values()))), strict=True)
         }
@@ -83,7 +90,7 @@ class Checkpoints:
         )
 
     def wait(self) -> None:
-        """Until everything that was saved is on disk."""
+        """Block until everything that was saved is on disk."""
         self.manager.wait_until_finished()
 
     def best(self) -> int | None:
@@ -102,7 +109,7 @@ class Checkpoints:
           step: which checkpoint; None for the newest.
 
         Returns:
-          None where the folder holds no whole checkpoint.
+          The state in the layout of `like`, and what was saved with it; None where there is no whole checkpoint.
 
         Raises:
           CheckpointError: the checkpoint is of another model, or that step's is damaged.
@@ -126,7 +133,7 @@ class Checkpoints:
           like: as for `restore`.
 
         Returns:
-          None where the folder holds no whole checkpoint.
+          As `restore`; None where the folder holds no whole checkpoint.
 
         Raises:
           CheckpointError: the checkpoint is of another model.
@@ -139,8 +146,8 @@ class Checkpoints:
         return self.restore(like)
 
     def _read(self, step: int, like: Any) -> tuple[Restored | None, str]:
-        wanted = _flat(like)
-        # Orbax's readers raise whatever their layers raise; for us all of it means: not whole.
+        wanted = named_leaves(like)
+        # Orbax's readers raise whatever their layers raise; all of it means that the checkpoint is damaged.
         try:
             extra = self.manager.restore(step, args=ocp.args.Composite(extra=ocp.args.JsonRestore()))["extra"]
             values, marks = extra["values"], extra["fingerprints"]
@@ -161,7 +168,7 @@ class Checkpoints:
         wrong = [name for name, mark in zip(wanted, found, strict=True) if int(mark) != marks[name]]
         if wrong:
             return None, f"the bits of {wrong[0]!r} are not those that were saved"
-        return Restored(step, _unflat(like, arrays), values), ""
+        return Restored(step, map_named(lambda name, _: arrays[name], like), values), ""
 
     def _leave_out(self, step: int, fault: str) -> None:
         warnings.warn(
@@ -170,12 +177,12 @@ class Checkpoints:
             stacklevel=3,
         )
         if jax.process_index() == 0:
-            aside = self.folder.with_name(f"{self.folder.name}-damaged")
-            aside.mkdir(exist_ok=True)
-            shutil.rmtree(aside / str(step), ignore_errors=True)
-            (self.folder / str(step)).rename(aside / str(step))
+            damaged = self.folder.with_name(f"{self.folder.name}-damaged")
+            damaged.mkdir(exist_ok=True)
+            shutil.rmtree(damaged / str(step), ignore_errors=True)
+            (self.folder / str(step)).rename(damaged / str(step))
         if jax.process_count() > 1:
-            multihost_utils.sync_global_devices(f"set aside {step}")
+            multihost_utils.sync_global_devices(f"moved damaged checkpoint {step}")
         self.manager.reload()
 
 
@@ -204,16 +211,6 @@ def _fingerprint(array: Float[Array, "..."]) -> UInt32[Array, ""]:
     for axis, size in enumerate(words.shape):  # positions without flattening, which would gather a sharded array
         place = place * jnp.uint32(size % 2**32) + jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis)
     return (words * (2 * place + jnp.uint32(1))).sum(dtype=jnp.uint32)
-
-
-def _flat(tree: Any) -> dict[str, Any]:
-    """Arrays by their dotted names."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path).strip("."): leaf for path, leaf in leaves}
-
-
-def _unflat(like: Any, arrays: dict[str, Array]) -> Any:
-    return jax.tree_util.tree_map_with_path(lambda path, _: arrays[jax.tree_util.keystr(path).strip(".")], like)
 
 
 def _score(metrics: dict[str, float]) -> float:

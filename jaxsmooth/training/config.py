@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import ConfigError
+from ..files import atomic_write
 
 Remat = Literal["none", "full", "dots"]
 Fusion = Literal["none", "concat", "max", "gate"]
@@ -85,7 +86,7 @@ class FinetuneConfig:
     checkpoint_every: int = 200
     """Steps between checkpoints."""
     keep: int = 2
-    """Newest checkpoints that are kept; the best is kept besides."""
+    """How many of the newest checkpoints are kept; the best is kept as well."""
     log_every: int = 10
     """Steps between records of loss, rate, tokens/s."""
     probe: int = 16
@@ -119,6 +120,9 @@ class FinetuneConfig:
     def from_dict(cls, values: dict[str, Any]) -> "FinetuneConfig":
         """From what `to_dict` gave.
 
+        Args:
+          values: some or all settings by name; the others get their defaults.
+
         Raises:
           ConfigError: a setting that does not exist, or has a bad value.
 
@@ -138,14 +142,19 @@ class FinetuneConfig:
         return cls(**{**values, "out": Path(values.get("out", cls.out))})
 
     def save(self, path: Path) -> None:
-        """Write the settings as JSON, aside and then renamed."""
-        aside = path.with_name(f".{path.name}.aside")
-        aside.write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
-        aside.replace(path)
+        """Write the settings as JSON.
+
+        Args:
+          path: the file; replaced at once where it exists.
+        """
+        atomic_write(path, json.dumps(self.to_dict(), indent=2) + "\n")
 
     @classmethod
     def read(cls, path: Path) -> "FinetuneConfig":
         """Settings saved by `save`.
+
+        Args:
+          path: the file.
 
         Raises:
           ConfigError: no such file, no JSON object, or as `from_dict`.

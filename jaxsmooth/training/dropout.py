@@ -14,6 +14,11 @@ HIDDEN_SITES = ("embedded", "mixed", "mlp")
 def drop(key: PRNGKeyArray, rate: float | Array, value: Float[Array, "*N"]) -> Float[Array, "*N"]:
     """Each entry is zero with probability `rate`, else divided by `1 - rate`: the mean is the value.
 
+    Args:
+      key: a `jax.random.key`.
+      rate: in [0, 1).
+      value: any array of floats.
+
     >>> import jax, jax.numpy as jnp
     >>> dropped = drop(jax.random.key(0), 0.5, jnp.ones(1000))
     >>> sorted(set(dropped.tolist())), 400 < int((dropped == 0).sum()) < 600
@@ -37,6 +42,9 @@ def dropout(key: PRNGKeyArray, *, hidden: float = 0.1, attention: float = 0.1) -
       key: a `jax.random.key`, a fresh one each step; a traced leaf.
       hidden: rate of the hidden sites, in [0, 1).
       attention: rate of the attention probabilities.
+
+    Returns:
+      Edits of the sites whose rate is not 0.
 
     >>> import jax, jaxsmooth
     >>> model, tokenizer = jaxsmooth.load("tiny")

@@ -1,4 +1,4 @@
-"""Scores of a model on a split, and its predictions."""
+"""Scores and outputs of a model on a split."""
 
 import functools
 from collections.abc import Iterator
@@ -9,13 +9,42 @@ from jax.sharding import Mesh
 
 from ..bert.norm import accumulation_dtype
 from .data.pipeline import make_stream
+from .data.records import SpanRecords
 from .data.task_data import TaskData
-from .data.tasks import TrainBatch
+from .data.tasks import Question, TrainBatch
 from .model import TaskModel
 from .objectives.losses import label_count, loss_sum
-from .objectives.scores import masked_lm_outputs
+from .objectives.scores import ChoiceScores, ClassScores, NumberScores, Scores, TokenScores, masked_lm_outputs
+from .objectives.squad import SpanScores
 from .sharding import on_host, place_batch
 from .step import Trainer
+
+
+def make_scores(data: TaskData) -> Scores:
+    """The task's scores, empty, for one pass over a split.
+
+    Args:
+      data: the split.
+
+    >>> from jaxsmooth.training.data.tasks import Sentence, Task
+    >>> task = Task("demo", "regression", "pearson", source="made up", licence="none")
+    >>> type(make_scores(TaskData(task, "test", [Sentence("a", label=0.5)], None, 16))).__name__
+    'NumberScores'
+    """
+    task = data.task
+    match task.kind:
+        case "classification":
+            return ClassScores(len(task.classes), task.positive)
+        case "choice":
+            return ChoiceScores(task.choices)
+        case "regression":
+            return NumberScores()
+        case "masked_lm":
+            return TokenScores(each_token=data.each_token)
+        case "span":
+            assert isinstance(data.records, SpanRecords)
+            questions = [example for example in data.examples if isinstance(example, Question)]
+            return SpanScores(questions, data.records, unanswerable=task.unanswerable)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -34,9 +63,19 @@ def _outputs(trainer: Trainer, model: TaskModel, data: TrainBatch) -> tuple[Any,
 def outputs(
     trainer: Trainer, model: TaskModel, data: TaskData, mesh: Mesh, *, batch_size: int
 ) -> Iterator[tuple[TrainBatch, Any, float, float]]:
-    """Batches of a split in order, each with the model's outputs, summed loss and number of labels, on the host.
+    """The model's outputs on a split, batch by batch, on the host and without dropout.
 
     Every process reads the whole split and gets all outputs.
+
+    Args:
+      trainer: task and precision.
+      model: the parameters, laid out over the mesh.
+      data: the split.
+      mesh: devices.
+      batch_size: records in a batch.
+
+    Yields:
+      A batch, what the scores read of it (see `objectives.scores`), its summed loss and its number of labels.
     """
     with make_stream(data, batch_size=batch_size, shuffle=False, epochs=1) as stream:
         for batch in stream:
@@ -45,7 +84,7 @@ def outputs(
 
 
 def evaluate(trainer: Trainer, model: TaskModel, data: TaskData, mesh: Mesh, *, batch_size: int) -> dict[str, float]:
-    """The task's scores and the mean loss on a split, dropout off.
+    """The task's scores and the mean loss on a split, without dropout.
 
     Args:
       trainer: task and precision.
@@ -53,8 +92,14 @@ def evaluate(trainer: Trainer, model: TaskModel, data: TaskData, mesh: Mesh, *, 
       data: the split.
       mesh: devices.
       batch_size: records in a batch; changes time and memory, not the scores beyond rounding.
+
+    Returns:
+      Numbers by name, "loss" among them.
+
+    Raises:
+      DataError: the outputs hold NaN, or no example has a label.
     """
-    scores, loss, count = data.scores(), 0.0, 0.0
+    scores, loss, count = make_scores(data), 0.0, 0.0
     for batch, found, batch_loss, batch_count in outputs(trainer, model, data, mesh, batch_size=batch_size):
         scores.update(found, batch)
         loss, count = loss + batch_loss, count + batch_count

@@ -1,19 +1,16 @@
-"""A trained model as a directory that stands alone: weights, head, tokenizer, and what was trained on what.
+"""A trained model as a self-contained directory: weights, head, tokenizer, and what was trained on what.
 
 Where transformers has a class for the encoder with this head, weights and head are that class's. Elsewhere (layers are
-fused, or the family has no class for the task) the encoder is a checkpoint of its own, and head and fusion lie beside
-it in `head.safetensors`, which only this library reads.
+fused, or the family has no class for the task) the encoder is a checkpoint of its own, and head and fusion are in
+`head.safetensors`, which only this library reads.
 """
 
 import dataclasses
 import json
-import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import safetensors
@@ -23,7 +20,9 @@ from ..bert.params import Encoder
 from ..checkpoints.encoder import load, save
 from ..checkpoints.heads import load_with_head, save_with_head
 from ..errors import CheckpointError, ConfigError
+from ..files import atomic_write
 from ..inputs.tokenizer import Tokenizer
+from ..types import map_named, named_leaves
 from .config import FinetuneConfig
 from .data.tasks import Task
 from .model import TaskModel
@@ -43,11 +42,14 @@ def export_model(
       config: the run's settings.
       directory: made if it does not exist.
       step: whose parameters these are.
+
+    Returns:
+      The directory.
     """
     directory.mkdir(parents=True, exist_ok=True)
     tokenizer.save(directory)
-    told = {"task": dataclasses.asdict(task), "config": config.to_dict(), "step": step}
-    _aside(directory / TRAINED, lambda path: path.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8"))
+    trained = {"task": dataclasses.asdict(task), "config": config.to_dict(), "step": step}
+    atomic_write(directory / TRAINED, json.dumps(trained, indent=2) + "\n")
     # the names that transformers gives a regression's only output
     labels = task.classes if task.kind == "classification" else ("value",) if task.kind == "regression" else ()
     if model.fusion is None:
@@ -58,15 +60,23 @@ def export_model(
         else:
             (directory / HEAD).unlink(missing_ok=True)
             return directory
-    rest = {name: np.ascontiguousarray(leaf) for name, leaf in _named(_without_encoder(model)).items()}
-    _aside(directory / HEAD, lambda path: safetensors.numpy.save_file(rest, path))
+    rest = {name: np.ascontiguousarray(leaf) for name, leaf in _without_encoder(model).items()}
+    atomic_write(directory / HEAD, lambda path: safetensors.numpy.save_file(rest, path))
     save(model.encoder, directory)
     return directory
 
 
 @dataclasses.dataclass(frozen=True)
 class Exported:
-    """What `export_model` wrote, read back."""
+    """What `export_model` wrote, read back.
+
+    Attributes:
+      config: the run's settings.
+      task: kind and names of classes.
+      tokenizer: the model's.
+      model: the parameters.
+      step: whose parameters they are.
+    """
 
     config: FinetuneConfig
     task: Task
@@ -76,7 +86,11 @@ class Exported:
 
 
 def is_export(directory: Path) -> bool:
-    """Whether a folder is one that `export_model` wrote, not that of a run."""
+    """Whether a folder is one that `export_model` wrote, not that of a run.
+
+    Args:
+      directory: the folder.
+    """
     return (directory / TRAINED).exists()
 
 
@@ -87,14 +101,17 @@ def load_export(directory: Path, shapes: Callable[[Encoder, Task, FinetuneConfig
       directory: the folder.
       shapes: (encoder, task, settings) -> shapes of the model, by which `head.safetensors` is read.
 
+    Returns:
+      Model, tokenizer, task and settings.
+
     Raises:
       CheckpointError: a file that is missing, damaged, or fits no other.
       ConfigError: settings that this version does not know.
     """
     try:
-        told = json.loads((directory / TRAINED).read_text(encoding="utf-8"))
-        values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in told["task"].items()}
-        task, config, step = Task(**values), FinetuneConfig.from_dict(told["config"]), int(told["step"])
+        trained = json.loads((directory / TRAINED).read_text(encoding="utf-8"))
+        values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in trained["task"].items()}
+        task, config, step = Task(**values), FinetuneConfig.from_dict(trained["config"]), int(trained["step"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, ConfigError):
             raise
@@ -111,32 +128,18 @@ def load_export(directory: Path, shapes: Callable[[Encoder, Task, FinetuneConfig
 
 
 def _with_rest(encoder: Encoder, shapes: TaskModel, path: Path) -> TaskModel:
-    wanted = _without_encoder(shapes)
+    """The encoder with the head and the fusion of a file, whose arrays must have the shapes."""
     try:
         found = safetensors.numpy.load_file(path)
     except (OSError, safetensors.SafetensorError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}.") from error
-    expected = {name: tuple(leaf.shape) for name, leaf in _named(wanted).items()}
+    expected = {name: tuple(leaf.shape) for name, leaf in _without_encoder(shapes).items()}
     if expected != {name: array.shape for name, array in found.items()}:
         raise CheckpointError(f"{path} must hold {expected}; got { {k: v.shape for k, v in found.items()} }.")
-    rest = jax.tree_util.tree_map_with_path(lambda place, _: jnp.asarray(found[_name(place)]), wanted)
-    return TaskModel(encoder=encoder, head=rest["head"], fusion=rest["fusion"])
+    unfilled = dataclasses.replace(shapes, encoder=encoder)
+    return map_named(lambda name, leaf: jnp.asarray(found[name]) if name in found else leaf, unfilled)
 
 
 def _without_encoder(model: TaskModel) -> dict[str, Any]:
-    return {"head": model.head, "fusion": model.fusion}
-
-
-def _named(tree: Any) -> dict[str, Any]:
-    return {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
-
-
-def _name(path: tuple) -> str:
-    return ".".join(str(part).strip(".[]'\"") for part in path)
-
-
-def _aside(path: Path, write: Callable[[Path], Any]) -> None:
-    """Write a file aside, then give it its name."""
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        write(Path(folder) / path.name)
-        os.replace(Path(folder) / path.name, path)
+    """The arrays of head and fusion by their paths in the model."""
+    return {name: leaf for name, leaf in named_leaves(model).items() if not name.startswith("encoder.")}

@@ -1,9 +1,8 @@
-"""What a run writes while it goes: one JSON line per record, the same numbers as TensorBoard events, a live line."""
+"""The log of a run: one JSON line per record, the same numbers as TensorBoard events, a progress bar."""
 
 import contextlib
 import dataclasses
 import json
-import math
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,6 +12,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from tensorboardX import SummaryWriter
+
+from ..files import atomic_write, dumps_strict
 
 METRICS, EVENTS = "metrics.jsonl", "events"
 
@@ -31,7 +32,7 @@ class Recorder:
           folder: of the run.
           step: the last step already done.
           steps: of the whole run.
-          progress: whether to show a live line.
+          progress: whether to show a progress bar on stderr.
           writes: False on all processes but the first.
         """
         self.writes = writes
@@ -56,11 +57,18 @@ class Recorder:
             self.events.close()
 
     def add(self, step: int, numbers: Mapping[str, float | list[float]], *, shown: str = "") -> None:
-        """Write a record; a list (one number per layer) becomes one curve per layer in TensorBoard."""
+        """Write a record.
+
+        Args:
+          step: how many steps were done.
+          numbers: by name; a list (one number per layer) becomes one curve per layer in TensorBoard. What is not
+            finite, as a correlation with a constant, is null in JSON.
+          shown: text beside the progress bar; "" leaves it as it is.
+        """
         self.bar.update(self.line, completed=step, description=shown or None)
         if not self.writes:
             return
-        self.file.write(json.dumps({"step": step, **{name: known(value) for name, value in numbers.items()}}) + "\n")
+        self.file.write(dumps_strict({"step": step, **numbers}) + "\n")
         self.file.flush()
         for name, value in numbers.items():
             parts = {f"{name}/{k}": one for k, one in enumerate(value)} if isinstance(value, list) else {name: value}
@@ -68,17 +76,18 @@ class Recorder:
                 self.events.add_scalar(each, one, step)
 
 
-def known(value: Any) -> Any:
-    """For JSON, which has no NaN: None in the place of what is not finite, as of a correlation with a constant."""
-    if isinstance(value, Mapping):
-        return {name: known(one) for name, one in value.items()}
-    if isinstance(value, list):
-        return [known(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def read_records(folder: Path) -> list[dict[str, Any]]:
-    """The records of a run so far, a half-written last line left out."""
+    """The records of a run so far, a half-written last line left out.
+
+    Args:
+      folder: of the run.
+
+    Returns:
+      A dict per record, with "step" and the numbers that were logged.
+
+    Raises:
+      OSError: the folder holds no records.
+    """
     lines = (folder / METRICS).read_text(encoding="utf-8").splitlines()
     return [record for line in lines if (record := _parsed(line)) is not None]
 
@@ -91,9 +100,7 @@ def _drop_after(path: Path, step: int) -> None:
         for line in path.read_text(encoding="utf-8").splitlines()
         if (_parsed(line) or {"step": step + 1})["step"] <= step
     ]
-    aside = path.with_name(f".{path.name}.aside")
-    aside.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-    aside.replace(path)
+    atomic_write(path, "".join(f"{line}\n" for line in kept))
 
 
 def _parsed(line: str) -> dict[str, Any] | None:
@@ -108,7 +115,11 @@ class Meter:
     """Tokens and model FLOPs per second since the last reading.
 
     Attributes:
-      peak: FLOP/s of all devices together, which utilisation is of; 0 where it is not known.
+      peak: FLOP/s of all devices together, which utilisation is measured against; 0 where it is not known.
+      tokens: counted since then.
+      flops: likewise.
+      steps: likewise.
+      since: when that was, by `time.perf_counter`, pauses left out.
     """
 
     peak: float
@@ -118,18 +129,27 @@ class Meter:
     since: float = dataclasses.field(default_factory=time.perf_counter)
 
     def add(self, tokens: int, flops: float) -> None:
-        """Count a step."""
+        """Count a step.
+
+        Args:
+          tokens: real ones.
+          flops: of the model, recomputation left out.
+        """
         self.tokens, self.flops, self.steps = self.tokens + tokens, self.flops + flops, self.steps + 1
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """What is done inside takes no time: evaluations and the writing of checkpoints."""
+        """Leave the time spent inside out of the rates: evaluations and the writing of checkpoints."""
         start = time.perf_counter()
         yield
         self.since += time.perf_counter() - start
 
     def read(self) -> dict[str, float]:
-        """Rates since the last reading; starts over."""
+        """Rates since the last reading; start over.
+
+        Returns:
+          "tokens_per_second", "steps_per_second", and "mfu" (model FLOP utilisation) where the peak is known.
+        """
         seconds = max(time.perf_counter() - self.since, 1e-9)
         rates = {"tokens_per_second": self.tokens / seconds, "steps_per_second": self.steps / seconds}
         if self.peak:

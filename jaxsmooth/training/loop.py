@@ -27,10 +27,10 @@ from .step import StepMetrics, TrainState, compile_step
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What a finished run has to say.
+    """The result of a finished run.
 
     Attributes:
-      steps: done, over all resumptions.
+      steps: how many were done, over all resumptions.
       stopped_early: whether patience ran out before the last step.
       best_step: whose parameters are exported.
       scores: on the validation split, of the best step.
@@ -45,18 +45,34 @@ class Outcome:
 
 
 @dataclasses.dataclass(frozen=True)
-class Progress:
-    """What a run remembers of its evaluations: the best score and its step, how many came after it, the last step."""
+class EarlyStopping:
+    """The best evaluation so far, and for how long there has been no better one.
+
+    Attributes:
+      best: its score.
+      best_step: its step, 0 before the first evaluation.
+      worse: evaluations since then, all of them worse.
+      scores: all scores of the best evaluation.
+    """
 
     best: float = -math.inf
     best_step: int = 0
     worse: int = 0
     scores: dict[str, float] = dataclasses.field(default_factory=dict)
 
-    def after(self, step: int, score: float, scores: dict[str, float]) -> "Progress":
-        """With one more evaluation."""
+    def after(self, step: int, score: float, scores: dict[str, float]) -> "EarlyStopping":
+        """With one more evaluation; of equal ones the later is the best.
+
+        Args:
+          step: how many steps were done.
+          score: the one that chooses the best checkpoint, the higher the better.
+          scores: all of them.
+
+        >>> EarlyStopping().after(10, 0.9, {}).after(20, 0.8, {}).worse
+        1
+        """
         if score >= self.best:
-            return Progress(score, step, 0, scores)
+            return EarlyStopping(score, step, 0, scores)
         return dataclasses.replace(self, worse=self.worse + 1)
 
 
@@ -65,7 +81,7 @@ def finetune(config: FinetuneConfig, *, progress: bool = False) -> Outcome:
 
     Args:
       config: the run's settings; they are written to `config.json` in its folder.
-      progress: whether to show a live line on stderr.
+      progress: whether to show a progress bar on stderr.
 
     Returns:
       The `Outcome`; the folder holds metrics.jsonl, events/, checkpoints/ and best/ (see `export_model`).
@@ -91,6 +107,9 @@ def finetune(config: FinetuneConfig, *, progress: bool = False) -> Outcome:
 def check_folder(config: FinetuneConfig) -> None:
     """Refuse a folder that a run with other settings has begun.
 
+    Args:
+      config: the run's settings.
+
     Raises:
       ConfigError: names the setting, what it was and what it is.
     """
@@ -107,7 +126,11 @@ def check_folder(config: FinetuneConfig) -> None:
 
 
 def open_stream(run: Run) -> TaskStream:
-    """The endless stream of this process's training batches."""
+    """The endless stream of this process's training batches.
+
+    Args:
+      run: from `prepare`.
+    """
     share = reads_share(run.mesh)
     return make_stream(
         run.train,
@@ -120,30 +143,30 @@ def open_stream(run: Run) -> TaskStream:
 
 def _train(run: Run, checkpoints: Checkpoints, stream: TaskStream, *, show: bool) -> Outcome:
     config = run.config
-    state, progress, pending = _begin(run, checkpoints, stream)
+    state, stopping, pending = _begin(run, checkpoints, stream)
     begun = done = int(state.step)
     probe, every = _probe(run), config.eval_every or run.steps_per_epoch
-    last = begun if _exhausted(config, progress) else run.steps
+    last = begun if _exhausted(config, stopping) else run.steps
     with Recorder(config.out, step=begun, steps=run.steps, progress=show, writes=jax.process_index() == 0) as recorder:
         meter = Meter(peak_flops(config.precision))
         for done, now in _steps(run, state, stream, recorder, meter, pending, range(begun, last)):
-            score, judged = None, done % every == 0 or done == run.steps
-            if not judged and done % config.checkpoint_every:
+            score, evaluates = None, done % every == 0 or done == run.steps
+            if not evaluates and done % config.checkpoint_every:
                 continue
             jax.block_until_ready(now)  # the steps' own time, before the meter pauses
             with meter.paused():
-                if judged:
-                    scores, score = _judge(run, now, probe, done, recorder)
-                    progress = progress.after(done, score, scores)
-                extra: dict[str, Any] = {"stream": stream.get_state(), "progress": dataclasses.asdict(progress)}
+                if evaluates:
+                    scores, score = _evaluate(run, now, probe, done, recorder)
+                    stopping = stopping.after(done, score, scores)
+                extra: dict[str, Any] = {"stream": stream.get_state(), "progress": dataclasses.asdict(stopping)}
                 extra["pending"] = [[float(m.loss), float(m.gradient_norm), int(m.tokens)] for m in pending]
                 checkpoints.save(done, now, extra, score=score)
-            if _exhausted(config, progress):
+            if _exhausted(config, stopping):
                 break
-    return Outcome(done, done < run.steps, progress.best_step, progress.scores, config.out)
+    return Outcome(done, done < run.steps, stopping.best_step, stopping.scores, config.out)
 
 
-def _judge(
+def _evaluate(
     run: Run, state: TrainState, probe: Probe | None, step: int, recorder: Recorder
 ) -> tuple[dict[str, float], float]:
     """Scores on the validation split and the one that counts; a score that is not defined counts as the worst."""
@@ -155,19 +178,21 @@ def _judge(
     return scores, -math.inf if math.isnan(score) else score
 
 
-def _exhausted(config: FinetuneConfig, progress: Progress) -> bool:
-    return bool(config.patience) and progress.worse >= config.patience
+def _exhausted(config: FinetuneConfig, stopping: EarlyStopping) -> bool:
+    return bool(config.patience) and stopping.worse >= config.patience
 
 
-def _begin(run: Run, checkpoints: Checkpoints, stream: TaskStream) -> tuple[TrainState, Progress, list[StepMetrics]]:
-    """Where to go on: the state, what was evaluated, and the steps that no record tells of yet."""
+def _begin(
+    run: Run, checkpoints: Checkpoints, stream: TaskStream
+) -> tuple[TrainState, EarlyStopping, list[StepMetrics]]:
+    """Where to go on: the state, the best evaluation so far, and the metrics of steps that are not logged yet."""
     restored = checkpoints.restore(run.shapes())
     if restored is None:
-        return run.first_state(), Progress(), []
+        return run.first_state(), EarlyStopping(), []
     stream.set_state(restored.extra["stream"])
     extra = restored.extra
     pending = [StepMetrics(*(jnp.asarray(number) for number in numbers)) for numbers in extra.get("pending", [])]
-    return restored.state, Progress(**extra["progress"]), pending
+    return restored.state, EarlyStopping(**extra["progress"]), pending
 
 
 def _steps(
@@ -179,7 +204,7 @@ def _steps(
     pending: list[StepMetrics],
     steps: range,
 ) -> Iterator[tuple[int, TrainState]]:
-    """Every step's number and state, with a record of loss and rates each `log_every` steps."""
+    """Train: yield every step's number and state, and log loss and rates each `log_every` steps."""
     config, encoder = run.config, run.model.encoder.config
     advance: Callable[[TrainState, TrainBatch], tuple[TrainState, StepMetrics]] = compile_step(run.trainer)
     untimed = sum(int(metrics.tokens) for metrics in pending)  # of steps before an interruption
@@ -193,12 +218,13 @@ def _steps(
             numbers = _summary(run, pending, number)
             meter.tokens, untimed = int(numbers.pop("tokens")) - untimed, 0
             numbers |= {f"speed/{name}": value for name, value in meter.read().items()}
-            recorder.add(number, numbers, shown=_live(numbers))
+            recorder.add(number, numbers, shown=_bar_text(numbers))
             pending.clear()
         yield number, state
 
 
 def _summary(run: Run, pending: list[StepMetrics], number: int) -> dict[str, Any]:
+    """Means over the steps since the last record, and the tokens of them all."""
     values = [(float(m.loss), float(m.gradient_norm), int(m.tokens)) for m in pending]
     loss, norm, tokens = np.array(values, np.float64).T
     rate = float(run.trainer.schedule(np.int32(number - 1)))
@@ -210,12 +236,13 @@ def _summary(run: Run, pending: list[StepMetrics], number: int) -> dict[str, Any
     }
 
 
-def _live(numbers: dict[str, float]) -> str:
+def _bar_text(numbers: dict[str, float]) -> str:
     mfu = f", MFU {numbers['speed/mfu']:.0%}" if "speed/mfu" in numbers else ""
     return f"loss {numbers['train/loss']:.3f}, {numbers['speed/tokens_per_second']:,.0f} tokens/s{mfu}"
 
 
 def _probe(run: Run) -> Probe | None:
+    """The probe on the first validation sentences, as many as the settings say."""
     if not run.config.probe:
         return None
     size = min(run.config.probe, len(run.validation))
@@ -224,12 +251,30 @@ def _probe(run: Run) -> Probe | None:
 
 
 def averaged(state: TrainState) -> Any:
-    """The parameters that are evaluated and exported: the average if one is kept."""
+    """The parameters that are evaluated and exported: the average if one is kept.
+
+    Args:
+      state: of the run.
+
+    Returns:
+      A `TaskModel`.
+    """
     return state.model if state.ema is None else state.ema
 
 
 def export(run: Run, checkpoints: Checkpoints) -> int:
-    """Write the best parameters to best/, a folder that stands alone, and give their step; every process takes part."""
+    """Write the best parameters to best/, a self-contained folder. All processes must call it.
+
+    Args:
+      run: from `prepare`.
+      checkpoints: of the run.
+
+    Returns:
+      The step that was exported.
+
+    Raises:
+      CheckpointError: there is no whole checkpoint.
+    """
     restored = checkpoints.restore_best(run.shapes())
     if restored is None:
         raise CheckpointError(f"{checkpoints.folder} holds no whole checkpoint: nothing to export.")
@@ -241,7 +286,7 @@ def export(run: Run, checkpoints: Checkpoints) -> int:
 
 
 def _recorded_scores(folder: Path, step: int) -> dict[str, float]:
-    """What the run wrote of an evaluation; nothing where there was none at that step."""
+    """The scores that the run logged at a step; none where it was not evaluated then."""
     prefix = "validation/"
     records = [record for record in read_records(folder) if record["step"] == step]
     return {k.removeprefix(prefix): v for record in records for k, v in record.items() if k.startswith(prefix)}

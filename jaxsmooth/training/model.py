@@ -29,7 +29,7 @@ from .dropout import drop
 
 @nnx.dataclass
 class TaskModel(nnx.Pytree):
-    """Encoder, head and the fusion's parameters (None: the last layer is used as it is)."""
+    """Encoder, head and the fusion's parameters (None: the head reads the last layer)."""
 
     encoder: Encoder = nnx.data()
     head: Head = nnx.data()
@@ -37,7 +37,17 @@ class TaskModel(nnx.Pytree):
 
 
 def init_task_model(encoder: Encoder, task: Task, key: PRNGKeyArray, *, fusion: Fusion | None = None) -> TaskModel:
-    """The encoder with a fresh head for a task; a pooler is drawn where a sentence-level head needs one."""
+    """The encoder with a fresh head for a task; a pooler is drawn where a sentence-level head needs one.
+
+    Args:
+      encoder: pretrained or fresh.
+      task: says which head, and of how many outputs.
+      key: a `jax.random.key`.
+      fusion: of the layers' outputs; None for none.
+
+    Returns:
+      The model, its head in the dtype of the encoder.
+    """
     head_key, pooler_key = jax.random.split(key)
     dtype = jax.tree.leaves(encoder)[0].dtype
     head = init_head(encoder.config, task.kind, head_key, labels=max(1, task.outputs), dtype=dtype)
@@ -47,7 +57,7 @@ def init_task_model(encoder: Encoder, task: Task, key: PRNGKeyArray, *, fusion: 
 
 
 def keep_hidden(trace: BlockTrace) -> Array:
-    """A `collect` that keeps the block outputs, for fusion."""
+    """A `collect` for `encode` that keeps the block outputs, for fusion."""
     return trace.hidden
 
 
@@ -95,5 +105,10 @@ def task_logits(
 
 
 def cast_floats(tree: Any, dtype: Any) -> Any:
-    """The tree with its floating arrays in another dtype: bfloat16 to compute with, masters untouched."""
+    """The tree with its floating arrays in another dtype.
+
+    Args:
+      tree: any pytree of arrays.
+      dtype: of the floating arrays; the others keep theirs.
+    """
     return jax.tree.map(lambda leaf: leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, tree)

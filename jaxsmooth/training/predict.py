@@ -1,7 +1,6 @@
-"""A finished run, read back: scored on a split, or applied to new text."""
+"""A finished run, read back: evaluated on a split, or applied to new text."""
 
 import dataclasses
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,13 @@ from jax.sharding import Mesh
 from ..assets import read_texts
 from ..bert.params import Encoder
 from ..errors import CheckpointError, ConfigError
+from ..files import atomic_write, dumps_strict
 from ..inputs.tokenizer import Tokenizer
 from .checkpointing import Checkpoints
 from .config import FinetuneConfig
+from .data.table_files import SUFFIXES
 from .data.task_data import TaskData
-from .data.tasks import Question, Sentence, Task
-from .data.user_tables import SUFFIXES
+from .data.tasks import SPLITS, Question, Sentence, Task
 from .evaluate import evaluate, outputs
 from .export import is_export, load_export
 from .loop import averaged
@@ -32,7 +32,17 @@ from .step import Trainer
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """Trained parameters and what it takes to apply them."""
+    """Trained parameters and what it takes to apply them.
+
+    Attributes:
+      config: the run's settings.
+      task: kind and names of classes.
+      tokenizer: the model's.
+      model: the parameters, laid out over the mesh.
+      trainer: the functions.
+      mesh: devices.
+      step: whose parameters they are.
+    """
 
     config: FinetuneConfig
     task: Task
@@ -44,11 +54,14 @@ class Trained:
 
 
 def load_trained(folder: Path, *, step: int | None = None) -> Trained:
-    """The best parameters of a run, from its folder or from an exported one; laid out over the devices at hand.
+    """The best parameters of a run, from its folder or from an exported one; laid out over all local devices.
 
     Args:
       folder: of a run, or a best/ that one has exported, wherever it was moved to.
       step: another checkpoint's step, of a run.
+
+    Returns:
+      Parameters, task, tokenizer and functions.
 
     Raises:
       ConfigError: no such folder, or a step of an exported model.
@@ -78,7 +91,7 @@ def load_trained(folder: Path, *, step: int | None = None) -> Trained:
 
 
 def load_run(folder: Path, *, step: int | None = None) -> tuple[Run, TaskModel, int]:
-    """A run from its folder, with the parameters of its best checkpoint, laid out over the devices at hand.
+    """A run from its folder, with the parameters of its best checkpoint, laid out over all local devices.
 
     Args:
       folder: of the run.
@@ -107,7 +120,7 @@ def load_run(folder: Path, *, step: int | None = None) -> tuple[Run, TaskModel, 
 def evaluate_run(
     folder: Path, split: str, *, step: int | None = None, limit: int | None = None, each_token: bool = False
 ) -> dict[str, Any]:
-    """Scores of a run's best parameters on a split, as a JSON-able dict.
+    """Scores of a run's best parameters on a split.
 
     Args:
       folder: of the run, or an exported one.
@@ -116,6 +129,9 @@ def evaluate_run(
       limit: the size of a fixed sample of the split, 0 for all of it; None for the run's own limit, so that the
         validation split gives the scores that the run has recorded.
       each_token: of a masked LM, mask every token in turn: the pseudo-perplexity.
+
+    Returns:
+      "task", "split", "records", "step" and "scores" by name.
 
     Raises:
       DataError: `each_token` for another kind of task.
@@ -135,37 +151,45 @@ def predict_run(folder: Path, source: str) -> Iterator[dict[str, Any]]:
       source: a split ("train", "validation", "test"), all of it whatever the run's limit, or text to classify or
         score as `read_texts` reads it.
 
+    Yields:
+      "record" (the place of the example) with "label" and "probabilities", "value" (regression), or "id", "answer" and
+      "score" (span).
+
     Raises:
       ConfigError: the task is a masked LM, the source is a table, or text is given for a task that needs more than a
         sentence.
     """
     run = load_trained(folder)
-    task = run.task
-    if task.kind == "masked_lm":
-        raise ConfigError("a masked LM has no predictions to write; evaluate tells its perplexity.")
-    if source in ("train", "validation", "test"):
-        data = read_split(dataclasses.replace(run.config, limit=0), run.tokenizer, source)
-    elif Path(source).suffix in SUFFIXES:
-        raise ConfigError(
-            f"{source} is a table; predict reads one text per line. Take its column of texts, or make it the test "
-            "split of the run's task."
-        )
-    elif task.kind in ("classification", "regression") and not task.pairs:
-        texts = [Sentence(text) for text in read_texts(source)]
-        data = TaskData(task, "test", texts, run.tokenizer, run.config.max_length)
-    else:
-        raise ConfigError(f"{task.name} needs more than one sentence; predict on a split: train, validation or test.")
+    data = _data_of(run, source)
     found: dict[int, dict[str, Any]] = {}
-    owners = data.records.owners if task.kind == "span" else None
+    owners = data.records.owners if run.task.kind == "span" else None
     for batch, logits, _, _ in outputs(run.trainer, run.model, data, run.mesh, batch_size=run.config.batch_size):
         for place in np.flatnonzero(np.asarray(batch.weights) > 0):
             index = int(np.asarray(batch.indices)[place])
             record = index if owners is None else int(owners[index])
-            told = _prediction(data, index, _row(logits, int(place)))
-            # Of the windows of one long context the one that is surest of its answer speaks.
-            if record not in found or (told["score"] or -np.inf) > (found[record]["score"] or -np.inf):
-                found[record] = {"record": record, **told}
+            prediction = _prediction(data, index, _row(logits, int(place)))
+            # Of the windows of one long context the most confident wins.
+            if record not in found or (prediction["score"] or -np.inf) > (found[record]["score"] or -np.inf):
+                found[record] = {"record": record, **prediction}
     yield from (found[index] for index in sorted(found))
+
+
+def _data_of(run: Trained, source: str) -> TaskData:
+    """The split or the texts that `predict_run` is asked for."""
+    task = run.task
+    if task.kind == "masked_lm":
+        raise ConfigError("a masked LM has no predictions to write; `evaluate` reports its perplexity.")
+    if source in SPLITS:
+        return read_split(dataclasses.replace(run.config, limit=0), run.tokenizer, source)
+    if Path(source).suffix in SUFFIXES:
+        raise ConfigError(
+            f"{source} is a table; predict reads one text per line. Take its column of texts, or make it the test "
+            "split of the run's task."
+        )
+    if task.pairs or task.kind not in ("classification", "regression"):
+        raise ConfigError(f"{task.name} needs more than one sentence; predict on a split: {', '.join(SPLITS)}.")
+    texts = [Sentence(text) for text in read_texts(source)]
+    return TaskData(task, "test", texts, run.tokenizer, run.config.max_length)
 
 
 def _row(logits: Any, place: int) -> Any:
@@ -190,10 +214,19 @@ def _prediction(data: TaskData, index: int, logits: Any) -> dict[str, Any]:
 
 
 def write_predictions(folder: Path, source: str, path: Path) -> int:
-    """Write `predict_run` as JSON lines, aside and then renamed; returns how many."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.aside")
-    records = list(predict_run(folder, source))
-    aside.write_text("".join(json.dumps(each, ensure_ascii=False) + "\n" for each in records), encoding="utf-8")
-    aside.replace(path)
-    return len(records)
+    """Write `predict_run` as JSON lines.
+
+    Args:
+      folder: of the run, or an exported one.
+      source: as for `predict_run`.
+      path: the file; missing folders are made, and it appears whole or not at all.
+
+    Returns:
+      How many predictions there are.
+
+    Raises:
+      ConfigError: as `predict_run`.
+    """
+    lines = [dumps_strict(each) + "\n" for each in predict_run(folder, source)]
+    atomic_write(path, "".join(lines))
+    return len(lines)

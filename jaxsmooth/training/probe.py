@@ -1,4 +1,4 @@
-"""Over-smoothing of the model while it trains."""
+"""Over-smoothing of a model while it is trained, layer by layer."""
 
 import dataclasses
 import functools
@@ -17,13 +17,25 @@ from .step import Trainer
 
 @dataclasses.dataclass(frozen=True)
 class Probe:
-    """Over-smoothing of the model in training, on sentences that stay the same."""
+    """Measures over-smoothing on sentences that stay the same for the whole run.
+
+    Attributes:
+      trainer: whose remedy acts while measuring; dropout does not.
+      batch: the sentences.
+    """
 
     trainer: Trainer
     batch: Batch
 
     def measure(self, model: TaskModel) -> dict[str, list[float]]:
-        """Mean relative distance to consensus and mean token cosine, of the embedding and after each block."""
+        """Mean relative distance to consensus and mean token cosine, of the embedding and after each block.
+
+        Args:
+          model: the parameters at this step.
+
+        Returns:
+          "probe/relative_distance" and "probe/cosine_similarity", L + 1 numbers each.
+        """
         found = _smoothness(self.trainer, model, self.batch)
         return {f"probe/{name}": [float(x) for x in values] for name, values in found.items()}
 

@@ -27,7 +27,7 @@ from .step import Trainer, TrainState, init_state
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One run's parts.
+    """The parts of a run, checked against each other.
 
     Attributes:
       config: its settings.
@@ -52,7 +52,7 @@ class Run:
     steps_per_epoch: int
 
     def shapes(self) -> TrainState:
-        """The state's shapes and where each array lies, nothing allocated."""
+        """The state's shapes and shardings, nothing allocated."""
         state = jax.eval_shape(self._init, self.model)
         where = tree_shardings(state, self.mesh)
         return jax.tree.map(lambda leaf, at: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=at), state, where)
@@ -68,6 +68,12 @@ class Run:
 
 def prepare(config: FinetuneConfig) -> Run:
     """Load what a configuration names and check that it fits together.
+
+    Args:
+      config: the settings.
+
+    Returns:
+      The run, before its first step.
 
     Raises:
       JaxsmoothError: an unknown task, model, remedy or mesh; settings that do not fit each other.
@@ -97,7 +103,17 @@ def prepare(config: FinetuneConfig) -> Run:
 
 
 def read_split(config: FinetuneConfig, tokenizer: Tokenizer, split: str, *, each_token: bool = False) -> TaskData:
-    """One split of the run's task; `each_token` as for `load_task`."""
+    """One split of the run's task.
+
+    Args:
+      config: task, folder of its data, length and limit.
+      tokenizer: the model's.
+      split: "train", "validation" or "test".
+      each_token: as for `load_task`.
+
+    Raises:
+      DataError: as `load_task`.
+    """
     return load_task(
         config.task,
         tokenizer,
@@ -110,7 +126,14 @@ def read_split(config: FinetuneConfig, tokenizer: Tokenizer, split: str, *, each
 
 
 def build_model(config: FinetuneConfig, encoder: Encoder, task: Task, remedy: NamedRemedy | None) -> TaskModel:
-    """The encoder with fusion and head, drawn from the run's seed; weights as the remedy wants them."""
+    """The encoder with fusion and head, both drawn from the run's seed, and with the remedy's change of the weights.
+
+    Args:
+      config: seed and fusion.
+      encoder: the pretrained one.
+      task: says which head.
+      remedy: from `find_remedy`.
+    """
     if remedy is not None:
         encoder = remedy.change(encoder)
     head_key, fusion_key = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), 1))
@@ -119,7 +142,14 @@ def build_model(config: FinetuneConfig, encoder: Encoder, task: Task, remedy: Na
 
 
 def find_remedy(text: str) -> NamedRemedy | None:
-    """The run's remedy by the name that the user gave; None for none."""
+    """The run's remedy by the name that the user gave.
+
+    Args:
+      text: as "contranorm:0.3", several joined by "+"; "" for none.
+
+    Raises:
+      ConfigError: several remedies, or one that draws at random.
+    """
     if not text:
         return None
     found = parse_remedies(text)
@@ -135,6 +165,12 @@ def find_remedy(text: str) -> NamedRemedy | None:
 
 def describe(run: Run) -> dict[str, Any]:
     """What `--dry-run` prints: shapes, parameters, memory of the state on each device, steps, FLOPs.
+
+    Args:
+      run: from `prepare`.
+
+    Returns:
+      Numbers and short texts by name.
 
     The memory is that of parameters, gradients, moments and average; activations come on top (`jaxsmooth aot`).
     """
@@ -160,5 +196,9 @@ def describe(run: Run) -> dict[str, Any]:
 
 
 def run_folder(config: FinetuneConfig) -> tuple[Path, Path]:
-    """The run's folder and that of its checkpoints."""
+    """The run's folder and that of its checkpoints.
+
+    Args:
+      config: the run's settings.
+    """
     return config.out, config.out / "checkpoints"

@@ -1,8 +1,8 @@
-"""Where arrays live: one table from logical axes to mesh axes, and what follows from it. Only this module knows meshes.
+"""Where arrays live: one table from logical axes to mesh axes, the arrays it places, and the processes that share them.
 
-Every array of a run has logical axes ("embed", "heads", "batch", ...); `RULES` says on which mesh axes each is cut.
-Mesh axes: `data` and `fsdp` both cut the batch, `fsdp` also the parameters; `tensor` cuts heads, the MLP and the
-vocabulary; `sequence` cuts sentences.
+Only this module of training knows meshes. Every array of a run has logical axes ("embed", "heads", "batch", ...);
+`RULES` says on which mesh axes each is cut. Of the mesh axes `data` and `fsdp` cut the batch, `fsdp` also the
+parameters, `tensor` heads, the MLP and the vocabulary, `sequence` sentences.
 """
 
 import math
@@ -16,9 +16,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
 from ..errors import ConfigError
-from ..types import Edits
+from ..types import Edits, map_named
 from .data.tasks import TrainBatch
-from .optimiser import name_of
 
 AXES = ("data", "fsdp", "tensor", "sequence")
 
@@ -61,7 +60,14 @@ HIDDEN = ("batch", "length", "width")
 
 
 def make_mesh(text: str = "", devices: Sequence[Any] | None = None) -> Mesh:
-    """A mesh over all devices from "data=2,tensor=4"; "" puts all of them on `data`. Axes left out have size 1.
+    """A mesh over all devices from "data=2,tensor=4".
+
+    Args:
+      text: sizes of mesh axes; "" puts all devices on `data`. Axes left out have size 1.
+      devices: the devices; None for all there are.
+
+    Returns:
+      A mesh with all of `AXES`.
 
     Raises:
       ConfigError: an unknown or repeated axis, a size that is no positive integer, or sizes that do not multiply to
@@ -95,6 +101,9 @@ def make_mesh(text: str = "", devices: Sequence[Any] | None = None) -> Mesh:
 def check_rules(rules: Rules = RULES) -> None:
     """Refuse a table that cuts two axes of one array over the same mesh axis, or names a mesh axis there is not.
 
+    Args:
+      rules: logical axis -> mesh axes.
+
     Raises:
       ConfigError: names the array, its axes and the mesh axis.
     """
@@ -114,7 +123,21 @@ def check_rules(rules: Rules = RULES) -> None:
 
 
 def spec(axes: Sequence[str], shape: Sequence[int], mesh: Mesh, rules: Rules = RULES) -> PartitionSpec:
-    """How an array of these logical axes is cut. A dimension that its mesh axes do not divide stays whole."""
+    """How an array is cut. A dimension that its mesh axes do not divide stays whole.
+
+    Args:
+      axes: the array's logical axes.
+      shape: its shape.
+      mesh: the mesh.
+      rules: logical axis -> mesh axes.
+
+    Returns:
+      One mesh axis, several, or None for each dimension.
+
+    >>> from jax.sharding import AbstractMesh
+    >>> spec(("vocab", "embed"), (30522, 768), AbstractMesh((1, 2, 4, 1), AXES))  # 4 does not divide 30522
+    PartitionSpec(None, 'fsdp')
+    """
     parts: list[Any] = []
     for logical, size in zip(axes, shape, strict=True):
         cut = tuple(axis for axis in rules.get(logical, ()) if mesh.shape[axis] > 1)
@@ -124,18 +147,30 @@ def spec(axes: Sequence[str], shape: Sequence[int], mesh: Mesh, rules: Rules = R
 
 
 def tree_shardings(tree: Any, mesh: Mesh, rules: Rules = RULES) -> Any:
-    """A sharding for every leaf of a `TaskModel` or a `TrainState`, or of their shapes."""
+    """A sharding for every leaf of a `TaskModel` or a `TrainState`, or of their shapes.
+
+    Args:
+      tree: the arrays or shapes.
+      mesh: the mesh.
+      rules: logical axis -> mesh axes.
+
+    Returns:
+      The same tree of shardings.
+
+    Raises:
+      ConfigError: a table that `check_rules` refuses.
+    """
     check_rules(rules)
 
-    def of(path: tuple, leaf: Any) -> NamedSharding:
-        parts = [name_of(part) for part in path]
+    def of(name: str, leaf: Any) -> NamedSharding:
+        parts = name.split(".")
         known = (".".join(parts[-k:]) for k in (3, 2))
         axes = next((LOGICAL[name] for name in known if name in LOGICAL), ())
         if len(axes) != len(leaf.shape):
             return NamedSharding(mesh, PartitionSpec())
         return NamedSharding(mesh, spec(axes, leaf.shape, mesh, rules))
 
-    return jax.tree_util.tree_map_with_path(of, tree)
+    return map_named(of, tree)
 
 
 def batch_shardings(data: TrainBatch, mesh: Mesh, rules: Rules = RULES, *, rows: int = 0) -> Any:
@@ -144,8 +179,11 @@ def batch_shardings(data: TrainBatch, mesh: Mesh, rules: Rules = RULES, *, rows:
     Args:
       data: a batch, or its shapes.
       mesh: the mesh.
-      rules: the table.
+      rules: logical axis -> mesh axes.
       rows: B over all processes where `data` holds only one's; 0 for those of `data`.
+
+    Returns:
+      The same tree of shardings.
     """
 
     def of(leaf: Any) -> NamedSharding:
@@ -156,7 +194,15 @@ def batch_shardings(data: TrainBatch, mesh: Mesh, rules: Rules = RULES, *, rows:
 
 
 def constraints(mesh: Mesh, rules: Rules = RULES) -> Edits:
-    """Edits that pin hidden states to the batch and sequence axes, so the compiler need not guess; the values stay."""
+    """Edits that pin hidden states to the batch and sequence axes, so the compiler need not guess; the values stay.
+
+    Args:
+      mesh: the mesh.
+      rules: logical axis -> mesh axes.
+
+    Returns:
+      Edits of the embedding output, the residual sum after attention and the block output; none on one device.
+    """
 
     def pin(layer: Array, hidden: Array) -> Array:
         return jax.lax.with_sharding_constraint(hidden, NamedSharding(mesh, spec(HIDDEN, hidden.shape, mesh, rules)))
@@ -168,6 +214,10 @@ def reads_share(mesh: Mesh, rules: Rules = RULES) -> bool:
     """Whether each process reads its own rows of a batch. If not, each reads all rows and keeps what it needs.
 
     So it is where processes hold whole parts of the batch; not where a tensor or sequence axis spans processes.
+
+    Args:
+      mesh: the mesh.
+      rules: logical axis -> mesh axes.
     """
     count = jax.process_count()
     parts = math.prod(mesh.shape[axis] for axis in rules["batch"])
@@ -184,6 +234,9 @@ def place_batch(data: TrainBatch, mesh: Mesh, *, rows: int) -> TrainBatch:
       data: this process's share of the rows, or all of them.
       mesh: the mesh.
       rows: B over all processes.
+
+    Returns:
+      The batch of all processes, cut as `batch_shardings` says.
     """
     shardings = batch_shardings(data, mesh, rows=rows)
     if jax.process_count() == 1:
@@ -198,7 +251,15 @@ def place_batch(data: TrainBatch, mesh: Mesh, *, rows: int) -> TrainBatch:
 
 
 def place_tree(tree: Any, mesh: Mesh) -> Any:
-    """Arrays that every process holds whole, as arrays laid out over the mesh. Copies: the originals stay usable."""
+    """Arrays that every process holds whole, as arrays laid out over the mesh.
+
+    Args:
+      tree: a `TaskModel` or a `TrainState`.
+      mesh: the mesh.
+
+    Returns:
+      Copies, cut as `tree_shardings` says; the originals stay usable.
+    """
 
     def put(leaf: Any, where: NamedSharding) -> Array:
         host = np.asarray(leaf)
@@ -208,7 +269,11 @@ def place_tree(tree: Any, mesh: Mesh) -> Any:
 
 
 def on_host(tree: Any) -> Any:
-    """Every array whole, as numpy, on every process."""
+    """Every array whole, as numpy, on every process. All processes must call it.
+
+    Args:
+      tree: arrays laid out over a mesh.
+    """
     if jax.process_count() == 1:
         return jax.tree.map(np.asarray, tree)
     return multihost_utils.process_allgather(tree, tiled=True)
@@ -230,7 +295,7 @@ def join_processes(coordinator: str, processes: int, process: int) -> None:
         if processes > 1:
             raise ConfigError("several processes need --coordinator HOST:PORT, the address of process 0, or auto.")
         return
-    # The CPU backend needs to be told how its processes talk to each other; others ignore it.
+    # How processes of the CPU backend communicate; other backends ignore it.
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     if coordinator == "auto":
         jax.distributed.initialize()

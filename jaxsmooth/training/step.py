@@ -1,4 +1,4 @@
-"""One training step as a pure function of a state and a batch, and the evaluation step beside it."""
+"""One training step as a pure function of a state and a batch."""
 
 import dataclasses
 from collections.abc import Callable
@@ -28,7 +28,15 @@ Remedy = Callable[[Any, Any], Edits]
 
 @nnx.dataclass
 class TrainState(nnx.Pytree):
-    """Everything a run needs to go on: parameters, optimiser, step, the key's words, and an average if one is kept."""
+    """Everything a run needs to go on.
+
+    Attributes:
+      step: how many were done.
+      model: the parameters.
+      optimiser: optax's state.
+      key: the words of the key that dropout's masks are drawn from.
+      ema: exponential moving average of the parameters, None where none is kept.
+    """
 
     step: Int[Array, ""] = nnx.data()
     model: TaskModel = nnx.data()
@@ -39,7 +47,13 @@ class TrainState(nnx.Pytree):
 
 @nnx.dataclass
 class StepMetrics(nnx.Pytree):
-    """What a step reports: mean loss over the labels, global norm of the gradient before clipping, real tokens."""
+    """What a step reports.
+
+    Attributes:
+      loss: mean over the labels.
+      gradient_norm: global norm before clipping.
+      tokens: real ones, of records with weight.
+    """
 
     loss: Float[Array, ""] = nnx.data()
     gradient_norm: Float[Array, ""] = nnx.data()
@@ -47,7 +61,13 @@ class StepMetrics(nnx.Pytree):
 
 
 def init_state(model: TaskModel, optimiser: optax.GradientTransformation, config: FinetuneConfig) -> TrainState:
-    """The state before the first step. The model's arrays become the state's own: a step may overwrite them."""
+    """The state before the first step. The model's arrays become the state's own: a step may overwrite them.
+
+    Args:
+      model: the parameters.
+      optimiser: from `make_optimiser`.
+      config: seed, generator, and whether an average is kept.
+    """
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         model=model,
@@ -78,7 +98,16 @@ class Trainer:
     constrain: Edits = dataclasses.field(default_factory=Edits)
 
     def logits(self, model: TaskModel, data: TrainBatch, key: PRNGKeyArray | None = None) -> Float[Array, "..."]:
-        """Logits of a batch in the run's precision: with dropout where a key is given, without otherwise."""
+        """Logits of a batch in the run's precision.
+
+        Args:
+          model: the parameters, in float32 or float64.
+          data: the batch.
+          key: of dropout; None for no dropout.
+
+        Returns:
+          As `task_logits`.
+        """
         if self.config.precision == "bfloat16":
             model = cast_floats(model, jnp.bfloat16)
         edits = [self.remedy(model.encoder, data.batch)] if self.remedy else []
@@ -98,14 +127,29 @@ class Trainer:
         )
 
     def loss(self, model: TaskModel, data: TrainBatch, key: PRNGKeyArray | None = None) -> Float[Array, ""]:
-        """Mean loss over the labels of a batch."""
+        """Mean loss over the labels of a batch.
+
+        Args:
+          model: the parameters.
+          data: the batch; with no label at all the loss is 0.
+          key: as for `logits`.
+        """
         loss = loss_sum(self.task.kind, self.logits(model, data, key), data)
         return loss / jnp.maximum(label_count(self.task.kind, data), 1).astype(loss.dtype)
 
     def gradients(
         self, model: TaskModel, data: TrainBatch, key: PRNGKeyArray | None = None
     ) -> tuple[Float[Array, ""], TaskModel]:
-        """Mean loss and its gradient; in `config.accumulate` parts, whose sum is that of the whole batch."""
+        """Mean loss and its gradient; in `config.accumulate` parts, whose sum is that of the whole batch.
+
+        Args:
+          model: the parameters.
+          data: the batch.
+          key: as for `logits`; each part has one of its own.
+
+        Returns:
+          The loss, and its gradient as a tree like the model.
+        """
         parts = self.config.accumulate
         if parts == 1:
             return jax.value_and_grad(self.loss)(model, data, key)
@@ -125,7 +169,15 @@ class Trainer:
         return jax.lax.scan(add, zero, (jnp.arange(parts), cut))[0]
 
     def step(self, state: TrainState, data: TrainBatch) -> tuple[TrainState, StepMetrics]:
-        """The next state. Dropout's key is a function of the run's key and the step alone."""
+        """The next state. Dropout's key is a function of the run's key and the step alone.
+
+        Args:
+          state: before the step.
+          data: the batch.
+
+        Returns:
+          The state after it, and what it reports.
+        """
         config = self.config
         drops = max(config.hidden_dropout, config.attention_dropout, config.head_dropout) > 0
         root = jax.random.wrap_key_data(state.key, impl=config.prng)
@@ -147,5 +199,10 @@ def _interleaved(leaf: Array, parts: int) -> Array:
 
 
 def compile_step(trainer: Trainer, **options: Any) -> jax.stages.Wrapped:
-    """`trainer.step`, jitted; the old state's memory is reused for the new one."""
+    """`trainer.step`, jitted; the old state's memory is reused for the new one.
+
+    Args:
+      trainer: the functions.
+      options: of `jax.jit`.
+    """
     return jax.jit(trainer.step, donate_argnums=0, **options)

@@ -8,6 +8,7 @@ from jaxsmooth.bert.config import EncoderConfig
 from jaxsmooth.inputs.tokenizer import TINY_VOCAB, Tokenizer
 from jaxsmooth.training.data.task_data import TaskData
 from jaxsmooth.training.data.tasks import Choice, Example, Kind, Question, Sentence, Task, TrainBatch
+from jaxsmooth.types import Batch
 
 CONFIG = EncoderConfig(vocab=TINY_VOCAB, width=12, layers=1, heads=3, mlp_width=20, max_length=64)
 TOKENIZER = Tokenizer.tiny(CONFIG)
@@ -61,8 +62,6 @@ def same(first: TrainBatch, second: TrainBatch) -> bool:
 
 def fake_batch(labels, weights=None, length: int = 3) -> TrainBatch:
     """A batch for scores alone, which look at labels and weights."""
-    from jaxsmooth.types import Batch
-
     labels = np.asarray(labels)
     count = len(labels)
     shape = (count, length)

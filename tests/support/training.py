@@ -1,9 +1,11 @@
-"""What the training tests share: tiny tasks with made-up texts, one step's batch, arrays by name, runs as processes."""
+"""Shared by the training tests: tiny tasks with made-up texts, one step's batch, arrays by name, runs as processes."""
 
 import dataclasses
 import os
+import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from jaxsmooth.training.data.tasks import SpanLabels, Task, TrainBatch
 from jaxsmooth.training.model import TaskModel, init_task_model
 from jaxsmooth.training.optimiser import learning_rate, make_optimiser
 from jaxsmooth.training.step import Trainer
+from jaxsmooth.types import map_named, named_leaves
 
 SMALL = jaxsmooth.EncoderConfig(vocab=48, width=16, layers=2, heads=2, mlp_width=32, max_length=16)
 PLAIN = FinetuneConfig(model="tiny", hidden_dropout=0.0, attention_dropout=0.0, head_dropout=0.0, learning_rate=1e-3)
@@ -40,11 +43,11 @@ def drawn(shapes: Any, seed: int = 0) -> Any:
     """
     rng = np.random.default_rng(seed)
 
-    def draw(path: tuple, leaf: Any) -> jax.Array:
-        middle = 1.0 if path[-1].name == "scale" else 0.0
+    def draw(name: str, leaf: Any) -> jax.Array:
+        middle = 1.0 if name.endswith("scale") else 0.0
         return jnp.asarray((middle + 0.1 * rng.normal(size=leaf.shape)).astype(leaf.dtype))
 
-    return jax.tree_util.tree_map_with_path(draw, shapes)
+    return map_named(draw, shapes)
 
 
 def small_encoder(dtype: Any = jnp.float64) -> Encoder:
@@ -82,6 +85,11 @@ def make_trainer(kind: str, model: TaskModel, config: FinetuneConfig = PLAIN, st
     return Trainer(TASKS[kind], config, make_optimiser(config, model, steps), learning_rate(config, steps), **more)
 
 
+def compiled(function: Callable) -> Callable:
+    """The function compiled: op by op it would take ten times as long."""
+    return jax.jit(function, compiler_options=QUICK)
+
+
 def padded(data: TrainBatch, by: int) -> TrainBatch:
     """The same batch, padded further; padding holds tokens that would matter if they were looked at."""
 
@@ -97,8 +105,7 @@ def padded(data: TrainBatch, by: int) -> TrainBatch:
 
 def to_arrays(tree: Any) -> dict[str, np.ndarray]:
     """Every array by its dotted name, on the host."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path).strip("."): np.asarray(leaf) for path, leaf in leaves}
+    return {name: np.asarray(leaf) for name, leaf in named_leaves(tree).items()}
 
 
 def write_task(folder: Path, records: int = 48) -> Path:
@@ -133,6 +140,12 @@ def start(arguments: list[str], **options: Any) -> subprocess.Popen:
     return subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options
     )
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def finish(process: subprocess.Popen, timeout: float = 300) -> str:

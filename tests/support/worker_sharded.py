@@ -1,4 +1,4 @@
-"""A few training steps on some devices, in one or several processes; process 0 prints what came of each run as JSON.
+"""A few training steps on some devices, in one or several processes; process 0 prints each run's result as JSON.
 
     python worker_sharded.py '{"runs": [["data=2,tensor=2", 4]], "devices": 4, "processes": 1, "process": 0, "port": 0,
                                "folder": ""}'

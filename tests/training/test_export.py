@@ -75,16 +75,16 @@ def test_fused_models_come_back(fusion, tmp_path):
 def test_what_is_not_whole_is_refused(tmp_path):
     model = trained("classification")
     export_model(model, TASKS["classification"], TOKENIZER, PLAIN, tmp_path)
-    told = (tmp_path / "finetune.json").read_text()
+    written = (tmp_path / "finetune.json").read_text()
     (tmp_path / "finetune.json").write_text("{}")
     with pytest.raises(CheckpointError, match="must hold task, config and step"):
         load_export(tmp_path, shapes)
-    changed = json.loads(told)
+    changed = json.loads(written)
     changed["config"]["prayer"] = 1
     (tmp_path / "finetune.json").write_text(json.dumps(changed))
     with pytest.raises(ConfigError, match="no setting 'prayer'"):
         load_export(tmp_path, shapes)
-    (tmp_path / "finetune.json").write_text(told)
+    (tmp_path / "finetune.json").write_text(written)
     (tmp_path / "tokenizer.json").unlink()
     with pytest.raises(CheckpointError, match=r"no tokenizer\.json"):
         load_export(tmp_path, shapes)

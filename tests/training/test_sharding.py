@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import socket
 import subprocess
 import sys
 import warnings
@@ -15,7 +14,7 @@ import numpy as np
 import pytest
 from jax.sharding import AbstractMesh, PartitionSpec
 from support import ROOT
-from support.training import PLAIN, make_trainer, small_model, to_arrays
+from support.training import PLAIN, free_port, make_trainer, small_model, to_arrays
 
 from jaxsmooth.errors import ConfigError
 from jaxsmooth.training.checkpointing import Checkpoints
@@ -30,14 +29,9 @@ from jaxsmooth.training.sharding import (
     tree_shardings,
 )
 from jaxsmooth.training.step import init_state
+from jaxsmooth.types import named_leaves
 
 WORKER = ROOT / "tests" / "support" / "worker_sharded.py"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def run_workers(runs: list, devices: int, processes: int = 1, folder: str = "", timeout: float = 400) -> list[dict]:
@@ -147,10 +141,7 @@ def test_the_table_cuts_no_array_twice_over_one_axis():
 
 
 def test_every_row_of_the_table_names_a_parameter():
-    names = {
-        ".".join(str(p).strip(".[]'") for p in path)
-        for path, _ in jax.tree_util.tree_leaves_with_path(small_model("classification"))
-    }
+    names = set(named_leaves(small_model("classification")))
     names |= {"encoder.blocks.gate.kernel", "encoder.blocks.gate.bias", "head.dense.kernel"}  # of other families
     for row in LOGICAL:
         assert any(name == row or name.endswith(f".{row}") for name in names), row
@@ -168,10 +159,7 @@ def test_moments_lie_where_their_parameters_lie():
     model = small_model("classification", jnp.float32)
     trainer = make_trainer("classification", model)
     state = jax.eval_shape(lambda m: init_state(m, trainer.optimiser, PLAIN), model)
-    names = {
-        ".".join(str(part).strip(".[]'") for part in path): where.spec
-        for path, where in jax.tree_util.tree_leaves_with_path(tree_shardings(state, mesh))
-    }
+    names = {name: where.spec for name, where in named_leaves(tree_shardings(state, mesh)).items()}
     moments = [name for name in names if ".mu." in name]
     assert len(moments) == len(jax.tree.leaves(model))
     assert all(names[name] == names["model." + name.split(".mu.")[1]] for name in moments)

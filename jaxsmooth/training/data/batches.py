@@ -25,7 +25,12 @@ _POOLS_KEPT = 3  # the one that is read, and what the prefetch threads reach ahe
 
 
 class Batches:
-    """Random access to the batches of a stream: what grain reads."""
+    """Random access to the batches of a stream: what grain reads. The arguments are those of `make_stream`.
+
+    Attributes:
+      steps: batches that hold every record once.
+      identity: what the batches depend on, JSON-able.
+    """
 
     def __init__(
         self,

@@ -7,16 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from ...assets import REGISTRY
-from ...errors import DataError
+from ...errors import DataError, require_int
 from ...inputs.tokenizer import Tokenizer
 from . import corpora
-from .corpora import TOPICS
+from .benchmarks import GLUE
 from .hub import read_hub
-from .official_files import GLUE, read_glue, read_squad_release, read_swag
+from .official_files import read_glue, read_squad_release, read_swag
 from .splits import Parts, sample
+from .table_files import SUFFIXES
 from .task_data import TaskData
 from .tasks import Choice, Kind, Task, check_split
-from .user_tables import SUFFIXES, read_tables
+from .user_tables import read_tables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +48,7 @@ def load_task(
     """Read one split of a task.
 
     Args:
-      name: a key of `TASKS`, or a file or folder of the user's own (see `tables`).
+      name: a key of `TASKS`, or a file or folder of the user's own (see `user_tables`).
       tokenizer: the model's.
       split: "train", "validation" or "test".
       max_length: most tokens of a row.
@@ -64,8 +65,7 @@ def load_task(
       TextError: a length or a text that the tokenizer refuses.
     """
     chosen = check_split(split)
-    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
-        raise DataError(f"limit must be a whole number of at least 1, or None; got {limit!r}.")
+    require_int("limit", limit, 1, DataError, optional=True)
     task, parts = read_task(name, data_dir=data_dir)
     examples = parts.splits.get(chosen)
     if not examples:
@@ -84,6 +84,9 @@ def read_task(name: str, *, data_dir: str | Path | None = None) -> tuple[Task, P
     Args:
       name: as for `load_task`.
       data_dir: as for `load_task`.
+
+    Returns:
+      The task, and its examples by split.
 
     Raises:
       DataError: an unknown name, or data that cannot be read.
@@ -129,7 +132,7 @@ def _sentiment(asset: str, what: str) -> list[Entry]:
 
 
 def _topics(asset: str, what: str) -> Entry:
-    classes = TOPICS[asset]
+    classes = corpora.TOPICS[asset]
     read = functools.partial(corpora.read_topics, classes=classes)
     return _pinned(asset, asset, "classification", "accuracy", read, f"topic of {what}", classes=classes)
 
@@ -143,24 +146,24 @@ def _span(asset: str, what: str) -> Entry:
     return _pinned(asset, asset, "span", "f1", corpora.read_squad, f"answers in {what}", pairs=True)
 
 
-_GLUE_METRICS = {"cola": "matthews", "mrpc": "f1", "qqp": "f1", "stsb": "spearman"}
+def _official(task: Task, read: Callable[[Path], Parts]) -> Entry:
+    """A benchmark: read from a folder of the official files, or without one through the hub."""
+    return Entry(task, lambda folder: read_hub(task.name) if folder is None else read(folder), local=True)
 
 
 def _glue(short: str) -> Entry:
     table = GLUE[short]
-    metric = _GLUE_METRICS.get(short, "accuracy")
     task = Task(
         f"glue/{short}",
         "classification" if table.classes else "regression",
-        metric,
+        table.metric,
         f"GLUE (Wang et al., 2019), {table.folder}; official files or the hub",
         "as each of GLUE's data sets states",
         classes=table.classes,
-        positive=1 if metric == "f1" else None,
-        pairs=bool(table.pair),
+        positive=1 if table.metric == "f1" else None,
+        pairs=bool(table.texts[1]),
     )
-    name = f"glue/{short}"
-    return Entry(task, lambda folder: read_hub(name) if folder is None else read_glue(short, folder), local=True)
+    return _official(task, functools.partial(read_glue, short))
 
 
 def _squad(name: str, version: str) -> Entry:
@@ -173,15 +176,13 @@ def _squad(name: str, version: str) -> Entry:
         unanswerable=version == "2.0",
         pairs=True,
     )
-    return Entry(
-        task, lambda folder: read_hub(name) if folder is None else read_squad_release(folder, version), local=True
-    )
+    return _official(task, functools.partial(read_squad_release, version=version))
 
 
 def _swag() -> Entry:
     source = "SWAG (Zellers et al., 2018); official files or the hub"
     task = Task("swag", "choice", "accuracy", source, "as its authors state", choices=4, pairs=True)
-    return Entry(task, lambda folder: read_hub("swag") if folder is None else read_swag(folder), local=True)
+    return _official(task, read_swag)
 
 
 _ENTRIES = (
@@ -195,7 +196,7 @@ _ENTRIES = (
     _pinned(
         *("vitaminc", "vitaminc", "classification", "accuracy", corpora.read_vitaminc),
         "whether a claim follows from a passage",
-        classes=corpora.VERDICTS,
+        classes=corpora.CLAIM_LABELS,
         pairs=True,
     ),
     _pinned(

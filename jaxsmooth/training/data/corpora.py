@@ -15,12 +15,35 @@ from .splits import Parts, keep_test, normalise, split_by_hash
 from .tasks import Choice, Example, Sentence
 
 SENTIMENTS = ("negative", "positive")
-VERDICTS = ("False", "Neither", "True")
+CLAIM_LABELS = ("False", "Neither", "True")
 AGREEMENT = ("wrong", "right")
+TOPICS: dict[str, tuple[str, ...]] = {
+    "newsgroups": (
+        *("alt.atheism", "comp.graphics", "comp.os.ms-windows.misc", "comp.sys.ibm.pc.hardware"),
+        *("comp.sys.mac.hardware", "comp.windows.x", "misc.forsale", "rec.autos", "rec.motorcycles"),
+        *("rec.sport.baseball", "rec.sport.hockey", "sci.crypt", "sci.electronics", "sci.med", "sci.space"),
+        *("soc.religion.christian", "talk.politics.guns", "talk.politics.mideast", "talk.politics.misc"),
+        "talk.religion.misc",
+    ),
+    "reuters-r8": (*("acq", "crude", "earn", "grain", "interest", "money-fx", "ship", "trade"),),
+    "reuters-r52": (
+        *("acq", "alum", "bop", "carcass", "cocoa", "coffee", "copper", "cotton", "cpi", "cpu", "crude"),
+        *("dlr", "earn", "fuel", "gas", "gnp", "gold", "grain", "heat", "housing", "income", "instal-debt"),
+        *("interest", "ipi", "iron-steel", "jet", "jobs", "lead", "lei", "livestock", "lumber", "meal-feed"),
+        *("money-fx", "money-supply", "nat-gas", "nickel", "orange", "pet-chem", "platinum", "potato"),
+        *("reserves", "retail", "rubber", "ship", "strategic-metal", "sugar", "tea", "tin", "trade"),
+        *("veg-oil", "wpi", "zinc"),
+    ),
+}
+"""Asset -> the names of its classes."""
 
 
 def read_sentiment(name: str) -> Parts:
-    """Sentences with a mean score of human raters, as positive (above 0) or negative; those at 0 are left out."""
+    """Sentences with a mean score of human raters, as positive (above 0) or negative; those at 0 are left out.
+
+    Args:
+      name: of the asset, as in all readers here; each raises AssetError where it cannot be fetched.
+    """
     rows = [(text, float(score), number) for number, score, text in read_rows(name)]
     kept = [Sentence(text, label=int(score > 0), id=number) for text, score, number in rows if score]
     return Parts(_by_text(kept), _notes((len(rows) - len(kept), "sentences with the score 0, neither side")))
@@ -38,7 +61,11 @@ def read_plain(name: str) -> Parts:
 
 
 def read_topics(name: str, classes: tuple[str, ...]) -> Parts:
-    """Documents with a topic; the official test split stays, validation is cut from the training split.
+    """Documents with a topic; the official test split stays, validation is taken from the training split.
+
+    Args:
+      name: of the asset.
+      classes: all topics, sorted.
 
     Raises:
       DataError: a topic that is not among the classes.
@@ -62,17 +89,20 @@ def read_squad(name: str) -> Parts:
 def read_vitaminc(name: str) -> Parts:
     """A passage of Wikipedia and a claim: does it follow, is it refuted, or neither?
 
-    The same page is quoted in several versions and the same claim is set against several passages, so examples
+    The same page is quoted in several versions and the same claim is combined with several passages, so examples
     that share a page, a passage or a claim stay together.
+
+    Raises:
+      DataError: an example of another form.
     """
     examples, keys = [], []
     for place, item in enumerate(_items(_file(name))):
         passage, found, claim = item["input"].rpartition("\nClaim: ")
         right = _right(item)
-        if not found or right not in VERDICTS:
-            raise DataError(f"{name}, example {place}: expected a passage, a claim and one of {VERDICTS}.")
+        if not found or right not in CLAIM_LABELS:
+            raise DataError(f"{name}, example {place}: expected a passage, a claim and one of {CLAIM_LABELS}.")
         page = passage.partition(": ")[0]
-        examples.append(Sentence(passage, pair=claim, label=VERDICTS.index(right), id=str(place)))
+        examples.append(Sentence(passage, pair=claim, label=CLAIM_LABELS.index(right), id=str(place)))
         keys.append([f"page {normalise(page)}", f"passage {normalise(passage)}", f"claim {normalise(claim)}"])
     return Parts(split_by_hash(examples, keys))
 
@@ -99,7 +129,13 @@ def read_agreement(name: str) -> Parts:
 
 
 def read_wikihow(name: str, part: str, choices: int) -> Parts:
-    """Multiple choice on wikiHow's goals and steps, one of its three parts: goals, steps or their order."""
+    """Multiple choice on wikiHow's goals and steps.
+
+    Args:
+      name: of the asset.
+      part: "goal_inference", "step_inference" or "step_ordering".
+      choices: continuations of each question; others are left out.
+    """
     kept: list[Example] = []
     keys, skipped = [], 0
     for place, item in enumerate(_items(fetch(name) / part / "task.json")):
@@ -150,24 +186,3 @@ def _right(item: dict[str, Any]) -> str | None:
 
 def _notes(*counted: tuple[int, str]) -> tuple[str, ...]:
     return tuple(f"left out: {count} {what}" for count, what in counted if count)
-
-
-TOPICS: dict[str, tuple[str, ...]] = {
-    "newsgroups": (
-        *("alt.atheism", "comp.graphics", "comp.os.ms-windows.misc", "comp.sys.ibm.pc.hardware"),
-        *("comp.sys.mac.hardware", "comp.windows.x", "misc.forsale", "rec.autos", "rec.motorcycles"),
-        *("rec.sport.baseball", "rec.sport.hockey", "sci.crypt", "sci.electronics", "sci.med", "sci.space"),
-        *("soc.religion.christian", "talk.politics.guns", "talk.politics.mideast", "talk.politics.misc"),
-        "talk.religion.misc",
-    ),
-    "reuters-r8": (*("acq", "crude", "earn", "grain", "interest", "money-fx", "ship", "trade"),),
-    "reuters-r52": (
-        *("acq", "alum", "bop", "carcass", "cocoa", "coffee", "copper", "cotton", "cpi", "cpu", "crude"),
-        *("dlr", "earn", "fuel", "gas", "gnp", "gold", "grain", "heat", "housing", "income", "instal-debt"),
-        *("interest", "ipi", "iron-steel", "jet", "jobs", "lead", "lei", "livestock", "lumber", "meal-feed"),
-        *("money-fx", "money-supply", "nat-gas", "nickel", "orange", "pet-chem", "platinum", "potato"),
-        *("reserves", "retail", "rubber", "ship", "strategic-metal", "sugar", "tea", "tin", "trade"),
-        *("veg-oil", "wpi", "zinc"),
-    ),
-}
-"""Asset -> the names of its classes."""

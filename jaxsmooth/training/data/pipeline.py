@@ -9,7 +9,7 @@ from typing import Any
 
 import grain
 
-from ...errors import DataError
+from ...errors import DataError, require_int
 from .batches import Batches
 from .task_data import TaskData
 from .tasks import TrainBatch
@@ -69,13 +69,13 @@ def make_stream(
     ...     [(b.batch.tokens.shape, b.indices.tolist(), b.weights.tolist()) for b in stream]
     [((2, 16), [1, 0], [1.0, 1.0]), ((2, 16), [2, 2], [1.0, 0.0])]
     """
-    _check_whole("batch_size", batch_size, 1)
-    _check_whole("seed", seed, 0)
-    _check_whole("pool", pool, 1)
-    _check_whole("process_count", process_count, 1)
-    _check_whole("process_index", process_index, 0)
+    require_int("batch_size", batch_size, 1, DataError)
+    require_int("seed", seed, 0, DataError)
+    require_int("pool", pool, 1, DataError)
+    require_int("process_count", process_count, 1, DataError)
+    require_int("process_index", process_index, 0, DataError)
     if epochs is not None:
-        _check_whole("epochs", epochs, 1)
+        require_int("epochs", epochs, 1, DataError)
     if process_index >= process_count or batch_size % process_count:
         raise DataError(
             f"batch_size must be a multiple of process_count, and process_index below it; got batch_size="
@@ -88,7 +88,7 @@ def make_stream(
 
 
 class TaskStream:
-    """An iterator of `TrainBatch` with a position that can be told and set. A context manager: `close` ends threads.
+    """An iterator of `TrainBatch` whose position can be saved and restored. A context manager: `close` ends threads.
 
     Attributes:
       steps_per_epoch: batches that hold every record once.
@@ -118,11 +118,11 @@ class TaskStream:
         self._iterator.close()
 
     def get_state(self) -> dict[str, Any]:
-        """Where the stream stands: what the next batch depends on. JSON-able, and the same in every process."""
+        """The position, and what the next batch depends on besides. JSON-able, and the same in every process."""
         return {"version": STATE_VERSION, "next": self._iterator.get_state()["next_index"], **self._batches.identity}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Go on as the stream did whose state this is, on any number of processes.
+        """Continue as the stream whose state this is, on any number of processes.
 
         Args:
           state: of a stream over the same data with the same order; how many epochs it had does not matter.
@@ -135,13 +135,8 @@ class TaskStream:
             raise DataError(f"a stream's state must be what get_state gave; got {state!r}.")
         other = {name: (value, state.get(name)) for name, value in expected.items() if state.get(name) != value}
         if other:
-            told = "; ".join(f"{name} is {mine!r} here and {theirs!r} there" for name, (mine, theirs) in other.items())
-            raise DataError(f"the state belongs to another stream: {told}. Were data or settings changed in between?")
+            why = "; ".join(f"{name} is {mine!r} here and {theirs!r} there" for name, (mine, theirs) in other.items())
+            raise DataError(f"the state belongs to another stream: {why}. Were data or settings changed in between?")
         if not 0 <= state["next"] <= len(self._batches):
             raise DataError(f"the state is at batch {state['next']}, of a stream of {len(self._batches)}.")
         self._iterator.set_state({"next_index": state["next"]})
-
-
-def _check_whole(name: str, value: object, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise DataError(f"{name} must be a whole number of at least {least}; got {value!r}.")

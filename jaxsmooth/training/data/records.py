@@ -63,26 +63,38 @@ class Records(abc.ABC, Generic[E]):
 
     @abc.abstractmethod
     def make(self, indices: Sequence[int], seed: int, epoch: int) -> list[Record]:
-        """Records at these places. Only dynamic masking looks at seed and epoch."""
+        """Records at these places.
+
+        Args:
+          indices: places, below the number of records.
+          seed: of the masking; other records do not depend on it.
+          epoch: likewise.
+
+        Returns:
+          One record per index, in their order.
+
+        Raises:
+          TextError: a text that the tokenizer refuses.
+        """
 
 
 class SentenceRecords(Records[Sentence]):
     """Classification of one text or two."""
 
-    untold: float = NO_CLASS
+    missing: float = NO_CLASS
 
     def make(self, indices: Sequence[int], seed: int, epoch: int) -> list[Record]:
         chosen = [self._examples[index] for index in indices]
         rows = _rows(self._tokenizer, chosen, self._max_length)
         return [
-            Record((row,), self.untold if e.label is None else e.label) for row, e in zip(rows, chosen, strict=True)
+            Record((row,), self.missing if e.label is None else e.label) for row, e in zip(rows, chosen, strict=True)
         ]
 
 
 class ScoreRecords(SentenceRecords):
-    """Regression, likewise. A score that is not told is NaN, so that no sum takes it for one."""
+    """Regression on one text or two. A missing score is NaN, so that no sum takes it for one."""
 
-    untold = math.nan
+    missing = math.nan
 
 
 class ChoiceRecords(Records[Choice]):
@@ -111,13 +123,12 @@ class SpanRecords(Records[Question]):
         super().__init__(examples, tokenizer, max_length)
         self._most = min(QUESTION_TOKENS, (max_length - tokenizer.special_count) // 2)
         if self._most < 1:
-            raise DataError(f"max_length must leave room for a question and a context; got {max_length}.")
+            raise DataError(f"max_length must leave tokens for a question and a context; got {max_length}.")
         counts = _counts(tokenizer, [e.context for e in examples])
         asked = _counts(tokenizer, [e.question for e in examples])
         owners, self._ranges = [], []
         for place, (question, context) in enumerate(zip(asked, counts, strict=True)):
-            room = max_length - tokenizer.special_count - min(question, self._most)
-            windows = _windows(context, room)
+            windows = _windows(context, max_length - tokenizer.special_count - min(question, self._most))
             owners += [place] * len(windows)
             self._ranges += windows
         self.owners = np.array(owners, np.int64)
@@ -134,7 +145,7 @@ class SpanRecords(Records[Question]):
 
 
 class MaskedRecords(Records[Sentence]):
-    """Masked LM: in every epoch other tokens are masked, chosen by (seed, epoch, place) alone.
+    """Masked LM: each epoch masks other tokens, chosen by (seed, epoch, place) alone.
 
     After Devlin et al. (2019): 15% of the tokens, at least one, of which 80% become the mask token, 10% a random
     token and 10% stay. Special tokens are never chosen.
@@ -149,7 +160,7 @@ class MaskedRecords(Records[Sentence]):
 
 
 class EachMaskedRecords(Records[Sentence]):
-    """Masked LM, each token masked once and alone: what pseudo-perplexity (Salazar et al., 2020) asks for."""
+    """Masked LM, each token masked once and alone, as pseudo-perplexity (Salazar et al., 2020) wants it."""
 
     def __init__(self, examples: Sequence[Sentence], tokenizer: Tokenizer, max_length: int) -> None:
         super().__init__(examples, tokenizer, max_length)
@@ -182,6 +193,9 @@ def make_records(
       tokenizer: the model's.
       max_length: most tokens of a row.
       each_token: for a masked LM, mask every token in turn (pseudo-perplexity) instead of some at random.
+
+    Returns:
+      Records that are made when they are asked for.
 
     Raises:
       DataError: `each_token` for another kind, or no examples.
@@ -220,16 +234,18 @@ def _counts(tokenizer: Tokenizer, texts: list[str]) -> list[int]:
     return [known[text] for text in texts]
 
 
-def _windows(count: int, room: int) -> list[tuple[int, int]]:
-    step = min(STRIDE, max(1, room // 2))
-    windows = [(0, min(room, count))]
+def _windows(count: int, size: int) -> list[tuple[int, int]]:
+    """First token and end of overlapping windows of at most `size` tokens that cover `count`."""
+    step = min(STRIDE, max(1, size // 2))
+    windows = [(0, min(size, count))]
     while windows[-1][1] < count:
         begin = windows[-1][0] + step
-        windows.append((begin, min(begin + room, count)))
+        windows.append((begin, min(begin + size, count)))
     return windows
 
 
 def _answer_tokens(row: Row, example: Question) -> tuple[int, int]:
+    """First and last token of the answer in a window; (0, 0) where it is not wholly inside."""
     shown = [place for place, (first, _) in enumerate(row.spans) if first >= 0]
     if not example.answers or not shown:
         return 0, 0
@@ -248,6 +264,7 @@ def _maskable(row: Row, tokenizer: Tokenizer) -> list[int]:
 
 
 def _mask(row: Row, tokenizer: Tokenizer, random: np.random.Generator) -> Record:
+    """The row with some tokens masked, exchanged or kept, and those tokens as labels."""
     ids, labels = list(row.ids), [NO_CLASS] * len(row.ids)
     places = _maskable(row, tokenizer)
     wanted = min(len(places), max(1, round(MASKED_SHARE * len(places))))

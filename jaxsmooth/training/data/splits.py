@@ -20,7 +20,12 @@ HELD_OUT = 0.1
 
 
 class Parts(NamedTuple):
-    """Data as read: the examples of each split there is, and what was left out and why."""
+    """Data as read.
+
+    Attributes:
+      splits: the examples of each split there is.
+      notes: what was left out, and why.
+    """
 
     splits: dict[Split, list[Example]]
     notes: tuple[str, ...] = ()
@@ -28,6 +33,9 @@ class Parts(NamedTuple):
 
 def normalise(text: str) -> str:
     """What two texts must share to count as one: words and digits, case, width and accents' encoding folded.
+
+    Args:
+      text: any.
 
     >>> normalise("It's  FINE!")
     'it s fine'
@@ -37,6 +45,9 @@ def normalise(text: str) -> str:
 
 def side_of(key: str) -> Split:
     """The split of a group, by the sha256 of its key: test, validation (a tenth each) or train.
+
+    Args:
+      key: the group's name.
 
     >>> [side_of(name) for name in ("apple", "bread", "cheese", "dill", "egg")]
     ['train', 'train', 'train', 'validation', 'train']
@@ -72,7 +83,20 @@ def groups(keys: Sequence[Sequence[str]]) -> list[str]:
 
 
 def split_by_hash(examples: Sequence[Example], keys: Sequence[Sequence[str]]) -> dict[Split, list[Example]]:
-    """All three splits of examples that come without any, each group whole on one side."""
+    """All three splits of examples that come without any, each group whole in one of them.
+
+    Args:
+      examples: all of them.
+      keys: of each example the keys, as for `groups`.
+
+    Returns:
+      Split -> its examples, in the order in which they were given.
+
+    >>> from jaxsmooth.training.data.tasks import Sentence
+    >>> sides = split_by_hash([Sentence("apple"), Sentence("dill")], [["apple"], ["dill"]])
+    >>> {split: [example.text for example in part] for split, part in sides.items()}
+    {'train': ['apple'], 'validation': ['dill'], 'test': []}
+    """
     sides: dict[Split, list[Example]] = {"train": [], "validation": [], "test": []}
     for example, group in zip(examples, groups(keys), strict=True):
         sides[side_of(group)].append(example)
@@ -82,7 +106,7 @@ def split_by_hash(examples: Sequence[Example], keys: Sequence[Sequence[str]]) ->
 def keep_test(
     train: Sequence[Example], test: Sequence[Example], train_keys: Sequence[str], test_keys: Sequence[str]
 ) -> tuple[dict[Split, list[Example]], int]:
-    """An official test split kept whole; what it repeats is dropped from train, and a validation split is cut off.
+    """An official test split, kept whole. What it repeats is dropped from train; validation is taken from train.
 
     Args:
       train: the official training examples.
@@ -110,6 +134,9 @@ def sample(examples: Sequence[T], size: int) -> list[T]:
     Args:
       examples: of one split.
       size: how many to take; all where there are fewer.
+
+    Returns:
+      The chosen examples.
 
     >>> sample(["a", "b", "c", "d", "e", "f"], 3)
     ['a', 'd', 'e']

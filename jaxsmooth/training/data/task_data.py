@@ -6,10 +6,8 @@ import hashlib
 from collections.abc import Sequence
 
 from ...inputs.tokenizer import Tokenizer
-from ..objectives.scores import ChoiceScores, ClassScores, NumberScores, Scores, TokenScores
-from ..objectives.squad import SpanScores
-from .records import Records, SpanRecords, make_records
-from .tasks import Example, Question, Split, Task
+from .records import Records, make_records
+from .tasks import Example, Split, Task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,31 +43,14 @@ class TaskData:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Names what the records are made from: examples, tokenizer and length."""
+        """A hash of what the records are made from: examples, tokenizer and length."""
         digest = hashlib.sha256(f"{self.tokenizer.fingerprint} {self.max_length} {self.each_token}".encode())
         for example in self.examples:
             digest.update(repr(example).encode())
         return digest.hexdigest()
 
-    def scores(self) -> Scores:
-        """An empty account of the task's scores, for one pass over this split."""
-        task = self.task
-        match task.kind:
-            case "classification":
-                return ClassScores(len(task.classes), task.positive)
-            case "choice":
-                return ChoiceScores(task.choices)
-            case "regression":
-                return NumberScores()
-            case "masked_lm":
-                return TokenScores(each_token=self.each_token)
-            case "span":
-                assert isinstance(self.records, SpanRecords)
-                questions = [example for example in self.examples if isinstance(example, Question)]
-                return SpanScores(questions, self.records, unanswerable=task.unanswerable)
-
     def truncated(self) -> int:
-        """How many records do not hold their whole text. Tokenises everything."""
+        """How many records do not hold their whole text. Tokenises all of them."""
         starts = range(0, len(self), 1024)
         parts = (self.records.make(range(s, min(s + 1024, len(self))), 0, 0) for s in starts)
         return sum(any(row.truncated for row in record.rows) for part in parts for record in part)

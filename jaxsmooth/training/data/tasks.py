@@ -14,7 +14,7 @@ Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 NO_CLASS = -1
-"""The label of an example whose class is not told (GLUE's test sets), and of a token that is not to be predicted."""
+"""The label of an example whose class is missing (GLUE's test sets), and of a token that is not to be predicted."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +57,14 @@ class Task:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Sentence:
-    """One text or a pair, with a class, a number, or (masked LM) nothing to predict but itself."""
+    """One text or a pair.
+
+    Attributes:
+      text: the first text.
+      pair: the second, where examples are pairs.
+      label: a class, a number, or None: missing, or (masked LM) nothing to predict but the text.
+      id: names it in predictions.
+    """
 
     text: str
     pair: str | None = None
@@ -67,7 +74,15 @@ class Sentence:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Question:
-    """A question about a context; `answers[k]` begins at character `starts[k]` of it. () is: no answer."""
+    """A question about a context.
+
+    Attributes:
+      question: the question.
+      context: the passage.
+      answers: parts of the context, all of them right; () where there is no answer.
+      starts: of each answer the place of its first character in the context.
+      id: names it in predictions.
+    """
 
     question: str
     context: str
@@ -78,7 +93,14 @@ class Question:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Choice:
-    """A prompt and C continuations, of which `label` is the right one."""
+    """A prompt and C continuations.
+
+    Attributes:
+      prompt: the beginning.
+      choices: the continuations.
+      label: which of them is right; None where it is missing.
+      id: names it in predictions.
+    """
 
     prompt: str
     choices: tuple[str, ...]
@@ -91,7 +113,7 @@ Example: TypeAlias = Sentence | Question | Choice
 
 @nnx.dataclass
 class SpanLabels(nnx.Pytree):
-    """First and last token of the answer, both 0 (the first token, [CLS]) where the row holds no answer."""
+    """First and last token of the answer, both 0 (the first token, [CLS]) where the row does not hold it."""
 
     start: Int[Array, "B"] = nnx.data()
     end: Int[Array, "B"] = nnx.data()
@@ -113,7 +135,7 @@ class TrainBatch(nnx.Pytree):
 
     `weights` is 1 for a record and 0 for a filler row, which repeats a real one so that every batch has B rows;
     leave it out of every sum. `indices` are the records' places in the `TaskData` (a filler's is its original's).
-    A class that is not told is -1, and a number that is not told NaN.
+    A missing class is -1, and a missing number NaN.
     """
 
     batch: Batch = nnx.data()
@@ -125,8 +147,11 @@ class TrainBatch(nnx.Pytree):
 def check_split(split: str) -> Split:
     """The split of that name.
 
+    Args:
+      split: "train", "validation" or "test".
+
     Raises:
-      DataError: no such split.
+      DataError: another name.
     """
     for known in SPLITS:
         if split == known:

@@ -11,23 +11,18 @@ masked_lm       `text` alone
 ==============  ======================================================================
 
 Other columns are ignored, except `id`. A file is split by hash; a folder holds `train`, and maybe `validation`
-(or `dev`, `val`) and `test`, each with one of the suffixes .tsv, .csv, .jsonl, .parquet. A TSV has a header, and no
-quoting.
+(or `dev`, `val`) and `test`, each in one of the formats of `table_files`.
 """
 
-import csv
-import json
 import math
-from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from ...errors import DataError
-from .official_files import tsv_rows
 from .splits import Parts, normalise, split_by_hash
+from .table_files import SUFFIXES, Row, read_rows
 from .tasks import Choice, Example, Kind, Question, Sentence, Split, Task
 
-SUFFIXES = (".tsv", ".csv", ".jsonl", ".parquet")
 _STEMS: dict[str, Split] = {
     "train": "train",
     "validation": "validation",
@@ -42,8 +37,6 @@ _METRICS: dict[Kind, str] = {
     "choice": "accuracy",
     "masked_lm": "log_likelihood",
 }
-
-Row = dict[str, Any]
 
 
 def read_tables(path: Path) -> tuple[Task, Parts]:
@@ -85,30 +78,6 @@ def read_tables(path: Path) -> tuple[Task, Parts]:
     return task, Parts(split_by_hash(only, [[_key(example)] for example in only]), ("split by a hash of the text",))
 
 
-def read_rows(path: Path) -> Iterator[Row]:
-    """The rows of one file as dictionaries, by its suffix.
-
-    Raises:
-      DataError: missing, unreadable, of an unknown suffix, or without rows.
-    """
-    readers: dict[str, Callable[[Path], Iterable[Row]]] = {
-        ".tsv": _tsv,
-        ".csv": _csv,
-        ".jsonl": _jsonl,
-        ".parquet": _parquet,
-    }
-    if path.suffix not in readers:
-        raise DataError(f"{path} must end in one of {', '.join(SUFFIXES)}; got {path.suffix or 'no suffix'!r}.")
-    if not path.is_file():
-        raise DataError(f"there is no file {path}.")
-    empty = True
-    for row in readers[path.suffix](path):
-        empty = False
-        yield row
-    if empty:
-        raise DataError(f"{path} holds no rows; expected at least one.")
-
-
 def _files(path: Path) -> dict[Split, Path]:
     if not path.is_dir():
         return {"train": path}
@@ -122,57 +91,6 @@ def _files(path: Path) -> dict[Split, Path]:
     if "train" not in found:
         raise DataError(f"{path} must hold train.tsv, .csv, .jsonl or .parquet; it does not.")
     return found
-
-
-def _tsv(path: Path) -> Iterator[Row]:
-    rows = tsv_rows(path)
-    header = next(rows, [])
-    for number, row in enumerate(rows, start=2):
-        if len(row) != len(header):
-            raise DataError(f"{path}, line {number}: expected {len(header)} columns, {header}; got {len(row)}.")
-        yield dict(zip(header, row, strict=True))
-
-
-def _csv(path: Path) -> Iterator[Row]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            for row in reader:
-                if None in row or None in row.values():
-                    raise DataError(f"{path}, line {reader.line_num}: expected the columns {reader.fieldnames}.")
-                yield row
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} is not a CSV file in UTF-8: {error}.") from error
-
-
-def _jsonl(path: Path) -> Iterator[Row]:
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise DataError(f"{path}, line {number}: not JSON in UTF-8: {error}. Expected one object.") from error
-            if not isinstance(row, dict):
-                raise DataError(f"{path}, line {number}: expected a JSON object; got {type(row).__name__}.")
-            yield row
-
-
-def _parquet(path: Path) -> Iterator[Row]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise DataError(
-            f"reading {path.name} needs pyarrow: `pip install pyarrow`, or save it as JSON lines."
-        ) from error
-    try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches():
-                yield from batch.to_pylist()
-    except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{path} is not a parquet file: {error}") from error
 
 
 def _kind(row: Row, path: Path) -> Kind:

@@ -11,13 +11,16 @@ from ..data.tasks import TrainBatch
 def loss_sum(kind: str, logits: Float[Array, "..."], data: TrainBatch) -> Float[Array, ""]:
     """Summed loss of a batch, in at least float32: cross entropy, or squared error for regression.
 
-    Filler rows, examples whose class is not told and tokens that are not to be predicted count nothing. A span's
-    loss is the mean of its two ends', as in BertForQuestionAnswering. Divide by `label_count`.
+    Filler rows, examples without a label and tokens that are not to be predicted count nothing. A span's loss
+    is the mean of its two ends', as in BertForQuestionAnswering. Divide by `label_count`.
 
     Args:
       kind: the task's.
       logits: as `bert.heads.apply_head` gives them.
       data: labels and weights.
+
+    Returns:
+      The sum, float32 or float64.
     """
     wide = logits.astype(accumulation_dtype(logits.dtype))
     if kind == "span":
@@ -31,7 +34,15 @@ def loss_sum(kind: str, logits: Float[Array, "..."], data: TrainBatch) -> Float[
 
 
 def label_count(kind: str, data: TrainBatch) -> Float[Array, ""]:
-    """How many labels a batch has: rows, or tokens to be predicted. In float32, as the weights."""
+    """How many labels a batch has: rows, or tokens to be predicted.
+
+    Args:
+      kind: the task's.
+      data: labels and weights.
+
+    Returns:
+      The number in float32, as the weights.
+    """
     if kind in ("span", "regression"):
         return data.weights.sum()
     return _weights(data.labels, data.weights).sum()

@@ -1,7 +1,7 @@
-"""The field's scores, gathered batch by batch: nothing but sums (or one number per example) is kept.
+"""The field's scores, accumulated batch by batch: nothing but sums (or one number per example) is kept.
 
-Every account has `update(outputs, batch)`, `result()`, and `get_state` and `add_state`, which bring the accounts
-of several processes together. Rows of weight 0 and labels that are not told count for nothing. `outputs` are:
+Each has `update(outputs, batch)`, `result()`, and `get_state` and `add_state`, which add up what several processes
+counted. Rows of weight 0 and missing labels count for nothing. `outputs` are:
 
 ================  =====================================================================
 classification    logits [B C]
@@ -17,6 +17,7 @@ All sums are float64. Of every score that can choose a checkpoint, more is bette
 
 import abc
 import math
+import warnings
 from typing import Any
 
 import jax
@@ -30,15 +31,15 @@ from ..data.tasks import TrainBatch
 
 
 class Scores(abc.ABC):
-    """An account of a task's scores over one pass of a split."""
+    """A task's scores over one pass of a split."""
 
     @abc.abstractmethod
     def update(self, outputs: Any, batch: TrainBatch) -> None:
         """Count one batch.
 
         Args:
-          outputs: what the head gave, see the table of this module; numpy or jax arrays.
-          batch: the batch it was given.
+          outputs: of the head, see the table of this module; numpy or jax arrays.
+          batch: its input.
 
         Raises:
           DataError: outputs of another shape, or NaN.
@@ -46,7 +47,7 @@ class Scores(abc.ABC):
 
     @abc.abstractmethod
     def result(self) -> dict[str, float]:
-        """The scores by name. NaN is: not defined on what was counted.
+        """The scores by name; NaN where one is not defined on what was counted.
 
         Raises:
           DataError: nothing was counted.
@@ -58,14 +59,18 @@ class Scores(abc.ABC):
 
     @abc.abstractmethod
     def add_state(self, state: dict[str, Any]) -> None:
-        """Count what another account of the same split counted."""
+        """Count what others have counted of the same split.
+
+        Args:
+          state: from their `get_state`.
+        """
 
 
 class ClassScores(Scores):
     """Accuracy, F1 and Matthews correlation from one confusion matrix."""
 
     def __init__(self, classes: int, positive: int | None = None) -> None:
-        """An empty account.
+        """Count from nothing.
 
         Args:
           classes: how many.
@@ -80,9 +85,10 @@ class ClassScores(Scores):
         check_shape("logits", logits, (len(labels), classes))
         if labels.max(initial=-1) >= classes:
             raise DataError(f"labels must be below the number of classes, {classes}; got {labels.max()}.")
-        told = labels >= 0
-        check_numbers("logits", logits[told & (weights > 0)])
-        np.add.at(self._confusion, (labels[told], logits.argmax(axis=1)[told]), weights[told].astype(np.float64))
+        labelled = labels >= 0
+        check_numbers("logits", logits[labelled & (weights > 0)])
+        places = labels[labelled], logits.argmax(axis=1)[labelled]
+        np.add.at(self._confusion, places, weights[labelled].astype(np.float64))
 
     def result(self) -> dict[str, float]:
         if not self._confusion.sum():
@@ -101,7 +107,7 @@ class ClassScores(Scores):
 
 
 class ChoiceScores(ClassScores):
-    """Accuracy of multiple choice. The place of the right choice means nothing, so there is no F1 of a place."""
+    """Accuracy of multiple choice. Which place the right choice has means nothing, so there is no F1."""
 
     def result(self) -> dict[str, float]:
         return {"accuracy": super().result()["accuracy"]}
@@ -111,7 +117,7 @@ class NumberScores(Scores):
     """Pearson and Spearman correlation and the mean squared error. Keeps two numbers per example."""
 
     def __init__(self) -> None:
-        """An empty account."""
+        """Count from nothing."""
         self._pairs: list[tuple[float, float]] = []
 
     def update(self, outputs: Any, batch: TrainBatch) -> None:
@@ -126,8 +132,7 @@ class NumberScores(Scores):
             raise DataError("no example was counted; expected at least one with a label.")
         values, labels = np.array(self._pairs).T
         return {
-            "pearson": pearson(values, labels),
-            "spearman": pearson(_ranks(values), _ranks(labels)),
+            **correlations(values, labels),
             "mse": float(np.mean((values - labels) ** 2)),
         }
 
@@ -139,16 +144,20 @@ class NumberScores(Scores):
 
 
 class TokenScores(Scores):
-    """How well masked tokens are told: exp of the mean negative log-likelihood, and accuracy.
+    """How well masked tokens are predicted: exp of the mean negative log-likelihood, and accuracy.
 
     When every token is masked once and alone, that exponential is the pseudo-perplexity of Salazar et al. (2020)
     and goes by that name; with many tokens masked at once it is a different, larger number.
     """
 
     def __init__(self, *, each_token: bool) -> None:
-        """An empty account, for data where each token is masked alone or not."""
+        """Count from nothing.
+
+        Args:
+          each_token: whether each token is masked alone.
+        """
         self._name = "pseudo_perplexity" if each_token else "masked_perplexity"
-        self._sums = np.zeros(3)  # tokens, their log-likelihood, those told right
+        self._sums = np.zeros(3)  # tokens, their log-likelihood, those predicted right
 
     def update(self, outputs: Any, batch: TrainBatch) -> None:
         log_probs, right = (np.asarray(part) for part in outputs)
@@ -178,14 +187,14 @@ class TokenScores(Scores):
 def masked_lm_outputs(
     logits: Float[Array, "B T V"], labels: Int[Array, "B T"]
 ) -> tuple[Float[Array, "B T"], Bool[Array, "B T"]]:
-    """What `TokenScores` counts, worked out on the device, so that no vocabulary-wide array leaves it.
+    """What `TokenScores` counts, computed on the device, so that no vocabulary-wide array leaves it.
 
     Args:
       logits: the head's.
-      labels: the tokens that were there, -1 where nothing is asked.
+      labels: the original tokens, -1 where nothing is to be predicted.
 
     Returns:
-      The labels' log-probabilities in float32 or better (0 where nothing is asked), and whether each label is the
+      The labels' log-probabilities in float32 or better (0 where there is no label), and whether each label is the
       likeliest token.
     """
     wide = logits.astype(jnp.float32) if jnp.finfo(logits.dtype).bits < 32 else logits
@@ -196,7 +205,10 @@ def masked_lm_outputs(
 
 
 def accuracy(confusion: NDArray[np.float64]) -> float:
-    """Share of the examples on the diagonal; rows are labels, columns predictions.
+    """Share of the examples on the diagonal.
+
+    Args:
+      confusion: how often each label (row) got each prediction (column).
 
     >>> accuracy(np.array([[3.0, 1.0], [0.0, 4.0]]))
     0.875
@@ -207,7 +219,11 @@ def accuracy(confusion: NDArray[np.float64]) -> float:
 def f1(confusion: NDArray[np.float64], positive: int | None = None) -> float:
     """F1 of one class, or the plain mean over all classes that occur as label or prediction.
 
-    F1 = 2 TP / (2 TP + FP + FN); 0 for a class that is never told right, NaN for one that does not occur.
+    F1 = 2 TP / (2 TP + FP + FN); 0 for a class that is never predicted right, NaN for one that does not occur.
+
+    Args:
+      confusion: as for `accuracy`.
+      positive: the class; None for the mean.
 
     >>> round(f1(np.array([[3.0, 1.0], [0.0, 4.0]]), positive=1), 4)
     0.8889
@@ -222,6 +238,9 @@ def f1(confusion: NDArray[np.float64], positive: int | None = None) -> float:
 def matthews(confusion: NDArray[np.float64]) -> float:
     """Matthews correlation, for more than two classes as Gorodkin (2004) has it; 0 where it is 0/0.
 
+    Args:
+      confusion: as for `accuracy`.
+
     >>> matthews(np.array([[2.0, 0.0], [0.0, 2.0]]))
     1.0
     """
@@ -231,31 +250,53 @@ def matthews(confusion: NDArray[np.float64]) -> float:
     return float(covariance / spread) if spread else 0.0
 
 
-def pearson(values: NDArray[np.float64], labels: NDArray[np.float64]) -> float:
-    """Pearson correlation; NaN where one side does not vary.
+def correlations(values: Float[NDArray, " N"], labels: Float[NDArray, " N"]) -> dict[str, float]:
+    """Pearson and Spearman correlation; NaN where one side does not vary.
 
-    >>> round(pearson(np.array([1.0, 2.0, 4.0]), np.array([2.0, 4.0, 8.0])), 12)
+    Args:
+      values: predictions.
+      labels: what they should be.
+
+    Returns:
+      "pearson" and "spearman"; of equal values Spearman's ranks are their mean.
+
+    >>> correlations(np.array([1.0, 2.0, 4.0]), np.array([1.0, 2.0, 3.0]))["spearman"]
     1.0
     """
-    a, b = values - values.mean(), labels - labels.mean()
-    spread = math.sqrt(float(a @ a)) * math.sqrt(float(b @ b))
-    return float(a @ b) / spread if spread else math.nan
+    if len(values) < 2:  # scipy refuses them
+        return {"pearson": math.nan, "spearman": math.nan}
+    import scipy.stats  # slow to import, and only regressions need it
 
-
-def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Ranks from 1; equal values share the mean of theirs."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return (last - (counts - 1) / 2.0)[inverse]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", scipy.stats.DegenerateDataWarning)
+        pearson, spearman = scipy.stats.pearsonr(values, labels), scipy.stats.spearmanr(values, labels)
+    return {"pearson": float(pearson.statistic), "spearman": float(spearman.statistic)}
 
 
 def check_shape(name: str, got: NDArray, expected: tuple[int, ...]) -> None:
-    """Raises DataError unless an array has the shape."""
+    """Refuse outputs of another shape.
+
+    Args:
+      name: of the outputs, for the message.
+      got: the outputs.
+      expected: the shape.
+
+    Raises:
+      DataError: they have another one.
+    """
     if got.shape != expected:
         raise DataError(f"{name} must have shape {expected}; got {got.shape}. Are they those of this batch?")
 
 
 def check_numbers(name: str, values: NDArray) -> None:
-    """Raises DataError where a value is NaN: the likeliest of NaNs would be the first, and be counted as a guess."""
+    """Refuse NaN: the largest of NaNs would be the first, and be counted as a prediction.
+
+    Args:
+      name: of the outputs, for the message.
+      values: the outputs.
+
+    Raises:
+      DataError: a value is NaN.
+    """
     if np.isnan(values).any():
         raise DataError(f"{name} hold NaN, so there is nothing to score. Did the training diverge?")

@@ -25,7 +25,7 @@ class SpanScores(Scores):
     """Exact match and F1, the best answer over all windows of each question. Keeps one answer per question."""
 
     def __init__(self, examples: Sequence[Question], records: SpanRecords, *, unanswerable: bool) -> None:
-        """An empty account.
+        """Count from nothing.
 
         Args:
           examples: the questions of the split.
@@ -42,9 +42,9 @@ class SpanScores(Scores):
         check_shape("start logits", starts, shape)
         check_shape("end logits", ends, shape)
         real = np.flatnonzero(np.asarray(batch.weights) > 0)
-        told = np.asarray(batch.batch.mask)[real]
-        check_numbers("start logits", starts[real][told])
-        check_numbers("end logits", ends[real][told])
+        tokens = np.asarray(batch.batch.mask)[real]
+        check_numbers("start logits", starts[real][tokens])
+        check_numbers("end logits", ends[real][tokens])
         indices = np.asarray(batch.indices)[real].tolist()
         for place, index, record in zip(real, indices, self._records.make(indices, 0, 0), strict=True):
             owner = int(self._records.owners[index])
@@ -119,23 +119,34 @@ def best_span(starts: NDArray, ends: NDArray, row: Row) -> tuple[int, int, float
 def exact_match(answer: str, golds: Sequence[str]) -> float:
     """1 where the answer equals one of the golds after `normalise_answer`; without golds, where it is empty.
 
+    Args:
+      answer: the prediction.
+      golds: the right answers.
+
     >>> exact_match("the Eiffel Tower!", ["Eiffel tower"])
     1.0
     """
-    return max(float(normalise_answer(answer) == normalise_answer(gold)) for gold in _told(golds))
+    return max(float(normalise_answer(answer) == normalise_answer(gold)) for gold in _golds(golds))
 
 
 def token_f1(answer: str, golds: Sequence[str]) -> float:
     """F1 of the answer's words against the best of the golds; without golds, 1 where the answer is empty.
 
+    Args:
+      answer: the prediction.
+      golds: the right answers.
+
     >>> round(token_f1("in Paris, France", ["Paris"]), 4)
     0.5
     """
-    return max(_f1_of_words(normalise_answer(answer).split(), normalise_answer(gold).split()) for gold in _told(golds))
+    return max(_f1_of_words(normalise_answer(answer).split(), normalise_answer(gold).split()) for gold in _golds(golds))
 
 
 def normalise_answer(text: str) -> str:
     """Lower case, without punctuation, articles and surplus white space, in this order.
+
+    Args:
+      text: an answer.
 
     >>> normalise_answer("The  cat's  pyjamas, and a hat.")
     'cats pyjamas and hat'
@@ -144,9 +155,9 @@ def normalise_answer(text: str) -> str:
     return " ".join(re.sub(r"\b(a|an|the)\b", " ", bare).split())
 
 
-def _told(golds: Sequence[str]) -> Sequence[str]:
-    # A gold of articles and punctuation alone can be met by nothing but silence; SQuAD 2.0 drops such golds.
-    return [gold for gold in golds if normalise_answer(gold)] or [""]
+def _golds(given: Sequence[str]) -> Sequence[str]:
+    # Only an empty answer could equal a gold of articles and punctuation alone; SQuAD 2.0 drops such golds.
+    return [gold for gold in given if normalise_answer(gold)] or [""]
 
 
 def _f1_of_words(answer: list[str], gold: list[str]) -> float:

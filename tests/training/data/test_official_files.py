@@ -2,8 +2,6 @@
 
 import json
 import math
-import sys
-import types
 
 import pytest
 from support.tasks import TOKENIZER
@@ -11,7 +9,7 @@ from support.tasks import TOKENIZER
 from jaxsmooth.errors import DataError
 from jaxsmooth.training.data.catalogue import TASKS, load_task, read_task
 from jaxsmooth.training.data.pipeline import make_stream
-from jaxsmooth.training.data.tasks import Choice, Question, Sentence
+from jaxsmooth.training.data.tasks import Choice, Sentence
 
 NLI = "index\tpromptID\tpairID\tgenre\tsentence1_binary_parse\tsentence2_binary_parse\tsentence1_parse\tsentence2_parse"
 FILES = {
@@ -101,7 +99,7 @@ def test_glue_from_the_folder_of_one_task(glue):
     assert [len(part) for part in parts.splits.values()] == [2, 1, 1]
 
 
-def test_what_is_not_told_reaches_the_batch_as_such(glue):
+def test_missing_labels_reach_the_batch(glue):
     for name, expected in (("glue/cola", -1), ("glue/stsb", math.nan)):
         data = load_task(name, TOKENIZER, split="test", max_length=48, data_dir=glue)
         with make_stream(data, batch_size=1, epochs=1, threads=0) as stream:
@@ -114,23 +112,16 @@ def test_malformed_rows_are_left_out_and_said(glue):
     assert parts.notes == ("left out: 1 rows of train.tsv with missing columns or an unknown label",)
 
 
-def test_metrics_are_glues_own():
-    chosen = {name.removeprefix("glue/"): e.task.metric for name, e in TASKS.items() if name.startswith("glue/")}
-    others = {"cola": "matthews", "mrpc": "f1", "qqp": "f1", "stsb": "spearman"}
-    assert chosen == {name: others.get(name, "accuracy") for name in chosen}
-    assert TASKS["glue/mrpc"].task.positive == 1
-
-
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "expected"),
     [
         (b"text\tlabel\nx\t1\n", r"must have the columns \['sentence', 'label'\]; \['sentence'\] are missing"),
         (b"sentence\tlabel\n\xff\t1\n", "line 2: not UTF-8"),
     ],
 )
-def test_glue_files_of_another_form(tmp_path, content, told):
+def test_glue_files_of_another_form(tmp_path, content, expected):
     (tmp_path / "train.tsv").write_bytes(content)
-    with pytest.raises(DataError, match=told):
+    with pytest.raises(DataError, match=expected):
         read_task("glue/sst2", data_dir=tmp_path)
 
 
@@ -222,71 +213,3 @@ def test_squad_of_another_form(tmp_path, content):
     (tmp_path / "train-v1.1.json").write_bytes(content.encode("latin-1"))
     with pytest.raises(DataError, match="must be in SQuAD's JSON format"):
         read_task("squad", data_dir=tmp_path)
-
-
-# Through the hub
-
-
-@pytest.fixture
-def hub(monkeypatch):
-    """A stand-in for the `datasets` library: rows in the columns of the hub's copies."""
-    loads = []
-    rows = {
-        ("nyu-mll/glue", "mnli"): {
-            "train": [{"premise": "a", "hypothesis": "b", "label": 2, "idx": 0}],
-            "validation_matched": [{"premise": "c", "hypothesis": "d", "label": 0, "idx": 1}],
-            "validation_mismatched": [{"premise": "e", "hypothesis": "f", "label": 1, "idx": 2}],
-            "test_matched": [{"premise": "g", "hypothesis": "h", "label": -1, "idx": 3}],
-        },
-        ("nyu-mll/glue", "stsb"): {
-            "train": [{"sentence1": "a", "sentence2": "b", "label": 2.5, "idx": 0}],
-            "test": [{"sentence1": "a", "sentence2": "b", "label": -1.0, "idx": 0}],
-        },
-        ("rajpurkar/squad_v2",): {
-            "train": [
-                {
-                    "id": "w",
-                    "context": "In Paris.",
-                    "question": "Where?",
-                    "answers": {"text": ["Paris"], "answer_start": [3]},
-                },
-                {"id": "n", "context": "In Paris.", "question": "Who?", "answers": {"text": [], "answer_start": []}},
-            ]
-        },
-        ("allenai/swag", "regular"): {
-            "train": [{"sent1": "A.", "sent2": "B", **{f"ending{k}": str(k) for k in range(4)}, "label": 3}]
-        },
-    }
-
-    def load_dataset(*arguments):
-        loads.append(arguments)
-        if arguments not in rows:
-            raise ConnectionError("no route to host")
-        return rows[arguments]
-
-    monkeypatch.setitem(sys.modules, "datasets", types.SimpleNamespace(load_dataset=load_dataset))
-    return loads
-
-
-def test_hub(hub):
-    assert read_task("glue/mnli")[1].splits == {
-        "train": [Sentence("a", pair="b", label=2, id="0")],
-        "validation": [Sentence("c", pair="d", label=0, id="1")],
-        "test": [Sentence("g", pair="h", id="3")],
-    }
-    assert read_task("glue/mnli-mm")[1].splits["validation"] == [Sentence("e", pair="f", label=1, id="2")]
-    assert [part[0].label for part in read_task("glue/stsb")[1].splits.values()] == [2.5, None]
-    assert read_task("squad2")[1].splits["train"] == [
-        Question("Where?", "In Paris.", ("Paris",), (3,), id="w"),
-        Question("Who?", "In Paris.", (), (), id="n"),
-    ]
-    assert read_task("swag")[1].splits["train"] == [Choice("A.", ("B 0", "B 1", "B 2", "B 3"), 3)]
-    assert hub[0] == ("nyu-mll/glue", "mnli")
-
-
-def test_hub_out_of_reach(hub, monkeypatch):
-    with pytest.raises(DataError, match=r"could not load nyu-mll/glue/cola: no route to host\. Is this machine online"):
-        read_task("glue/cola")
-    monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(DataError, match="give a directory in the official format, or `pip install datasets`"):
-        read_task("glue/cola")

@@ -1,4 +1,4 @@
-"""Examples to rows and labels: masking, choices, what is not told, what is cut."""
+"""Examples to rows and labels: masking, choices, missing labels, what is cut."""
 
 import dataclasses
 import math
@@ -92,7 +92,7 @@ def test_pairs_have_segments():
     assert record.rows[0].segments == [0, 0, 0, 0, 1, 1]
 
 
-def test_what_is_not_told():
+def test_missing_labels():
     for kind, expected in (("classification", -1), ("regression", math.nan)):
         data = TaskData(make_task(kind), "test", [Sentence("a")], TOKENIZER, 48)
         (record,) = data.records.make([0], 0, 0)

@@ -2,19 +2,18 @@
 
 import dataclasses
 import json
-import socket
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from support.training import finish, flags, start, to_arrays, write_task
+from support.training import finish, flags, free_port, start, to_arrays, write_task
 
 from jaxsmooth.bert.fusion import Fusion
 from jaxsmooth.cli.main import main
 from jaxsmooth.training.config import FinetuneConfig
 from jaxsmooth.training.data.tasks import TrainBatch
-from jaxsmooth.training.logging import Meter, read_records
+from jaxsmooth.training.logging import read_records
 from jaxsmooth.training.predict import load_run
 from jaxsmooth.training.run import prepare
 from jaxsmooth.types import Batch
@@ -22,11 +21,6 @@ from jaxsmooth.types import Batch
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 NO_DROPOUT = {"hidden-dropout": 0, "attention-dropout": 0, "head-dropout": 0, "probe": 0}
-
-
-@pytest.fixture(scope="module")
-def task(tmp_path_factory) -> Path:
-    return write_task(tmp_path_factory.mktemp("task"))
 
 
 def evaluations(folder: Path) -> list[tuple[int, float]]:
@@ -37,7 +31,7 @@ def evaluations(folder: Path) -> list[tuple[int, float]]:
 def test_fusion_and_a_remedy_are_trained_saved_and_read_back(task, tmp_path, capsys):
     out, text = tmp_path / "run", tmp_path / "text.txt"
     options = {"fusion": "concat", "remedy": "contranorm:0.3", "steps": 4, "eval-every": 4, **NO_DROPOUT}
-    assert main.main(flags(task, out, **options)) == 0
+    assert main(flags(task, out, **options)) == 0
     capsys.readouterr()
 
     run, model, step = load_run(out)
@@ -47,18 +41,18 @@ def test_fusion_and_a_remedy_are_trained_saved_and_read_back(task, tmp_path, cap
     moved = {name for name, value in to_arrays(model).items() if not np.array_equal(value, before[name])}
     assert {name for name in before if name.startswith("fusion.")} <= moved
 
-    assert main.main(["evaluate", str(out), "--split", "validation"]) == 0
+    assert main(["evaluate", str(out), "--split", "validation"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [(found["step"], found["scores"]["accuracy"])] == evaluations(out)
     assert step == 4
 
     text.write_text("the film is dull\n", encoding="utf-8")
-    assert main.main(["predict", str(out), "--data", str(text), "--out", str(tmp_path / "with.jsonl")]) == 0
-    told = json.loads((tmp_path / "with.jsonl").read_text(encoding="utf-8"))["probabilities"]
+    assert main(["predict", str(out), "--data", str(text), "--out", str(tmp_path / "with.jsonl")]) == 0
+    predicted = json.loads((tmp_path / "with.jsonl").read_text(encoding="utf-8"))["probabilities"]
     # the exported folder alone has fusion, head and remedy too
     assert (out / "best" / "head.safetensors").exists()
     arguments = ["--data", str(text), "--out", str(tmp_path / "alone.jsonl")]
-    assert main.main(["predict", str(out / "best"), *arguments]) == 0
+    assert main(["predict", str(out / "best"), *arguments]) == 0
     assert (tmp_path / "alone.jsonl").read_bytes() == (tmp_path / "with.jsonl").read_bytes()
 
     data = as_data(run.tokenizer(["the film is dull"]))
@@ -66,7 +60,7 @@ def test_fusion_and_a_remedy_are_trained_saved_and_read_back(task, tmp_path, cap
     for trainer, weights in ((plain_trainer, model), (run.trainer, unfused)):
         logits = np.asarray(jax.jit(trainer.logits)(weights, data))[0]
         without = np.exp(logits) / np.exp(logits).sum()
-        assert abs(without[1] - told["yes"]) > 1e-4  # fusion and remedy each have a part in the prediction
+        assert abs(without[1] - predicted["yes"]) > 1e-4  # fusion and remedy each have a part in the prediction
 
 
 def as_data(batch: Batch) -> TrainBatch:
@@ -86,19 +80,19 @@ def test_patience_ends_a_run_at_its_best_step(tmp_path, capsys):
     out = tmp_path / "run"
     options = {"patience": 2, "eval-every": 4, "checkpoint-every": 100, "steps": 400, "learning-rate": 3e-3}
     command = flags(source, out, **{**options, **NO_DROPOUT})
-    assert main.main(command) == 0
+    assert main(command) == 0
     assert "stopped early" in capsys.readouterr().out
-    judged = evaluations(out)
-    best = max(judged, key=lambda each: (each[1], each[0]))
-    assert len(judged) == judged.index(best) + 3  # two evaluations without a better one, and no third
-    assert judged[-1][0] < 400
+    evaluated = evaluations(out)
+    best = max(evaluated, key=lambda each: (each[1], each[0]))
+    assert len(evaluated) == evaluated.index(best) + 3  # two evaluations without a better one, and no third
+    assert evaluated[-1][0] < 400
     _, model, step = load_run(out)
     assert step == best[0]
 
     # the same command finds nothing left to do
-    assert main.main(command) == 0
-    assert f"{judged[-1][0]} steps, stopped early; best at step {best[0]}" in capsys.readouterr().out
-    assert evaluations(out) == judged
+    assert main(command) == 0
+    assert f"{evaluated[-1][0]} steps, stopped early; best at step {best[0]}" in capsys.readouterr().out
+    assert evaluations(out) == evaluated
     again = load_run(out)[1]
     for one, other in zip(jax.tree.leaves(model), jax.tree.leaves(again), strict=True):
         assert np.array_equal(one, other)
@@ -109,18 +103,15 @@ def test_two_processes_finetune_as_one_and_one_reads_what_they_saved(task, tmp_p
     alone, out = tmp_path / "alone", tmp_path / "together"
     options = {"steps": 12, "eval-every": 6}
     finish(start(flags(task, alone, **options)))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
     shared = [*flags(task, out, **options), "--mesh", "data=2"]
-    shared += ["--coordinator", address, "--processes", "2"]
+    shared += ["--coordinator", f"127.0.0.1:{free_port()}", "--processes", "2"]
     for process in [start([*shared, "--process", str(number)]) for number in (0, 1)]:
         finish(process, timeout=400)
     for name, tolerance in (("train/loss", 5e-6), ("validation/loss", 5e-6), ("validation/accuracy", 0)):
         ours, theirs = ([r[name] for r in read_records(folder) if name in r] for folder in (out, alone))
         assert len(ours) == len(theirs) > 0
         np.testing.assert_allclose(ours, theirs, rtol=tolerance)
-    assert main.main(["evaluate", str(out), "--split", "validation"]) == 0
+    assert main(["evaluate", str(out), "--split", "validation"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["step"], found["scores"]["accuracy"]) in evaluations(out)
 
@@ -150,37 +141,27 @@ def test_one_answer_per_question_however_many_windows(tmp_path, capsys):
     source.mkdir()
     for split in ("train", "validation"):
         (source / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    out, told = tmp_path / "run", tmp_path / "answers.jsonl"
+    out, answers = tmp_path / "run", tmp_path / "answers.jsonl"
     settings = {"max-length": 48, "steps": 1, "batch-size": 4, **NO_DROPOUT}
-    assert main.main(flags(source, out, **settings)) == 0
-    assert main.main(["predict", str(out), "--data", "validation", "--out", str(told)]) == 0
-    lines = [json.loads(line) for line in told.read_text(encoding="utf-8").splitlines()]
+    assert main(flags(source, out, **settings)) == 0
+    assert main(["predict", str(out), "--data", "validation", "--out", str(answers)]) == 0
+    lines = [json.loads(line) for line in answers.read_text(encoding="utf-8").splitlines()]
     assert [line["id"] for line in lines] == [row["id"] for row in rows]
     assert len({line["answer"] for line in lines}) == 1
     assert lines[0]["answer"] in context
     capsys.readouterr()
 
 
-def test_a_masked_lm_is_told_its_pseudo_perplexity(tmp_path, capsys):
+def test_the_pseudo_perplexity_of_a_masked_lm(tmp_path, capsys):
     source = tmp_path / "texts"
     source.mkdir()
     for split in ("train", "validation"):
         lines = "".join(json.dumps({"text": f"a film {k} ."}) + "\n" for k in range(6))
         (source / f"{split}.jsonl").write_text(lines, encoding="utf-8")
     out = tmp_path / "run"
-    assert main.main(flags(source, out, **{"max-length": 16, "steps": 1, "batch-size": 4, **NO_DROPOUT})) == 0
+    assert main(flags(source, out, **{"max-length": 16, "steps": 1, "batch-size": 4, **NO_DROPOUT})) == 0
     capsys.readouterr()
-    assert main.main(["evaluate", str(out), "--split", "validation", "--each-token"]) == 0
+    assert main(["evaluate", str(out), "--split", "validation", "--each-token"]) == 0
     scores = json.loads(capsys.readouterr().out)["scores"]
     # One step from random weights: near the size of the vocabulary, 196, and nowhere near 1.
     assert 50 < scores["pseudo_perplexity"] < 1000
-
-
-def test_the_meter_does_not_count_what_is_done_in_a_pause(monkeypatch):
-    clock = iter([2.0, 9.0, 10.0, 10.0])
-    monkeypatch.setattr("jaxsmooth.training.logging.time.perf_counter", lambda: next(clock))
-    meter = Meter(peak=100.0, since=0.0)
-    meter.add(60, 150.0)
-    with meter.paused():
-        pass
-    assert meter.read() == {"tokens_per_second": 20.0, "steps_per_second": 1 / 3, "mfu": 0.5}

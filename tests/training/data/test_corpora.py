@@ -8,14 +8,15 @@ import pytest
 from support.assets import REAL, REAL_CACHE
 from support.tasks import TOKENIZER
 
-from jaxsmooth.assets import REGISTRY, asset_path
+from jaxsmooth.assets import asset_path
 from jaxsmooth.bert.config import EncoderConfig
 from jaxsmooth.inputs.tokenizer import Tokenizer
-from jaxsmooth.training.data.catalogue import TASKS, read_task
+from jaxsmooth.training.data.catalogue import read_task
 from jaxsmooth.training.data.pipeline import make_stream
 from jaxsmooth.training.data.splits import normalise
 from jaxsmooth.training.data.task_data import TaskData
 from jaxsmooth.training.data.tasks import SPLITS, Choice, Question, Sentence
+from jaxsmooth.training.evaluate import make_scores
 
 # Task -> asset, and the sizes of train, validation and test.
 SIZES = {
@@ -147,7 +148,7 @@ def test_labels_of_real_questions_spell_their_answers(read):
     config = EncoderConfig.from_file(asset_path("minilm-l6") / "config.json")
     tokenizer = Tokenizer.from_dir(asset_path("minilm-l6"), config)
     data = TaskData(task, "validation", parts.splits["validation"], tokenizer, 384)
-    scores = data.scores()
+    scores = make_scores(data)
     with make_stream(data, batch_size=32, shuffle=False, epochs=1) as stream:
         for batch in stream:
             places = np.arange(batch.batch.tokens.shape[1])
@@ -155,15 +156,3 @@ def test_labels_of_real_questions_spell_their_answers(read):
             scores.update(logits, batch)
     assert len(data) > len(data.examples)
     assert 0.998 < scores.result()["exact_match"] <= scores.result()["f1"]
-
-
-def test_the_table_names_what_there_is():
-    for name, entry in TASKS.items():
-        assert entry.task.name == name
-        assert entry.task.source
-        assert entry.task.licence
-        assert entry.task.outputs >= (0 if entry.task.kind == "masked_lm" else 1)
-        benchmark = name.startswith("glue/") or name in ("squad", "squad2", "swag")
-        assert entry.local is benchmark
-        assert ("a substitute, not a benchmark" in entry.task.source) is not benchmark
-    assert {asset for asset, *_ in SIZES.values()} <= set(REGISTRY)

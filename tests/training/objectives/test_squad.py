@@ -15,6 +15,7 @@ from jaxsmooth.inputs.batching import Row
 from jaxsmooth.training.data.pipeline import make_stream
 from jaxsmooth.training.data.task_data import TaskData
 from jaxsmooth.training.data.tasks import Question
+from jaxsmooth.training.evaluate import make_scores
 from jaxsmooth.training.objectives.squad import ANSWER_TOKENS, best_span, exact_match, normalise_answer, token_f1
 
 
@@ -88,7 +89,7 @@ def test_best_span_has_a_longest_length_and_needs_a_context():
 
 def oracle(data: TaskData, wrong: float = 0.0):
     """The scores of logits that point at the labels (and, in windows without the answer, at the first token)."""
-    scores = data.scores()
+    scores = make_scores(data)
     with make_stream(data, batch_size=4, shuffle=False, epochs=1) as stream:
         for batch in stream:
             places = np.arange(batch.batch.tokens.shape[1])
@@ -160,11 +161,11 @@ def test_parts_brought_together_and_order_do_not_matter():
     rng = np.random.default_rng(0)
     with make_stream(data, batch_size=4, shuffle=False, epochs=1) as stream:
         counted = [(b, rng.integers(0, 3, (2, *b.batch.mask.shape)).astype(float)) for b in stream]  # with ties
-    whole, total = data.scores(), data.scores()
+    whole, total = make_scores(data), make_scores(data)
     for batch, logits in counted:
         whole.update(tuple(logits), batch)
     for batch, logits in reversed(counted):
-        part = data.scores()
+        part = make_scores(data)
         part.update(tuple(logits), batch)
         total.add_state(json.loads(json.dumps(part.get_state())))
     assert total.answers() == whole.answers()
@@ -175,7 +176,7 @@ def test_padding_cannot_be_answered():
     data = make_data("span", count=4)
     with make_stream(data, batch_size=4, shuffle=False, epochs=1, fixed_length=True) as stream:
         batch = next(stream)
-    scores = [data.scores(), data.scores()]
+    scores = [make_scores(data), make_scores(data)]
     logits = np.random.default_rng(0).normal(size=(2, *batch.batch.mask.shape))
     scores[0].update(tuple(logits), batch)
     scores[1].update(tuple(np.where(batch.batch.mask, logits, 100.0)), batch)
@@ -187,11 +188,11 @@ def test_a_model_that_diverged_is_not_scored():
     with make_stream(data, batch_size=4, shuffle=False, epochs=1, fixed_length=True) as stream:
         batch = next(stream)
     logits = np.where(batch.batch.mask, 0.0, np.nan)  # padding may hold anything
-    data.scores().update((logits, logits), batch)
+    make_scores(data).update((logits, logits), batch)
     with pytest.raises(DataError, match="end logits hold NaN"):
-        data.scores().update((logits, np.full_like(logits, np.nan)), batch)
+        make_scores(data).update((logits, np.full_like(logits, np.nan)), batch)
 
 
 def test_no_room_for_a_context_is_refused():
-    with pytest.raises(DataError, match="leave room for a question and a context; got 4"):
+    with pytest.raises(DataError, match="leave tokens for a question and a context; got 4"):
         len(make_data("span", max_length=4))

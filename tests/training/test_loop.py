@@ -12,19 +12,15 @@ import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-from support.training import finish, flags, start, write_task
+from support.training import finish, flags, start
 
 import jaxsmooth
 from jaxsmooth.cli.main import main
 from jaxsmooth.training.logging import read_records
+from jaxsmooth.training.loop import EarlyStopping
 from jaxsmooth.training.predict import evaluate_run, load_run, write_predictions
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
-
-
-@pytest.fixture(scope="module")
-def task(tmp_path_factory) -> Path:
-    return write_task(tmp_path_factory.mktemp("task"))
 
 
 @pytest.fixture(scope="module")
@@ -52,13 +48,13 @@ def test_a_run_learns_and_leaves_what_it_should(whole):
     steps = [step for step, _ in losses(whole)]
     assert steps == list(range(2, 25, 2))
     records = read_records(whole)
-    judged = [record for record in records if "validation/accuracy" in record]
-    assert [record["step"] for record in judged] == [12, 24]
-    assert judged[-1]["validation/loss"] < judged[0]["validation/loss"]
-    assert judged[-1]["validation/accuracy"] > 0.6
+    evaluated = [record for record in records if "validation/accuracy" in record]
+    assert [record["step"] for record in evaluated] == [12, 24]
+    assert evaluated[-1]["validation/loss"] < evaluated[0]["validation/loss"]
+    assert evaluated[-1]["validation/accuracy"] > 0.6
     # the embedding's output and four layers; the second evaluation differs, for the model has moved
     for name in ("relative_distance", "cosine_similarity"):
-        first, last = (record[f"probe/{name}"] for record in judged)
+        first, last = (record[f"probe/{name}"] for record in evaluated)
         assert len(first) == 5
         assert all(0 < value < 1 for value in first)
         assert first != last
@@ -134,8 +130,8 @@ def read_back(whole, tmp_path_factory) -> tuple[dict, Path]:
 
 def test_evaluate_and_predict_read_the_run_back(whole, read_back):
     found, predicted = read_back
-    judged = [record for record in read_records(whole) if record["step"] == found["step"]][-1]
-    assert found["scores"]["accuracy"] == judged["validation/accuracy"]
+    logged = [record for record in read_records(whole) if record["step"] == found["step"]][-1]
+    assert found["scores"]["accuracy"] == logged["validation/accuracy"]
     lines = [json.loads(line) for line in predicted.read_text(encoding="utf-8").splitlines()]
     assert [line["record"] for line in lines] == [0, 1]
     assert all(abs(sum(line["probabilities"].values()) - 1) < 1e-9 for line in lines)
@@ -143,25 +139,25 @@ def test_evaluate_and_predict_read_the_run_back(whole, read_back):
 
 
 def test_evaluate_takes_a_sample_and_predict_a_whole_split(whole, tmp_path, capsys):
-    assert main.main(["evaluate", str(whole), "--split", "validation", "--limit", "8"]) == 0
+    assert main(["evaluate", str(whole), "--split", "validation", "--limit", "8"]) == 0
     assert json.loads(capsys.readouterr().out)["records"] == 8
-    assert main.main(["predict", str(whole), "--out", str(tmp_path / "p.jsonl")]) == 0
+    assert main(["predict", str(whole), "--out", str(tmp_path / "p.jsonl")]) == 0
     assert len((tmp_path / "p.jsonl").read_text(encoding="utf-8").splitlines()) == 48
-    assert main.main(["predict", str(whole), "--data", "rows.tsv", "--out", str(tmp_path / "q.jsonl")]) == 1
+    assert main(["predict", str(whole), "--data", "rows.tsv", "--out", str(tmp_path / "q.jsonl")]) == 1
     assert "is a table" in capsys.readouterr().err
     assert not (tmp_path / "q.jsonl").exists()
 
 
-def test_the_exported_folder_stands_alone(whole, read_back, tmp_path, capsys):
+def test_the_exported_folder_needs_nothing_else(whole, read_back, tmp_path, capsys):
     """Moved away from its run it gives the run's numbers, and is a model for every other command."""
     scores, predicted = read_back
     best = shutil.copytree(whole / "best", tmp_path / "best")
-    assert main.main(["evaluate", str(best), "--split", "validation"]) == 0
+    assert main(["evaluate", str(best), "--split", "validation"]) == 0
     assert json.loads(capsys.readouterr().out) == scores
     out = tmp_path / "predictions.jsonl"
-    assert main.main(["predict", str(best), "--data", str(predicted.with_name("text.txt")), "--out", str(out)]) == 0
+    assert main(["predict", str(best), "--data", str(predicted.with_name("text.txt")), "--out", str(out)]) == 0
     assert out.read_bytes() == predicted.read_bytes()
-    assert main.main(["evaluate", str(best), "--step", "12"]) == 1
+    assert main(["evaluate", str(best), "--step", "12"]) == 1
     assert "of one step only" in capsys.readouterr().err
     model, tokenizer = jaxsmooth.load(best)
     _, trained, _ = load_run(whole)
@@ -172,15 +168,11 @@ def test_the_exported_folder_stands_alone(whole, read_back, tmp_path, capsys):
 
 def test_dry_run_counts_and_leaves_nothing(task, tmp_path, capsys):
     out = tmp_path / "run"
-    assert main.main([*flags(task, out), "--dry-run"]) == 0
+    assert main([*flags(task, out), "--dry-run"]) == 0
     shown = capsys.readouterr().out
-    parameters = sum(np.prod(value.shape) for value in _tiny().values())
-    assert f"{int(parameters) + 64 * 2 + 2:,}" in shown
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(jaxsmooth.load("tiny")[0]))
+    assert f"{parameters + 64 * 2 + 2:,}" in shown
     assert not out.exists()
-
-
-def _tiny() -> dict:
-    return dict(enumerate(jax.tree.leaves(jaxsmooth.load("tiny")[0])))
 
 
 @pytest.mark.parametrize(
@@ -197,22 +189,20 @@ def _tiny() -> dict:
 )
 def test_refusals_come_before_any_work(settings, message, task, tmp_path, capsys):
     out = tmp_path / "run"
-    assert main.main(flags(task, out, **settings)) == 1
+    assert main(flags(task, out, **settings)) == 1
     assert message in capsys.readouterr().err
     assert not out.exists()
 
 
 def test_a_folder_of_another_run_is_refused(whole, task, capsys):
-    assert main.main(flags(task, whole, **{"learning-rate": 0.5})) == 1
+    assert main(flags(task, whole, **{"learning-rate": 0.5})) == 1
     assert "learning_rate=0.001; got 0.5" in capsys.readouterr().err
 
 
-def test_patience_counts_what_is_worse_and_takes_a_tie_for_better():
-    from jaxsmooth.training.loop import Progress
-
-    progress = Progress()
+def test_a_tie_counts_as_better():
+    stopping = EarlyStopping()
     for step, score in ((1, 0.5), (2, 0.4), (3, 0.3), (4, 0.5)):
-        progress = progress.after(step, score, {"accuracy": score})
-    assert (progress.best_step, progress.worse) == (4, 0)
-    progress = progress.after(5, float("-inf"), {})
-    assert (progress.best_step, progress.worse, progress.scores) == (4, 1, {"accuracy": 0.5})
+        stopping = stopping.after(step, score, {"accuracy": score})
+    assert (stopping.best_step, stopping.worse) == (4, 0)
+    stopping = stopping.after(5, float("-inf"), {})
+    assert (stopping.best_step, stopping.worse, stopping.scores) == (4, 1, {"accuracy": 0.5})

@@ -172,17 +172,17 @@ def test_state_fits_another_number_of_processes():
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "expected"),
     [
         ({"seed": 1}, "seed is 1 here and 0 there"),
         ({"batch_size": 8}, "batch_size is 8 here and 4 there"),
         ({"shuffle": False}, "shuffle is False here"),
     ],
 )
-def test_a_state_of_another_stream_is_refused(change, told):
+def test_a_state_of_another_stream_is_refused(change, expected):
     with make_stream(make_data(), **SMALL) as stream:
         state = stream.get_state()
-    with make_stream(make_data(), **(SMALL | change)) as other, pytest.raises(DataError, match=told):
+    with make_stream(make_data(), **(SMALL | change)) as other, pytest.raises(DataError, match=expected):
         other.set_state(state)
 
 
@@ -200,7 +200,7 @@ def test_a_state_of_other_data_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "expected"),
     [
         ({"batch_size": 0}, "batch_size must be a whole number of at least 1"),
         ({"batch_size": True}, "batch_size must be"),
@@ -210,8 +210,8 @@ def test_a_state_of_other_data_is_refused():
         ({"process_count": 2, "process_index": 2}, "process_index below it"),
     ],
 )
-def test_bad_settings(options, told):
-    with pytest.raises(DataError, match=told):
+def test_bad_settings(options, expected):
+    with pytest.raises(DataError, match=expected):
         make_stream(make_data(), **(SMALL | options))
 
 

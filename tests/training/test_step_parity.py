@@ -221,9 +221,9 @@ def test_an_exported_model_is_loaded_by_transformers(kind, ours, batch, tmp_path
         model = init_task_model(ours.encoder, task, jax.random.key(3))
         logits = np.asarray(task_logits(model, train_batch(batch).batch))
     export_model(model, task, tokenizer, CONFIG, tmp_path)
-    theirs, told = getattr(transformers, CLASSES[kind]).from_pretrained(tmp_path, output_loading_info=True)
-    assert not told["missing_keys"]
-    assert not told["unexpected_keys"]
+    theirs, loading = getattr(transformers, CLASSES[kind]).from_pretrained(tmp_path, output_loading_info=True)
+    assert not loading["missing_keys"]
+    assert not loading["unexpected_keys"]
     inputs = torch_inputs(batch)
     inputs.pop("labels")
     with torch.no_grad():

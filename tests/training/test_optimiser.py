@@ -1,0 +1,58 @@
+"""The optimiser: schedules, weight decay, layer-wise rates, clipping."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from support.training import PLAIN, compiled, make_trainer, small_batch, small_model, to_arrays
+
+from jaxsmooth.training.config import FinetuneConfig
+from jaxsmooth.training.optimiser import learning_rate, make_optimiser
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        ("linear", [0, 0.5, 1, 0.75, 0.5, 0.25]),
+        ("cosine", [0, 0.5, 1, *(0.5 * (1 + np.cos(np.pi * k / 4)) for k in (1, 2, 3))]),
+        ("constant", [0, 0.5, 1, 1, 1, 1]),
+    ],
+)
+def test_schedules(schedule, expected):
+    config = FinetuneConfig(learning_rate=1.0, warmup=1 / 3, schedule=schedule)
+    rate = learning_rate(config, 6)
+    np.testing.assert_allclose([float(rate(jnp.int32(k))) for k in range(6)], expected, atol=1e-6)
+
+
+def one_update(config, model, gradient):
+    optimiser = make_optimiser(config, model, 10)
+    return to_arrays(compiled(lambda g, m: optimiser.update(g, optimiser.init(m), m)[0])(gradient, model))
+
+
+def test_decay_and_layer_rates_reach_the_right_parameters():
+    model = small_model("classification", jnp.float32)
+    config = dataclasses.replace(PLAIN, warmup=0.0, weight_decay=0.5, clip=0.0, learning_rate=1.0, schedule="constant")
+    still = jax.tree.map(jnp.zeros_like, model)
+    decayed = one_update(config, model, still)
+    for name, value in to_arrays(model).items():
+        expected = 0 if name.endswith(("bias", "scale")) else -0.5 * value
+        np.testing.assert_allclose(decayed[name], expected, rtol=1e-6, atol=1e-8, err_msg=name)
+    ones = jax.tree.map(jnp.ones_like, model)
+    slow = one_update(dataclasses.replace(config, weight_decay=0.0, layer_decay=0.5), model, ones)
+    rates = {"encoder.embeddings.word": [0.125], "encoder.blocks.up.kernel": [0.25, 0.5], "head.out.kernel": [1.0]}
+    for name, wanted in rates.items():
+        found = -slow[name].reshape(len(wanted), -1)
+        np.testing.assert_allclose(found, np.broadcast_to(np.array(wanted)[:, None], found.shape), rtol=1e-5)
+
+
+def test_clipping_bounds_the_global_norm():
+    model = small_model("classification", jnp.float32)
+    data = small_batch("classification", dtype=np.float32)
+    config = dataclasses.replace(PLAIN, warmup=0.0, clip=1e-9, adam_eps=1.0, schedule="constant", weight_decay=0.0)
+    _, gradient = compiled(make_trainer("classification", model).gradients)(model, data)
+    update = one_update(config, model, gradient)
+    # With a large epsilon Adam is linear in the gradient, so the update's norm is that of the clipped gradient.
+    norm = np.sqrt(sum((value.astype(np.float64) ** 2).sum() for value in update.values()))
+    np.testing.assert_allclose(norm, 1e-9 * config.learning_rate, rtol=1e-3)
