@@ -132,7 +132,9 @@ def _is_count(value: object) -> bool:
 
 
 def _describe(value: object) -> str:
-    return f"the name {value.name!r}" if isinstance(value, _StandIn) else type(value).__name__
+    if isinstance(value, _StandIn):
+        return f"the name {value.name!r}"
+    return "dict" if isinstance(value, _Dict) else type(value).__name__
 
 
 _NAMES = {
