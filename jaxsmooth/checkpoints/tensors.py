@@ -7,18 +7,18 @@ import numpy as np
 from ..errors import CheckpointError
 from .formats import INDEX as INDEX
 from .formats import WEIGHTS as WEIGHTS
-from .formats import Stored
+from .formats import FileTensor
 
 DTYPES = ("F16", "BF16", "F32", "F64")
 
 
-def by_plain_name(tensors: Iterable[Stored], plain_name: Callable[[str], str | None]) -> dict[str, Stored]:
+def by_plain_name(tensors: Iterable[FileTensor], plain_name: Callable[[str], str | None]) -> dict[str, FileTensor]:
     """Every tensor by its plain name, unless that is None.
 
     Raises:
       CheckpointError: two tensors of one plain name.
     """
-    found: dict[str, Stored] = {}
+    found: dict[str, FileTensor] = {}
     for tensor in tensors:
         plain = plain_name(tensor.name)
         if plain is None:
@@ -32,7 +32,7 @@ def by_plain_name(tensors: Iterable[Stored], plain_name: Callable[[str], str | N
     return found
 
 
-def check_tensor(tensor: Stored, shape: tuple[int, ...]) -> None:
+def check_tensor(tensor: FileTensor, shape: tuple[int, ...]) -> None:
     """Refuse a tensor of another shape, or whose numbers are not floating-point.
 
     Raises:
@@ -47,7 +47,7 @@ def check_tensor(tensor: Stored, shape: tuple[int, ...]) -> None:
         )
 
 
-def read_tensor(tensor: Stored) -> np.ndarray:
+def read_tensor(tensor: FileTensor) -> np.ndarray:
     """A tensor's values.
 
     Raises:

@@ -1,5 +1,6 @@
 """Unpacking: chosen files come out, hostile and damaged archives are refused whole."""
 
+import io
 import stat
 import tarfile
 import zipfile
@@ -7,9 +8,11 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from support.assets import add_to_tar, files_below
 
-from jaxsmooth.assets.archives import extract
+from jaxsmooth.assets.archives import Joined, extract
 from jaxsmooth.errors import AssetError
 
 
@@ -102,3 +105,19 @@ def test_extract_refuses_every_truncation(tmp_path, into, kind):
         target.mkdir()
         with pytest.raises(AssetError):
             extract(archive, "m", ("*",), target)
+
+
+@given(
+    st.lists(st.binary(max_size=9), min_size=1, max_size=5), st.lists(st.tuples(st.integers(0, 40), st.integers(-1, 9)))
+)
+def test_joined_files_read_as_one(tmp_path_factory, contents, reads):
+    folder = tmp_path_factory.mktemp("joined")
+    paths = [folder / str(k) for k in range(len(contents))]
+    for path, content in zip(paths, contents, strict=True):
+        path.write_bytes(content)
+    whole = io.BytesIO(b"".join(contents))
+    with io.BufferedReader(Joined(paths), 3) as joined:
+        for place, size in reads:
+            assert joined.seek(place) == whole.seek(place)
+            assert joined.read(size) == whole.read(size)
+        assert joined.seek(0, io.SEEK_END) == whole.seek(0, io.SEEK_END)

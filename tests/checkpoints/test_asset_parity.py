@@ -48,7 +48,7 @@ def torch_model(name: str, dtype: str):
 
 
 @pytest.mark.parametrize("dtype", PRECISIONS)
-@pytest.mark.parametrize("name", ["antiberty", "minilm-l3", "bleurt-tiny", "mpnet-base"])
+@pytest.mark.parametrize("name", ["antiberty", "minilm-l3", "mpnet-base"])
 def test_a_real_model_runs_as_in_torch(name, dtype, table, monkeypatch):
     torch = pytest.importorskip("torch", reason="torch is not installed: pip install 'jaxsmooth[parity]'")
     pytest.importorskip("transformers", reason="transformers is not installed: pip install 'jaxsmooth[parity]'")

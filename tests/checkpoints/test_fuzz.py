@@ -15,7 +15,6 @@ from support.formats import CONFIG, FILES
 from support.limits import limits
 from support.make_frozen import FROZEN
 from support.mutation import (
-    mutate_bundle,
     mutate_bytes,
     mutate_json,
     mutate_lines,
@@ -60,7 +59,7 @@ def sharded_files() -> dict[str, bytes]:
 
 
 WHOLE, SHARDED, PACKED = checkpoint_files(), sharded_files(), {"small-q4.bin": Draft().pack()}
-TORCH, BUNDLE, GRAPH = ({"config.json": CONFIG, **FILES[form]()} for form in ("torch", "TensorFlow", "ONNX"))
+TORCH, GRAPH = ({"config.json": CONFIG, **FILES[form]()} for form in ("torch", "ONNX"))
 TARGETS: dict[str, tuple[dict[str, bytes], str, tuple[Callable[[bytes, Random], bytes], ...]]] = {
     "config": (WHOLE, "config.json", (mutate_json, mutate_json, mutate_bytes)),
     "weights": (WHOLE, "model.safetensors", (mutate_safetensors, mutate_safetensors, mutate_bytes)),
@@ -73,7 +72,6 @@ TARGETS: dict[str, tuple[dict[str, bytes], str, tuple[Callable[[bytes, Random], 
     ),
     "4-bit": (PACKED, "small-q4.bin", (mutate_numbers, mutate_numbers, mutate_bytes)),
     "torch": (TORCH, "pytorch_model.bin", (mutate_pickle, mutate_pickle, mutate_bytes)),
-    "TensorFlow": (BUNDLE, "model.index", (mutate_bundle, mutate_bundle, mutate_bytes)),
     "ONNX": (GRAPH, "model.onnx", (mutate_numbers, mutate_bytes)),
 }
 
@@ -104,24 +102,20 @@ def check_damage(target: str, rnd: Random) -> None:
             load_and_tokenise(directory)
 
 
-FEW = settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
-MANY = settings(FEW, max_examples=4000, derandomize=False)
 RANDOMS = st.randoms(note_method_calls=False, use_true_random=False)
 
 
+@pytest.mark.parametrize("cases", [80, pytest.param(4000, marks=pytest.mark.long)])
 @pytest.mark.parametrize("target", TARGETS)
-@FEW
-@given(rnd=RANDOMS)
-def test_damaged_checkpoints_are_refused_cleanly(target, rnd):
-    check_damage(target, rnd)
+def test_damaged_checkpoints_are_refused_cleanly(target, cases):
+    few = settings(max_examples=cases, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
 
+    @settings(few, derandomize=cases <= 80)
+    @given(rnd=RANDOMS)
+    def check(rnd: Random) -> None:
+        check_damage(target, rnd)
 
-@pytest.mark.long
-@pytest.mark.parametrize("target", TARGETS)
-@MANY
-@given(rnd=RANDOMS)
-def test_many_damaged_checkpoints_are_refused_cleanly(target, rnd):
-    check_damage(target, rnd)
+    check()
 
 
 GOOD = {"whole": WHOLE, "sharded": SHARDED, "vocabulary": TARGETS["vocabulary"][0], "4-bit": PACKED}

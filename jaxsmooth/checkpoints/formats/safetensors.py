@@ -11,7 +11,7 @@ import safetensors
 from numpy.typing import NDArray
 
 from ...errors import CheckpointError
-from .tensor import Stored, Weights
+from .tensor import FileTensor, Weights
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
@@ -27,12 +27,12 @@ def read(path: Path) -> Weights:
     return Weights(where, tuple(stored for file in files for stored in _header(file)))
 
 
-def _header(file: Path) -> list[Stored]:
+def _header(file: Path) -> list[FileTensor]:
     with _Opened(file) as handle:
         names = list(handle.keys())  # a handle is no mapping: it cannot be iterated over
         parts = {name: handle.get_slice(name) for name in names}
         return [
-            Stored(file, name, tuple(part.get_shape()), part.get_dtype(), partial(_tensor, file, name))
+            FileTensor(file, name, tuple(part.get_shape()), part.get_dtype(), partial(_tensor, file, name))
             for name, part in parts.items()
         ]
 

@@ -23,7 +23,7 @@ DTYPES: dict[str, np.dtype] = {
 """Types of numbers as safetensors spells them, and as they lie in a file."""
 
 
-class Stored(NamedTuple):
+class FileTensor(NamedTuple):
     """One tensor of a weight file.
 
     Attributes:
@@ -50,4 +50,4 @@ class Weights(NamedTuple):
     """
 
     where: str
-    tensors: tuple[Stored, ...]
+    tensors: tuple[FileTensor, ...]

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import CheckpointError
-from .tensor import DTYPES, Stored, Weights
+from .tensor import DTYPES, FileTensor, Weights
 from .torch_pickle import View, read_state_dict
 
 TORCH = "pytorch_model.bin"
@@ -78,7 +78,7 @@ def _survey(path: Path, zipped: zipfile.ZipFile) -> _Archive:
     return _Archive(path, roots[0], sizes)
 
 
-def _stored(archive: _Archive, name: str, view: View) -> Stored:
+def _stored(archive: _Archive, name: str, view: View) -> FileTensor:
     where = f"{archive.path}: tensor {name!r}"
     storage, itemsize = view.storage, DTYPES[view.storage.dtype].itemsize
     if archive.sizes.get(storage.key) != storage.numbers * itemsize:
@@ -93,7 +93,7 @@ def _stored(archive: _Archive, name: str, view: View) -> Stored:
         raise CheckpointError(
             f"{where} of shape {view.shape} and strides {view.strides} reaches beyond its storage of {storage.numbers}."
         )
-    return Stored(archive.path, name, view.shape, storage.dtype, lambda: _read(archive, view))
+    return FileTensor(archive.path, name, view.shape, storage.dtype, lambda: _read(archive, view))
 
 
 def _read(archive: _Archive, view: View) -> NDArray:

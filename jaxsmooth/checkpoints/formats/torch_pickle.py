@@ -1,14 +1,18 @@
-"""The pickle of a torch state dict, read by a machine that can build names, numbers, tuples and tensors only.
+"""The pickle of a torch state dict, read by an unpickler that knows the names of tensors and nothing else.
 
-Python's own unpickler calls whatever a pickle names, and its C version can be made to fill the memory by one
-opcode. Here the opcodes are walked with `pickletools` and interpreted by hand: an opcode, a name or a shape of
-data that a state dict has no use for is refused, and nothing is ever called.
+`find_class` answers from a table of stand-ins, as "Restricting Globals" in Python's documentation of pickle shows: a
+pickle can import nothing, and can call only the functions of this module that the table names. Two more guards need
+the unpickler written in Python, whose table of opcodes can be narrowed (the one in C allocates a memo as long as the
+largest index in the file): other opcodes than those of a state dict are refused, and only strings and integers can be
+keys, because hashing tuples that hold one another takes time exponential in their number.
 
-References: Python's pickletools (the opcodes), torch.serialization and torch._utils (what torch writes).
+References: Python's pickle and pickletools (the opcodes); torch.serialization and torch._utils (what torch writes).
 """
 
 import io
+import pickle
 import pickletools
+import struct
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -18,32 +22,13 @@ SIZE_LIMIT = 8 * 2**20
 """Bytes of a pickle; that of a model with ten thousand tensors has two million."""
 AXES_LIMIT = 8
 
-_STORAGES = {
-    "FloatStorage": "F32",
-    "DoubleStorage": "F64",
-    "HalfStorage": "F16",
-    "BFloat16Storage": "BF16",
-    "LongStorage": "I64",
-    "IntStorage": "I32",
-    "ShortStorage": "I16",
-    "CharStorage": "I8",
-    "ByteStorage": "U8",
-    "BoolStorage": "BOOL",
-}
-_DICT, _TENSOR, _PARAMETER = (
-    "collections.OrderedDict",
-    "torch._utils._rebuild_tensor_v2",
-    "torch._utils._rebuild_parameter",
-)
-_NAMES = {_DICT, _TENSOR, _PARAMETER, *(f"torch.{name}" for name in _STORAGES)}
-
 
 class Storage(NamedTuple):
     """A run of numbers in a member of the archive.
 
     Attributes:
       key: the member's name below `data/`.
-      dtype: as `stored.DTYPES` spells it.
+      dtype: as `tensor.DTYPES` spells it.
       numbers: how many.
     """
 
@@ -61,12 +46,6 @@ class View(NamedTuple):
     strides: tuple[int, ...]
 
 
-class _Name(NamedTuple):
-    """What the pickle names but never gets: a function or class of the list above."""
-
-    name: str
-
-
 def read_state_dict(raw: bytes, source: str) -> dict[str, View]:
     """The tensors that a pickled state dict describes, their numbers unread.
 
@@ -82,117 +61,61 @@ def read_state_dict(raw: bytes, source: str) -> dict[str, View]:
     """
     if len(raw) > SIZE_LIMIT:
         raise CheckpointError(f"{source}: its pickle must have at most {SIZE_LIMIT} bytes; got {len(raw)}.")
-    machine = _Machine(source)
     try:
-        for opcode, argument, _ in pickletools.genops(io.BytesIO(raw)):
-            machine.step(opcode.name, argument)
-        result = machine.stack.pop()
-    # What pickletools makes of damaged bytes, and an empty stack or an unknown memo of the machine's own.
-    except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError) as error:
-        if isinstance(error, CheckpointError):
-            raise
-        raise CheckpointError(f"{source} does not hold a whole pickle: {error!r}. Is the file damaged?") from error
-    if not isinstance(result, dict):
+        result = _StateDictUnpickler(io.BytesIO(raw)).load()
+    except CheckpointError as error:
+        raise CheckpointError(f"{source}: {error}") from error
+    except _DAMAGED as error:
+        raise CheckpointError(f"{source} does not hold a whole pickle: {error!r:.200}. Is the file damaged?") from error
+    if not isinstance(result, _Dict):
         raise CheckpointError(f"{source} must hold a dict of tensors; got {_describe(result)}.")
     for name, value in result.items():
         if not isinstance(name, str) or not isinstance(value, View):
             raise CheckpointError(f"{source} must hold tensors by name; got {_describe(value)} under {name!r:.60}.")
-    return result
+    return dict(result)
 
 
-class _Machine:
-    """A stack and a memo, as a pickle machine has; every value is a constant, a tuple, list or dict, or a `View`."""
-
-    def __init__(self, source: str) -> None:
-        self.source = source
-        self.stack: list[Any] = []
-        self.marks: list[int] = []  # heights of the stack
-        self.memo: dict[int, Any] = {}
-
-    def step(self, name: str, argument: Any) -> None:
-        """Do one opcode."""
-        if name in _CONSTANTS:
-            self.stack.append(_CONSTANTS[name](argument))
-        elif name in _ACTIONS:
-            _ACTIONS[name](self, argument)
-        elif name not in ("PROTO", "FRAME", "STOP"):
-            raise CheckpointError(
-                f"{self.source}: the pickle's opcode {name} has no place in a state dict; nothing of it is run."
-            )
-
-    def remember(self, place: int | None) -> None:
-        self.memo[len(self.memo) if place is None else place] = self.stack[-1]
-
-    def since_mark(self) -> list[Any]:
-        """Take everything above the last mark off the stack."""
-        place = self.marks.pop()
-        items = self.stack[place:]
-        del self.stack[place:]
-        return items
-
-    def take(self, count: int) -> tuple[Any, ...]:
-        """Take so many values off the stack."""
-        if len(self.stack) < count:
-            raise ValueError("the stack is empty")
-        items = tuple(self.stack[len(self.stack) - count :])
-        del self.stack[len(self.stack) - count :]
-        return items
-
-    def name(self, name: str) -> None:
-        if name not in _NAMES:
-            raise CheckpointError(
-                f"{self.source}: the pickle asks for {name!r:.100}, which no tensor needs; nothing of it is run. "
-                "Only a state dict (torch.save(model.state_dict(), ...)) can be read."
-            )
-        self.stack.append(_Name(name))
-
-    def fill(self, items: list[Any] | tuple[Any, ...]) -> None:
-        """Put keys and values into the dict on top of the stack."""
-        target = self.stack[-1]
-        keys = items[::2]
-        if not isinstance(target, dict) or len(items) % 2 or not all(isinstance(key, (str, int)) for key in keys):
-            raise ValueError("items are set that are none of a dict of names")
-        target.update(zip(keys, items[1::2], strict=True))
-
-    def extend(self, items: list[Any] | tuple[Any, ...]) -> None:
-        if not isinstance(self.stack[-1], list):
-            raise ValueError("a value is appended to what is no list")
-        self.stack[-1].extend(items)
-
-    def reduce(self) -> None:
-        """Call, in a normal pickle; here one of three names builds what it stands for."""
-        function, arguments = self.take(2)
-        name = function.name if isinstance(function, _Name) else None
-        count = len(arguments) if isinstance(arguments, tuple) else -1
-        if name == _DICT and count == 0:
-            self.stack.append({})
-        elif name == _TENSOR and count in (6, 7):
-            self.stack.append(_view(*arguments[:4]))
-        elif name == _PARAMETER and count == 3:
-            self.stack.append(arguments[0])
-        else:
-            raise ValueError(f"{_describe(function)} is called in a way that builds no tensor")
-
-    def build(self) -> None:
-        """Attributes of a dict (torch's notes on versions) are dropped; nothing else may have any."""
-        target, _ = self.take(2)
-        if not isinstance(target, dict):
-            raise ValueError(f"attributes are set on {_describe(target)}")
-        self.stack.append(target)
-
-    def storage(self) -> None:
-        """A persistent id: ("storage", type, key, device, count)."""
-        (parts,) = self.take(1)
-        if not isinstance(parts, tuple):
-            raise ValueError("a persistent id is no tuple")
-        kind, name, key, _, count = parts
-        dtype = _STORAGES.get(name.name.removeprefix("torch.")) if isinstance(name, _Name) else None
-        if kind != "storage" or dtype is None or not isinstance(key, str) or not _is_count(count):
-            raise ValueError("a persistent id is that of no storage")
-        self.stack.append(Storage(key, dtype, count))
+# What the unpickler makes of damaged bytes: an empty stack, an unknown memo, a call with other arguments, ...
+_DAMAGED = (pickle.UnpicklingError, struct.error, EOFError, ValueError, LookupError, TypeError, AttributeError)
 
 
-def _view(storage: Any, offset: Any, shape: Any, strides: Any) -> View:
+class _Dict(dict[str | int, Any]):
+    """Every dict of the pickle: its keys are names or numbers, and attributes (torch's notes on versions) are lost."""
+
+    __slots__ = ()
+
+    def __setitem__(self, key: object, value: object) -> None:
+        if not isinstance(key, (str, int)):
+            raise ValueError(f"a key of a dict is no name; got {_describe(key)}")
+        super().__setitem__(key, value)
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+class _StandIn(NamedTuple):
+    """What a name of the table gives: a function of this module, or a type of storages.
+
+    A tuple, so that a pickle cannot set an attribute on it.
+    """
+
+    name: str
+    build: Callable[..., object] | None
+    dtype: str = ""
+
+    def __call__(self, *arguments: object) -> object:
+        if self.build is None:
+            raise TypeError(f"{self.name} is no function")
+        return self.build(*arguments)
+
+
+def _ordered_dict() -> _Dict:
+    return _Dict()
+
+
+def _tensor(
+    storage: object, offset: object, shape: Any, strides: Any, grad: object, hooks: object, metadata: object = None
+) -> View:
     tuples = all(isinstance(axes, tuple) and all(map(_is_count, axes)) for axes in (shape, strides))
     fits = tuples and len(shape) == len(strides) <= AXES_LIMIT
     if not isinstance(storage, Storage) or not _is_count(offset) or not fits:
@@ -200,39 +123,79 @@ def _view(storage: Any, offset: Any, shape: Any, strides: Any) -> View:
     return View(storage, offset, shape, strides)
 
 
+def _parameter(data: object, grad: object, hooks: object) -> object:
+    return data
+
+
 def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
 
 
 def _describe(value: object) -> str:
-    return f"the name {value.name!r:.100}" if isinstance(value, _Name) else type(value).__name__
+    if isinstance(value, _StandIn):
+        return f"the name {value.name!r}"
+    return "dict" if isinstance(value, _Dict) else type(value).__name__
 
 
-_CONSTANTS: dict[str, Callable[[Any], Any]] = {
-    "NONE": lambda _: None,
-    "NEWTRUE": lambda _: True,
-    "NEWFALSE": lambda _: False,
-    "EMPTY_DICT": lambda _: {},
-    "EMPTY_LIST": lambda _: [],
-    "EMPTY_TUPLE": lambda _: (),
-    **dict.fromkeys(("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"), lambda value: value),
-    **dict.fromkeys(("BINUNICODE", "SHORT_BINUNICODE"), lambda value: value),
+_NAMES = {
+    stand_in.name: stand_in
+    for stand_in in (
+        _StandIn("collections.OrderedDict", _ordered_dict),
+        _StandIn("torch._utils._rebuild_tensor_v2", _tensor),
+        _StandIn("torch._utils._rebuild_parameter", _parameter),
+        _StandIn("torch.FloatStorage", None, "F32"),
+        _StandIn("torch.DoubleStorage", None, "F64"),
+        _StandIn("torch.HalfStorage", None, "F16"),
+        _StandIn("torch.BFloat16Storage", None, "BF16"),
+        _StandIn("torch.LongStorage", None, "I64"),
+        _StandIn("torch.IntStorage", None, "I32"),
+        _StandIn("torch.ShortStorage", None, "I16"),
+        _StandIn("torch.CharStorage", None, "I8"),
+        _StandIn("torch.ByteStorage", None, "U8"),
+        _StandIn("torch.BoolStorage", None, "BOOL"),
+    )
 }
-_ACTIONS: dict[str, Callable[[_Machine, Any], None]] = {
-    **dict.fromkeys(("BINPUT", "LONG_BINPUT", "MEMOIZE"), lambda machine, place: machine.remember(place)),
-    **dict.fromkeys(("BINGET", "LONG_BINGET"), lambda machine, place: machine.stack.append(machine.memo[place])),
-    "GLOBAL": lambda machine, name: machine.name(name.replace(" ", ".", 1)),
-    "STACK_GLOBAL": lambda machine, _: machine.name(".".join(machine.take(2))),
-    "MARK": lambda machine, _: machine.marks.append(len(machine.stack)),
-    "TUPLE": lambda machine, _: machine.stack.append(tuple(machine.since_mark())),
-    "TUPLE1": lambda machine, _: machine.stack.append(machine.take(1)),
-    "TUPLE2": lambda machine, _: machine.stack.append(machine.take(2)),
-    "TUPLE3": lambda machine, _: machine.stack.append(machine.take(3)),
-    "SETITEM": lambda machine, _: machine.fill(machine.take(2)),
-    "SETITEMS": lambda machine, _: machine.fill(machine.since_mark()),
-    "APPEND": lambda machine, _: machine.extend(machine.take(1)),
-    "APPENDS": lambda machine, _: machine.extend(machine.since_mark()),
-    "REDUCE": lambda machine, _: machine.reduce(),
-    "BUILD": lambda machine, _: machine.build(),
-    "BINPERSID": lambda machine, _: machine.storage(),
-}
+
+
+_ALLOWED = (
+    "PROTO FRAME STOP MARK NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 BINFLOAT BINUNICODE SHORT_BINUNICODE "
+    "EMPTY_DICT EMPTY_LIST EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 SETITEM SETITEMS APPEND APPENDS "
+    "BINPUT LONG_BINPUT MEMOIZE BINGET LONG_BINGET GLOBAL STACK_GLOBAL REDUCE BUILD BINPERSID"
+)
+
+
+class _Opcodes(dict[int, Callable[[pickle.Unpickler], None]]):
+    """The unpickler's table of opcodes; one that is not in it is refused by its name."""
+
+    def __missing__(self, code: int) -> Callable[[pickle.Unpickler], None]:
+        known = pickletools.code2op.get(chr(code))
+        raise CheckpointError(
+            f"the pickle's opcode {known.name if known else code} has no place in a state dict; nothing of it is run."
+        )
+
+
+_OPCODES = _Opcodes(
+    (getattr(pickle, name)[0], pickle._Unpickler.dispatch[getattr(pickle, name)[0]]) for name in _ALLOWED.split()
+)
+_OPCODES[pickle.EMPTY_DICT[0]] = lambda unpickler: unpickler.append(_Dict())  # type: ignore[attr-defined]
+
+
+class _StateDictUnpickler(pickle._Unpickler):  # the one written in Python
+    dispatch = _OPCODES
+
+    def find_class(self, module: str, name: str) -> object:
+        """The stand-in of a name; nothing is imported."""
+        if f"{module}.{name}" not in _NAMES:
+            raise CheckpointError(
+                f"the pickle asks for {f'{module}.{name}'!r:.100}, which no tensor needs; nothing of it is run. "
+                "Only a state dict (torch.save(model.state_dict(), ...)) can be read."
+            )
+        return _NAMES[f"{module}.{name}"]
+
+    def persistent_load(self, pid: Any) -> Storage:
+        """The storage of ("storage", type, key, device, count)."""
+        kind, form, key, _, numbers = pid
+        typed = isinstance(form, _StandIn) and form.dtype
+        if kind != "storage" or not typed or not isinstance(key, str) or not _is_count(numbers):
+            raise ValueError("a persistent id is that of no storage")
+        return Storage(key, form.dtype, numbers)

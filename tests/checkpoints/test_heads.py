@@ -124,8 +124,8 @@ def test_a_freshly_drawn_head_of_every_kind_comes_back(family, tmp_path):
 def test_names_of_classes_are_written_and_a_decoder_keeps_its_own_kernel(tmp_path):
     model = random_model(EncoderConfig.of("bert", **SIZES), dtype=jnp.float32)
     save_with_head(model, init_head(model.config, "tokens", jax.random.key(0), labels=2), tmp_path, labels=["B", "I"])
-    told = json.loads((tmp_path / "config.json").read_text())
-    assert (told["id2label"], told["label2id"]) == ({"0": "B", "1": "I"}, {"B": 0, "I": 1})
+    written = json.loads((tmp_path / "config.json").read_text())
+    assert (written["id2label"], written["label2id"]) == ({"0": "B", "1": "I"}, {"B": 0, "I": 1})
     save_with_head(model, init_head(model.config, "masked_lm", jax.random.key(0), tied=False), tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["tie_word_embeddings"] is False
 
@@ -178,7 +178,7 @@ def test_roberta_keeps_its_pooler_in_the_head(tmp_path):
     np.testing.assert_allclose(logits(tmp_path), pooled @ h["out_proj.weight"].T + h["out_proj.bias"], atol=1e-12)
 
 
-def test_distilberts_dense_layer_has_a_relu_and_choices_stand_side_by_side(tmp_path):
+def test_distilberts_dense_layer_has_a_relu_and_choices_are_columns(tmp_path):
     shapes = {"pre_classifier.weight": (6, 6), "pre_classifier.bias": (6,)}
     shapes |= {"classifier.weight": (1, 6), "classifier.bias": (1,)}
     h = write(tmp_path, "distilbert", "DistilBertForMultipleChoice", shapes)
@@ -219,7 +219,7 @@ def test_an_untied_decoder_is_read(tmp_path):
     assert load_with_head(tmp_path)[1].out.kernel is None
 
 
-def test_a_regression_is_told_by_its_problem_type_and_the_encoder_is_the_one_that_load_gives(tmp_path):
+def test_a_regression_is_known_by_its_problem_type(tmp_path):
     write(
         tmp_path,
         "bert",
@@ -262,9 +262,9 @@ def test_a_head_that_the_encoder_cannot_have_is_refused(tmp_path):
     set_config(tmp_path, architectures=["ModernBertForSequenceClassification"], classifier_pooling="max")
     with pytest.raises(ConfigError, match="classifier_pooling must be one of"):
         load_with_head(tmp_path)
-    told = {"hidden_size": 6, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 5}
-    told |= {"model_type": "deit", "architectures": ["DeiTForImageClassificationWithTeacher"]}
-    (tmp_path / "config.json").write_text(json.dumps(told))
+    written = {"hidden_size": 6, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 5}
+    written |= {"model_type": "deit", "architectures": ["DeiTForImageClassificationWithTeacher"]}
+    (tmp_path / "config.json").write_text(json.dumps(written))
     with pytest.raises(ConfigError, match="WithTeacher is not supported: it averages two classifiers"):
         load_with_head(tmp_path)
     write(tmp_path, "bert", "BertForSequenceClassification", {"classifier.weight": (2, 6)})
