@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ...assets import REGISTRY
-from ...errors import DataError
+from ...errors import DataError, require_int
 from ...inputs.tokenizer import Tokenizer
 from . import corpora
 from .corpora import TOPICS
@@ -64,8 +64,7 @@ def load_task(
       TextError: a length or a text that the tokenizer refuses.
     """
     chosen = check_split(split)
-    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
-        raise DataError(f"limit must be a whole number of at least 1, or None; got {limit!r}.")
+    require_int("limit", limit, 1, DataError, optional=True)
     task, parts = read_task(name, data_dir=data_dir)
     examples = parts.splits.get(chosen)
     if not examples:

@@ -9,7 +9,7 @@ from typing import Any
 
 import grain
 
-from ...errors import DataError
+from ...errors import DataError, require_int
 from .batches import Batches
 from .task_data import TaskData
 from .tasks import TrainBatch
@@ -69,13 +69,13 @@ def make_stream(
     ...     [(b.batch.tokens.shape, b.indices.tolist(), b.weights.tolist()) for b in stream]
     [((2, 16), [1, 0], [1.0, 1.0]), ((2, 16), [2, 2], [1.0, 0.0])]
     """
-    _check_whole("batch_size", batch_size, 1)
-    _check_whole("seed", seed, 0)
-    _check_whole("pool", pool, 1)
-    _check_whole("process_count", process_count, 1)
-    _check_whole("process_index", process_index, 0)
+    require_int("batch_size", batch_size, 1, DataError)
+    require_int("seed", seed, 0, DataError)
+    require_int("pool", pool, 1, DataError)
+    require_int("process_count", process_count, 1, DataError)
+    require_int("process_index", process_index, 0, DataError)
     if epochs is not None:
-        _check_whole("epochs", epochs, 1)
+        require_int("epochs", epochs, 1, DataError)
     if process_index >= process_count or batch_size % process_count:
         raise DataError(
             f"batch_size must be a multiple of process_count, and process_index below it; got batch_size="
@@ -140,8 +140,3 @@ class TaskStream:
         if not 0 <= state["next"] <= len(self._batches):
             raise DataError(f"the state is at batch {state['next']}, of a stream of {len(self._batches)}.")
         self._iterator.set_state({"next_index": state["next"]})
-
-
-def _check_whole(name: str, value: object, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise DataError(f"{name} must be a whole number of at least {least}; got {value!r}.")
