@@ -115,17 +115,17 @@ def row_count(bucket: int, tokens_per_batch: int) -> int:
     return rows if rows < 8 else rows - rows % 8
 
 
-def share_room(lengths: list[int], room: int) -> list[int]:
-    """How many tokens of each text to keep: the longer is cut first, and an odd token goes to the first."""
+def split_limit(lengths: list[int], limit: int) -> list[int]:
+    """How many of `limit` tokens each text keeps: the longer is cut first, and an odd token goes to the first."""
     if len(lengths) == 1:
-        return [min(lengths[0], room)]
+        return [min(lengths[0], limit)]
     first, second = lengths
-    half = room // 2
+    half = limit // 2
     if first <= half:
-        return [first, min(second, room - first)]
+        return [first, min(second, limit - first)]
     if second <= half:
-        return [min(first, room - second), second]
-    return [room - half, half]
+        return [min(first, limit - second), second]
+    return [limit - half, half]
 
 
 def chunks(texts: Iterable[object]) -> Iterator[list[object]]:

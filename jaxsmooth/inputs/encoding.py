@@ -6,7 +6,7 @@ from typing import Any
 import tokenizers
 
 from ..errors import TextError
-from .batching import Row, share_room
+from .batching import Row, split_limit
 from .vocabulary import refusals
 
 
@@ -67,8 +67,8 @@ class RowEncoder:
         parts = (text,) if isinstance(text, str) else text
         with refusals(self.source):
             encodings = [self.backend.encode(part, add_special_tokens=False) for part in parts]
-            room = limit - self.special_count(pair=len(parts) == 2)
-            for encoding, keep in zip(encodings, share_room([len(e.ids) for e in encodings], room), strict=True):
+            most = limit - self.special_count(pair=len(parts) == 2)
+            for encoding, keep in zip(encodings, split_limit([len(e.ids) for e in encodings], most), strict=True):
                 encoding.truncate(keep)
             whole = self.backend.post_process(encodings[0], encodings[1] if len(parts) == 2 else None)
         if len(whole.ids) > limit:

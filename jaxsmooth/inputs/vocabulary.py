@@ -84,7 +84,7 @@ TINY_VOCAB = len(_TINY_TOKENS)
 
 
 def read_tokenizer_json(path: Path) -> tokenizers.Tokenizer:
-    """Read a `tokenizer.json` as it stands.
+    """Read a `tokenizer.json`.
 
     Raises:
       TextError: not UTF-8, not JSON, or not a tokenizer.

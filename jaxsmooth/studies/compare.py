@@ -25,8 +25,8 @@ from .measurements import model_norms, widened
 from .stream import TextStream
 from .summaries import model_summary, package_versions
 
-# Where edits may act for a bound to speak of the edited block. L4 takes the residual sum before the first LayerNorm as
-# it comes; L1 also needs attention and values to be what makes that sum.
+# The sites at which an edit leaves the hypotheses of a bound true. L4 takes the residual sum before the first LayerNorm
+# as given; L1 also needs that sum to be made of the attention and the values.
 L4_SITES = {"embedded", "query", "key", "value", "attn_logits", "attn", "context", "mixed", "pre_attn"}
 L1_SITES = {"embedded", "query", "key", "attn_logits", "attn"}
 FUSIONS: dict[str, Kind] = {"max": "max", "mean (softmax gate, untrained)": "gate"}
@@ -141,7 +141,7 @@ def measure_remedy(
 
     Args:
       model: the encoder, its weights as the remedy wants them.
-      norms: `measurements.model_norms` of it; None for a block that the bounds do not speak of.
+      norms: `measurements.model_norms` of it; None for blocks that the bounds do not cover.
       batch: tokens, segments and mask, [B T].
       remedy: which, or None.
       plain: last hidden states without a remedy; None if this is the run without.
@@ -207,8 +207,8 @@ def equal_row_sums(attn: Float[Array, "B N T S"], mask: Bool[Array, "B T"]) -> B
     real = mask[:, None, :]
     sums = jnp.sum(jnp.where(mask[:, None, None, :], attn, 0), axis=-1)
     size = jnp.max(jnp.sum(jnp.abs(attn), axis=-1), axis=-1)
-    apart = jnp.max(jnp.where(real, sums, -jnp.inf), axis=-1) - jnp.min(jnp.where(real, sums, jnp.inf), axis=-1)
-    return jnp.all(apart <= 8 * attn.shape[-1] * jnp.finfo(attn.dtype).eps * size, axis=-1)
+    spread = jnp.max(jnp.where(real, sums, -jnp.inf), axis=-1) - jnp.min(jnp.where(real, sums, jnp.inf), axis=-1)
+    return jnp.all(spread <= 8 * attn.shape[-1] * jnp.finfo(attn.dtype).eps * size, axis=-1)
 
 
 def _change(hidden: Array, plain: Array, mask: Array) -> Array:

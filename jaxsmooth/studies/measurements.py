@@ -75,7 +75,7 @@ def measure_batch(
         first = hidden_measures(widened(embed(model, batch)), batch.mask)
         everywhere = ladder.shi2022_rate(norms, model.config.activation, found["mixing_rate"], found["std_product"])
         found["L0"] = _where_known(found["actual"], everywhere)
-    if not model.config.is_plain:  # XLA leaves out the sums of what does not speak of the blocks
+    if not model.config.is_plain:  # what does not apply; XLA then leaves it out
         for key in (*set(RATES) - {"actual", *rungs(model.config)}, "threshold"):
             found[key] = jnp.full_like(found[key], jnp.nan)
     for key, value in first.items():

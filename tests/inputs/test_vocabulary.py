@@ -61,7 +61,7 @@ def test_bad_tokenizer_config(directory, content):
         Tokenizer.from_dir(directory, config(vocab=len(WORDS)))
 
 
-def test_tokenizer_json_comes_first_and_its_cutting_and_padding_are_dropped(directory):
+def test_tokenizer_json_comes_first_without_its_cutting_and_padding(directory):
     truncation = {"max_length": 4, "strategy": "LongestFirst", "stride": 0, "direction": "Right"}
     padding = {"strategy": {"Fixed": 9}, "direction": "Left", "pad_to_multiple_of": None}
     padding |= {"pad_id": 0, "pad_type_id": 0, "pad_token": "[PAD]"}

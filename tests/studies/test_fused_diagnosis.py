@@ -50,7 +50,7 @@ def expected(name: str, fused: list[np.ndarray]) -> np.ndarray:
 
 
 @pytest.mark.filterwarnings("ignore:invalid value encountered")
-def test_a_trained_gate_is_measured_like_a_layer_and_its_weights_are_returned(small, stacked):
+def test_a_trained_gate_is_measured_and_its_weights_are_returned(small, stacked):
     weight = RANDOM.standard_normal(CONFIG.width)
     fusion = GateFusion(jnp.asarray(weight), (0, 2), "sigmoid")
     found = jaxsmooth.diagnose(*small, TEXTS, fusion=fusion, tokens_per_batch=64)
