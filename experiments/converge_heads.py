@@ -28,7 +28,7 @@ import jaxsmooth
 from jaxsmooth.assets.texts import read_texts
 from jaxsmooth.files import write_aside
 from jaxsmooth.report.style import canvas, remark, save, title
-from jaxsmooth.studies.converge import MASKS, measure
+from jaxsmooth.studies import converge
 
 HELD = ("limit_held", "rate_held", "steps_held", "ergodicity_held", "birkhoff_held")
 SAID = {
@@ -64,7 +64,7 @@ def iterate_heads(args: Args, name: str) -> dict[str, np.ndarray]:
     model = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), model)
     parts = []
     for encoded in tokenizer.batches(read_texts(args.data, args.limit), tokens_per_batch=256):
-        found = measure(model, encoded.batch, jnp.int32(args.window), steps=args.steps, tolerance=1e-3)
+        found = converge.iterate_heads(model, encoded.batch, jnp.int32(args.window), steps=args.steps, tolerance=1e-3)
         parts.append({key: np.asarray(values)[:, :, : len(encoded.indices)] for key, values in found.items()})
     return {key: np.concatenate([part[key] for part in parts], axis=2) for key in parts[0]}
 
@@ -72,7 +72,7 @@ def iterate_heads(args: Args, name: str) -> dict[str, np.ndarray]:
 def summarise(found: dict[str, np.ndarray]) -> dict[str, dict]:
     """Per mask: shares of cases in which a prediction held, by case and by layer, and how far off it was."""
     summary = {}
-    for place, mask in enumerate(MASKS):
+    for place, mask in enumerate(converge.MASKS):
         own = {key: values[:, place] for key, values in found.items()}
         error = np.abs(own["observed_rate"] - own["predicted_rate"])
         steps = own["observed_steps"] / np.maximum(own["predicted_steps"], 1)
@@ -104,10 +104,10 @@ def draw(cases: dict[str, dict[str, np.ndarray]], args: Args, path: Path) -> Non
         ("predicted_steps", "observed_steps", f"steps to 1e-3, at most {args.steps} seen", (0.8, 2 * args.steps)),
     )
     with canvas(13.0, 5.0 * len(cases) * 1.6) as figure:
-        grid = figure.subplots(2 * len(cases), len(MASKS), squeeze=False)
+        grid = figure.subplots(2 * len(cases), len(converge.MASKS), squeeze=False)
         for row, (name, found) in enumerate(cases.items()):
             layers = np.broadcast_to(np.arange(len(found["classes"]))[:, None, None] + 1, found["classes"][:, 0].shape)
-            for column, mask in enumerate(MASKS):
+            for column, mask in enumerate(converge.MASKS):
                 for below, (first, second, label, (low, high)) in enumerate(settings):
                     axes = grid[2 * row + below, column]
                     x, y = found[first][:, column], found[second][:, column]

@@ -26,7 +26,7 @@ from jaxsmooth.assets.texts import read_texts
 from jaxsmooth.files import write_aside
 from jaxsmooth.report.style import COLOURS, canvas, layer_axis, log_axis, remark, save, title
 from jaxsmooth.results.summaries import RATES
-from jaxsmooth.studies.measurements import measure, model_norms
+from jaxsmooth.studies.measurements import measure_batch, model_norms
 
 BOUNDS = RATES[1:]
 LABELS = {
@@ -60,7 +60,7 @@ def rates_of(args: Args) -> dict[str, np.ndarray]:
     norms = model_norms(model)
     parts: dict[str, list[np.ndarray]] = {name: [] for name in RATES}
     for encoded in tokenizer.batches(read_texts(args.data, args.limit)):
-        found = measure(model, norms, encoded.batch)
+        found = measure_batch(model, norms, encoded.batch)
         for name in RATES:
             parts[name].append(np.asarray(found[name], np.float64)[:, : len(encoded.indices)])
     rates = {name: np.concatenate(values, axis=1) for name, values in parts.items()}

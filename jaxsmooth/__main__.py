@@ -1,14 +1,11 @@
-"""What the command `jaxsmooth` starts: ready for Ctrl-C before the seconds that importing jax takes.
-
-It lies beside the package, because importing anything of the package imports jax.
-"""
+"""The command `jaxsmooth`, also `python -m jaxsmooth`: ready for Ctrl-C before the seconds that importing jax takes."""
 
 import signal
 import sys
 from typing import Any
 
 AGAIN = 2.0
-"""Seconds after which an interrupt that nothing has reacted to is repeated."""
+"""Seconds after which an interrupt that had no effect is repeated."""
 
 
 def main() -> int:
@@ -22,11 +19,11 @@ def main() -> int:
         print("jaxsmooth: interrupted; no file was left half-written.", file=sys.stderr)
         return 130
     finally:
-        _rest()
+        _stop_repeating()
 
 
 def _catch_interrupts() -> None:
-    # Whoever starts a background job may have said that it ignores Ctrl-C.
+    # A shell starts a background job with Ctrl-C ignored, and it stays so.
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, _interrupt)
         if hasattr(signal, "setitimer"):
@@ -40,7 +37,7 @@ def _interrupt(number: int, frame: Any) -> None:
     raise KeyboardInterrupt
 
 
-def _rest() -> None:
+def _stop_repeating() -> None:
     if hasattr(signal, "setitimer"):
         signal.setitimer(signal.ITIMER_REAL, 0)
 

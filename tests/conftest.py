@@ -54,6 +54,13 @@ def compiled_quickly():
     jax.config.update("jax_disable_most_optimizations", False)
 
 
+@pytest.fixture(scope="module")
+def x64_restored():
+    """The command sets jax's precision for its own process; that must not reach the next test file."""
+    yield
+    jax.config.update("jax_enable_x64", True)
+
+
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     """An empty asset cache of this test's own; the user's is out of reach."""

@@ -10,57 +10,51 @@ from ..training.config import AotConfig, FinetuneConfig
 
 
 @dataclasses.dataclass(frozen=True)
-class Diagnose:
-    """Run a model over text; write a report that says whether, where and why it over-smooths."""
+class Study:
+    """What the four studies of a model on text have in common."""
 
     model: Annotated[str, tyro.conf.Positional]
     """Asset name, directory in Hugging Face's format, hub id, or "tiny" (random weights, no download)."""
     data: str = "movie-reviews"
     """Name of a text asset, "tiny", or a utf-8 file with one sentence per line."""
-    limit: int | None = None
+    limit: int | None = 32
     """Read at most this many sentences."""
-    out: Path = Path("reports/diagnose")
-    """Folder for report.html, report.json and figures/."""
+    out: Path = Path("reports")
+    """Folder for what is written."""
     precision: Literal["float32", "float64"] = "float32"
     """Precision of the model and of the mathematics."""
     tokens_per_batch: int = 512
     """Size of a batch, padding included; changes time and memory, not the numbers."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Diagnose(Study):
+    """Run a model over text; write a report that says whether, where and why it over-smooths."""
+
+    limit: int | None = None
+    """Read at most this many sentences."""
+    out: Path = Path("reports/diagnose")
+    """Folder for report.html, report.json and figures/."""
     fusion: Literal["none", "concat", "max", "gate"] = "none"
     """Measure all layers fused (untrained) as one more hidden state."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Converge:
+class Converge(Study):
     """Iterate every head's attention as an operator; compare limit and rate with the theory's."""
 
-    model: Annotated[str, tyro.conf.Positional]
-    """Asset name, directory in Hugging Face's format, hub id, or "tiny" (random weights, no download)."""
-    data: str = "movie-reviews"
-    """Name of a text asset, "tiny", or a utf-8 file with one sentence per line."""
-    limit: int | None = 32
-    """Read at most this many sentences."""
     out: Path = Path("reports/converge")
     """Folder for converge.json and converge.png."""
-    precision: Literal["float32", "float64"] = "float32"
-    """Precision of the model and of the mathematics."""
     window: int = 4
     """Tokens in the causal sliding window, the query included."""
     steps: int = 256
     """How often each attention matrix is applied."""
-    tokens_per_batch: int = 512
-    """Size of a batch, padding included; changes time and memory, not the numbers."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Verify:
+class Verify(Study):
     """Check every theorem on every layer, head and sentence, rounding accounted for; status 1 if one is violated."""
 
-    model: Annotated[str, tyro.conf.Positional]
-    """Asset name, directory in Hugging Face's format, hub id, or "tiny" (random weights, no download)."""
-    data: str = "movie-reviews"
-    """Name of a text asset, "tiny", or a utf-8 file with one sentence per line."""
-    limit: int | None = 32
-    """Read at most this many sentences."""
     out: Path = Path("reports/verify")
     """Folder for verify.json."""
     precision: Literal["float32", "float64"] = "float32"
@@ -70,23 +64,17 @@ class Verify:
 
 
 @dataclasses.dataclass(frozen=True)
-class Compare:
+class Compare(Study):
     """Apply published remedies of over-smoothing to a model, without training, and compare it layer by layer."""
 
-    model: Annotated[str, tyro.conf.Positional]
-    """Asset name, directory in Hugging Face's format, hub id, or "tiny" (random weights, no download)."""
-    remedies: Annotated[str, tyro.conf.arg(name="with")] = "contranorm,attnscale,featscale,neutreno,gfsa,centred"
-    """Remedies between commas; parameters after ":", several joined by "+": contranorm,attnscale:0.3+neutreno."""
-    data: str = "movie-reviews"
-    """Name of a text asset, "tiny", or a utf-8 file with one sentence per line."""
     limit: int | None = 64
     """Read at most this many sentences."""
     out: Path = Path("reports/compare")
     """Folder for compare.json and compare.png."""
-    precision: Literal["float32", "float64"] = "float32"
-    """Precision of the model and of the mathematics."""
     tokens_per_batch: int = 512
     """Size of a batch, padding included; changes time and memory, not the numbers (but attention-dropout's masks)."""
+    remedies: Annotated[str, tyro.conf.arg(name="with")] = "contranorm,attnscale,featscale,neutreno,gfsa,centred"
+    """Remedies between commas; parameters after ":", several joined by "+": contranorm,attnscale:0.3+neutreno."""
 
 
 @dataclasses.dataclass(frozen=True)

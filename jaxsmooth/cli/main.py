@@ -2,9 +2,10 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import tyro
 from rich.console import Console
@@ -25,6 +26,7 @@ from .commands import (
     Finetune,
     ListAssets,
     Predict,
+    Study,
     Verify,
     VerifyAssets,
 )
@@ -40,14 +42,8 @@ def main(arguments: list[str] | None = None) -> int:
         # Inside: a configuration that contradicts itself is refused while it is parsed.
         command = tyro.cli(Command, prog="jaxsmooth", description=__doc__, args=arguments)
         match command:
-            case Diagnose():
-                run_diagnose(command)
-            case Converge():
-                run_converge(command)
-            case Verify():
-                return run_verify(command)
-            case Compare():
-                run_compare(command)
+            case Study():
+                return run_study(command)
             case Finetune():
                 run_finetune(command)
             case Evaluate():
@@ -67,88 +63,68 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def run_diagnose(command: Diagnose) -> None:
-    """`jaxsmooth diagnose`."""
+def run_study(command: Study) -> int:
+    """`jaxsmooth diagnose|converge|verify|compare`. Returns 1 if any theorem is violated."""
+    options = _own_options(command)
     model, tokenizer, texts = _load(command)
-    from .. import report
-    from ..studies import diagnose
-
-    diagnosis = diagnose.diagnose(
+    steps = _steps(command)
+    found = steps.study(
         model,
         tokenizer,
         texts,
-        name=command.model,
-        data=command.data,
-        tokens_per_batch=command.tokens_per_batch,
-        fusion=None if command.fusion == "none" else command.fusion,
-        progress=True,
-    )
-    paths = report.write_report(diagnosis, command.out)
-    report.print_summary(diagnosis, paths, Console())
-
-
-def run_converge(command: Converge) -> None:
-    """`jaxsmooth converge`."""
-    model, tokenizer, texts = _load(command)
-    from .. import report
-    from ..studies import converge
-
-    found = converge.converge_heads(
-        model,
-        tokenizer,
-        texts,
-        name=command.model,
-        data=command.data,
-        window=command.window,
-        steps=command.steps,
-        tokens_per_batch=command.tokens_per_batch,
-        progress=True,
-    )
-    paths = report.write_convergence(found, command.out)
-    report.print_convergence(found, paths, Console())
-
-
-def run_verify(command: Verify) -> int:
-    """`jaxsmooth verify`. Returns 1 if any theorem is violated."""
-    model, tokenizer, texts = _load(command)
-    from .. import report
-    from ..studies import verify
-
-    found = verify.verify(
-        model,
-        tokenizer,
-        texts,
+        **options,
         name=command.model,
         data=command.data,
         tokens_per_batch=command.tokens_per_batch,
         progress=True,
     )
-    path = report.write_verification(found, command.out)
-    report.print_verification(found, path, Console())
-    return int(found.violated)
+    steps.show(found, steps.write(found, command.out), Console())
+    return int(isinstance(command, Verify) and found.violated)
 
 
-def run_compare(command: Compare) -> None:
-    """`jaxsmooth compare`."""
-    from ..mitigations.parse import parse_remedies
+class _Steps(NamedTuple):
+    """The study, which returns a result; what writes the result to a folder, and what prints it."""
 
-    remedies = parse_remedies(command.remedies)  # a wrong name costs no download and no work
-    model, tokenizer, texts = _load(command)
+    study: Callable[..., Any]
+    write: Callable[[Any, Path], Any]
+    show: Callable[[Any, Any, Console], None]
+
+
+def _steps(command: Study) -> _Steps:
     from .. import report
-    from ..studies import compare
 
-    found = compare.compare(
-        model,
-        tokenizer,
-        texts,
-        remedies,
-        name=command.model,
-        data=command.data,
-        tokens_per_batch=command.tokens_per_batch,
-        progress=True,
-    )
-    paths = report.write_comparison(found, command.out)
-    report.print_comparison(found, paths, Console())
+    match command:
+        case Diagnose():
+            from ..studies import diagnose
+
+            return _Steps(diagnose.diagnose, report.write_report, report.print_summary)
+        case Converge():
+            from ..studies import converge
+
+            return _Steps(converge.converge_heads, report.write_convergence, report.print_convergence)
+        case Verify():
+            from ..studies import verify
+
+            return _Steps(verify.verify, report.write_verification, report.print_verification)
+        case _:
+            from ..studies import compare
+
+            return _Steps(compare.compare, report.write_comparison, report.print_comparison)
+
+
+def _own_options(command: Study) -> dict[str, Any]:
+    """The arguments of one study that the others do not have."""
+    match command:
+        case Diagnose():
+            return {"fusion": None if command.fusion == "none" else command.fusion}
+        case Converge():
+            return {"window": command.window, "steps": command.steps}
+        case Compare():
+            from ..mitigations.parse import parse_remedies
+
+            return {"remedies": parse_remedies(command.remedies)}  # a wrong name costs no download and no work
+        case _:
+            return {}
 
 
 def run_finetune(command: Finetune) -> None:
@@ -250,7 +226,7 @@ def run_assets(command: ListAssets | FetchAsset | AssetPath | ClearAssets | Veri
                 )
 
 
-def _load(command: Diagnose | Converge | Verify | Compare) -> tuple["Encoder", "Tokenizer", Iterator[str]]:
+def _load(command: Study) -> tuple["Encoder", "Tokenizer", Iterator[str]]:
     """Model, tokenizer and text that a command names, in its precision."""
     # Heavy imports wait until a command needs them: help and `assets list` answer at once.
     import jax
@@ -288,7 +264,3 @@ def _keep_compiled_programs(jax: ModuleType) -> None:
 
         jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "xla"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

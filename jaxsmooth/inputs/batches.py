@@ -1,4 +1,4 @@
-"""Batches of whatever an encoder reads: sentences through its tokenizer, or images for a vision encoder."""
+"""Batches of an encoder's input: sentences through its tokenizer, or images for a vision encoder."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -9,7 +9,6 @@ import numpy as np
 from ..bert.config import EncoderConfig
 from ..bert.encoder import image_batch
 from ..errors import ShapeError, TextError
-from ..studies.data_parallel import over_devices
 from .batching import EncodedBatch
 from .tokenizer import Tokenizer
 
@@ -17,26 +16,26 @@ from .tokenizer import Tokenizer
 def encoded_batches(
     config: EncoderConfig, tokenizer: Tokenizer | None, inputs: Iterable[Any], *, tokens_per_batch: int
 ) -> Iterator[EncodedBatch]:
-    """A stream of sentences, or of images for a vision encoder, in batches of few shapes, over all local devices.
+    """A stream of sentences, or of images for a vision encoder, in batches of few shapes.
 
     Args:
       config: the encoder's.
       tokenizer: its tokenizer; a vision encoder has none.
       inputs: strings; or images, each [C Y X], normalised as the model's preprocessor does.
-      tokens_per_batch: size of a batch, padding included, over all devices.
+      tokens_per_batch: size of a batch, padding included.
 
     Raises:
       TextError: no input, or something that is not text.
       ShapeError: an image of another size.
     """
     if config.is_vision:
-        return over_devices(_image_batches(config, inputs, max(1, tokens_per_batch // config.position_rows)))
+        return _image_batches(config, inputs, max(1, tokens_per_batch // config.position_rows))
     if not isinstance(tokenizer, Tokenizer):
         raise TextError(
             f"tokenizer must be a Tokenizer; got {type(tokenizer).__name__}. `load` finds none beside weights without "
             "its files."
         )
-    return over_devices(tokenizer.batches(inputs, tokens_per_batch=tokens_per_batch))
+    return tokenizer.batches(inputs, tokens_per_batch=tokens_per_batch)
 
 
 def _image_batches(config: EncoderConfig, images: Iterable[Any], rows: int) -> Iterator[EncodedBatch]:

@@ -1,8 +1,9 @@
-"""Rows of token ids on their way to a `Batch`: what a tokenizer reads, cuts and pads."""
+"""Rows of token ids to batches of few shapes."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
+import jax
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,7 +13,8 @@ from ..types import Batch, ImageBatch
 BUCKETS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 """Lengths that batches are padded to; a model's own longest length is always one as well."""
 
-CHUNK = 256  # sentences tokenised at once in a stream: enough to keep every core busy, few enough to hold
+CHUNK = 256
+"""Sentences tokenised at once in a stream: enough to keep every core busy, few enough to hold in memory."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,11 +26,13 @@ class EncodedBatch:
       indices: positions in the stream of the first len(indices) rows, int64. The rows after them repeat the
         last of these, so that every batch of a bucket has one shape; leave them out of every sum.
       truncated: how many of the sentences at `indices` were cut.
+      texts: the sentences at `indices`; () for images.
     """
 
     batch: Batch | ImageBatch
     indices: NDArray[np.int64]
     truncated: int
+    texts: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +43,7 @@ class Row:
       ids: token ids, T of them.
       segments: 0 or, in the second text of a pair, 1; T of them.
       truncated: whether the text was cut.
-      spans: for a row of `Tokenizer.windows`, the characters of the second text that each token stands for, and
+      spans: for a row of `Tokenizer.windows`, the characters of the second text that each token covers, and
         (-1, -1) for every other token; else ().
     """
 
@@ -50,7 +54,7 @@ class Row:
 
 
 def pad_rows(rows: list[Row], length: int, pad: int) -> Batch:
-    """A batch of the rows, [B T], T = length, at least that of the longest; numpy arrays until put on a device."""
+    """A batch of the rows, [B T], T = length, at least that of the longest; of numpy arrays."""
     tokens = np.full((len(rows), length), pad, np.int32)
     segments = np.zeros((len(rows), length), np.int32)
     mask = np.zeros((len(rows), length), np.bool_)
@@ -58,7 +62,51 @@ def pad_rows(rows: list[Row], length: int, pad: int) -> Batch:
         tokens[place, : len(row.ids)] = row.ids
         segments[place, : len(row.ids)] = row.segments
         mask[place, : len(row.ids)] = True
-    return Batch(tokens=tokens, segments=segments, mask=mask)  # type: ignore[arg-type]  # so that no device waits
+    return Batch(tokens=tokens, segments=segments, mask=mask)  # type: ignore[arg-type]  # numpy, until put on a device
+
+
+def bucketed_batches(
+    rows: Iterable[tuple[str, Row]], buckets: Sequence[int], pad: int, *, tokens_per_batch: int
+) -> Iterator[EncodedBatch]:
+    """Batches of rows of like length, each as soon as it is full, the unfinished ones at the end.
+
+    Args:
+      rows: a text and its row, in the order of the stream.
+      buckets: the lengths that batches are padded to, ascending; the last holds the longest row.
+      pad: id of padding.
+      tokens_per_batch: size of a batch, padding included.
+
+    Returns:
+      An iterator of `EncodedBatch`; see `Tokenizer.batches`.
+    """
+    queues: dict[int, list[tuple[int, str, Row]]] = {bucket: [] for bucket in buckets}
+    for index, (text, row) in enumerate(rows):
+        bucket = smallest_bucket([row], buckets)
+        queues[bucket].append((index, text, row))
+        if len(queues[bucket]) == row_count(bucket, tokens_per_batch):
+            yield _encoded_batch(queues[bucket], bucket, pad, tokens_per_batch)
+            queues[bucket] = []
+    for bucket, queue in queues.items():
+        if queue:
+            yield _encoded_batch(queue, bucket, pad, tokens_per_batch)
+
+
+def _encoded_batch(queue: list[tuple[int, str, Row]], bucket: int, pad: int, tokens_per_batch: int) -> EncodedBatch:
+    rows = [row for _, _, row in queue]
+    # A real sentence as filler, not padding: no quantity of it is 0/0.
+    fillers = row_count(bucket, tokens_per_batch) - len(rows)
+    return EncodedBatch(
+        batch=jax.device_put(pad_rows(rows + fillers * rows[-1:], bucket, pad)),
+        indices=np.array([index for index, _, _ in queue], np.int64),
+        truncated=sum(row.truncated for row in rows),
+        texts=tuple(text for _, text, _ in queue),
+    )
+
+
+def smallest_bucket(rows: list[Row], buckets: Sequence[int]) -> int:
+    """The first of the ascending lengths that holds every row."""
+    longest = max(len(row.ids) for row in rows)
+    return next(bucket for bucket in buckets if longest <= bucket)
 
 
 def row_count(bucket: int, tokens_per_batch: int) -> int:
@@ -67,17 +115,17 @@ def row_count(bucket: int, tokens_per_batch: int) -> int:
     return rows if rows < 8 else rows - rows % 8
 
 
-def share_room(lengths: list[int], room: int) -> list[int]:
-    """How many tokens of each text to keep: the longer is cut first, and an odd token goes to the first."""
+def split_limit(lengths: list[int], limit: int) -> list[int]:
+    """How many of `limit` tokens each text keeps: the longer is cut first, and an odd token goes to the first."""
     if len(lengths) == 1:
-        return [min(lengths[0], room)]
+        return [min(lengths[0], limit)]
     first, second = lengths
-    half = room // 2
+    half = limit // 2
     if first <= half:
-        return [first, min(second, room - first)]
+        return [first, min(second, limit - first)]
     if second <= half:
-        return [min(first, room - second), second]
-    return [room - half, half]
+        return [min(first, limit - second), second]
+    return [limit - half, half]
 
 
 def chunks(texts: Iterable[object]) -> Iterator[list[object]]:

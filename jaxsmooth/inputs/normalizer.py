@@ -1,4 +1,4 @@
-"""What a tokenizer does to a text first, where `tokenizer.json` has no rule for it: SentencePiece's replacements."""
+"""SentencePiece's normalisation of a text, for which `tokenizer.json` has no rule: a prefix and replacements."""
 
 import dataclasses
 import json
@@ -13,8 +13,8 @@ FILE = "preparation.json"
 
 
 @dataclasses.dataclass(frozen=True)
-class Preparation:
-    """Puts a prefix before a text and replaces characters, all at once.
+class Normalizer:
+    """Put a prefix before a text and replace characters, all at once.
 
     Attributes:
       special: the tokens around a text, where they are not those of the family.
@@ -31,15 +31,15 @@ class Preparation:
         return (self.prefix + text).translate(self.replacements)
 
     def save(self, path: Path) -> None:
-        """Write as JSON, aside and then renamed."""
+        """Write as JSON, to a temporary file that then takes this name."""
         pairs = [[code, text] for code, text in sorted(self.replacements.items())]
         values = {"special": list(self.special), "prefix": self.prefix, "replacements": pairs}
-        aside = path.with_name(f".{path.name}.aside")
-        aside.write_text(json.dumps(values) + "\n", encoding="utf-8")
-        aside.replace(path)
+        temporary = path.with_name(f".{path.name}.aside")
+        temporary.write_text(json.dumps(values) + "\n", encoding="utf-8")
+        temporary.replace(path)
 
     @classmethod
-    def read(cls, path: Path) -> "Preparation":
+    def read(cls, path: Path) -> "Normalizer":
         """From what `save` wrote.
 
         Raises:

@@ -68,6 +68,7 @@ FAMILY_TOKENS = {
     "gpt2": SpecialTokens("", "", "", ""),
 }
 """The special tokens of a family's vocabularies, where they are not BERT's; "" for none."""
+MASK_NAMES = ("[MASK]", "<mask>")
 _SPECIAL = (*BERT_TOKENS, "[MASK]")
 
 # Continuations of letters and digits only: the pre-tokenizer makes every punctuation mark a word of its own.
@@ -83,7 +84,7 @@ TINY_VOCAB = len(_TINY_TOKENS)
 
 
 def read_tokenizer_json(path: Path) -> tokenizers.Tokenizer:
-    """Read a `tokenizer.json` as it stands.
+    """Read a `tokenizer.json`.
 
     Raises:
       TextError: not UTF-8, not JSON, or not a tokenizer.

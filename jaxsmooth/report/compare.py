@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..files import write_numbers_and_figure
-from ..results.comparison import RATES, Comparison, Measured
+from ..results.comparison import COMPARED_RATES, Comparison, Measured
 from ..results.spread import Spread
 from .format import at, digits
 from .json import described, dumps, strict
@@ -60,7 +60,7 @@ def print_comparison(found: Comparison, paths: tuple[Path, Path], console: Conso
     for heading, field in STATES.items():
         spreads = {entry.label: getattr(entry, field) for entry in found.entries}
         console.print(_table(heading, spreads, 0, console.width))
-    for rate in RATES:
+    for rate in COMPARED_RATES:
         spreads = {entry.label: entry.rates[rate] for entry in found.entries}
         console.print(_table(RATE_NAMES[rate], spreads, 1, console.width))
     console.print(_summary(found))
@@ -212,7 +212,7 @@ def _entry(entry: Measured, parts: tuple[str, ...]) -> dict[str, Any]:
     for state in range(blocks + 1):
         one: dict[str, Any] = {"layer": state, **{field: at(getattr(entry, field), state) for field in STATES.values()}}
         if state:
-            one["rates"] = {rate: at(entry.rates[rate], state - 1) for rate in RATES}
+            one["rates"] = {rate: at(entry.rates[rate], state - 1) for rate in COMPARED_RATES}
             one["attribution"] = {part: at(entry.attribution, state - 1, k) for k, part in enumerate(parts)}
         layers.append(one)
     fused = {name: {key: at(spread, 0) for key, spread in measures.items()} for name, measures in entry.fused.items()}

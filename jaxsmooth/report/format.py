@@ -11,16 +11,6 @@ from numpy.typing import NDArray
 from ..results.diagnosis import FusedLayers
 from ..results.spread import Spread
 
-HIDDEN_QUANTITIES = (
-    "cosine_similarity",
-    "relative_distance",
-    "subspace_distance",
-    "effective_rank",
-    "stable_rank",
-    "token_norm",
-)
-"""Fields of a `Diagnosis` with one value per hidden state, embedding output included."""
-
 BLOCK_QUANTITIES = ("std_attn", "std_mlp", "std_product", "threshold")
 """Fields with one value per block."""
 

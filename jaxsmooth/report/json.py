@@ -15,9 +15,9 @@ from typing import Any
 from ..results.comparison import Comparison
 from ..results.convergence import HeadConvergence
 from ..results.diagnosis import Diagnosis, FusedLayers
-from ..results.spread import Spread
+from ..results.spread import HIDDEN_METRICS, Spread
 from ..results.summaries import RATES
-from .format import BLOCK_QUANTITIES, HEAD_QUANTITIES, HIDDEN_QUANTITIES, at, over_heads
+from .format import BLOCK_QUANTITIES, HEAD_QUANTITIES, at, over_heads
 from .verdict import verdict
 
 SCHEMA = 1
@@ -58,12 +58,12 @@ def dumps(tree: dict[str, Any]) -> str:
 
 
 def _hidden(diagnosis: Diagnosis, state: int) -> dict[str, Any]:
-    spreads = {name: at(getattr(diagnosis, name), state) for name in HIDDEN_QUANTITIES}
+    spreads = {name: at(getattr(diagnosis, name), state) for name in HIDDEN_METRICS}
     return {name: spread["mean"] for name, spread in spreads.items()} | {"spread": _rest(spreads)}
 
 
 def _fused(fused: FusedLayers) -> dict[str, Any]:
-    spreads = {name: at(fused.measures[name], 0) for name in HIDDEN_QUANTITIES}
+    spreads = {name: at(fused.measures[name], 0) for name in HIDDEN_METRICS}
     entry: dict[str, Any] = {"label": fused.label, "layers": list(fused.layers)}
     entry |= {name: spread["mean"] for name, spread in spreads.items()} | {"spread": _rest(spreads)}
     if fused.gates is None:

@@ -5,7 +5,7 @@ import dataclasses
 from .spread import Spread
 from .summaries import DataSummary, ModelSummary
 
-RATES = ("actual", "L4", "L1")
+COMPARED_RATES = ("actual", "L4", "L1")
 """The contraction of a block and two of its upper bounds; definitions in `jaxsmooth.theory.block.ladder`."""
 
 
@@ -19,7 +19,7 @@ class Measured:
       warning: what to know before reading the numbers; empty if nothing.
       cosine_similarity: token cosine similarity of the hidden states, [L+1].
       relative_distance: d_M(H) / ||H||_F, [L+1].
-      rates: for each name in `RATES`, the contraction of a block or an upper bound of it, [L]; a bound whose
+      rates: for each name in `COMPARED_RATES`, the contraction of a block or an upper bound of it, [L]; a bound whose
         hypotheses the remedy breaks has a count of 0.
       attribution: change of ln(d_M / ||H||_F) over each part of a block, [L 4].
       fused: name of a fusion of all blocks' outputs -> name of a measure -> its spread, [1].

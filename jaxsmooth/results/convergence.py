@@ -1,4 +1,4 @@
-"""What `converge` finds."""
+"""What `converge` found: plain numpy numbers, so that a report needs no model."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""What `diagnose` and `converge` found: plain numpy numbers, so that a report needs no model and no accelerator.
+"""What `diagnose` found: plain numpy numbers, so that a report needs no model and no accelerator.
 
 Arrays over hidden states have L + 1 entries (index 0 is the embedding output, Hugging Face's
 `hidden_states[0]`); arrays over blocks have L entries (index l is block l, whose output is hidden state

@@ -1,10 +1,21 @@
 """Mean, deviation and extrema over sentences, merged batch by batch."""
 
 import dataclasses
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+HIDDEN_METRICS = (
+    "cosine_similarity",
+    "relative_distance",
+    "subspace_distance",
+    "effective_rank",
+    "stable_rank",
+    "token_norm",
+)
+"""Metrics of one hidden state: the fields of a `Diagnosis` with one value per layer, embedding output included."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,58 +37,74 @@ class Spread:
     max: NDArray[np.float64]
     count: NDArray[np.int64]
 
-    @classmethod
-    def over_sentences(cls, values: NDArray[np.float64]) -> "Spread":
-        """The spread of values over axis 1, the sentences; what is not finite is left out.
+    def map(self, function: Callable[[NDArray], NDArray]) -> "Spread":
+        """The spread of some of the quantities, or of all in another shape.
 
-        >>> Spread.over_sentences(np.array([[1.0, 3.0, np.inf]])).mean
+        >>> running = RunningSpread()
+        >>> running.add(np.array([[1.0, 3.0], [2.0, 2.0]]))
+        >>> running.spread().map(lambda field: field[:1]).mean
         array([2.])
         """
-        real = np.isfinite(values)
+        return Spread(*(function(getattr(self, field.name)) for field in dataclasses.fields(self)))
+
+
+class RunningSpread:
+    """Count, mean, squared deviation and extrema over sentences, merged batch by batch in float64.
+
+    Chan, Golub and LeVeque (1983): merging (mean, deviation) pairs loses no digits to cancellation.
+
+    >>> running = RunningSpread()
+    >>> running.add(np.array([[1.0, np.nan]]))
+    >>> running.add(np.array([[3.0]]))
+    >>> spread = running.spread()
+    >>> spread.mean, spread.std, spread.count
+    (array([2.]), array([1.]), array([2]))
+    """
+
+    def __init__(self) -> None:
+        self._count: NDArray | int = 0
+        self._mean: NDArray | float = 0.0
+        self._squares: NDArray | float = 0.0
+        self._min: NDArray | float = np.inf
+        self._max: NDArray | float = -np.inf
+
+    def add(self, values: NDArray[np.float64]) -> None:
+        """Add a batch, [K B ...], sentences on axis 1; NaN is no value."""
+        real = ~np.isnan(values)
         count = real.sum(axis=1)
         known = np.where(real, values, 0)
         mean = known.sum(axis=1) / np.maximum(count, 1)
         squares = (np.where(real, values - mean[:, None], 0) ** 2).sum(axis=1)
-        low, high = np.where(real, values, np.inf).min(axis=1), np.where(real, values, -np.inf).max(axis=1)
-        std = np.sqrt(squares / np.maximum(count, 1))
-        mean, std, low, high = (np.where(count > 0, part, np.nan) for part in (mean, std, low, high))
-        return cls(mean, std, low, high, count)
-
-
-class _Running:
-    """Count, mean, squared deviation and extrema over sentences (axis 1), merged batch by batch in float64.
-
-    Chan, Golub and LeVeque (1983): merging (mean, deviation) pairs loses no digits to cancellation.
-    """
-
-    def __init__(self) -> None:
-        self.count: NDArray | int = 0
-        self.mean: NDArray | float = 0.0
-        self.squares: NDArray | float = 0.0
-        self.min: NDArray | float = np.inf
-        self.max: NDArray | float = -np.inf
-
-    def add(self, values: NDArray[np.float64]) -> None:
-        real = ~np.isnan(values)
-        count = real.sum(axis=1)
-        known = np.where(real, values, 0)
-        some = np.maximum(count, 1)
-        mean = known.sum(axis=1) / some
-        squares = (np.where(real, values - mean[:, None], 0) ** 2).sum(axis=1)
-        total = np.maximum(self.count + count, 1)
-        step = mean - self.mean
-        self.squares = self.squares + squares + step**2 * self.count * count / total
-        self.mean = self.mean + step * count / total
-        self.count = self.count + count
-        self.min = np.minimum(self.min, np.where(real, values, np.inf).min(axis=1))
-        self.max = np.maximum(self.max, np.where(real, values, -np.inf).max(axis=1))
+        total = np.maximum(self._count + count, 1)
+        step = mean - self._mean
+        self._squares = self._squares + squares + step**2 * self._count * count / total
+        self._mean = self._mean + step * count / total
+        self._count = self._count + count
+        self._min = np.minimum(self._min, np.where(real, values, np.inf).min(axis=1))
+        self._max = np.maximum(self._max, np.where(real, values, -np.inf).max(axis=1))
 
     def spread(self) -> Spread:
-        count = np.asarray(self.count, np.int64)
-        none = count == 0
+        """The spread of all batches so far, [K ...]."""
+        count = np.asarray(self._count, np.int64)
+        std = np.sqrt(self._squares / np.maximum(count, 1))
+        return Spread(*(np.where(count == 0, np.nan, x) for x in (self._mean, std, self._min, self._max)), count)
 
-        def known(values: Any) -> NDArray[np.float64]:
-            return np.where(none, np.nan, values)
 
-        std = np.sqrt(self.squares / np.maximum(count, 1))
-        return Spread(known(self.mean), known(std), known(self.min), known(self.max), count)
+class RunningSpreads:
+    """The running spread of each of several quantities."""
+
+    def __init__(self, *, finite: bool = False) -> None:
+        """`finite`: whether a sentence whose value is infinite is left out, as one without a value is."""
+        self._finite = finite
+        self._running: dict[str, RunningSpread] = {}
+
+    def add(self, measured: Mapping[str, Any], rows: int) -> None:
+        """Add a batch: name -> array [K B ...], of which the first `rows` of the B sentences count."""
+        for name, array in measured.items():
+            values = np.asarray(array, np.float64)[:, :rows]
+            known = np.where(np.isinf(values), np.nan, values) if self._finite else values
+            self._running.setdefault(name, RunningSpread()).add(known)
+
+    def spreads(self) -> dict[str, Spread]:
+        """Name -> spread of all batches so far."""
+        return {name: running.spread() for name, running in self._running.items()}

@@ -1,4 +1,4 @@
-"""What a report says of the model and of the data."""
+"""The model and the data of a result, summarised."""
 
 import dataclasses
 
@@ -8,11 +8,13 @@ RATES = ("actual", "L4", "L3", "L2b", "L2", "L1", "L0")
 
 @dataclasses.dataclass(frozen=True)
 class ModelSummary:
-    """Which model was diagnosed. `note` warns about weights that are not what they seem ("random weights").
+    """Which model was studied.
 
-    `departures` says what sets its blocks apart from the post-LN blocks that the ladder of bounds speaks of ("pre-LN
-    blocks"); where there are any, the threshold has no value, and of the bounds only `rungs` have one: L1 for pre-LN
-    blocks, whose own rate it then is.
+    Attributes:
+      note: a warning about weights that are not what they seem ("random weights").
+      departures: how its blocks differ from the post-LN blocks of the ladder of bounds ("pre-LN blocks"); where there
+        are any, the threshold has no value, and of the bounds only `rungs` have one.
+      rungs: the bounds that apply; for pre-LN blocks L1, which then is the rate of those blocks.
     """
 
     name: str

@@ -5,7 +5,7 @@ import dataclasses
 from .summaries import DataSummary, ModelSummary
 
 VERDICTS = ("CONFIRMED", "VIOLATED", "UNDECIDED", "NOT_APPLICABLE")
-"""lhs <= rhs is proved for these numbers; disproved; closer than any method at hand could tell; not claimed."""
+"""lhs <= rhs is proved for these numbers; disproved; undecided by every method; not claimed by the theorem."""
 
 
 @dataclasses.dataclass(frozen=True)

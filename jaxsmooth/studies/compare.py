@@ -1,14 +1,11 @@
 """`compare`: the per-layer numbers of one real model and text with each of several remedies, without training."""
 
-import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
-from numpy.typing import NDArray
 
 from .. import metrics
 from ..bert.config import EncoderConfig
@@ -18,19 +15,19 @@ from ..bert.params import Encoder
 from ..inputs.tokenizer import Tokenizer
 from ..interventions.attribution import PARTS, attribute
 from ..mitigations.parse import NamedRemedy, parse_remedies
-from ..results.comparison import RATES, Comparison, Measured
-from ..results.spread import Spread
+from ..results.comparison import COMPARED_RATES, Comparison, Measured
+from ..results.spread import RunningSpreads
 from ..theory.block import ladder
 from ..theory.block.parameter_norms import BlockNorms
 from ..theory.mixing import equal_row_sums
 from ..types import SITES, Batch, BlockTrace, Edits, ImageBatch
 from .hidden_states import chosen_fusion, fused_measures, hidden_measures
-from .measurements import model_norms
-from .stream import Reading
+from .measurements import model_norms, widened
+from .stream import TextStream
 from .summaries import model_summary, package_versions
 
-# Where edits may act for a bound to speak of the edited block. L4 takes the residual sum before the first LayerNorm as
-# it comes; L1 also needs attention and values to be what makes that sum.
+# The sites at which an edit leaves the hypotheses of a bound true. L4 takes the residual sum before the first LayerNorm
+# as given; L1 also needs that sum to be made of the attention and the values.
 L4_SITES = {"embedded", "query", "key", "value", "attn_logits", "attn", "context", "mixed", "pre_attn"}
 L1_SITES = {"embedded", "query", "key", "attn_logits", "attn"}
 FUSIONS: dict[str, Kind] = {"max": "max", "mean (softmax gate, untrained)": "gate"}
@@ -78,14 +75,15 @@ def compare(
     """
     chosen = parse_remedies(remedies) if isinstance(remedies, str) else list(remedies)
     runs = [_Run(None, model), *(_Run(remedy, remedy.change(model)) for remedy in chosen)]
-    with Reading(model, tokenizer, texts, "comparing", tokens_per_batch=tokens_per_batch, progress=progress) as reading:
-        for encoded in reading:
+    stream = TextStream(model, tokenizer, texts, "comparing", tokens_per_batch=tokens_per_batch, progress=progress)
+    with stream:
+        for encoded in stream:
             plain = None
             for run in runs:
                 plain = run.measure(encoded.batch, len(encoded.indices), plain)
     return Comparison(
         model=model_summary(model, name, note),
-        data=reading.summary(data),
+        data=stream.summary(data),
         parts=PARTS,
         entries=tuple(run.measured() for run in runs),
         versions=package_versions(),
@@ -93,37 +91,34 @@ def compare(
 
 
 class _Run:
-    """The model with one remedy: its compiled program and the numbers gathered so far."""
+    """The model with one remedy: its compiled program and the running spreads of its numbers."""
 
     def __init__(self, remedy: NamedRemedy | None, model: Encoder) -> None:
         self.remedy, self.model = remedy, model
         self.norms = model_norms(model) if model.config.is_plain else None
-        self.found: list[dict[str, NDArray]] = []
+        self.running = RunningSpreads(finite=True)
         # One program per remedy and batch shape; the remedy is structure, the weights are arguments.
-        self.program = jax.jit(lambda model, norms, batch, plain: measure(model, norms, batch, remedy, plain))
+        self.program = jax.jit(lambda model, norms, batch, plain: measure_remedy(model, norms, batch, remedy, plain))
 
     def measure(self, batch: Batch | ImageBatch, rows: int, plain: Array | None) -> Array:
-        """Adds a batch; returns the last hidden states of the model without a remedy."""
+        """Add a batch; return the last hidden states of the model without a remedy."""
         hidden, measured = self.program(self.model, self.norms, batch, plain)
-        self.found.append({key: np.asarray(values[:, :rows], np.float64) for key, values in measured.items()})
+        self.running.add(measured, rows)
         return hidden if plain is None else plain
 
     def measured(self) -> Measured:
-        spreads = {
-            key: Spread.over_sentences(np.concatenate([part[key] for part in self.found], axis=1))
-            for key in self.found[0]
-        }
+        """The spreads of all batches so far."""
+        spreads = self.running.spreads()
         fused = {fusion: {key: spreads[f"{fusion}/{key}"] for key in MEASURES} for fusion in FUSIONS}
         layers = len(spreads["actual"].mean)
-        parts = {f.name: getattr(spreads["attribution"], f.name) for f in dataclasses.fields(Spread)}
         return Measured(
             label="none" if self.remedy is None else self.remedy.label,
             description="the model as it is" if self.remedy is None else self.remedy.description,
             warning=warning(self.model.config, self.remedy),
             cosine_similarity=spreads["cosine_similarity"],
             relative_distance=spreads["relative_distance"],
-            rates={key: spreads[key] for key in RATES},
-            attribution=Spread(**{key: value.reshape(layers, -1) for key, value in parts.items()}),
+            rates={key: spreads[key] for key in COMPARED_RATES},
+            attribution=spreads["attribution"].map(lambda field: field.reshape(layers, -1)),
             fused=fused,
             change=spreads["change"],
         )
@@ -136,7 +131,7 @@ def warning(config: EncoderConfig, remedy: NamedRemedy | None) -> str:
     return ""
 
 
-def measure(
+def measure_remedy(
     model: Encoder,
     norms: BlockNorms | None,
     batch: Batch | ImageBatch,
@@ -147,7 +142,7 @@ def measure(
 
     Args:
       model: the encoder, its weights as the remedy wants them.
-      norms: `analysis.model_norms` of it; None for a block that the bounds do not speak of.
+      norms: `measurements.model_norms` of it; None for blocks that the bounds do not cover.
       batch: tokens, segments and mask, [B T].
       remedy: which, or None.
       plain: last hidden states without a remedy; None if this is the run without.
@@ -159,7 +154,7 @@ def measure(
     edits = Edits() if remedy is None else remedy.edits(model, batch)
 
     def collect(narrow: BlockTrace) -> dict[str, Array]:
-        trace = _widened(narrow)
+        trace = widened(narrow)
         return {
             "hidden": trace.hidden,
             "attribution": attribute(trace, batch.mask, model.config),
@@ -170,7 +165,7 @@ def measure(
         last, found = encode(model, batch, edits=edits, collect=collect)
         stacked = found.pop("hidden")
         first = embed(model, batch) if edits.embedded is None else edits.embedded(jnp.int32(-1), embed(model, batch))
-        states = jnp.concatenate([_widened(first)[None], stacked])
+        states = jnp.concatenate([widened(first)[None], stacked])
         # XLA leaves out the measures that are not kept.
         measures = hidden_measures(states, jnp.broadcast_to(batch.mask, states.shape[:-1]))
         found |= {key: measures[key] for key in MEASURES}
@@ -205,10 +200,6 @@ def _rates(trace: BlockTrace, norms: BlockNorms | None, mask: Array, edits: Edit
 
 def _change(hidden: Array, plain: Array, mask: Array) -> Array:
     real = mask[..., None]
-    wide = [jnp.where(real, _widened(x), 0) for x in (hidden - plain, plain)]
+    wide = [jnp.where(real, widened(x), 0) for x in (hidden - plain, plain)]
     away, size = (jnp.sqrt(jnp.sum(x * x, axis=(-2, -1))) for x in wide)
     return away / size
-
-
-def _widened(tree: Any) -> Any:
-    return jax.tree.map(lambda x: x.astype(jnp.float32) if x.dtype == jnp.bfloat16 else x, tree)

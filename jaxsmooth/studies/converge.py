@@ -7,18 +7,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
-from numpy.typing import NDArray
 
 from ..bert.encoder import encode
 from ..bert.params import Encoder
 from ..bert.positions import visible_tokens
-from ..errors import TextError
+from ..errors import TextError, require_int
 from ..inputs.tokenizer import Tokenizer
 from ..results.convergence import CONVERGENCE, HeadConvergence
-from ..results.spread import Spread
+from ..results.spread import RunningSpreads
 from ..theory import allowed_pairs, converge, masked_attention
 from ..types import Batch, BlockTrace, ImageBatch
-from .stream import Reading
+from .stream import TextStream
 from .summaries import model_summary, package_versions
 
 MASKS = ("full", "causal", "window")
@@ -70,28 +69,32 @@ def converge_heads(
     >>> found.masks["causal"]["limit_held"].mean.shape == (model.config.layers, model.config.heads)
     True
     """
-    for key, value, least in (("window", window, 1), ("steps", steps, 2)):
-        if value < least:
-            raise TextError(f"{key} must be at least {least}; got {value}.")
-    found: list[dict[str, NDArray]] = []
-    with Reading(model, tokenizer, texts, "iterating", tokens_per_batch=tokens_per_batch, progress=progress) as reading:
-        for encoded in reading:
-            rows = len(encoded.indices)
-            measured = measure(model, encoded.batch, jnp.int32(window), steps=steps, tolerance=tolerance)
-            found.append({key: np.asarray(values[:, :, :rows], np.float64) for key, values in measured.items()})
+    require_int("window", window, 1, TextError)
+    require_int("steps", steps, 2, TextError)
+    running = RunningSpreads(finite=True)
+    stream = TextStream(model, tokenizer, texts, "iterating", tokens_per_batch=tokens_per_batch, progress=progress)
+    with stream:
+        for encoded in stream:
+            measured = iterate_heads(model, encoded.batch, jnp.int32(window), steps=steps, tolerance=tolerance)
+            by_sentence = {key: np.moveaxis(np.asarray(values), 2, 1) for key, values in measured.items()}
+            running.add(by_sentence, len(encoded.indices))
+    spreads = running.spreads()
     return HeadConvergence(
         model=model_summary(model, name, note),
-        data=reading.summary(data),
+        data=stream.summary(data),
         window=window,
         steps=steps,
         tolerance=tolerance,
-        masks={mask: _spreads(found, k) for k, mask in enumerate(MASKS)},
+        masks={
+            mask: {key: spreads[key].map(lambda field, k=k: field[:, k]) for key in CONVERGENCE}
+            for k, mask in enumerate(MASKS)
+        },
         versions=package_versions(),
     )
 
 
 @jax.jit(static_argnames=("steps", "tolerance"))
-def measure(
+def iterate_heads(
     model: Encoder, batch: Batch | ImageBatch, window: Array, *, steps: int, tolerance: float
 ) -> dict[str, Array]:
     """The numbers of `theory.Convergence` for every layer, mask, sentence and head, [L M B N].
@@ -131,10 +134,3 @@ def measure(
 
     with jax.default_matmul_precision("highest"):
         return encode(model, batch, collect=collect)[1]
-
-
-def _spreads(found: list[dict[str, NDArray]], mask: int) -> dict[str, Spread]:
-    return {
-        key: Spread.over_sentences(np.concatenate([part[key][:, mask] for part in found], axis=1))
-        for key in CONVERGENCE
-    }

@@ -1,5 +1,9 @@
-"""Batches over all devices of this process: each gets some of the rows, and computes their quantities alone."""
+"""Batches over all devices of this process: each gets some of the rows, and computes their quantities alone.
 
+The only maker of a mesh beside training/sharding.py: a study has one axis, the sentences, and no state to shard.
+"""
+
+import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -31,7 +35,7 @@ def over_devices(batches: Iterable[EncodedBatch]) -> Iterator[EncodedBatch]:
         return jax.device_put(jnp.concatenate([leaf, *fillers * [leaf[-1:]]]), where)
 
     for encoded in batches:
-        yield EncodedBatch(jax.tree.map(spread, encoded.batch), encoded.indices, encoded.truncated)
+        yield dataclasses.replace(encoded, batch=jax.tree.map(spread, encoded.batch))
 
 
 def by_rows(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -47,7 +51,7 @@ def by_rows(function: Callable[..., Any]) -> Callable[..., Any]:
     def split(mesh: Mesh, count: int) -> Callable[..., Any]:
         whole = PartitionSpec()
         wanted = (whole, whole, PartitionSpec(ROWS), *[whole] * (count - 3))
-        # Rows do not speak to each other, so there is nothing about replication to check.
+        # No row depends on another, so there is nothing about replication to check.
         return jax.jit(
             jax.shard_map(function, mesh=mesh, in_specs=wanted, out_specs=PartitionSpec(None, ROWS), check_vma=False)
         )
@@ -62,7 +66,7 @@ def by_rows(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _mesh_of(batch: Any) -> Mesh | None:
-    """Over which devices `over_devices` has cut a batch; None for none."""
+    """The mesh over which `over_devices` has cut a batch, or None."""
     mask = batch.mask
     if isinstance(mask, jax.core.Tracer) or not isinstance(mask, jax.Array):
         return None

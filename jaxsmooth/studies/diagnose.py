@@ -1,28 +1,25 @@
 """`diagnose`: stream sentences through a real encoder, measure every layer on the device, keep running sums."""
 
-import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax
-import numpy as np
 from jaxtyping import Array
 
 from ..bert.fusion import Fusion, Kind
 from ..bert.norm import accumulation_dtype
 from ..bert.params import Encoder
-from ..errors import ShapeError, TextError
-from ..inputs.batches import encoded_batches
+from ..errors import ShapeError
 from ..inputs.batching import EncodedBatch
-from ..inputs.tokenizer import Tokenizer, TruncationWarning
+from ..inputs.tokenizer import Tokenizer
 from ..results.diagnosis import Diagnosis, FusedLayers
-from ..results.spread import Spread, _Running
-from ..results.summaries import RATES, DataSummary
+from ..results.spread import HIDDEN_METRICS, RunningSpreads, Spread
+from ..results.summaries import RATES
 from ..theory.block.parameter_norms import BlockNorms
-from .exemplar import _Chooser, _remember
-from .hidden_states import HIDDEN, chosen_fusion
-from .measurements import FUSED, measure, model_norms
-from .stream import progress_bar
+from .exemplar import ExemplarChooser
+from .hidden_states import chosen_fusion
+from .measurements import FUSED, measure_batch, model_norms
+from .stream import TextStream
 from .summaries import model_summary, package_versions
 
 
@@ -72,44 +69,25 @@ def diagnose(
     >>> found.cosine_similarity.mean.shape == (model.config.layers + 1,)
     True
     """
-    if isinstance(texts, str) or not isinstance(texts, Iterable):
-        raise TextError(f"texts must be a series of strings; got {type(texts).__name__}. Wrap one string in a list.")
     if not isinstance(model, Encoder):
         raise ShapeError(f"model must be an Encoder; got {type(model).__name__}. `load` gives (model, tokenizer).")
     dtype = accumulation_dtype(jax.tree.leaves(model)[0].dtype)
     fused, label = (None, "") if fusion is None else chosen_fusion(fusion, model.config, dtype)
-    norms = model_norms(model)
-    running: dict[str, _Running] = {}
-    chosen = _Chooser()
-    sentences = tokens = truncated = 0
-    seen: dict[int, str] = {}
-    config = model.config
-    read = texts if config.is_vision else _remember(texts, seen)
-    total = len(texts) if isinstance(texts, (list, tuple)) else None
-    with progress_bar(progress) as bar:
-        task = bar.add_task("diagnosing", total=total)
-        for encoded, measured in _measured(
-            model, norms, encoded_batches(config, tokenizer, read, tokens_per_batch=tokens_per_batch), fused
-        ):
-            rows = len(encoded.indices)
-            for key, values in measured.items():
-                running.setdefault(key, _Running()).add(np.asarray(values, np.float64)[:, :rows])
-            lengths = np.asarray(encoded.batch.mask[:rows].sum(axis=1))
-            chosen.offer(encoded, lengths, seen)
-            sentences, tokens, truncated = sentences + rows, tokens + int(lengths.sum()), truncated + encoded.truncated
-            bar.advance(task, rows)
-    if truncated:
-        message = f"{truncated} of {sentences} texts were cut to {model.config.max_length} tokens."
-        warnings.warn(message, TruncationWarning, stacklevel=2)
-    spreads = {key: sums.spread() for key, sums in running.items()}
+    running, chooser = RunningSpreads(), ExemplarChooser()
+    stream = TextStream(model, tokenizer, texts, "diagnosing", tokens_per_batch=tokens_per_batch, progress=progress)
+    with stream:
+        for encoded, measured in _measured(model, model_norms(model), stream, fused):
+            running.add(measured, len(encoded.indices))
+            chooser.offer(encoded)
+    spreads = running.spreads()
     return Diagnosis(
         model=model_summary(model, name, note),
-        data=DataSummary(data, sentences, tokens, truncated),
-        **{key: spreads[key] for key in (*HIDDEN, "std_product", "threshold")},
+        data=stream.summary(data),
+        **{key: spreads[key] for key in (*HIDDEN_METRICS, "std_product", "threshold")},
         **{key: spreads[key] for key in ("mixing_rate", "ergodicity_coefficient", "attention_entropy")},
         **{key: _token_spread(spreads, key) for key in ("std_attn", "std_mlp")},
         rates={key: spreads[key] for key in RATES},
-        exemplar=chosen.exemplar(model, tokenizer),
+        exemplar=chooser.exemplar(model, tokenizer),
         versions=package_versions(),
         fused=None if fused is None else _fused_layers(fused, label, spreads),
     )
@@ -120,7 +98,7 @@ def _fused_layers(fusion: Fusion, label: str, spreads: dict[str, Spread]) -> Fus
     return FusedLayers(
         label=label,
         layers=tuple(layer + 1 for layer in fusion.layers),
-        measures={key: own[key] for key in HIDDEN},
+        measures={key: own[key] for key in HIDDEN_METRICS},
         gates=_token_spread(own, "gates") if "gates" in own else None,
     )
 
@@ -131,7 +109,7 @@ def _measured(
     """Each batch with its measurements, one batch behind: the device computes while the host tokenises."""
     waiting = None
     for encoded in batches:
-        started = (encoded, measure(model, norms, encoded.batch, fusion))
+        started = (encoded, measure_batch(model, norms, encoded.batch, fusion))
         if waiting is not None:
             yield waiting
         waiting = started

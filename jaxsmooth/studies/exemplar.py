@@ -1,7 +1,5 @@
 """The one sentence that a report shows token by token."""
 
-from collections.abc import Iterable, Iterator
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,38 +14,42 @@ from ..inputs.tokenizer import Tokenizer
 from ..results.diagnosis import Exemplar
 from ..types import Batch
 
-EXEMPLAR_TOKENS = 24  # the longest sentence that a token-by-token picture shows legibly
+EXEMPLAR_TOKENS = 24
+"""Tokens of the longest sentence that a token-by-token picture shows legibly."""
 
 
-class _Chooser:
-    """The longest sentence of at most EXEMPLAR_TOKENS tokens, the first in the alphabet among equals."""
+class ExemplarChooser:
+    """Picks the longest sentence of at most `EXEMPLAR_TOKENS` tokens, the first in the alphabet among equals."""
 
     def __init__(self) -> None:
-        self.best: tuple[int, str] | None = None
-        self.tokens: NDArray | None = None
+        self._best: tuple[int, str] | None = None
+        self._tokens: NDArray = np.empty(0, np.int32)
 
-    def offer(self, encoded: EncodedBatch, lengths: NDArray, texts: dict[int, str]) -> None:
-        if not isinstance(encoded.batch, Batch):  # an image has no tokens to spell out
+    def offer(self, encoded: EncodedBatch) -> None:
+        """Consider the sentences of a batch; an image has no tokens to show."""
+        if not isinstance(encoded.batch, Batch):
             return
-        for row, (index, length) in enumerate(zip(encoded.indices.tolist(), lengths.tolist(), strict=True)):
-            text = texts.pop(index)
-            rank = (-length, text)
-            if length <= EXEMPLAR_TOKENS and (self.best is None or rank < self.best):
-                self.best, self.tokens = rank, np.asarray(encoded.batch.tokens[row, :length])
+        lengths = np.asarray(encoded.batch.mask).sum(axis=1).tolist()
+        for row, text in enumerate(encoded.texts):
+            rank = (-lengths[row], text)
+            if lengths[row] <= EXEMPLAR_TOKENS and (self._best is None or rank < self._best):
+                self._best, self._tokens = rank, np.asarray(encoded.batch.tokens)[row, : lengths[row]]
 
     def exemplar(self, model: Encoder, tokenizer: Tokenizer | None) -> Exemplar | None:
-        if self.best is None or self.tokens is None or tokenizer is None:
+        """The sentence with its token similarities and attention, or None if no sentence was short enough."""
+        if self._best is None or tokenizer is None:
             return None
-        text, length = self.best[1], -self.best[0]
+        text, length = self._best[1], len(self._tokens)
+        # One shape, so that one program is compiled whatever the length.
         tokens = np.full((1, EXEMPLAR_TOKENS), model.config.pad_token, np.int32)
-        tokens[0, :length] = self.tokens
+        tokens[0, :length] = self._tokens
         tokens = tokens[:, : model.config.max_length]
         mask = np.arange(tokens.shape[1])[None] < length
         batch = Batch(tokens=jnp.asarray(tokens), segments=jnp.zeros_like(tokens), mask=jnp.asarray(mask))
         cosine, attn = _token_maps(model, batch)
         return Exemplar(
             text=text,
-            tokens=tuple(tokenizer.strings(self.tokens)),
+            tokens=tuple(tokenizer.strings(self._tokens)),
             cosine=np.asarray(cosine[:, 0, :length, :length], np.float32),
             attn=np.asarray(attn[:, 0, :, :length, :length], np.float32),
         )
@@ -55,13 +57,7 @@ class _Chooser:
 
 @jax.jit
 def _token_maps(model: Encoder, batch: Batch) -> tuple[Array, Array]:
+    """Cosine similarities of all pairs of tokens, [L+1 B T T], and attention, [L B N T T]."""
     _, trace = encode(model, batch, collect=keep_trace)
     hidden = jnp.concatenate([embed(model, batch)[None], trace.hidden])
     return metrics.cosine_matrix(hidden, jnp.broadcast_to(batch.mask[None], hidden.shape[:-1])), trace.attn
-
-
-def _remember(texts: Iterable[str], seen: dict[int, str]) -> Iterator[str]:
-    """The same texts; `seen` holds those on their way through a batch, for whoever takes them out again."""
-    for index, text in enumerate(texts):
-        seen[index] = text
-        yield text

@@ -1,4 +1,4 @@
-"""What is measured of a hidden state, be it a layer's or several layers' fused."""
+"""Metrics of hidden states: a layer's, or several layers' fused into one."""
 
 import jax
 import jax.numpy as jnp
@@ -9,16 +9,15 @@ from .. import metrics
 from ..bert.config import EncoderConfig
 from ..bert.fusion import ConcatFusion, Fusion, GateFusion, Kind, fuse, init_fusion
 
-HIDDEN = ("cosine_similarity", "relative_distance", "subspace_distance", "effective_rank", "stable_rank", "token_norm")
 GATES = ("gates_min", "gates", "gates_max")
 
 
 def hidden_measures(hidden: Float[Array, "*L B T D"], mask: Bool[Array, "*L B T"]) -> dict[str, Float[Array, "*L B"]]:
-    """The measures of `HIDDEN`, of one hidden state or of several stacked.
+    """The measures of `HIDDEN_METRICS`, of one hidden state or of several stacked.
 
     >>> import jax.numpy as jnp
     >>> found = hidden_measures(jnp.ones((1, 3, 2)), jnp.ones((1, 3), bool))
-    >>> sorted(found) == sorted(HIDDEN), float(found["relative_distance"][0])
+    >>> sorted(found) == sorted(HIDDEN_METRICS), float(found["relative_distance"][0])
     (True, 0.0)
     """
     values = metrics.singular_values(hidden, mask)
@@ -43,8 +42,8 @@ def fused_measures(
       mask: True on real tokens, [B T].
 
     Returns:
-      The names of `HIDDEN`, [B]; with gates also those of `GATES`, least, mean and largest over the real tokens of
-      every fused layer, [K B].
+      The names of `HIDDEN_METRICS`, [B]; with gates also those of `GATES`: least, mean and largest gate over the real
+      tokens of every fused layer, [K B].
 
     >>> from jaxsmooth.bert.fusion import MaxFusion
     >>> hidden = jnp.array([[[[1.0, 0.0], [0.0, 1.0]]], [[[0.0, 1.0], [1.0, 0.0]]]])

@@ -25,7 +25,7 @@ FUSED = "fused/"
 @jax.jit
 def model_norms(model: Encoder) -> BlockNorms:
     """The norms of every block's parameters that the bounds need, stacked over layers."""
-    weights = block_weights(_widened(model.blocks))
+    weights = block_weights(widened(model.blocks))
     if model.config.shared_layers:
         weights = jax.tree.map(lambda leaf: jnp.repeat(leaf, model.config.layers, axis=0), weights)
     return jax.lax.map(lambda block: block_norms(block, model.config.activation), weights)
@@ -44,7 +44,7 @@ def block_weights(block: Block) -> BlockWeights:
 
 
 @by_rows
-def measure(
+def measure_batch(
     model: Encoder, norms: BlockNorms, batch: Batch | ImageBatch, fusion: Fusion | None = None
 ) -> dict[str, Array]:
     """Every per-sentence quantity of one batch: [L+1 B] of hidden states, [L B] of blocks, [L B N] of heads.
@@ -61,7 +61,7 @@ def measure(
     """
 
     def collect(narrow: BlockTrace) -> dict[str, Array]:
-        trace = _widened(narrow)
+        trace = widened(narrow)
         own = jax.tree.map(lambda stacked: stacked[trace.layer], norms)
         hidden = hidden_measures(trace.hidden, batch.mask)
         stacked = {} if fusion is None else {"stacked": trace.hidden}
@@ -72,10 +72,10 @@ def measure(
     with jax.default_matmul_precision("highest"):
         _, found = encode(model, batch, collect=collect)
         stacked = found.pop("stacked", None)
-        first = hidden_measures(_widened(embed(model, batch)), batch.mask)
+        first = hidden_measures(widened(embed(model, batch)), batch.mask)
         everywhere = ladder.shi2022_rate(norms, model.config.activation, found["mixing_rate"], found["std_product"])
         found["L0"] = _where_known(found["actual"], everywhere)
-    if not model.config.is_plain:  # XLA leaves out the sums of what does not speak of the blocks
+    if not model.config.is_plain:  # what does not apply; XLA then leaves it out
         for key in (*set(RATES) - {"actual", *rungs(model.config)}, "threshold"):
             found[key] = jnp.full_like(found[key], jnp.nan)
     for key, value in first.items():
@@ -124,6 +124,6 @@ def _where_known(actual: Array, rung: Array) -> Array:
     return jnp.where(jnp.isnan(actual), jnp.nan, rung)
 
 
-def _widened(tree: Any) -> Any:
+def widened(tree: Any) -> Any:
     """bfloat16 arrays as float32: a bfloat16 model is measured in float32."""
     return jax.tree.map(lambda x: x.astype(jnp.float32) if x.dtype == jnp.bfloat16 else x, tree)

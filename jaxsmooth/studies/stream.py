@@ -1,4 +1,4 @@
-"""One pass over texts or images: in batches, counted, with a bar that shows how far it is."""
+"""One pass over texts or images: in batches over all devices, counted, with a progress bar."""
 
 import warnings
 from collections.abc import Iterable, Iterator
@@ -15,17 +15,18 @@ from ..inputs.batches import encoded_batches
 from ..inputs.batching import EncodedBatch
 from ..inputs.tokenizer import Tokenizer, TruncationWarning
 from ..results.summaries import DataSummary
+from .data_parallel import over_devices
 
 
-class Reading:
-    """Batches of what an encoder reads; leaving its `with` block warns of texts that were cut.
+class TextStream:
+    """Batches of an encoder's input; leaving its `with` block warns of texts that were cut.
 
     Args:
-      model: the encoder that reads.
+      model: the encoder.
       tokenizer: its tokenizer; a vision encoder has none.
       texts: sentences, any iterable of strings; for a vision encoder images, each [C Y X].
-      doing: what the bar says is being done.
-      tokens_per_batch: size of a batch, padding included.
+      doing: what the progress bar says is being done.
+      tokens_per_batch: size of a batch, padding included, over all devices.
       progress: whether to show the bar on stderr.
 
     Raises:
@@ -33,9 +34,9 @@ class Reading:
 
     >>> import jaxsmooth
     >>> model, tokenizer = jaxsmooth.load("tiny")
-    >>> with Reading(model, tokenizer, ["A film.", "Dull."], "reading", tokens_per_batch=64) as reading:
-    ...     shapes = [encoded.batch.mask.shape for encoded in reading]
-    >>> shapes, reading.summary("two texts").sentences
+    >>> with TextStream(model, tokenizer, ["A film.", "Dull."], "reading", tokens_per_batch=64) as stream:
+    ...     shapes = [encoded.batch.mask.shape for encoded in stream]
+    >>> shapes, stream.summary("two texts").sentences
     ([(4, 16)], 2)
     """
 
@@ -53,13 +54,14 @@ class Reading:
             raise TextError(
                 f"texts must be a series of strings; got {type(texts).__name__}. Wrap one string in a list."
             )
-        self._most = model.config.max_length
-        self._batches = encoded_batches(model.config, tokenizer, texts, tokens_per_batch=tokens_per_batch)
-        self._bar = progress_bar(progress)
+        self._max_length = model.config.max_length
+        batches = encoded_batches(model.config, tokenizer, texts, tokens_per_batch=tokens_per_batch)
+        self._batches = over_devices(batches)
+        self._bar = _progress_bar(progress)
         self._task = self._bar.add_task(doing, total=len(texts) if isinstance(texts, (list, tuple)) else None)
-        self.sentences = self.tokens = self.truncated = 0
+        self._sentences = self._tokens = self._truncated = 0
 
-    def __enter__(self) -> "Reading":
+    def __enter__(self) -> "TextStream":
         self._bar.start()
         return self
 
@@ -67,22 +69,23 @@ class Reading:
         for encoded in self._batches:
             yield encoded
             rows = len(encoded.indices)
-            self.sentences, self.truncated = self.sentences + rows, self.truncated + encoded.truncated
-            self.tokens += int(np.asarray(encoded.batch.mask[:rows]).sum())
+            self._sentences, self._truncated = self._sentences + rows, self._truncated + encoded.truncated
+            # Sliced on the host: on a device it would wait for what is being computed there.
+            self._tokens += int(np.asarray(encoded.batch.mask)[:rows].sum())
             self._bar.advance(self._task, rows)
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._bar.stop()
-        if self.truncated and error is None:
-            message = f"{self.truncated} of {self.sentences} texts were cut to {self._most} tokens."
-            warnings.warn(message, TruncationWarning, stacklevel=3)  # where the caller of the whole pass is
+        if self._truncated and error is None:
+            message = f"{self._truncated} of {self._sentences} texts were cut to {self._max_length} tokens."
+            warnings.warn(message, TruncationWarning, stacklevel=3)  # at the caller of the function with the `with`
 
     def summary(self, name: str) -> DataSummary:
-        """What a report says of the data."""
-        return DataSummary(name, self.sentences, self.tokens, self.truncated)
+        """What was read so far, for a report."""
+        return DataSummary(name, self._sentences, self._tokens, self._truncated)
 
 
-def progress_bar(shown: bool) -> Progress:
+def _progress_bar(shown: bool) -> Progress:
     """A bar on stderr that counts sentences and leaves nothing behind."""
     columns = (
         TextColumn("{task.description}"),

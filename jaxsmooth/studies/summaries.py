@@ -1,4 +1,4 @@
-"""What a report says of a model, and which bounds apply to it."""
+"""The summary of a model for its report, and which bounds apply to it."""
 
 import importlib.metadata
 
@@ -10,7 +10,7 @@ from ..results.summaries import RATES, ModelSummary
 
 
 def rungs(config: EncoderConfig) -> tuple[str, ...]:
-    """The bounds of `RATES` that speak of an encoder's blocks; in a pre-LN encoder L1 is the rate of its own blocks.
+    """The bounds of `RATES` that apply to an encoder's blocks; in a pre-LN encoder L1 is the rate of its own blocks.
 
     >>> rungs(EncoderConfig.of("gpt2")), rungs(EncoderConfig.of("modernbert"))
     (('L1',), ())
@@ -19,7 +19,7 @@ def rungs(config: EncoderConfig) -> tuple[str, ...]:
 
 
 def model_summary(model: Encoder, name: str, note: str) -> ModelSummary:
-    """What a report says of a model."""
+    """The size, family and precision of a model, for a report."""
     leaves = jax.tree.leaves(model)
     config = model.config
     return ModelSummary(

@@ -24,7 +24,7 @@ from ..theory.certify.float_calculus import HostCalculus
 from ..theory.certify.observations import BlockParameters, HeadWeights, KnownNorms, SentenceData, known_norms
 from ..theory.statement import Claim, Verdict, compare
 from ..types import Batch, Block, BlockTrace, ImageBatch
-from .stream import Reading
+from .stream import TextStream
 from .summaries import model_summary, package_versions
 from .verify_stages import WORTH_COMPILING, CompiledStage, Decider, HostStage, crop
 from .verify_tally import Outcome, Tally
@@ -78,13 +78,14 @@ def verify(
     total = len(texts) if isinstance(texts, (list, tuple)) else None
     # Of texts that cannot be counted beforehand, many are taken to be coming.
     units = np.inf if total is None else total * model.config.layers
-    with Reading(model, tokenizer, texts, "verifying", tokens_per_batch=tokens_per_batch, progress=progress) as reading:
+    stream = TextStream(model, tokenizer, texts, "verifying", tokens_per_batch=tokens_per_batch, progress=progress)
+    with stream:
         checker = _Checker(model, compiled=units >= WORTH_COMPILING)
-        for encoded in reading:
+        for encoded in stream:
             checker.check(encoded, tally)
     return Verification(
         model=model_summary(model, name, note),
-        data=reading.summary(data),
+        data=stream.summary(data),
         checks=tally.checks(),
         theorems=tally.theorems(theorems.source),
         stages=dict(tally.stages),

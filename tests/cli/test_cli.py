@@ -17,15 +17,9 @@ from jaxsmooth.assets import REGISTRY
 from jaxsmooth.cli.main import main
 from jaxsmooth.studies import diagnose as analysis
 
+pytestmark = pytest.mark.usefixtures("x64_restored")
 # One bucket of 16 tokens: one program to compile per precision.
 LINES = ["Dull.", "", "a film worth", "   ", "so be it", "b"]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _x64_as_it_was():
-    """The command sets jax's precision for its own process; that must not reach the next test file."""
-    yield
-    jax.config.update("jax_enable_x64", True)
 
 
 @pytest.fixture
@@ -36,7 +30,7 @@ def text(tmp_path) -> Path:
 
 
 def diagnose(text: Path, out: Path, *more: str) -> int:
-    return main.main(["diagnose", "tiny", "--data", str(text), "--out", str(out), "--tokens-per-batch", "64", *more])
+    return main(["diagnose", "tiny", "--data", str(text), "--out", str(out), "--tokens-per-batch", "64", *more])
 
 
 def refusal(capfd) -> str:
@@ -123,7 +117,7 @@ REFUSED = {
 def test_a_refusal_is_one_line_and_status_1(case, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     arguments, message = REFUSED[case]
-    assert main.main(arguments) == 1
+    assert main(arguments) == 1
     assert re.search(message, refusal(capfd))
     assert list(tmp_path.iterdir()) == []
 
@@ -142,7 +136,7 @@ def test_a_file_without_text_is_refused(content, message, text, tmp_path, capfd)
 
 def test_a_model_without_a_tokenizer_is_refused(text, tmp_path, capfd):
     command = ["diagnose", str(FROZEN / "gelu-one-head"), "--data", str(text), "--out", str(tmp_path / "out")]
-    assert main.main(command) == 1
+    assert main(command) == 1
     assert "has no tokenizer.json or vocab.txt" in refusal(capfd)
 
 
@@ -197,7 +191,7 @@ def test_a_fault_of_the_program_is_not_dressed_up(text, tmp_path, monkeypatch):
 )
 def test_bad_flags_are_status_2(arguments, capfd):
     with pytest.raises(SystemExit) as exit_:
-        main.main(arguments)
+        main(arguments)
     assert exit_.value.code == 2
     out, err = capfd.readouterr()
     assert "Traceback" not in out + err
@@ -207,7 +201,7 @@ def test_bad_flags_are_status_2(arguments, capfd):
 @pytest.mark.parametrize("arguments", [["--help"], ["diagnose", "--help"], ["assets", "--help"]], ids=" ".join)
 def test_help_is_status_0(arguments, capfd):
     with pytest.raises(SystemExit) as exit_:
-        main.main(arguments)
+        main(arguments)
     assert exit_.value.code == 0
     assert "usage: jaxsmooth" in capfd.readouterr().out
 
@@ -215,7 +209,7 @@ def test_help_is_status_0(arguments, capfd):
 def test_assets_list_shows_every_asset_and_its_state(tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("JAXSMOOTH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("COLUMNS", "250")
-    assert main.main(["assets", "list"]) == 0
+    assert main(["assets", "list"]) == 0
     out, _ = capfd.readouterr()
     for name in REGISTRY:
         (row,) = [line for line in out.splitlines() if f" {name} " in line]
@@ -225,14 +219,14 @@ def test_assets_list_shows_every_asset_and_its_state(tmp_path, monkeypatch, capf
 
 def test_assets_path_of_an_absent_asset_says_what_to_do(tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("JAXSMOOTH_CACHE", str(tmp_path / "cache"))
-    assert main.main(["assets", "path", "movie-reviews"]) == 1
+    assert main(["assets", "path", "movie-reviews"]) == 1
     assert "run `jaxsmooth assets fetch movie-reviews`" in refusal(capfd)
-    assert main.main(["assets", "clear", "--all"]) == 0
+    assert main(["assets", "clear", "--all"]) == 0
     assert capfd.readouterr().out == "nothing to remove\n"
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "jaxsmooth.cli.main", *arguments]
+    command = [sys.executable, "-m", "jaxsmooth", *arguments]
     return subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=120)
 
 

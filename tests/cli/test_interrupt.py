@@ -11,29 +11,29 @@ from support import ROOT
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")
 
-# Importing takes as long as this test wants: the first import of the package waits, saying that it has begun.
+# Importing takes as long as this test wants: the import of the command line waits, saying that it has begun.
 SLOW_IMPORT = """
 import signal, sys
 # A shell's background job, and what it starts, ignores Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-import jaxsmooth_command
+from jaxsmooth.__main__ import main
 
 class Slow:
     def find_spec(self, name, path=None, target=None):
-        if name == "jaxsmooth":
+        if name == "jaxsmooth.cli":
             import time
             print("importing", flush=True)
             time.sleep(60)
 
 sys.meta_path.insert(0, Slow())
-sys.exit(jaxsmooth_command.main())
+sys.exit(main())
 """
 # The first interrupt comes inside a destructor, where Python prints and forgets it; a stand-in runs as the command.
 SWALLOWED = """
 import signal, sys, time, types
 signal.signal(signal.SIGINT, signal.default_int_handler)
-import jaxsmooth_command
-jaxsmooth_command.AGAIN = 0.2
+from jaxsmooth import __main__ as command
+command.AGAIN = 0.2
 
 class Deaf:
     def __del__(self):
@@ -45,10 +45,9 @@ def run():
     time.sleep(60)
     return 0
 
-sys.modules["jaxsmooth"] = types.ModuleType("jaxsmooth")
 sys.modules["jaxsmooth.cli.main"] = types.ModuleType("jaxsmooth.cli.main")
 sys.modules["jaxsmooth.cli.main"].main = run
-sys.exit(jaxsmooth_command.main())
+sys.exit(command.main())
 """
 
 
@@ -82,7 +81,7 @@ def test_an_interrupt_that_python_loses_comes_again():
 
 
 def test_a_command_that_ends_by_itself_keeps_its_status():
-    command = [sys.executable, "-m", "jaxsmooth_command", "assets", "path", "nothing"]
+    command = [sys.executable, "-m", "jaxsmooth", "assets", "path", "nothing"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1

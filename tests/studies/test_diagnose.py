@@ -13,7 +13,7 @@ from jaxsmooth.checkpoints.encoder import TINY
 from jaxsmooth.errors import TextError
 from jaxsmooth.inputs.tokenizer import Tokenizer, TruncationWarning
 from jaxsmooth.results.diagnosis import Diagnosis, Exemplar
-from jaxsmooth.results.spread import Spread
+from jaxsmooth.results.spread import HIDDEN_METRICS, Spread
 from jaxsmooth.results.summaries import RATES
 from jaxsmooth.studies import diagnose
 from jaxsmooth.theory import BlockNorms
@@ -228,15 +228,15 @@ def test_odd_models_give_finite_numbers(change):
 @pytest.fixture
 def unmeasured(monkeypatch):
     """`diagnose` without its mathematics: every quantity is the number of real tokens."""
-    names = {*diagnose.HIDDEN, "std_product", "threshold", *RATES}
+    names = {*HIDDEN_METRICS, "std_product", "threshold", *RATES}
     names |= {"mixing_rate", "ergodicity_coefficient", "attention_entropy"}
     names |= {f"{key}{end}" for key in ("std_attn", "std_mlp") for end in ("", "_min", "_max")}
 
-    def measure(model, norms, batch, fusion):
+    def measure_batch(model, norms, batch, fusion):
         count = np.asarray(batch.mask.sum(axis=1), np.float64)[None]
         return dict.fromkeys(names, count)
 
-    monkeypatch.setattr(diagnose, "measure", measure)
+    monkeypatch.setattr(diagnose, "measure_batch", measure_batch)
     monkeypatch.setattr(diagnose, "model_norms", lambda model: BlockNorms(*(None,) * len(BlockNorms._fields)))
 
 

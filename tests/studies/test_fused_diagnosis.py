@@ -21,18 +21,12 @@ from jaxsmooth.cli.main import main
 from jaxsmooth.errors import ShapeError
 from jaxsmooth.inputs.tokenizer import TINY_VOCAB
 from jaxsmooth.results.diagnosis import FusedLayers
-from jaxsmooth.studies.hidden_states import HIDDEN, fused_measures
+from jaxsmooth.results.spread import HIDDEN_METRICS
+from jaxsmooth.studies.hidden_states import fused_measures
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
+pytestmark = pytest.mark.usefixtures("compiled_quickly", "x64_restored")
 TEXTS = ["so be it", "a film", "no", "not at all bad", ""]
 RANDOM = np.random.default_rng(2)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _x64_as_it_was():
-    """The command sets jax's precision for its own process; that must not reach the next test file."""
-    yield
-    jax.config.update("jax_enable_x64", True)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +50,7 @@ def expected(name: str, fused: list[np.ndarray]) -> np.ndarray:
 
 
 @pytest.mark.filterwarnings("ignore:invalid value encountered")
-def test_a_trained_gate_is_measured_like_a_layer_and_its_weights_are_returned(small, stacked):
+def test_a_trained_gate_is_measured_and_its_weights_are_returned(small, stacked):
     weight = RANDOM.standard_normal(CONFIG.width)
     fusion = GateFusion(jnp.asarray(weight), (0, 2), "sigmoid")
     found = jaxsmooth.diagnose(*small, TEXTS, fusion=fusion, tokens_per_batch=64)
@@ -65,8 +59,8 @@ def test_a_trained_gate_is_measured_like_a_layer_and_its_weights_are_returned(sm
         chosen = states[[0, 2]][:, mask]
         gates.append(1 / (1 + np.exp(-chosen @ weight)))
         fused.append((gates[-1][..., None] * chosen).sum(axis=0))
-    assert set(found.fused.measures) == set(HIDDEN)
-    for name in HIDDEN:
+    assert set(found.fused.measures) == set(HIDDEN_METRICS)
+    for name in HIDDEN_METRICS:
         values = expected(name, fused)
         own = found.fused.measures[name]
         np.testing.assert_allclose(own.mean, [np.nanmean(values)], rtol=1e-10, err_msg=name)
@@ -90,7 +84,7 @@ def test_a_concatenation_is_measured_where_tokens_are_real(stacked):
     )
     for junk in (hidden, np.where(mask[..., None], hidden, 1e3)):
         found = measure(jnp.asarray(junk))
-        for name in HIDDEN:
+        for name in HIDDEN_METRICS:
             np.testing.assert_allclose(found[name], expected(name, fused), rtol=1e-9, err_msg=name)
 
 
@@ -105,10 +99,10 @@ def test_the_command_reports_one_more_row(tmp_path, capsys):
     (tmp_path / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n")
     (tmp_path / "lines.txt").write_text("bad cab\nab abc abcd\nt\nq r s t\n")
     arguments = [str(tmp_path), "--data", str(tmp_path / "lines.txt"), "--out", str(tmp_path), "--fusion", "max"]
-    assert main.main(["diagnose", *arguments]) == 0
+    assert main(["diagnose", *arguments]) == 0
     told = json.loads((tmp_path / "report.json").read_text())
     assert (told["fused"]["label"], told["fused"]["layers"]) == ("maximum of 3 layers", [1, 2, 3])
-    assert set(told["fused"]) == {"label", "layers", "spread", *HIDDEN}
+    assert set(told["fused"]) == {"label", "layers", "spread", *HIDDEN_METRICS}
     assert told["fused"]["spread"]["token_norm"]["count"] == 4
     page = (tmp_path / "report.html").read_text()
     assert '<th scope="row">fused</th>' in page
@@ -119,7 +113,7 @@ def test_the_command_reports_one_more_row(tmp_path, capsys):
 
 
 def test_gates_are_told_in_every_form(tmp_path):
-    one = {name: spread([0.5]) for name in HIDDEN}
+    one = {name: spread([0.5]) for name in HIDDEN_METRICS}
     gated = FusedLayers("sum of 2 layers with softmax gates", (1, 3), one, spread([0.25, 0.75]))
     diagnosis = synthetic(3, 2, fused=gated)
     told = report.to_json(diagnosis)["fused"]

@@ -2,7 +2,6 @@
 
 import json
 
-import jax
 import numpy as np
 import pytest
 
@@ -17,14 +16,9 @@ from jaxsmooth.studies.verify_tally import Outcome, Tally
 from jaxsmooth.theory.certify import theorems
 from jaxsmooth.theory.statement import Claim, Verdict
 
+pytestmark = pytest.mark.usefixtures("x64_restored")
 TEXTS = ["a film worth"]
 HEADS = {theorem.name for theorem in theorems.HEAD_THEOREMS}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _x64_as_it_was():
-    yield
-    jax.config.update("jax_enable_x64", True)
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +95,7 @@ def test_a_false_theorem_is_violated_and_ends_with_status_1(monkeypatch, tmp_pat
     text = tmp_path / "text.txt"
     text.write_text("a film worth\n", encoding="utf-8")
     out = tmp_path / "out"
-    assert main.main(["verify", "tiny", "--data", str(text), "--out", str(out)]) == 1
+    assert main(["verify", "tiny", "--data", str(text), "--out", str(out)]) == 1
     rows = json.loads((out / "verify.json").read_text(encoding="utf-8"))
     assert [row["layer"] for row in rows] == [1, 2, 3, 4]
     for row in rows:
@@ -114,7 +108,7 @@ def test_a_false_theorem_is_violated_and_ends_with_status_1(monkeypatch, tmp_pat
 def test_the_command_writes_one_list_and_a_table(found, monkeypatch, tmp_path, capfd):
     monkeypatch.setattr(verify, "verify", lambda *arguments, **options: found)
     out = tmp_path / "out"
-    assert main.main(["verify", "tiny", "--data", "tiny", "--out", str(out)]) == 0
+    assert main(["verify", "tiny", "--data", "tiny", "--out", str(out)]) == 0
     assert [path.name for path in out.iterdir()] == ["verify.json"]
     rows = json.loads((out / "verify.json").read_text(encoding="utf-8"))
     assert len(rows) == len(found.checks)

@@ -182,11 +182,14 @@ def test_diagnosis_and_convergence_of_a_whole_model(device):
     tokens = jax.ShapeDtypeStruct((2, TOKENS), np.int32)
     batch = Batch(tokens=tokens, segments=tokens, mask=flags(2, TOKENS))
     aot.compile_for(
-        device, lambda model, batch: measurements.measure(model, measurements.model_norms(model), batch), model, batch
+        device,
+        lambda model, batch: measurements.measure_batch(model, measurements.model_norms(model), batch),
+        model,
+        batch,
     )
     aot.compile_for(
         device,
-        lambda model, batch: converge.measure(model, batch, jnp.int32(4), steps=64, tolerance=1e-3),
+        lambda model, batch: converge.iterate_heads(model, batch, jnp.int32(4), steps=64, tolerance=1e-3),
         model,
         batch,
     )

@@ -13,7 +13,7 @@ from jaxsmooth.bert.fusion import init_fusion
 from jaxsmooth.checkpoints.families import FAMILIES
 from jaxsmooth.checkpoints.head_names import HEADS
 from jaxsmooth.errors import CheckpointError, ConfigError
-from jaxsmooth.inputs.normalizer import Preparation
+from jaxsmooth.inputs.normalizer import Normalizer
 from jaxsmooth.inputs.tokenizer import TINY_VOCAB, Tokenizer
 from jaxsmooth.inputs.vocabulary import BERT_TOKENS, FAMILY_TOKENS, Pieces, SpecialTokens
 from jaxsmooth.training.export import export_model, load_export
@@ -111,4 +111,4 @@ def test_a_sentencepiece_tokenizer_is_read_as_it_was_saved(tmp_path):
 
 
 def test_replacements_are_made_at_once():
-    assert Preparation(SpecialTokens("", "", "", ""), "a", {ord("a"): "b", ord("b"): "c"})("ab") == "bbc"
+    assert Normalizer(SpecialTokens("", "", "", ""), "a", {ord("a"): "b", ord("b"): "c"})("ab") == "bbc"

@@ -163,7 +163,7 @@ def test_no_pickle_changes_what_the_next_one_meets(target, slots, tmp_path):
 
 
 BOMBS = {
-    # Tuples that hold the one before twice: the hash of the last takes 2**40 steps, or as many frames as there are tuples.
+    # Tuples that hold the one before twice: the hash of the last takes 2**40 steps, or as many frames as tuples.
     "a key to be hashed": b"}" + b")q\0" + b"h\0h\0\x86q\0" * 40 + b"Ns.",
     "a deep key": b"}" + b")" + b"\x85" * 200_000 + b"Ns.",
     "keys of an update": b"}(" + b")q\0" + b"h\0h\0\x86q\0" * 40 + b"Nu.",

@@ -14,6 +14,7 @@ from tokenizers.processors import BertProcessing
 
 from jaxsmooth.errors import DataError, TextError
 from jaxsmooth.inputs.tokenizer import Tokenizer
+from jaxsmooth.inputs.vocabulary import tiny_wordpiece
 from jaxsmooth.training.data.records import make_records
 from jaxsmooth.training.data.task_data import TaskData
 from jaxsmooth.training.data.tasks import Choice, Sentence
@@ -132,7 +133,6 @@ def test_a_vocabulary_without_a_mask_is_refused():
 
 
 def test_a_tokenizer_that_rewrites_cannot_point():
-    tokenizer = Tokenizer.tiny(CONFIG)
-    tokenizer._prepare = lambda text: "query: " + text
+    tokenizer = Tokenizer(tiny_wordpiece(), CONFIG, "made up", normalize=lambda text: "query: " + text)
     with pytest.raises(TextError, match="cannot point at answers"):
         tokenizer.windows(["a"], ["b"], [(0, 1)], most=4)

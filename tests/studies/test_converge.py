@@ -4,8 +4,6 @@ import json
 import re
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -17,15 +15,9 @@ from jaxsmooth.results.spread import Spread
 from jaxsmooth.studies import converge
 from jaxsmooth.studies.converge import converge_heads
 
+pytestmark = pytest.mark.usefixtures("x64_restored")
 LINES = ["Dull.", "a film worth", "so be it", "b"]
 STEPS = 64
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _x64_as_it_was():
-    """The command sets jax's precision for its own process; that must not reach the next test file."""
-    yield
-    jax.config.update("jax_enable_x64", True)
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +115,7 @@ def finished(tmp_path_factory) -> Path:
     arguments = ["--data", str(folder / "text.txt"), "--out", str(folder / "out"), "--steps", str(STEPS)]
     # The precision of the other tests: a second one is a second program to compile.
     arguments += ["--precision", "float64"]
-    assert main.main(["converge", "tiny", *arguments, "--tokens-per-batch", "64", "--limit", "3"]) == 0
+    assert main(["converge", "tiny", *arguments, "--tokens-per-batch", "64", "--limit", "3"]) == 0
     return folder / "out"
 
 
@@ -167,8 +159,8 @@ def test_shares_are_never_rounded_up_to_all(found):
     ("texts", "options", "message"),
     [
         ("one string", {}, "Wrap one string in a list"),
-        (LINES, {"window": 0}, "window must be at least 1; got 0"),
-        (LINES, {"steps": 1}, "steps must be at least 2; got 1"),
+        (LINES, {"window": 0}, "window must be a whole number of at least 1; got 0"),
+        (LINES, {"steps": 1}, "steps must be a whole number of at least 2; got 1"),
         ([], {}, "texts is empty"),
     ],
     ids=["string", "window", "steps", "empty"],
@@ -179,17 +171,8 @@ def test_refusals(tiny, texts, options, message):
 
 
 def test_a_refusal_of_the_command_is_one_line_and_status_1(tmp_path, capfd):
-    assert main.main(["converge", "tiny", "--data", str(tmp_path / "none"), "--out", str(tmp_path / "out")]) == 1
+    assert main(["converge", "tiny", "--data", str(tmp_path / "none"), "--out", str(tmp_path / "out")]) == 1
     out, err = capfd.readouterr()
     assert out == ""
     assert re.fullmatch(r"jaxsmooth: there is no file .*\n", err)
     assert not (tmp_path / "out").exists()
-
-
-def test_the_spread_leaves_out_what_is_not_finite():
-    values = np.array([[[1.0], [3.0], [np.inf], [np.nan]], [[np.nan]] * 4])
-    spread = Spread.over_sentences(values)
-    assert (spread.mean[0, 0], spread.std[0, 0], spread.min[0, 0], spread.max[0, 0]) == (2, 1, 1, 3)
-    assert spread.count.ravel().tolist() == [2, 0]
-    assert np.isnan(spread.mean[1, 0])
-    assert jnp.isnan(spread.max[1, 0])

@@ -5,7 +5,6 @@ import json
 import re
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 from rich.console import Console
@@ -20,18 +19,12 @@ from jaxsmooth.cli.main import main
 from jaxsmooth.errors import OptionError, TextError
 from jaxsmooth.interventions import PARTS
 from jaxsmooth.mitigations import METHODS, parse_remedies
-from jaxsmooth.results.comparison import RATES
+from jaxsmooth.results.comparison import COMPARED_RATES
 from jaxsmooth.studies import compare
 
+pytestmark = pytest.mark.usefixtures("x64_restored")
 LINES = ["bad cab", "ab abc abcd", "t"]
 REMEDIES = "attnscale:0.5,contranorm:0.2,pairnorm:3"
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _x64_as_it_was():
-    """The command sets jax's precision for its own process; that must not reach the next test file."""
-    yield
-    jax.config.update("jax_enable_x64", True)
 
 
 @pytest.fixture(scope="module")
@@ -75,9 +68,9 @@ def in_numpy(weights: reference.Weights, embedded: np.ndarray, label: str) -> re
 
 
 def rates_by_hand(layers: list, run: reference.Run) -> np.ndarray:
-    """[K L] in the order of RATES."""
+    """[K L] in the order of COMPARED_RATES."""
     rows = [reference_ladder.block_rungs(layer, run, k, 0.0, 0.0) for k, layer in enumerate(layers)]
-    return np.array([[row[name] for row in rows] for name in RATES])
+    return np.array([[row[name] for row in rows] for name in COMPARED_RATES])
 
 
 @pytest.mark.filterwarnings("ignore:invalid value encountered")
@@ -102,7 +95,7 @@ def test_every_number_against_numpy(small, found):
             np.testing.assert_allclose(spread.mean, measured.mean(axis=0), rtol=1e-9)
             np.testing.assert_allclose(spread.max, measured.max(axis=0), rtol=1e-9)
         expected = np.array([rates_by_hand(layers, r) for r in runs])
-        for k, name in enumerate(RATES):
+        for k, name in enumerate(COMPARED_RATES):
             spread = entry.rates[name]
             defined = name == "actual" or not entry.label.startswith("pair")
             defined = defined and not (name == "L1" and entry.label.startswith("contra"))
@@ -135,7 +128,7 @@ def finished(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("compare")
     (folder / "text.txt").write_text("Dull.\nso be it\n", encoding="utf-8")
     arguments = ["--data", str(folder / "text.txt"), "--out", str(folder / "out"), "--precision", "float64"]
-    assert main.main(["compare", "tiny", "--with", "attention-dropout:0.3,initial-residual:0.2+gfsa", *arguments]) == 0
+    assert main(["compare", "tiny", "--with", "attention-dropout:0.3,initial-residual:0.2+gfsa", *arguments]) == 0
     return folder / "out"
 
 
@@ -148,11 +141,11 @@ def test_the_command_writes_numbers_and_a_figure(finished):
     assert dropped["description"] == "attention-dropout(rate=0.3, seed=0)"
     assert remedied["description"].startswith("initial-residual(share=0.2) + gfsa(")
     # Dropped rows have different sums: L1 is not claimed, L4 is. After the first LayerNorm L4 is not either.
-    assert [dropped["layers"][1]["rates"][rate]["count"] for rate in RATES] == [2, 2, 0]
-    assert [remedied["layers"][1]["rates"][rate]["count"] for rate in RATES] == [2, 0, 0]
+    assert [dropped["layers"][1]["rates"][rate]["count"] for rate in COMPARED_RATES] == [2, 2, 0]
+    assert [remedied["layers"][1]["rates"][rate]["count"] for rate in COMPARED_RATES] == [2, 0, 0]
     assert [layer["layer"] for layer in plain["layers"]] == [0, 1, 2, 3, 4]
     assert set(plain["layers"][1]["attribution"]) == set(PARTS)
-    assert set(plain["layers"][1]["rates"]) == set(RATES)
+    assert set(plain["layers"][1]["rates"]) == set(COMPARED_RATES)
     assert plain["layers"][1]["rates"]["L1"]["count"] == 2
     assert remedied["layers"][1]["rates"]["L4"] == {"mean": None, "std": None, "min": None, "max": None, "count": 0}
     assert plain["change"]["mean"] == 0 < remedied["change"]["mean"]
@@ -184,7 +177,7 @@ def test_refusals(small, texts, remedies, error, message):
 
 
 def test_a_refusal_of_the_command_is_one_line_and_status_1(tmp_path, capfd):
-    assert main.main(["compare", "minilm-l6", "--with", "nonsense", "--out", str(tmp_path / "out")]) == 1
+    assert main(["compare", "minilm-l6", "--with", "nonsense", "--out", str(tmp_path / "out")]) == 1
     out, err = capfd.readouterr()
     assert out == ""
     assert re.fullmatch(r"jaxsmooth: there is no remedy 'nonsense' .*\n", err)

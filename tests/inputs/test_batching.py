@@ -1,0 +1,67 @@
+"""Streams of sentences: every text once, in few shapes, read no further than needed."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.text import LIMIT, TEXT, TINY, arrays, call_quietly
+
+from jaxsmooth.assets import read_texts
+from jaxsmooth.errors import TextError
+from jaxsmooth.inputs.batching import CHUNK
+from jaxsmooth.inputs.vocabulary import tiny_wordpiece
+
+
+@given(texts=st.lists(TEXT, min_size=1, max_size=60), tokens_per_batch=st.sampled_from([1, 16, 64, 200]))
+def test_stream_covers_every_text_once_and_says_the_same(texts, tokens_per_batch):
+    items = list(TINY.batches(iter(texts), tokens_per_batch=tokens_per_batch))
+    places = np.concatenate([item.indices for item in items])
+    assert sorted(places.tolist()) == list(range(len(texts)))
+    assert places.dtype == np.int64
+    for item in items:
+        rows, width = item.batch.tokens.shape
+        assert width in TINY.buckets
+        assert rows <= max(1, tokens_per_batch // width) < rows + 8
+        assert rows < 8 or rows % 8 == 0
+        assert 1 <= len(item.indices) <= rows
+        alone = call_quietly(TINY, [texts[index] for index in item.indices], length=width)
+        real = len(item.indices)
+        for ours, expected in zip(arrays(item.batch), arrays(alone), strict=True):
+            assert (ours[:real] == expected).all()
+            assert (ours[real:] == expected[-1]).all()
+    cut = sum(len(tiny_wordpiece().encode(text).ids) > LIMIT for text in texts)
+    assert sum(item.truncated for item in items) == cut
+
+
+def test_stream_is_deterministic():
+    texts = [text * (1 + place % 3) for place, text in enumerate(read_texts("tiny") * 20)]
+    runs = [[item.indices.tolist() for item in TINY.batches(texts)] for _ in range(2)]
+    assert runs[0] == runs[1]
+
+
+def test_stream_compiles_few_shapes():
+    texts = ["a" * (place % 90) for place in range(700)]
+    assert len({item.batch.tokens.shape for item in TINY.batches(texts)}) == len(TINY.buckets) == 4
+
+
+def test_stream_reads_no_further_than_it_must():
+    read = 0
+
+    def endless():
+        nonlocal read
+        for read in itertools.count(1):
+            yield "a" * (read % 60)
+
+    stream = TINY.batches(endless(), tokens_per_batch=256)
+    assert read == 0
+    emitted = sum(len(next(stream).indices) for _ in range(200))
+    # What is held back: one chunk, and less than one batch per bucket.
+    assert read - emitted <= CHUNK + sum(256 // bucket for bucket in TINY.buckets)
+
+
+@pytest.mark.parametrize("tokens_per_batch", [0, -1, True])
+def test_bad_batch_size_is_refused_at_once(tokens_per_batch):
+    with pytest.raises(TextError, match="tokens_per_batch"):
+        TINY.batches(["a"], tokens_per_batch=tokens_per_batch)

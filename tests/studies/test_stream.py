@@ -1,0 +1,93 @@
+"""One pass over texts: what is counted, warned of, refused and kept in memory."""
+
+import tracemalloc
+import warnings
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxsmooth
+from jaxsmooth.errors import TextError
+from jaxsmooth.inputs.tokenizer import TruncationWarning
+from jaxsmooth.results.comparison import COMPARED_RATES
+from jaxsmooth.results.convergence import CONVERGENCE
+from jaxsmooth.studies import compare, converge
+from jaxsmooth.studies.stream import TextStream
+
+MODEL, TOKENIZER = jaxsmooth.load("tiny")
+TEXTS = ["so be it", "a " * 200, "no", "b " * 300]
+
+
+def whole_pass(texts, *, stop=False):
+    with TextStream(MODEL, TOKENIZER, texts, "reading", tokens_per_batch=256) as stream:
+        for encoded in stream:
+            assert len(encoded.indices)
+            if stop:
+                raise KeyboardInterrupt
+    return stream
+
+
+def test_a_pass_counts_and_warns_its_caller_of_cuts():
+    with pytest.warns(TruncationWarning, match="2 of 4 texts were cut to 128 tokens") as caught:
+        found = whole_pass(TEXTS).summary("letters")
+    assert caught[0].filename == __file__
+    lengths = [int(TOKENIZER([text]).mask.sum()) for text in TEXTS[::2]]
+    assert (found.name, found.sentences, found.truncated) == ("letters", 4, 2)
+    assert found.tokens == sum(lengths) + 2 * MODEL.config.max_length
+
+
+def test_a_pass_that_fails_does_not_warn_too():
+    with warnings.catch_warnings(record=True) as caught, pytest.raises(KeyboardInterrupt):
+        whole_pass(TEXTS[::-1], stop=True)
+    assert not caught
+
+
+@pytest.mark.parametrize("texts", ["one string", 5, None])
+def test_what_is_no_series_is_refused_at_once(texts):
+    with pytest.raises(TextError, match="texts must be a series of strings; got"):
+        TextStream(MODEL, TOKENIZER, texts, "reading", tokens_per_batch=64)
+
+
+def unmeasured_remedy(model, norms, batch, remedy, plain):
+    rows = batch.mask.shape[0]
+    names = (*COMPARED_RATES, *compare.MEASURES, "attribution", "change")
+    names += tuple(f"{fusion}/{name}" for fusion in compare.FUSIONS for name in compare.MEASURES)
+    return jnp.ones((rows, 1, 1)), {name: jnp.ones((8, rows)) for name in names}
+
+
+def unmeasured_heads(model, batch, window, *, steps, tolerance):
+    return {name: np.ones((4, len(converge.MASKS), batch.mask.shape[0], 4)) for name in CONVERGENCE}
+
+
+STUDIES = {
+    "compare": lambda texts: compare.compare(MODEL, TOKENIZER, texts, "contranorm", tokens_per_batch=1024),
+    "converge": lambda texts: converge.converge_heads(MODEL, TOKENIZER, texts, tokens_per_batch=1024),
+}
+
+
+def held(study: str, count: int) -> int:
+    """Bytes that a study holds when it has read so many texts."""
+    seen = []
+
+    def texts():
+        for _ in range(count):
+            yield "so be it"
+        seen.append(tracemalloc.get_traced_memory()[0])
+
+    tracemalloc.start()
+    try:
+        assert STUDIES[study](texts()).data.sentences == count
+    finally:
+        tracemalloc.stop()
+    return seen[0]
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_a_study_holds_no_more_of_a_longer_text(study, monkeypatch):
+    monkeypatch.setattr(compare, "model_norms", lambda model: None)
+    monkeypatch.setattr(compare, "measure_remedy", unmeasured_remedy)
+    monkeypatch.setattr(converge, "iterate_heads", unmeasured_heads)
+    held(study, 256)  # whatever is allocated once
+    short, long = held(study, 256), held(study, 2048)
+    assert long - short < 100_000  # each sentence's numbers, kept, would be millions
