@@ -87,7 +87,9 @@ class RunningSpread:
         """The spread of all batches so far, [K ...]."""
         count = np.asarray(self._count, np.int64)
         std = np.sqrt(self._squares / np.maximum(count, 1))
-        return Spread(*(np.where(count == 0, np.nan, x) for x in (self._mean, std, self._min, self._max)), count)
+        fields = (self._mean, std, self._min, self._max)
+        mean, std, low, high = (np.where(count == 0, np.nan, field) for field in fields)
+        return Spread(mean, std, low, high, count)
 
 
 class RunningSpreads:

@@ -14,7 +14,7 @@ from ..bert.positions import visible_tokens
 from ..errors import TextError, require_int
 from ..inputs.tokenizer import Tokenizer
 from ..results.convergence import CONVERGENCE, HeadConvergence
-from ..results.spread import RunningSpreads
+from ..results.spread import RunningSpreads, Spread
 from ..theory import allowed_pairs, converge, masked_attention
 from ..types import Batch, BlockTrace, ImageBatch
 from .stream import TextStream
@@ -85,10 +85,7 @@ def converge_heads(
         window=window,
         steps=steps,
         tolerance=tolerance,
-        masks={
-            mask: {key: spreads[key].map(lambda field, k=k: field[:, k]) for key in CONVERGENCE}
-            for k, mask in enumerate(MASKS)
-        },
+        masks={mask: _of_mask(spreads, k) for k, mask in enumerate(MASKS)},
         versions=package_versions(),
     )
 
@@ -134,3 +131,8 @@ def iterate_heads(
 
     with jax.default_matmul_precision("highest"):
         return encode(model, batch, collect=collect)[1]
+
+
+def _of_mask(spreads: dict[str, Spread], mask: int) -> dict[str, Spread]:
+    """The spreads under one of the masks, [L N], of those under all, [L M N]."""
+    return {key: spreads[key].map(lambda field: field[:, mask]) for key in CONVERGENCE}
