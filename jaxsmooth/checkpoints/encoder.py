@@ -22,6 +22,7 @@ from ..bert.config import EncoderConfig
 from ..bert.params import Encoder, encoder_shapes, init_encoder
 from ..errors import AssetError, CheckpointError, ShapeError
 from ..inputs.tokenizer import TINY_VOCAB, Tokenizer
+from .config_json import config_from_file, config_to_dict
 from .formats import INDEX, PATTERN, PREFIX, TORCH, Quantised, Weights, find_one, open_weights
 from .names import NAMES, Entry, entries_of
 from .tensors import WEIGHTS, and_more, by_plain_name, check_tensor, read_tensor
@@ -77,7 +78,7 @@ def load(name: str | Path, *, dtype: DTypeLike = jnp.float32) -> tuple[Encoder, 
     packed = None if (directory / "config.json").exists() else find_one(directory, PATTERN)
     if packed is not None:
         return _load_packed(packed, dtype)
-    config = EncoderConfig.from_file(directory / "config.json")
+    config = config_from_file(directory / "config.json")
     return read_encoder(open_weights(directory), config, dtype=dtype), Tokenizer.from_dir(directory, config)
 
 
@@ -96,7 +97,7 @@ def save(model: Encoder, directory: str | Path) -> None:
     """
     if not isinstance(model, Encoder):
         raise ShapeError(f"model must be an Encoder; got {type(model).__name__}. `load` gives (model, tokenizer).")
-    write_directory(directory, dict(tensors_of(model)), model.config.to_dict())
+    write_directory(directory, dict(tensors_of(model)), config_to_dict(model.config))
 
 
 def write_directory(directory: str | Path, tensors: Mapping[str, np.ndarray], config: Mapping[str, Any]) -> None:

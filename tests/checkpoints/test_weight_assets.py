@@ -47,10 +47,10 @@ def test_it_can_be_diagnosed(name):
 def test_configurations_that_a_package_lacks_are_laid_beside_its_weights():
     from jaxsmooth.assets.cache import added_file
     from jaxsmooth.assets.registry import REGISTRY
-    from jaxsmooth.bert.config import EncoderConfig
+    from jaxsmooth.checkpoints.config_json import config_from_dict
 
     for name in ("bleurt-tiny", "minilm-l3"):
-        config = EncoderConfig.from_dict(json.loads(added_file(REGISTRY[name], "config.json")))
+        config = config_from_dict(json.loads(added_file(REGISTRY[name], "config.json")))
         assert f"{config.layers} layers, width {config.width}, {config.heads} heads" in REGISTRY[name].description
 
 
@@ -65,7 +65,9 @@ def test_bleurt_runs_as_an_independent_encoder(name):
         hidden = np.concatenate([jaxsmooth.embed(model, batch)[None], trace.hidden])
     found = tensors(folder)
     for row, mask in enumerate(np.asarray(batch.mask)):
-        run = reference.forward(found, model.config.to_dict(), np.asarray(batch.tokens[row])[mask].tolist())
+        run = reference.forward(
+            found, jaxsmooth.config_to_dict(model.config), np.asarray(batch.tokens[row])[mask].tolist()
+        )
         np.testing.assert_allclose(hidden[:, row, mask], run.hidden, atol=1e-10)
         np.testing.assert_allclose(trace.attn[:, row][..., mask, :][..., mask], run.attn, atol=1e-10)
 

@@ -271,8 +271,8 @@ def test_one_head_of_a_real_model():
         interventions.replace("attn", 1.0, layers=2, heads=5, keys=0),
     )
     hidden, _ = jaxsmooth.encode(model, batch, edits=edits, collect=jaxsmooth.keep_nothing)
-    weights = reference.Weights(load_file(directory / "model.safetensors"), model.config.to_dict())
-    plain = reference.forward(weights.tensors, model.config.to_dict(), tokens)
+    weights = reference.Weights(load_file(directory / "model.safetensors"), jaxsmooth.config_to_dict(model.config))
+    plain = reference.forward(weights.tensors, jaxsmooth.config_to_dict(model.config), tokens)
 
     def edit(layer, site, value):
         if (layer, site) == (2, "attn"):
