@@ -53,6 +53,17 @@ def compiled_quickly():
 
 
 @pytest.fixture
+def traces(monkeypatch) -> list[int]:
+    """Grows by one for every block that `encode` traces: only when it is compiled anew."""
+    from jaxsmooth.bert import encoder  # late: importing it imports jaxsmooth, which the hook above must see first
+
+    counted: list[int] = []
+    original = encoder.run_block
+    monkeypatch.setattr(encoder, "run_block", lambda *arguments: counted.append(1) or original(*arguments))
+    return counted
+
+
+@pytest.fixture
 def cache(tmp_path, monkeypatch):
     """An empty asset cache of this test's own; the user's is out of reach."""
     monkeypatch.setenv("JAXSMOOTH_CACHE", str(tmp_path / "cache"))
