@@ -17,7 +17,7 @@ from jaxtyping import install_import_hook
 # The modules of pytree structs (types, bert.params) stay out: tree utilities build those structs around
 # non-arrays. Everything else is checked on every call of every test.
 CHECKED = [
-    *(f"jaxsmooth.bert.{name}" for name in ("attention", "block", "checks", "encoder", "fusion", "matmul", "norm")),
+    *(f"jaxsmooth.bert.{name}" for name in ("attention", "block", "checks", "encoder", "matmul", "norm")),
     *(f"jaxsmooth.{name}" for name in ("linalg", "theory", "metrics", "mitigations", "interventions")),
     *(f"jaxsmooth.studies.{name}" for name in ("diagnose", "measurements", "hidden_states", "compare")),
     "jaxsmooth.inputs.tokenizer",
