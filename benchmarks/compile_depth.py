@@ -69,7 +69,7 @@ def tiny_model(family: str, layers: int) -> tuple[Any, Any]:
 
     vision = family in ("vit", "deit")
     fields = {**TINY, "layers": layers, **(PIXELS if vision else TEXT), **OWN.get(family, {})}
-    config = jaxsmooth.EncoderConfig.of(family, **fields)
+    config = jaxsmooth.family_config(family, **fields)
     model = jaxsmooth.init_encoder(config, jax.random.key(0), pooler=False)
     if vision:
         return model, jaxsmooth.image_batch(config, jnp.zeros((2, config.channels, 16, 16)))

@@ -19,6 +19,10 @@ from .bert.encoder import keep_nothing as keep_nothing
 from .bert.encoder import keep_trace as keep_trace
 from .bert.params import Encoder as Encoder
 from .bert.params import init_encoder as init_encoder
+from .checkpoints.config_json import config_from_dict as config_from_dict
+from .checkpoints.config_json import config_from_file as config_from_file
+from .checkpoints.config_json import config_to_dict as config_to_dict
+from .checkpoints.config_json import family_config as family_config
 from .checkpoints.encoder import load as load
 from .checkpoints.encoder import save as save
 from .checkpoints.heads import load_with_head as load_with_head

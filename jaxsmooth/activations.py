@@ -1,47 +1,65 @@
-"""The MLP's activations, and their Lipschitz constants, exact."""
+"""The MLP's activations, with their exact Lipschitz constants: one table."""
 
 import functools
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
-from jaxtyping import Array
+import jax.numpy as jnp
 
-FUNCTIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
-    "gelu": functools.partial(jax.nn.gelu, approximate=False),
-    "gelu_tanh": functools.partial(jax.nn.gelu, approximate=True),
-    "relu": jax.nn.relu,
-    "silu": jax.nn.silu,
-}
-"""phi of each name that the encoder knows."""
 
-LIPSCHITZ = {
-    "relu": 1.0,
+class Activation(NamedTuple):
+    """One activation phi.
+
+    A difference of two values of phi is a factor in [m, L] times the difference of the arguments.
+
+    Attributes:
+      function: phi, elementwise.
+      slopes: its smallest and largest slope, (m, L), exact; |m| <= L.
+    """
+
+    function: Callable[[jax.Array], jax.Array]
+    slopes: tuple[float, float]
+
+    @property
+    def lipschitz(self) -> float:
+        """The largest slope L, which is phi's Lipschitz constant.
+
+        Lemma 1(2) of Shi et al. (2022), d_M(phi(H)) <= d_M(H), holds for ReLU; with any other the factor is L > 1.
+        """
+        return self.slopes[1]
+
+
+def _symmetric(function: Callable[[jax.Array], jax.Array], steepest: float) -> Activation:
+    """An activation with phi'(x) + phi'(-x) = 1, whose slopes therefore range over [1 - L, L]."""
+    return Activation(function, (1 - steepest, steepest))
+
+
+ACTIVATIONS: dict[str, Activation] = {
+    "relu": _symmetric(jax.nn.relu, 1.0),
     # 1/2 (1 + erf 1) + e^-1 / sqrt(pi), the slope at x = sqrt 2
-    "gelu": 0.5 * (1 + math.erf(1.0)) + math.exp(-1.0) / math.sqrt(math.pi),
+    "gelu": _symmetric(
+        functools.partial(jax.nn.gelu, approximate=False),
+        0.5 * (1 + math.erf(1.0)) + math.exp(-1.0) / math.sqrt(math.pi),
+    ),
     # the largest slope of the tanh form, at x = 1.4185040088...
-    "gelu_tanh": 1.1289930686587718,
+    "gelu_tanh": _symmetric(functools.partial(jax.nn.gelu, approximate=True), 1.1289930686587718),
     # the largest slope of x sigmoid(x), at x = 2.3993572805...
-    "silu": 1.099839320128867,
+    "silu": _symmetric(jax.nn.silu, 1.099839320128867),
 }
-"""Largest slope L of each activation. Lemma 1(2) of Shi et al. (2022), d_M(phi(H)) <= d_M(H), holds for ReLU;
-with any of the others the factor is L > 1. Their slopes range over [1 - L, L], because
-phi'(x) + phi'(-x) = 1; so do ReLU's, over [0, 1]."""
+"""The activations that an encoder here can have, by our names."""
 
-SLOPES = {name: (1 - steepest, steepest) for name, steepest in LIPSCHITZ.items()} | {
-    # x sigmoid(1.702 x): silu's slopes, met at other points, because scaling x on both sides of it cancels
-    "quick_gelu": (1 - LIPSCHITZ["silu"], LIPSCHITZ["silu"]),
-    # x tanh(log(1 + e^x)), at x = -2.2563763963... and x = 1.4905711794...
-    "mish": (-0.1125261223894625564, 1.0884981612517278612),
+OTHERS: dict[str, Activation] = {
+    # silu's slopes, met at other points, because scaling x on both sides of it cancels
+    "quick_gelu": _symmetric(lambda x: x * jax.nn.sigmoid(1.702 * x), ACTIVATIONS["silu"].lipschitz),
+    # at x = -2.2563763963... and x = 1.4905711794...: they reach below 1 - L = -0.0885
+    "mish": Activation(lambda x: x * jnp.tanh(jax.nn.softplus(x)), (-0.1125261223894625564, 1.0884981612517278612)),
 }
-"""Smallest and largest slope, [m, L], of each activation, exact; the encoder's and two more. A difference of two
-values of phi is a factor in [m, L] times the difference of the arguments, c = (m + L) / 2 give or take
-r = (L - m) / 2. Mish's slopes are not [1 - L, L]: they reach below 1 - L = -0.0885."""
+"""Activations that only the lemma is checked for."""
 
+LIPSCHITZ = {name: activation.lipschitz for name, activation in ACTIVATIONS.items()}
+"""The Lipschitz constant of every activation of the encoder."""
 
-ACTIVATION_FUNCTIONS: dict[str, Callable[[Array], Array]] = {
-    "gelu": functools.partial(jax.nn.gelu, approximate=False),
-    "gelu_tanh": functools.partial(jax.nn.gelu, approximate=True),
-    "relu": jax.nn.relu,
-    "silu": jax.nn.silu,
-}
+SLOPES = {name: activation.slopes for name, activation in (ACTIVATIONS | OTHERS).items()}
+"""Smallest and largest slope of every activation, the encoder's and two more."""

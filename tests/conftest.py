@@ -17,7 +17,7 @@ from jaxtyping import install_import_hook
 # The modules of pytree structs (types, bert.params, training.data.tasks) stay out: tree utilities build those
 # structs around non-arrays. Everything else is checked on every call of every test.
 CHECKED = [
-    *(f"jaxsmooth.bert.{name}" for name in ("attention", "block", "checks", "encoder", "fusion", "matmul", "norm")),
+    *(f"jaxsmooth.bert.{name}" for name in ("attention", "block", "checks", "encoder", "matmul", "norm")),
     *(f"jaxsmooth.{name}" for name in ("linalg", "theory", "metrics", "mitigations", "interventions")),
     *(f"jaxsmooth.studies.{name}" for name in ("diagnose", "measurements", "hidden_states", "compare")),
     "jaxsmooth.inputs.tokenizer",
@@ -59,6 +59,17 @@ def x64_restored():
     """The command sets jax's precision for its own process; that must not reach the next test file."""
     yield
     jax.config.update("jax_enable_x64", True)
+
+
+@pytest.fixture
+def traces(monkeypatch) -> list[int]:
+    """Grows by one for every block that `encode` traces: only when it is compiled anew."""
+    from jaxsmooth.bert import encoder  # late: importing it imports jaxsmooth, which the hook above must see first
+
+    counted: list[int] = []
+    original = encoder.run_block
+    monkeypatch.setattr(encoder, "run_block", lambda *arguments: counted.append(1) or original(*arguments))
+    return counted
 
 
 @pytest.fixture

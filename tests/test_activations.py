@@ -12,17 +12,19 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 from support.matrices import token_batch
 
-from jaxsmooth.activations import ACTIVATION_FUNCTIONS
-from jaxsmooth.bert.config import ACTIVATIONS
+from jaxsmooth.activations import ACTIVATIONS, OTHERS
+from jaxsmooth.checkpoints.config_json import ACTIVATION_NAMES
 from jaxsmooth.theory import LIPSCHITZ, SLOPES, subspace_distance
 
 distance = jax.jit(subspace_distance)
-slopes = {name: jax.jit(jax.vmap(jax.grad(phi))) for name, phi in ACTIVATION_FUNCTIONS.items()}
+PHI = {name: activation.function for name, activation in (ACTIVATIONS | OTHERS).items()}
+slopes = {name: jax.jit(jax.vmap(jax.grad(phi))) for name, phi in PHI.items()}
 STEEPEST = {"gelu": math.sqrt(2), "gelu_tanh": 1.4185040087908284, "silu": 2.3993572805154677}
 
 
 def test_every_activation_has_its_constant():
-    assert set(LIPSCHITZ) == set(ACTIVATION_FUNCTIONS) == set(ACTIVATIONS.values())
+    assert set(LIPSCHITZ) == set(ACTIVATIONS) == set(ACTIVATION_NAMES.values())
+    assert set(SLOPES) == set(PHI)
 
 
 @pytest.mark.parametrize("name", LIPSCHITZ)
@@ -54,7 +56,7 @@ def test_slopes_at_opposite_points_add_up_to_one(name):
 @given(seed=st.integers(0, 2**32 - 1))
 def test_lemma_2_holds_with_the_constant(name, seed):
     hidden, mask = token_batch(np.random.default_rng(seed), 16)
-    before, after = distance(hidden, mask), distance(ACTIVATION_FUNCTIONS[name](hidden), mask)
+    before, after = distance(hidden, mask), distance(PHI[name](hidden), mask)
     assert np.all(after <= LIPSCHITZ[name] * before * (1 + 1e-12))
 
 
@@ -63,7 +65,7 @@ def test_lemma_2_is_tight(name):
     """Two scalars on either side of the steepest point: the ratio attains L, up to the curvature there."""
     apart = 1e-5 * jnp.array([[-1.0], [1.0]]) + STEEPEST.get(name, 1.0)
     mask = jnp.ones(2, bool)
-    ratio = float(distance(ACTIVATION_FUNCTIONS[name](apart), mask) / distance(apart, mask))
+    ratio = float(distance(PHI[name](apart), mask) / distance(apart, mask))
     assert ratio == pytest.approx(LIPSCHITZ[name], rel=1e-9)
 
 
@@ -71,30 +73,23 @@ def test_lemma_2_is_tight(name):
 def test_lemma_2_with_factor_one_fails_for_all_but_relu(name):
     apart = jnp.array([[1.3], [1.5]]) if name != "silu" else jnp.array([[2.3], [2.5]])
     mask = jnp.ones(2, bool)
-    assert float(distance(ACTIVATION_FUNCTIONS[name](apart), mask)) > 1.09 * float(distance(apart, mask))
+    assert float(distance(PHI[name](apart), mask)) > 1.09 * float(distance(apart, mask))
 
 
 def test_lemma_2_fails_for_the_subspace_of_symmetric_normalisation():
     """Graph networks with D^(-1/2) A D^(-1/2) collapse to span(D^(1/2) 1). GELU leaves it, ReLU does not."""
     direction = np.sqrt([1.0, 4.0])
     away = np.eye(2) - np.outer(direction, direction) / 5
-    phi = {name: np.asarray(ACTIVATION_FUNCTIONS[name](jnp.asarray(direction))) for name in ("relu", "gelu")}
+    phi = {name: np.asarray(PHI[name](jnp.asarray(direction))) for name in ("relu", "gelu")}
     assert np.linalg.norm(away @ direction) < 1e-15
     assert np.linalg.norm(away @ phi["relu"]) < 1e-15
     normal = 0.5 * (1 + np.array([math.erf(x / math.sqrt(2)) for x in (1, 2)]))
     assert np.linalg.norm(away @ phi["gelu"]) == pytest.approx(2 * (normal[1] - normal[0]) / math.sqrt(5))
 
 
-# The slopes of every activation, the encoder's and two more
-
-
-EXTRA = {"quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x), "mish": lambda x: x * jnp.tanh(jax.nn.softplus(x))}
-
-
 @pytest.mark.parametrize("name", SLOPES)
 def test_the_slopes_span_exactly_the_stated_interval(name):
-    slope = jax.jit(jax.vmap(jax.grad((ACTIVATION_FUNCTIONS | EXTRA)[name])))
-    found = np.asarray(slope(jnp.linspace(-20, 20, 400_001)))
+    found = np.asarray(slopes[name](jnp.linspace(-20, 20, 400_001)))
     least, most = SLOPES[name]
     assert least * (1 + 1e-15) - 1e-15 <= found.min() <= least + 1e-9
     assert most - 1e-9 <= found.max() <= most * (1 + 1e-15)

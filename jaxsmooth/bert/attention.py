@@ -1,4 +1,4 @@
-"""Self-attention in steps, each of which can be read and replaced: logits, probabilities, mixing."""
+"""Self-attention in steps: projection to heads, logits, probabilities, mixing, output projection."""
 
 import math
 
@@ -22,6 +22,11 @@ def attention_logits(
 
     Returns:
       [B N T S].
+
+    >>> attention_logits(jnp.ones((1, 1, 1, 4)), jnp.ones((1, 1, 2, 4)))
+    Array([[[[2., 2.]]]], dtype=float32)
+
+    References: Vaswani et al. (2017), arXiv 1706.03762.
     """
     logits = jnp.einsum("bnth,bnsh->bnts", query, key) / math.sqrt(query.shape[-1])
     return logits if bias is None else logits + bias[None]
@@ -62,19 +67,41 @@ def mix_tokens(attn: Float[Array, "B N T S"], value: Float[Array, "B N S H"]) ->
 
     Returns:
       [B N T H], the context vectors, before the output projection.
+
+    >>> mix_tokens(jnp.full((1, 1, 1, 2), 0.5), jnp.array([[[[1.0], [3.0]]]]))
+    Array([[[[2.]]]], dtype=float32)
     """
     return jnp.einsum("bnts,bnsh->bnth", attn, value)
 
 
 def join_heads(output: Linear, context: Float[Array, "B N T H"]) -> Float[Array, "B T D"]:
-    """The output projection: sum over heads of context_h W_O^h, plus the bias, [B T D]."""
+    """The output projection: sum over heads of context_h W_O^h, plus the bias.
+
+    Args:
+      output: kernel [N H D] and bias [D].
+      context: [B N T H].
+
+    Returns:
+      [B T D].
+    """
     n, h, d = output.kernel.shape
     flat = context.transpose(0, 2, 1, 3).reshape(context.shape[0], context.shape[2], n * h)
     return add_bias(flat @ output.kernel.reshape(n * h, d), output.bias)
 
 
 def project_heads(linear: Linear, hidden: Float[Array, "B T D"]) -> Float[Array, "B N T H"]:
-    """Queries, keys or values of every head, [B N T H]."""
+    """Queries, keys or values of every head.
+
+    Args:
+      linear: kernel [D N H] and bias [N H].
+      hidden: [B T D].
+
+    Returns:
+      [B N T H].
+
+    >>> project_heads(Linear(kernel=jnp.ones((6, 3, 2))), jnp.ones((1, 5, 6))).shape
+    (1, 3, 5, 2)
+    """
     # One flat matrix product and an explicit transpose: XLA's CPU backend runs the equivalent three-axis
     # einsum about 1.5 times slower.
     d, n, h = linear.kernel.shape
@@ -84,5 +111,5 @@ def project_heads(linear: Linear, hidden: Float[Array, "B T D"]) -> Float[Array,
 
 
 def add_bias(flat: Float[Array, "B T K"], bias: Float[Array, " K"] | None) -> Float[Array, "B T K"]:
-    """`flat + bias` for a map that has a bias."""
+    """`flat + bias`, or `flat` for a map without a bias."""
     return flat if bias is None else flat + bias[None, None]

@@ -1,27 +1,82 @@
-"""One block of the encoder."""
+"""One block of the encoder, every intermediate value named: post-LN (BERT), pre-LN (GPT-2, ViT) or sandwich.
 
-import dataclasses
-import functools
-from collections.abc import Callable
+Read `post_norm_block` first. `at(site, value)` passes a value through its edit and records it for the trace.
+"""
+
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from ..activations import ACTIVATION_FUNCTIONS
+from ..activations import ACTIVATIONS
 from ..errors import ShapeError
 from ..types import Block, BlockTrace, Edit, Edits, LayerNorm
 from .attention import add_bias, attention_logits, attention_probs, join_heads, mix_tokens, project_heads
 from .config import EncoderConfig
-from .matmul import halved_product
+from .matmul import split_matmul
 from .norm import layer_norm, token_std
-from .placement import PLACEMENT_FUNCTIONS
 from .positions import rotate, visible_tokens
 
 
-def normalise(config: EncoderConfig, norm: LayerNorm, hidden: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
-    """The encoder's kind of norm, nothing edited: of the embedding, or after the last block."""
-    std = token_std(hidden, config.eps, norm=config.norm)
-    return layer_norm(hidden, norm.scale, norm.bias, std, norm=config.norm)
+class Sites:
+    """The named values of one block: each is edited as it is computed, and kept for the `BlockTrace`."""
+
+    def __init__(self, edits: Edits, layer: Int[Array, ""]) -> None:
+        self.edits, self.layer = edits, layer
+        self.values: dict[str, Array] = {}
+
+    def __call__(self, site: str, value: Array) -> Array:
+        self.values[site] = self.edit(site, value)
+        return self.values[site]
+
+    def edit(self, site: str, value: Array) -> Array:
+        """The value after its edit, not kept: for the norms' gains, which are parameters."""
+        return apply_edit(site, getattr(self.edits, site), self.layer, value)
+
+
+class Scope(NamedTuple):
+    """What every part of a block needs beside its input.
+
+    Attributes:
+      config: which variant of a block this is.
+      layer: the block's index.
+      block: its parameters, without a layer axis.
+      mask: True on real tokens.
+      bias: positional bias of the attention logits.
+      at: edits and records the named values.
+    """
+
+    config: EncoderConfig
+    layer: Int[Array, ""]
+    block: Block
+    mask: Bool[Array, "B T"]
+    bias: Float[Array, "N T S"] | None
+    at: Sites
+
+
+def post_norm_block(scope: Scope, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+    """LN(U + MLP(U)), U = LN(X + Attn(X)): Vaswani et al. (2017); BERT."""
+    x = norm_attn(scope, residual(scope, "pre_attn", x, attention(scope, x)))
+    return norm_mlp(scope, residual(scope, "pre_mlp", x, mlp(scope, x)))
+
+
+def pre_norm_block(scope: Scope, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+    """U + MLP(LN(U)), U = X + Attn(LN(X)): Xiong et al. (2020), arXiv 2002.04745; GPT-2, ViT, ModernBERT."""
+    x = residual(scope, "pre_attn", x, attention(scope, norm_attn(scope, x)))
+    return residual(scope, "pre_mlp", x, mlp(scope, norm_mlp(scope, x)))
+
+
+def sandwich_norm_block(scope: Scope, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+    """U + LN(MLP(LN(U))), U = X + LN(Attn(LN(X))): Ding et al. (2021), CogView, arXiv 2105.13290."""
+    config, block = scope.config, scope.block
+    attended = normalise(config, block.norm_attn_out, attention(scope, norm_attn(scope, x)))
+    x = residual(scope, "pre_attn", x, attended)
+    mapped = normalise(config, block.norm_mlp_out, mlp(scope, norm_mlp(scope, x)))
+    return residual(scope, "pre_mlp", x, mapped)
+
+
+BLOCKS = {"post": post_norm_block, "pre": pre_norm_block, "sandwich": sandwich_norm_block}
+"""The block of each `EncoderConfig.placement`."""
 
 
 def run_block(
@@ -33,7 +88,7 @@ def run_block(
     edits: Edits,
     bias: Float[Array, "N T S"] | None = None,
 ) -> BlockTrace:
-    """One block, every intermediate value returned. BERT's is post-LN: LN(MLP(LN(Attn(X)))), residuals inside.
+    """One block, every intermediate value returned.
 
     Args:
       config: which variant of a block this is, eps and activation.
@@ -45,53 +100,112 @@ def run_block(
       bias: positional bias of the attention logits, [N T S].
 
     Returns:
-      The `BlockTrace`; its `hidden` is the block's output.
+      The `BlockTrace`; its `hidden` is the block's output, [B T D].
+
+    Raises:
+      ShapeError: an edit that changes a shape.
+
+    >>> import jax, jaxsmooth
+    >>> model, tokenizer = jaxsmooth.load("tiny")
+    >>> batch = tokenizer(["Dull."])
+    >>> first = jax.tree.map(lambda leaf: leaf[0], model.blocks)
+    >>> embedded = jaxsmooth.embed(model, batch)
+    >>> trace = run_block(model.config, jnp.int32(0), first, embedded, batch.mask, Edits())
+    >>> trace.hidden.shape == embedded.shape
+    True
+
+    References: Vaswani et al. (2017), arXiv 1706.03762; Devlin et al. (2019), BERT, arXiv 1810.04805.
     """
-    kept: dict[str, Array] = {}
+    at = Sites(edits, layer)
+    at("hidden", BLOCKS[config.placement](Scope(config, layer, block, mask, bias, at), hidden))
+    return BlockTrace(layer=layer, block=block, input=hidden, **at.values)
 
-    def keep(site: str, value: Array) -> Array:
-        kept[site] = apply_edit(site, getattr(edits, site), layer, value)
-        return kept[site]
 
-    def attend(x: Array) -> Array:
-        query = keep("query", rotate(config, layer, project_heads(block.attn.query, x)))
-        key = keep("key", rotate(config, layer, project_heads(block.attn.key, x)))
-        value = keep("value", project_heads(block.attn.value, x))
-        logits = keep("attn_logits", attention_logits(query, key, bias))
-        attn = keep("attn", attention_probs(logits, mask, visible_tokens(config, layer, mask.shape[1])))
-        return keep("mixed", join_heads(block.attn.output, keep("context", mix_tokens(attn, value))))
+def attention(scope: Scope, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+    """Multi-head self-attention, sum over heads of A_h X W_V^h W_O^h, biases included."""
+    config, layer, block, mask, bias, at = scope
+    query = at("query", rotate(config, layer, project_heads(block.attn.query, x)))
+    key = at("key", rotate(config, layer, project_heads(block.attn.key, x)))
+    value = at("value", project_heads(block.attn.value, x))
+    logits = at("attn_logits", attention_logits(query, key, bias))
+    attn = at("attn", attention_probs(logits, mask, visible_tokens(config, layer, mask.shape[1])))
+    context = at("context", mix_tokens(attn, value))
+    return at("mixed", join_heads(block.attn.output, context))
 
-    def transform(x: Array) -> Array:
-        wide = feed_forward(config, block, keep("normed", x))
-        return keep("mlp", add_bias(wide @ block.down.kernel, block.down.bias))
 
-    def norm(part: str, x: Array) -> Array:
-        own = getattr(block, f"norm_{part}")
-        std = keep(f"std_{part}", token_std(x, config.eps, norm=config.norm))
-        normed = layer_norm(x, keep(f"scale_{part}", own.scale), own.bias, std, norm=config.norm)
-        return normed if config.first_norm or part == "mlp" else jnp.where(layer == 0, x, normed)
+def mlp(scope: Scope, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+    """f(x W_up + b) W_down + c, or its gated form."""
+    down = scope.block.down
+    wide = feed_forward(scope.config, scope.block, scope.at("normed", x))
+    return scope.at("mlp", add_bias(wide @ down.kernel, down.bias))
 
-    def add(part: str, stream: Array, branch: Array) -> Array:
-        return keep(f"pre_{part}", scaled(stream, config.skip_scale) + scaled(branch, config.branch_scale))
 
-    def wrapped(part: str, sublayer: Callable[[Array], Array], stream: Array) -> Array:
-        place = PLACEMENT_FUNCTIONS[config.placement]
-        out_norm = functools.partial(normalise, config, getattr(block, f"norm_{part}_out"))
-        return place(stream, sublayer, functools.partial(norm, part), out_norm, functools.partial(add, part))
+def norm_attn(scope: Scope, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+    """The norm of the attention sub-layer: after its residual sum, or before it."""
+    config, norm, at = scope.config, scope.block.norm_attn, scope.at
+    std = at("std_attn", token_std(x, config.eps, norm=config.norm))
+    normed = layer_norm(x, at.edit("scale_attn", norm.scale), norm.bias, std, norm=config.norm)
+    return normed if config.first_norm else jnp.where(scope.layer == 0, x, normed)
 
-    keep("hidden", wrapped("mlp", transform, wrapped("attn", attend, hidden)))
-    traced = {field.name for field in dataclasses.fields(BlockTrace)} & kept.keys()
-    return BlockTrace(layer=layer, block=block, input=hidden, **{site: kept[site] for site in traced})
+
+def norm_mlp(scope: Scope, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+    """The norm of the MLP sub-layer: after its residual sum, or before it."""
+    config, norm, at = scope.config, scope.block.norm_mlp, scope.at
+    std = at("std_mlp", token_std(x, config.eps, norm=config.norm))
+    return layer_norm(x, at.edit("scale_mlp", norm.scale), norm.bias, std, norm=config.norm)
+
+
+def residual(scope: Scope, site: str, x: Float[Array, "B T D"], branch: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+    """x + branch; DeepNorm (Wang et al. 2022, arXiv 2203.00555) weighs the first, Noci et al. (2022) the second."""
+    return scope.at(site, scaled(x, scope.config.skip_scale) + scaled(branch, scope.config.branch_scale))
+
+
+def normalise(config: EncoderConfig, norm: LayerNorm, hidden: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+    """The encoder's kind of norm without a site: of the embedding, after the last block, of a sandwich's branch.
+
+    Args:
+      config: kind of norm and eps.
+      norm: gain and shift, [D].
+      hidden: [B T D].
+
+    Returns:
+      [B T D].
+
+    >>> norm = LayerNorm(scale=jnp.ones(2), bias=jnp.zeros(2))
+    >>> normalise(EncoderConfig(), norm, jnp.array([[[1.0, 3.0]]]))
+    Array([[[-1.,  1.]]], dtype=float32)
+    """
+    std = token_std(hidden, config.eps, norm=config.norm)
+    return layer_norm(hidden, norm.scale, norm.bias, std, norm=config.norm)
 
 
 def feed_forward(config: EncoderConfig, block: Block, x: Float[Array, "B T D"]) -> Float[Array, "B T F"]:
-    """The MLP's wide layer: f(x W_up), times x W_gate in a gated MLP."""
-    wide = ACTIVATION_FUNCTIONS[config.activation](add_bias(halved_product(x, block.up.kernel), block.up.bias))
-    return wide if block.gate is None else wide * add_bias(halved_product(x, block.gate.kernel), block.gate.bias)
+    """The MLP's wide layer: f(x W_up + b), times x W_gate + c in a gated MLP.
+
+    Args:
+      config: names the activation f.
+      block: the block's parameters, without a layer axis.
+      x: the MLP's input, [B T D].
+
+    Returns:
+      [B T F].
+
+    References: gated: Shazeer (2020), GLU Variants Improve Transformer, arXiv 2002.05202.
+    """
+    wide = ACTIVATIONS[config.activation].function(add_bias(split_matmul(x, block.up.kernel), block.up.bias))
+    return wide if block.gate is None else wide * add_bias(split_matmul(x, block.gate.kernel), block.gate.bias)
 
 
 def attention_input(config: EncoderConfig, trace: BlockTrace) -> Float[Array, "B T D"]:
-    """What a block's queries, keys and values are maps of: its input, normed in a pre-LN block."""
+    """What a block's queries, keys and values are maps of: its input, normed in a pre-LN or sandwich block.
+
+    Args:
+      config: the encoder's.
+      trace: of one block.
+
+    Returns:
+      [B T D].
+    """
     if config.placement == "post":
         return trace.input
     norm = trace.block.norm_attn
@@ -105,7 +219,20 @@ def scaled(x: Array, factor: float) -> Array:
 
 
 def apply_edit(site: str, edit: Edit | None, layer: Array, value: Array) -> Array:
-    """`edit(layer, value)`, held to the value's shape and dtype; the value itself when there is no edit."""
+    """`edit(layer, value)` in the value's dtype; the value itself when there is no edit.
+
+    Args:
+      site: the value's name, for the message.
+      edit: see `Edits`.
+      layer: the block's index; -1 at the embedding.
+      value: any array.
+
+    Returns:
+      An array of the value's shape and dtype.
+
+    Raises:
+      ShapeError: the edit returns another shape.
+    """
     if edit is None:
         return value
     edited = jnp.asarray(edit(layer, value))

@@ -1,4 +1,4 @@
-"""What `encode` and `embed` refuse, and why."""
+"""Checks of what `encode` and `embed` are given; each raises before anything is computed."""
 
 from typing import Any
 
@@ -12,24 +12,62 @@ from .config import EncoderConfig
 from .params import Encoder
 
 
-def _check_arguments(model: Any, batch: Any, edits: Any, collect: Any) -> None:
-    """Refuse what is not an encoder, a batch, edits or a function, before anything is computed."""
-    for name, value, kind in (
-        ("model", model, Encoder),
-        ("batch", batch, (Batch, ImageBatch)),
-        ("edits", edits, Edits),
-    ):
-        if not isinstance(value, kind):
-            wanted = " or ".join(one.__name__ for one in (kind if isinstance(kind, tuple) else (kind,)))
-            hint = " Text becomes a batch by calling the tokenizer." if name == "batch" else ""
-            raise ShapeError(f"{name} must be a {wanted}; got {type(value).__name__}.{hint}")
+def check_arguments(model: Any, batch: Any, edits: Any, collect: Any) -> None:
+    """Refuse what is not an encoder, a batch that fits it, edits or a function.
+
+    Args:
+      model, batch, edits, collect: as given to `encode`, of any type.
+
+    Raises:
+      ShapeError: an argument of another type, or as `check_batch`.
+    """
+    if not isinstance(model, Encoder):
+        raise ShapeError(f"model must be an Encoder; got {type(model).__name__}.")
+    if not isinstance(batch, Batch | ImageBatch):
+        raise ShapeError(
+            f"batch must be a Batch or ImageBatch; got {type(batch).__name__}. "
+            "Text becomes a batch by calling the tokenizer."
+        )
+    if not isinstance(edits, Edits):
+        raise ShapeError(f"edits must be an Edits; got {type(edits).__name__}.")
     if not callable(collect):
         raise ShapeError(f"collect must be a function of a BlockTrace; got {type(collect).__name__}.")
     check_batch(model.config, batch)
 
 
+def check_batch(config: EncoderConfig, batch: Batch | ImageBatch) -> None:
+    """Refuse a batch whose arrays do not fit together or the model.
+
+    Args:
+      config: the encoder's.
+      batch: tokens, segments and mask, [B T], or images.
+
+    Raises:
+      ShapeError: says which array, what was expected, and what came.
+
+    >>> batch = Batch(tokens=jnp.zeros(3, int), segments=jnp.zeros(3, int), mask=jnp.ones(3, bool))
+    >>> check_batch(EncoderConfig(), batch)
+    Traceback (most recent call last):
+        ...
+    jaxsmooth.errors.ShapeError: batch.tokens must have axes (B, T); got shape (3,). Did you drop the batch axis?
+    """
+    if isinstance(batch, ImageBatch) != config.is_vision:
+        wanted = "an ImageBatch of pixels" if config.is_vision else "a Batch of tokens"
+        raise ShapeError(f"a {config.family} encoder reads {wanted}; got {type(batch).__name__}.")
+    if isinstance(batch, ImageBatch):
+        check_images(config, batch)
+    else:
+        check_shapes(config, batch)
+        check_ids("tokens", batch.tokens, config.vocab)
+        check_ids("segments", batch.segments, config.segments)
+
+
 def check_images(config: EncoderConfig, batch: ImageBatch) -> None:
     """Refuse images of another size or number of channels.
+
+    Args:
+      config: a vision encoder's.
+      batch: pixels [B C Y X] and mask [B T].
 
     Raises:
       ShapeError: says what was expected, and what came.
@@ -48,40 +86,48 @@ def check_images(config: EncoderConfig, batch: ImageBatch) -> None:
         )
 
 
-def check_batch(config: EncoderConfig, batch: Batch | ImageBatch) -> None:
-    """Refuse a batch whose arrays do not fit together or the model.
+def check_shapes(config: EncoderConfig, batch: Batch) -> None:
+    """Refuse tokens, segments and a mask of different shapes, a mask of numbers, or too long sentences.
+
+    Args:
+      config: the encoder's.
+      batch: tokens, segments and mask, [B T].
 
     Raises:
       ShapeError: says which array, what was expected, and what came.
     """
-    if isinstance(batch, ImageBatch) != config.is_vision:
-        wanted = "an ImageBatch of pixels" if config.is_vision else "a Batch of tokens"
-        raise ShapeError(f"a {config.family} encoder reads {wanted}; got {type(batch).__name__}.")
-    if isinstance(batch, ImageBatch):
-        check_images(config, batch)
-        return
     shape = jnp.shape(batch.tokens)
     if len(shape) != 2:
         raise ShapeError(f"batch.tokens must have axes (B, T); got shape {shape}. Did you drop the batch axis?")
-    for name in ("segments", "mask"):
-        other = jnp.shape(getattr(batch, name))
-        if other != shape:
-            raise ShapeError(f"batch.{name} must have the shape of batch.tokens, {shape}; got {other}.")
+    for name, array in (("segments", batch.segments), ("mask", batch.mask)):
+        if jnp.shape(array) != shape:
+            raise ShapeError(f"batch.{name} must have the shape of batch.tokens, {shape}; got {jnp.shape(array)}.")
     if jnp.result_type(batch.mask) != jnp.bool_:
         raise ShapeError(f"batch.mask must be boolean, True on real tokens; got {jnp.result_type(batch.mask)}.")
     if shape[1] > config.max_length:
         raise ShapeError(f"the model has {config.max_length} positions; got sentences of {shape[1]} tokens.")
-    for name, most in (("tokens", config.vocab), ("segments", config.segments)):
-        ids = getattr(batch, name)
-        if not jnp.issubdtype(jnp.result_type(ids), jnp.integer):
-            raise ShapeError(f"batch.{name} must hold integers; got {jnp.result_type(ids)}.")
-        # Under an outer trace the values are unknown; there, an id outside its table gives NaN.
-        if not most or isinstance(ids, jax.core.Tracer) or not ids.size:
-            continue
-        values = np.asarray(ids)
-        least, largest = int(values.min()), int(values.max())
-        if not 0 <= least <= largest < most:
-            raise ShapeError(
-                f"batch.{name} must lie in 0..{most - 1}; got {least}..{largest}. "
-                "Was the text tokenised with another model's vocabulary?"
-            )
+
+
+def check_ids(name: str, ids: Any, rows: int) -> None:
+    """Refuse ids that are not integers, or for which a table has no row.
+
+    Args:
+      name: the field of `Batch`.
+      ids: [B T].
+      rows: of the table; 0 for no table, which any ids fit.
+
+    Raises:
+      ShapeError: says what was expected, and what came.
+    """
+    if not jnp.issubdtype(jnp.result_type(ids), jnp.integer):
+        raise ShapeError(f"batch.{name} must hold integers; got {jnp.result_type(ids)}.")
+    # Under an outer trace the values are unknown; there, an id outside its table gives NaN.
+    if not rows or isinstance(ids, jax.core.Tracer) or not ids.size:
+        return
+    values = np.asarray(ids)
+    least, largest = int(values.min()), int(values.max())
+    if not 0 <= least <= largest < rows:
+        raise ShapeError(
+            f"batch.{name} must lie in 0..{rows - 1}; got {least}..{largest}. "
+            "Was the text tokenised with another model's vocabulary?"
+        )

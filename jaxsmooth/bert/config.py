@@ -1,25 +1,15 @@
-"""The encoder's hyper-parameters, read from a Hugging Face `config.json`."""
+"""The encoder's hyper-parameters; `checkpoints.config_json` reads and writes them as a Hugging Face `config.json`."""
 
 import dataclasses
-import json
 import sys
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
-from ..checkpoints.families import FAMILIES, Family, translate
+from ..activations import ACTIVATIONS
 from ..errors import ConfigError
 
-# Hugging Face's names of activations -> ours. The exact erf form is BERT's "gelu".
-ACTIVATIONS = {
-    "gelu": "gelu",
-    "gelu_python": "gelu",
-    "gelu_new": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "relu": "relu",
-    "silu": "silu",
-    "swish": "silu",
-}
+FAMILY_NAMES = (
+    *("bert", "roberta", "xlm-roberta", "camembert", "albert", "distilbert", "electra", "mpnet"),
+    *("modernbert", "vit", "deit", "gpt2"),
+)
 PLACEMENTS = ("post", "pre", "sandwich")
 NORMS = ("layernorm", "rmsnorm", "none")
 POSITIONS = ("learned", "rotary", "none")
@@ -27,10 +17,10 @@ POSITIONS = ("learned", "rotary", "none")
 
 @dataclasses.dataclass(frozen=True)
 class EncoderConfig:
-    """Hyper-parameters of one encoder. Hashable, so it travels as static structure of the model.
+    """Hyper-parameters of one encoder. Hashable, so it is static structure of the model.
 
-    Field names are ours; `from_dict` and `to_dict` translate Hugging Face's. The defaults are BERT-base; every
-    other family the field compares is a setting of the fields below the first group.
+    The defaults are BERT-base; every other family is a setting of the fields below the first group, which
+    `checkpoints.config_json.family_config` knows.
 
     Attributes:
       vocab: rows of the word table.
@@ -44,17 +34,17 @@ class EncoderConfig:
       eps: epsilon of the norms, added to the variance.
       std_init: standard deviation of BERT's truncated-normal initialisation.
       pad_token: id of the padding token.
-      family: which table of tensor names and configuration keys the model came with.
-      note: goes with every report on the model and says what is odd about its weights ("4-bit weights").
+      family: one of `FAMILY_NAMES`: the form of its task heads, and the names of its tensors and configuration keys.
+      note: what is unusual about the weights ("4-bit weights"); every report on the model shows it.
 
       embedding_width: E, width of the embedding tables where a projection to `width` follows; 0 for none.
       norm: "layernorm"; "rmsnorm" (no centring); "none" (the norms only multiply by their gain).
-      placement: where the norms stand: "post", LN(x + f(x)), as in BERT; "pre", x + f(LN(x)); "sandwich",
+      placement: of the norms: "post", LN(x + f(x)), as in BERT; "pre", x + f(LN(x)); "sandwich",
         x + LN(f(LN(x))).
       embedding_norm, final_norm: whether a norm follows the embedding, and the last block.
       first_norm: False where the first block's attention reads its input without a norm, as ModernBERT's.
-      skip_scale: multiplies the residual stream at each sum: DeepNorm's alpha, (2 L)^(1/4) in a BERT, whose initial
-        weights `params.scale_branches` then scales by (8 L)^(-1/4).
+      skip_scale: multiplies the residual stream at each sum: DeepNorm's alpha, (2 L)^(1/4) in a BERT. DeepNorm also
+        multiplies the initial kernels of value, output and MLP by (8 L)^(-1/4), which `init_encoder` does not.
       branch_scale: multiplies each sub-layer's output before the sum (1/sqrt(L) in Noci et al.).
       shared_layers: one set of block parameters, applied L times, as in ALBERT.
       positions: "learned" (a table added at the embedding), "rotary" (queries and keys are rotated), "none".
@@ -120,11 +110,15 @@ class EncoderConfig:
     pooler_activation: str = "tanh"
 
     def __post_init__(self) -> None:
-        keys = _family(self.family).keys
+        self._check_types()
+        self._check_combinations()
+
+    def _check_types(self) -> None:
+        """Every field by itself."""
         # 2**31: sizes are array dimensions; beyond it every allocation fails with a worse message.
         for name, least in _INTEGERS.items():
-            _require_int(name, getattr(self, name), least, 2**31 - 1, keys.get(name))
-        _require_int("pad_token", self.pad_token, 0, self.vocab - 1, keys.get("pad_token"))
+            _require_int(name, getattr(self, name), least, 2**31 - 1)
+        _require_int("pad_token", self.pad_token, 0, self.vocab - 1)
         for name in ("eps", "std_init", "skip_scale", "branch_scale", "rotary_base", "rotary_base_local"):
             value = getattr(self, name)
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
@@ -137,11 +131,13 @@ class EncoderConfig:
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"{name} must be one of {allowed}; got {getattr(self, name)!r}.")
+        if not isinstance(self.note, str):
+            raise ConfigError(f"note must be a string; got {self.note!r}.")
+
+    def _check_combinations(self) -> None:
+        """Fields that must fit each other."""
         if self.width % self.heads:
-            raise ConfigError(
-                f"width must be a multiple of heads; got width={self.width}, heads={self.heads} "
-                "(hidden_size and num_attention_heads in config.json)."
-            )
+            raise ConfigError(f"width must be a multiple of heads; got width={self.width}, heads={self.heads}.")
         if self.positions == "rotary" and self.head_width % 2:
             raise ConfigError(f"rotary positions need an even head width; got {self.head_width}.")
         for name in ("rotary_base", "rotary_base_local"):
@@ -157,8 +153,6 @@ class EncoderConfig:
             raise ConfigError(
                 f"image_size must be a positive multiple of patch_size; got {self.image_size} and {self.patch_size}."
             )
-        if not isinstance(self.note, str):
-            raise ConfigError(f"note ({NOTE_KEY} in config.json) must be a string; got {self.note!r}.")
 
     @property
     def table_width(self) -> int:
@@ -172,7 +166,7 @@ class EncoderConfig:
 
     @property
     def is_plain(self) -> bool:
-        """Whether a block is the post-LN block of Shi et al. (2022), which the ladder of bounds speaks of.
+        """Whether a block is the post-LN block of Shi et al. (2022), which the ladder of bounds is proved for.
 
         LayerNorm after each unscaled residual sum, an ungated MLP. Masks, positions, sharing and factorised
         embeddings do not matter: the bounds take a block's own attention.
@@ -181,7 +175,7 @@ class EncoderConfig:
 
     @property
     def is_pre_norm(self) -> bool:
-        """Whether a block is the pre-LN block that `theory.pre_norm_rate` speaks of.
+        """Whether a block is the pre-LN block that `theory.pre_norm_rate` is proved for.
 
         LayerNorm before both sub-layers, unscaled residual sums, an ungated MLP.
         """
@@ -189,7 +183,7 @@ class EncoderConfig:
 
     @property
     def departures(self) -> tuple[str, ...]:
-        """What sets a block apart from BERT's, in words; empty for a plain one."""
+        """How a block differs from BERT's, in words; empty for a plain one."""
         norms = {"rmsnorm": "RMSNorm in place of LayerNorm", "none": "no normalisation"}
         found = {
             norms.get(self.norm, ""): self.norm != "layernorm",
@@ -215,95 +209,6 @@ class EncoderConfig:
         patches = (self.image_size // self.patch_size) ** 2 if self.is_vision else 0
         return self.class_tokens + patches if self.is_vision else self.max_length + self.position_offset
 
-    @classmethod
-    def of(cls, family: str, **fields: Any) -> "EncoderConfig":
-        """The settings of a family, with the fields that are given; sizes left out are BERT-base's.
-
-        Raises:
-          ConfigError: an unknown family, or a bad value.
-
-        >>> EncoderConfig.of("gpt2", width=48, heads=4).causal
-        True
-        """
-        known = _family(family)
-        own = {"activation": ACTIVATIONS[known.activation[1]], **known.defaults, **known.settings}
-        return cls(**{**own, **fields, "family": family})
-
-    @classmethod
-    def from_dict(cls, hf: Mapping[str, Any]) -> "EncoderConfig":
-        """Translate the content of a Hugging Face `config.json`.
-
-        Raises:
-          ConfigError: a family, activation or positional scheme that this encoder does not have, a missing
-            key, or a bad value.
-
-        >>> EncoderConfig.from_dict({"model_type": "bert", "hidden_size": 384, "num_hidden_layers": 6,
-        ...     "num_attention_heads": 12, "intermediate_size": 1536, "vocab_size": 30522}).head_width
-        32
-        """
-        if not isinstance(hf, Mapping):
-            raise ConfigError(f"config.json must hold one JSON object; got {type(hf).__name__}.")
-        family = _family(hf.get("model_type"))
-        key, usual = family.activation
-        activation = hf.get(key, usual)
-        if not isinstance(activation, str) or activation not in ACTIVATIONS:
-            raise ConfigError(f"{key} must be one of {sorted(ACTIVATIONS)}; got {activation!r}.")
-        own = hf.get(OWN_KEY, {})
-        fields = {field.name for field in dataclasses.fields(cls)} - {"family"}
-        if not isinstance(own, Mapping) or not own.keys() <= fields:
-            raise ConfigError(f"{OWN_KEY} must map fields of EncoderConfig to values; got {own!r}.")
-        values = {**translate(family, hf), "activation": ACTIVATIONS[activation], "note": hf.get(NOTE_KEY, "")}
-        return cls(**{**values, **own, "family": hf["model_type"]})
-
-    @classmethod
-    def from_file(cls, path: str | Path) -> "EncoderConfig":
-        """Read a Hugging Face `config.json`.
-
-        Raises:
-          ConfigError: as `from_dict`; also a file that is missing, not UTF-8 or not JSON.
-        """
-        path = Path(path)
-        try:
-            hf = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            raise ConfigError(f"{path} does not exist; a Hugging Face model directory holds a config.json.") from error
-        except (OSError, ValueError, RecursionError) as error:
-            raise ConfigError(f"{path} is not readable JSON: {error}") from error
-        try:
-            return cls.from_dict(hf)
-        except ConfigError as error:
-            raise ConfigError(f"{path}: {error}") from error
-
-    def to_dict(self) -> dict[str, Any]:
-        """The Hugging Face `config.json` of this encoder; `from_dict` inverts it.
-
-        What the family's keys cannot say (a BERT with sandwich norms) stands under a key of our own, which other
-        readers pass over.
-        """
-        family = _family(self.family)
-        activation = next(theirs for theirs, ours in ACTIVATIONS.items() if ours == self.activation)
-        hf = {"architectures": [family.architecture], "model_type": self.family, family.activation[0]: activation}
-        hf |= {theirs: getattr(self, ours) for ours, theirs in family.keys.items()}
-        hf |= family.write(self)
-        if self.note:
-            hf[NOTE_KEY] = self.note
-        said = {**_DEFAULTS, **translate(family, hf), **{name: getattr(self, name) for name in _TRANSLATED}}
-        own = {name: getattr(self, name) for name in _DEFAULTS if getattr(self, name) != said[name]}
-        return {**hf, OWN_KEY: own} if own else hf
-
-
-NOTE_KEY, OWN_KEY = "jaxsmooth_note", "jaxsmooth"  # ours: other readers pass over them
-_DEFAULTS = {field.name: field.default for field in dataclasses.fields(EncoderConfig)}
-_TRANSLATED = ("activation", "family", "note")
-
-
-def _family(name: object) -> Family:
-    if not isinstance(name, str) or name not in FAMILIES:
-        raise ConfigError(
-            f"model_type must be one of {tuple(FAMILIES)}; got {name!r}. Other families are not supported."
-        )
-    return FAMILIES[name]
-
 
 _INTEGERS = {
     **dict.fromkeys(("vocab", "width", "layers", "heads", "mlp_width", "max_length", "channels", "class_tokens"), 1),
@@ -311,7 +216,8 @@ _INTEGERS = {
     **dict.fromkeys(("global_every", "image_size", "patch_size"), 0),
 }
 _CHOICES: dict[str, tuple[str, ...]] = {
-    "activation": tuple(sorted(set(ACTIVATIONS.values()))),
+    "family": FAMILY_NAMES,
+    "activation": tuple(sorted(ACTIVATIONS)),
     "norm": NORMS,
     "pooler_activation": ("tanh", "relu", "gelu"),
     "placement": PLACEMENTS,
@@ -319,7 +225,6 @@ _CHOICES: dict[str, tuple[str, ...]] = {
 }
 
 
-def _require_int(name: str, value: object, least: int, most: int, key: str | None) -> None:
+def _require_int(name: str, value: object, least: int, most: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        theirs = f" ({key} in config.json)" if key else ""
-        raise ConfigError(f"{name}{theirs} must be an integer from {least} to {most}; got {value!r}.")
+        raise ConfigError(f"{name} must be an integer from {least} to {most}; got {value!r}.")

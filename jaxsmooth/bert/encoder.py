@@ -12,28 +12,41 @@ from jaxtyping import Array, Float
 from ..types import Batch, BlockTrace, Edits, ImageBatch, Trace
 from .attention import add_bias
 from .block import apply_edit, normalise, run_block
-from .checks import _check_arguments, check_batch
+from .checks import check_arguments, check_batch
 from .config import EncoderConfig
 from .params import Embeddings, Encoder
 from .positions import position_ids, relative_bias
 
 
 def keep_trace(trace: BlockTrace) -> Trace:
-    """The default `collect`: hidden states, attention and both LayerNorm stds of every block."""
+    """The default `collect` of `encode`: hidden states, attention and both LayerNorm stds of every block.
+
+    Args:
+      trace: of one block.
+
+    Returns:
+      A `Trace` of one block; `encode` stacks them on a leading axis L.
+    """
     return Trace(hidden=trace.hidden, attn=trace.attn, std_attn=trace.std_attn, std_mlp=trace.std_mlp)
 
 
 def keep_nothing(trace: BlockTrace) -> tuple[()]:
-    """A `collect` that keeps no layer: the plain forward pass."""
+    """A `collect` that keeps no layer: the plain forward pass.
+
+    >>> import jaxsmooth
+    >>> model, tokenizer = jaxsmooth.load("tiny")
+    >>> jaxsmooth.encode(model, tokenizer(["Dull."]), collect=keep_nothing)[1]
+    ()
+    """
     return ()
 
 
 def embed(model: Encoder, batch: Batch | ImageBatch) -> Float[Array, "B T D"]:
-    """LayerNorm of word + position + segment embeddings (Hugging Face: `hidden_states[0]`).
+    """LayerNorm of word + position + segment embeddings (Hugging Face: `hidden_states[0]`); the first block's input.
 
     Args:
       model: the encoder.
-      batch: tokens, segments and mask, [B T].
+      batch: tokens, segments and mask, [B T], or images.
 
     Returns:
       [B T D].
@@ -45,8 +58,10 @@ def embed(model: Encoder, batch: Batch | ImageBatch) -> Float[Array, "B T D"]:
     >>> model, tokenizer = jaxsmooth.load("tiny")
     >>> jaxsmooth.embed(model, tokenizer(["Dull."])).shape[-1] == model.config.width
     True
+
+    References: Devlin et al. (2019), BERT, arXiv 1810.04805.
     """
-    _check_arguments(model, batch, Edits(), keep_nothing)
+    check_arguments(model, batch, Edits(), keep_nothing)
     return _embed(model, batch)
 
 
@@ -57,8 +72,16 @@ def image_batch(config: EncoderConfig, pixels: Float[Array, "B C Y X"]) -> Image
       config: a vision encoder's.
       pixels: normalised as the model's preprocessor does, channels first, [B C Y X].
 
+    Returns:
+      An `ImageBatch`; its mask, [B T], has a token for every class token and patch.
+
     Raises:
       ShapeError: images of another size or number of channels.
+
+    >>> import jaxsmooth
+    >>> config = jaxsmooth.family_config("vit", image_size=32, patch_size=16)
+    >>> image_batch(config, jnp.zeros((2, 3, 32, 32))).mask.shape
+    (2, 5)
     """
     tokens = config.class_tokens + (config.image_size // config.patch_size) ** 2
     batch = ImageBatch(pixels=pixels, mask=jnp.ones((jnp.shape(pixels)[0], tokens), bool))
@@ -74,11 +97,11 @@ def encode(
     collect: Callable[[BlockTrace], Any] = keep_trace,
     remat: Callable[..., bool] | bool = False,
 ) -> tuple[Float[Array, "B T D"], Any]:
-    """Run the encoder; return the last hidden states and what `collect` kept of every block.
+    """Run the encoder; return the last hidden states and what `collect` returns for every block.
 
     Args:
       model: the encoder.
-      batch: tokens, segments and mask, [B T].
+      batch: tokens, segments and mask, [B T], or images.
       edits: functions that replace intermediate values, see `Edits`.
       collect: maps each block's `BlockTrace` to any pytree; the results are stacked on a leading axis L.
         Like a plain-function edit it is compile-time structure, so pass the same function to compile once.
@@ -97,8 +120,10 @@ def encode(
     >>> hidden, trace = jaxsmooth.encode(model, tokenizer(["A film worth seeing.", "Dull."]))
     >>> trace.attn.shape[:3] == (model.config.layers, 2, model.config.heads)
     True
+
+    References: Devlin et al. (2019), BERT, arXiv 1810.04805.
     """
-    _check_arguments(model, batch, edits, collect)
+    check_arguments(model, batch, edits, collect)
     return _encode(model, batch, edits, collect=collect, remat=remat)
 
 
@@ -114,7 +139,16 @@ def _embed(model: Encoder, batch: Batch | ImageBatch) -> Array:
 
 
 def embed_words(config: EncoderConfig, table: Embeddings, batch: Batch) -> Float[Array, "B T E"]:
-    """Word + position + segment embeddings, the latter two where there are tables of them."""
+    """Word + position + segment embeddings, the latter two where there are tables of them.
+
+    Args:
+      config: the encoder's.
+      table: its embedding tables.
+      batch: tokens, segments and mask, [B T].
+
+    Returns:
+      [B T E]; NaN for an id outside its table.
+    """
     summed = _rows(table.word, batch.tokens)
     if table.position is not None:
         summed = summed + _rows(table.position, position_ids(config, batch.mask))
@@ -122,7 +156,7 @@ def embed_words(config: EncoderConfig, table: Embeddings, batch: Batch) -> Float
 
 
 def _rows(table: Array, ids: Array) -> Array:
-    """Rows of a table. An index outside it gives NaN, which is seen, where clamping is not."""
+    """Rows of a table. An index outside it gives NaN, which is noticed, where clamping is not."""
     wide = ids if ids.dtype.itemsize >= 4 else ids.astype(jnp.int32)
     # jnp.take counts negative indices from the end; beyond the end they give NaN like all others.
     return jnp.take(table, jnp.where(wide < 0, table.shape[0], wide), axis=0, mode="fill")
@@ -130,6 +164,13 @@ def _rows(table: Array, ids: Array) -> Array:
 
 def embed_patches(table: Embeddings, pixels: Float[Array, "B C Y X"]) -> Float[Array, "B T D"]:
     """Class tokens and linearly mapped square patches, row by row, plus their positions.
+
+    Args:
+      table: a vision encoder's embedding tables.
+      pixels: channels first, [B C Y X].
+
+    Returns:
+      [B T D].
 
     References: Dosovitskiy et al. (2021), arXiv 2010.11929.
     """

@@ -1,11 +1,11 @@
 """Fusing the outputs of the layers into one hidden state: concatenation, maximum, gates.
 
 Shi et al. (2022) propose the three against over-smoothing; the formulas are after their paper. A fusion is a pytree of
-parameters, `fuse` applies it to stacked hidden states [L B T D], as `encode` hands them out with
-`collect=lambda trace: trace.hidden`. `theory.fusion_concat`, `fusion_max` and `fusion_gate` say what each can do to the
+parameters, `fuse` applies it to stacked hidden states [L B T D], as `encode` returns them with
+`collect=lambda trace: trace.hidden`. `theory.fusion_concat`, `fusion_max` and `fusion_gate` bound what each does to the
 distance to consensus: if all layers lie in the subspace, only gates can leave it, and only if they differ between
 tokens. The gates here are functions of the token's own states, so from exact consensus they do not; near it they can
-amplify what differs without bound, which the other two cannot.
+amplify differences without bound, which the other two cannot.
 """
 
 import itertools
@@ -148,6 +148,13 @@ def fuse(
 def gates(fusion: GateFusion, chosen: Float[Array, "K *B T D"]) -> Float[Array, "K *B T"]:
     """g of every chosen layer and token: in [0, 1], and with "softmax" of sum 1 over layers. In at least float32.
 
+    Args:
+      fusion: the gates' parameters.
+      chosen: outputs of the fusion's K layers, [K, ..., T, D].
+
+    Returns:
+      [K, ..., T].
+
     >>> import jax.numpy as jnp
     >>> gates(GateFusion(jnp.zeros(3), (0, 1)), jnp.ones((2, 1, 3))).ravel()
     Array([0.5, 0.5], dtype=float32)
@@ -177,68 +184,3 @@ def _width(fusion: Fusion) -> int | None:
     if isinstance(fusion, MaxFusion):
         return None
     return fusion.kernel.shape[1] if isinstance(fusion, ConcatFusion) else fusion.weight.shape[0]
-
-
-@nnx.dataclass
-class FusionState(nnx.Pytree):
-    """A fusion of the layers seen so far, of one hidden state's size whatever their number.
-
-    Attributes:
-      total: sum of the contributions, or the maximum, [..., T, E].
-      mass: of "softmax" gates, the sum of exp(score - largest), [..., T]; zero otherwise.
-      largest: the largest score so far, [..., T].
-    """
-
-    total: Float[Array, "*B T E"] = nnx.data()
-    mass: Float[Array, "*B T"] = nnx.data()
-    largest: Float[Array, "*B T"] = nnx.data()
-
-
-def begin_fusion(fusion: Fusion, hidden: Float[Array, "*B T D"]) -> FusionState:
-    """The state before the first layer, for hidden states of this shape; then `add_layer`, at the end `end_fusion`.
-
-    The three give what `fuse` gives without all layers in memory at once, and run inside a `lax.scan`.
-
-    >>> import jax.numpy as jnp
-    >>> fusion = GateFusion(jnp.array([1.0]), (0, 1))
-    >>> state = begin_fusion(fusion, jnp.zeros((1, 1)))
-    >>> for layer, value in enumerate((0.0, 2.0)):
-    ...     state = add_layer(fusion, state, layer, jnp.full((1, 1), value))
-    >>> stacked = jnp.array([0.0, 2.0])[:, None, None]
-    >>> bool(jnp.allclose(end_fusion(fusion, state), fuse(fusion, stacked)[0]))
-    True
-    """
-    width = fusion.kernel.shape[-1] if isinstance(fusion, ConcatFusion) else hidden.shape[-1]
-    wide = hidden.dtype if isinstance(fusion, MaxFusion) else accumulation_dtype(hidden.dtype)
-    least = -jnp.inf if isinstance(fusion, MaxFusion) else 0.0
-    token = jnp.zeros(hidden.shape[:-1], wide)
-    return FusionState(jnp.full((*hidden.shape[:-1], width), least, wide), token, token - jnp.inf)
-
-
-def add_layer(fusion: Fusion, state: FusionState, layer: Array | int, hidden: Float[Array, "*B T D"]) -> FusionState:
-    """The state with one more block's output; a block that the fusion does not use changes nothing."""
-    uses = jnp.asarray(fusion.layers) == layer
-    new = _added(fusion, state, jnp.argmax(uses), hidden)
-    return jax.tree.map(lambda a, b: jnp.where(jnp.any(uses), a, b), new, state)
-
-
-def end_fusion(fusion: Fusion, state: FusionState) -> Float[Array, "*B T E"]:
-    """The fused hidden state, in the dtype of the accumulation (float32 for bfloat16 layers)."""
-    if isinstance(fusion, GateFusion) and fusion.normalisation == "softmax":
-        return state.total / state.mass[..., None]
-    return state.total
-
-
-def _added(fusion: Fusion, state: FusionState, place: Array, hidden: Array) -> FusionState:
-    if isinstance(fusion, MaxFusion):
-        return FusionState(jnp.maximum(state.total, hidden), state.mass, state.largest)
-    wide = hidden.astype(state.total.dtype)
-    if isinstance(fusion, ConcatFusion):
-        return FusionState(state.total + wide @ fusion.kernel[place].astype(wide.dtype), state.mass, state.largest)
-    score = jnp.einsum("...d,d->...", wide, fusion.weight.astype(wide.dtype))
-    if fusion.normalisation == "sigmoid":
-        return FusionState(state.total + jax.nn.sigmoid(score)[..., None] * wide, state.mass, state.largest)
-    # Sums of exp(score - largest), rescaled whenever a larger score comes: the softmax of a stream.
-    largest = jnp.maximum(state.largest, score)
-    before, now = jnp.exp(state.largest - largest), jnp.exp(score - largest)
-    return FusionState(state.total * before[..., None] + now[..., None] * wide, state.mass * before + now, largest)

@@ -1,8 +1,7 @@
 """Task heads: what turns the encoder's hidden states into logits, as pytrees of parameters and functions over them.
 
 The maths is that of Hugging Face's classes. BERT's sentence-level heads read the encoder's own pooler,
-tanh(W h_[CLS] + b), so an encoder without one gets it from `with_pooler`; what other families read is told by `FORMS`.
-Dropout is the caller's.
+tanh(W h_[CLS] + b), so an encoder without one gets it from `with_pooler`; `FORMS` lists what other families read.
 """
 
 import dataclasses
@@ -16,7 +15,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from ..activations import ACTIVATION_FUNCTIONS
+from ..activations import ACTIVATIONS
 from ..errors import ConfigError
 from ..types import LayerNorm, Linear
 from .attention import add_bias
@@ -38,7 +37,7 @@ class Head(nnx.Pytree):
 
     Attributes:
       out: kernel [D K]; a decoder's is [E V], or None where it is tied to the word table.
-      dense, norm: what stands before `out` in a masked-LM head, and in all of ModernBERT's: norm(f(W h + b)).
+      dense, norm: norm(f(W h + b)) before `out`, in a masked-LM head and in all of ModernBERT's.
       kind: what the head does, one of `KINDS`.
       reads: which vector of a sentence a sentence-level head reads, a key of `READERS`.
       activation: f; "" for the encoder's.
@@ -78,7 +77,7 @@ FORMS: dict[str, Form] = {
     **dict.fromkeys(("vit", "deit"), Form(reads="first")),
     "gpt2": Form(reads="last", unbiased=("classification", "regression", "causal_lm")),
 }
-"""The form of every family of `bert.families`."""
+"""The form of every family, by its name in `bert.config.FAMILY_NAMES`."""
 
 
 def init_head(
@@ -96,9 +95,12 @@ def init_head(
       config: the encoder's.
       kind: what the head does, one of `KINDS`.
       key: a `jax.random.key`.
-      labels: classes, or numbers to predict; span, choice and masked LM know theirs (2, 1, `config.vocab`).
+      labels: classes, or numbers to predict; ignored for span (2), choice (1) and language heads (`config.vocab`).
       tied: a language head decodes with the word table instead of a kernel of its own.
       dtype: floating dtype of every array.
+
+    Returns:
+      A `Head`; its `out.kernel` is [D K], of a language head [E V] or None.
 
     Raises:
       ConfigError: an unknown kind, fewer than one label, or a causal LM over tables of another width.
@@ -139,7 +141,20 @@ def tied_output(bias: Array | None) -> Linear:
 
 
 def with_pooler(model: Encoder, key: PRNGKeyArray) -> Encoder:
-    """The encoder itself if it has a pooler, else the encoder with a freshly drawn one."""
+    """The encoder itself if it has a pooler, else the encoder with a freshly drawn one.
+
+    Args:
+      model: the encoder.
+      key: a `jax.random.key`.
+
+    Returns:
+      An `Encoder` with a pooler, D -> D.
+
+    >>> import jax, jaxsmooth
+    >>> model = jaxsmooth.load("tiny")[0]
+    >>> with_pooler(dataclasses.replace(model, pooler=None), jax.random.key(0)).pooler.kernel.shape
+    (64, 64)
+    """
     if model.pooler is not None:
         return model
     dtype = jax.tree.leaves(model)[0].dtype
@@ -149,13 +164,21 @@ def with_pooler(model: Encoder, key: PRNGKeyArray) -> Encoder:
 def pool(model: Encoder, hidden: Float[Array, "B T D"]) -> Float[Array, "B D"]:
     """The pooler: f(W h + b) of the first token, as BertPooler, whose f is tanh.
 
+    Args:
+      model: the encoder.
+      hidden: its last hidden states, [B T D].
+
+    Returns:
+      [B D].
+
     Raises:
       ConfigError: the encoder has no pooler.
     """
     if model.pooler is None:
         raise ConfigError("the encoder has no pooler; with_pooler adds one.")
-    activation = {"tanh": jnp.tanh, **ACTIVATION_FUNCTIONS}[model.config.pooler_activation]
-    return activation(_affine(model.pooler, hidden[:, :1]))[:, 0]
+    name = model.config.pooler_activation
+    function = jnp.tanh if name == "tanh" else ACTIVATIONS[name].function
+    return function(_affine(model.pooler, hidden[:, :1]))[:, 0]
 
 
 def _pooled(model: Encoder, hidden: Array, mask: Array) -> Array:
@@ -212,12 +235,21 @@ def _transformed(head: Head, model: Encoder, hidden: Array) -> Array:
     """norm(f(W h + b)), where the head has these; the norm keeps the encoder's epsilon."""
     if head.dense is None or head.norm is None:
         return hidden
-    wide = ACTIVATION_FUNCTIONS[head.activation or model.config.activation](_affine(head.dense, hidden))
+    function = ACTIVATIONS[head.activation or model.config.activation].function
+    wide = function(_affine(head.dense, hidden))
     return normalise(dataclasses.replace(model.config, norm="layernorm"), head.norm, wide)
 
 
 def read_sentences(head: Head, features: Float[Array, "B D"]) -> Float[Array, "B K"]:
-    """Logits of a sentence-level head from `read_features`; a multiple-choice head scores each choice, [B*C 1]."""
+    """Logits of a sentence-level head; a multiple-choice head scores each choice, [B*C 1].
+
+    Args:
+      head: of a kind in `POOLED`.
+      features: of `read_features`, [B D].
+
+    Returns:
+      [B K].
+    """
     return _affine(head.out, features[:, None])[:, 0]
 
 
@@ -228,6 +260,9 @@ def read_tokens(head: Head, features: Float[Array, "B T D"], mask: Bool[Array, "
       head: of kind "tokens" or "span".
       features: of `read_features`, [B T D].
       mask: True on real tokens, [B T].
+
+    Returns:
+      [B T K].
     """
     logits = _affine(head.out, features)
     if head.kind != "span":
@@ -243,6 +278,9 @@ def read_vocabulary(head: Head, model: Encoder, hidden: Float[Array, "*N D"]) ->
       model: the encoder, whose word table a tied head decodes with.
       hidden: [..., D]; give only the masked tokens to save the large product.
 
+    Returns:
+      [..., V].
+
     References: Devlin et al. (2019), arXiv 1810.04805, and its released code.
     """
     wide = _transformed(head, model, hidden.reshape(1, -1, hidden.shape[-1]))
@@ -251,9 +289,15 @@ def read_vocabulary(head: Head, model: Encoder, hidden: Float[Array, "*N D"]) ->
 
 
 def apply_head(
-    head: Head, model: Encoder, hidden: Float[Array, "B T D"], mask: Bool[Array, "B T"], *, choices: int = 1
+    head: Head,
+    model: Encoder,
+    hidden: Float[Array, "B T D"],
+    mask: Bool[Array, "B T"],
+    *,
+    choices: int = 1,
+    drop: Callable[[Array], Array] = lambda features: features,
 ) -> Float[Array, "..."]:
-    """Everything from hidden states to logits, nothing dropped.
+    """Everything from hidden states to logits.
 
     Args:
       head: any head.
@@ -261,9 +305,13 @@ def apply_head(
       hidden: last or fused hidden states, [B T D].
       mask: True on real tokens, [B T].
       choices: C, how many rows of a multiple-choice batch belong together.
+      drop: the dropout before the output layer, which transformers' span and language heads do not have.
 
     Returns:
       [B K] for classification and regression, [B/C C] for choice, [B T K] for the others.
+
+    Raises:
+      ConfigError: the head reads the pooler, which the encoder lacks.
 
     >>> import jax, jaxsmooth
     >>> model, tokenizer = jaxsmooth.load("tiny")
@@ -276,8 +324,8 @@ def apply_head(
         return read_vocabulary(head, model, hidden)
     features = read_features(head, model, hidden, mask)
     if head.kind not in POOLED:
-        return read_tokens(head, features, mask)
-    logits = read_sentences(head, features)
+        return read_tokens(head, features if head.kind == "span" else drop(features), mask)
+    logits = read_sentences(head, drop(features))
     return logits.reshape(-1, choices) if head.kind == "choice" else logits
 
 

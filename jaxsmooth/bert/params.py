@@ -4,8 +4,6 @@ Kernels are stored input axis first (`x @ kernel`), the transpose of torch's lay
 own. In a stacked tree every array of `Block` has one leading axis L.
 """
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -38,7 +36,7 @@ class Encoder(nnx.Pytree):
     """A whole encoder: embeddings, blocks stacked on a leading axis, an optional pooler, the static config.
 
     The leading axis of `blocks` is L, or 1 where all layers share one set of parameters. `relative` is a table of
-    relative attention biases, [buckets N]; `final_norm` stands after the last block.
+    relative attention biases, [R N]; `final_norm` follows the last block.
     """
 
     embeddings: Embeddings = nnx.data()
@@ -152,34 +150,15 @@ def _init_embeddings(c: EncoderConfig, draw: _Draw) -> Embeddings:
     )
 
 
-def scale_branches(model: Encoder, factor: float) -> Encoder:
-    """The encoder with the kernels of value, output and MLP times a factor: DeepNorm's initialisation.
-
-    Args:
-      model: as `init_encoder` drew it.
-      factor: DeepNorm's beta, (8 L)^(-1/4) for a BERT, beside `skip_scale` = (2 L)^(1/4).
-
-    References: after Wang et al. (2022), DeepNet, arXiv 2203.00555.
-    """
-
-    def scaled(linear: Linear) -> Linear:
-        return dataclasses.replace(linear, kernel=linear.kernel * jnp.asarray(factor, linear.kernel.dtype))
-
-    attn = model.blocks.attn
-    attn = dataclasses.replace(attn, value=scaled(attn.value), output=scaled(attn.output))
-    gate = model.blocks.gate
-    blocks = dataclasses.replace(
-        model.blocks,
-        attn=attn,
-        up=scaled(model.blocks.up),
-        down=scaled(model.blocks.down),
-        gate=None if gate is None else scaled(gate),
-    )
-    return dataclasses.replace(model, blocks=blocks)
-
-
 def encoder_shapes(config: EncoderConfig, *, pooler: bool = True) -> dict[str, tuple[int, ...]]:
     """Shape of every array of an `Encoder` by its dotted path, without allocating any.
+
+    Args:
+      config: the architecture.
+      pooler: whether to count the dense layer over the first token.
+
+    Returns:
+      Paths from the `Encoder` down, as "blocks.attn.query.kernel", and shapes.
 
     >>> config = EncoderConfig(vocab=100, width=48, layers=2, heads=4, mlp_width=96, max_length=16)
     >>> encoder_shapes(config)["blocks.attn.query.kernel"]

@@ -1,4 +1,4 @@
-"""Where tokens stand and which see which: position ids, rotary rotation, relative biases, causal and local masks."""
+"""Positions of tokens: ids, rotary rotation, relative biases, causal and local masks."""
 
 import math
 
@@ -9,13 +9,20 @@ from jaxtyping import Array, Bool, Float, Int
 from .config import EncoderConfig
 from .norm import accumulation_dtype
 
-RELATIVE_REACH = 128  # distance from which MPNet's buckets no longer tell positions apart
+RELATIVE_REACH = 128  # distance from which MPNet puts all positions into one bucket
 
 
 def position_ids(config: EncoderConfig, mask: Bool[Array, "B T"]) -> Int[Array, "B T"]:
     """Row of the position table for every token.
 
     0, 1, 2, ... as BERT; with an offset o, as RoBERTa: o, o + 1, ... over real tokens, and o - 1 on padding.
+
+    Args:
+      config: the encoder's.
+      mask: True on real tokens, [B T].
+
+    Returns:
+      [B T].
 
     >>> import jax.numpy as jnp
     >>> position_ids(EncoderConfig(position_offset=2), jnp.array([[True, True, False]]))
@@ -28,16 +35,40 @@ def position_ids(config: EncoderConfig, mask: Bool[Array, "B T"]) -> Int[Array, 
 
 
 def is_local(config: EncoderConfig, layer: Int[Array, ""]) -> Bool[Array, ""]:
-    """Whether a layer sees only its window."""
+    """Whether a layer's attention is limited to its window.
+
+    Args:
+      config: the encoder's.
+      layer: index of the block.
+
+    Returns:
+      A scalar.
+
+    >>> config = EncoderConfig(window=2, global_every=3)
+    >>> [bool(is_local(config, jnp.int32(layer))) for layer in range(4)]
+    [False, True, True, False]
+    """
     if not config.window:
         return jnp.zeros((), bool)
     return jnp.ones((), bool) if not config.global_every else layer % config.global_every != 0
 
 
 def visible_tokens(config: EncoderConfig, layer: Int[Array, ""], length: int) -> Bool[Array, "T S"] | None:
-    """Which keys each query may see apart from padding, or None where all do.
+    """Which keys each query attends to, padding not considered; None for all.
 
-    A local layer sees `window` tokens to either side; a causal encoder no later token.
+    A local layer attends to `window` tokens to either side; a causal encoder to no later token.
+
+    Args:
+      config: the encoder's.
+      layer: index of the block.
+      length: T, number of tokens.
+
+    Returns:
+      [T S] or None.
+
+    >>> visible_tokens(EncoderConfig(causal=True), jnp.int32(0), 2)
+    Array([[ True, False],
+           [ True,  True]], dtype=bool)
     """
     if not (config.causal or config.window):
         return None
@@ -52,6 +83,18 @@ def rotate(config: EncoderConfig, layer: Int[Array, ""], heads: Float[Array, "B 
     """Queries or keys with their position turned into them; unchanged for an encoder without rotary positions.
 
     Coordinates k and k + H/2 of token t turn by the angle t / base^(2k/H).
+
+    Args:
+      config: the encoder's.
+      layer: index of the block: local and global layers differ in their base.
+      heads: queries or keys, [B N T H].
+
+    Returns:
+      [B N T H].
+
+    >>> rotate(EncoderConfig(positions="rotary"), jnp.int32(0), jnp.ones((1, 1, 2, 2)))[0, 0].round(2)
+    Array([[ 1.  ,  1.  ],
+           [-0.3 ,  1.38]], dtype=float32)
 
     References: Su et al. (2021), RoFormer, arXiv 2104.09864; the halves pair up as in GPT-NeoX.
     """
@@ -74,6 +117,17 @@ def rotate(config: EncoderConfig, layer: Int[Array, ""], heads: Float[Array, "B 
 def relative_bias(table: Float[Array, "R N"] | None, length: int) -> Float[Array, "N T S"] | None:
     """Biases of the attention logits by relative position, from a table of buckets; None without a table.
 
+    Args:
+      table: one bias per bucket and head, [R N].
+      length: T, number of tokens.
+
+    Returns:
+      [N T S] or None.
+
+    >>> relative_bias(jnp.arange(4.0)[:, None], 2)
+    Array([[[0., 3.],
+            [1., 0.]]], dtype=float32)
+
     References: Raffel et al. (2020), T5, arXiv 1910.10683; Song et al. (2020), MPNet, arXiv 2004.09297.
     """
     if table is None:
@@ -87,6 +141,13 @@ def relative_buckets(ahead: np.ndarray, buckets: int) -> np.ndarray:
 
     Half of the buckets are for keys behind the query, half for keys ahead; of each half, the first half is one
     bucket per distance, the rest are spaced logarithmically up to `RELATIVE_REACH`.
+
+    Args:
+      ahead: key position minus query position, any shape.
+      buckets: number of buckets, at least 4.
+
+    Returns:
+      Bucket of every entry, in 0..buckets - 1.
 
     >>> import numpy as np
     >>> relative_buckets(np.array([-200, -1, 0, 1, 200]), 32).tolist()

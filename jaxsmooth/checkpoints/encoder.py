@@ -23,6 +23,7 @@ from ..errors import AssetError, CheckpointError, ShapeError
 from ..files import atomic_write
 from ..inputs.tokenizer import TINY_VOCAB, Tokenizer
 from ..types import map_named, named_leaves
+from .config_json import config_from_file, config_to_dict
 from .formats import INDEX, PATTERN, PREFIX, TORCH, Quantised, Weights, find_one, open_weights, refuse_tensorflow
 from .names import NAMES, Entry, entries_of
 from .tensors import WEIGHTS, and_more, by_plain_name, check_tensor, read_tensor
@@ -79,7 +80,7 @@ def load(name: str | Path, *, dtype: DTypeLike = jnp.float32) -> tuple[Encoder, 
     packed = None if (directory / "config.json").exists() else find_one(directory, PATTERN)
     if packed is not None:
         return _load_packed(packed, dtype)
-    config = EncoderConfig.from_file(directory / "config.json")
+    config = config_from_file(directory / "config.json")
     return read_encoder(open_weights(directory), config, dtype=dtype), Tokenizer.from_dir(directory, config)
 
 
@@ -98,7 +99,7 @@ def save(model: Encoder, directory: str | Path) -> None:
     """
     if not isinstance(model, Encoder):
         raise ShapeError(f"model must be an Encoder; got {type(model).__name__}. `load` gives (model, tokenizer).")
-    write_directory(directory, dict(tensors_of(model)), model.config.to_dict())
+    write_directory(directory, dict(tensors_of(model)), config_to_dict(model.config))
 
 
 def write_directory(directory: str | Path, tensors: Mapping[str, np.ndarray], config: Mapping[str, Any]) -> None:

@@ -12,9 +12,6 @@ from ..errors import ConfigError
 
 Values = dict[str, Any]
 
-SIZES = ("vocab", "width", "layers", "heads", "mlp_width")
-"""Fields that are never guessed: their keys must be there, where the family has such a key."""
-
 POSITION_TABLE = 512  # rows of the position table where max_position_embeddings is absent
 
 _BERT_KEYS = {
@@ -309,23 +306,3 @@ FAMILIES: dict[str, Family] = {
         write=_write_gpt2,
     ),
 }
-
-
-def translate(family: Family, hf: Mapping[str, Any]) -> Values:
-    """Our fields of a `config.json`, unchecked but for what this encoder does not have.
-
-    Raises:
-      ConfigError: a key that holds what the encoder does not have, or a missing size.
-    """
-    for key, only in family.must.items():
-        if key in hf and hf[key] != only:
-            raise ConfigError(f"{key} must be {only!r}; got {hf[key]!r}, which this encoder does not have.")
-    values = {"pad_token": 0, **family.defaults, **family.settings}
-    # Hugging Face writes null for a model without a padding token.
-    values |= {
-        ours: hf[key] for ours, key in family.keys.items() if key in hf and (ours, hf[key]) != ("pad_token", None)
-    }
-    for ours in SIZES:
-        if ours in family.keys and family.keys[ours] not in hf:
-            raise ConfigError(f"config.json lacks {family.keys[ours]!r}.")
-    return values | family.read(hf, values)

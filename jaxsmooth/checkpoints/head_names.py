@@ -3,9 +3,9 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from ..bert.config import ACTIVATIONS
 from ..bert.heads import Head, Kind
 from ..errors import ConfigError
+from .config_json import ACTIVATION_NAMES
 
 
 class HeadNames(NamedTuple):
@@ -61,17 +61,19 @@ def _read_modernbert(hf: Mapping[str, Any]) -> dict[str, str]:
     pooling, activation = hf.get("classifier_pooling", "cls"), hf.get("classifier_activation", "gelu")
     for key, value, known in (
         ("classifier_pooling", pooling, POOLING),
-        ("classifier_activation", activation, ACTIVATIONS),
+        ("classifier_activation", activation, ACTIVATION_NAMES),
     ):
         if not isinstance(value, str) or value not in known:
             raise ConfigError(f"{key} must be one of {tuple(known)}; got {value!r}.")
-    return {"reads": POOLING[pooling], "activation": ACTIVATIONS[activation]}
+    return {"reads": POOLING[pooling], "activation": ACTIVATION_NAMES[activation]}
 
 
 def _write_modernbert(head: Head) -> dict[str, Any]:
     return {
         "classifier_pooling": {ours: theirs for theirs, ours in POOLING.items()}.get(head.reads, "cls"),
-        "classifier_activation": next((name for name, ours in ACTIVATIONS.items() if ours == head.activation), "gelu"),
+        "classifier_activation": next(
+            (name for name, ours in ACTIVATION_NAMES.items() if ours == head.activation), "gelu"
+        ),
         "classifier_bias": head.dense is not None and head.dense.bias is not None,
         "decoder_bias": head.out.bias is not None,
     }
@@ -168,4 +170,4 @@ HEADS: dict[str, HeadFamily] = {
     ),
     "gpt2": HeadFamily(_GPT2),
 }
-"""The heads of every family of `bert.families`."""
+"""The heads of every family of `checkpoints.families`."""

@@ -17,6 +17,7 @@ from ..bert.params import Encoder
 from ..errors import CheckpointError, ConfigError
 from ..inputs.tokenizer import Tokenizer
 from ..types import LayerNorm, Linear, named_leaves
+from .config_json import config_from_file, config_to_dict
 from .encoder import cast, check_dtype, find_directory, plain_name, read_encoder, tensors_of, write_directory
 from .families import FAMILIES
 from .formats import FileTensor, open_weights
@@ -42,7 +43,7 @@ def load_with_head(name: str | Path, *, dtype: DTypeLike = jnp.float32) -> tuple
     """
     wanted = check_dtype(dtype)
     directory = find_directory(name)
-    config = EncoderConfig.from_file(directory / "config.json")
+    config = config_from_file(directory / "config.json")
     hf = json.loads((directory / "config.json").read_text(encoding="utf-8"))
     kind = head_kind(config, hf)
     names = _names(config, kind)
@@ -87,7 +88,7 @@ def save_with_head(model: Encoder, head: Head, directory: str | Path, *, labels:
     own_pooler = head.kind in POOLED and head.reads == "pooler"
     if own_pooler and model.pooler is None:
         raise ConfigError(f"a head of kind {head.kind!r} reads the pooler, which the encoder lacks: see `with_pooler`.")
-    hf = {**config.to_dict(), **_settings(config, head, names), **_labels(head, labels)}
+    hf = {**config_to_dict(config), **_settings(config, head, names), **_labels(head, labels)}
     _check_head(config, head, hf)
     encoder = model if own_pooler and not names.pooler else dataclasses.replace(model, pooler=None)
     prefix = NAMES[config.family].prefix

@@ -236,7 +236,7 @@ NAMES: dict[str, Names] = {
         (*_HEADS, "score.*", "multiple_choice_head.*", "h.*.attn.bias", "h.*.attn.masked_bias"),
     ),
 }
-"""The tables of every family of `bert.families`."""
+"""The tables of every family of `checkpoints.families`."""
 
 
 def entries_of(config: EncoderConfig, paths: Sequence[str]) -> list[Entry]:

@@ -12,7 +12,8 @@ from ..results.summaries import RATES, ModelSummary
 def rungs(config: EncoderConfig) -> tuple[str, ...]:
     """The bounds of `RATES` that apply to an encoder's blocks; in a pre-LN encoder L1 is the rate of its own blocks.
 
-    >>> rungs(EncoderConfig.of("gpt2")), rungs(EncoderConfig.of("modernbert"))
+    >>> import jaxsmooth
+    >>> rungs(jaxsmooth.family_config("gpt2")), rungs(jaxsmooth.family_config("modernbert"))
     (('L1',), ())
     """
     return RATES[1:] if config.is_plain else ("L1",) if config.is_pre_norm else ()

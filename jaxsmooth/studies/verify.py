@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from ..activations import ACTIVATION_FUNCTIONS
+from ..activations import ACTIVATIONS
 from ..bert.attention import add_bias
 from ..bert.block import attention_input
 from ..bert.config import EncoderConfig
@@ -152,7 +152,7 @@ def observe(model: Encoder, batch: Batch | ImageBatch) -> SentenceData:
 
     def collect(trace: BlockTrace) -> SentenceData:
         wide = add_bias(trace.normed @ trace.block.up.kernel, trace.block.up.bias)
-        activated = ACTIVATION_FUNCTIONS[model.config.activation](wide)
+        activated = ACTIVATIONS[model.config.activation].function(wide)
         real = batch.mask[..., None]
         attended = attention_input(model.config, trace)
         rows = (attended, trace.mixed, trace.pre_attn, trace.normed, wide, activated, trace.mlp, trace.pre_mlp)

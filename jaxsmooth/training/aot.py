@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from ..bert.config import EncoderConfig
 from ..bert.params import init_encoder
+from ..checkpoints.config_json import config_from_file
 from ..checkpoints.encoder import find_directory
 from ..errors import ConfigError
 from ..files import atomic_write, dumps_strict
@@ -123,7 +124,7 @@ def encoder_config(size: str) -> EncoderConfig:
     Raises:
       CheckpointError: no such model.
     """
-    return SIZES[size] if size in SIZES else EncoderConfig.from_file(find_directory(size) / "config.json")
+    return SIZES[size] if size in SIZES else config_from_file(find_directory(size) / "config.json")
 
 
 def _compile(

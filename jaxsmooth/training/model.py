@@ -10,17 +10,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..bert.encoder import encode, keep_nothing
 from ..bert.fusion import Fusion, fuse
-from ..bert.heads import (
-    LANGUAGE,
-    POOLED,
-    Head,
-    init_head,
-    read_features,
-    read_sentences,
-    read_tokens,
-    read_vocabulary,
-    with_pooler,
-)
+from ..bert.heads import POOLED, Head, apply_head, init_head, with_pooler
 from ..bert.params import Encoder
 from ..types import Batch, BlockTrace, Edits
 from .data.tasks import Task
@@ -90,18 +80,11 @@ def task_logits(
     )
     if model.fusion is not None:
         hidden, _ = fuse(model.fusion, stacked)
-    head = model.head
 
-    def dropped(value: Array) -> Array:
-        return value if key is None or not head_dropout else drop(key, head_dropout, value)
+    def dropped(features: Array) -> Array:
+        return features if key is None or not head_dropout else drop(key, head_dropout, features)
 
-    if head.kind in LANGUAGE:  # Hugging Face's language heads have no dropout
-        return read_vocabulary(head, model.encoder, hidden)
-    features = read_features(head, model.encoder, hidden, batch.mask)
-    if head.kind not in POOLED:
-        return read_tokens(head, dropped(features) if head.kind == "tokens" else features, batch.mask)
-    logits = read_sentences(head, dropped(features))
-    return logits.reshape(-1, choices) if head.kind == "choice" else logits
+    return apply_head(model.head, model.encoder, hidden, batch.mask, choices=choices, drop=dropped)
 
 
 def cast_floats(tree: Any, dtype: Any) -> Any:

@@ -10,7 +10,6 @@ import scipy.stats
 from support.models import CONFIG, random_batch, random_model
 
 import jaxsmooth
-from jaxsmooth.bert import block, encoder
 from jaxsmooth.bert.config import EncoderConfig
 from jaxsmooth.bert.params import encoder_shapes
 from jaxsmooth.errors import ShapeError
@@ -102,20 +101,6 @@ def test_rematerialisation_changes_no_gradient(remat):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(b, a, rtol=1e-12, atol=1e-13), plain, again)
     recomputed = str(jax.make_jaxpr(lambda m: loss(m, remat))(MODEL))
     assert "remat" in recomputed or "checkpoint" in recomputed
-
-
-@pytest.fixture
-def traces(monkeypatch) -> list[int]:
-    """Grows by the layers traced whenever `encode` is compiled anew."""
-    counted: list[int] = []
-    original = block.run_block
-
-    def counting(*arguments):
-        counted.append(1)
-        return original(*arguments)
-
-    monkeypatch.setattr(encoder, "run_block", counting)
-    return counted
 
 
 def test_default_calls_compile_once(traces):

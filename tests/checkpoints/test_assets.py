@@ -46,9 +46,9 @@ def test_it_can_be_diagnosed(name):
 def test_a_configuration_that_a_package_lacks_is_added_to_its_weights():
     from jaxsmooth.assets.cache import added_file
     from jaxsmooth.assets.registry import REGISTRY
-    from jaxsmooth.bert.config import EncoderConfig
+    from jaxsmooth.checkpoints.config_json import config_from_dict
 
-    config = EncoderConfig.from_dict(json.loads(added_file(REGISTRY["minilm-l3"], "config.json")))
+    config = config_from_dict(json.loads(added_file(REGISTRY["minilm-l3"], "config.json")))
     assert f"{config.layers} layers, width {config.width}, {config.heads} heads" in REGISTRY["minilm-l3"].description
 
 

@@ -17,8 +17,8 @@ from support.make_frozen import FROZEN, RANDOM
 from support.models import CONFIG, random_batch, random_model
 
 import jaxsmooth
-from jaxsmooth.bert.config import EncoderConfig
 from jaxsmooth.bert.params import encoder_shapes
+from jaxsmooth.checkpoints.config_json import family_config
 from jaxsmooth.checkpoints.encoder import TINY
 from jaxsmooth.checkpoints.families import FAMILIES
 from jaxsmooth.checkpoints.names import NAMES
@@ -80,7 +80,7 @@ def test_a_model_without_token_types_round_trips(tmp_path):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_array_has_one_place_in_a_tensor(family):
-    config = EncoderConfig.of(family, layers=2, mlp_bias=True, attn_bias=True, norm_bias=True)
+    config = family_config(family, layers=2, mlp_bias=True, attn_bias=True, norm_bias=True)
     named = NAMES[family].entries
     expected = set(encoder_shapes(config, pooler="pooler.kernel" in {entry.path for entry in named}))
     assert {entry.path for entry in named} == expected

@@ -11,7 +11,7 @@ from support.make_families import FROZEN, LIVE_ONLY, MODELS
 from support.parity import TOLERANCE, run_ours, worst_error
 
 import jaxsmooth
-from jaxsmooth.bert.config import EncoderConfig
+from jaxsmooth.checkpoints.config_json import config_from_dict
 from jaxsmooth.checkpoints.families import FAMILIES
 from jaxsmooth.checkpoints.tensors import WEIGHTS
 
@@ -55,4 +55,4 @@ def test_a_directory_of_transformers_is_saved_again_bit_for_bit(name, tmp_path):
     assert len(shared) >= 8
     assert {key: again[key] for key in shared} == {key: written[key] for key in shared}
     assert "jaxsmooth" not in again
-    assert EncoderConfig.from_dict(again) == model.config
+    assert config_from_dict(again) == model.config

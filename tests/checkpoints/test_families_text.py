@@ -9,6 +9,7 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
 from jaxsmooth.bert.config import EncoderConfig
+from jaxsmooth.checkpoints.config_json import family_config
 from jaxsmooth.errors import TextError
 from jaxsmooth.inputs.tokenizer import Tokenizer
 
@@ -46,7 +47,7 @@ def gpt2(tmp_path) -> Path:
 
 
 def test_roberta_puts_its_own_tokens_around_texts_and_pairs(roberta):
-    tokenizer = Tokenizer.from_dir(roberta, EncoderConfig.of("roberta", **SIZES))
+    tokenizer = Tokenizer.from_dir(roberta, family_config("roberta", **SIZES))
     batch = tokenizer(["dull"], ["it"], length=12)
     tokens = tokenizer.strings(batch.tokens[0])
     assert tokens[0] == "<s>"
@@ -59,7 +60,7 @@ def test_roberta_puts_its_own_tokens_around_texts_and_pairs(roberta):
 
 
 def test_gpt2_adds_nothing_and_pads_with_what_is_masked_out(gpt2):
-    tokenizer = Tokenizer.from_dir(gpt2, EncoderConfig.of("gpt2", **SIZES))
+    tokenizer = Tokenizer.from_dir(gpt2, family_config("gpt2", **SIZES))
     batch = tokenizer(["dull film"], length=16)
     length = int(batch.mask.sum())
     backend = tokenizers.decoders.ByteLevel()
@@ -71,7 +72,7 @@ def test_gpt2_adds_nothing_and_pads_with_what_is_masked_out(gpt2):
 @pytest.mark.parametrize("family", ["roberta", "gpt2"])
 def test_tokenizer_json_and_the_two_files_agree(family, request, tmp_path):
     folder = request.getfixturevalue(family)
-    config = EncoderConfig.of(family, **SIZES)
+    config = family_config(family, **SIZES)
     two = Tokenizer.from_dir(folder, config)
     backend = tokenizers.Tokenizer(models.BPE.from_file(str(folder / "vocab.json"), str(folder / "merges.txt")))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -89,7 +90,7 @@ def test_tokenizer_json_and_the_two_files_agree(family, request, tmp_path):
 def test_mpnet_reads_its_vocabulary_with_its_own_special_tokens(tmp_path):
     words = ["<s>", "<pad>", "</s>", "[UNK]", "<mask>", "a", "film", "##s"]
     (tmp_path / "vocab.txt").write_text("\n".join(words) + "\n")
-    tokenizer = Tokenizer.from_dir(tmp_path, EncoderConfig.of("mpnet", **SIZES))
+    tokenizer = Tokenizer.from_dir(tmp_path, family_config("mpnet", **SIZES))
     assert tokenizer.strings(tokenizer(["A films <mask>"]).tokens[0, :6]) == [
         "<s>",
         "a",
@@ -109,12 +110,12 @@ def test_mpnet_reads_its_vocabulary_with_its_own_special_tokens(tmp_path):
 def test_damaged_files_are_refused(name, content, roberta):
     (roberta / name).write_bytes(content)
     with pytest.raises(TextError, match=r"vocab\.json|merges\.txt"):
-        Tokenizer.from_dir(roberta, EncoderConfig.of("roberta", **SIZES))
+        Tokenizer.from_dir(roberta, family_config("roberta", **SIZES))
 
 
 def test_a_vocabulary_without_the_familys_tokens_is_refused(gpt2):
     with pytest.raises(TextError, match="lacks <pad>, <unk>, <s>, </s>"):
-        Tokenizer.from_dir(gpt2, EncoderConfig.of("roberta", **SIZES))
+        Tokenizer.from_dir(gpt2, family_config("roberta", **SIZES))
     content = json.loads((gpt2 / "vocab.json").read_text())
     assert "<s>" not in content
 
@@ -128,7 +129,7 @@ def test_ids_are_those_of_transformers(family, request):
     reference = getattr(transformers, theirs)(vocab=str(folder / "vocab.json"), merges=str(folder / "merges.txt"))
     # Made from the two files, transformers 5.24 keeps the space before <mask>, which RoBERTa's own files take off.
     texts = [text for text in TEXTS if "<mask>" not in text or family == "gpt2"]
-    batch = Tokenizer.from_dir(folder, EncoderConfig.of(family, **SIZES))(texts)
+    batch = Tokenizer.from_dir(folder, family_config(family, **SIZES))(texts)
     for row, text in enumerate(texts):
         ids = reference(text)["input_ids"]
         assert batch.tokens[row, : int(batch.mask[row].sum())].tolist() == ids

@@ -16,9 +16,9 @@ from support.models import random_model
 from support.parity import run_ours_with_head
 
 import jaxsmooth
-from jaxsmooth.bert.config import EncoderConfig
 from jaxsmooth.bert.heads import FORMS, LANGUAGE, apply_head, init_head
 from jaxsmooth.bert.heads import KINDS as HEAD_KINDS
+from jaxsmooth.checkpoints.config_json import family_config
 from jaxsmooth.checkpoints.families import FAMILIES
 from jaxsmooth.checkpoints.head_names import HEADS
 from jaxsmooth.checkpoints.heads import load_with_head, save_with_head
@@ -35,7 +35,7 @@ MASK = jnp.asarray([[True, True, True]] * 3 + [[True, True, False]])
 def write(folder: Path, family: str, architecture: str, shapes: dict[str, tuple[int, ...]], **config: object) -> dict:
     """A checkpoint whose head holds random tensors of the given shapes; returns them."""
     pooled = architecture.endswith(("Classification", "Choice")) and family in ("bert", "albert")
-    model = random_model(EncoderConfig.of(family, **SIZES), dtype=jnp.float32, pooler=pooled)
+    model = random_model(family_config(family, **SIZES), dtype=jnp.float32, pooler=pooled)
     jaxsmooth.save(model, folder)
     random = np.random.default_rng(1)
     head = {name: random.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
@@ -104,10 +104,10 @@ def test_heads_give_the_logits_of_torch_and_are_saved_bit_for_bit(name, head, fr
 @pytest.mark.parametrize("family", sorted(HEADS))
 def test_a_freshly_drawn_head_of_every_kind_comes_back(family, tmp_path):
     sizes = {"width": 6, "layers": 1, "heads": 1, "mlp_width": 5}
-    vision = EncoderConfig.of(family).is_vision
+    vision = family_config(family).is_vision
     extra = {"image_size": 4, "patch_size": 2} if vision else {"vocab": 9, "max_length": 8, "pad_token": 0}
     narrow = {"embedding_width": 4} if family in ("albert", "electra") else {}
-    model = random_model(EncoderConfig.of(family, **sizes, **extra, **narrow), dtype=jnp.float32, pooler=True)
+    model = random_model(family_config(family, **sizes, **extra, **narrow), dtype=jnp.float32, pooler=True)
     kinds = [*HEADS[family].heads, "regression"]
     for kind in kinds:
         for tied in (True, False) if kind in LANGUAGE else (True,):
@@ -122,7 +122,7 @@ def test_a_freshly_drawn_head_of_every_kind_comes_back(family, tmp_path):
 
 
 def test_names_of_classes_are_written_and_a_decoder_keeps_its_own_kernel(tmp_path):
-    model = random_model(EncoderConfig.of("bert", **SIZES), dtype=jnp.float32)
+    model = random_model(family_config("bert", **SIZES), dtype=jnp.float32)
     save_with_head(model, init_head(model.config, "tokens", jax.random.key(0), labels=2), tmp_path, labels=["B", "I"])
     written = json.loads((tmp_path / "config.json").read_text())
     assert (written["id2label"], written["label2id"]) == ({"0": "B", "1": "I"}, {"B": 0, "I": 1})
@@ -146,7 +146,7 @@ def test_names_of_classes_are_written_and_a_decoder_keeps_its_own_kernel(tmp_pat
     ],
 )
 def test_a_head_without_a_class_is_not_written(family, kind, change, labels, message, tmp_path):
-    model = random_model(EncoderConfig.of(family, **{**SIZES, "heads": 1}), dtype=jnp.float32)
+    model = random_model(family_config(family, **{**SIZES, "heads": 1}), dtype=jnp.float32)
     config = dataclasses.replace(model.config, width=change.get("width", 6))
     head = init_head(config, kind, jax.random.key(0), labels=change.get("labels", 2))
     fields = {name: value for name, value in change.items() if name in ("reads", "activation", "dense")}
@@ -159,7 +159,7 @@ def test_a_head_without_a_class_is_not_written(family, kind, change, labels, mes
 
 
 def test_a_pooled_head_needs_its_pooler(tmp_path):
-    model = random_model(EncoderConfig.of("bert", **SIZES), dtype=jnp.float32, pooler=False)
+    model = random_model(family_config("bert", **SIZES), dtype=jnp.float32, pooler=False)
     head = init_head(model.config, "classification", jax.random.key(0))
     with pytest.raises(ConfigError, match="see `with_pooler`"):
         save_with_head(model, head, tmp_path)
@@ -191,7 +191,7 @@ def test_electra_decodes_from_a_narrower_space_with_its_word_table(tmp_path):
     names = "generator_predictions"
     shapes = {f"{names}.dense.weight": (4, 6), f"{names}.dense.bias": (4,)}
     shapes |= {f"{names}.LayerNorm.weight": (4,), f"{names}.LayerNorm.bias": (4,), "generator_lm_head.bias": (9,)}
-    config = EncoderConfig.of("electra", **{**SIZES, "embedding_width": 4})
+    config = family_config("electra", **{**SIZES, "embedding_width": 4})
     model = random_model(config, dtype=jnp.float32, pooler=False)
     jaxsmooth.save(model, tmp_path)
     random = np.random.default_rng(1)
@@ -257,7 +257,7 @@ def test_a_head_that_the_encoder_cannot_have_is_refused(tmp_path):
     write(tmp_path, "gpt2", "GPT2DoubleHeadsModel", {}, summary_type="first")
     with pytest.raises(ConfigError, match="summary_type must be 'cls_index' for the head of GPT2DoubleHeadsModel"):
         load_with_head(tmp_path)
-    modern = EncoderConfig.of("modernbert", **{**SIZES, "heads": 1})
+    modern = family_config("modernbert", **{**SIZES, "heads": 1})
     jaxsmooth.save(random_model(modern, dtype=jnp.float32, pooler=False), tmp_path)
     set_config(tmp_path, architectures=["ModernBertForSequenceClassification"], classifier_pooling="max")
     with pytest.raises(ConfigError, match="classifier_pooling must be one of"):

@@ -10,6 +10,7 @@ from support.text import config
 from jaxsmooth.assets import REGISTRY, asset_path, read_texts
 from jaxsmooth.assets.cache import inspect
 from jaxsmooth.bert.config import EncoderConfig
+from jaxsmooth.checkpoints.config_json import config_from_file
 from jaxsmooth.errors import TextError
 from jaxsmooth.inputs.tokenizer import TINY_VOCAB, Tokenizer
 from jaxsmooth.inputs.vocabulary import Pieces, refusals
@@ -154,7 +155,7 @@ def minilm():
 
 
 def test_minilm_known_ids(minilm):
-    tokenizer = Tokenizer.from_dir(minilm, EncoderConfig.from_file(minilm / "config.json"))
+    tokenizer = Tokenizer.from_dir(minilm, config_from_file(minilm / "config.json"))
     assert tokenizer(["Hello, World!"], length=8).tokens.tolist() == [[101, 7592, 1010, 2088, 999, 102, 0, 0]]
     # Its tokenizer.json cuts at 128; the model has 512 positions.
     assert tokenizer(["film " * 300]).mask.sum() == 302
@@ -163,7 +164,7 @@ def test_minilm_known_ids(minilm):
 def test_minilm_both_files_agree(minilm, tmp_path):
     for name in ("vocab.txt", "tokenizer_config.json"):
         (tmp_path / name).write_bytes((minilm / name).read_bytes())
-    encoder = EncoderConfig.from_file(minilm / "config.json")
+    encoder = config_from_file(minilm / "config.json")
     texts = [*read_texts("tiny"), "Ünïcödé 中文 [SEP] don't\u200b \U0001f600 ﬁne\tand\x00 odd" * 3]
     one, other = (Tokenizer.from_dir(folder, encoder)(texts) for folder in (minilm, tmp_path))
     assert (np.asarray(one.tokens) == np.asarray(other.tokens)).all()

@@ -7,13 +7,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 from support import reference
-from support.edits import SHAPES, edited_block
+from support.edits import SHAPES, edited_blocks
 from support.models import CONFIG, hugging_face, random_batch, random_model
 from support.parity import minilm_directory
 
 import jaxsmooth
 from jaxsmooth import Edits, compose, interventions
-from jaxsmooth.bert import block, encoder
 from jaxsmooth.errors import OptionError, ShapeError
 from jaxsmooth.types import SITES
 
@@ -34,11 +33,7 @@ def run(edits, batch=BATCH):
 def in_numpy(b: int, edit, batch=BATCH, length=None) -> np.ndarray:
     """Every block's output of sentence b with `edit(layer, site, value)`, [L n D]."""
     x = np.asarray(jaxsmooth.embed(MODEL, batch))[b, : length or LENGTHS[b]]
-    kept = []
-    for layer in range(CONFIG.layers):
-        x = edited_block(WEIGHTS, layer, x, lambda site, value, layer=layer: edit(layer, site, value))["hidden"]
-        kept.append(x)
-    return np.stack(kept)
+    return edited_blocks(WEIGHTS, x, edit)["hidden"]
 
 
 def changed(site, value, index):
@@ -89,12 +84,9 @@ def test_replacing_one_heads_attention():
     assert np.abs(hidden[2] - run(Edits())[2]).max() > 1e-2
 
 
-def test_a_sweep_of_places_is_one_program(monkeypatch):
-    traced = []
-    original = block.run_block
-    monkeypatch.setattr(encoder, "run_block", lambda *args: traced.append(1) or original(*args))
+def test_a_sweep_of_places_is_one_program(traces):
     found = [run(interventions.scale("query", 0.0, layers=layer, heads=head)) for layer in (0, 2) for head in (0, 1)]
-    assert len(traced) == 1
+    assert len(traces) == 1
     assert len({float(one[-1].sum()) for one in found}) == 4
 
 
@@ -271,8 +263,8 @@ def test_one_head_of_a_real_model():
         interventions.replace("attn", 1.0, layers=2, heads=5, keys=0),
     )
     hidden, _ = jaxsmooth.encode(model, batch, edits=edits, collect=jaxsmooth.keep_nothing)
-    weights = reference.Weights(load_file(directory / "model.safetensors"), model.config.to_dict())
-    plain = reference.forward(weights.tensors, model.config.to_dict(), tokens)
+    weights = reference.Weights(load_file(directory / "model.safetensors"), jaxsmooth.config_to_dict(model.config))
+    plain = reference.forward(weights.tensors, jaxsmooth.config_to_dict(model.config), tokens)
 
     def edit(layer, site, value):
         if (layer, site) == (2, "attn"):
@@ -280,9 +272,7 @@ def test_one_head_of_a_real_model():
             value[5, :, 0] = 1
         return value
 
-    x = plain.hidden[0]
-    for layer in range(model.config.layers):
-        x = edited_block(weights, layer, x, lambda site, value, layer=layer: edit(layer, site, value))["hidden"]
+    x = edited_blocks(weights, plain.hidden[0], edit)["hidden"][-1]
     np.testing.assert_allclose(hidden[0, : len(tokens)], x, rtol=0, atol=1e-10)
     # The model was distilled without a head, so its words are scored as a tied masked-LM decoder scores them.
     words = np.float64(load_file(directory / "model.safetensors")["embeddings.word_embeddings.weight"])

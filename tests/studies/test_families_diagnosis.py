@@ -12,7 +12,7 @@ from support.models import random_model
 
 import jaxsmooth
 from jaxsmooth import metrics, report
-from jaxsmooth.bert.config import EncoderConfig
+from jaxsmooth.checkpoints.config_json import family_config
 from jaxsmooth.errors import ShapeError, TextError
 from jaxsmooth.inputs.batches import encoded_batches
 from jaxsmooth.inputs.tokenizer import TINY_VOCAB
@@ -30,11 +30,11 @@ TEXT = {**SIZES, "vocab": TINY_VOCAB, "max_length": 16, "pad_token": 0}
 PIXELS = {**SIZES, "image_size": 8, "patch_size": 4, "max_length": 5, "channels": 2}
 # What differs in kind: shared layers; relative biases; pre-LN with rotary positions, windows and gates; causal; images.
 FAMILIES = {
-    "albert": EncoderConfig.of("albert", **TEXT, embedding_width=8),
-    "mpnet": EncoderConfig.of("mpnet", **TEXT),
-    "modernbert": EncoderConfig.of("modernbert", **TEXT, window=2, global_every=2),
-    "gpt2": EncoderConfig.of("gpt2", **TEXT),
-    "vit": EncoderConfig.of("vit", **PIXELS),
+    "albert": family_config("albert", **TEXT, embedding_width=8),
+    "mpnet": family_config("mpnet", **TEXT),
+    "modernbert": family_config("modernbert", **TEXT, window=2, global_every=2),
+    "gpt2": family_config("gpt2", **TEXT),
+    "vit": family_config("vit", **PIXELS),
 }
 TEXTS = ["so be it", "a film", "no", "not at all"]
 IMAGES = np.random.default_rng(0).standard_normal((4, 2, 8, 8))

@@ -11,7 +11,7 @@ from jax.tree_util import Partial
 from numpy.typing import NDArray
 
 from jaxsmooth import Batch, Edits, Encoder, EncoderConfig, embed, encode, init_encoder, theory
-from jaxsmooth.activations import ACTIVATION_FUNCTIONS
+from jaxsmooth.activations import ACTIVATIONS
 from jaxsmooth.bert.norm import layer_norm, token_std
 from jaxsmooth.studies.measurements import block_weights, model_norms
 from jaxsmooth.types import BlockTrace
@@ -168,7 +168,7 @@ def aligned_block(
     pre_attn = hidden + attn[:, 0] @ hidden * float(mixing > 0)
     std_attn = token_std(pre_attn, 0.0)
     normed = layer_norm(pre_attn, weights.scale_attn, 0 * ones, std_attn)
-    phi = ACTIVATION_FUNCTIONS[activation]
+    phi = ACTIVATIONS[activation].function
     steepest = jnp.asarray(STEEPEST[activation])
     pre_mlp = normed + (phi(mlp**0.5 * normed + steepest) - phi(steepest)) * mlp**0.5
     std_mlp = token_std(pre_mlp, 0.0)

@@ -32,6 +32,15 @@ def edited_block(w: reference.Weights, layer: int, x: np.ndarray, edit: Callable
     return {"attn": attn, "std_attn": std_attn, "std_mlp": std_mlp, "hidden": edit("hidden", out)}
 
 
+def edited_blocks(w: reference.Weights, x: np.ndarray, edit: Callable) -> dict[str, np.ndarray]:
+    """All blocks of one unpadded sentence with `edit(layer, site, value)`, every quantity stacked over layers."""
+    kept = []
+    for layer in range(w.layers):
+        kept.append(edited_block(w, layer, x, lambda site, value, layer=layer: edit(layer, site, value)))
+        x = kept[-1]["hidden"]
+    return {name: np.stack([values[name] for values in kept]) for name in kept[0]}
+
+
 def edited_norm(x: np.ndarray, which: str, gain, shift, edit: Callable) -> tuple[np.ndarray, np.ndarray]:
     std = edit(f"std_{which}", np.sqrt(x.var(axis=1, keepdims=True) + CONFIG.eps))
     return edit(f"scale_{which}", gain) * (x - x.mean(axis=1, keepdims=True)) / std + shift, std

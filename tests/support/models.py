@@ -43,4 +43,4 @@ def hugging_face(model: Encoder) -> tuple[dict[str, np.ndarray], dict]:
     """The model as (tensors by Hugging Face's names, config.json), for tests/reference.py."""
     with tempfile.TemporaryDirectory() as folder:
         jaxsmooth.save(model, folder)
-        return load_file(Path(folder) / "model.safetensors"), model.config.to_dict()
+        return load_file(Path(folder) / "model.safetensors"), jaxsmooth.config_to_dict(model.config)

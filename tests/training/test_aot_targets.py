@@ -6,6 +6,7 @@ import json
 import pytest
 
 from jaxsmooth.bert.config import EncoderConfig
+from jaxsmooth.checkpoints.config_json import config_to_dict
 from jaxsmooth.cli.main import main
 from jaxsmooth.errors import ConfigError
 from jaxsmooth.training import sharding
@@ -24,7 +25,7 @@ PARAMETERS = 1024 * 256 + 130 * 256 + 2 * (4 * 256**2 + 2 * 256 * 512) + 256**2 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory) -> str:
     folder = tmp_path_factory.mktemp("small")
-    (folder / "config.json").write_text(json.dumps(SMALL.to_dict()), encoding="utf-8")
+    (folder / "config.json").write_text(json.dumps(config_to_dict(SMALL)), encoding="utf-8")
     return str(folder)
 
 
@@ -60,7 +61,7 @@ def test_compiles_for(target, slices, mesh, small):
 def test_a_state_cut_over_four_devices_needs_a_quarter(tmp_path):
     """A quarter of this width fills a TPU's tiles of 128; a quarter of the other model's would be padded to them."""
     config = dataclasses.replace(SMALL, width=512, heads=8, layers=1)
-    (tmp_path / "config.json").write_text(json.dumps(config.to_dict()), encoding="utf-8")
+    (tmp_path / "config.json").write_text(json.dumps(config_to_dict(config)), encoding="utf-8")
     whole, cut = (compiled(str(tmp_path), mesh=mesh) for mesh in ("data=4", "fsdp=4"))
     assert 3.5 < whole.arguments / cut.arguments <= 4.1
 

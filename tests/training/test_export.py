@@ -46,7 +46,7 @@ def trained(kind, config=CONFIG, fusion=""):
 @pytest.mark.parametrize("family", BERT_LIKE)
 @pytest.mark.parametrize("kind", TASKS)
 def test_every_kind_comes_back_in_every_family(kind, family, tmp_path):
-    config = jaxsmooth.EncoderConfig.of(family, **SIZES)
+    config = jaxsmooth.family_config(family, **SIZES)
     model = trained(kind, config)
     export_model(model, TASKS[kind], TOKENIZER, PLAIN, tmp_path, step=7)
     found = load_export(tmp_path, shapes)

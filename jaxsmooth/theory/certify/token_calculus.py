@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ...activations import FUNCTIONS, LIPSCHITZ
+from ...activations import ACTIVATIONS, LIPSCHITZ
 from ...linalg.enclosed_norms import squared_norm
 from ...linalg.intervals import (
     Ball,
@@ -205,10 +205,10 @@ class TokenCalculus:
 
     def _function(self, name: str, argument: Any) -> Any:
         if self.xp is not np:
-            return FUNCTIONS[name](argument)
+            return ACTIVATIONS[name].function(argument)
         # jax would round numpy's float64 to float32 where 64 bits are not switched on.
         with jax.enable_x64(True):
-            return np.asarray(FUNCTIONS[name](jnp.asarray(argument)), self.dtype)
+            return np.asarray(ACTIVATIONS[name].function(jnp.asarray(argument)), self.dtype)
 
     def _less(self, matrix: Ball, row: Any) -> Ball:
         """M - 1 m^T on real tokens."""

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ...activations import FUNCTIONS
+from ...activations import ACTIVATIONS
 
 # Where phi' and phi'' have local extrema, besides the mirror images of these points; erf-GELU: phi'' = (2 - x^2) N(x),
 # phi''' = (x^2 - 4) x N(x) with N the normal density. The others were found numerically to the last digit.
@@ -26,7 +26,7 @@ def activate(activation: str, x: Float[Array, "..."]) -> Float[Array, "..."]:
     >>> activate("relu", jnp.array([-1.0, 2.0]))
     Array([0., 2.], dtype=float32)
     """
-    return FUNCTIONS[activation](x)
+    return ACTIVATIONS[activation].function(x)
 
 
 def slope_range(
@@ -131,7 +131,7 @@ def _largest_curvature(activation: str, low: Array, high: Array) -> Array:
 
 
 def _derivative(activation: str, x: Array) -> Array:
-    return jax.jvp(FUNCTIONS[activation], (x,), (jnp.ones_like(x),))[1]
+    return jax.jvp(ACTIVATIONS[activation].function, (x,), (jnp.ones_like(x),))[1]
 
 
 def _curvature(activation: str, x: Array) -> Array:

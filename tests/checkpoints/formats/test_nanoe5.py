@@ -78,7 +78,7 @@ def test_the_encoder_runs_as_an_independent_one(draft, folder):
     for row, mask in enumerate(np.asarray(batch.mask)):
         tokens = np.asarray(batch.tokens[row])[mask].tolist()
         # The header's eps is a float32; 1e-12 is what was meant.
-        run = reference.forward(hugging_face_tensors(draft), model.config.to_dict(), tokens)
+        run = reference.forward(hugging_face_tensors(draft), jaxsmooth.config_to_dict(model.config), tokens)
         np.testing.assert_allclose(hidden[:, row, mask], run.hidden, atol=1e-10)
 
 

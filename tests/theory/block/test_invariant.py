@@ -11,7 +11,7 @@ from scipy.sparse.csgraph import connected_components
 from support.matrices import PADDED, WIDTH, lengths_mask, pad_tokens
 from support.statements import CASES, LANCZOS, MANY, assert_holds
 
-from jaxsmooth.activations import ACTIVATION_FUNCTIONS
+from jaxsmooth.activations import ACTIVATIONS
 from jaxsmooth.theory import consensus as subspace
 from jaxsmooth.theory.block import invariant_subspaces
 
@@ -186,7 +186,7 @@ def test_symmetric_normalisation():
     away, rectified = distance(hidden, basis, mask), distance(np.maximum(hidden, 0), basis, mask)
     assert np.all(rectified <= away * (1 + 1e-12))
     two = subspace.symmetric_basis(jnp.array([1.0, 4.0]), jnp.ones(2, bool))
-    gelu = ACTIVATION_FUNCTIONS["gelu"](two)
+    gelu = ACTIVATIONS["gelu"].function(two)
     assert float(distance(two, two, np.ones(2, bool))) == pytest.approx(0, abs=1e-15)
     assert float(distance(gelu, two, np.ones(2, bool))) == pytest.approx(0.12155, abs=1e-5)
 

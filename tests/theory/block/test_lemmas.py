@@ -12,15 +12,12 @@ import scipy.special
 from support.matrices import TOKENS, WIDTH, centring, lengths_mask, stochastic, token_batch, two_camps, uniform_causal
 from support.statements import CASES, LANCZOS, MANY, assert_holds, attentions, distance, record, tokens_for
 
-from jaxsmooth.activations import ACTIVATION_FUNCTIONS
+from jaxsmooth.activations import ACTIVATIONS, OTHERS
 from jaxsmooth.theory import SLOPES, mixing_rate
 from jaxsmooth.theory.block import lemmas
 
 ALL = np.ones(TOKENS, bool)
-PHI = ACTIVATION_FUNCTIONS | {
-    "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
-    "mish": lambda x: x * jnp.tanh(jax.nn.softplus(x)),
-}
+PHI = {name: activation.function for name, activation in (ACTIVATIONS | OTHERS).items()}
 linear = jax.jit(jax.vmap(lemmas.shi2022_linear))
 activation = jax.jit(lemmas.shi2022_activation, static_argnums=2)
 total = jax.jit(jax.vmap(lemmas.shi2022_sum))

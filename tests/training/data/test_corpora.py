@@ -9,7 +9,7 @@ from support.assets import REAL, REAL_CACHE
 from support.tasks import TOKENIZER
 
 from jaxsmooth.assets import asset_path
-from jaxsmooth.bert.config import EncoderConfig
+from jaxsmooth.checkpoints.config_json import config_from_file
 from jaxsmooth.inputs.tokenizer import Tokenizer
 from jaxsmooth.training.data.catalogue import read_task
 from jaxsmooth.training.data.pipeline import make_stream
@@ -145,7 +145,7 @@ def test_labels_of_real_questions_spell_their_answers(read):
     if not REAL["minilm-l6"]:
         pytest.skip("needs minilm-l6 in the cache: jaxsmooth assets fetch minilm-l6")
     task, parts = read("squad-dev")
-    config = EncoderConfig.from_file(asset_path("minilm-l6") / "config.json")
+    config = config_from_file(asset_path("minilm-l6") / "config.json")
     tokenizer = Tokenizer.from_dir(asset_path("minilm-l6"), config)
     data = TaskData(task, "validation", parts.splits["validation"], tokenizer, 384)
     scores = make_scores(data)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from jaxsmooth.bert.matmul import TERMS, halved_product
+from jaxsmooth.bert.matmul import TERMS, split_matmul
 
 D, K = 384, 24
 
@@ -23,7 +23,7 @@ def test_float32_sums_are_nearer_the_exact_ones_than_those_of_a_plain_product():
     x, kernel = factors(jnp.float32)
     exact = np.asarray(x, np.float64) @ np.asarray(kernel, np.float64)
     halved, plain = (
-        np.abs(np.asarray(product(x, kernel), np.float64) - exact) for product in (halved_product, jnp.matmul)
+        np.abs(np.asarray(product(x, kernel), np.float64) - exact) for product in (split_matmul, jnp.matmul)
     )
     assert np.sqrt((halved**2).mean()) < 0.8 * np.sqrt((plain**2).mean())
     # Half of the additions are rounded at the size of the large term, and one adds the halves.
@@ -33,7 +33,7 @@ def test_float32_sums_are_nearer_the_exact_ones_than_those_of_a_plain_product():
 @pytest.mark.parametrize(("dtype", "width"), [(jnp.float64, D), (jnp.bfloat16, D), (jnp.float32, TERMS - 1)])
 def test_other_products_are_plain(dtype, width):
     x, kernel = factors(dtype, width)
-    assert np.array_equal(halved_product(x, kernel), x @ kernel)
+    assert np.array_equal(split_matmul(x, kernel), x @ kernel)
 
 
 def test_its_derivative_is_a_plain_product_s():
@@ -42,16 +42,16 @@ def test_its_derivative_is_a_plain_product_s():
     pairs = [
         jax.value_and_grad(lambda x, kernel, own=own: (own(x, kernel) * weights).sum(), argnums=which)(x, kernel)
         for which in (0, 1, (0, 1))
-        for own in (halved_product, jnp.matmul)
+        for own in (split_matmul, jnp.matmul)
     ]
     for ours, plain in zip(pairs[::2], pairs[1::2], strict=True):
         jax.tree.map(np.testing.assert_array_equal, ours, plain)
     wide = jnp.float64(0.5)
-    check_grads(lambda a: jnp.sin(halved_product(a * factors(jnp.float64)[0], factors(jnp.float64)[1])), (wide,), 2)
+    check_grads(lambda a: jnp.sin(split_matmul(a * factors(jnp.float64)[0], factors(jnp.float64)[1])), (wide,), 2)
 
 
 def test_a_batch_of_kernels_is_mapped_over():
     x, kernel = factors(jnp.float32)
     kernels = jnp.stack([kernel, 2 * kernel])
-    both = jax.vmap(halved_product, (None, 0))(x, kernels)
+    both = jax.vmap(split_matmul, (None, 0))(x, kernels)
     np.testing.assert_allclose(both[1], 2 * both[0], rtol=1e-6)
