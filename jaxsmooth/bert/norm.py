@@ -1,9 +1,9 @@
 """LayerNorm with its standard deviation in the open."""
 
 import jax.numpy as jnp
-from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from ..linalg.rows import accumulation_dtype as accumulation_dtype
 from ..linalg.rows import centre_features, row_std
 
 
@@ -70,8 +70,3 @@ def _row(parameter: Array, wide: Array) -> Array:
 
 def _wide(hidden: Array) -> Array:
     return hidden.astype(accumulation_dtype(hidden.dtype))
-
-
-def accumulation_dtype(dtype: DTypeLike) -> DTypeLike:
-    """What sums over `dtype` are kept in: float64 for float64, else float32 (also for bfloat16)."""
-    return jnp.float64 if dtype == jnp.float64 else jnp.float32

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 
@@ -70,3 +71,8 @@ def reciprocal(size: Float[Array, "*B"]) -> Float[Array, "*B"]:
     Array([0.25, 0.  ], dtype=float32)
     """
     return jnp.where(size > 0, 1 / jnp.where(size > 0, size, 1), 0)
+
+
+def accumulation_dtype(dtype: DTypeLike) -> DTypeLike:
+    """What sums over `dtype` are kept in: float64 for float64, else float32 (also for bfloat16)."""
+    return jnp.float64 if dtype == jnp.float64 else jnp.float32
