@@ -28,8 +28,8 @@ def token_std(hidden: Float[Array, "*B T D"], eps: float, *, norm: str = "layern
         return jnp.ones((*hidden.shape[:-1], 1), accumulation_dtype(hidden.dtype))
     if norm == "rmsnorm":
         return row_std(_wide(hidden), eps)
-    # Centred twice: the second mean is what rounding left of the first.
-    return row_std(centre_features(centre_features(_wide(hidden))), eps)
+    # Centred first, which `var` does again: its mean is then what rounding left of the first.
+    return jnp.sqrt(centre_features(_wide(hidden)).var(axis=-1, keepdims=True) + eps)
 
 
 def layer_norm(

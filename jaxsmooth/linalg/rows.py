@@ -42,7 +42,7 @@ def row_std(centred: Float[Array, "*B D"], eps: float = 0.0) -> Float[Array, "*B
     >>> row_std(jnp.array([[3.0, 4.0, 0.0, 0.0]]))
     Array([[2.5]], dtype=float32)
     """
-    return jnp.sqrt(jnp.mean(centred * centred, axis=-1, keepdims=True) + eps)
+    return jnp.sqrt(jnp.mean(centred**2, axis=-1, keepdims=True) + eps)
 
 
 def standardise_rows(matrix: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
