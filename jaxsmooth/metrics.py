@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float
 
 from .errors import ShapeError
 from .linalg.eigh import batched_eigh
+from .linalg.rows import accumulation_dtype
 from .theory.consensus import centre_tokens, per_row, token_mean
 from .theory.consensus import relative_distance as relative_distance
 from .theory.consensus import subspace_distance as subspace_distance
@@ -132,7 +133,7 @@ def singular_values(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -
     >>> singular_values(jnp.array([[3.0, 0.0, 0.0], [0.0, 4.0, 0.0]]), jnp.ones(2, bool)).round(4)
     Array([4., 3.], dtype=float32)
     """
-    wide = hidden.astype(jnp.float64 if hidden.dtype == jnp.float64 else jnp.float32)  # eigh takes no bfloat16
+    wide = hidden.astype(accumulation_dtype(hidden.dtype))  # eigh takes no bfloat16
     real = wide * mask[..., None].astype(wide.dtype)
     if real.shape[-2] > real.shape[-1]:
         real = jnp.swapaxes(real, -1, -2)

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ..linalg.batched_lanczos import largest_eigenvalues_of_batch
 from ..linalg.lanczos import by_portions, default_tolerance, largest_eigenvalue, start_vector
-from ..linalg.rows import reciprocal
+from ..linalg.rows import accumulation_dtype, reciprocal
 from .consensus import centre_tokens, per_row
 from .operators import Operator
 
@@ -167,7 +167,7 @@ def operator_dtype(operator: Operator) -> jnp.dtype:
 
 def _row_sums(attn: Array, real: Array) -> tuple[Array, Array]:
     """The sum of every row over real keys, [..., T], and by how much two may differ, [...]."""
-    wide = jnp.where(real[..., None, :], attn, 0).astype(jnp.promote_types(attn.dtype, jnp.float32))
+    wide = jnp.where(real[..., None, :], attn, 0).astype(accumulation_dtype(attn.dtype))
     size = jnp.max(jnp.where(real, jnp.sum(jnp.abs(wide), axis=-1), 0), axis=-1)
     unit = FURTHER_ROUNDINGS * jnp.finfo(attn.dtype).eps + 2 * attn.shape[-1] * jnp.finfo(wide.dtype).eps
     return jnp.sum(wide, axis=-1), unit * size

@@ -23,7 +23,7 @@ from support.matrices import (
 )
 
 from jaxsmooth.linalg.lanczos import default_tolerance
-from jaxsmooth.linalg.rows import masked_softmax
+from jaxsmooth.linalg.rows import accumulation_dtype, masked_softmax
 from jaxsmooth.theory import ergodicity_coefficient, mixing_rate, subspace_distance
 from jaxsmooth.theory.mixing import FURTHER_ROUNDINGS, equal_row_sums, rows_sum_to_one
 
@@ -156,7 +156,7 @@ def test_softmax_rows_have_one_sum_and_rows_off_by_ten_tolerances_not(dtype, see
     attn, mask = softmax_rows(seed, dtype)
     assert np.all(equal(attn, mask))
     assert np.all(one(attn, mask))
-    wide = jnp.promote_types(dtype, jnp.float32)
+    wide = accumulation_dtype(jnp.dtype(dtype))
     tolerance = float(FURTHER_ROUNDINGS * jnp.finfo(dtype).eps + 2 * KEYS * jnp.finfo(wide).eps)
     off = attn.at[:, :, 0].multiply(jnp.asarray(1 + 10 * tolerance, dtype))
     # A sentence of one token has one sum, whatever it is.
