@@ -4,8 +4,8 @@ import numpy as np
 
 import jaxsmooth
 from support import reference
-from support.edits import edited_block
-from support.models import CONFIG, hugging_face, random_batch, random_model
+from support.edits import edited_blocks
+from support.models import hugging_face, random_batch, random_model
 
 MODEL = random_model()
 LENGTHS = (7, 3)
@@ -25,8 +25,4 @@ def run(edits, batch=BATCH, model=MODEL) -> np.ndarray:
 def in_numpy(b: int, edit, batch=BATCH, length=None) -> np.ndarray:
     """Every block's output of sentence b with `edit(layer, site, value)`, [L n D]."""
     x = np.asarray(jaxsmooth.embed(MODEL, batch))[b, : length or LENGTHS[b]]
-    kept = []
-    for layer in range(CONFIG.layers):
-        x = edited_block(WEIGHTS, layer, x, lambda site, value, layer=layer: edit(layer, site, value))["hidden"]
-        kept.append(x)
-    return np.stack(kept)
+    return edited_blocks(WEIGHTS, x, edit)["hidden"]
