@@ -36,7 +36,7 @@ class AssetError(JaxsmoothError, OSError):
     """A pinned asset that cannot be fetched, verified, unpacked or found."""
 
 
-def is_int(value: object, least: int, most: float = math.inf) -> TypeGuard[int]:
+def is_int(value: object, least: float = -math.inf, most: float = math.inf) -> TypeGuard[int]:
     """Whether a value is an int, and not a bool, from `least` to `most`.
 
     >>> is_int(3, 1), is_int(True, 1), is_int(3.0, 1), is_int(3, 1, 2)

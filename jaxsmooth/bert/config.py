@@ -4,7 +4,7 @@ import dataclasses
 import sys
 
 from ..activations import ACTIVATIONS
-from ..errors import ConfigError
+from ..errors import ConfigError, is_int
 
 FAMILY_NAMES = (
     *("bert", "roberta", "xlm-roberta", "camembert", "albert", "distilbert", "electra", "mpnet"),
@@ -226,5 +226,5 @@ _CHOICES: dict[str, tuple[str, ...]] = {
 
 
 def _require_int(name: str, value: object, least: int, most: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+    if not is_int(value, least, most):
         raise ConfigError(f"{name} must be an integer from {least} to {most}; got {value!r}.")

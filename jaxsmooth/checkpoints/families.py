@@ -6,9 +6,9 @@ row translate what is no plain renaming, there and back.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, NamedTuple
 
-from ..errors import ConfigError
+from ..errors import ConfigError, is_int
 
 Values = dict[str, Any]
 
@@ -69,7 +69,7 @@ class Family(NamedTuple):
 def _read_offset(hf: Mapping[str, Any], values: Values) -> Values:
     """RoBERTa's positions begin after the padding's row, so a sentence has that many rows fewer."""
     pad, rows = values["pad_token"], hf.get("max_position_embeddings", POSITION_TABLE)
-    if not (_is_whole(pad) and _is_whole(rows)):
+    if not (is_int(pad) and is_int(rows)):
         return {"max_length": rows}  # refused with all other fields
     return {"position_offset": pad + 1, "max_length": rows - pad - 1}
 
@@ -90,7 +90,7 @@ def _write_electra(config: Any) -> Values:
 
 def _read_modernbert(hf: Mapping[str, Any], values: Values) -> Values:
     span = hf.get("local_attention", 128)
-    if not _is_whole(span) or span < 2:
+    if not is_int(span) or span < 2:
         raise ConfigError(f"local_attention must be an integer of at least 2; got {span!r}.")
     bases = {"full_attention": hf.get("global_rope_theta"), "sliding_attention": hf.get("local_rope_theta")}
     given = hf.get("rope_parameters") or {}
@@ -111,7 +111,7 @@ def _read_modernbert(hf: Mapping[str, Any], values: Values) -> Values:
 def _global_every(hf: Mapping[str, Any], layers: Any) -> int:
     """k of "every k-th layer, from the first, is global", which `layer_types`, where it is there, must agree with."""
     every, types = hf.get("global_attn_every_n_layers"), hf.get("layer_types")
-    if every is not None and (not _is_whole(every) or every < 0):
+    if every is not None and (not is_int(every) or every < 0):
         raise ConfigError(f"global_attn_every_n_layers must be an integer >= 0; got {every!r}.")
     if types is None:
         return 3 if every is None else every
@@ -153,7 +153,7 @@ def _write_modernbert(config: Any) -> Values:
 def _read_gpt2(hf: Mapping[str, Any], values: Values) -> Values:
     """An absent or null n_inner means four times the width."""
     inner, width = hf.get("n_inner"), values.get("width")
-    return {"mlp_width": 4 * width if inner is None and _is_whole(width) else inner}
+    return {"mlp_width": 4 * width if inner is None and is_int(width) else inner}
 
 
 def _write_gpt2(config: Any) -> Values:
@@ -165,13 +165,9 @@ def _read_vision(hf: Mapping[str, Any], values: Values) -> Values:
     width, size, patch = hf.get("pooler_output_size"), values.get("image_size"), values.get("patch_size")
     if width not in (None, values.get("width")):
         raise ConfigError(f"pooler_output_size must be hidden_size; got {width!r}, which this encoder does not have.")
-    if not (_is_whole(size) and _is_whole(patch) and patch > 0):
+    if not (is_int(size) and is_int(patch, 1)):
         raise ConfigError(f"image_size and patch_size must be integers; got {size!r} and {patch!r}.")
     return {"max_length": values["class_tokens"] + (size // patch) ** 2}
-
-
-def _is_whole(value: object) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 _ROBERTA = Family(

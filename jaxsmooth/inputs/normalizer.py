@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..errors import TextError
+from ..files import atomic_write
 from .vocabulary import SpecialTokens
 
 FILE = "preparation.json"
@@ -31,12 +32,10 @@ class Normalizer:
         return (self.prefix + text).translate(self.replacements)
 
     def save(self, path: Path) -> None:
-        """Write as JSON, to a temporary file that then takes this name."""
+        """Write as JSON."""
         pairs = [[code, text] for code, text in sorted(self.replacements.items())]
         values = {"special": list(self.special), "prefix": self.prefix, "replacements": pairs}
-        temporary = path.with_name(f".{path.name}.aside")
-        temporary.write_text(json.dumps(values) + "\n", encoding="utf-8")
-        temporary.replace(path)
+        atomic_write(path, json.dumps(values) + "\n")
 
     @classmethod
     def read(cls, path: Path) -> "Normalizer":

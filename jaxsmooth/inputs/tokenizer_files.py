@@ -80,8 +80,6 @@ def write_tokenizer_files(files: TokenizerFiles, max_length: int, directory: Pat
         "tokenizer_config.json": json.dumps(settings, indent=2) + "\n",
     }
     for name, text in contents.items():
-        temporary = directory / f".{name}.aside"
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(directory / name)
+        atomic_write(directory / name, text)
     if isinstance(files.normalize, Normalizer):
         files.normalize.save(directory / NORMALIZER)

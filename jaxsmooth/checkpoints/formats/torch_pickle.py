@@ -16,10 +16,11 @@ import struct
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from ...errors import CheckpointError
+from ...errors import CheckpointError, is_int
 
 SIZE_LIMIT = 8 * 2**20
 """Bytes of a pickle; that of a model with ten thousand tensors has two million."""
+LARGEST = 2**63 - 1  # a 64-bit size
 AXES_LIMIT = 8
 
 
@@ -116,19 +117,17 @@ def _ordered_dict() -> _Dict:
 def _tensor(
     storage: object, offset: object, shape: Any, strides: Any, grad: object, hooks: object, metadata: object = None
 ) -> View:
-    tuples = all(isinstance(axes, tuple) and all(map(_is_count, axes)) for axes in (shape, strides))
+    counts = all(is_int(size, 0, LARGEST) for axes in (shape, strides) for size in axes) if tuples else False
+        isinstance(axes, tuple) and all(is_int(axis, 0, LARGEST) for axis in axes) for axes in (shape, strides)
+    )
     fits = tuples and len(shape) == len(strides) <= AXES_LIMIT
-    if not isinstance(storage, Storage) or not _is_count(offset) or not fits:
+    if not isinstance(storage, Storage) or not is_int(offset, 0, LARGEST) or not fits:
         raise ValueError("a tensor has no storage, or no shape")
     return View(storage, offset, shape, strides)
 
 
 def _parameter(data: object, grad: object, hooks: object) -> object:
     return data
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
 
 
 def _describe(value: object) -> str:
@@ -196,6 +195,6 @@ class _StateDictUnpickler(pickle._Unpickler):  # the one written in Python
         """The storage of ("storage", type, key, device, count)."""
         kind, form, key, _, numbers = pid
         typed = isinstance(form, _StandIn) and form.dtype
-        if kind != "storage" or not typed or not isinstance(key, str) or not _is_count(numbers):
+        if kind != "storage" or not typed or not isinstance(key, str) or not is_int(numbers, 0, LARGEST):
             raise ValueError("a persistent id is that of no storage")
         return Storage(key, form.dtype, numbers)
