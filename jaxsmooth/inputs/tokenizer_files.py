@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import tokenizers
 
+from ..files import atomic_write
 from .normalizer import FILE as NORMALIZER
 from .normalizer import Normalizer
 from .vocabulary import (

@@ -117,10 +117,9 @@ def _ordered_dict() -> _Dict:
 def _tensor(
     storage: object, offset: object, shape: Any, strides: Any, grad: object, hooks: object, metadata: object = None
 ) -> View:
-    counts = all(is_int(size, 0, LARGEST) for axes in (shape, strides) for size in axes) if tuples else False
-        isinstance(axes, tuple) and all(is_int(axis, 0, LARGEST) for axis in axes) for axes in (shape, strides)
-    )
-    fits = tuples and len(shape) == len(strides) <= AXES_LIMIT
+    tuples = isinstance(shape, tuple) and isinstance(strides, tuple)
+    counts = tuples and all(is_int(size, 0, LARGEST) for size in (*shape, *strides))
+    fits = counts and len(shape) == len(strides) <= AXES_LIMIT
     if not isinstance(storage, Storage) or not is_int(offset, 0, LARGEST) or not fits:
         raise ValueError("a tensor has no storage, or no shape")
     return View(storage, offset, shape, strides)
