@@ -135,7 +135,7 @@ def test_refusals(call, message):
         call()
 
 
-def test_a_recording_put_back_changes_nothing_and_one_of_another_run_brings_its_output():
+def test_a_recording_put_back_changes_nothing_another_runs_does():
     recorded = interventions.record(MODEL, SOURCE, SITES)
     target = run(Edits())
     same = interventions.record(MODEL, BATCH, SITES)
