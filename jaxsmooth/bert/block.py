@@ -160,12 +160,12 @@ def residual(scope: Scope, site: str, x: Float[Array, "B T D"], branch: Float[Ar
     return scope.at(site, scaled(x, scope.config.skip_scale) + scaled(branch, scope.config.branch_scale))
 
 
-def normalise(config: EncoderConfig, norm: LayerNorm, hidden: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+def normalise(config: EncoderConfig, norm: LayerNorm | None, hidden: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
     """The encoder's kind of norm without a site: of the embedding, after the last block, of a sandwich's branch.
 
     Args:
       config: kind of norm and eps.
-      norm: gain and shift, [D].
+      norm: gain and shift, [D]; None where the encoder has no such norm.
       hidden: [B T D].
 
     Returns:
@@ -175,6 +175,8 @@ def normalise(config: EncoderConfig, norm: LayerNorm, hidden: Float[Array, "B T 
     >>> normalise(EncoderConfig(), norm, jnp.array([[[1.0, 3.0]]]))
     Array([[[-1.,  1.]]], dtype=float32)
     """
+    if norm is None:
+        return hidden
     std = token_std(hidden, config.eps, norm=config.norm)
     return layer_norm(hidden, norm.scale, norm.bias, std, norm=config.norm)
 

@@ -131,8 +131,7 @@ def encode(
 def _embed(model: Encoder, batch: Batch | ImageBatch) -> Array:
     table, config = model.embeddings, model.config
     summed = embed_patches(table, batch.pixels) if isinstance(batch, ImageBatch) else embed_words(config, table, batch)
-    if table.norm is not None:
-        summed = normalise(config, table.norm, summed)
+    summed = normalise(config, table.norm, summed)
     if table.projection is not None:
         summed = add_bias(summed @ table.projection.kernel, table.projection.bias)
     return summed
@@ -203,4 +202,4 @@ def _encode(
     layers = jnp.arange(config.layers, dtype=jnp.int32)
     embedded = apply_edit("embedded", edits.embedded, jnp.int32(-1), _embed(model, batch))
     hidden, collected = jax.lax.scan(step, embedded, (layers, None if config.shared_layers else model.blocks))
-    return hidden if model.final_norm is None else normalise(config, model.final_norm, hidden), collected
+    return normalise(config, model.final_norm, hidden), collected

@@ -209,28 +209,6 @@ READERS: dict[str, Callable[[Encoder, Array, Array], Array]] = {
 """What a sentence-level head reads: the pooler, the first or the last real token, or the mean over real tokens."""
 
 
-def read_features(
-    head: Head, model: Encoder, hidden: Float[Array, "B T D"], mask: Bool[Array, "B T"]
-) -> Float[Array, "..."]:
-    """What a head's output layer reads; a dropout belongs between the two.
-
-    Args:
-      head: any head.
-      model: the encoder that made `hidden`.
-      hidden: last or fused hidden states, [B T D].
-      mask: True on real tokens, [B T].
-
-    Returns:
-      [B D] of a sentence-level head, [B T E] of the others.
-
-    Raises:
-      ConfigError: the head reads the pooler, which the encoder lacks.
-    """
-    if head.kind not in POOLED:
-        return _transformed(head, model, hidden)
-    return _transformed(head, model, READERS[head.reads](model, hidden, mask)[:, None])[:, 0]
-
-
 def _transformed(head: Head, model: Encoder, hidden: Array) -> Array:
     """norm(f(W h + b)), where the head has these; the norm keeps the encoder's epsilon."""
     if head.dense is None or head.norm is None:
@@ -238,36 +216,6 @@ def _transformed(head: Head, model: Encoder, hidden: Array) -> Array:
     function = ACTIVATIONS[head.activation or model.config.activation].function
     wide = function(_affine(head.dense, hidden))
     return normalise(dataclasses.replace(model.config, norm="layernorm"), head.norm, wide)
-
-
-def read_sentences(head: Head, features: Float[Array, "B D"]) -> Float[Array, "B K"]:
-    """Logits of a sentence-level head; a multiple-choice head scores each choice, [B*C 1].
-
-    Args:
-      head: of a kind in `POOLED`.
-      features: of `read_features`, [B D].
-
-    Returns:
-      [B K].
-    """
-    return _affine(head.out, features[:, None])[:, 0]
-
-
-def read_tokens(head: Head, features: Float[Array, "B T D"], mask: Bool[Array, "B T"]) -> Float[Array, "B T K"]:
-    """Logits of every token. A span head's are the lowest finite number on padding, so no span starts there.
-
-    Args:
-      head: of kind "tokens" or "span".
-      features: of `read_features`, [B T D].
-      mask: True on real tokens, [B T].
-
-    Returns:
-      [B T K].
-    """
-    logits = _affine(head.out, features)
-    if head.kind != "span":
-        return logits
-    return jnp.where(mask[:, :, None], logits, jnp.finfo(logits.dtype).min)
 
 
 def read_vocabulary(head: Head, model: Encoder, hidden: Float[Array, "*N D"]) -> Float[Array, "*N V"]:
@@ -308,7 +256,8 @@ def apply_head(
       drop: the dropout before the output layer, which transformers' span and language heads do not have.
 
     Returns:
-      [B K] for classification and regression, [B/C C] for choice, [B T K] for the others.
+      [B K] for classification and regression, [B/C C] for choice, [B T K] for the others. A span head's are the lowest
+      finite number on padding.
 
     Raises:
       ConfigError: the head reads the pooler, which the encoder lacks.
@@ -322,11 +271,17 @@ def apply_head(
     """
     if head.kind in LANGUAGE:
         return read_vocabulary(head, model, hidden)
-    features = read_features(head, model, hidden, mask)
-    if head.kind not in POOLED:
-        return read_tokens(head, features if head.kind == "span" else drop(features), mask)
-    logits = read_sentences(head, drop(features))
-    return logits.reshape(-1, choices) if head.kind == "choice" else logits
+    if head.kind in POOLED:
+        vectors = READERS[head.reads](model, hidden, mask)
+        features = drop(_transformed(head, model, vectors[:, None])[:, 0])
+        logits = _affine(head.out, features[:, None])[:, 0]
+        return logits.reshape(-1, choices) if head.kind == "choice" else logits
+    features = _transformed(head, model, hidden)
+    if head.kind == "tokens":
+        return _affine(head.out, drop(features))
+    logits = _affine(head.out, features)
+    # No span starts on padding.
+    return jnp.where(mask[:, :, None], logits, jnp.finfo(logits.dtype).min)
 
 
 def _affine(linear: Linear, x: Float[Array, "B T D"]) -> Float[Array, "B T K"]:

@@ -50,8 +50,10 @@ class Encoder(nnx.Pytree):
 def init_encoder(
     config: EncoderConfig, key: PRNGKeyArray, *, dtype: DTypeLike = jnp.float32, pooler: bool = True
 ) -> Encoder:
-    """Randomly initialised parameters, as BERT's: normal kernels and tables of std `config.std_init`
-    truncated at two standard deviations, zero biases, unit LayerNorm scales, a zero embedding for padding.
+    """Randomly initialised parameters, as BERT's.
+
+    Kernels and tables are normal of std `config.std_init`, truncated at two standard deviations; biases are zero,
+    LayerNorm scales one, the embedding of the padding token zero.
 
     Args:
       config: the architecture.

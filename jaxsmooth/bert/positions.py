@@ -92,9 +92,9 @@ def rotate(config: EncoderConfig, layer: Int[Array, ""], heads: Float[Array, "B 
     Returns:
       [B N T H].
 
-    >>> rotate(EncoderConfig(positions="rotary"), jnp.int32(0), jnp.ones((1, 1, 2, 2)))[0, 0].round(2)
-    Array([[ 1.  ,  1.  ],
-           [-0.3 ,  1.38]], dtype=float32)
+    >>> turned = rotate(EncoderConfig(positions="rotary"), jnp.int32(0), jnp.ones((1, 1, 2, 2)))
+    >>> [round(float(x), 2) for x in turned[0, 0, 1]]  # by one radian
+    [-0.3, 1.38]
 
     References: Su et al. (2021), RoFormer, arXiv 2104.09864; the halves pair up as in GPT-NeoX.
     """

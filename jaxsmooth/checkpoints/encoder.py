@@ -149,7 +149,7 @@ def read_encoder(weights: Weights, config: EncoderConfig, *, dtype: DTypeLike) -
     if config.layers > len(found) and not config.shared_layers:
         # Before a name is made for each of what may be two billion layers.
         raise CheckpointError(
-            f"{weights.where}: config.json speaks of {config.layers} layers; got {len(found)} tensors in all."
+            f"{weights.where}: config.json declares {config.layers} layers; got {len(found)} tensors in all."
         )
     pooled = any(entry.tensor in found for entry in entries_of(config, ["pooler.kernel"]))
     shapes = encoder_shapes(config, pooler=pooled)

@@ -1,8 +1,8 @@
 """How each family of Hugging Face models writes its `config.json`: one row of a table per `model_type`.
 
-A row says which keys hold our fields, which fields the family fixes, what an absent key means (the default of that
+A row lists which keys hold our fields, which fields the family fixes, what an absent key means (the default of that
 family's configuration class in transformers 5.24), and which keys may hold one value only. The two functions of a
-row translate what is no plain renaming, there and back.
+row translate, in either direction, what is not a plain renaming; `config_json` applies the table.
 """
 
 from collections.abc import Callable, Mapping

@@ -9,13 +9,13 @@ from .config_json import ACTIVATION_NAMES
 
 
 class HeadNames(NamedTuple):
-    """One head of one family; a linear map or a norm goes by what stands before its `.weight` and `.bias`.
+    """One head of one family; a linear map or a norm is named by the prefix of its `.weight` and `.bias`.
 
     Attributes:
-      classes: how the names of the classes end that have this head; the first is the one that is written.
+      classes: endings of the names of the classes that have this head; the first is the one that is written.
       out: the output.
       bias: the tensor of the output's bias, where it is not the output's own.
-      dense, norm: what stands before the output; "" for none.
+      dense, norm: the dense layer and the norm before the output; "" for none.
       pooler: the dense layer over the first token, where it is the head's and not the encoder's.
       must: keys of `config.json` that hold one value only, where they are there at all.
     """
@@ -43,8 +43,8 @@ class HeadFamily(NamedTuple):
     Attributes:
       heads: kind -> names.
       read: config.json -> fields of `Head` that it decides, where they are not always the family's.
-      write: head -> the keys of `config.json` that say so.
-      refused: how the names of classes end whose heads cannot be had, and why not.
+      write: head -> the keys of `config.json` that hold them.
+      refused: endings of the names of classes whose heads are not supported, and why not.
     """
 
     heads: Mapping[Kind, HeadNames]

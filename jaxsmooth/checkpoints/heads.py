@@ -30,7 +30,7 @@ def load_with_head(name: str | Path, *, dtype: DTypeLike = jnp.float32) -> tuple
     """Load an encoder with the task head of its checkpoint, as `BertForSequenceClassification` and its like save it.
 
     Args:
-      name: as for `load`; a directory in Hugging Face's format, whose `architectures` says what the head does.
+      name: as for `load`; a directory in Hugging Face's format, whose `architectures` names the head's class.
       dtype: dtype of every parameter.
 
     Returns:
@@ -184,14 +184,14 @@ class _Reader:
 
 
 def _settings(config: EncoderConfig, head: Head, names: HeadNames) -> dict[str, Any]:
-    """What `config.json` says of a head."""
+    """The keys of `config.json` that describe a head."""
     stem = FAMILIES[config.family].architecture.removesuffix("Model")
-    said = {"architectures": [stem + names.classes[0]], **HEADS[config.family].write(head)}
+    keys = {"architectures": [stem + names.classes[0]], **HEADS[config.family].write(head)}
     if head.kind in LANGUAGE:
-        said["tie_word_embeddings"] = head.out.kernel is None
+        keys["tie_word_embeddings"] = head.out.kernel is None
     if head.kind == "regression":
-        said["problem_type"] = "regression"
-    return said
+        keys["problem_type"] = "regression"
+    return keys
 
 
 def _labels(head: Head, labels: Sequence[str]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ class Entry(NamedTuple):
 
     Attributes:
       path: field names from `Encoder` down, as "blocks.attn.query.kernel".
-      tensor: the tensor's name; "{}" stands for the member.
+      tensor: the tensor's name; "{}" is replaced by the member.
       transposed: torch stores linear maps output axis first.
       members: what "{}" runs over in the array's leading axis: None for the layers, else names.
       part, parts: the array is this one of so many equal parts of the tensor, along its output axis.

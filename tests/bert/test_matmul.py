@@ -19,7 +19,7 @@ def factors(dtype: type, width: int = D) -> tuple[jax.Array, jax.Array]:
     return jnp.asarray(x, dtype), jnp.asarray(kernel, dtype)
 
 
-def test_float32_sums_are_nearer_the_exact_ones_than_those_of_a_plain_product():
+def test_float32_sums_are_nearer_the_exact_ones_than_plain_ones():
     x, kernel = factors(jnp.float32)
     exact = np.asarray(x, np.float64) @ np.asarray(kernel, np.float64)
     halved, plain = (
