@@ -5,12 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from support import reference_remedies as reference
-from support.padded_batch import LENGTHS, MASK, PER_CHANNEL, A, X
+from support.padded_batch import FIRST, LENGTHS, MASK, PER_CHANNEL, VALUE, A, X
 
 from jaxsmooth import mitigations as ours
 from jaxsmooth import theory
 from jaxsmooth.errors import OptionError
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
 FEATURES = {
     "contranorm": (lambda x, m: ours.contranorm(x, m, 0.3), lambda x: reference.contranorm(x, 0.3)),
     "contranorm-vit": (

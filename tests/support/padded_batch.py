@@ -8,6 +8,7 @@ LENGTHS, LONGEST, WIDTH, HEADS = (7, 4, 2), 8, 5, 3
 MASK = np.arange(LONGEST)[None] < np.asarray(LENGTHS)[:, None]
 _RANDOM = np.random.default_rng(0)
 X = np.where(MASK[..., None], _RANDOM.standard_normal((3, LONGEST, WIDTH)) + 0.5, GARBAGE)
+FIRST, VALUE = _RANDOM.standard_normal((2, 3, LONGEST, WIDTH))
 PER_CHANNEL, PER_HEAD = _RANDOM.uniform(0.1, 0.9, WIDTH), _RANDOM.uniform(-0.5, 0.9, HEADS)
 
 
