@@ -26,9 +26,11 @@ def make_scores(data: TaskData) -> Scores:
     Args:
       data: the split.
 
+    >>> import jaxsmooth
     >>> from jaxsmooth.training.data.tasks import Sentence, Task
+    >>> _, tokenizer = jaxsmooth.load("tiny")
     >>> task = Task("demo", "regression", "pearson", source="made up", licence="none")
-    >>> type(make_scores(TaskData(task, "test", [Sentence("a", label=0.5)], None, 16))).__name__
+    >>> type(make_scores(TaskData(task, "test", [Sentence("a", label=0.5)], tokenizer, 16))).__name__
     'NumberScores'
     """
     task = data.task

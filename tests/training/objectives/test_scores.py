@@ -175,7 +175,7 @@ def test_a_model_that_diverged_is_not_scored_as_if_it_guessed():
     ):
         with pytest.raises(DataError, match="hold NaN, so there is nothing to score"):
             make().update(outputs, fake_batch(labels))
-        scores = make()  # in filler rows it is nobody's business
+        scores = make()  # filler rows may hold NaN
         scores.update(outputs, fake_batch(labels, [0, 0]))
         with pytest.raises(DataError, match="was counted"):
             scores.result()
