@@ -69,10 +69,12 @@ def read_state_dict(raw: bytes, source: str) -> dict[str, View]:
         raise CheckpointError(f"{source} does not hold a whole pickle: {error!r:.200}. Is the file damaged?") from error
     if not isinstance(result, _Dict):
         raise CheckpointError(f"{source} must hold a dict of tensors; got {_describe(result)}.")
+    views = {}
     for name, value in result.items():
         if not isinstance(name, str) or not isinstance(value, View):
             raise CheckpointError(f"{source} must hold tensors by name; got {_describe(value)} under {name!r:.60}.")
-    return dict(result)
+        views[name] = value
+    return views
 
 
 # What the unpickler makes of damaged bytes: an empty stack, an unknown memo, a call with other arguments, ...
@@ -114,7 +116,7 @@ def _ordered_dict() -> _Dict:
 
 
 def _tensor(
-    storage: object, offset: object, shape: Any, strides: Any, grad: object, hooks: object, metadata: object = None
+    storage: object, offset: Any, shape: Any, strides: Any, grad: object, hooks: object, metadata: object = None
 ) -> View:
     tuples = all(isinstance(axes, tuple) and all(map(_is_count, axes)) for axes in (shape, strides))
     fits = tuples and len(shape) == len(strides) <= AXES_LIMIT
@@ -168,10 +170,8 @@ class _Opcodes(dict[int, Callable[[pickle.Unpickler], None]]):
     """The unpickler's table of opcodes; one that is not in it is refused by its name."""
 
     def __missing__(self, code: int) -> Callable[[pickle.Unpickler], None]:
-        known = pickletools.code2op.get(chr(code))
-        raise CheckpointError(
-            f"the pickle's opcode {known.name if known else code} has no place in a state dict; nothing of it is run."
-        )
+        name = next((opcode.name for opcode in pickletools.opcodes if opcode.code == chr(code)), code)
+        raise CheckpointError(f"the pickle's opcode {name} has no place in a state dict; nothing of it is run.")
 
 
 _OPCODES = _Opcodes(
