@@ -1,7 +1,6 @@
 """Checkpoints in Hugging Face's format, read and written by the same tables of names."""
 
 import fnmatch
-import functools
 import json
 import math
 import os
@@ -36,8 +35,6 @@ TINY = EncoderConfig(
     max_length=128,
     note="random weights, not a trained model",
 )
-path_name = functools.partial(jax.tree_util.keystr, simple=True, separator=".")
-"""The dotted path of a pytree's leaf, such as `blocks.attn.query.kernel`."""
 OLD_NAMES = {".LayerNorm.gamma": ".LayerNorm.weight", ".LayerNorm.beta": ".LayerNorm.bias"}  # TensorFlow's
 
 
@@ -150,7 +147,7 @@ def read_encoder(weights: Weights, config: EncoderConfig, *, dtype: DTypeLike) -
     if config.layers > len(found) and not config.shared_layers:
         # Before a name is made for each of what may be two billion layers.
         raise CheckpointError(
-            f"{weights.where}: config.json says {config.layers} layers; got {len(found)} tensors in all."
+            f"{weights.where}: config.json declares {config.layers} layers; got {len(found)} tensors in all."
         )
     pooled = any(entry.tensor in found for entry in entries_of(config, ["pooler.kernel"]))
     shapes = encoder_shapes(config, pooler=pooled)
@@ -196,7 +193,7 @@ def _build(config: EncoderConfig, pooled: bool, read: Callable[[str], np.ndarray
         stacked = np.stack(parts) if entry.is_stacked else parts[0]
         arrays[entry.path] = cast(entry.tensor, stacked.reshape(shape), dtype)
     model = jax.eval_shape(lambda: init_encoder(config, jax.random.key(0), pooler=pooled))
-    return jax.tree_util.tree_map_with_path(lambda path, _: arrays[path_name(path)], model)
+    return jax.tree_util.tree_map_with_path(lambda path, _: arrays[_dotted(path)], model)
 
 
 def _taken(entry: Entry, tensor: np.ndarray) -> np.ndarray:
@@ -231,7 +228,7 @@ def cast(tensor: str, array: np.ndarray, dtype: DTypeLike) -> Array:
 
 def tensors_of(model: Encoder) -> Iterator[tuple[str, np.ndarray]]:
     """Every array of an encoder, or several side by side, under the names of the bare encoder of its family."""
-    leaves = {path_name(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(model)}
+    leaves = {_dotted(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(model)}
     sharing: dict[str, list[tuple[Entry, np.ndarray]]] = {}
     for entry in entries_of(model.config, list(leaves)):
         whole = leaves[entry.path] if entry.is_stacked else leaves[entry.path][None]
@@ -241,6 +238,10 @@ def tensors_of(model: Encoder) -> Iterator[tuple[str, np.ndarray]]:
     for name, parts in sharing.items():
         entry = parts[0][0]
         yield name, _put(parts, entry.stored_shape(leaves[entry.path].shape, model.config))
+
+
+def _dotted(path: tuple) -> str:
+    return "".join(map(str, path)).strip(".")
 
 
 def _hub_directory(name: str) -> Path:

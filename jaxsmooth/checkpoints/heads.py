@@ -17,7 +17,7 @@ from ..bert.params import Encoder
 from ..errors import CheckpointError, ConfigError
 from ..inputs.tokenizer import Tokenizer
 from ..types import LayerNorm, Linear
-from .encoder import cast, check_dtype, find_directory, path_name, plain_name, read_encoder, tensors_of, write_directory
+from .encoder import cast, check_dtype, find_directory, plain_name, read_encoder, tensors_of, write_directory
 from .families import FAMILIES
 from .formats import FileTensor, open_weights
 from .head_names import HEADS, HeadNames
@@ -231,7 +231,8 @@ def _shapes(config: EncoderConfig, head: Head) -> tuple[dict[str, tuple[int, ...
     drawn = jax.eval_shape(lambda: init_head(config, head.kind, jax.random.key(0), labels=labels, tied=tied))
 
     def shapes(tree: Head) -> dict[str, tuple[int, ...]]:
-        return {path_name(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+        leaves = jax.tree_util.tree_leaves_with_path(tree)
+        return {"".join(map(str, path)).strip("."): leaf.shape for path, leaf in leaves}
 
     return shapes(drawn), shapes(head)
 
