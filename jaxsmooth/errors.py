@@ -1,5 +1,8 @@
 """Every error jaxsmooth raises on purpose. Each message says what was expected, what came, and the usual cause."""
 
+import math
+from typing import TypeGuard
+
 
 class JaxsmoothError(Exception):
     """Base class: `except JaxsmoothError` catches every deliberate refusal and nothing else."""
@@ -31,3 +34,33 @@ class DataError(JaxsmoothError, ValueError):
 
 class AssetError(JaxsmoothError, OSError):
     """A pinned asset that cannot be fetched, verified, unpacked or found."""
+
+
+def is_int(value: object, least: int, most: float = math.inf) -> TypeGuard[int]:
+    """Whether a value is an int, and not a bool, from `least` to `most`.
+
+    >>> is_int(3, 1), is_int(True, 1), is_int(3.0, 1), is_int(3, 1, 2)
+    (True, False, False, False)
+    """
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+
+def require_int(name: str, value: object, least: int, error: type[JaxsmoothError], *, optional: bool = False) -> None:
+    """Refuse what is no int, or a bool, or below `least`.
+
+    Args:
+      name: what the caller calls the value.
+      value: what came.
+      least: the smallest value allowed.
+      error: the exception's class.
+      optional: whether None is allowed too.
+
+    Raises:
+      JaxsmoothError: an `error`.
+
+    >>> require_int("limit", 0, 1, TextError, optional=True)
+    Traceback (most recent call last):
+    jaxsmooth.errors.TextError: limit must be a whole number of at least 1, or None; got 0.
+    """
+    if not is_int(value, least) and not (optional and value is None):
+        raise error(f"{name} must be a whole number of at least {least}{', or None' * optional}; got {value!r}.")

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
-from ..errors import TextError
+from ..errors import TextError, require_int
 from .fetch import fetch
 from .registry import REGISTRY, Asset
 
@@ -54,8 +54,7 @@ def stream_texts(source: str | Path, limit: int | None = None) -> Iterator[str]:
     >>> next(stream_texts("tiny"))
     'The lighthouse keeper counted seven ships before breakfast.'
     """
-    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
-        raise TextError(f"limit must be a whole number of at least 1, or None; got {limit!r}.")
+    require_int("limit", limit, 1, TextError, optional=True)
     if not isinstance(source, (str, Path)) or "\0" in str(source):
         raise TextError(f"source must be a string or a Path that can name a file; got {source!r:.80}.")
     sentences = itertools.islice(_stream(source), limit)

@@ -16,7 +16,7 @@ import struct
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from ...errors import CheckpointError
+from ...errors import CheckpointError, is_int
 
 SIZE_LIMIT = 8 * 2**20
 """Bytes of a pickle; that of a model with ten thousand tensors has two million."""
@@ -130,7 +130,7 @@ def _parameter(data: object, grad: object, hooks: object) -> object:
 
 
 def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+    return is_int(value, 0, 2**63 - 1)
 
 
 def _describe(value: object) -> str:
