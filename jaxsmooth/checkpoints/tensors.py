@@ -1,4 +1,4 @@
-"""The tensors of a checkpoint, whatever format they lie in: by their plain names, and every way they can be bad."""
+"""The tensors of a checkpoint in any format: found by their plain names, checked, read."""
 
 from collections.abc import Callable, Iterable
 
@@ -14,6 +14,13 @@ DTYPES = ("F16", "BF16", "F32", "F64")
 
 def by_plain_name(tensors: Iterable[FileTensor], plain_name: Callable[[str], str | None]) -> dict[str, FileTensor]:
     """Every tensor by its plain name, unless that is None.
+
+    Args:
+      tensors: in the order of the files.
+      plain_name: a tensor's name in a file -> its plain name, or None for one that is not wanted.
+
+    Returns:
+      Plain name -> tensor, in the same order.
 
     Raises:
       CheckpointError: two tensors of one plain name.
@@ -35,6 +42,10 @@ def by_plain_name(tensors: Iterable[FileTensor], plain_name: Callable[[str], str
 def check_tensor(tensor: FileTensor, shape: tuple[int, ...]) -> None:
     """Refuse a tensor of another shape, or whose numbers are not floating-point.
 
+    Args:
+      tensor: its values are not read.
+      shape: the expected shape, in torch's layout.
+
     Raises:
       CheckpointError: names the tensor and the file.
     """
@@ -50,6 +61,12 @@ def check_tensor(tensor: FileTensor, shape: tuple[int, ...]) -> None:
 def read_tensor(tensor: FileTensor) -> np.ndarray:
     """A tensor's values.
 
+    Args:
+      tensor: one that `check_tensor` accepts.
+
+    Returns:
+      An array of its shape and of the dtype in the file.
+
     Raises:
       CheckpointError: a damaged file, or values that are not finite.
     """
@@ -62,5 +79,9 @@ def read_tensor(tensor: FileTensor) -> np.ndarray:
 
 
 def and_more(names: list[str]) -> str:
-    """The rest of a list of which a message names the first."""
+    """The rest of a list of which a message names the first.
+
+    >>> and_more(["a", "b", "c"]), and_more(["a"])
+    (', and 2 more', '')
+    """
     return f", and {len(names) - 1} more" if len(names) > 1 else ""

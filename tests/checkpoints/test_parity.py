@@ -179,8 +179,8 @@ def test_transformers_reads_the_heads_that_we_save(name, head, tmp_path):
     assert not report["mismatched_keys"]
     for key, tensor in theirs.state_dict().items():
         assert torch.equal(again.state_dict()[key], tensor), key
-    told = json.loads((tmp_path / "ours" / "config.json").read_text())
-    assert told["architectures"] == [type(theirs).__name__]
+    written = json.loads((tmp_path / "ours" / "config.json").read_text())
+    assert written["architectures"] == [type(theirs).__name__]
     assert again.config.num_labels == theirs.config.num_labels
     for key in make_families.HEAD_SETTINGS.get(name, {}):
         assert getattr(again.config, key) == getattr(theirs.config, key)

@@ -30,7 +30,7 @@ FORMATS = (
 """Tried in order: the first whose file is there is read, and the others are left alone."""
 
 
-TENSORFLOW = ("tf_model.h5", "*.index", "*.data-?????-of-?????")
+TENSORFLOW = ("tf_model.h5", "*.ckpt*.index", "variables.index", "*.data-?????-of-?????")
 """What TensorFlow's weights are called; they are not read."""
 
 

@@ -274,7 +274,7 @@ def _check_directory(
             raise CheckpointError(f"{path}: tensor {stored.name!r} occurs twice.")
         found[stored.name] = stored
     if config.layers > len(found):  # before a name is made for each of what may be two billion layers
-        raise CheckpointError(f"{path}: its header speaks of {config.layers} layers; got {len(found)} tensors in all.")
+        raise CheckpointError(f"{path}: its header declares {config.layers} layers; got {len(found)} tensors in all.")
     checked = {}
     for name, theirs, shape in _wanted(config):
         if name not in found:

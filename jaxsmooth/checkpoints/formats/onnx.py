@@ -38,6 +38,12 @@ class _Place(NamedTuple):
 def read(path: Path) -> Weights:
     """Every parameter of the graph.
 
+    Args:
+      path: an ONNX file.
+
+    Returns:
+      The tensors, under Hugging Face's names.
+
     Raises:
       CheckpointError: the package onnx is missing; a file that is damaged; weights that are quantised or lie in
         another file.

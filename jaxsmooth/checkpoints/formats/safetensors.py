@@ -19,6 +19,12 @@ WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 def read(path: Path) -> Weights:
     """Every tensor of the file, or of the shards; headers are read, not data.
 
+    Args:
+      path: a `model.safetensors`, or the index of its shards.
+
+    Returns:
+      The tensors, under Hugging Face's names.
+
     Raises:
       CheckpointError: a file that is damaged, or an index that names what is not there.
     """

@@ -1,6 +1,6 @@
 """`pytorch_model.bin` of torch 1.6 and later: a zip of a pickle and of one member of raw numbers per storage.
 
-References: torch.serialization, `_save` (the layout), read here without torch and without running the pickle.
+References: torch.serialization, `_save` (the layout), read here without torch.
 """
 
 import math
@@ -28,6 +28,12 @@ class _Archive(NamedTuple):
 
 def read(path: Path) -> Weights:
     """Every tensor of the state dict; their numbers are read when they are asked for.
+
+    Args:
+      path: a `pytorch_model.bin`.
+
+    Returns:
+      The tensors, under Hugging Face's names.
 
     Raises:
       CheckpointError: a file that is damaged, of torch's older format, or that holds anything but a state dict.

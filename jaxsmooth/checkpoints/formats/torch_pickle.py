@@ -20,7 +20,6 @@ from ...errors import CheckpointError, is_int
 
 SIZE_LIMIT = 8 * 2**20
 """Bytes of a pickle; that of a model with ten thousand tensors has two million."""
-LARGEST = 2**63 - 1  # a 64-bit size
 AXES_LIMIT = 8
 
 
@@ -70,10 +69,12 @@ def read_state_dict(raw: bytes, source: str) -> dict[str, View]:
         raise CheckpointError(f"{source} does not hold a whole pickle: {error!r:.200}. Is the file damaged?") from error
     if not isinstance(result, _Dict):
         raise CheckpointError(f"{source} must hold a dict of tensors; got {_describe(result)}.")
+    views = {}
     for name, value in result.items():
         if not isinstance(name, str) or not isinstance(value, View):
             raise CheckpointError(f"{source} must hold tensors by name; got {_describe(value)} under {name!r:.60}.")
-    return dict(result)
+        views[name] = value
+    return views
 
 
 # What the unpickler makes of damaged bytes: an empty stack, an unknown memo, a call with other arguments, ...
@@ -115,18 +116,21 @@ def _ordered_dict() -> _Dict:
 
 
 def _tensor(
-    storage: object, offset: object, shape: Any, strides: Any, grad: object, hooks: object, metadata: object = None
+    storage: object, offset: Any, shape: Any, strides: Any, grad: object, hooks: object, metadata: object = None
 ) -> View:
-    tuples = isinstance(shape, tuple) and isinstance(strides, tuple)
-    counts = tuples and all(is_int(size, 0, LARGEST) for size in (*shape, *strides))
-    fits = counts and len(shape) == len(strides) <= AXES_LIMIT
-    if not isinstance(storage, Storage) or not is_int(offset, 0, LARGEST) or not fits:
+    tuples = all(isinstance(axes, tuple) and all(map(_is_count, axes)) for axes in (shape, strides))
+    fits = tuples and len(shape) == len(strides) <= AXES_LIMIT
+    if not isinstance(storage, Storage) or not _is_count(offset) or not fits:
         raise ValueError("a tensor has no storage, or no shape")
     return View(storage, offset, shape, strides)
 
 
 def _parameter(data: object, grad: object, hooks: object) -> object:
     return data
+
+
+def _is_count(value: object) -> bool:
+    return is_int(value, 0, 2**63 - 1)
 
 
 def _describe(value: object) -> str:
@@ -166,10 +170,8 @@ class _Opcodes(dict[int, Callable[[pickle.Unpickler], None]]):
     """The unpickler's table of opcodes; one that is not in it is refused by its name."""
 
     def __missing__(self, code: int) -> Callable[[pickle.Unpickler], None]:
-        known = pickletools.code2op.get(chr(code))
-        raise CheckpointError(
-            f"the pickle's opcode {known.name if known else code} has no place in a state dict; nothing of it is run."
-        )
+        name = next((opcode.name for opcode in pickletools.opcodes if opcode.code == chr(code)), code)
+        raise CheckpointError(f"the pickle's opcode {name} has no place in a state dict; nothing of it is run.")
 
 
 _OPCODES = _Opcodes(
@@ -194,6 +196,6 @@ class _StateDictUnpickler(pickle._Unpickler):  # the one written in Python
         """The storage of ("storage", type, key, device, count)."""
         kind, form, key, _, numbers = pid
         typed = isinstance(form, _StandIn) and form.dtype
-        if kind != "storage" or not typed or not isinstance(key, str) or not is_int(numbers, 0, LARGEST):
+        if kind != "storage" or not typed or not isinstance(key, str) or not _is_count(numbers):
             raise ValueError("a persistent id is that of no storage")
         return Storage(key, form.dtype, numbers)

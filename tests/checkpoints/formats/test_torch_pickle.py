@@ -89,7 +89,7 @@ def test_the_hostile_pickles_do_run_where_they_may(tmp_path):
         (b"", "whole pickle"),
         (b".", "whole pickle"),
         (b"\x80\x02N.", "must hold a dict of tensors; got NoneType"),
-        (b"\x80\x02}.", "tensor 'embeddings.LayerNorm.bias' is missing|speaks of"),
+        (b"\x80\x02}.", "tensor 'embeddings.LayerNorm.bias' is missing|declares"),
         (b"\x80\x02}X\x01\0\0\0aK\x01s.", "must hold tensors by name; got int under 'a'"),
         (b"\x80\x02}K\x01K\x01s.", "got int under 1"),
         (b"\x80\x02}q\0X\x01\0\0\0ah\0s.", "got dict under 'a'"),  # a dict in itself
@@ -163,7 +163,7 @@ def test_no_pickle_changes_what_the_next_one_meets(target, slots, tmp_path):
 
 
 BOMBS = {
-    # Tuples that hold the one before twice: the hash of the last takes 2**40 steps, or as many frames as tuples.
+    # Tuples that hold the one before twice: the hash of the last takes 2**40 steps; a deep one overflows the stack.
     "a key to be hashed": b"}" + b")q\0" + b"h\0h\0\x86q\0" * 40 + b"Ns.",
     "a deep key": b"}" + b")" + b"\x85" * 200_000 + b"Ns.",
     "keys of an update": b"}(" + b")q\0" + b"h\0h\0\x86q\0" * 40 + b"Nu.",
