@@ -1,51 +1,60 @@
-"""Writing a file so that a reader sees the old one or the new one, never half of one."""
+"""Atomic writes, the check that a folder can be written to, and strict JSON."""
 
+import json
+import math
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 
-def write_aside(path: Path, content: str | bytes) -> Path:
-    """Writes a file beside its destination and renames it into place.
+def atomic_write(path: str | Path, content: str | bytes | Callable[[Path], object]) -> Path:
+    """Write a file so that a reader sees the old content or the new content, never a part of it.
+
+    The content goes to a temporary file in the same folder, which is then renamed. A failure leaves the old file as
+    it was and no temporary file.
 
     Args:
       path: the destination; missing folders are made.
-      content: text (written as UTF-8 with plain newlines) or bytes.
+      content: text (written as UTF-8 with plain newlines), bytes, or a function that writes the file whose path it
+        is given, such as a library's own `save`. That path has the destination's suffix.
 
     Returns:
       The path.
 
     Raises:
       OSError: the folder cannot be made or written to.
+
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> atomic_write(folder / "new" / "a.txt", "text").read_text()
+    'text'
+    >>> atomic_write(folder / "b.txt", lambda temporary: temporary.write_text("written")).read_text()
+    'written'
     """
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    data = content.encode("utf-8") if isinstance(content, str) else content
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    aside = Path(name)
+    handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
     try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-        # mkstemp makes files private; a report is meant to be shared like any other file.
-        aside.chmod(0o644)
-        os.replace(aside, path)
+        if callable(content):
+            content(temporary)
+        else:
+            temporary.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+        # mkstemp makes files private; results are meant to be read by others.
+        temporary.chmod(0o644)
+        os.replace(temporary, path)
     finally:
-        aside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
     return path
 
 
-def write_numbers_and_figure(out: Path, stem: str, numbers: str, draw: Callable[[Path], Path]) -> tuple[Path, Path]:
-    """Writes `stem`.json and draws `stem`.png into a folder, made if missing; returns the two paths.
+def check_writable(folder: str | Path) -> None:
+    """Refuse, before any work, a folder that could not be made or written to; make nothing.
 
-    Raises:
-      OSError: the folder cannot be made or written to.
-    """
-    drawn = draw(Path(out) / f"{stem}.png")
-    return write_aside(Path(out) / f"{stem}.json", numbers), drawn
-
-
-def check_writable(folder: Path) -> None:
-    """Refuses, before any work, a folder that could not be made or written to; makes nothing.
+    Args:
+      folder: the folder, which need not exist.
 
     Raises:
       OSError: says which folder is in the way.
@@ -57,3 +66,38 @@ def check_writable(folder: Path) -> None:
         raise NotADirectoryError(f"{folder} cannot be a folder: {there} is a file.")
     if not os.access(there, os.W_OK | os.X_OK):
         raise PermissionError(f"{folder} cannot be written: no permission in {there}.")
+
+
+def strict(tree: Any) -> Any:
+    """Replace NaN and infinity, which JSON does not know, by None.
+
+    Args:
+      tree: mappings, lists, tuples and scalars, nested.
+
+    Returns:
+      The same tree of new dicts and lists, with strings as keys.
+
+    >>> strict({1: [0.5, float("nan")], "b": (float("inf"), "text")})
+    {'1': [0.5, None], 'b': [None, 'text']}
+    """
+    if isinstance(tree, Mapping):
+        return {str(key): strict(value) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [strict(value) for value in tree]
+    return None if isinstance(tree, float) and not math.isfinite(tree) else tree
+
+
+def dumps_strict(tree: Any, *, indent: int | None = None) -> str:
+    """Write strict JSON: floats to their last bit, null for NaN and infinity, readable as UTF-8.
+
+    Args:
+      tree: what `strict` takes.
+      indent: spaces of one level; None for one line.
+
+    Returns:
+      The text, without a newline at its end.
+
+    >>> dumps_strict({"rate": float("inf"), "name": "d‖H‖"})
+    '{"rate": null, "name": "d‖H‖"}'
+    """
+    return json.dumps(strict(tree), indent=indent, allow_nan=False, ensure_ascii=False)
