@@ -84,8 +84,8 @@ def run_diagnose(command: Diagnose) -> None:
         fusion=None if command.fusion == "none" else command.fusion,
         progress=True,
     )
-    paths = report.write_report(diagnosis, command.out)
-    report.print_summary(diagnosis, paths, Console())
+    paths = report.write_diagnosis(diagnosis, command.out)
+    report.print_diagnosis(diagnosis, paths, Console())
 
 
 def run_converge(command: Converge) -> None:
@@ -124,8 +124,8 @@ def run_verify(command: Verify) -> int:
         tokens_per_batch=command.tokens_per_batch,
         progress=True,
     )
-    path = report.write_verification(found, command.out)
-    report.print_verification(found, path, Console())
+    paths = report.write_verification(found, command.out)
+    report.print_verification(found, paths, Console())
     return int(found.violated)
 
 

@@ -6,6 +6,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+HIDDEN_METRICS = (
+    "cosine_similarity",
+    "relative_distance",
+    "subspace_distance",
+    "effective_rank",
+    "stable_rank",
+    "token_norm",
+)
+"""What is measured of every hidden state, the embedding output included; each is defined in `jaxsmooth.metrics`."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Spread:
