@@ -40,7 +40,7 @@ class Converge:
     limit: int | None = 32
     """Read at most this many sentences."""
     out: Path = Path("reports/converge")
-    """Folder for converge.json and converge.png."""
+    """Folder for converge.json and converge.png, .svg and .pdf."""
     precision: Literal["float32", "float64"] = "float32"
     """Precision of the model and of the mathematics."""
     window: int = 4
@@ -82,7 +82,7 @@ class Compare:
     limit: int | None = 64
     """Read at most this many sentences."""
     out: Path = Path("reports/compare")
-    """Folder for compare.json and compare.png."""
+    """Folder for compare.json and compare.png, .svg and .pdf."""
     precision: Literal["float32", "float64"] = "float32"
     """Precision of the model and of the mathematics."""
     tokens_per_batch: int = 512

@@ -5,7 +5,7 @@ description.
 """
 
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -61,12 +61,6 @@ _CONFIG: dict[str, Any] = {
     "point": {"filled": True, "size": 60, "opacity": 1},
 }
 
-_WRITERS: dict[str, Callable[[dict[str, Any]], str | bytes]] = {
-    ".png": lambda spec: vl_convert.vegalite_to_png(spec, scale=SCALE),
-    ".svg": vl_convert.vegalite_to_svg,
-    ".pdf": vl_convert.vegalite_to_pdf,
-}
-
 
 class Series(NamedTuple):
     """One line of a chart: its name in the legend, its colour and the shape of its points."""
@@ -94,9 +88,10 @@ def save(chart: alt.TopLevelMixin, stem: Path) -> Path:
     Raises:
       OSError: the folder cannot be made or written to.
     """
-    spec = specification(chart)
-    paths = [atomic_write(stem.with_name(stem.name + suffix), write(spec)) for suffix, write in _WRITERS.items()]
-    return paths[0]
+    svg = vl_convert.vegalite_to_svg(specification(chart))
+    atomic_write(stem.with_suffix(".svg"), svg)
+    atomic_write(stem.with_suffix(".pdf"), vl_convert.svg_to_pdf(svg))
+    return atomic_write(stem.with_suffix(".png"), vl_convert.svg_to_png(svg, scale=SCALE))
 
 
 def drawable(text: str, limit: int = 60) -> str:

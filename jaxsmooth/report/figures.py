@@ -173,7 +173,8 @@ def ladder_chart(diagnosis: Diagnosis, names: Sequence[str], *, columns: int | a
     line = base.mark_line().encode(strokeWidth=alt.StrokeWidth("width:Q", scale=None), detail="series:N")
     tooltip = ["layer:Q", "series:N", alt.Tooltip("value:Q", format=",.3~r")]
     points = base.mark_point().encode(shape=style["shape"], tooltip=tooltip)
-    return alt.layer(*_contraction(low), _actual_range(diagnosis, low), line, points, *unless_any(list(means.values())))
+    rates = alt.layer(line, points)
+    return alt.layer(*_contraction(low), _actual_range(diagnosis, low), rates, *unless_any(list(means.values())))
 
 
 def _actual_range(diagnosis: Diagnosis, low: float) -> alt.Chart:

@@ -68,7 +68,7 @@ def headline(diagnosis: Diagnosis) -> Headline:
     return Headline(
         level=level,
         theory=theory,
-        headline=wording.headline(level, theory, diagnosis.model.name),
+        headline=wording.first_sentence(level, theory, diagnosis.model.name),
         smoothing=wording.smoothing(level, found, STRONG_SIMILARITY, MODERATE_RISE, PEAK_DROP),
         where=wording.where(found),
         explanation=wording.explanation(theory, found, departures),

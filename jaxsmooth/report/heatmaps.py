@@ -75,9 +75,7 @@ def cosine_of_layer(exemplar: Exemplar) -> alt.Chart:
 def attention_graph(exemplar: Exemplar) -> alt.LayerChart:
     """Which token reads which, in the layer and head that the page's reader chooses; pointing singles a token out."""
     size = len(exemplar.tokens)
-    reader, source = (
-        alt.selection_point(n, fields=[f], on="pointerover", clear="pointerout") for n, f in _SIDES.items()
-    )
+    reader, source = _pointed_at("reader", "i"), _pointed_at("source", "j")
     axis = alt.Scale(domain=[size - 0.4, -0.6], nice=False, zero=False)
     across = {"scale": alt.Scale(domain=[-0.65, 1.65], nice=False, zero=False), "axis": None}
     shown = "datum.layer == toNumber(layer) && datum.head == toNumber(head)"
@@ -102,11 +100,15 @@ def attention_graph(exemplar: Exemplar) -> alt.LayerChart:
     )
 
 
-_SIDES = {"reader": "i", "source": "j"}
 _GRAPH_TITLE = (
     "toNumber(layer) == 0 ? 'The embedding output has no attention' : 'layer ' + layer + "
     "(toNumber(head) == 0 ? ', mean of all heads' : ', head ' + head)"
 )
+
+
+def _pointed_at(name: str, field: str) -> alt.Parameter:
+    """The token of the labels on one side that the pointer is at; without the mark's name, any mark would do."""
+    return alt.selection_point(name, fields=[field], on=f"@labels_{field}_marks:pointerover", clear="pointerout")
 
 
 def _labels(exemplar: Exemplar, side: str, selection: alt.Parameter) -> alt.Chart:
@@ -116,8 +118,10 @@ def _labels(exemplar: Exemplar, side: str, selection: alt.Parameter) -> alt.Char
     ]
     chart = alt.Chart(values(rows)).mark_text(align="right" if side == "i" else "left", fontSize=13)
     bold = alt.condition(selection, alt.value(1), alt.value(0.4))
-    return chart.encode(x="place:Q", y=f"{side}:Q", text="token:N", tooltip="whole:N", opacity=bold).add_params(
-        selection
+    return (
+        chart.encode(x="place:Q", y=f"{side}:Q", text="token:N", tooltip="whole:N", opacity=bold)
+        .add_params(selection)
+        .properties(name=f"labels_{side}")
     )
 
 

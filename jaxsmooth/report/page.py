@@ -20,7 +20,7 @@ from .headline import Headline, headline
 from .heatmaps import attention_graph, cosine_of_layer, mixing_rates
 from .json import to_json
 
-EXEMPLAR_LIMIT = 1_000_000
+EXEMPLAR_LIMIT = 600_000
 """Numbers of one sentence, cosines and attention, that the page holds: about 10 bytes each."""
 
 TEXT_LIMIT = 2_000
