@@ -28,10 +28,10 @@ import numpy as np
 import tyro
 from jax import Array
 
-from jaxsmooth.files import write_aside
+from drawing import canvas, remark, save, title
+from jaxsmooth.files import atomic_write
 from jaxsmooth.linalg.rows import standardise_rows
 from jaxsmooth.metrics import token_cosine_similarity
-from jaxsmooth.report.style import canvas, remark, save, title
 from jaxsmooth.theory import diameter
 from jaxsmooth.theory.literature.masked_attention import wu2024_antipodal, wu2024_equilibrium, wu2024_layer
 
@@ -377,9 +377,9 @@ def main(args: Args) -> dict:
         "curves": {name: curve.tolist() for name, curve in curves.items()},
     }
     args.out.mkdir(parents=True, exist_ok=True)
-    write_aside(args.out / "collapse_speed.json", (json.dumps(result, indent=1, allow_nan=False) + "\n").encode())
+    atomic_write(args.out / "collapse_speed.json", (json.dumps(result, indent=1, allow_nan=False) + "\n").encode())
     figure(result, args.out / "collapse_speed.png")
-    write_aside(args.out / "collapse_speed.md", report(result).encode())
+    atomic_write(args.out / "collapse_speed.md", report(result).encode())
     return result
 
 

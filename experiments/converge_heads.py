@@ -25,9 +25,9 @@ import numpy as np
 import tyro
 
 import jaxsmooth
+from drawing import canvas, remark, save, title
 from jaxsmooth.assets.texts import read_texts
-from jaxsmooth.files import write_aside
-from jaxsmooth.report.style import canvas, remark, save, title
+from jaxsmooth.files import atomic_write
 from jaxsmooth.studies import converge
 
 HELD = ("limit_held", "rate_held", "steps_held", "ergodicity_held", "birkhoff_held")
@@ -157,7 +157,7 @@ def main(args: Args) -> None:
         "quantiles": (0, 25, 50, 75, 100),
         "models": summary,
     }
-    write_aside(args.out / "converge_heads.json", json.dumps(result, indent=1) + "\n")
+    atomic_write(args.out / "converge_heads.json", json.dumps(result, indent=1) + "\n")
     draw(cases, args, args.out / "converge_heads.png")
     text = f"""# Attention iterated: prediction against observation
 
@@ -172,7 +172,7 @@ the way, over the first.
 
 ![](converge_heads.png)
 """
-    write_aside(args.out / "converge_heads.md", text)
+    atomic_write(args.out / "converge_heads.md", text)
     print(text)
 
 

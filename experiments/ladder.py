@@ -22,9 +22,9 @@ import numpy as np
 import tyro
 
 import jaxsmooth
+from drawing import COLOURS, canvas, layer_axis, log_axis, remark, save, title
 from jaxsmooth.assets.texts import read_texts
-from jaxsmooth.files import write_aside
-from jaxsmooth.report.style import COLOURS, canvas, layer_axis, log_axis, remark, save, title
+from jaxsmooth.files import atomic_write
 from jaxsmooth.results.summaries import RATES
 from jaxsmooth.studies.measurements import measure_batch, model_norms
 
@@ -135,7 +135,7 @@ def main(args: Args) -> None:
     started = time.perf_counter()
     rates = rates_of(args)
     found = summarise(args, rates, time.perf_counter() - started)
-    write_aside(args.out / "ladder.json", json.dumps(found, indent=1) + "\n")
+    atomic_write(args.out / "ladder.json", json.dumps(found, indent=1) + "\n")
     draw(found, args.out / "ladder.png")
     text = f"""# Tightness of the ladder, layer by layer
 
@@ -150,7 +150,7 @@ Rungs out of order beyond rounding: {found["rungs_out_of_order"]}.
 
 ![](ladder.png)
 """
-    write_aside(args.out / "ladder.md", text)
+    atomic_write(args.out / "ladder.md", text)
     print(text)
 
 

@@ -29,10 +29,10 @@ import tyro
 from matplotlib.axes import Axes
 
 import jaxsmooth
+from drawing import canvas, remark, save, title
 from jaxsmooth import Batch, Edits, Encoder, EncoderConfig, embed, encode, init_encoder, metrics, theory
 from jaxsmooth.assets.texts import read_texts
-from jaxsmooth.files import write_aside
-from jaxsmooth.report.style import canvas, remark, save, title
+from jaxsmooth.files import atomic_write
 from jaxsmooth.studies.measurements import model_norms
 from jaxsmooth.types import BlockTrace
 
@@ -252,9 +252,9 @@ def main(args: Args) -> None:
         for name, found in panels.items()
     }
     versions = {"jax": jax.__version__, "device": jax.devices()[0].device_kind}
-    write_aside(args.out / "phase_diagram.json", json.dumps({"versions": versions, "panels": numbers}) + "\n")
+    atomic_write(args.out / "phase_diagram.json", json.dumps({"versions": versions, "panels": numbers}) + "\n")
     text = report(args, panels, seconds)
-    write_aside(args.out / "phase_diagram.md", text)
+    atomic_write(args.out / "phase_diagram.md", text)
     print(text)
 
 

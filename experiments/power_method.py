@@ -31,10 +31,10 @@ import tyro
 from jax import Array
 
 import jaxsmooth
+from drawing import canvas, remark, save, title
 from jaxsmooth.assets.texts import read_texts
 from jaxsmooth.bert.attention import attention_logits, attention_probs, project_heads
-from jaxsmooth.files import write_aside
-from jaxsmooth.report.style import canvas, remark, save, title
+from jaxsmooth.files import atomic_write
 from jaxsmooth.types import Batch, BlockTrace
 
 
@@ -308,9 +308,9 @@ def main(args: Args) -> dict:
         "steer": steer(model, batch, products, args),
     }
     args.out.mkdir(parents=True, exist_ok=True)
-    write_aside(args.out / "power_method.json", (json.dumps(result, indent=1, allow_nan=False) + "\n").encode())
+    atomic_write(args.out / "power_method.json", (json.dumps(result, indent=1, allow_nan=False) + "\n").encode())
     figure(result, args.out / "power_method.png")
-    write_aside(args.out / "power_method.md", report(result).encode())
+    atomic_write(args.out / "power_method.md", report(result).encode())
     return result
 
 

@@ -22,7 +22,7 @@ from jax import Array
 import jaxsmooth
 from jaxsmooth import Batch, BlockTrace, Encoder
 from jaxsmooth.assets.texts import read_texts
-from jaxsmooth.files import write_aside
+from jaxsmooth.files import atomic_write
 from jaxsmooth.studies import measurements
 from jaxsmooth.theory import mixing_rate
 from jaxsmooth.theory.block import ladder
@@ -43,8 +43,8 @@ def main() -> None:
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     found = {name: measure(name, options.sentences) for name in options.models}
-    write_aside(options.out / "rates.json", json.dumps(found, indent=1) + "\n")
-    write_aside(options.out / "rates.md", markdown(found))
+    atomic_write(options.out / "rates.json", json.dumps(found, indent=1) + "\n")
+    atomic_write(options.out / "rates.md", markdown(found))
     draw(found, options.out / "rates.png")
     print(markdown(found))
 

@@ -21,9 +21,9 @@ import tyro
 from jax import Array
 
 import jaxsmooth
+from drawing import canvas, layer_axis, remark, save, title
 from jaxsmooth import Batch, Encoder
-from jaxsmooth.files import write_aside
-from jaxsmooth.report.style import canvas, layer_axis, remark, save, title
+from jaxsmooth.files import atomic_write
 from jaxsmooth.theory.rates import activation_slopes
 
 STEPS = 400
@@ -50,10 +50,10 @@ def main(args: Args) -> None:
         model = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), model)
         found[name] = search(model, tokenizer([args.text]))
     result = {"text": args.text, "models": found}
-    write_aside(args.out / "rates_adversary.json", json.dumps(result, indent=1) + "\n")
+    atomic_write(args.out / "rates_adversary.json", json.dumps(result, indent=1) + "\n")
     draw(found, args.text, args.out / "rates_adversary.png")
     text = markdown(args, found)
-    write_aside(args.out / "rates_adversary.md", text)
+    atomic_write(args.out / "rates_adversary.md", text)
     print(text)
 
 

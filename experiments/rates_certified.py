@@ -21,9 +21,9 @@ import tyro
 from flint import arb, arb_mat
 
 import jaxsmooth
+from drawing import canvas, remark, save, title
 from jaxsmooth import Batch
-from jaxsmooth.files import write_aside
-from jaxsmooth.report.style import canvas, remark, save, title
+from jaxsmooth.files import atomic_write
 from jaxsmooth.theory.rates import activation_slopes
 
 BITS = 100
@@ -51,9 +51,9 @@ def main(args: Args) -> None:
         rows.append({"text": text, **certified_rate(**_layer_arrays(args.model, args.layer - 1, text))})
         print(rows[-1], flush=True)
     found = {"model": args.model, "layer": args.layer, "sentences": rows}
-    write_aside(args.out / "rates_certified.json", json.dumps(found, indent=1) + "\n")
+    atomic_write(args.out / "rates_certified.json", json.dumps(found, indent=1) + "\n")
     draw(args, rows, args.out / "rates_certified.png")
-    write_aside(args.out / "rates_certified.md", markdown(args, rows))
+    atomic_write(args.out / "rates_certified.md", markdown(args, rows))
 
 
 def draw(args: Args, rows: list[dict], path: Path) -> None:

@@ -24,10 +24,10 @@ import tyro
 from jax import Array
 
 import jaxsmooth
+from drawing import canvas, remark, save, title
 from jaxsmooth import Batch, BlockTrace, Encoder
 from jaxsmooth.assets.texts import read_texts
-from jaxsmooth.files import write_aside
-from jaxsmooth.report.style import canvas, remark, save, title
+from jaxsmooth.files import atomic_write
 from jaxsmooth.studies import measurements
 from jaxsmooth.studies.verify import block_parameters
 from jaxsmooth.theory.block import ladder
@@ -69,10 +69,10 @@ def main(args: Args) -> None:
         model = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), model)
         parts = {"proved": proved, "lengths": by_length, "boxes": by_box}
         found[name] = {part: list(told(rows(args, model, tokenizer))) for part, rows in parts.items()}
-        write_aside(args.out / "rates_region.json", json.dumps({"box": RADIUS, "models": found}, indent=1) + "\n")
+        atomic_write(args.out / "rates_region.json", json.dumps({"box": RADIUS, "models": found}, indent=1) + "\n")
     draw(args, found, args.out / "rates_region.png")
     text = markdown(args, found)
-    write_aside(args.out / "rates_region.md", text)
+    atomic_write(args.out / "rates_region.md", text)
     print(text)
 
 

@@ -36,11 +36,11 @@ import tyro
 from jax import Array
 
 import jaxsmooth
+from drawing import canvas, remark, save
 from jaxsmooth import Batch, Encoder, encode
 from jaxsmooth.assets.texts import read_texts
 from jaxsmooth.bert.attention import project_heads
-from jaxsmooth.files import write_aside
-from jaxsmooth.report.style import canvas, remark, save
+from jaxsmooth.files import atomic_write
 from jaxsmooth.theory import Centred, arnoldi, blocked_attention, operator_norm, ritz_values
 
 COLOURS = {"text": "#000000", "windows": "#D55E00", "gaussian": "#0072B2", "shared gaussian": "#009E73"}
@@ -212,7 +212,7 @@ def main(args: Args) -> None:
         "versions": {"jax": jax.__version__, "device": jax.devices()[0].device_kind},
         "rows": rows,
     }
-    write_aside(args.out / "spectra.json", json.dumps(found, indent=1) + "\n")
+    atomic_write(args.out / "spectra.json", json.dumps(found, indent=1) + "\n")
     draw(rows, args, args.out / "spectra.png")
     text = f"""# Spectra of attention that is never formed
 
@@ -226,7 +226,7 @@ values of the matrix itself, in double precision.
 
 ![](spectra.png)
 """
-    write_aside(args.out / "spectra.md", text)
+    atomic_write(args.out / "spectra.md", text)
     print(text)
 
 

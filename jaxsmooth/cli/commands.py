@@ -44,7 +44,7 @@ class Converge(Study):
     """Iterate every head's attention as an operator; compare limit and rate with the theory's."""
 
     out: Path = Path("reports/converge")
-    """Folder for converge.json and converge.png."""
+    """Folder for converge.json and converge.png, .svg and .pdf."""
     window: int = 4
     """Tokens in the causal sliding window, the query included."""
     steps: int = 256
@@ -70,7 +70,7 @@ class Compare(Study):
     limit: int | None = 64
     """Read at most this many sentences."""
     out: Path = Path("reports/compare")
-    """Folder for compare.json and compare.png."""
+    """Folder for compare.json and compare.png, .svg and .pdf."""
     tokens_per_batch: int = 512
     """Size of a batch, padding included; changes time and memory, not the numbers (but attention-dropout's masks)."""
     remedies: Annotated[str, tyro.conf.arg(name="with")] = "contranorm,attnscale,featscale,neutreno,gfsa,centred"

@@ -97,7 +97,7 @@ def _steps(command: Study) -> _Steps:
         case Diagnose():
             from ..studies import diagnose
 
-            return _Steps(diagnose.diagnose, report.write_report, report.print_summary)
+            return _Steps(diagnose.diagnose, report.write_diagnosis, report.print_diagnosis)
         case Converge():
             from ..studies import converge
 

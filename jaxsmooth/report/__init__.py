@@ -1,4 +1,4 @@
-"""Result structs in, report out: verdict, JSON, figures, one self-contained page."""
+"""Results as files, a page and tables: `write_X(result, out)` and `print_X(result, paths, console)` for each study."""
 
 from ..files import check_writable as check_writable
 from .compare import comparison_json as comparison_json
@@ -7,13 +7,12 @@ from .compare import write_comparison as write_comparison
 from .converge import convergence_json as convergence_json
 from .converge import print_convergence as print_convergence
 from .converge import write_convergence as write_convergence
-from .diagnose import ReportPaths as ReportPaths
-from .diagnose import print_summary as print_summary
-from .diagnose import write_report as write_report
+from .diagnose import print_diagnosis as print_diagnosis
+from .diagnose import write_diagnosis as write_diagnosis
 from .figures import write_figures as write_figures
+from .headline import Headline as Headline
+from .headline import headline as headline
 from .json import to_json as to_json
 from .page import render_page as render_page
-from .verdict import Verdict as Verdict
-from .verdict import verdict as verdict
 from .verify import print_verification as print_verification
 from .verify import write_verification as write_verification

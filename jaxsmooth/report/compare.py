@@ -1,50 +1,52 @@
 """The three forms of `compare`'s result: compare.json, one figure, a table per measure."""
 
-import functools
-from collections.abc import Iterator
-from itertools import cycle
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import altair as alt
 import numpy as np
-from matplotlib.axes import Axes
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..files import write_numbers_and_figure
+from ..files import atomic_write, dumps_strict, strict
 from ..results.comparison import COMPARED_RATES, Comparison, Measured
 from ..results.spread import Spread
+from .charts import GREY, drawable, heading, layer_axis, log_axis, positive, save, unless_any, values
 from .format import at, digits
-from .json import described, dumps, strict
-from .style import canvas, drawable, layer_axis, log_axis, note, positive, save, say_empty, title
+from .json import described
 from .terminal import plain_table, print_paths
 
 PALETTE = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C510A")
 PART_COLOURS = ("#0072B2", "#56B4E9", "#D55E00", "#E69F00")
+DASHES = ([1, 0], [5, 3], [2, 2])
+SHAPES = ("circle", "square", "triangle-up")
+SIDE = 320
 STATES = {"cosine similarity of tokens": "cosine_similarity", "relative distance d_M / ‖H‖": "relative_distance"}
 RATE_NAMES = {"actual": "actual rate of a block", "L4": "bound L4", "L1": "bound L1"}
 
 
-def write_comparison(found: Comparison, out: Path) -> tuple[Path, Path]:
-    """Writes compare.json and compare.png into a folder, each aside and renamed.
+def write_comparison(found: Comparison, out: Path) -> dict[str, Path]:
+    """Write compare.json and the figure compare.png, .svg and .pdf, each atomically.
 
     Args:
       found: what `compare` found.
       out: the folder, made if missing.
 
     Returns:
-      The two paths.
+      "numbers" and "figure" -> their paths.
 
     Raises:
       OSError: the folder cannot be made or written to.
     """
-    numbers = dumps(comparison_json(found))
-    return write_numbers_and_figure(out, "compare", numbers, functools.partial(comparison_figure, found))
+    figure = save(comparison_figure(found), Path(out) / "compare")
+    numbers = atomic_write(Path(out) / "compare.json", dumps_strict(comparison_json(found), indent=2) + "\n")
+    return {"numbers": numbers, "figure": figure}
 
 
 def comparison_json(found: Comparison) -> dict[str, Any]:
-    """Turns the result into strict JSON: for every remedy and layer, each quantity's spread over sentences.
+    """Turn the result into strict JSON: for every remedy and layer, each quantity's spread over sentences.
 
     Layer 0 is the embedding output. A quantity without a value in any sentence, such as a bound whose hypotheses the
     remedy breaks, has null and a count of 0.
@@ -53,124 +55,164 @@ def comparison_json(found: Comparison) -> dict[str, Any]:
     return strict({**described(found), "remedies": entries, "versions": found.versions})
 
 
-def print_comparison(found: Comparison, paths: tuple[Path, Path], console: Console) -> None:
-    """Prints one table per measure, remedies down and layers across, and where the files are."""
+def print_comparison(found: Comparison, paths: Mapping[str, Path], console: Console) -> None:
+    """Print one table per measure, remedies down and layers across, and where the files are."""
     model, data = found.model, found.data
     console.print(Text(f"{model.label} on {data.sentences:,} sentences of {data.name}, not trained", style="bold"))
-    for heading, field in STATES.items():
+    for measure, field in STATES.items():
         spreads = {entry.label: getattr(entry, field) for entry in found.entries}
-        console.print(_table(heading, spreads, 0, console.width))
+        console.print(_table(measure, spreads, 0, console.width))
     for rate in COMPARED_RATES:
         spreads = {entry.label: entry.rates[rate] for entry in found.entries}
         console.print(_table(RATE_NAMES[rate], spreads, 1, console.width))
     console.print(_summary(found))
     for line in _remarks(found):
         console.print(Text(line))
-    print_paths(console, dict(zip(("numbers", "figure"), paths, strict=True)))
+    print_paths(console, paths)
 
 
-def comparison_figure(found: Comparison, path: Path) -> Path:
+def comparison_figure(found: Comparison) -> alt.VConcatChart:
     """Cosine, distance and rate by layer, a line per remedy; bounds; which part of a block does it."""
-    with canvas(17.0, 10.4) as figure:
-        grid = figure.subplots(2, 3)
-        for axes, (heading, field) in zip(grid[0], STATES.items(), strict=False):
-            _states(axes, found, field)
-            title(axes, heading)
-        _lines(grid[0, 2], {entry.label: entry.rates["actual"] for entry in found.entries}, 1)
-        grid[0, 2].axhline(1, color="#555555", linewidth=1)
-        title(grid[0, 2], "actual rate of a block (below 1: closer)")
-        _bounds(grid[1, 0], found)
-        _parts_by_layer(grid[1, 1], found)
-        _parts_by_remedy(grid[1, 2], found)
-        handles, labels = grid[0, 0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper center", ncols=min(5, len(labels)), fontsize=10)
-        note(
-            figure,
-            found,
-            "Not trained: what a remedy does to weights that never met it. Means over sentences. max, mean: all blocks "
-            "fused.\nA bound is drawn where the remedy leaves its hypotheses alone. A remedy's own effect counts to "
-            "the part it acts in; one on the block's output, to norm_mlp.",
-        )
-        return save(figure, path)
+    above = [_states(found, field).properties(title=title) for title, field in STATES.items()]
+    above.append(_rates(found).properties(title="actual rate of a block (below 1: closer)"))
+    below = [
+        _bounds(found).properties(title="bounds of that rate: L4 (solid), L1 (dashed)"),
+        _parts_by_layer(found).properties(title="without a remedy: which part of a block"),
+        _parts_by_remedy(found).properties(title="the same, summed over layers, by remedy"),
+    ]
+    bars = alt.hconcat(*below).resolve_scale(color="independent", strokeDash="independent")
+    title = heading(
+        f"Remedies of over-smoothing in {found.model.name}, not trained",
+        found,
+        "What a remedy does to weights that never met it. Means over sentences. max, mean: all blocks fused.",
+        "A bound is drawn where the remedy leaves its hypotheses alone. A remedy's own effect counts to the part it "
+        "acts in; one on the block's output, to norm_mlp. Dot: sum of the parts.",
+    )
+    fusions = alt.param(name="fusions", value=[name.split(" ")[0] for name in found.entries[0].fused])
+    figure = alt.vconcat(alt.hconcat(*above), bars).resolve_scale(
+        color="independent", strokeDash="independent", shape="independent"
+    )
+    return figure.add_params(fusions).properties(title=title)
 
 
-def _styles() -> Iterator[dict[str, Any]]:
-    """Colours, then the same colours with other lines."""
-    for line, marker in cycle((("-", "o"), ("--", "s"), (":", "^"))):
-        for colour in PALETTE:
-            yield {"color": colour, "linestyle": line, "marker": marker, "markersize": 4, "linewidth": 1.6}
+def _styles(found: Comparison, *, legend: bool) -> dict[str, Any]:
+    """Colour, dashes and shape of every remedy: the palette, then the same colours with other dashes and shapes."""
+    names = _names(found)
+    rounds = [k // len(PALETTE) % 3 for k in range(len(names))]
+    shown = alt.Legend(orient="top", columns=5, title=None, symbolOpacity=1) if legend else None
+
+    def scale(choices: list[Any]) -> alt.Scale:
+        return alt.Scale(domain=names, range=choices)
+
+    return {
+        "color": alt.Color(
+            "remedy:N", scale=scale([PALETTE[k % len(PALETTE)] for k in range(len(names))]), legend=shown
+        ),
+        "strokeDash": alt.StrokeDash("remedy:N", scale=scale([DASHES[k] for k in rounds]), legend=None),
+        "shape": alt.Shape("remedy:N", scale=scale([SHAPES[k] for k in rounds]), legend=shown),
+    }
 
 
-def _lines(axes: Axes, spreads: dict[str, Spread], first: int) -> None:
-    if not any(spread.count.any() for spread in spreads.values()):
-        say_empty(axes)
-    for (label, spread), style in zip(spreads.items(), _styles(), strict=False):
-        layers = np.arange(first, first + spread.mean.size)
-        axes.plot(layers, spread.mean, label=drawable(label, 40).replace("$", r"\$"), **style)
-    layer_axis(axes, first, first + next(iter(spreads.values())).mean.size - 1)
+def _names(found: Comparison) -> list[str]:
+    return [drawable(entry.label, 40) for entry in found.entries]
 
 
-def _states(axes: Axes, found: Comparison, field: str) -> None:
-    _lines(axes, {entry.label: getattr(entry, field) for entry in found.entries}, 0)
+def _lines(found: Comparison, spreads: list[Spread], x: alt.X, *, first: int, legend: bool = False) -> alt.LayerChart:
+    """The mean of every remedy over layers."""
+    rows = [
+        {"remedy": name, "layer": first + k, "value": value}
+        for name, spread in zip(_names(found), spreads, strict=True)
+        for k, value in enumerate(spread.mean.tolist())
+    ]
+    style = _styles(found, legend=legend)
+    base = alt.Chart(values(rows)).encode(x=x, y=_y(), color=style["color"])
+    line = base.mark_line(strokeWidth=1.6).encode(strokeDash=style["strokeDash"])
+    points = base.mark_point(size=25).encode(shape=style["shape"], tooltip=["remedy:N", "layer:Q", "value:Q"])
+    return alt.layer(line, points, *unless_any([spread.mean for spread in spreads])).properties(width=SIDE, height=SIDE)
+
+
+def _y() -> alt.Y:
+    return alt.Y("value:Q", title=None, scale=alt.Scale(zero=False))
+
+
+def _states(found: Comparison, field: str) -> alt.LayerChart:
+    """A measure of the hidden states by layer, and beside them that of all layers fused."""
     layers, fusions = found.model.layers, list(found.entries[0].fused)
-    gap = max(1.0, layers / 8)  # room for two words, however many layers stand beside them
+    gap = max(1.0, layers / 8)  # room for two words, however many layers there are
     places = [layers + gap * (1 + k) for k in range(len(fusions))]
-    for entry, style in zip(found.entries, _styles(), strict=False):
-        for place, fusion in zip(places, fusions, strict=True):
-            mean = entry.fused[fusion][field].mean
-            axes.plot([place], mean, **{**style, "marker": "D", "fillstyle": "none", "linestyle": ""})
-    axes.axvline(layers + gap / 2, color="#BBBBBB", linewidth=1)
-    shown = range(0, layers + 1, max(1, round(layers / 6)))
-    axes.set_xlim(-0.35, places[-1] + gap / 2)
-    axes.set_xticks([*shown, *places], [*map(str, shown), *(name.split(" ")[0] for name in fusions)])
+    rows = [
+        {"remedy": name, "layer": place, "value": entry.fused[fusion][field].mean.item()}
+        for name, entry in zip(_names(found), found.entries, strict=True)
+        for place, fusion in zip(places, fusions, strict=True)
+    ]
+    shown = [*range(0, layers + 1, max(1, round(layers / 6))), *places]
+    words = f"datum.value > {layers} ? fusions[round((datum.value - {layers}) / {gap}) - 1] : format(datum.value, 'd')"
+    axis = alt.Axis(values=shown, title="layer (0 = embedding output)", grid=False, labelExpr=words, labelOverlap=False)
+    x = alt.X("layer:Q", axis=axis, scale=alt.Scale(domain=[-0.35, places[-1] + gap / 2], nice=False))
+    spreads = [getattr(entry, field) for entry in found.entries]
+    lines = _lines(found, spreads, x, first=0, legend=field == "cosine_similarity")
+    style = _styles(found, legend=False)
+    fused = alt.Chart(values(rows)).mark_point(shape="diamond", filled=False).encode(x=x, y=_y(), color=style["color"])
+    border = alt.Chart(values([{"layer": layers + gap / 2}])).mark_rule(color="#BBBBBB").encode(x=x)
+    return alt.layer(lines, fused, border)
 
 
-def _bounds(axes: Axes, found: Comparison) -> None:
-    drawn = []
-    for entry, style in zip(found.entries, _styles(), strict=False):
-        for rate, line in (("L4", "-"), ("L1", "--")):
-            mean = positive(entry.rates[rate].mean)
-            if np.isfinite(mean).any():
-                axes.plot(np.arange(1, mean.size + 1), mean, **{**style, "linestyle": line})
-                drawn.append(mean)
-    layer_axis(axes, 1, found.model.layers)
-    title(axes, "bounds of that rate: L4 (solid), L1 (dashed)")
-    known = np.concatenate([np.array([np.nan]), *drawn])
+def _rates(found: Comparison) -> alt.LayerChart:
+    one = alt.Chart(values([{"value": 1}])).mark_rule(color=GREY).encode(y="value:Q")
+    x = layer_axis(1, found.model.layers)
+    return alt.layer(one, _lines(found, [entry.rates["actual"] for entry in found.entries], x, first=1))
+
+
+def _bounds(found: Comparison) -> alt.LayerChart:
+    rows = [
+        {"remedy": name, "layer": k + 1, "value": value, "bound": rate, "line": f"{name} {rate}"}
+        for name, entry in zip(_names(found), found.entries, strict=True)
+        for rate in ("L4", "L1")
+        for k, value in enumerate(positive(entry.rates[rate].mean).tolist())
+    ]
+    known = np.array([row["value"] for row in rows])
+    x, y = layer_axis(1, found.model.layers), _y()
     # Within a factor of three a logarithmic axis has no number to show.
-    if not np.isfinite(known).any() or np.nanmax(known) > 3 * np.nanmin(known):
-        log_axis(axes, drawn)
+    if np.isfinite(known).any() and np.nanmax(known) > 3 * np.nanmin(known):
+        y, _ = log_axis("", [known])
+    dash = alt.StrokeDash("bound:N", scale=alt.Scale(domain=["L4", "L1"], range=[[1, 0], [5, 3]]), legend=None)
+    base = alt.Chart(values(rows)).encode(x=x, y=y, color=_styles(found, legend=False)["color"], detail="line:N")
+    layers = (base.mark_line(strokeWidth=1.6).encode(strokeDash=dash), base.mark_point(size=25), *unless_any([known]))
+    return alt.layer(*layers).properties(width=SIDE, height=SIDE)
 
 
-def _parts_by_layer(axes: Axes, found: Comparison) -> None:
+def _parts_by_layer(found: Comparison) -> alt.LayerChart:
     parts = found.entries[0].attribution.mean
-    _stacked(axes, np.arange(1, len(parts) + 1), parts, found.parts)
-    axes.plot(np.arange(1, len(parts) + 1), parts.sum(axis=1), color="#000000", marker="o", markersize=4, label="sum")
-    layer_axis(axes, 1, len(parts))
-    axes.set_ylabel("change of ln(d_M / ‖H‖)")
-    axes.legend(fontsize=9)
-    title(axes, "without a remedy: which part of a block")
+    layers = list(range(1, len(parts) + 1))
+    x = alt.X("place:O", title="layer", axis=alt.Axis(labelAngle=0, values=layers[:: max(1, round(len(layers) / 12))]))
+    return _stacked(layers, parts, found.parts, x, "change of ln(d_M / ‖H‖)", legend=True)
 
 
-def _parts_by_remedy(axes: Axes, found: Comparison) -> None:
+def _parts_by_remedy(found: Comparison) -> alt.LayerChart:
     sums = np.array([entry.attribution.mean.sum(axis=0) for entry in found.entries])
-    places = np.arange(len(sums))
-    _stacked(axes, places, sums, found.parts)
-    axes.plot(places, sums.sum(axis=1), color="#000000", marker="o", markersize=4, linestyle="", label="sum")
-    axes.set_xticks(places, [drawable(entry.label, 24).replace("$", r"\$") for entry in found.entries], rotation=35)
-    for label in axes.get_xticklabels():
-        label.set_horizontalalignment("right")
-    title(axes, "the same, summed over layers, by remedy")
+    x = alt.X("place:N", title=None, sort=None, axis=alt.Axis(labelAngle=-45, labelLimit=140, labelOverlap=False))
+    return _stacked(_names(found), sums, found.parts, x, None, legend=False)
 
 
-def _stacked(axes: Axes, places: np.ndarray, values: np.ndarray, names: tuple[str, ...]) -> None:
-    """Bars stacked upwards where positive and downwards where negative."""
-    values = np.where(np.isfinite(values), values, 0)
-    above, below = np.zeros(len(values)), np.zeros(len(values))
-    for k, (name, colour) in enumerate(zip(names, PART_COLOURS, strict=True)):
-        part = values[:, k]
-        axes.bar(places, part, bottom=np.where(part >= 0, above, below), color=colour, width=0.6, label=name)
-        above, below = above + np.maximum(part, 0), below + np.minimum(part, 0)
-    axes.axhline(0, color="#555555", linewidth=1)
+def _stacked(
+    places: list[Any], numbers: np.ndarray, parts: tuple[str, ...], x: alt.X, title: str | None, *, legend: bool
+) -> alt.LayerChart:
+    """Bars stacked upwards where positive and downwards where negative, and a dot at their sum."""
+    rows = [
+        {"place": place, "part": part, "value": value, "rank": rank}
+        for place, row in zip(places, numbers.tolist(), strict=True)
+        for rank, (part, value) in enumerate(zip(parts, row, strict=True))
+    ]
+    shown = alt.Legend(orient="top", columns=4, title=None) if legend else None
+    colour = alt.Color("part:N", scale=alt.Scale(domain=list(parts), range=list(PART_COLOURS)), legend=shown)
+    bars = alt.Chart(values(rows)).mark_bar(width={"band": 0.7})
+    bars = bars.encode(x=x, y=alt.Y("value:Q", title=title), color=colour, order="rank:Q")
+    sums = [{"place": place, "sum": value} for place, value in zip(places, numbers.sum(axis=1).tolist(), strict=True)]
+    dots = (
+        alt.Chart(values(sums)).mark_point(color="black", size=35).encode(x=x, y="sum:Q", tooltip=["place:N", "sum:Q"])
+    )
+    zero = alt.Chart(values([{"zero": 0}])).mark_rule(color=GREY).encode(y="zero:Q")
+    return alt.layer(bars, zero, dots).properties(width=SIDE, height=SIDE)
 
 
 def _table(heading: str, spreads: dict[str, Spread], first: int, width: int) -> Table:

@@ -1,25 +1,20 @@
 """The three forms of `converge`'s result: converge.json, one figure, a table."""
 
-import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import matplotlib
+import altair as alt
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import BoundaryNorm, Colormap
-from matplotlib.ticker import FuncFormatter
 from rich.console import Console
 from rich.text import Text
 
-from ..files import write_numbers_and_figure
+from ..files import atomic_write, dumps_strict, strict
 from ..results.convergence import HeadConvergence
 from ..results.spread import Spread
+from .charts import GREY, heading, save, values
 from .format import at, digits, over_heads
-from .json import described, dumps, strict
-from .style import canvas, drawable, note, save, title
+from .json import described
 from .terminal import plain_table, print_paths
 
 _COLUMNS = {
@@ -35,25 +30,26 @@ _COLUMNS = {
 }
 
 
-def write_convergence(found: HeadConvergence, out: Path) -> tuple[Path, Path]:
-    """Writes converge.json and converge.png into a folder, each aside and renamed.
+def write_convergence(found: HeadConvergence, out: Path) -> dict[str, Path]:
+    """Write converge.json and the figure converge.png, .svg and .pdf, each atomically.
 
     Args:
       found: what `converge_heads` found.
       out: the folder, made if missing.
 
     Returns:
-      The two paths.
+      "numbers" and "figure" -> their paths.
 
     Raises:
       OSError: the folder cannot be made or written to.
     """
-    numbers = dumps(convergence_json(found))
-    return write_numbers_and_figure(out, "converge", numbers, functools.partial(convergence_figure, found))
+    figure = save(convergence_figure(found), Path(out) / "converge")
+    numbers = atomic_write(Path(out) / "converge.json", dumps_strict(convergence_json(found), indent=2) + "\n")
+    return {"numbers": numbers, "figure": figure}
 
 
 def convergence_json(found: HeadConvergence) -> dict[str, Any]:
-    """Turns the result into strict JSON: for every mask, layer and head, each quantity's spread over sentences.
+    """Turn the result into strict JSON: for every mask, layer and head, each quantity's spread over sentences.
 
     Layers count from 1, heads from 0. A quantity without a value in any sentence has null and a count of 0.
     """
@@ -72,12 +68,12 @@ def convergence_json(found: HeadConvergence) -> dict[str, Any]:
     return strict({**described(found), **{key: getattr(found, key) for key in plain}, "masks": masks})
 
 
-def print_convergence(found: HeadConvergence, paths: tuple[Path, Path], console: Console) -> None:
-    """Prints a table, one row per mask and layer, and where the files are."""
+def print_convergence(found: HeadConvergence, paths: Mapping[str, Path], console: Console) -> None:
+    """Print a table, one row per mask and layer, and where the files are."""
     model, data = found.model, found.data
-    heading = f"{model.name} on {data.sentences:,} sentences of {data.name}: attention iterated {found.steps} times"
-    heading += f" ({model.note})" if model.note else ""
-    table = plain_table(Text(heading, style="bold"))
+    title = f"{model.name} on {data.sentences:,} sentences of {data.name}: attention iterated {found.steps} times"
+    title += f" ({model.note})" if model.note else ""
+    table = plain_table(Text(title, style="bold"))
     table.add_column("mask", no_wrap=True)
     for column in ("layer", *_COLUMNS):
         table.add_column(column, justify="right")
@@ -90,76 +86,70 @@ def print_convergence(found: HeadConvergence, paths: tuple[Path, Path], console:
     console.print(table)
     for line in _findings(found):
         console.print(Text(line))
-    print_paths(console, dict(zip(("numbers", "figure"), paths, strict=True)))
+    print_paths(console, paths)
 
 
-def convergence_figure(found: HeadConvergence, path: Path) -> Path:
+def convergence_figure(found: HeadConvergence) -> alt.VConcatChart:
     """Every head a dot: predicted against observed rate above, predicted against observed steps below."""
-    with canvas(13.0, 8.6) as figure:
-        grid = figure.subplots(2, len(found.masks), squeeze=False)
-        colours = _colours(found.model.layers)
-        for column, (mask, spreads) in enumerate(found.masks.items()):
-            _rates(grid[0, column], spreads, colours)
-            words = f"window of {found.window}" if mask == "window" else mask
-            title(grid[0, column], f"{words}: limit held in {_share(spreads['limit_held'])}")
-            _steps(grid[1, column], spreads, colours, found)
-        bar = figure.colorbar(ScalarMappable(*colours), ax=grid, label="layer", shrink=0.6)
-        bar.set_ticks([layer + 0.5 for layer in range(found.model.layers)], labels=_layers(found))
-        heading = figure.suptitle(
-            drawable(f"{found.model.name}: does the second eigenvalue say how fast a head's attention mixes?", 110),
-            fontsize=16,
-            fontweight="bold",
-        )
-        heading.set_parse_math(False)
-        note(
-            figure,
+    rates, steps = [], []
+    for mask, spreads in found.masks.items():
+        words = f"window of {found.window}" if mask == "window" else mask
+        data = values(_dots(spreads))
+        title = f"{words}: limit held in {_share(spreads['limit_held'])}"
+        rates.append(_rates(data, found).properties(width=300, height=240, title=title))
+        steps.append(_steps(data, found).properties(width=300, height=240))
+    return alt.vconcat(alt.hconcat(*rates), alt.hconcat(*steps)).properties(
+        title=heading(
+            f"{found.model.name}: does the second eigenvalue say how fast a head's attention mixes?",
             found,
-            "A dot is a head, its mean over sentences. On the dashed line the eigenvalue is right; above it in the "
-            "lower row, attention needed more steps than the eigenvalue promised.",
+            "A dot is a head, its mean over sentences. On the dashed line the eigenvalue is right;",
+            "above it in the lower row, attention needed more steps than the eigenvalue promised.",
         )
-        return save(figure, path)
+    )
 
 
-Colours = tuple[BoundaryNorm, Colormap]
+_PLOTTED = ("predicted_rate", "observed_rate", "predicted_steps", "observed_steps")
 
 
-def _colours(layers: int) -> Colours:
-    return BoundaryNorm(np.arange(layers + 1), 256), matplotlib.colormaps["viridis"]
+def _dots(spreads: dict[str, Spread]) -> list[dict[str, Any]]:
+    shape = spreads[_PLOTTED[0]].mean.shape
+    return [
+        {"layer": layer + 1, "head": head + 1, **{name: spreads[name].mean[layer, head] for name in _PLOTTED}}
+        for layer, head in np.ndindex(shape)
+    ]
 
 
-def _layers(found: HeadConvergence) -> list[str]:
-    return [str(layer) for layer in range(1, found.model.layers + 1)]
+def _scatter(data: alt.Data, found: HeadConvergence, x: alt.X, y: alt.Y, names: tuple[str, str]) -> alt.Chart:
+    last = found.model.layers
+    ticks = sorted({1, *range(1, last + 1, max(1, round(last / 6))), last})
+    legend = alt.Legend(title="layer", format="d", values=ticks)
+    colour = alt.Color("layer:Q", scale=alt.Scale(scheme="viridis", domain=[1, max(2, last)]), legend=legend)
+    tooltip = ["layer:Q", "head:Q", *(alt.Tooltip(f"{name}:Q", format=".3~r") for name in names)]
+    return alt.Chart(data).mark_point(opacity=0.85, size=40).encode(x=x, y=y, color=colour, tooltip=tooltip)
 
 
-def _dots(axes: Axes, across: Spread, up: Spread, colours: Colours) -> None:
-    norm, palette = colours
-    layer = np.repeat(np.arange(across.mean.shape[0]), across.mean.shape[1]) + 0.5
-    axes.scatter(across.mean.ravel(), up.mean.ravel(), c=layer, norm=norm, cmap=palette, s=28, alpha=0.85, linewidth=0)
+def _diagonal(low: float, high: float) -> alt.Chart:
+    ends = values([{"x": low, "y": low}, {"x": high, "y": high}])
+    return alt.Chart(ends).mark_line(color=GREY, strokeDash=[5, 4], strokeWidth=1).encode(x="x:Q", y="y:Q")
 
 
-def _rates(axes: Axes, spreads: dict[str, Spread], colours: Colours) -> None:
-    axes.plot([0, 1], [0, 1], color="#555555", linestyle="--", linewidth=1)
-    _dots(axes, spreads["predicted_rate"], spreads["observed_rate"], colours)
-    axes.set_xlim(-0.03, 1.03)
-    axes.set_ylim(-0.03, 1.03)
-    axes.set_xlabel("predicted rate |λ₂|")
-    axes.set_ylabel("observed rate per step")
+def _rates(data: alt.Data, found: HeadConvergence) -> alt.LayerChart:
+    scale = alt.Scale(domain=[-0.03, 1.03], nice=False)
+    x = alt.X("predicted_rate:Q", scale=scale, title="predicted rate |λ2|")
+    y = alt.Y("observed_rate:Q", scale=scale, title="observed rate per step")
+    return alt.layer(_diagonal(0, 1), _scatter(data, found, x, y, _PLOTTED[:2]))
 
 
-def _steps(axes: Axes, spreads: dict[str, Spread], colours: Colours, found: HeadConvergence) -> None:
+def _steps(data: alt.Data, found: HeadConvergence) -> alt.LayerChart:
     top = found.steps + 1
-    axes.plot([1, top], [1, top], color="#555555", linestyle="--", linewidth=1)
-    axes.axhline(top, color="#D55E00", linewidth=1)
-    axes.text(1.1, top * 1.08, "iteration stopped", color="#D55E00", fontsize=9, va="bottom")
-    _dots(axes, spreads["predicted_steps"], spreads["observed_steps"], colours)
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    axes.set_xlim(0.8, top * 1.6)
-    axes.set_ylim(0.8, top * 1.6)
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    axes.set_xlabel(f"predicted steps to {found.tolerance:g}")
-    axes.set_ylabel("observed steps")
+    scale = alt.Scale(type="log", domain=[0.8, top * 1.6], nice=False)
+    axis = {"values": [10**power for power in range(int(np.log10(top)) + 1)], "format": ",d"}
+    x = alt.X("predicted_steps:Q", scale=scale, axis=alt.Axis(title=f"predicted steps to {found.tolerance:g}", **axis))
+    y = alt.Y("observed_steps:Q", scale=scale, axis=alt.Axis(title="observed steps", **axis))
+    stop = alt.Chart(values([{"y": top}])).encode(y="y:Q")
+    words = stop.mark_text(text="iteration stopped", color="#D55E00", align="left", dy=-8).encode(x=alt.value(6))
+    line = stop.mark_rule(color="#D55E00")
+    return alt.layer(_diagonal(1, top), line, words, _scatter(data, found, x, y, _PLOTTED[2:]))
 
 
 def _head(spreads: dict[str, Spread], layer: int, head: int) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""Writes the three forms of a report into one folder."""
+"""The three forms of `diagnose`'s result: a page, report.json and figures; a table and the answer in words."""
 
-import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,59 +8,41 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..files import write_aside
+from ..files import atomic_write, dumps_strict
 from ..results.diagnosis import Diagnosis
 from .figures import write_figures
 from .format import FUSED_ROW, digits, fused_words, rows_of
-from .json import dumps, to_json
+from .headline import headline
+from .json import to_json
 from .page import render_page
 from .terminal import plain_table, print_paths
-from .verdict import verdict
 
 
-@dataclasses.dataclass(frozen=True)
-class ReportPaths:
-    """Where a report is.
-
-    Attributes:
-      html: the page, report.html.
-      json: the numbers, report.json.
-      figures_dir: the folder of the figures.
-      figures: name -> PNG file.
-    """
-
-    html: Path
-    json: Path
-    figures_dir: Path
-    figures: dict[str, Path]
-
-
-def write_report(diagnosis: Diagnosis, out: Path) -> ReportPaths:
-    """Writes report.html, report.json and figures/*.png.
+def write_diagnosis(diagnosis: Diagnosis, out: Path) -> dict[str, Path]:
+    """Write report.html, report.json and the figures, as PNG, SVG and PDF, each atomically.
 
     Args:
       diagnosis: what `jaxsmooth.diagnose` found.
-      out: folder to write into, made if missing. Every file is written aside and renamed, so an interrupted run
-        leaves no half-written file, and a second run replaces the first.
+      out: the folder, made if missing. A second run replaces the files of the first.
 
     Returns:
-      The paths.
+      "report", "numbers" and "figures" -> the page, report.json and the folder of the figures.
 
     Raises:
       OSError: the folder cannot be made or written to.
     """
     out = Path(out)
     figures = out / "figures"
-    drawn = write_figures(diagnosis, figures)
+    write_figures(diagnosis, figures)
     if diagnosis.exemplar is None:
         # Left by an earlier run into the same folder, it would show another run's sentence.
-        (figures / "exemplar_cosine.png").unlink(missing_ok=True)
-    return ReportPaths(
-        html=write_aside(out / "report.html", render_page(diagnosis)),
-        json=write_aside(out / "report.json", dumps(to_json(diagnosis))),
-        figures_dir=figures,
-        figures=drawn,
-    )
+        for stale in figures.glob("exemplar_cosine.*"):
+            stale.unlink()
+    return {
+        "report": atomic_write(out / "report.html", render_page(diagnosis)),
+        "numbers": atomic_write(out / "report.json", dumps_strict(to_json(diagnosis), indent=2) + "\n"),
+        "figures": figures,
+    }
 
 
 _COLUMNS = {
@@ -75,22 +57,22 @@ _COLUMNS = {
     "√λ\nmax": ("mixing_rate_max",),
     "L0": ("rates", "L0"),
 }
-"""Heading -> where the number stands in report.json; from the most to the least important."""
+"""Heading -> where the number is in report.json; from the most to the least important."""
 
 
 _ORDER = ("cosine", "d_M/‖H‖", "std\nattn\nmin", "std\nMLP\nmin", "√λ\nmax", "actual", "L4", "L3", "L1", "L0")
 
 
-def print_summary(diagnosis: Diagnosis, paths: ReportPaths, console: Console) -> None:
-    """Prints the numbers per layer, the verdict and the paths of the report.
+def print_diagnosis(diagnosis: Diagnosis, paths: Mapping[str, Path], console: Console) -> None:
+    """Print the numbers per layer, the answer in words and the paths of the files.
 
     Args:
       diagnosis: what `jaxsmooth.diagnose` found.
-      paths: what `write_report` returned.
+      paths: what `write_diagnosis` returned.
       console: where to print. In a narrow one the least important columns are left out; paths are never wrapped
         or cut, so that they can be copied and parsed.
     """
-    found = verdict(diagnosis)
+    found = headline(diagnosis)
     console.print(_fitting_table(diagnosis, console))
     console.print(Text("Layer 0 is the embedding output; a rate below 1 brings tokens closer.", style="dim"))
     if diagnosis.fused is not None:
@@ -100,7 +82,7 @@ def print_summary(diagnosis: Diagnosis, paths: ReportPaths, console: Console) ->
     for sentence in (found.smoothing, found.where, found.explanation):
         console.print(Text(sentence))
     console.print()
-    print_paths(console, {"report": paths.html, "numbers": paths.json, "figures": paths.figures_dir})
+    print_paths(console, paths)
 
 
 def _fitting_table(diagnosis: Diagnosis, console: Console) -> Table:

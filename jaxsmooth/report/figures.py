@@ -1,30 +1,18 @@
-"""The PNG figures of quantities per layer, and the one picture that answers the question at a glance."""
+"""Charts of quantities per layer, the one picture that answers the question at a glance, and the files of figures."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import altair as alt
 import numpy as np
-from matplotlib.axes import Axes
 
 from ..results.diagnosis import Diagnosis
 from ..results.summaries import RATES
+from .charts import COLOURS, GREY, Series, bands, heading, layer_axis, log_axis, positive, save, styled, unless_any
+from .charts import values as data_of
 from .format import digits, finite
-from .heatmaps import exemplar_cosine_figure, mixing_rate_figure
-from .style import (
-    COLOURS,
-    CONTRACTION,
-    band,
-    canvas,
-    drawable,
-    layer_axis,
-    legend_below,
-    log_axis,
-    note,
-    positive,
-    save,
-    say_empty,
-    title,
-)
-from .verdict import verdict
+from .headline import headline
+from .heatmaps import cosine_maps, mixing_rates
 
 RATE_LABELS = {
     "actual": "actual rate",
@@ -39,25 +27,34 @@ RATE_LABELS = {
 PRE_NORM_LABELS = {**RATE_LABELS, "L1": "L1  pre-LN blocks"}
 
 _BANDS = "Line: mean over sentences; dark band: ± 1 standard deviation; light band: smallest to largest"
-
-_MARKERS = {"actual": "o", "L4": "v", "L3": "D", "L2b": "s", "L2": "P", "L1": "^", "L0": "X"}
+_SHAPES = {
+    "actual": "circle",
+    "L4": "triangle-down",
+    "L3": "diamond",
+    "L2b": "square",
+    "L2": "cross",
+    "L1": "triangle-up",
+    "L0": "triangle-right",
+}
+_CONTRACTION = "#DDF1E4"
+_IN_OVERVIEW = ("actual", "L4", "L3", "L1", "L0")
 
 
 def write_figures(diagnosis: Diagnosis, folder: Path) -> dict[str, Path]:
-    """Draws every figure of the report.
+    """Draw every figure of the report, as PNG, SVG and PDF.
 
     Args:
       diagnosis: what `jaxsmooth.diagnose` found.
-      folder: where the PNG files go; made if missing.
+      folder: where the files go; made if missing.
 
     Returns:
-      Name -> path of the file: overview, similarity, norms, ladder, mixing_rate and, if the diagnosis has an
+      Name -> path of the PNG: overview, similarity, norms, ladder, mixing_rate and, if the diagnosis has an
       exemplar, exemplar_cosine.
 
     Raises:
       OSError: the folder cannot be written to.
     """
-    makers = {
+    makers: dict[str, Callable[[Diagnosis], alt.TopLevelMixin]] = {
         "overview": overview_figure,
         "similarity": similarity_figure,
         "norms": norms_figure,
@@ -65,152 +62,159 @@ def write_figures(diagnosis: Diagnosis, folder: Path) -> dict[str, Path]:
         "mixing_rate": mixing_rate_figure,
     }
     if diagnosis.exemplar is not None:
-        makers["exemplar_cosine"] = exemplar_cosine_figure
-    return {name: make(diagnosis, folder / f"{name}.png") for name, make in makers.items()}
+        makers["exemplar_cosine"] = exemplar_figure
+    return {name: save(make(diagnosis), folder / name) for name, make in makers.items()}
 
 
-def overview_figure(diagnosis: Diagnosis, path: Path) -> Path:
+def overview_figure(diagnosis: Diagnosis) -> alt.HConcatChart:
     """One wide picture: how similar the tokens become, and how far the theory's bounds are from that."""
-    with canvas(13.5, 5.6) as figure:
-        left, right = figure.subplots(1, 2, width_ratios=[1, 1.3])
-        _similarity(left, diagnosis)
-        title(left, "Do the tokens become the same?")
-        _ladder(right, diagnosis, ("actual", "L4", "L3", "L1", "L0"))
-        _gap(right, diagnosis, "L1", 0.2, 0.8)
-        _gap(right, diagnosis, "L4", 0.6, 0.45)
-        title(right, "Does the theory explain it?")
-        heading = figure.suptitle(drawable(verdict(diagnosis).headline, 110), fontsize=16, fontweight="bold")
-        heading.set_parse_math(False)
-        note(figure, diagnosis, _BANDS)
-        return save(figure, path)
+    left = similarity_chart(diagnosis).properties(width=440, height=360, title="Do the tokens become the same?")
+    right = alt.layer(
+        ladder_chart(diagnosis, _IN_OVERVIEW),
+        *_gap(diagnosis, "L1", 0.2, 0.8),
+        *_gap(diagnosis, "L4", 0.6, 0.45),
+    )
+    right = right.properties(width=540, height=360, title="Does the theory explain it?")
+    both = alt.hconcat(left, right, spacing=40).resolve_scale(color="independent", shape="independent")
+    return both.properties(title=heading(headline(diagnosis).headline, diagnosis, _BANDS))
 
 
-def similarity_figure(diagnosis: Diagnosis, path: Path) -> Path:
+def similarity_figure(diagnosis: Diagnosis) -> alt.LayerChart:
     """Cosine similarity and relative distance of the tokens, layer by layer."""
-    with canvas(8.0, 5.6) as figure:
-        axes = figure.subplots()
-        _similarity(axes, diagnosis)
-        title(axes, f"Similarity of the tokens in {diagnosis.model.name}")
-        note(figure, diagnosis, _BANDS)
-        return save(figure, path)
+    title = heading(f"Similarity of the tokens in {diagnosis.model.name}", diagnosis, _BANDS)
+    return similarity_chart(diagnosis).properties(width=640, height=380, title=title)
 
 
-def ladder_figure(diagnosis: Diagnosis, path: Path) -> Path:
+def ladder_figure(diagnosis: Diagnosis) -> alt.LayerChart:
     """Actual contraction rate of every block against its upper bounds."""
-    with canvas(9.5, 5.5) as figure:
-        axes = figure.subplots()
-        _ladder(axes, diagnosis, RATES)
-        title(axes, f"Contraction per layer of {diagnosis.model.name}")
-        note(
-            figure,
-            diagnosis,
-            "Line: mean over sentences, its median over layers in brackets; grey: smallest to largest sentence",
-        )
-        return save(figure, path)
+    note = "Line: mean over sentences, its median over layers in brackets; grey: smallest to largest sentence"
+    title = heading(f"Contraction per layer of {diagnosis.model.name}", diagnosis, note)
+    return ladder_chart(diagnosis, RATES).properties(width=700, height=380, title=title)
 
 
-def norms_figure(diagnosis: Diagnosis, path: Path) -> Path:
+def norms_figure(diagnosis: Diagnosis) -> alt.HConcatChart:
     """LayerNorm standard deviations, and their product against the theorem's threshold."""
-    with canvas(12.5, 5.4) as figure:
-        left, right = figure.subplots(1, 2)
-        band(left, diagnosis.std_attn, 1, COLOURS["std_attn"], "attention LayerNorm")
-        band(left, diagnosis.std_mlp, 1, COLOURS["std_mlp"], "MLP LayerNorm", marker="s")
-        left.set_ylabel("std of a token's features (log scale)")
-        log_axis(left, [diagnosis.std_attn.mean, diagnosis.std_mlp.mean])
-        title(left, "What the LayerNorms divide by")
-        band(right, diagnosis.threshold, 1, COLOURS["threshold"], "threshold of the theorem (L1)", marker="^")
-        band(right, diagnosis.std_product, 1, COLOURS["std_product"], "product of the smallest stds")
-        right.set_ylabel("product of two stds (log scale)")
-        log_axis(right, [diagnosis.std_product.mean, diagnosis.threshold.mean])
-        title(right, "Is the product above the threshold?")
-        for axes in (left, right):
-            layer_axis(axes, 1, diagnosis.std_attn.mean.size)
-            legend_below(axes, 2)
-        note(figure, diagnosis, f"{_BANDS} (left: smallest to largest token)")
-        return save(figure, path)
+    left = norms_chart(diagnosis).properties(width=460, height=360, title="What the LayerNorms divide by")
+    right = threshold_chart(diagnosis).properties(width=460, height=360, title="Is the product above the threshold?")
+    both = alt.hconcat(left, right, spacing=40).resolve_scale(color="independent", shape="independent")
+    name = f"LayerNorm standard deviations of {diagnosis.model.name}"
+    return both.properties(title=heading(name, diagnosis, f"{_BANDS} (left: smallest to largest token)"))
 
 
-def _similarity(axes: Axes, diagnosis: Diagnosis) -> None:
-    band(axes, diagnosis.cosine_similarity, 0, COLOURS["cosine"], "cosine similarity of two tokens (1 = same)")
-    band(
-        axes, diagnosis.relative_distance, 0, COLOURS["distance"], "relative distance $d_M$/‖H‖ (0 = same)", marker="s"
-    )
-    cosine = diagnosis.cosine_similarity.mean
-    for layer, shift, side in ((0, -20, "left"), (cosine.size - 1, 11, "right")):
-        if np.isfinite(cosine[layer]):
-            axes.annotate(
-                digits(cosine[layer]),
-                (layer, cosine[layer]),
-                xytext=(-5 if side == "left" else 5, shift),
-                textcoords="offset points",
-                ha=side,
-                color=COLOURS["cosine"],
-                fontsize=13,
-                fontweight="bold",
-            )
+def mixing_rate_figure(diagnosis: Diagnosis) -> alt.LayerChart:
+    """Mixing rate of every head."""
+    layers, heads = diagnosis.mixing_rate.mean.shape
+    title = heading("Mixing rate √λ of every head (below 1: it only brings tokens together)", diagnosis)
+    return mixing_rates(diagnosis).properties(width=max(360, 44 * heads), height=max(120, 30 * layers), title=title)
+
+
+def exemplar_figure(diagnosis: Diagnosis) -> alt.FacetChart:
+    """Cosine similarity of every pair of tokens of one sentence, one small heat map per hidden state."""
+    assert diagnosis.exemplar is not None
+    title = heading(f"“{diagnosis.exemplar.text}”", diagnosis, "Cosine similarity of every pair of tokens")
+    return cosine_maps(diagnosis.exemplar).properties(title=title)
+
+
+def similarity_chart(diagnosis: Diagnosis) -> alt.LayerChart:
+    """Cosine similarity and relative distance, over the hidden states."""
+    spreads = {
+        Series("cosine similarity of two tokens (1 = same)", COLOURS["cosine"]): diagnosis.cosine_similarity,
+        Series("relative distance d_M/‖H‖ (0 = same)", COLOURS["distance"], "square"): diagnosis.relative_distance,
+    }
     lowest = min(finite(diagnosis.cosine_similarity.min).tolist(), default=0.0)
-    axes.set_ylim(min(-0.12, lowest - 0.1), 1.05)
-    axes.set_ylabel("mean over sentences (no unit)")
-    layer_axis(axes, 0, cosine.size - 1)
-    legend_below(axes, 1)
-    if not finite(cosine).size:
-        say_empty(axes)
+    scale = alt.Scale(domain=[min(-0.05, lowest - 0.05), 1.05], nice=False)
+    chart = bands(spreads, 0, alt.Y("value:Q", scale=scale, title="mean over sentences (no unit)"), columns=1)
+    cosine = diagnosis.cosine_similarity.mean
+    style = {"color": COLOURS["cosine"], "fontSize": 14, "fontWeight": "bold"}
+    marks = [
+        alt.Chart(data_of([{"layer": k, "value": cosine[k], "text": digits(cosine[k])}]))
+        .mark_text(align=align, dy=shift, **style)
+        .encode(x="layer:Q", y="value:Q", text="text:N")
+        for k, align, shift in ((0, "left", 16), (cosine.size - 1, "right", -14))
+    ]
+    return alt.layer(chart, *marks)
 
 
-def _ladder(axes: Axes, diagnosis: Diagnosis, names: tuple[str, ...]) -> None:
-    layers = np.arange(1, diagnosis.rates["actual"].mean.size + 1)
-    for name in reversed(names):
-        axes.plot(
-            layers,
-            positive(diagnosis.rates[name].mean),
-            color=COLOURS[name],
-            marker=_MARKERS[name],
-            linewidth=3.0 if name == "actual" else 2.0,
-            label=_rate_label(diagnosis, name),
-        )
+def norms_chart(diagnosis: Diagnosis, *, columns: int | alt.Expr = 2) -> alt.LayerChart:
+    """What the two LayerNorms of every block divide a token by."""
+    spreads = {
+        Series("attention LayerNorm", COLOURS["std_attn"]): diagnosis.std_attn,
+        Series("MLP LayerNorm", COLOURS["std_mlp"], "square"): diagnosis.std_mlp,
+    }
+    edges = [edge for spread in spreads.values() for edge in (spread.mean, spread.min, spread.max)]
+    y, floor = log_axis("std of a token's features (log scale)", edges)
+    return bands(spreads, 1, y, columns=columns, floor=floor)
+
+
+def threshold_chart(diagnosis: Diagnosis, *, columns: int | alt.Expr = 2) -> alt.LayerChart:
+    """The product of every block's two smallest LayerNorm standard deviations against the theorem's threshold."""
+    spreads = {
+        Series("threshold of the theorem (L1)", COLOURS["threshold"], "triangle-up"): diagnosis.threshold,
+        Series("product of the smallest stds", COLOURS["std_product"]): diagnosis.std_product,
+    }
+    edges = [edge for spread in spreads.values() for edge in (spread.mean, spread.min, spread.max)]
+    y, floor = log_axis("product of two stds (log scale)", edges)
+    return bands(spreads, 1, y, columns=columns, floor=floor)
+
+
+def ladder_chart(diagnosis: Diagnosis, names: Sequence[str], *, columns: int | alt.Expr = 3) -> alt.LayerChart:
+    """The actual rate of every block, its range over sentences, and the bounds of `names`, on a log axis."""
+    means = {name: positive(diagnosis.rates[name].mean) for name in names}
+    labels = {name: _rate_label(diagnosis, name) for name in names}
+    layers = means["actual"].size
+    y, low = log_axis("d_M after the block / d_M before it (log scale)", list(means.values()), include=(0.25, 3.0))
+    rows = [
+        {"layer": k + 1, "series": labels[name], "value": mean[k], "width": 4 if name == "actual" else 2}
+        for name, mean in reversed(means.items())
+        for k in range(layers)
+    ]
+    style = styled([Series(labels[name], COLOURS[name], _SHAPES[name]) for name in names], columns=columns)
+    base = alt.Chart(data_of(rows)).encode(x=layer_axis(1, layers), y=y, color=style["color"])
+    line = base.mark_line().encode(strokeWidth=alt.StrokeWidth("width:Q", scale=None), detail="series:N")
+    tooltip = ["layer:Q", "series:N", alt.Tooltip("value:Q", format=",.3~r")]
+    points = base.mark_point().encode(shape=style["shape"], tooltip=tooltip)
+    rates = alt.layer(line, points)
+    return alt.layer(*_contraction(low), _actual_range(diagnosis, low), rates, *unless_any(list(means.values())))
+
+
+def _actual_range(diagnosis: Diagnosis, low: float) -> alt.Chart:
     actual = diagnosis.rates["actual"]
-    axes.fill_between(
-        layers, positive(actual.min), positive(actual.max), color=COLOURS["actual"], alpha=0.12, linewidth=0
-    )
-    axes.set_ylabel("$d_M$ after the block / $d_M$ before it (log scale)")
-    log_axis(axes, [diagnosis.rates[name].mean for name in names])
-    _shade_contraction(axes)
-    layer_axis(axes, 1, layers.size)
-    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), title="rate (median layer)", alignment="left")
+    rows = [
+        {"layer": k + 1, "low": max(float(actual.min[k]), low), "high": actual.max[k]}
+        for k in np.flatnonzero(np.isfinite(positive(actual.mean)))
+    ]
+    area = alt.Chart(data_of(rows)).mark_area(color=COLOURS["actual"], opacity=0.13, clip=True)
+    return area.encode(x="layer:Q", y="low:Q", y2="high:Q")
 
 
-def _shade_contraction(axes: Axes) -> None:
-    low, high = axes.get_ylim()
-    low = min(low, 0.2)
-    axes.axhspan(low, 1.0, color=CONTRACTION, zorder=0)
-    axes.axhline(1.0, color="#3B7A57", linewidth=1.2, linestyle="--")
-    axes.set_ylim(low, max(high, 3.0))
-    axes.text(
-        0.015, 0.02, "below 1: tokens come closer to their mean", transform=axes.transAxes, color="#2E6B4A", fontsize=10
-    )
+def _contraction(low: float) -> list[alt.Chart]:
+    """The green region below 1, its edge, and what it means."""
+    empty = alt.Chart(data_of([{}]))
+    region = empty.mark_rect(color=_CONTRACTION).encode(y=alt.datum(low, type="quantitative"), y2=alt.datum(1))
+    edge = empty.mark_rule(color="#3B7A57", strokeDash=[5, 3]).encode(y=alt.datum(1, type="quantitative"))
+    words = empty.mark_text(text="below 1: tokens come closer to their mean", align="left", dy=-8, color="#2E6B4A")
+    return [region, edge, words.encode(x=alt.value(6), y=alt.value("height"))]
 
 
-def _gap(axes: Axes, diagnosis: Diagnosis, name: str, place: float, height: float) -> None:
-    """Marks with an arrow how many times a bound is above the actual rate, in the layer at `place` of the depth."""
+def _gap(diagnosis: Diagnosis, name: str, place: float, height: float) -> list[alt.Chart]:
+    """An arrow that says how many times a bound is above the actual rate, in the layer at `place` of the depth."""
     actual, bound = (positive(diagnosis.rates[key].mean) for key in ("actual", name))
     block = round(place * (actual.size - 1))
-    bottom, top = actual[block], bound[block]
+    bottom, top = float(actual[block]), float(bound[block])
     # One layer has no room for two arrows, and a bound within a factor of two needs none.
     if actual.size == 1 or not top / bottom >= 2:
-        return
-    arrow = {"arrowstyle": "<->", "color": "#555555", "shrinkA": 5, "shrinkB": 5}
-    axes.annotate("", (block + 1, top), (block + 1, bottom), arrowprops=arrow)
-    axes.annotate(
-        f"{digits(top / bottom)} × actual",
-        (block + 1, bottom * (top / bottom) ** height),
-        xytext=(6, 0),
-        textcoords="offset points",
-        va="center",
-        fontsize=12,
-        fontweight="bold",
-        color=COLOURS[name],
-        bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5},
-    )
+        return []
+    base = alt.Chart(data_of([{"layer": block + 1, "value": bottom, "top": top}])).encode(x="layer:Q", y="value:Q")
+    words = {"layer": block + 1, "value": bottom * (top / bottom) ** height, "text": f"{digits(top / bottom)} × actual"}
+    text = alt.Chart(data_of([words])).encode(x="layer:Q", y="value:Q", text="text:N")
+    style = {"align": "left", "dx": 6, "fontSize": 13, "fontWeight": "bold"}
+    return [
+        base.mark_rule(color=GREY).encode(y2="top:Q"),
+        base.mark_point(shape="triangle-down", color=GREY, yOffset=-8, size=40),
+        base.mark_point(shape="triangle-up", color=GREY, yOffset=8, size=40).encode(y="top:Q"),
+        text.mark_text(stroke="white", strokeWidth=4, **style),  # a halo, or lines would strike the number out
+        text.mark_text(color=COLOURS[name], **style),
+    ]
 
 
 def rate_labels(diagnosis: Diagnosis) -> dict[str, str]:
@@ -219,5 +223,5 @@ def rate_labels(diagnosis: Diagnosis) -> dict[str, str]:
 
 
 def _rate_label(diagnosis: Diagnosis, name: str) -> str:
-    values = finite(diagnosis.rates[name].mean)
-    return rate_labels(diagnosis)[name] + (f"  ({digits(float(np.median(values)))})" if values.size else "")
+    numbers = finite(diagnosis.rates[name].mean)
+    return rate_labels(diagnosis)[name] + (f"  ({digits(float(np.median(numbers)))})" if numbers.size else "")

@@ -22,7 +22,6 @@ way from unrelated to identical, about the least that is plain to see on an axis
 PEAK_DROP = 0.1
 """A middle layer this much more similar than the last one is worth a remark: the last layers undo smoothing."""
 
-
 RISE_SHARE = 0.5
 """The layers named as "where" are the fewest whose rises add up to at least this share of all rises."""
 
@@ -31,13 +30,12 @@ ROUNDING = 1e-3
 """How far a measured rate may exceed a bound before it is called a contradiction: float32 sums over a sentence are
 good to about 1e-5, and a bound that is attained exactly must not raise an alarm."""
 
-
 BOUNDS = RATES[1:]
 
 
 @dataclasses.dataclass(frozen=True)
 class Findings:
-    """The numbers that a verdict rests on. NaN: the data does not define it. Layers count from 1.
+    """The numbers that a headline rests on. NaN: the data does not define it. Layers count from 1.
 
     Attributes:
       cosine_first: mean token cosine similarity of the embedding output.
@@ -87,7 +85,7 @@ class Findings:
 
 
 def findings(diagnosis: Diagnosis) -> Findings:
-    """Collects the numbers that the rules of `verdict` look at."""
+    """Collect the numbers that the rules of `headline` look at."""
     cosine, relative = diagnosis.cosine_similarity.mean, diagnosis.relative_distance.mean
     rates = {name: diagnosis.rates[name].mean for name in RATES}
     actual = rates["actual"]

@@ -23,7 +23,7 @@ FUSED_ROW = "fused"
 
 
 def digits(value: float | None) -> str:
-    """Formats a number with about three significant digits, the same way everywhere in the report.
+    """Format a number with about three significant digits, the same way everywhere in the report.
 
     Args:
       value: any number; None and NaN mean that there is no value.
@@ -49,7 +49,7 @@ def digits(value: float | None) -> str:
 
 
 def layer_list(layers: Sequence[int]) -> str:
-    """Names layers in words, runs of three or more as a range.
+    """Name layers in words, runs of three or more as a range.
 
     Args:
       layers: layer numbers in ascending order.
@@ -72,7 +72,7 @@ def layer_list(layers: Sequence[int]) -> str:
 
 
 def over_heads(spread: Spread) -> Spread:
-    """Pools a per-head quantity over its heads, as if every head of every sentence were one sample.
+    """Pool a per-head quantity over its heads, as if every head of every sentence were one sample.
 
     Args:
       spread: a spread of shape [L N].
@@ -105,10 +105,10 @@ def fused_words(fused: FusedLayers) -> str:
 
 
 def at(spread: Spread, *index: int) -> dict[str, float]:
-    """Reads one layer of a spread of shape [K], or one layer and head of [K N], as plain Python numbers."""
+    """Read one layer of a spread of shape [K], or one layer and head of [K N], as plain Python numbers."""
     return {field.name: getattr(spread, field.name)[index].item() for field in dataclasses.fields(spread)}
 
 
 def finite(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Drops NaN and infinities."""
+    """Drop NaN and infinities."""
     return values[np.isfinite(values)]

@@ -1,15 +1,14 @@
-"""The PNG heat maps: mixing rate by layer and head, cosine similarity by token and token."""
+"""Charts of heads and of tokens: mixing rates, cosine similarities of one sentence, its attention as a graph."""
 
-import math
-from pathlib import Path
+from typing import Any
 
+import altair as alt
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.colors import Normalize, TwoSlopeNorm
+from numpy.typing import NDArray
 
 from ..results.diagnosis import Diagnosis, Exemplar
+from .charts import drawable, unless_any, values
 from .format import digits, finite
-from .style import canvas, drawable, note, save, say_empty, title
 
 LABELLED_TOKENS = 40
 """Longer sentences get no token labels: they would overlap."""
@@ -17,91 +16,171 @@ LABELLED_TOKENS = 40
 LABELLED_HEADS = 24
 """Wider tables get colours only."""
 
+LAYER, HEAD = "#layer", "#head"
+"""The page's elements that choose a layer, and a head from 1 or 0 for the mean of all."""
 
-def mixing_rate_figure(diagnosis: Diagnosis, path: Path) -> Path:
+
+def mixing_rates(diagnosis: Diagnosis) -> alt.LayerChart:
     """Mixing rate of every head, a layer x head heat map with its values."""
     rate = diagnosis.mixing_rate.mean
-    layers, heads = rate.shape
-    with canvas(max(6.5, 0.62 * heads + 2.2), max(3.4, 0.42 * layers + 1.9)) as figure:
-        axes = figure.subplots()
-        axes.grid(visible=False)
-        # White sits at 1, where attention neither shrinks nor stretches the distance from the mean.
-        top = max(finite(rate).tolist(), default=1.0)
-        norm = TwoSlopeNorm(1.0, 0.0, max(2.0, top)) if top > 1 else TwoSlopeNorm(1.0, 0.0, 2.0)
-        image = axes.imshow(rate, cmap="PuOr_r", norm=norm, aspect="auto")
-        _write_values(axes, rate, norm)
-        axes.set_xticks(range(heads), [str(head) for head in range(1, heads + 1)])
-        axes.set_yticks(range(layers), [str(layer) for layer in range(1, layers + 1)])
-        axes.set_xlabel("head")
-        axes.set_ylabel("layer")
-        title(axes, "Mixing rate √λ of every head (below 1: it only brings tokens together)")
-        bar = figure.colorbar(image, ax=axes, label="mixing rate √λ, mean over sentences")
-        bar.ax.axhline(1.0, color="black", linewidth=1)
-        note(figure, diagnosis)
-        if not finite(rate).size:
-            say_empty(axes)
-        return save(figure, path)
+    rows = [
+        {"layer": layer + 1, "head": head + 1, "rate": rate[layer, head]}
+        for layer, head in np.argwhere(np.isfinite(rate)).tolist()
+    ]
+    # White is at 1, where attention neither shrinks nor stretches the distance from the mean.
+    top = max([2.0, *finite(rate).tolist()])
+    colours = alt.Scale(
+        domain=[0, 0.5, 1, (1 + top) / 2, top], range=["#542788", "#998ec3", "#f7f7f7", "#f1a340", "#b35806"]
+    )
+    axis = {"domain": False, "ticks": False, "labelAngle": 0}
+    layers, heads = (list(range(1, size + 1)) for size in rate.shape)
+    base = alt.Chart(values(rows)).encode(
+        x=alt.X("head:O", scale=alt.Scale(domain=heads), axis=alt.Axis(title="head", **axis)),
+        y=alt.Y("layer:O", scale=alt.Scale(domain=layers), axis=alt.Axis(title="layer", **axis)),
+    )
+    legend = alt.Legend(title="√λ", format=".1f", values=[0, 0.5, 1, 1.5, top])
+    tooltip = ["layer:O", "head:O", alt.Tooltip("rate:Q", title="√λ", format=".3f")]
+    map_ = base.mark_rect(stroke="white").encode(
+        color=alt.Color("rate:Q", scale=colours, legend=legend), tooltip=tooltip
+    )
+    if len(heads) > LABELLED_HEADS:
+        return alt.layer(map_, *unless_any([rate]))
+    dark = f"datum.rate < 0.36 || datum.rate > {1 + 0.64 * (top - 1)}"
+    size = alt.expr(f"min(12, width / {len(heads)} / 2.6)")  # a narrow page has narrow cells
+    text = base.mark_text(fontSize=size).encode(
+        text=alt.Text("rate:Q", format=".2f"), color=alt.condition(dark, alt.value("white"), alt.value("black"))
+    )
+    return alt.layer(map_, text, *unless_any([rate]))
 
 
-def _write_values(axes: Axes, values: np.ndarray, norm: TwoSlopeNorm) -> None:
-    if values.shape[1] > LABELLED_HEADS:
-        return
-    for (layer, head), value in np.ndenumerate(values):
-        if np.isfinite(value):
-            dark = abs(float(norm(value)) - 0.5) > 0.32
-            axes.text(
-                head, layer, f"{value:.2f}", ha="center", va="center", fontsize=9, color="white" if dark else "black"
-            )
-
-
-def exemplar_cosine_figure(diagnosis: Diagnosis, path: Path) -> Path:
-    """Cosine similarity of every pair of tokens of one sentence, one small heat map per layer.
-
-    Args:
-      diagnosis: a diagnosis with an exemplar.
-      path: the PNG file to write.
-    """
-    exemplar = diagnosis.exemplar
-    assert exemplar is not None
+def cosine_maps(exemplar: Exemplar) -> alt.FacetChart:
+    """Cosine similarity of every pair of tokens, one small heat map per hidden state."""
     states = exemplar.cosine.shape[0]
-    columns = min(states, 4 if states <= 8 else 5)
-    rows = math.ceil(states / columns)
-    side = 3.0
-    with canvas(side * columns + 2.0, side * rows + 1.6) as figure:
-        grid = figure.subplots(rows, columns, squeeze=False)
-        norm = Normalize(min(0.0, float(np.nanmin(exemplar.cosine, initial=0.0))), 1.0)
-        for state, axes in enumerate(grid.flat):
-            axes.set_visible(state < states)
-            if state < states:
-                image = axes.imshow(exemplar.cosine[state], cmap="cividis", norm=norm)
-                _label_tokens(axes, exemplar, left=state % columns == 0, bottom=state + columns >= states)
-                title(axes, _state_title(exemplar, state))
-        figure.colorbar(image, ax=grid, label="cosine similarity of two tokens", shrink=0.8)
-        # Square maps are taller than the layout allows for: room for heading and note is kept by hand.
-        figure.set_layout_engine("constrained", rect=(0, 0.02, 1, 0.94))
-        heading = figure.suptitle(f"“{drawable(exemplar.text, 90)}”", fontsize=13, y=0.99)
-        heading.set_parse_math(False)
-        note(figure, diagnosis)
-        return save(figure, path)
+    titles = alt.param(name="titles", value=[_state_title(exemplar, state) for state in range(states)])
+    header = alt.Header(title=None, labelExpr="titles[datum.value]", labelFontSize=13, labelFontWeight="bold")
+    cells = _cosine_map(exemplar, 210).properties(width=210, height=210)
+    grid = cells.facet(alt.Facet("layer:O", header=header), columns=min(states, 4 if states <= 8 else 5))
+    return grid.add_params(titles, _tokens(exemplar))
+
+
+def cosine_of_layer(exemplar: Exemplar) -> alt.Chart:
+    """The heat map of the layer that the page's reader chooses."""
+    layer = _layer(exemplar)
+    chart = _cosine_map(exemplar, 300).transform_filter("datum.layer == toNumber(layer)")
+    titles = alt.param(name="titles", value=[_state_title(exemplar, k) for k in range(exemplar.cosine.shape[0])])
+    title = alt.Title(alt.expr("titles[toNumber(layer)]"), fontSize=13)
+    return chart.add_params(layer, titles, _tokens(exemplar)).properties(title=title)
+
+
+def attention_graph(exemplar: Exemplar) -> alt.LayerChart:
+    """Which token reads which, in the layer and head that the page's reader chooses; pointing singles a token out."""
+    size = len(exemplar.tokens)
+    reader, source = _pointed_at("reader", "i"), _pointed_at("source", "j")
+    axis = alt.Scale(domain=[size - 0.4, -0.6], nice=False, zero=False)
+    across = {"scale": alt.Scale(domain=[-0.65, 1.65], nice=False, zero=False), "axis": None}
+    shown = "datum.layer == toNumber(layer) && datum.head == toNumber(head)"
+    edges = alt.Chart(_edges(exemplar)).transform_filter(shown).transform_flatten(["j", "value"])
+    edges = edges.transform_calculate(left="0.02", right="0.98", reads="tokens[datum.i]", read="tokens[datum.j]")
+    strength = alt.Opacity("value:Q", scale=alt.Scale(domain=[0, 0.75], range=[0.12, 1], clamp=True), legend=None)
+    lines = edges.mark_rule(color="#0072b2", strokeCap="round").encode(
+        x=alt.X("left:Q", **across),
+        x2="right:Q",
+        y=alt.Y("i:Q", scale=axis, axis=None),
+        y2="j:Q",
+        strokeWidth=alt.StrokeWidth("value:Q", scale=alt.Scale(domain=[0, 1], range=[0.5, 7.5]), legend=None),
+        opacity=alt.condition(reader & source, strength, alt.value(0.03)),
+        tooltip=["reads:N", "read:N", alt.Tooltip("value:Q", title="attention", format=".3f")],
+        order=alt.Order("value:Q"),  # thick edges over thin ones
+    )
+    labels = [_labels(exemplar, side, params) for side, params in (("i", reader), ("j", source))]
+    return (
+        alt.layer(lines, *labels)
+        .add_params(_layer(exemplar), _head(), _tokens(exemplar))
+        .properties(title=alt.Title(alt.expr(_GRAPH_TITLE), fontSize=13), height=22 * size + 20)
+    )
+
+
+_GRAPH_TITLE = (
+    "toNumber(layer) == 0 ? 'The embedding output has no attention' : 'layer ' + layer + "
+    "(toNumber(head) == 0 ? ', mean of all heads' : ', head ' + head)"
+)
+
+
+def _pointed_at(name: str, field: str) -> alt.Parameter:
+    """The token of the labels on one side that the pointer is at; without the mark's name, any mark would do."""
+    return alt.selection_point(name, fields=[field], on=f"@labels_{field}_marks:pointerover", clear="pointerout")
+
+
+def _labels(exemplar: Exemplar, side: str, selection: alt.Parameter) -> alt.Chart:
+    rows = [
+        {side: k, "place": float(side == "j"), "token": drawable(t, 14), "whole": t}
+        for k, t in enumerate(exemplar.tokens)
+    ]
+    chart = alt.Chart(values(rows)).mark_text(align="right" if side == "i" else "left", fontSize=13)
+    bold = alt.condition(selection, alt.value(1), alt.value(0.4))
+    return (
+        chart.encode(x="place:Q", y=f"{side}:Q", text="token:N", tooltip="whole:N", opacity=bold)
+        .add_params(selection)
+        .properties(name=f"labels_{side}")
+    )
+
+
+def _layer(exemplar: Exemplar) -> alt.Parameter:
+    return alt.param(name="layer", value=exemplar.cosine.shape[0] - 1, bind=alt.BindDirect(LAYER, event="input"))
+
+
+def _head() -> alt.Parameter:
+    return alt.param(name="head", value=0, bind=alt.BindDirect(HEAD, event="change"))
+
+
+def _tokens(exemplar: Exemplar) -> alt.Parameter:
+    # Axes count tokens, because a sentence may have a token twice; labels are read from this list.
+    return alt.param(name="tokens", value=[drawable(token, 12) for token in exemplar.tokens])
+
+
+def _cosine_map(exemplar: Exemplar, side: int) -> alt.Chart:
+    size = len(exemplar.tokens)
+    style = {"title": None, "ticks": False, "domain": False, "labelOverlap": False}
+    style |= {
+        "labels": size <= LABELLED_TOKENS,
+        "labelExpr": "tokens[datum.value]",
+        "labelFontSize": min(12, side // size),
+    }
+    lowest = min(0.0, float(np.nanmin(exemplar.cosine, initial=0.0)))
+    legend = alt.Legend(title="cosine", format=".1f", gradientLength=150)
+    colour = alt.Color("value:Q", scale=alt.Scale(scheme="cividis", domain=[lowest, 1]), legend=legend)
+    pair = ["first:N", "second:N", alt.Tooltip("value:Q", title="cosine", format=".3f")]
+    rows = [{"layer": k, **_row(exemplar.cosine[k], i)} for k, i in np.ndindex(exemplar.cosine.shape[:-1])]
+    chart = alt.Chart(values(rows)).mark_rect().transform_flatten(["j", "value"])
+    chart = chart.transform_calculate(first="tokens[datum.i]", second="tokens[datum.j]")
+    across, down = (alt.Axis(labelAngle=angle, **style) for angle in (-90, 0))
+    return chart.encode(x=alt.X("j:O", axis=across), y=alt.Y("i:O", axis=down), color=colour, tooltip=pair)
+
+
+def _edges(exemplar: Exemplar) -> alt.Data:
+    """One datum for every layer from 1, head (0 is the mean of all) and token i that reads: what it reads, j.
+
+    Weaker edges than an even share would only blacken the picture; the margin keeps exactly even attention visible
+    after rounding.
+    """
+    heads = np.concatenate([exemplar.attn.mean(axis=1, keepdims=True, dtype=np.float64), exemplar.attn], axis=1)
+    least = 0.99 / len(exemplar.tokens)
+    return values(
+        [
+            {"layer": layer + 1, "head": head, **_row(heads[layer, head], i, least)}
+            for layer, head, i in np.ndindex(heads.shape[:-1])
+        ]
+    )
+
+
+def _row(matrix: NDArray, i: int, least: float = -np.inf) -> dict[str, Any]:
+    """Row i of a matrix as two lists, columns j and entries `value`, of the entries that are at least `least`."""
+    kept = np.flatnonzero(matrix[i] >= least)
+    return {"i": i, "j": kept.tolist(), "value": [float(f"{entry:.4g}") for entry in matrix[i, kept].tolist()]}
 
 
 def _state_title(exemplar: Exemplar, state: int) -> str:
-    name = "embedding" if state == 0 else f"layer {state}"
+    name = "embedding output" if state == 0 else f"layer {state}"
     matrix = exemplar.cosine[state].astype(np.float64)
     pairs = matrix[~np.eye(matrix.shape[0], dtype=bool)]
     return f"{name}: mean {digits(float(pairs.mean()))}" if pairs.size else name
-
-
-def _label_tokens(axes: Axes, exemplar: Exemplar, *, left: bool, bottom: bool) -> None:
-    axes.grid(visible=False)
-    axes.set_xticks([])
-    axes.set_yticks([])
-    size = len(exemplar.tokens)
-    if size > LABELLED_TOKENS:
-        return
-    labels = [drawable(token, 12) for token in exemplar.tokens]
-    font = 9 if size <= 16 else 7 if size <= 28 else 5
-    if left:
-        axes.set_yticks(range(size), labels, fontsize=font, parse_math=False)
-    if bottom:
-        axes.set_xticks(range(size), labels, fontsize=font, rotation=90, parse_math=False)

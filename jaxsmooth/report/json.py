@@ -8,23 +8,22 @@ hidden state, with the means of the gates of the layers it is made of.
 """
 
 import dataclasses
-import json
-import math
 from typing import Any
 
+from ..files import strict
 from ..results.comparison import Comparison
 from ..results.convergence import HeadConvergence
 from ..results.diagnosis import Diagnosis, FusedLayers
 from ..results.spread import HIDDEN_METRICS, Spread
 from ..results.summaries import RATES
 from .format import BLOCK_QUANTITIES, HEAD_QUANTITIES, at, over_heads
-from .verdict import verdict
+from .headline import headline
 
 SCHEMA = 1
 
 
 def to_json(diagnosis: Diagnosis) -> dict[str, Any]:
-    """Turns a diagnosis into the content of report.json.
+    """Turn a diagnosis into the content of report.json.
 
     Args:
       diagnosis: what `jaxsmooth.diagnose` found.
@@ -46,15 +45,10 @@ def to_json(diagnosis: Diagnosis) -> dict[str, Any]:
             **described(diagnosis),
             "layers": layers,
             **({} if diagnosis.fused is None else {"fused": _fused(diagnosis.fused)}),
-            "verdict": dataclasses.asdict(verdict(diagnosis)),
+            "verdict": dataclasses.asdict(headline(diagnosis)),
             "versions": dict(diagnosis.versions),
         }
     )
-
-
-def dumps(tree: dict[str, Any]) -> str:
-    """Writes strict JSON: floats to their last bit, an error rather than NaN, readable as UTF-8."""
-    return json.dumps(tree, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
 
 
 def _hidden(diagnosis: Diagnosis, state: int) -> dict[str, Any]:
@@ -105,12 +99,3 @@ def _rest(spreads: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
 def described(found: Comparison | Diagnosis | HeadConvergence) -> dict[str, Any]:
     """The head of every file of numbers: the schema, which model, and which data."""
     return {"schema": SCHEMA, "model": dataclasses.asdict(found.model), "data": dataclasses.asdict(found.data)}
-
-
-def strict(tree: Any) -> Any:
-    """The same tree with None in the place of NaN and infinity, which JSON does not know."""
-    if isinstance(tree, dict):
-        return {str(key): strict(value) for key, value in tree.items()}
-    if isinstance(tree, list | tuple):
-        return [strict(value) for value in tree]
-    return None if isinstance(tree, float) and not math.isfinite(tree) else tree

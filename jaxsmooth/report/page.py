@@ -5,27 +5,26 @@ import hashlib
 from importlib.resources import files
 from typing import Any
 
+import altair as alt
 import numpy as np
+import vl_convert
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
-from plotly.offline import get_plotlyjs
 
 from ..results.diagnosis import Diagnosis, Exemplar
 from ..results.summaries import RATES
-from .figures import RATE_LABELS, rate_labels
+from .charts import specification
+from .figures import RATE_LABELS, ladder_chart, norms_chart, rate_labels, similarity_chart, threshold_chart
 from .format import digits, fused_words, rows_of
+from .headline import Headline, headline
+from .heatmaps import attention_graph, cosine_of_layer, mixing_rates
 from .json import to_json
-from .style import COLOURS
-from .verdict import Verdict, verdict
 
-EXEMPLAR_LIMIT = 4_000_000
-"""Bytes that one sentence may add to the page; with Plotly's 5 MB the page stays below 10 MB."""
+EXEMPLAR_LIMIT = 600_000
+"""Numbers of one sentence, cosines and attention, that the page holds: about 10 bytes each."""
 
 TEXT_LIMIT = 2_000
 """Characters of the exemplar that are printed: one enormous word is still one unknown token."""
-
-STEPS = 65_534
-"""Quantisation of cosine and attention in the page: 16 bits, with 65535 meaning "no value"."""
 
 TABLE = (
     ("cosine", "mean cosine similarity of two tokens", ("cosine_similarity",)),
@@ -40,18 +39,18 @@ TABLE = (
 
 
 def render_page(diagnosis: Diagnosis) -> str:
-    """Renders the report as one HTML document.
+    """Render the report as one HTML document.
 
     Args:
       diagnosis: what `jaxsmooth.diagnose` found.
 
     Returns:
-      The document. It carries Plotly, its data and its styles, asks for no other file, and forbids the browser
+      The document. It carries Vega, its charts and its styles, asks for no other file, and forbids the browser
       (by a content security policy) to load one or to run a script that was not put there by this function.
     """
     report = to_json(diagnosis)
-    found = verdict(diagnosis)
-    plotly, charts = _script(get_plotlyjs()), _script(_asset("page.js"))
+    found = headline(diagnosis)
+    vega, script = _script(vl_convert.javascript_bundle()), _script(_asset("page.js"))
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
@@ -59,19 +58,37 @@ def render_page(diagnosis: Diagnosis) -> str:
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
     return environment.from_string(_asset("page.html")).render(
         diagnosis=diagnosis,
-        verdict=found,
+        headline=found,
         tiles=_tiles(found),
         columns=[(heading, rate_labels(diagnosis).get(heading, meaning)) for heading, meaning, _ in TABLE],
         rows=[(layer["layer"], [_cell(layer, path) for *_, path in TABLE]) for layer in rows_of(report)],
         fused=None if diagnosis.fused is None else fused_words(diagnosis.fused),
         alt=_alternatives(diagnosis, found),
         sentence=_sentence(diagnosis.exemplar),
-        payload={**_payload(report, diagnosis.exemplar), "labels": rate_labels(diagnosis)},
+        charts={name: specification(chart) for name, chart in _charts(diagnosis).items()},
         css=Markup(_asset("page.css")),
-        plotly=Markup(plotly),
-        charts=Markup(charts),
-        policy=_policy(plotly, charts),
+        vega=Markup(vega),
+        script=Markup(script),
+        policy=_policy(vega, script),
     )
+
+
+def _charts(diagnosis: Diagnosis) -> dict[str, alt.TopLevelMixin]:
+    """Element of the page -> its chart, as wide as the element."""
+    layers = diagnosis.mixing_rate.mean.shape[0]
+    # Read once: Vega does not make room for a legend that grows with a signal.
+    columns = alt.expr("windowSize()[0] < 640 ? 1 : 3")
+    charts: dict[str, alt.TopLevelMixin] = {
+        "similarity": similarity_chart(diagnosis).properties(width="container", height=320),
+        "ladder": ladder_chart(diagnosis, RATES, columns=columns).properties(width="container", height=380),
+        "threshold": threshold_chart(diagnosis, columns=1).properties(width="container", height=320),
+        "norms": norms_chart(diagnosis, columns=1).properties(width="container", height=320),
+        "mixing": mixing_rates(diagnosis).properties(width="container", height=max(120, 30 * layers)),
+    }
+    if diagnosis.exemplar is not None and _fits(diagnosis.exemplar):
+        charts["cosine"] = cosine_of_layer(diagnosis.exemplar).properties(width="container", height="container")
+        charts["graph"] = attention_graph(diagnosis.exemplar).properties(width="container")
+    return charts
 
 
 def _asset(name: str) -> str:
@@ -86,8 +103,8 @@ def _script(source: str) -> str:
 def _policy(*scripts: str) -> str:
     digests = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
     allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
-    # Plotly writes style sheets and style attributes as it draws, and saves images through blobs.
-    return f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:"
+    # Vega writes style sheets and style attributes as it draws. Its expressions are interpreted, not evaluated.
+    return f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data:"
 
 
 def _symbols(text: str) -> Markup:
@@ -104,7 +121,7 @@ def _cell(layer: dict[str, Any], path: tuple[str, ...]) -> str:
     return digits(value)
 
 
-def _tiles(found: Verdict) -> list[tuple[str, str]]:
+def _tiles(found: Headline) -> list[tuple[str, str]]:
     numbers = found.findings
     arrow = "{} → {}".format
     return [
@@ -116,7 +133,7 @@ def _tiles(found: Verdict) -> list[tuple[str, str]]:
     ]
 
 
-def _alternatives(diagnosis: Diagnosis, found: Verdict) -> dict[str, str]:
+def _alternatives(diagnosis: Diagnosis, found: Headline) -> dict[str, str]:
     numbers = found.findings
     medians = ", ".join(f"{name} {digits(float(np.median(diagnosis.rates[name].mean)))}" for name in RATES)
     heads = diagnosis.mixing_rate.mean
@@ -144,23 +161,4 @@ def _sentence(exemplar: Exemplar | None) -> str | None:
 
 
 def _fits(exemplar: Exemplar) -> bool:
-    packed = (exemplar.cosine.size + exemplar.attn.size) * 2 * 4 // 3
-    return packed + sum(len(token.encode()) for token in exemplar.tokens) <= EXEMPLAR_LIMIT
-
-
-def _payload(report: dict[str, Any], exemplar: Exemplar | None) -> dict[str, Any]:
-    shown = None
-    if exemplar is not None and _fits(exemplar):
-        shown = {
-            "tokens": list(exemplar.tokens),
-            "heads": exemplar.attn.shape[1],
-            "cosine": _pack(exemplar.cosine, -1.0, 1.0),
-            "attn": _pack(exemplar.attn, 0.0, 1.0),
-        }
-    return {"layers": report["layers"], "colours": COLOURS, "exemplar": shown}
-
-
-def _pack(values: np.ndarray, low: float, high: float) -> str:
-    share = (values.astype(np.float64) - low) / (high - low)
-    steps = np.where(np.isfinite(share), np.rint(np.clip(np.nan_to_num(share), 0, 1) * STEPS), STEPS + 1)
-    return base64.b64encode(steps.astype("<u2").tobytes()).decode("ascii")
+    return exemplar.cosine.size + exemplar.attn.size <= EXEMPLAR_LIMIT and sum(map(len, exemplar.tokens)) <= TEXT_LIMIT

@@ -1,47 +1,44 @@
 """verify.json, and what a terminal shows of a verification."""
 
 import dataclasses
-import json
-import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..files import write_aside
+from ..files import atomic_write, dumps_strict
 from ..results.verification import VERDICTS, Verification
 from .terminal import plain_table, print_paths
 
 _STYLES = {"CONFIRMED": "green", "VIOLATED": "bold red", "UNDECIDED": "yellow", "NOT_APPLICABLE": "dim"}
 
 
-def write_verification(verification: Verification, out: Path) -> Path:
-    """Writes verify.json: a list with one object per theorem, layer and head.
+def write_verification(verification: Verification, out: Path) -> dict[str, Path]:
+    """Write verify.json atomically: a list with one object per theorem, layer and head.
 
     Args:
       verification: what `jaxsmooth.verify` found.
-      out: folder to write into, made if missing. The file is written aside and renamed.
+      out: the folder, made if missing.
 
     Returns:
-      The path.
+      "checks" -> the path.
 
     Raises:
       OSError: the folder cannot be made or written to.
     """
-    rows = [_strict(dataclasses.asdict(check)) for check in verification.checks]
     # One line per check: a model has thousands.
-    lines = ",\n".join(json.dumps(row, allow_nan=False, ensure_ascii=False) for row in rows)
-    return write_aside(Path(out) / "verify.json", f"[\n{lines}\n]\n")
+    lines = ",\n".join(dumps_strict(dataclasses.asdict(check)) for check in verification.checks)
+    return {"checks": atomic_write(Path(out) / "verify.json", f"[\n{lines}\n]\n")}
 
 
-def print_verification(verification: Verification, path: Path, console: Console) -> None:
-    """Prints verdicts and tightness by theorem, the verdict on the whole, and the path of the file.
+def print_verification(verification: Verification, paths: Mapping[str, Path], console: Console) -> None:
+    """Print verdicts and tightness by theorem, the verdict on the whole, and the path of the file.
 
     Args:
       verification: what `jaxsmooth.verify` found.
-      path: what `write_verification` returned.
+      paths: what `write_verification` returned.
       console: where to print.
     """
     console.print(_table(verification))
@@ -60,7 +57,7 @@ def print_verification(verification: Verification, path: Path, console: Console)
     decided = ", ".join(f"{name} {count:,}" for name, count in verification.stages.items())
     console.print(Text(", ".join(f"{count:,} {verdict}" for verdict, count in totals.items()), style="bold"))
     console.print(Text(f"decided by: {decided}", style="dim"))
-    print_paths(console, {"checks": path})
+    print_paths(console, paths)
 
 
 def _table(verification: Verification) -> Table:
@@ -77,8 +74,3 @@ def _table(verification: Verification) -> Table:
         tightness = ("-",) * 3 if row.tightness is None else (f"{value:.3g}" for value in row.tightness)
         table.add_row(row.theorem, *counts, *tightness)
     return table
-
-
-def _strict(row: dict[str, Any]) -> dict[str, Any]:
-    """No NaN and no infinity in JSON."""
-    return {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}

@@ -1,12 +1,9 @@
-"""The sentences of a verdict. Numbers come in, English goes out; every rule is in `jaxsmooth.report.verdict`."""
+"""The sentences of a headline, from its numbers; every rule is in `jaxsmooth.report.headline`."""
 
 import math
-from typing import TYPE_CHECKING
 
+from .findings import Findings
 from .format import digits, layer_list
-
-if TYPE_CHECKING:
-    from .findings import Findings
 
 _LEVELS = {
     "strong": "{model} over-smooths strongly",
@@ -20,12 +17,12 @@ _THEORIES = {
     "partial": "and the theory predicts part of it",
     "vacuous": "and the theory's bounds are too loose to explain it",
     "contradicted": "but a measured rate exceeds a proved bound: distrust the numbers",
-    "inapplicable": "and the theory's bounds do not speak of blocks like its own",
+    "inapplicable": "and the theory's bounds are not proved for blocks like its own",
     "undefined": "and its contraction rates have no value",
 }
 
 
-def headline(level: str, theory: str, model: str) -> str:
+def first_sentence(level: str, theory: str, model: str) -> str:
     """One sentence for both answers."""
     joint = ", " if level != "undefined" else "; "
     tail = _THEORIES[theory]
@@ -36,7 +33,7 @@ def headline(level: str, theory: str, model: str) -> str:
     return _LEVELS[level].format(model=model) + joint + tail + "."
 
 
-def smoothing(level: str, found: "Findings", strong: float, moderate_rise: float, peak_drop: float) -> str:
+def smoothing(level: str, found: Findings, strong: float, moderate_rise: float, peak_drop: float) -> str:
     """How similar the tokens become, and what the words of the headline mean."""
     if level == "undefined":
         return "No sentence has two tokens after the last layer whose cosine could be taken."
@@ -57,12 +54,12 @@ def smoothing(level: str, found: "Findings", strong: float, moderate_rise: float
     )
 
 
-def where(found: "Findings") -> str:
+def where(found: Findings) -> str:
     """In which layers tokens become more alike, by angle and by distance."""
-    return " ".join(filter(None, (_where_cosine(found), _where_rate(found), _where_apart(found))))
+    return " ".join(filter(None, (_where_cosine(found), _where_rate(found), _where_only_angles(found))))
 
 
-def _where_cosine(found: "Findings") -> str:
+def _where_cosine(found: Findings) -> str:
     if math.isnan(found.cosine_peak):
         return "The cosine similarity has no value in any layer."
     if not found.rising_layers:
@@ -71,7 +68,7 @@ def _where_cosine(found: "Findings") -> str:
     return f"Most of the rise happens in {steps}."
 
 
-def _where_rate(found: "Findings") -> str:
+def _where_rate(found: Findings) -> str:
     if math.isnan(found.rate_lowest):
         return "No contraction rate has a value."
     if found.layers == 1:
@@ -87,13 +84,13 @@ def _where_rate(found: "Findings") -> str:
     return f"The tokens' distance from their mean shrinks in {layer_list(found.contracting_layers)} only: {span}."
 
 
-def _where_apart(found: "Findings") -> str:
-    """Layers where the two measures part: a distance grows with the norms, a cosine does not."""
-    apart = [layer for layer in found.rising_layers if layer not in found.contracting_layers]
-    if not apart or math.isnan(found.rate_lowest):
+def _where_only_angles(found: Findings) -> str:
+    """Layers where the two measures disagree: a distance grows with the norms, a cosine does not."""
+    turning = [layer for layer in found.rising_layers if layer not in found.contracting_layers]
+    if not turning or math.isnan(found.rate_lowest):
         return ""
     return (
-        f"In {layer_list(tuple(apart))} tokens turn towards each other while their distance, which grows with their"
+        f"In {layer_list(tuple(turning))} tokens turn towards each other while their distance, which grows with their"
         " norms, does not shrink: there no true bound on the distance could be below 1."
     )
 
@@ -108,8 +105,8 @@ def inapplicable(departures: tuple[str, ...]) -> str:
     )
 
 
-def pre_norm(found: "Findings") -> str:
-    """What the one bound that speaks of pre-LN blocks says."""
+def pre_norm(found: Findings) -> str:
+    """What the one bound that is proved for pre-LN blocks says."""
     return (
         "No. Pre-LN blocks add to the residual stream and never divide it: the rate that is proved of them, shown here"
         f" as L1, cannot be below 1. In the median layer it is {digits(found.L1_over_actual)} times the actual rate. L0"
@@ -117,7 +114,7 @@ def pre_norm(found: "Findings") -> str:
     )
 
 
-def explanation(theory: str, found: "Findings", departures: tuple[str, ...] = ()) -> str:
+def explanation(theory: str, found: Findings, departures: tuple[str, ...] = ()) -> str:
     """Whether the bounds predict what was measured."""
     if theory == "inapplicable":
         return inapplicable(departures)
@@ -135,7 +132,7 @@ def explanation(theory: str, found: "Findings", departures: tuple[str, ...] = ()
     return f"{_bounds(theory, found)} {_looseness(found)} {_threshold(found)}"
 
 
-def _bounds(theory: str, found: "Findings") -> str:
+def _bounds(theory: str, found: Findings) -> str:
     smallest = f"{digits(found.smallest_bound)}, {found.smallest_bound_name} in layer {found.smallest_bound_layer}"
     if theory == "vacuous":
         return (
@@ -152,14 +149,14 @@ def _bounds(theory: str, found: "Findings") -> str:
     return f"Hardly. On average no bound is below 1; only for some sentence is one ({smallest})."
 
 
-def _looseness(found: "Findings") -> str:
+def _looseness(found: Findings) -> str:
     return (
         f"In the median layer the theorem of Shi et al. taken layer by layer (L1) is {digits(found.L1_over_actual)}"
         f" times the actual rate, and the tightest bound (L4) {digits(found.L4_over_actual)} times."
     )
 
 
-def _threshold(found: "Findings") -> str:
+def _threshold(found: Findings) -> str:
     if math.isnan(found.threshold_over_product):
         return "The LayerNorm standard deviations cannot be compared with the theorem's threshold."
     if found.threshold_met_layers:
@@ -171,7 +168,7 @@ def _threshold(found: "Findings") -> str:
     )
 
 
-def measures(found: "Findings") -> str:
+def measures(found: Findings) -> str:
     """What the two measures of similarity say against each other."""
     relative = f"from {digits(found.relative_first)} to {digits(found.relative_last)}"
     change = found.relative_last - found.relative_first

@@ -55,8 +55,9 @@ def test_diagnose_writes_a_whole_report(finished):
     out = finished
     assert {"report.html", "report.json", "figures"} == {path.name for path in out.iterdir()}
     figures = list((out / "figures").iterdir())
-    assert figures
-    assert all(path.suffix == ".png" and path.read_bytes().startswith(b"\x89PNG") for path in figures)
+    starts = {".png": b"\x89PNG", ".svg": b"<svg", ".pdf": b"%PDF"}
+    assert {path.suffix for path in figures} == set(starts)
+    assert all(path.read_bytes().startswith(starts[path.suffix]) for path in figures)
     assert (out / "report.html").read_text(encoding="utf-8").rstrip().endswith("</html>")
     content = json.loads((out / "report.json").read_text(encoding="utf-8"))
     assert [layer["layer"] for layer in content["layers"]] == [0, 1, 2, 3, 4]
@@ -155,7 +156,7 @@ def test_a_folder_without_permission_is_refused_before_any_work(text, tmp_path, 
     assert "no permission" in refusal(capfd)
 
 
-@pytest.mark.parametrize("where", ["diagnose", "write_report"])
+@pytest.mark.parametrize("where", ["diagnose", "write_diagnosis"])
 def test_an_interrupt_is_status_130_without_a_traceback(where, text, tmp_path, monkeypatch, capfd):
     def interrupted(*arguments, **options):
         raise KeyboardInterrupt

@@ -16,7 +16,7 @@ from jaxsmooth.checkpoints.config_json import family_config
 from jaxsmooth.errors import ShapeError, TextError
 from jaxsmooth.inputs.batches import encoded_batches
 from jaxsmooth.inputs.tokenizer import TINY_VOCAB
-from jaxsmooth.report.verdict import verdict
+from jaxsmooth.report import headline
 from jaxsmooth.results.summaries import RATES
 from jaxsmooth.studies.converge import converge_heads
 from jaxsmooth.studies.verify import applicable
@@ -87,7 +87,7 @@ def test_pre_norm_blocks_have_a_rate_of_their_own(name):
         assert np.isnan(found.rates[rung].mean).all(), rung
     assert np.isnan(found.threshold.mean).all()
     assert found.model.rungs == ("L1",)
-    words = verdict(found)
+    words = headline(found)
     assert words.theory == "vacuous"
     assert "shown here as L1, cannot be below 1" in words.explanation
     page = report.render_page(found)
@@ -115,13 +115,13 @@ def test_diagnose_measures_every_family(name):
     np.testing.assert_allclose(found.rates["actual"].mean, np.mean(actual, axis=1), rtol=1e-9)
     cosine = [metrics.token_cosine_similarity(h, batch.mask).mean() for h in trace.hidden]
     np.testing.assert_allclose(found.cosine_similarity.mean[1:], cosine, rtol=1e-9)
-    words = verdict(found)
+    words = headline(found)
     if plain:
         assert words.theory != "inapplicable"
     else:
         assert words.theory == "inapplicable"
         assert "pre-LN blocks" in words.explanation
-        assert "do not speak of" in words.headline
+        assert "are not proved for" in words.headline
 
 
 @pytest.mark.parametrize("name", FAMILIES)

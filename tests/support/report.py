@@ -8,7 +8,18 @@ from jaxsmooth.results.diagnosis import Diagnosis, Exemplar
 from jaxsmooth.results.spread import Spread
 from jaxsmooth.results.summaries import RATES, DataSummary, ModelSummary
 
+HOSTILE = ("<img src=x onerror=alert(1)>", "</script><script>window.pwned=1</script>", "<!--", "$\\frac$", "漢\x00\n")
 WORDS = ("[CLS]", "a", "film", "worth", "seeing", ",", "if", "only", "once", ".", "[SEP]")
+
+
+def chart_data(spec, *keys):
+    """Every datum of a Vega-Lite description that has all of `keys`."""
+    if isinstance(spec, list):
+        return [row for part in spec for row in chart_data(part, *keys)]
+    if not isinstance(spec, dict):
+        return []
+    own = spec["data"].get("values", []) if isinstance(spec.get("data"), dict) else []
+    return [row for row in own if set(keys) <= set(row)] + chart_data(list(spec.values()), *keys)
 
 
 def spread(mean, width=0.1, count=256):

@@ -10,11 +10,11 @@ from .findings import MODERATE_RISE, PEAK_DROP, STRONG_SIMILARITY, Findings, fin
 
 
 @dataclasses.dataclass(frozen=True)
-class Verdict:
+class Headline:
     """What the numbers say, in words.
 
     Attributes:
-      level: "strong", "moderate", "little" or "undefined"; the rule is in `verdict`.
+      level: "strong", "moderate", "little" or "undefined"; the rule is in `headline`.
       theory: "explains", "partial", "vacuous", "contradicted", "inapplicable" or "undefined".
       headline: one sentence that answers the question.
       smoothing: how similar the tokens become.
@@ -34,8 +34,8 @@ class Verdict:
     findings: Findings
 
 
-def verdict(diagnosis: Diagnosis) -> Verdict:
-    """Answers "does this model over-smooth, where, and does the theory explain it?".
+def headline(diagnosis: Diagnosis) -> Headline:
+    """Answer "does this model over-smooth, where, and does the theory explain it?".
 
     Level, from the token cosine similarity averaged over sentences:
 
@@ -53,22 +53,22 @@ def verdict(diagnosis: Diagnosis) -> Verdict:
     * "partial": some bound is below 1 somewhere (for a sentence at least), but not as above;
     * "vacuous": the bounds hold, and every one of them is at least 1 in every layer for every sentence, so none
       promises that tokens become more alike;
-    * "inapplicable": the bounds do not speak of blocks like this model's, and none is evaluated;
+    * "inapplicable": the bounds are not proved for blocks like this model's, and none is evaluated;
     * "undefined": no rate has a value.
 
     Args:
       diagnosis: what `jaxsmooth.diagnose` found.
 
     Returns:
-      The verdict and the numbers it rests on.
+      The answer and the numbers it rests on.
     """
     found = findings(diagnosis)
     departures = diagnosis.model.departures
     level, theory = _level(found), _theory(found) if diagnosis.model.rungs else "inapplicable"
-    return Verdict(
+    return Headline(
         level=level,
         theory=theory,
-        headline=wording.headline(level, theory, diagnosis.model.name),
+        headline=wording.first_sentence(level, theory, diagnosis.model.name),
         smoothing=wording.smoothing(level, found, STRONG_SIMILARITY, MODERATE_RISE, PEAK_DROP),
         where=wording.where(found),
         explanation=wording.explanation(theory, found, departures),

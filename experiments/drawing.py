@@ -1,4 +1,4 @@
-"""What all figures share: colours that survive colour blindness, sizes, text that cannot break the drawing, saving."""
+"""What the figures of the experiments share: colours that survive colour blindness, sizes, safe text, saving."""
 
 import io
 import unicodedata
@@ -17,19 +17,9 @@ from matplotlib.font_manager import findfont
 from matplotlib.ft2font import FT2Font
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from ..files import write_aside
-from ..results.comparison import Comparison
-from ..results.convergence import HeadConvergence
-from ..results.diagnosis import Diagnosis
-from ..results.spread import Spread
+from jaxsmooth.files import atomic_write
 
 COLOURS = {
-    "cosine": "#0072B2",
-    "distance": "#D55E00",
-    "std_attn": "#0072B2",
-    "std_mlp": "#009E73",
-    "std_product": "#D55E00",
-    "threshold": "#000000",
     "actual": "#000000",
     "L4": "#009E73",
     "L3": "#56B4E9",
@@ -40,7 +30,6 @@ COLOURS = {
 }
 """Okabe and Ito's palette, which people with any colour vision can tell apart."""
 
-CONTRACTION = "#DDF1E4"
 DPI = 150
 
 _STYLE: dict[Any, Any] = {
@@ -64,7 +53,7 @@ _STYLE: dict[Any, Any] = {
 
 @contextmanager
 def canvas(width: float, height: float) -> Iterator[Figure]:
-    """Opens an empty figure in the report's style, whatever the reader's matplotlib settings are.
+    """Open an empty figure in the experiments' style, whatever the reader's matplotlib settings are.
 
     Args:
       width: inches.
@@ -80,10 +69,10 @@ def canvas(width: float, height: float) -> Iterator[Figure]:
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Writes a figure as PNG, aside and renamed."""
+    """Write a figure as PNG, atomically."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
-    return write_aside(path, buffer.getvalue())
+    return atomic_write(path, buffer.getvalue())
 
 
 @cache
@@ -92,7 +81,7 @@ def _drawable_codes() -> frozenset[int]:
 
 
 def drawable(text: str, limit: int = 60) -> str:
-    """Makes text from outside safe to draw: what the font lacks becomes a box, what is too long is cut.
+    """Make text from outside safe to draw: what the font lacks becomes a box, what is too long is cut.
 
     >>> drawable("café\\n漢")
     'café□□'
@@ -104,27 +93,19 @@ def drawable(text: str, limit: int = 60) -> str:
 
 
 def title(axes: Axes, text: str) -> None:
-    """Sets a title in which `$` is a dollar sign: model names and tokens are not formulas."""
+    """Set a title in which `$` is a dollar sign: model names and tokens are not formulas."""
     axes.set_title(drawable(text, 120), parse_math=False)
 
 
 def layer_axis(axes: Axes, first: int, last: int) -> None:
-    """Labels the horizontal axis with whole layers."""
+    """Label the horizontal axis with whole layers."""
     axes.set_xlabel("layer (0 = embedding output)" if first == 0 else "layer")
     axes.set_xlim(first - 0.35, last + 0.35)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=min(13, last - first + 1), integer=True, min_n_ticks=1))
 
 
-def band(axes: Axes, spread: Spread, first: int, colour: str, label: str, *, marker: str = "o") -> None:
-    """Draws mean, plus and minus one standard deviation (dark) and the range (light) over the layers from `first`."""
-    layers = np.arange(first, first + spread.mean.size)
-    axes.fill_between(layers, spread.min, spread.max, color=colour, alpha=0.10, linewidth=0)
-    axes.fill_between(layers, spread.mean - spread.std, spread.mean + spread.std, color=colour, alpha=0.22, linewidth=0)
-    axes.plot(layers, spread.mean, color=colour, marker=marker, label=label)
-
-
 def log_axis(axes: Axes, values: list[np.ndarray]) -> None:
-    """Makes the vertical axis logarithmic with plain numbers, unless no value can stand on such an axis."""
+    """Make the vertical axis logarithmic with plain numbers, unless no value has a place on it."""
     if not any(np.isfinite(positive(value)).any() for value in values):
         say_empty(axes)
         return
@@ -139,7 +120,7 @@ def log_axis(axes: Axes, values: list[np.ndarray]) -> None:
 
 
 def positive(values: np.ndarray) -> np.ndarray:
-    """Blanks what a log axis has no place for: 0 (an exact collapse) and infinity (an overflowed bound)."""
+    """Blank what a log axis has no place for: 0 (an exact collapse) and infinity (an overflowed bound)."""
     return np.where(np.isfinite(values) & (values > 0), values, np.nan)
 
 
@@ -147,28 +128,13 @@ def _plain(value: float) -> str:
     return f"{value:,.0f}" if 1 <= value < 1e7 else f"{value:g}"
 
 
-def about(diagnosis: Diagnosis | HeadConvergence | Comparison) -> str:
-    """Model and text in a few words, with what is odd about the weights: a picture travels without its report."""
-    return drawable(f"{diagnosis.model.label} on {diagnosis.data.sentences:,} sentences of {diagnosis.data.name}", 110)
-
-
-def note(figure: Figure, diagnosis: Diagnosis | HeadConvergence | Comparison, text: str = "") -> None:
-    """Says in small letters below the figure what was measured, and explains lines and bands."""
-    remark(figure, f"{about(diagnosis)}\n{text}".strip())
-
-
 def remark(figure: Figure, text: str) -> None:
     """Small letters below the figure."""
     figure.supxlabel(text, fontsize=9, color="#555555").set_parse_math(False)
 
 
-def legend_below(axes: Axes, columns: int) -> None:
-    """Puts the legend under the axes, where it covers no data."""
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=columns, columnspacing=1.4)
-
-
 def say_empty(axes: Axes) -> None:
-    """Says in the middle of a plot that there is nothing to draw."""
+    """Say in the middle of a plot that there is nothing to draw."""
     axes.text(
         0.5, 0.5, "no sentence gives a value", transform=axes.transAxes, ha="center", va="center", color="#555555"
     )

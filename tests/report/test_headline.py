@@ -1,0 +1,113 @@
+"""The answer in words, on synthetic diagnoses: every rule, and the numbers that the sentences quote."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from support.report import blank, rates, spread, synthetic
+
+from jaxsmooth.report import headline
+from jaxsmooth.report.format import digits
+from jaxsmooth.results.spread import Spread
+
+
+def with_rates(**rows):
+    return synthetic(rates={**rates(6), **{name: spread(np.asarray(row, float), 0.0) for name, row in rows.items()}})
+
+
+@pytest.mark.parametrize(
+    ("cosine", "level"),
+    [
+        (np.linspace(0.1, 0.8, 7), "strong"),
+        (np.linspace(0.1, 0.7999, 7), "moderate"),
+        (np.linspace(0.06, 0.44, 7), "moderate"),
+        (np.linspace(0.3, 0.49, 7), "little"),
+        (np.linspace(0.5, 0.2, 7), "little"),
+        ([np.nan] * 6 + [0.9], "strong"),
+        ([np.nan] * 6 + [0.7], "little"),
+        ([0.1] * 6 + [np.nan], "undefined"),
+    ],
+)
+def test_level_follows_the_stated_rule(cosine, level):
+    assert headline(synthetic(cosine=cosine)).level == level
+
+
+def test_a_real_small_encoder_is_called_vacuous_with_its_numbers():
+    found = headline(synthetic())
+    assert found.theory == "vacuous"
+    ladder = rates(6)
+    expected = np.median(ladder["L1"].mean / ladder["actual"].mean)
+    assert found.findings.L1_over_actual == pytest.approx(expected, rel=1e-12)
+    assert digits(expected) in found.explanation
+    assert "none is below 1" in found.explanation
+    assert found.findings.smallest_bound == pytest.approx(ladder["L4"].min[0])
+    assert "0.060" in found.smoothing
+    assert "0.440" in found.smoothing
+    assert "too loose" in found.headline
+
+
+def test_where_names_the_steps_and_the_contracting_layers():
+    diagnosis = dataclasses.replace(
+        with_rates(actual=[0.9, 1.1, 0.7, 1.2, 1.3, 0.99]),
+        cosine_similarity=spread([0.0, 0.0, 0.5, 0.45, 0.5, 0.55, 0.6]),
+    )
+    found = headline(diagnosis)
+    assert list(found.findings.rising_layers) == [2]
+    assert found.findings.contracting_layers == (1, 3, 6)
+    assert "layers 1, 3 and 6 only" in found.where
+
+
+@pytest.mark.parametrize(
+    ("rows", "theory"),
+    [
+        ({"actual": [0.5] * 6, "L4": [0.9] * 6}, "explains"),
+        ({"actual": [0.5] * 3 + [1.5] * 3, "L4": [0.9] * 3 + [2.0] * 3}, "explains"),
+        ({"actual": [0.5] * 6, "L4": [0.9] + [2.0] * 5}, "partial"),
+        ({"actual": [0.5] * 6, "L4": [1.0] * 6}, "vacuous"),
+        ({"actual": [2.0] * 6, "L4": [1.9] * 6}, "contradicted"),
+        ({"actual": [2.0] * 6, "L4": [1.9999] * 6}, "vacuous"),
+        ({"actual": [np.nan] * 6}, "undefined"),
+        ({"L0": [np.inf] * 6}, "vacuous"),
+    ],
+)
+def test_theory_follows_the_stated_rule(rows, theory):
+    assert headline(with_rates(**rows)).theory == theory
+
+
+def test_a_bound_below_one_for_some_sentence_only_is_not_vacuous():
+    low = Spread(np.full(6, 1.4), np.full(6, 0.2), np.full(6, 0.95), np.full(6, 2.0), np.full(6, 9))
+    found = headline(synthetic(rates={**rates(6), "L4": low}))
+    assert found.theory == "partial"
+    assert "for some sentence" in found.explanation
+
+
+def test_threshold_met():
+    diagnosis = synthetic(std_product=spread(np.full(6, 9.0)), threshold=spread([10.0, 8.0, 10, 10, 10, 10]))
+    assert headline(diagnosis).findings.threshold_met_layers == (2,)
+    assert "exceeds the theorem's threshold in layer 2." in headline(diagnosis).explanation
+
+
+def test_disagreeing_measures_are_called_out():
+    diagnosis = synthetic(relative_distance=spread(np.linspace(0.5, 0.9, 7)))
+    assert "disagrees" in headline(diagnosis).measures
+    assert "agrees with the cosine in direction" in headline(synthetic()).measures
+
+
+def test_similarity_from_the_embedding_is_not_blamed_on_the_layers():
+    found = headline(synthetic(cosine=np.linspace(0.85, 0.9, 7)))
+    assert found.level == "strong"
+    assert "layers add little" in found.smoothing
+
+
+def test_a_peak_in_the_middle_is_reported():
+    assert "highest, 0.900, in layer 3" in headline(synthetic(cosine=[0.1, 0.2, 0.5, 0.9, 0.8, 0.7, 0.6])).smoothing
+
+
+def test_nothing_defined():
+    found = headline(blank())
+    assert (found.level, found.theory) == ("undefined", "undefined")
+    assert "cannot be told" in found.headline
+
+
+def test_one_layer():
+    assert "In the only layer" in headline(synthetic(1, 1)).where

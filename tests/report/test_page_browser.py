@@ -1,0 +1,187 @@
+"""The page in a real browser: it draws, it reacts, it asks for nothing, it fits the screen."""
+
+import dataclasses
+import shutil
+
+import pytest
+from support.report import blank, exemplar, synthetic
+
+from jaxsmooth.report import render_page
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+QUIET = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+HOSTILE = (
+    "[CLS]",
+    "<img src=x onerror=window.pwned=1>",
+    "</script><script>window.pwned=1</script>",
+    "<!--",
+    "<b>a</b>",
+)
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: install it to test the page in a browser")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with sync_api.sync_playwright() as play:
+        running = play.chromium.launch(executable_path=CHROMIUM, headless=True, args=list(QUIET))
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def show(browser, tmp_path):
+    """Open a diagnosis as a page; at the end no request but the page's own and no complaint may have been seen."""
+    opened, requests, complaints = [], [], []
+
+    def open_page(diagnosis, width=1280):
+        path = tmp_path / "report.html"
+        path.write_text(render_page(diagnosis), encoding="utf-8", newline="\n")
+        page = browser.new_page(viewport={"width": width, "height": 900})
+        opened.append(page)
+        page.on("request", lambda request: requests.append(request.url))
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto(path.as_uri())
+        page.wait_for_selector("html[data-ready=yes]", state="attached")
+        return page
+
+    yield open_page
+    for page in opened:
+        page.close()
+    assert not complaints
+    assert set(requests) == {(tmp_path / "report.html").as_uri()}
+    assert len(requests) == len(opened)
+
+
+def marks(page, plot, kind):
+    """The marks of a kind in a plot, those of its legend and axes left out."""
+    return page.locator(f"#{plot} .mark-{kind}.role-mark > *")
+
+
+def rows(page, plot, kind):
+    """The data of those marks."""
+    return marks(page, plot, kind).evaluate_all("all => all.map(mark => mark.__data__.datum)")
+
+
+def set_layer(page, layer):
+    page.locator("#layer").evaluate(
+        "(slider, value) => { slider.value = value; slider.dispatchEvent(new Event('input')); }", str(layer)
+    )
+
+
+def test_every_plot_is_drawn(show):
+    page = show(synthetic())
+    # Two quantities, each with two bands, a line and a point for every layer; the range and seven rates; one map each.
+    layers = {"similarity": 7, "threshold": 6, "norms": 6}
+    for plot, count in layers.items():
+        found = [marks(page, plot, kind).count() for kind in ("area", "line", "symbol")]
+        assert found == [4, 2, 2 * count], plot
+    assert [marks(page, "ladder", kind).count() for kind in ("area", "line", "symbol")] == [1, 7, 7 * 6]
+    assert marks(page, "mixing", "rect").count() == 6 * 12
+    assert marks(page, "cosine", "rect").count() == 11**2
+    assert page.locator("tbody tr").count() == 7
+    for plot in ("similarity", "ladder", "threshold", "norms", "mixing", "cosine", "graph"):
+        box = page.locator(f"#{plot} svg").first.bounding_box()
+        assert box["width"] > 250
+        assert box["height"] > 200
+
+
+def test_the_slider_and_the_head_move_map_and_graph(show):
+    diagnosis = synthetic()
+    page = show(diagnosis)
+    seen = {}
+    for layer in (1, 4, 6):
+        set_layer(page, layer)
+        drawn = {(row["i"], row["j"]): row["value"] for row in rows(page, "cosine", "rect")}
+        assert drawn[2, 5] == pytest.approx(float(diagnosis.exemplar.cosine[layer][2, 5]), rel=5.1e-4)
+        assert page.locator("#layer-shown").inner_text() == str(layer)
+        assert f"layer {layer}" in page.locator("#cosine .role-title").text_content()
+        mean = diagnosis.exemplar.attn[layer - 1].mean(axis=0)
+        assert marks(page, "graph", "rule").count() == (mean >= 0.99 / mean.shape[0]).sum()
+        seen[layer] = page.locator("#graph svg").inner_html()
+    assert len(set(seen.values())) == 3
+    page.select_option("#head", label="head 4")
+    page.wait_for_function("document.getElementById('graph').textContent.includes('head 4')")
+    head = diagnosis.exemplar.attn[5, 3]
+    assert marks(page, "graph", "rule").count() == (head >= 0.99 / head.shape[0]).sum()
+    set_layer(page, 0)
+    assert marks(page, "graph", "rule").count() == 0
+    assert "no attention" in page.locator("#graph .role-title").text_content()
+    assert "embedding" in page.locator("#layer-shown").inner_text()
+
+
+def test_pointing_at_a_token_singles_out_its_edges(show):
+    page = show(synthetic())
+    weights = synthetic().exemplar.attn[5].mean(axis=0)
+    kept = weights >= 0.99 / weights.shape[0]
+    tokens = marks(page, "graph", "text")
+    for place, own in ((0, kept[0].sum()), (11 + 3, kept[:, 3].sum())):  # the first that reads, the fourth that is read
+        tokens.nth(place).hover()
+        page.wait_for_function("document.querySelectorAll('#graph .mark-rule [opacity=\"0.03\"]').length > 0")
+        faint = page.locator('#graph .mark-rule [opacity="0.03"]').count()
+        assert faint == kept.sum() - own
+        page.mouse.move(1, 1)
+        page.wait_for_function("document.querySelectorAll('#graph .mark-rule [opacity=\"0.03\"]').length == 0")
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("layers", [1, 12])
+def test_nothing_sticks_out_of_the_screen(show, width, layers):
+    long = dataclasses.replace(exemplar(layers, 12, tuple("tokenisation" * 3 for _ in range(24))), text="x" * 3000)
+    page = show(synthetic(layers, 12, exemplar=long, name="a-very-long-model-name-without-a-break" * 3), width)
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+
+
+def test_hostile_text_is_shown_as_text_and_runs_nothing(show):
+    name = "<img src=x onerror=window.pwned=1>"
+    sentence = dataclasses.replace(exemplar(6, 12, HOSTILE), text="".join(HOSTILE))
+    page = show(synthetic(name=name, exemplar=sentence))
+    assert page.evaluate("typeof window.pwned") == "undefined"
+    assert page.locator("img, main b").count() == 0
+    assert name in page.locator("h1").inner_text()
+    assert page.locator("blockquote").inner_text() == "".join(HOSTILE)
+    assert [row["whole"] for row in rows(page, "graph", "text")] == list(HOSTILE) * 2
+    assert "<b>a</b>" in page.locator("#cosine .role-axis-label text").all_text_contents()
+    for place in range(len(HOSTILE)):
+        marks(page, "graph", "text").nth(place).hover()
+        page.wait_for_selector("#vg-tooltip-element.visible")
+        assert HOSTILE[place] in page.locator("#vg-tooltip-element").inner_text()
+    assert page.evaluate("typeof window.pwned") == "undefined"
+    assert page.locator("img, main b, #vg-tooltip-element b").count() == 0
+
+
+def test_the_policy_stops_what_escaping_would_let_through(browser, tmp_path):
+    path = tmp_path / "report.html"
+    smuggled = (
+        "<img id=probe src=http://127.0.0.1:9/x onerror=window.pwned=1 onclick=window.pwned=2><script>pwned=3</script>"
+    )
+    path.write_text(
+        render_page(synthetic(1, 1)).replace("</main>", smuggled + "</main>"), encoding="utf-8", newline="\n"
+    )
+    page = browser.new_page()
+    refused = []
+    page.on("console", lambda message: refused.append(message.text))
+    page.goto(path.as_uri())
+    page.locator("#probe").dispatch_event("click")
+    assert page.evaluate("typeof window.pwned") == "undefined"
+    assert sum("Content Security Policy" in text for text in refused) >= 3
+    page.close()
+
+
+def test_a_diagnosis_without_values_or_sentence(show):
+    page = show(blank())
+    for plot in ("similarity", "ladder", "threshold", "norms", "mixing"):
+        assert marks(page, plot, "symbol").count() == 0
+        assert "no sentence gives a value" in page.locator(f"#{plot}").text_content()
+    assert page.locator("#cosine, #graph").count() == 0
+    assert "No sentence of this text is short enough" in page.locator("main").inner_text()
