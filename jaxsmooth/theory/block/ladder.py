@@ -20,6 +20,7 @@ from ...linalg.block_lanczos import block_lanczos
 from ...linalg.lanczos import Eigenvalue, root_of_largest_eigenvalue
 from ..consensus import centre_features, centre_tokens, subspace_distance
 from .ladder_starts import source_token_starts
+from .layernorm import pair_weight
 from .parameter_norms import BlockNorms, BlockWeights
 
 TOKENS_AT_ONCE = (
@@ -122,7 +123,7 @@ def pairwise_rate(norms: BlockNorms, state: BlockState) -> Float[Array, "B"]:
 
     L_P = (1/n)[diag(P) sum(P) - P P^T] with P_i = 1 / (std_attn_i std_mlp_i).
     """
-    weight = jnp.sqrt(_largest_pair_eigenvalue(_precision(state)[..., 0]))
+    weight = pair_weight(_precision(state)[..., 0], state.mask)
     return attention_stretch(norms, state) * norms.mlp * norms.gain_mlp * weight
 
 
@@ -222,31 +223,6 @@ def attention_stretch(norms: BlockNorms, state: BlockState) -> Float[Array, "B"]
 def _precision(state: BlockState) -> Array:
     """P_i = 1 / (std_attn_i std_mlp_i), zero on padding, [B T 1]."""
     return jnp.where(state.mask[..., None], 1 / (state.std_attn * state.std_mlp), 0)
-
-
-def _largest_pair_eigenvalue(precision: Array) -> Array:
-    """lambda_max(L_P) of every sentence, [B], from P, zero on padding, [B T].
-
-    L_P is diag(d) - p p^T with d = P sum(P) / n and p = P / n^(1/2), so its largest eigenvalue is the root of
-    sum_i p_i^2 / (d_i - mu) = 1 between the two largest d, where the sum increases from -inf to inf. Halving finds it
-    to rounding however close these two are, and the upper end is kept. Tokens near consensus have stds equal to many
-    digits; there Lanczos may settle on the second eigenvalue.
-    """
-    count = jnp.maximum(jnp.sum(precision > 0, axis=-1, keepdims=True), 1).astype(precision.dtype)
-    diagonal = precision * jnp.sum(precision, axis=-1, keepdims=True) / count
-    top = jnp.sort(jnp.pad(diagonal, ((0, 0), (1, 0))), axis=-1)[:, -2:]
-
-    def halve(_: Array, ends: tuple[Array, Array]) -> tuple[Array, Array]:
-        low, high = ends
-        middle = low + (high - low) / 2
-        apart = diagonal - middle
-        terms = jnp.where(apart == 0, jnp.inf, precision**2 / jnp.where(apart == 0, 1, apart))
-        beyond = jnp.sum(terms, axis=-1, keepdims=True) >= count
-        return jnp.where(beyond, low, middle), jnp.where(beyond, middle, high)
-
-    steps = jnp.finfo(precision.dtype).nmant + 4
-    high = jax.lax.fori_loop(0, steps, halve, (top[:, :1], top[:, 1:]))[1][:, 0]
-    return jnp.where(count[:, 0] > 1, high, 0)
 
 
 def _pair_laplacian(precision: Array, count: Array, x: Array) -> Array:
