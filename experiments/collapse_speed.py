@@ -29,11 +29,11 @@ import tyro
 from jax import Array
 
 from jaxsmooth.files import write_aside
+from jaxsmooth.linalg.rows import standardise_rows
 from jaxsmooth.metrics import token_cosine_similarity
 from jaxsmooth.report.style import canvas, remark, save, title
 from jaxsmooth.theory import diameter
 from jaxsmooth.theory.literature.masked_attention import wu2024_antipodal, wu2024_equilibrium, wu2024_layer
-from jaxsmooth.theory.literature.plain_transformer import plain_layer_norm
 
 VARIANTS: dict[str, tuple[bool, bool, bool]] = {
     "attention": (False, False, False),
@@ -237,9 +237,9 @@ def layer_norm_cases(args: Args) -> tuple[dict, dict[str, np.ndarray]]:
     rng = np.random.default_rng(args.seed + 1)
     equilibrium, antipodal = wu2024_equilibrium(), wu2024_antipodal()
     count = args.starts
-    free = plain_layer_norm(jnp.asarray(rng.standard_normal((count, 2, 3))))
-    around = plain_layer_norm(antipodal.hidden[None] + 0.5 * jnp.asarray(rng.standard_normal((count, 2, 3))))
-    four = plain_layer_norm(jnp.asarray(rng.standard_normal((count, 4, 5))))
+    free = standardise_rows(jnp.asarray(rng.standard_normal((count, 2, 3))))
+    around = standardise_rows(antipodal.hidden[None] + 0.5 * jnp.asarray(rng.standard_normal((count, 2, 3))))
+    four = standardise_rows(jnp.asarray(rng.standard_normal((count, 4, 5))))
     weights = jnp.asarray(rng.standard_normal((2, count, 5, 5)))
     moved = equilibrium.hidden + 1e-3 * jnp.asarray(rng.standard_normal((2, 3)))
 

@@ -2,10 +2,10 @@
 
 import math
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from ..linalg.rows import masked_softmax
 from ..types import Linear
 from .norm import accumulation_dtype
 
@@ -50,10 +50,7 @@ def attention_probs(
     """
     wide = logits.astype(accumulation_dtype(logits.dtype))
     seen = mask[:, None, None, :] if visible is None else mask[:, None, None, :] & visible[None, None]
-    # The lowest finite number, not -inf: exp still gives exactly 0 beside any real key, and a sentence of
-    # padding alone stays finite. torch transformers does the same.
-    wide = jnp.where(seen, wide, jnp.finfo(wide.dtype).min)
-    return jax.nn.softmax(wide, axis=-1).astype(logits.dtype)
+    return masked_softmax(wide, seen).astype(logits.dtype)
 
 
 def mix_tokens(attn: Float[Array, "B N T S"], value: Float[Array, "B N S H"]) -> Float[Array, "B N T H"]:

@@ -4,6 +4,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from ..linalg.rows import centre_features, row_std
+
 
 def token_std(hidden: Float[Array, "*B T D"], eps: float, *, norm: str = "layernorm") -> Float[Array, "*B T 1"]:
     """Per-token standard deviation over features, sqrt(variance + eps): what LayerNorm divides by.
@@ -25,8 +27,9 @@ def token_std(hidden: Float[Array, "*B T D"], eps: float, *, norm: str = "layern
     if norm == "none":
         return jnp.ones((*hidden.shape[:-1], 1), accumulation_dtype(hidden.dtype))
     if norm == "rmsnorm":
-        return jnp.sqrt((_wide(hidden) ** 2).mean(axis=-1, keepdims=True) + eps)
-    return jnp.sqrt(_centred(hidden).var(axis=-1, keepdims=True) + eps)
+        return row_std(_wide(hidden), eps)
+    # Centred twice: the second mean is what rounding left of the first.
+    return row_std(centre_features(centre_features(_wide(hidden))), eps)
 
 
 def layer_norm(
@@ -56,18 +59,13 @@ def layer_norm(
 
     References: Ba, Kiros and Hinton (2016), arXiv 1607.06450; Zhang and Sennrich (2019), arXiv 1910.07467 (RMSNorm).
     """
-    wide = _centred(hidden) if norm == "layernorm" else _wide(hidden)
+    wide = centre_features(_wide(hidden)) if norm == "layernorm" else _wide(hidden)
     wide = wide / std.astype(wide.dtype) * _row(scale, wide)
     return (wide if bias is None else wide + _row(bias, wide)).astype(hidden.dtype)
 
 
 def _row(parameter: Array, wide: Array) -> Array:
     return parameter.astype(wide.dtype).reshape((1,) * (wide.ndim - 1) + parameter.shape)
-
-
-def _centred(hidden: Array) -> Array:
-    wide = _wide(hidden)
-    return wide - wide.mean(axis=-1, keepdims=True)
 
 
 def _wide(hidden: Array) -> Array:

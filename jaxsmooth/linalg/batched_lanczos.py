@@ -1,4 +1,4 @@
-"""The largest eigenvalue of many positive semidefinite matrices at once, each applied to a vector of its own."""
+"""Three-term Lanczos for a batch: the largest eigenvalues of many positive semidefinite matrices at once."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,12 +12,12 @@ from .tridiagonal import largest_of_tridiagonal, vector_of_tridiagonal
 FIRST = 8  # steps before the first test for the end; later tests come every 4 steps, then every quarter of the steps
 LARGE = 2**20  # bytes of operators from which it pays to compile more in order to pass over them less often
 SEARCH = 16  # steps in single precision that a search in double precision starts with
-FEW = 8  # once at most one operator in so many is not done, the others are left out
+FEW = 8  # once at most one operator in so many is not done, the others are dropped
 
 
 class _Vectors(NamedTuple):
-    now: Array  # [N K], the last basis vector
-    before: Array  # [N K], the one before it
+    basis: Array  # [N K], the last basis vector
+    previous: Array  # [N K], the one before it
     coupling: Array  # [N], beta between the two
 
 
@@ -30,7 +30,7 @@ class _Lanczos(NamedTuple):
     done: Array  # [N]
 
 
-def largest_eigenvalues(
+def largest_eigenvalues_of_batch(
     apply: Callable[[Any, Array], Array],
     operators: Any,
     start: Float[Array, "K"],
@@ -38,13 +38,13 @@ def largest_eigenvalues(
     tolerance: float,
     max_steps: int = 600,
 ) -> Float[Array, "N"]:
-    """Largest eigenvalue of N positive semidefinite operators by Lanczos's three-term recurrence, nothing kept.
+    """Largest eigenvalue of N positive semidefinite operators by Lanczos's three-term recurrence, no basis stored.
 
-    Without reorthogonalisation eigenvalues are found again and again, which costs steps and spoils nothing: every
-    Ritz value stays within rounding of the spectrum (Paige), and only the largest is asked for. Memory is that of
+    Without reorthogonalisation eigenvalues are found again and again, which costs steps but does no harm: every
+    Ritz value stays within rounding of the spectrum (Paige), and only the largest is wanted. Memory is that of
     two vectors. An operator is done, and its value frozen, when the residual of its eigenpair, beta_k times the last
     entry of the tridiagonal matrix's eigenvector, is at most `tolerance * value`: so the result does not depend on the
-    others. In double precision, where there is much to pass over, a few steps in single precision, at half the price,
+    others. In double precision, where the operators are large, a few steps in single precision, at half the price,
     come first, and their Ritz vector is the start: value and residual are those of double precision all the same, and
     the error of the value is quadratic in that of the vector.
 
@@ -62,7 +62,7 @@ def largest_eigenvalues(
     >>> import jax.numpy as jnp
     >>> matrices = jnp.array([[[0.36, 0.0], [0.0, 0.64]], [[0.0, 0.0], [0.0, 0.0]]])
     >>> product = lambda matrices, v: jnp.einsum("nij,nj->ni", matrices, v)
-    >>> largest_eigenvalues(product, matrices, jnp.ones(2), tolerance=1e-6).round(4)
+    >>> largest_eigenvalues_of_batch(product, matrices, jnp.ones(2), tolerance=1e-6).round(4)
     Array([0.64, 0.  ], dtype=float32)
 
     References: Paige (1976), Error analysis of the Lanczos algorithm for tridiagonalizing a symmetric matrix.
@@ -79,7 +79,7 @@ def largest_eigenvalues(
 
     def cycle(operators: Any, state: _Lanczos) -> _Lanczos:
         def step(k: Array, state: _Lanczos) -> _Lanczos:
-            vectors, own = _three_terms(apply(operators, state.vectors.now), state.vectors)
+            vectors, own = _three_terms(apply(operators, state.vectors.basis), state.vectors)
             diagonal, coupling = state.diagonal.at[k].set(own), state.coupling.at[k].set(vectors.coupling)
             return state._replace(vectors=vectors, diagonal=diagonal, coupling=coupling)
 
@@ -91,7 +91,7 @@ def largest_eigenvalues(
         return state._replace(steps=steps, value=value, done=state.done | (residual <= tolerance * value))
 
     def until(left: int, operators: Any, state: _Lanczos) -> _Lanczos:
-        """Go on until at most so many are left."""
+        """Iterate until at most so many are left."""
 
         def unfinished(state: _Lanczos) -> Array:
             return (jnp.sum(jnp.logical_not(state.done)) > left) & (state.steps < max_steps)
@@ -116,10 +116,10 @@ def largest_eigenvalues(
 
 
 def ritz_vectors(apply: Callable[[Any, Array], Array], operators: Any, start: Float[Array, "K"]) -> Float[Array, "N K"]:
-    """What a few steps of Lanczos in single precision find of every operator's eigenvector of the largest eigenvalue.
+    """Approximate eigenvectors of the largest eigenvalues, by a few steps of Lanczos in single precision.
 
     Args:
-      apply: as in `largest_eigenvalues`.
+      apply: as in `largest_eigenvalues_of_batch`.
       operators: in double precision.
       start: in double precision, [K].
 
@@ -130,8 +130,8 @@ def ritz_vectors(apply: Callable[[Any, Array], Array], operators: Any, start: Fl
     starts = jnp.broadcast_to(start, (jax.tree.leaves(operators)[0].shape[0], *start.shape))
 
     def step(vectors: _Vectors, _: None) -> tuple[_Vectors, tuple[Array, Array, Array]]:
-        following, own = _three_terms(apply(single, vectors.now), vectors)
-        return following, (vectors.now, own, following.coupling)
+        next_vectors, own = _three_terms(apply(single, vectors.basis), vectors)
+        return next_vectors, (vectors.basis, own, next_vectors.coupling)
 
     _, (basis, diagonal, coupling) = jax.lax.scan(step, _begin(starts.astype(jnp.float32)), length=SEARCH)
     found = jnp.einsum("mn,mnk->nk", vector_of_tridiagonal(diagonal, coupling), basis).astype(start.dtype)
@@ -147,10 +147,10 @@ def _begin(starts: Array) -> _Vectors:
 
 def _three_terms(images: Array, vectors: _Vectors) -> tuple[_Vectors, Array]:
     """A q_k = beta_k-1 q_k-1 + alpha_k q_k + beta_k q_k+1; gives q_k+1, with q_k and beta_k, and alpha_k."""
-    own = jnp.sum(images * vectors.now, axis=1)
-    rest = images - own[:, None] * vectors.now - vectors.coupling[:, None] * vectors.before
+    own = jnp.sum(images * vectors.basis, axis=1)
+    rest = images - own[:, None] * vectors.basis - vectors.coupling[:, None] * vectors.previous
     norm = jnp.linalg.norm(rest, axis=1)
-    # Rounding noise: the space is exhausted, and so is what there was to find in it.
+    # Rounding noise: the Krylov space is exhausted.
     norm = jnp.where(norm > 8 * jnp.finfo(images.dtype).eps, norm, 0)
-    following = jnp.where(norm[:, None] > 0, rest / jnp.where(norm > 0, norm, 1)[:, None], 0)
-    return _Vectors(following, vectors.now, norm), own
+    unit = jnp.where(norm[:, None] > 0, rest / jnp.where(norm > 0, norm, 1)[:, None], 0)
+    return _Vectors(unit, vectors.basis, norm), own

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from .rows import reciprocal
 from .tridiagonal import enclose_largest
 
 
@@ -29,7 +30,7 @@ def largest_of_block_tridiagonal(
     x - mu / |v|^2, a lower bound of the largest eigenvalue, quadratically close: one sweep tightens both bounds.
 
     Args:
-      diagonal: A_j, symmetric, one matrix along the last axis; rows from `size` on are not looked at.
+      diagonal: A_j, symmetric, one matrix along the last axis; rows from `size` on are ignored.
       coupling: B_j; that of the last block couples to what is not in the matrix.
       size: blocks of each matrix, at least 1.
 
@@ -51,7 +52,7 @@ def largest_of_block_tridiagonal(
         smaller, vector = _smaller_eigenpair(found.pivot)
         return jnp.where(found.negative > 0, -jnp.inf, points - smaller / _form(found.squares, vector)), points
 
-    # Scaled to discs below 1, so that squares neither overflow nor vanish; 1 with room for rounding.
+    # Scaled to discs below 1, so that squares neither overflow nor vanish; 1 with a margin for rounding.
     value, high = enclose_largest(bounds, jnp.full_like(scale, 1 + 16 * jnp.finfo(scale.dtype).eps))
     found = _sweep(diagonal, coupling, size, high[None])
     _, vector = _smaller_eigenpair(found.pivot)
@@ -75,7 +76,7 @@ def eigenvalues_above(
     Array([1], dtype=int32)
     """
     scale, diagonal, coupling = _scaled(diagonal, coupling, size)
-    return _sweep(diagonal, coupling, size, (bound * _reciprocal(scale))[None]).negative[0]
+    return _sweep(diagonal, coupling, size, (bound * reciprocal(scale))[None]).negative[0]
 
 
 def _sweep(diagonal: Array, coupling: Array, size: Array, x: Array) -> _Sweep:
@@ -120,7 +121,7 @@ def _smaller_eigenpair(matrix: Array) -> tuple[Array, Array]:
     """The smaller eigenvalue of symmetric 2 x 2 matrices and its unit eigenvector, [2 ...]."""
     a, b, c = matrix[0, 0], matrix[0, 1], matrix[1, 1]
     root = jnp.hypot((a - c) / 2, b)
-    # Of the two rows of the adjugate the longer one.
+    # The longer of the two rows of the adjugate.
     vector = jnp.where(a >= c, jnp.stack([-b, (a - c) / 2 + root]), jnp.stack([(c - a) / 2 + root, -b]))
     length = jnp.linalg.norm(vector, axis=0, keepdims=True)
     unit = jnp.where(length > 0, vector / jnp.where(length > 0, length, 1), jnp.full_like(vector, 0.5**0.5))
@@ -143,9 +144,5 @@ def _scaled(diagonal: Array, coupling: Array, size: Array) -> tuple[Array, Array
     rows = jnp.abs(diagonal).sum(2) + before + jnp.abs(coupling).sum(1)
     used = jnp.arange(diagonal.shape[0], dtype=size.dtype)[:, None, None] < size[None, None]
     scale = jnp.max(jnp.where(used, rows, 0), axis=(0, 1))
-    unit = _reciprocal(scale)[None, None, None]
+    unit = reciprocal(scale)[None, None, None]
     return scale, diagonal * unit, coupling * unit
-
-
-def _reciprocal(scale: Array) -> Array:
-    return jnp.where(scale > 0, 1 / jnp.where(scale > 0, scale, 1), 0)

@@ -1,4 +1,4 @@
-"""Eigendecomposition of symmetric matrices without LAPACK, where a call into it would be wrong."""
+"""Eigendecomposition of symmetric matrices: Jacobi's method, and LAPACK where a batched call of it is safe."""
 
 import functools
 
@@ -35,7 +35,7 @@ def jacobi_eigh(matrix: Float[Array, "K K"]) -> tuple[Float[Array, "K"], Float[A
     size = matrix.shape[0]
     if size == 1:
         return matrix[0], jnp.ones_like(matrix)
-    # An odd matrix gets a decoupled zero row, whose eigenvector is recognised by its place.
+    # An odd matrix gets a decoupled zero row, whose eigenvector is recognised by its entry there.
     even = jnp.pad(matrix, ((0, size % 2), (0, size % 2)))
     frame = jnp.eye(even.shape[0], dtype=matrix.dtype)
     rounds = SWEEPS * (even.shape[0] - 1)
@@ -79,16 +79,16 @@ def _round(matrix: Array, frame: Array) -> tuple[Array, Array]:
     cosine = 1 / jnp.sqrt(1 + tangent * tangent)
     sine = tangent * cosine
 
-    def turn(matrix: Array) -> Array:
+    def rotate(matrix: Array) -> Array:
         left, right = matrix[:, :half], matrix[:, half:]
         cos, sin = cosine[None], sine[None]
         return _regroup(cos * left - sin * right, sin * left + cos * right)
 
-    return turn(turn(matrix).T).T, turn(frame)
+    return rotate(rotate(matrix).T).T, rotate(frame)
 
 
 def _regroup(left: Array, right: Array) -> Array:
-    """Brent and Luk's tournament: column 0 stays, the others move on by one seat."""
+    """Brent and Luk's tournament: column 0 stays, the others move on by one place."""
     if left.shape[1] == 1:
         return jnp.concatenate([left, right], axis=1)
     return jnp.concatenate([left[:, :1], right[:, :1], left[:, 1:-1], right[:, 1:], left[:, -1:]], axis=1)

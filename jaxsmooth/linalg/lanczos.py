@@ -1,4 +1,4 @@
-"""Extreme eigenvalues of symmetric operators that are only applied, never formed."""
+"""Thick-restarted Lanczos: the largest eigenvalue of a symmetric operator that is only applied, never formed."""
 
 import math
 from collections.abc import Callable
@@ -10,13 +10,14 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
-from .batched_lanczos import largest_eigenvalues
+from .batched_lanczos import largest_eigenvalues_of_batch
 from .eigh import jacobi_eigh
+from .rows import reciprocal
 
-BASIS = 10  # vectors kept at once: memory is BASIS + 1 times one vector
-KEPT = 6  # Ritz vectors that survive a restart: the test for the end comes every BASIS - KEPT steps
-LARGEST_CONSTANT = 2**16  # numbers of a start vector that a program may carry with it
-PORTION = 3 * 2**20  # bytes of matrices whose largest eigenvalues are looked for at the same time
+BASIS = 10  # vectors stored: memory is BASIS + 1 times one vector
+KEPT = 6  # Ritz vectors that survive a restart: convergence is tested every BASIS - KEPT steps
+LARGEST_CONSTANT = 2**16  # numbers of a start vector that may be a constant of a program
+PORTION = 3 * 2**20  # bytes of matrices that are worked on at the same time
 
 
 class Eigenvalue(NamedTuple):
@@ -46,9 +47,9 @@ def largest_eigenvalue(
     """Largest eigenvalue of a symmetric positive semidefinite operator, by thick-restarted Lanczos.
 
     Every new vector is orthogonalised twice against the whole basis, so no eigenvalue is found twice and
-    the accuracy does not decay with the steps. Made for `jax.vmap`: a lane that has converged is frozen, so
-    its result does not depend on its neighbours. Stops when the residual is at most `tolerance * value`; the error
-    is then usually of the order of residual^2 / gap, but a sharper stop by that estimate trusts a gap that a
+    the accuracy does not decay with the steps. Made for `jax.vmap`: an element of the batch that has converged is
+    frozen, so its result does not depend on the others. Stops when the residual is at most `tolerance * value`; the
+    error is then usually of the order of residual^2 / gap, but a sharper stop by that estimate trusts a gap that a
     cluster of eigenvalues makes look wider than it is.
 
     Args:
@@ -102,8 +103,8 @@ def spectral_norm(matrix: Float[Array, "*B rows columns"], *, tolerance: float |
       tolerance: relative residual at which Lanczos stops; by default as `mixing_rate`.
 
     Returns:
-      [...]; a lower estimate, usually far closer than the tolerance, less close when the largest eigenvalues
-      crowd so much that the step limit ends the search.
+      [...]; a lower estimate, usually far closer than the tolerance, less close when the largest eigenvalues are so
+      near each other that the step limit ends the search.
 
     >>> import jax.numpy as jnp
     >>> round(float(spectral_norm(jnp.array([[3.0, 0.0], [0.0, -4.0]]))), 4)
@@ -130,16 +131,23 @@ def root_of_largest_eigenvalue(gram: Float[Array, "*B K K"], *, tolerance: float
 
     def roots(gram: Array) -> Array:
         trace = jnp.trace(gram, axis1=1, axis2=2)
-        value = largest_eigenvalues(apply, (gram, _inverse(trace)), start, tolerance=tolerance)
+        value = largest_eigenvalues_of_batch(apply, (gram, reciprocal(trace)[:, None]), start, tolerance=tolerance)
         return jnp.sqrt(jnp.maximum(value * trace, 0))
 
-    return _by_portions(roots, gram.reshape(-1, *gram.shape[-2:])).reshape(gram.shape[:-2])
+    return by_portions(roots, gram.reshape(-1, *gram.shape[-2:])).reshape(gram.shape[:-2])
 
 
-def _by_portions(function: Callable[[Any], Array], matrices: Any) -> Array:
-    """`function` of some of the matrices after the other: what is made of them then needs little memory.
+def by_portions(function: Callable[[Any], Array], matrices: Any) -> Array:
+    """`function` of a few MB of matrices after the other: its intermediate arrays then need little memory.
 
-    On CPU that is faster too: memory used again is in the cache, and not asked of the system anew.
+    On CPU that is faster too: memory that is used again is in the cache already.
+
+    Args:
+      function: maps a pytree of arrays [N ...] to numbers [N].
+      matrices: such a pytree, of any N.
+
+    Returns:
+      [N].
     """
     leaves = jax.tree.leaves(matrices)
     count = leaves[0].shape[0]
@@ -152,11 +160,6 @@ def _by_portions(function: Callable[[Any], Array], matrices: Any) -> Array:
         matrices = jax.tree.map(lambda leaf: jnp.pad(leaf, [(0, more), *[(0, 0)] * (leaf.ndim - 1)]), matrices)
     portioned = jax.tree.map(lambda leaf: leaf.reshape(portions, width, *leaf.shape[1:]), matrices)
     return jax.lax.map(function, portioned).ravel()[:count]
-
-
-def _inverse(size: Float[Array, "N"]) -> Float[Array, "N 1"]:
-    """What to scale matrices by, vectors rather; those of size 0 are taken to be zero."""
-    return jnp.where(size > 0, 1 / jnp.where(size > 0, size, 1), 0)[:, None]
 
 
 def default_tolerance(dtype: DTypeLike) -> float:

@@ -1,4 +1,4 @@
-"""The largest eigenvalue of symmetric tridiagonal matrices, many at a time."""
+"""The largest eigenvalue of symmetric tridiagonal matrices, many at a time, by bisection and Newton's method."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -11,12 +11,8 @@ from jaxtyping import Array, Float
 # Where to look next between two bounds besides where Newton's step leads, as a share of their distance from the lower
 # one, which is usually far nearer, at the square of the distance of the upper one.
 SHARES = (0.67, 0.33, 0.1, 0.01)
-
-
-ROUNDS = 60
-
-
-ROWS = 4  # of a tridiagonal matrix, eliminated at a time
+ROUNDS = 60  # at most so many sweeps
+UNROLLED = 4  # rows eliminated in one step of a loop
 
 
 def largest_of_tridiagonal(
@@ -62,70 +58,9 @@ def vector_of_tridiagonal(diagonal: Float[Array, "M N"], coupling: Float[Array, 
         ratio = row[1] / below
         return jnp.maximum(high - row[0] - ratio * row[1], _least(high.dtype)), ratio
 
-    # Every entry over the one before it; the last row's is 0 and has no place.
+    # Every entry over the one before it; the last row's is 0 and is dropped.
     _, ratios = jax.lax.scan(row, jnp.ones_like(high), (matrix.diagonal, matrix.inside), reverse=True)
     return jnp.cumprod(jnp.concatenate([jnp.ones_like(ratios[:1]), ratios[:-1]]), axis=0)[: diagonal.shape[0]]
-
-
-class _Tridiagonal(NamedTuple):
-    diagonal: Array  # [M N], M a multiple of ROWS; zero outside the matrix
-    inside: Array  # [M N], from row to row; zero from the last row on
-    size: Array
-
-    @classmethod
-    def of(cls, diagonal: Array, coupling: Array, size: Array) -> "_Tridiagonal":
-        rows = jnp.arange(diagonal.shape[0], dtype=size.dtype)[:, None]
-        more = [(0, -diagonal.shape[0] % ROWS), (0, 0)]
-        diagonal, inside = jnp.where(rows < size, diagonal, 0), jnp.where(rows < size - 1, coupling, 0)
-        return cls(jnp.pad(diagonal, more), jnp.pad(inside, more), size)
-
-
-class _Sweep(NamedTuple):
-    """Elimination of x - T from the last row up; what `_sweep` has found at the first."""
-
-    pivot: Array  # d_1; NaN where x is not above the spectrum
-    norm: Array  # d_1', the squared norm of the vector with first entry 1
-    last: Array  # its last entry
-    decay: Array  # the sum of d_j' / d_j, which is p' / p of the characteristic polynomial p
-
-
-def _sweep(matrix: _Tridiagonal, x: Array) -> _Sweep:
-    """At points [P N]. Some rows of zeros may come before the last row: they add roots 0 to p."""
-
-    def rows(i: Array, found: _Sweep) -> _Sweep:
-        for k in range(1, ROWS + 1):
-            j = ROWS * (chunks - i) - k
-            coupling = matrix.inside[j][None]
-            ratio = coupling / found.pivot
-            pivot = x - matrix.diagonal[j][None] - ratio * coupling
-            pivot = jnp.where(pivot > 0, jnp.maximum(pivot, _least(x.dtype)), jnp.nan)
-            norm = 1 + ratio * ratio * found.norm
-            last = jnp.where(j == matrix.size - 1, 1, found.last * ratio)
-            found = _Sweep(pivot, norm, last, found.decay + norm / pivot)
-        return found
-
-    chunks = (matrix.size + ROWS - 1) // ROWS
-    one = jnp.ones_like(x)
-    return jax.lax.fori_loop(0, chunks, rows, _Sweep(one, one, one, 0 * one))
-
-
-def _enclose(matrix: _Tridiagonal) -> tuple[Array, Array]:
-    """Bounds [N] of the largest eigenvalue, within rounding."""
-    above = jnp.concatenate([jnp.zeros_like(matrix.inside[:1]), matrix.inside[:-1]])
-    # Gershgorin's discs, a little wider than rounding.
-    widest = jnp.max(matrix.diagonal + matrix.inside + above, axis=0)
-    upper = widest * (1 + 16 * jnp.finfo(widest.dtype).eps) + _least(widest.dtype)
-
-    def bounds(points: Array) -> tuple[Array, Array]:
-        found = _sweep(matrix, points)
-        positive = jnp.logical_not(jnp.isnan(found.pivot))
-        return jnp.where(positive, points - found.pivot / found.norm, -jnp.inf), points - 1 / found.decay
-
-    return enclose_largest(bounds, upper)
-
-
-def _least(dtype: DTypeLike) -> Array:
-    return jnp.asarray(jnp.finfo(dtype).tiny, dtype) ** 0.25
 
 
 def enclose_largest(
@@ -150,15 +85,76 @@ def enclose_largest(
         quotient, closer = bounds(points)
         below = jnp.isneginf(quotient)
         low = jnp.maximum(low, jnp.max(jnp.where(below, points, quotient), axis=0))
-        # A guess is not believed before it has been looked at.
+        # A guess becomes a bound only once it has been a point.
         guess = jnp.min(jnp.where(below, high[None], closer), axis=0)
         high = jnp.min(jnp.where(below, high[None], points), axis=0)
         return jnp.minimum(low, high), high, jnp.minimum(guess, high), rounds + 1
 
-    def apart(state: tuple[Array, ...]) -> Array:
+    def unfinished(state: tuple[Array, ...]) -> Array:
         low, high, _, rounds = state
         return jnp.any(high - low > 4 * eps * high) & (rounds < ROUNDS)
 
     first: tuple[Array, ...] = (jnp.zeros_like(upper), upper, upper, jnp.int32(0))
-    low, high, _, _ = jax.lax.while_loop(apart, tighten, first)
+    low, high, _, _ = jax.lax.while_loop(unfinished, tighten, first)
     return low, high
+
+
+class _Tridiagonal(NamedTuple):
+    diagonal: Array  # [M N], M a multiple of UNROLLED; zero outside the matrix
+    inside: Array  # [M N], from row to row; zero from the last row on
+    size: Array
+
+    @classmethod
+    def of(cls, diagonal: Array, coupling: Array, size: Array) -> "_Tridiagonal":
+        rows = jnp.arange(diagonal.shape[0], dtype=size.dtype)[:, None]
+        more = [(0, -diagonal.shape[0] % UNROLLED), (0, 0)]
+        diagonal, inside = jnp.where(rows < size, diagonal, 0), jnp.where(rows < size - 1, coupling, 0)
+        return cls(jnp.pad(diagonal, more), jnp.pad(inside, more), size)
+
+
+class _Sweep(NamedTuple):
+    """Elimination of x - T from the last row up: what is known at the first row."""
+
+    pivot: Array  # d_1; NaN where x is not above the spectrum
+    norm: Array  # d_1', the squared norm of the vector with first entry 1
+    last: Array  # its last entry
+    decay: Array  # the sum of d_j' / d_j, which is p' / p of the characteristic polynomial p
+
+
+def _sweep(matrix: _Tridiagonal, x: Array) -> _Sweep:
+    """At points [P N]. Some rows of zeros may come before the last row: they add roots 0 to p."""
+
+    def rows(i: Array, found: _Sweep) -> _Sweep:
+        for k in range(1, UNROLLED + 1):
+            j = UNROLLED * (chunks - i) - k
+            coupling = matrix.inside[j][None]
+            ratio = coupling / found.pivot
+            pivot = x - matrix.diagonal[j][None] - ratio * coupling
+            pivot = jnp.where(pivot > 0, jnp.maximum(pivot, _least(x.dtype)), jnp.nan)
+            norm = 1 + ratio * ratio * found.norm
+            last = jnp.where(j == matrix.size - 1, 1, found.last * ratio)
+            found = _Sweep(pivot, norm, last, found.decay + norm / pivot)
+        return found
+
+    chunks = (matrix.size + UNROLLED - 1) // UNROLLED
+    one = jnp.ones_like(x)
+    return jax.lax.fori_loop(0, chunks, rows, _Sweep(one, one, one, 0 * one))
+
+
+def _enclose(matrix: _Tridiagonal) -> tuple[Array, Array]:
+    """Bounds [N] of the largest eigenvalue, within rounding."""
+    above = jnp.concatenate([jnp.zeros_like(matrix.inside[:1]), matrix.inside[:-1]])
+    # Gershgorin's discs, a little wider than rounding.
+    widest = jnp.max(matrix.diagonal + matrix.inside + above, axis=0)
+    upper = widest * (1 + 16 * jnp.finfo(widest.dtype).eps) + _least(widest.dtype)
+
+    def bounds(points: Array) -> tuple[Array, Array]:
+        found = _sweep(matrix, points)
+        positive = jnp.logical_not(jnp.isnan(found.pivot))
+        return jnp.where(positive, points - found.pivot / found.norm, -jnp.inf), points - 1 / found.decay
+
+    return enclose_largest(bounds, upper)
+
+
+def _least(dtype: DTypeLike) -> Array:
+    return jnp.asarray(jnp.finfo(dtype).tiny, dtype) ** 0.25

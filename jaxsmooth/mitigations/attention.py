@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from ..theory.literature.plain_transformer import uniform_attention
+from ..theory.operators import uniform_attention
 
 Strength = Float[Array, ""] | Float[Array, " N"] | float
 """One number for all heads, or one per head."""

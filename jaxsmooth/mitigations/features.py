@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from ..errors import OptionError
+from ..linalg.rows import masked_softmax
 from ..theory.consensus import centre_tokens, token_mean
-from ..theory.literature.plain_transformer import masked_softmax
 
 Strength = Float[Array, ""] | Float[Array, " D"] | float
 """One number for all channels, or one per channel."""
@@ -77,7 +77,7 @@ def contranorm_similarity(
     """
     unit = unit_rows(hidden, mask)
     cosines = jnp.einsum("...td,...sd->...ts", unit, unit) / jnp.asarray(temperature).astype(hidden.dtype)
-    rows = masked_softmax(cosines, mask)
+    rows = masked_softmax(cosines, mask[..., None, :])
     if not dual:
         return rows
     # The cosines are symmetric, so the softmax over columns is the transpose, less its padded columns.

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 from numpy.typing import NDArray
 
 from .. import metrics
@@ -22,6 +22,7 @@ from ..results.comparison import RATES, Comparison, Measured
 from ..results.spread import Spread
 from ..theory.block import ladder
 from ..theory.block.parameter_norms import BlockNorms
+from ..theory.mixing import equal_row_sums
 from ..types import SITES, Batch, BlockTrace, Edits, ImageBatch
 from .hidden_states import chosen_fusion, fused_measures, hidden_measures
 from .measurements import model_norms
@@ -195,25 +196,11 @@ def _rates(trace: BlockTrace, norms: BlockNorms | None, mask: Array, edits: Edit
     known = ~jnp.isnan(actual)
     l4 = jnp.where(known, ladder.data_rate(own, state), jnp.nan)
     l1 = (
-        jnp.where(known & equal_row_sums(trace.attn, mask), ladder.block_rate(own, state), jnp.nan)
+        jnp.where(known & jnp.all(equal_row_sums(trace.attn, mask), axis=-1), ladder.block_rate(own, state), jnp.nan)
         if plain
         else unknown
     )
     return {"actual": actual, "L4": l4, "L1": l1}
-
-
-def equal_row_sums(attn: Float[Array, "B N T S"], mask: Bool[Array, "B T"]) -> Bool[Array, " B"]:
-    """Whether in every head the rows of real tokens have one sum, up to rounding: what Lemma 1(4) asks of a matrix.
-
-    >>> import jax.numpy as jnp
-    >>> equal_row_sums(jnp.array([[[[0.5, 0.5], [2.0, -1.0]]], [[[0.5, 0.5], [1.0, 1.0]]]]), jnp.ones((2, 2), bool))
-    Array([ True, False], dtype=bool)
-    """
-    real = mask[:, None, :]
-    sums = jnp.sum(jnp.where(mask[:, None, None, :], attn, 0), axis=-1)
-    size = jnp.max(jnp.sum(jnp.abs(attn), axis=-1), axis=-1)
-    apart = jnp.max(jnp.where(real, sums, -jnp.inf), axis=-1) - jnp.min(jnp.where(real, sums, jnp.inf), axis=-1)
-    return jnp.all(apart <= 8 * attn.shape[-1] * jnp.finfo(attn.dtype).eps * size, axis=-1)
 
 
 def _change(hidden: Array, plain: Array, mask: Array) -> Array:

@@ -2,6 +2,7 @@
 
 from ..activations import LIPSCHITZ as LIPSCHITZ
 from ..activations import SLOPES as SLOPES
+from ..linalg.gelfand import log_spectral_radius as log_spectral_radius
 from ..linalg.lanczos import Eigenvalue as Eigenvalue
 from ..linalg.lanczos import largest_eigenvalue as largest_eigenvalue
 from ..linalg.lanczos import spectral_norm as spectral_norm
@@ -53,7 +54,6 @@ from .block.linearisation import local_growth as local_growth
 from .block.linearisation import local_law as local_law
 from .block.linearisation import local_laws as local_laws
 from .block.linearisation import local_step as local_step
-from .block.linearisation import log_spectral_radius as log_spectral_radius
 from .block.parameter_norms import BlockNorms as BlockNorms
 from .block.parameter_norms import BlockWeights as BlockWeights
 from .block.parameter_norms import block_norms as block_norms

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from ..linalg.rows import centre_features as centre_features
+
 
 def token_mean(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> Float[Array, "*B 1 D"]:
     """Mean over real tokens: the coordinates of the projection onto M.
@@ -42,16 +44,6 @@ def centre_tokens(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> 
     Array([-1.,  1.,  0.], dtype=float32)
     """
     return (hidden - token_mean(hidden, mask)) * _weight(hidden, mask)
-
-
-def centre_features(hidden: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
-    """H C: every row minus its own mean, which is what LayerNorm does first.
-
-    >>> import jax.numpy as jnp
-    >>> centre_features(jnp.array([1.0, 3.0]))
-    Array([-1.,  1.], dtype=float32)
-    """
-    return hidden - jnp.mean(hidden, axis=-1, keepdims=True)
 
 
 def subspace_distance(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> Float[Array, "*B"]:

@@ -1,4 +1,8 @@
-"""The mixing rate sqrt(lambda) = ||(I - ee^T) A|| of attention, and operator norms."""
+"""Mixing of tokens by attention: how much it stretches the distance to consensus, and when that is a valid bound.
+
+The mixing rate sqrt(lambda) = ||(I - e e^T) A|| bounds what A does to the distance to consensus if the rows of A have
+one sum; `mixing_rate` takes it of matrices, `operator_norm` of attention that is never formed.
+"""
 
 from typing import NamedTuple
 
@@ -6,24 +10,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from ..linalg.batched_lanczos import largest_eigenvalues
-from ..linalg.lanczos import _by_portions, _inverse, default_tolerance, largest_eigenvalue, start_vector
+from ..linalg.batched_lanczos import largest_eigenvalues_of_batch
+from ..linalg.lanczos import by_portions, default_tolerance, largest_eigenvalue, start_vector
+from ..linalg.rows import reciprocal
 from .consensus import centre_tokens, per_row
 from .operators import Operator
 
-
-class SingularValue(NamedTuple):
-    """A computed singular value, never larger than the norm of the operator beyond rounding.
-
-    Attributes:
-      value: a LOWER estimate of the largest singular value, the operator's norm.
-      residual: ||A^T u - value v|| of its unit vectors v and u = A v / value; some singular value lies within it.
-      steps: applications of the operator and of its transpose, each.
-    """
-
-    value: Float[Array, ""]
-    residual: Float[Array, ""]
-    steps: Int[Array, ""]
+FURTHER_ROUNDINGS = 16  # of every entry after the softmax: what edits of attention may add
 
 
 def mixing_rate(
@@ -40,8 +33,8 @@ def mixing_rate(
       tolerance: relative residual at which Lanczos stops; by default 1e-4 in float32, 1e-10 in float64.
 
     Returns:
-      [...]; a lower estimate, usually far closer than the tolerance, less close when the largest eigenvalues
-      crowd so much that the step limit ends the search.
+      [...]; a lower estimate, usually far closer than the tolerance, less close when the largest eigenvalues are so
+      near each other that the step limit ends the search.
 
     >>> import jax.numpy as jnp
     >>> real = jnp.array([True, True])
@@ -63,11 +56,78 @@ def mixing_rate(
         attn, real = heads
         centred = centre_tokens(attn * real[:, None].astype(attn.dtype), real)
         size = jnp.sqrt(jnp.sum(centred * centred, axis=(1, 2)))
-        value = largest_eigenvalues(apply, (centred, _inverse(size)), start, tolerance=tolerance)
+        value = largest_eigenvalues_of_batch(apply, (centred, reciprocal(size)[:, None]), start, tolerance=tolerance)
         return size * jnp.sqrt(jnp.maximum(value, 0))
 
     flat = attn.reshape(-1, *shape), per_row(mask, attn).reshape(-1, shape[0])
-    return _by_portions(rates, flat).reshape(attn.shape[:-2])
+    return by_portions(rates, flat).reshape(attn.shape[:-2])
+
+
+def equal_row_sums(attn: Float[Array, "*B T S"], mask: Bool[Array, "..."]) -> Bool[Array, "*B"]:
+    """Whether the rows of real tokens have one sum, up to rounding, and weight exactly 0 on padded keys.
+
+    This is what Shi et al.'s Lemma 1(4) asks of a matrix. Sums are equal that differ by at most
+    (2 S + 16) eps times the largest sum of moduli of a row, eps = 2 u the spacing of the dtype at 1: the rounding
+    errors of two softmax rows of S keys never differ by more. Proof: the numerators of a row are the very numbers
+    that its denominator adds up, so errors of the exponential cancel in the sum. Adding up the denominator in any
+    order is off by at most S - 1 roundings of the total, dividing by it and storing the quotient round each entry
+    twice, and adding the row up here again takes S - 1: together the computed sum is 1 + t, |t| <= gamma_2S,
+    gamma_k = k u / (1 - k u). Two such rows differ by 2 gamma_2S, about 2 S eps. The 16 are for edits, which round
+    every entry a few times more. Sums are taken in float32 at least, so that for bfloat16 only storing counts.
+
+    Args:
+      attn: attention of any sign, [..., T, S].
+      mask: True on real tokens, [..., T]; broadcast over the axes of `attn` in front of T (heads).
+
+    Returns:
+      [...].
+
+    >>> import jax.numpy as jnp
+    >>> equal_row_sums(jnp.array([[[0.5, 0.5], [2.0, -1.0]], [[0.5, 0.5], [1.0, 1.0]]]), jnp.ones((2, 2), bool))
+    Array([ True, False], dtype=bool)
+
+    References: Higham (2002), Accuracy and Stability of Numerical Algorithms, lemma 3.1 and section 4.2.
+    """
+    real = per_row(mask, attn)
+    sums, allowance = _row_sums(attn, real)
+    difference = jnp.max(jnp.where(real, sums, -jnp.inf), axis=-1) - jnp.min(jnp.where(real, sums, jnp.inf), axis=-1)
+    leak = jnp.any((attn != 0) & real[..., :, None] & ~real[..., None, :], axis=(-2, -1))
+    return (difference <= allowance) & ~leak
+
+
+def rows_sum_to_one(attn: Float[Array, "*B T S"], mask: Bool[Array, "..."]) -> Bool[Array, "*B"]:
+    """Whether the rows of real tokens have the sum 1, up to the rounding that `equal_row_sums` allows.
+
+    >>> import jax.numpy as jnp
+    >>> rows_sum_to_one(jnp.array([[[0.5, 0.5], [1.0, 0.0]], [[0.5, 0.5], [0.9, 0.0]]]), jnp.ones((2, 2), bool))
+    Array([ True, False], dtype=bool)
+    """
+    real = per_row(mask, attn)
+    sums, allowance = _row_sums(attn, real)
+    near_one = jnp.all((jnp.abs(sums - 1) <= allowance[..., None]) | ~real, axis=-1)
+    return near_one & equal_row_sums(attn, mask)
+
+
+def _row_sums(attn: Array, real: Array) -> tuple[Array, Array]:
+    """The sum of every row over real keys, [..., T], and by how much two may differ, [...]."""
+    wide = jnp.where(real[..., None, :], attn, 0).astype(jnp.promote_types(attn.dtype, jnp.float32))
+    size = jnp.max(jnp.where(real, jnp.sum(jnp.abs(wide), axis=-1), 0), axis=-1)
+    unit = FURTHER_ROUNDINGS * jnp.finfo(attn.dtype).eps + 2 * attn.shape[-1] * jnp.finfo(wide.dtype).eps
+    return jnp.sum(wide, axis=-1), unit * size
+
+
+class SingularValue(NamedTuple):
+    """A computed singular value, never larger than the norm of the operator beyond rounding.
+
+    Attributes:
+      value: a LOWER estimate of the largest singular value, the operator's norm.
+      residual: ||A^T u - value v|| of its unit vectors v and u = A v / value; some singular value lies within it.
+      steps: applications of the operator and of its transpose, each.
+    """
+
+    value: Float[Array, ""]
+    residual: Float[Array, ""]
+    steps: Int[Array, ""]
 
 
 def operator_norm(

@@ -1,9 +1,9 @@
 """Attention as a linear operator on token matrices: applied forwards and transposed, whether or not it is formed.
 
-Every operator acts on hidden states [T D] and sees real tokens only: what stands on padding is not read, and the
+Every operator acts on hidden states [T D] and sees real tokens only: padding is not read, and the
 image is zero there. All are NamedTuples of arrays, so they pass through `jax.jit` and `jax.vmap`; a batch of
 sentences or heads is one operator whose leaves have leading axes, used under `jax.vmap`. The one that never forms
-its matrix is in `blocked`.
+its matrix is in `blocked_attention`.
 """
 
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from ..linalg.rows import masked_softmax
 from .consensus import centre_tokens
 
 
@@ -35,7 +36,7 @@ class Operator(Protocol):
 
 
 class Dense(NamedTuple):
-    """A matrix that is there: A over real tokens.
+    """A matrix that is formed: A over real tokens.
 
     Attributes:
       matrix: A, [T S]; rows and columns of padding are not used.
@@ -198,8 +199,19 @@ def masked_attention(logits: Float[Array, "T T"], allowed: Bool[Array, "T T"]) -
     Array([[1. , 0. ],
            [0.5, 0.5]], dtype=float32)
     """
-    lowest = jnp.finfo(logits.dtype).min
-    return jnp.where(allowed, jax.nn.softmax(jnp.where(allowed, logits, lowest), axis=-1), 0)
+    return jnp.where(allowed, masked_softmax(logits, allowed), 0)
+
+
+def uniform_attention(attn: Float[Array, "*B T S"], mask: Bool[Array, "*B S"]) -> Float[Array, "*B T S"]:
+    """1 1^T / n over real keys, of the shape of `attn`: the projection onto consensus.
+
+    >>> import jax.numpy as jnp
+    >>> uniform_attention(jnp.zeros((1, 3)), jnp.array([True, True, False]))
+    Array([[0.5, 0.5, 0. ]], dtype=float32)
+    """
+    weight = mask.astype(attn.dtype)
+    share = weight / jnp.maximum(jnp.sum(weight, axis=-1, keepdims=True), 1)
+    return jnp.broadcast_to(share[..., None, :], attn.shape)
 
 
 def limit_of(reach: int | Array | None, mask: Array) -> Array:
@@ -208,5 +220,5 @@ def limit_of(reach: int | Array | None, mask: Array) -> Array:
 
 
 def keep_real(hidden: Float[Array, "T D"], mask: Bool[Array, "T"]) -> Float[Array, "T D"]:
-    """Zero on padding, whatever stood there."""
+    """Zero on padding, even where the value there is NaN."""
     return jnp.where(mask[:, None], hidden, 0)

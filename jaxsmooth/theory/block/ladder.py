@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from ...activations import LIPSCHITZ
-from ...linalg.block_lanczos import block_lanczos
+from ...linalg.block_lanczos import largest_eigenvalues_of_queue
 from ...linalg.lanczos import Eigenvalue, root_of_largest_eigenvalue
 from ..consensus import centre_features, centre_tokens, subspace_distance
 from .ladder_starts import source_token_starts
@@ -141,8 +141,8 @@ def operator_rate(
       weights: the block's parameters.
       norms: their norms.
       state: what the block did.
-      tolerance: relative error of ||T||^2 at which Lanczos stops, see `block_lanczos`; by default 1e-3 in
-        float32, 2e-10 in float64.
+      tolerance: relative error of ||T||^2 at which Lanczos stops, see `largest_eigenvalues_of_queue`; by default
+        1e-3 in float32, 2e-10 in float64.
 
     Returns:
       The rate, [B], and Lanczos's `Eigenvalue`: ||T|| is a lower estimate, so this rung is for measuring
@@ -152,16 +152,16 @@ def operator_rate(
     operators = _Operator(state.attn, _precision(state), state.mask, count)
 
     def apply(own: _Operator, x: Array) -> Array:
-        weighted = _pair_laplacian(own.precision, own.tokens, _mix(weights, own.attn, x))
-        return centre_tokens(_mix_adjoint(weights, own.attn, weighted), own.mask)
+        weighted = _pair_laplacian(own.precision, own.tokens, mixing_operator(weights, own.attn, x))
+        return centre_tokens(mixing_adjoint(weights, own.attn, weighted), own.mask)
 
     starts = _starts(weights, operators)
-    found = block_lanczos(
+    found = largest_eigenvalues_of_queue(
         apply,
         operators,
         centre_tokens(starts, jnp.broadcast_to(state.mask[:, None], starts.shape[:-1])),
         tolerance=TOLERANCE[state.input.dtype.itemsize] if tolerance is None else tolerance,
-        lanes=max(1, TOKENS_AT_ONCE // state.mask.shape[1]),
+        slots=max(1, TOKENS_AT_ONCE // state.mask.shape[1]),
     )
     return norms.mlp * norms.gain_mlp * jnp.sqrt(jnp.maximum(found.value, 0)), found
 
@@ -247,14 +247,14 @@ def _starts(weights: BlockWeights, operators: _Operator) -> Array:
     return source_token_starts(weights, attn, weighted, (precision * others)[..., 0] / count[:, None])
 
 
-def _mix(weights: BlockWeights, attn: Array, x: Array) -> Array:
-    """(X + sum_h A_h X W_h) C of one sentence, [T D]."""
+def mixing_operator(weights: BlockWeights, attn: Float[Array, "N T S"], x: Float[Array, "S D"]) -> Float[Array, "T D"]:
+    """(X + sum_h A_h X W_h) C of one sentence: what the attention sub-layer makes of X, centred as LayerNorm does."""
     mixed = jnp.einsum("nts,snh->tnh", attn, jnp.einsum("sd,dnh->snh", x, weights.value))
     return centre_features(x + jnp.einsum("tnh,nhd->td", mixed, weights.output))
 
 
-def _mix_adjoint(weights: BlockWeights, attn: Array, y: Array) -> Array:
-    """The transpose of `_mix`: Y C + sum_h A_h^T (Y C) W_h^T."""
+def mixing_adjoint(weights: BlockWeights, attn: Float[Array, "N T S"], y: Float[Array, "T D"]) -> Float[Array, "S D"]:
+    """The adjoint of `mixing_operator` in the Frobenius inner product: Y C + sum_h A_h^T (Y C) W_h^T."""
     y = centre_features(y)
     mixed = jnp.einsum("nts,tnh->snh", attn, jnp.einsum("td,nhd->tnh", y, weights.output))
     return y + jnp.einsum("snh,dnh->sd", mixed, weights.value)

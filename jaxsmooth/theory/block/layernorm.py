@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from ...linalg.rows import centre_features, row_std
 from ..consensus import subspace_distance
 from ..statement import Statement
 
@@ -56,7 +57,7 @@ def layer_norm_pair_distances(
     >>> layer_norm_pair_distances(x, 0.0, jnp.ones(2, bool))[0, 1].round(4)
     Array(8., dtype=float32)
     """
-    moved = _move(hidden, centred)
+    moved = centre_features(hidden) if centred else hidden
     std = row_std(moved, eps)
     apart, product = _pair_gaps(moved), std * jnp.swapaxes(std, -1, -2)
     fold = hidden.shape[-1] * (std - jnp.swapaxes(std, -1, -2)) ** 2 * (1 + eps / product)
@@ -90,7 +91,7 @@ def layer_norm_chain(
 
     References: Shi et al. (2022), arXiv 2202.08625, proof of Theorem 2, for the last bound.
     """
-    moved = _move(hidden, centred)
+    moved = centre_features(hidden) if centred else hidden
     std = row_std(moved, eps)
     gain = jnp.max(jnp.abs(scale))
     real = mask[..., None].astype(hidden.dtype)
@@ -141,7 +142,7 @@ def shi2022_layer_norm(
     References: after Shi et al. (2022), arXiv 2202.08625, Theorem 2.
     """
     chain = layer_norm_chain(hidden, scale, eps, mask, centred=centred)
-    std = row_std(_move(hidden, centred), eps)[..., 0]
+    std = row_std(centre_features(hidden) if centred else hidden, eps)[..., 0]
     return Statement(chain.actual, chain.smallest, jnp.all((std > 0) | ~mask, axis=-1))
 
 
@@ -214,20 +215,6 @@ def pair_weight(precision: Float[Array, "*B T"], mask: Bool[Array, "*B T"]) -> F
     steps = jnp.finfo(precision.dtype).nmant + 4
     high = jax.lax.fori_loop(0, steps, halve, (top[..., :1], top[..., 1:]))[1]
     return jnp.sqrt(jnp.where(count > 1, high, 0))[..., 0]
-
-
-def row_std(moved: Float[Array, "*B T D"], eps: float) -> Float[Array, "*B T 1"]:
-    """sqrt(||u||^2 / d + eps) of every row u.
-
-    >>> import jax.numpy as jnp
-    >>> row_std(jnp.array([[3.0, 4.0, 0.0, 0.0]]), 0.0)
-    Array([[2.5]], dtype=float32)
-    """
-    return jnp.sqrt(jnp.mean(moved * moved, axis=-1, keepdims=True) + eps)
-
-
-def _move(hidden: Array, centred: bool) -> Array:
-    return hidden - jnp.mean(hidden, axis=-1, keepdims=True) if centred else hidden
 
 
 def _pair_gaps(x: Array) -> Array:

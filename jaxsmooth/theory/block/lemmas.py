@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ...linalg.lanczos import spectral_norm
-from ..consensus import centre_tokens, per_row, subspace_distance, token_mean
+from ..consensus import per_row, subspace_distance, token_mean
 from ..markov.stochastic import ergodicity_coefficient
-from ..mixing import mixing_rate
+from ..mixing import equal_row_sums, mixing_rate
 from ..statement import Statement
 
 ROUNDING = 16  # in units of the dtype's precision: what a hypothesis may be off by and still count as met
@@ -130,7 +130,7 @@ def shi2022_mixing(
     References: after Shi et al. (2022), arXiv 2202.08625, Lemma 1.
     """
     lhs = subspace_distance(attn @ (hidden * mask[..., None].astype(hidden.dtype)), mask)
-    return Statement(lhs, mixing_rate(attn, mask) * subspace_distance(hidden, mask), rows_sum_alike(attn, mask))
+    return Statement(lhs, mixing_rate(attn, mask) * subspace_distance(hidden, mask), equal_row_sums(attn, mask))
 
 
 def mixing_with_defect(
@@ -215,22 +215,6 @@ def mixing_rate_by_entries(attn: Float[Array, "*B T S"], mask: Bool[Array, "..."
     """
     real = per_row(mask, attn)
     return subspace_distance(attn * real[..., None, :].astype(attn.dtype), real)
-
-
-def rows_sum_alike(attn: Float[Array, "*B T S"], mask: Bool[Array, "*B T"]) -> Bool[Array, "*B"]:
-    """Whether the sums of all real rows agree up to rounding and padded keys have weight exactly 0 in them.
-
-    >>> import jax.numpy as jnp
-    >>> bool(rows_sum_alike(jnp.diag(jnp.array([1.0, 0.0])), jnp.ones(2, bool)))
-    False
-    """
-    real = mask[..., None].astype(attn.dtype)
-    sums = attn.sum(axis=-1, keepdims=True)
-    size = jnp.max(jnp.sum(jnp.abs(attn), axis=-1, keepdims=True) * real, axis=(-2, -1))
-    apart = jnp.max(jnp.abs(centre_tokens(sums, mask)), axis=(-2, -1))
-    leak = jnp.any((attn != 0) & mask[..., :, None] & ~mask[..., None, :], axis=(-2, -1))
-    slack = (ROUNDING + attn.shape[-1]) * jnp.finfo(attn.dtype).eps
-    return (apart <= slack * size) & ~leak
 
 
 def stretched_at_most(

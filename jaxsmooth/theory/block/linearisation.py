@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from ...linalg.gelfand import log_spectral_radius, unit_norm
+from ...linalg.rows import centre_features, row_std
 from ..consensus import centre_tokens
-
-SQUARINGS = 40  # of the product: Gelfand's formula at the 2^40-th power has converged to rounding
 
 
 class CollapsedBlock(NamedTuple):
@@ -190,31 +190,6 @@ def local_growth(laws: LocalLaw, eigenvalue: Float[Array, ""]) -> Float[Array, "
     return size + jnp.log(jnp.linalg.norm(product))
 
 
-def log_spectral_radius(matrix: Float[Array, "D D"]) -> Float[Array, ""]:
-    """log of the largest eigenvalue modulus, by repeated squaring: rho = lim ||M^k||^(1/k), Gelfand's formula.
-
-    Matrix products only, so it runs where `eigvals` of a nonsymmetric matrix does not exist.
-
-    Args:
-      matrix: [D, D].
-
-    Returns:
-      A scalar; -inf for a nilpotent matrix, up to rounding.
-
-    >>> import jax.numpy as jnp
-    >>> round(float(jnp.exp(log_spectral_radius(jnp.array([[0.0, 4.0], [-1.0, 0.0]])))), 4)
-    2.0
-    """
-
-    # log ||M^k|| doubles with each squaring; kept as its k-th part, it stays finite.
-    def body(step: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
-        power, log = state
-        power, size = _unit(power @ power)
-        return power, log + size * 0.5 ** (step + 1).astype(log.dtype)
-
-    return jax.lax.fori_loop(0, SQUARINGS, body, _unit(matrix))[1]
-
-
 def _product(laws: LocalLaw, eigenvalue: Array) -> tuple[Array, Array]:
     """prod_l (I + mu W_l) M_l as a matrix of norm 1 and the logarithm of its norm."""
     eye = jnp.eye(laws.matrix.shape[-1], dtype=laws.matrix.dtype)
@@ -222,22 +197,17 @@ def _product(laws: LocalLaw, eigenvalue: Array) -> tuple[Array, Array]:
     def step(state: tuple[Array, Array], law: tuple[Array, Array]) -> tuple[tuple[Array, Array], None]:
         product, log = state
         matrix, mixer = law
-        product, size = _unit(product @ (eye + eigenvalue * mixer) @ matrix)
+        product, size = unit_norm(product @ (eye + eigenvalue * mixer) @ matrix)
         return (product, log + size), None
 
     return jax.lax.scan(step, (eye, jnp.zeros((), eye.dtype)), (laws.matrix, laws.mixer))[0]
 
 
-def _unit(matrix: Array) -> tuple[Array, Array]:
-    size = jnp.linalg.norm(matrix)
-    return matrix / jnp.where(size == 0, 1, size), jnp.log(size)
-
-
 def _norm_row(row: Array, scale: Array, bias: Array, eps: float) -> tuple[Array, Array, Array]:
     """LayerNorm of one row, its Jacobian (to be multiplied from the right of a row), and the std."""
     width = row.size
-    u = row - jnp.mean(row)
-    std = jnp.sqrt(jnp.mean(u * u) + eps)
+    u = centre_features(row)
+    std = row_std(u, eps)[0]
     centring = jnp.eye(width, dtype=row.dtype) - 1 / width
     jacobian = (centring - jnp.outer(u, u) / (width * std**2)) / std * scale[None]
     return u / std * scale + bias, jacobian, std

@@ -4,8 +4,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from ..consensus import subspace_distance
+from ..operators import uniform_attention
 from ..statement import Statement
-from .plain_transformer import uniform_attention
 
 
 def saada2025_second_singular_value(logit_std: Float[Array, "*B"], tokens: Float[Array, "*B"]) -> Float[Array, "*B"]:

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from ...linalg.lanczos import default_tolerance, largest_eigenvalue, spectral_norm, start_vector
+from ...linalg.rows import masked_softmax
 from ..statement import Statement
-from .plain_transformer import masked_softmax
 
 
 def dot_product_attention(
@@ -31,7 +31,7 @@ def dot_product_attention(
     """
     real = mask[:, None].astype(hidden.dtype)
     clean = hidden * real
-    return masked_softmax(clean @ interaction @ clean.T, mask) @ clean @ value * real
+    return masked_softmax(clean @ interaction @ clean.T, mask[None]) @ clean @ value * real
 
 
 def kim2021_witness(radius: float) -> Float[Array, "T D"]:

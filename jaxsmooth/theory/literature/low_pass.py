@@ -7,9 +7,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Inexact
 
 from ...linalg.lanczos import spectral_norm
+from ...linalg.rows import masked_softmax
 from ..consensus import subspace_distance, token_mean
+from ..operators import uniform_attention
 from ..statement import Statement
-from .plain_transformer import masked_softmax, uniform_attention
 
 
 def wang2022_low_pass_rate(largest_logit: Float[Array, "*B"], tokens: Float[Array, "*B"]) -> Float[Array, "*B"]:
@@ -86,7 +87,8 @@ def wang2022_high_frequency(
     alpha = jnp.max(jnp.where(real, jnp.abs(logits), 0), axis=(-2, -1))
     count = jnp.sum(mask, axis=-1).astype(hidden.dtype)
     rate = jnp.minimum(wang2022_low_pass_rate(alpha, count), wang2022_tanh_rate(alpha, count))
-    mixed = masked_softmax(logits, mask) @ (hidden * mask[..., None].astype(hidden.dtype)) @ value
+    attn = masked_softmax(logits, mask[..., None, :])
+    mixed = attn @ (hidden * mask[..., None].astype(hidden.dtype)) @ value
     return Statement(
         lhs=subspace_distance(mixed, mask),
         rhs=rate * spectral_norm(value) * subspace_distance(hidden, mask),

@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from ...linalg.rows import masked_softmax, standardise_rows
 from ..consensus import diameter
 from ..markov.stochastic import ergodicity_coefficient
 from ..statement import Statement
-from .plain_transformer import masked_softmax, plain_layer_norm
 
 # math, not jnp: a constant of the module must not depend on the precision jax had when it was imported.
 _PLANE = ((1 / math.sqrt(2), -1 / math.sqrt(2), 0.0), (1 / math.sqrt(6), 1 / math.sqrt(6), -2 / math.sqrt(6)))
@@ -191,7 +191,7 @@ def wu2024_layer(
     References: after Wu et al. (2024), arXiv 2405.18781.
     """
     logits = jnp.einsum("...td,de,...se->...ts", hidden, query_key, hidden) / math.sqrt(hidden.shape[-1])
-    return plain_layer_norm(masked_softmax(logits, mask) @ hidden @ value)
+    return standardise_rows(masked_softmax(logits, mask[..., None, :]) @ hidden @ value)
 
 
 def wu2024_equilibrium() -> FixedPoint:

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from ...linalg.rows import masked_softmax
 from ..consensus import token_mean
 from ..statement import Statement
-from .plain_transformer import masked_softmax
 
 # exp(x) - 1 <= 2 x up to here; the root is 1.25643...
 SMALL_LOGITS = 1.256
@@ -146,7 +146,7 @@ def dong2021_one_layer(
     rate = dong2021_cubic_rate(hidden, mask, centre, query_key, value, head_width)
     deviations = _deviations(residual, query_key, head_width)
     reach = jnp.max(_row_range(deviations, _each_head(mask, query_key)), axis=(-2, -1))
-    attn = masked_softmax(_deviations(hidden, query_key, head_width), _each_head(mask, query_key))
+    attn = masked_softmax(_deviations(hidden, query_key, head_width), mask[..., None, None, :])
     mixed = jnp.einsum("...nts,...sd,nde->...te", attn, hidden, value)
     after = mixed - dong2021_next_centre(hidden, mask, centre, query_key, value, head_width)
     return Statement(
@@ -179,7 +179,7 @@ def dong2021_next_centre(
     logits = jnp.einsum("...td,nde,...se->...nts", centre, query_key, hidden) / jnp.sqrt(
         jnp.asarray(head_width, hidden.dtype)
     )
-    attn = masked_softmax(logits, _each_head(mask, query_key))
+    attn = masked_softmax(logits, mask[..., None, None, :])
     return jnp.einsum("...nts,...sd,nde->...te", attn, hidden, value)
 
 

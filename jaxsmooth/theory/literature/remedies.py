@@ -9,9 +9,9 @@ from jaxtyping import Array, Bool, Float
 
 from ...linalg.eigh import batched_eigh
 from ..consensus import centre_tokens, subspace_distance, token_mean
-from ..mixing import mixing_rate
+from ..mixing import mixing_rate, rows_sum_to_one
+from ..operators import uniform_attention
 from ..statement import Statement
-from .plain_transformer import rows_sum_to_one, uniform_attention
 
 
 def guo2023_smallest_eigenvalue(attn: Float[Array, "*B T S"], mask: Bool[Array, "*B T"]) -> Float[Array, "*B"]:

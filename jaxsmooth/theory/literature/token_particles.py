@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from ...linalg.rows import masked_softmax
 from ..consensus import diameter
 from ..statement import Statement
-from .plain_transformer import masked_softmax
 
 
 def geshkovski2023_velocity(
@@ -32,7 +32,7 @@ def geshkovski2023_velocity(
     real = mask[..., None].astype(hidden.dtype)
     clean = hidden * real
     logits = sharpness * jnp.einsum("...td,...sd->...ts", clean, clean)
-    pull = masked_softmax(logits, mask) @ clean
+    pull = masked_softmax(logits, mask[..., None, :]) @ clean
     return (pull - jnp.sum(pull * clean, axis=-1, keepdims=True) * clean) * real
 
 

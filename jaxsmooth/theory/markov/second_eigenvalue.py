@@ -1,4 +1,4 @@
-"""The second eigenvalue of attention without an eigenvalue solver, bracketed by powers of a matrix; and Arnoldi's."""
+"""The second eigenvalue of attention, bracketed by powers of the matrix: no eigenvalue solver is needed."""
 
 from typing import NamedTuple
 
@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from ...linalg.gelfand import Power, first_power, squared
 from ..consensus import per_row
 from .limits import ChainLimit, chain_limit, over_batch
 
-SQUARINGS = 30
+BRACKET_SQUARINGS = 30
 
 
 class Modulus(NamedTuple):
@@ -27,7 +28,7 @@ class Modulus(NamedTuple):
     rounding: Float[Array, "*B"]
 
 
-def slem(attn: Float[Array, "*B T S"], mask: Bool[Array, "..."], *, squarings: int = SQUARINGS) -> Modulus:
+def slem(attn: Float[Array, "*B T S"], mask: Bool[Array, "..."], *, squarings: int = BRACKET_SQUARINGS) -> Modulus:
     """Second-largest eigenvalue modulus |lambda_2| of A over real tokens, the rate of A^k in the end.
 
     1 if there are several closed classes, or a periodic one. Otherwise see `subdominant`, which this is.
@@ -52,7 +53,7 @@ def slem(attn: Float[Array, "*B T S"], mask: Bool[Array, "..."], *, squarings: i
 
 
 def subdominant(
-    attn: Float[Array, "*B T S"], mask: Bool[Array, "..."], limit: ChainLimit, *, squarings: int = SQUARINGS
+    attn: Float[Array, "*B T S"], mask: Bool[Array, "..."], limit: ChainLimit, *, squarings: int = BRACKET_SQUARINGS
 ) -> Modulus:
     """Spectral radius of A - lim A^k: the rate at which A^k approaches its limit, however many closed classes.
 
@@ -93,48 +94,39 @@ def subdominant(
     return jax.tree.map(lambda side: jnp.where(count > 1, side, 0), over_batch(one, deflated, real))
 
 
-class _Power(NamedTuple):
-    matrix: Array  # B^m over its Frobenius norm
-    m: Array
-    log_root: Array  # log of the norm of B^m, over m
+class _Bounds(NamedTuple):
+    power: Power
     lower: Array  # logs of the best bounds so far
     upper: Array
     rounding: Array
 
 
 def _bracket(matrix: Array, count: Array, squarings: int) -> Modulus:
-    norm = jnp.linalg.norm(matrix)
-    real = norm > 0
-    zero = jnp.zeros((), matrix.dtype)
-    unit, log_norm = matrix / jnp.where(real, norm, 1), jnp.where(real, jnp.log(jnp.where(real, norm, 1)), -jnp.inf)
+    """The spectral radius of one matrix over `count` real tokens."""
     others = jnp.maximum(count - 1, 1).astype(matrix.dtype)
-    start = _tighten(_Power(unit, zero + 1, log_norm, zero - jnp.inf, zero + jnp.inf, zero), others)
-    end = jax.lax.fori_loop(0, squarings, lambda _, power: _tighten(_square(power), others), start)
-    # The eigenvalues of a triangular matrix can be read.
+    zero = jnp.zeros((), matrix.dtype)
+    start = _tighten(_Bounds(first_power(matrix), zero - jnp.inf, zero + jnp.inf, zero), others)
+    end = jax.lax.fori_loop(0, squarings, lambda _, bounds: _tighten(_square(bounds), others), start)
+    # The eigenvalues of a triangular matrix are its diagonal.
     triangular = jnp.all(jnp.triu(matrix, 1) == 0)
     exact = jnp.max(jnp.abs(jnp.diagonal(matrix)))
-    lower, upper = jnp.exp(end.lower), jnp.exp(end.upper)
     return Modulus(
-        lower=jnp.where(triangular, exact, lower),
-        upper=jnp.where(triangular, exact, upper),
+        lower=jnp.where(triangular, exact, jnp.exp(end.lower)),
+        upper=jnp.where(triangular, exact, jnp.exp(end.upper)),
         rounding=jnp.where(triangular, 0, end.rounding),
     )
 
 
-def _square(power: _Power) -> _Power:
-    matrix = power.matrix @ power.matrix
-    norm = jnp.linalg.norm(matrix)
-    safe = jnp.where(norm > 0, norm, 1)
-    m = 2 * power.m
-    # -inf from the first power that vanishes: the matrix is nilpotent, and both bounds are 0 from there on.
-    log_root = jnp.where(norm > 0, power.log_root + jnp.log(safe) / m, -jnp.inf)
+def _square(bounds: _Bounds) -> _Bounds:
+    power = squared(bounds.power)
     # Higham (2002), section 3.5: a product of two matrices of norm 1 is off by at most n eps in this norm.
-    rounding = power.rounding + matrix.shape[0] * jnp.finfo(matrix.dtype).eps / (safe * m)
-    return _Power(matrix / safe, m, log_root, power.lower, power.upper, rounding)
+    error = power.matrix.shape[0] * jnp.finfo(power.matrix.dtype).eps / (power.last_norm * power.exponent)
+    return bounds._replace(power=power, rounding=bounds.rounding + error)
 
 
-def _tighten(power: _Power, others: Array) -> _Power:
+def _tighten(bounds: _Bounds, others: Array) -> _Bounds:
     """Better bounds, if the power gives them. A trace lost in the rounding of the entries gives none."""
-    trace = jnp.abs(jnp.trace(power.matrix)) - power.matrix.shape[0] * jnp.finfo(power.matrix.dtype).eps
-    below = jnp.log(jnp.maximum(trace, 0) / others) / power.m + power.log_root
-    return power._replace(lower=jnp.maximum(power.lower, below), upper=jnp.minimum(power.upper, power.log_root))
+    matrix, exponent, log_root, _ = bounds.power
+    trace = jnp.abs(jnp.trace(matrix)) - matrix.shape[0] * jnp.finfo(matrix.dtype).eps
+    below = jnp.log(jnp.maximum(trace, 0) / others) / exponent + log_root
+    return bounds._replace(lower=jnp.maximum(bounds.lower, below), upper=jnp.minimum(bounds.upper, log_root))

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ..consensus import per_row, subspace_distance
+from ..mixing import rows_sum_to_one
 from ..statement import Statement
 
 
@@ -300,13 +301,11 @@ def causal_second_eigenvalue(attn: Float[Array, "*B T S"], mask: Bool[Array, "..
 
 
 def _apply_all(attn: Array, hidden: Array, mask: Array) -> tuple[Array, Array, Array, Array]:
-    """H without padding, the product applied to it, every tau, and whether all real rows sum to 1."""
+    """H without padding, the product applied to it, every tau, and whether all layers are row-stochastic."""
     layers = attn[None] if attn.ndim == 2 else attn
     layers = jnp.where(mask[None, :, None] & mask[None, None, :], layers, 0)
     before = jnp.where(mask[:, None], hidden, 0)
     after, _ = jax.lax.scan(lambda x, layer: (layer @ x, None), before, layers)
-    rounding = 4 * mask.size * jnp.finfo(attn.dtype).eps
-    sound = jnp.where(mask[None], jnp.abs(jnp.sum(layers, axis=-1) - 1), 0) <= rounding
-    nonnegative = jnp.all(layers >= 0)
+    sound = jnp.all(rows_sum_to_one(layers, mask)) & jnp.all(layers >= 0)
     taus = ergodicity_coefficient(layers, jnp.broadcast_to(mask, layers.shape[:2]))
-    return before, after, taus, jnp.all(sound) & nonnegative
+    return before, after, taus, sound

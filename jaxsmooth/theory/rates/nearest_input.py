@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ...linalg.intervals import Ball, Interval, epsilon, frobenius, sum_of
 from ...linalg.norm_ball import raise_all, size, up
-from ..block.ladder import _mix, _mix_adjoint
+from ..block.ladder import mixing_adjoint, mixing_operator
 from ..block.parameter_norms import BlockWeights
 from ..certify.float_calculus import HostCalculus
 from ..certify.observations import BlockParameters
@@ -160,7 +160,7 @@ def _solve(
     def apply(x: Array) -> Array:
         gain = weights.scale_attn[None]
         box = WEIGHT * std**2 * ((x / gain) @ root.T @ root) / gain
-        return _mix(weights, attn, _mix_adjoint(weights, attn, x)) + box
+        return mixing_operator(weights, attn, mixing_adjoint(weights, attn, x)) + box
 
     free = jnp.zeros_like(floor)
     fixed = meet(jnp.zeros_like(y), floor)

@@ -1,7 +1,7 @@
 """Rates that hold on a whole region of inputs: everything but attention may move.
 
 The region is every input X of a post-LN block that keeps the given attention, whose LayerNorm stds are at least
-the given ones, and whose MLP pre-activations stay in a box around the observed ones. Two facts carry the rates:
+the given ones, and whose MLP pre-activations stay in a box around the observed ones. The rates rest on two facts:
 a LayerNorm is half linear (`layer_norm_half_linear`), and a pair of tokens passes the MLP through
 I + W_1 D W_2 with D the secant slopes of the pair, which the box confines. So attention, the linear half of both
 LayerNorms, the gains and the MLP are ONE operator on X whose norm is taken as a whole, and only what is left is
@@ -16,9 +16,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from ...linalg.lanczos import default_tolerance, largest_eigenvalue, start_vector
-from ..block.ladder import _mix, _mix_adjoint
+from ...linalg.rows import centre_features, row_std
+from ..block.ladder import mixing_adjoint, mixing_operator
 from ..block.parameter_norms import BlockWeights
-from ..consensus import centre_features, centre_tokens
+from ..consensus import centre_tokens
 from ..statement import Statement
 from .activation_slopes import secant_range, slope_range
 
@@ -61,7 +62,7 @@ class RegionRate(NamedTuple):
 
 
 class _Pairs(NamedTuple):
-    """What the pairs (i, j), i < j, of one sentence know; the slopes have one row if all pairs share them."""
+    """The pairs of tokens (i, j), i < j, of one sentence; the slopes have one row if all pairs share them."""
 
     first: Array  # [P], i
     second: Array  # [P], j
@@ -103,8 +104,8 @@ def layer_norm_half_linear(
 
     References: docs/rates.md, theorem 1; for s = t it is the firm non-expansiveness of the projection onto a ball.
     """
-    u, v = (x - jnp.mean(x, axis=-1, keepdims=True) for x in (u, v))
-    std_u, std_v = (jnp.sqrt(jnp.mean(x * x, axis=-1, keepdims=True) + eps) for x in (u, v))
+    u, v = centre_features(u), centre_features(v)
+    std_u, std_v = row_std(u, eps), row_std(v, eps)
     k = 1 / (least_u + least_v)[..., None]
     rest = u / std_u - v / std_v - k * (u - v)
     lhs, rhs = (jnp.sqrt(jnp.sum(x * x, axis=-1)) for x in (rest, k * (u - v)))
@@ -164,7 +165,7 @@ def secant_box_rate(
       tolerance: relative residual of the Lanczos iterations, 1e-3 by default.
 
     Returns:
-      A `RegionRate`; all norms in it are Lanczos's, hence lower estimates, see `spectrum.largest_eigenvalue`.
+      A `RegionRate`; all norms in it are Lanczos's, hence lower estimates, see `linalg.largest_eigenvalue`.
 
     References: docs/rates.md, theorem 2.
     """
@@ -189,7 +190,7 @@ def slope_box_rate(
 ) -> RegionRate:
     """A rate for one box per unit, shared by all tokens: the hull of the region's boxes over its real tokens.
 
-    As `secant_box_rate`, with the range of phi' over the unit's hull in the place of every pair's secant slopes:
+    As `secant_box_rate`, with the range of phi' over the unit's hull instead of every pair's secant slopes:
     it holds for more inputs (any token may be anywhere in the hull) and is larger for it.
 
     Args:
@@ -279,10 +280,10 @@ def _pair_norm(
     count = jnp.maximum(jnp.sum(real), 1)
 
     def apply(x: Array) -> Array:
-        mixed = _mix(weights, sentence.attn, x)
+        mixed = mixing_operator(weights, sentence.attn, x)
         found = middle(mixed[pairs.first] - mixed[pairs.second])
         back = jnp.zeros_like(x).at[pairs.first].add(found).at[pairs.second].add(-found)
-        return _mix_adjoint(weights, sentence.attn, back) * real / count
+        return mixing_adjoint(weights, sentence.attn, back) * real / count
 
     start = centre_tokens(start_vector((real.shape[0], weights.scale_mlp.size), real.dtype), sentence.mask)
     return jnp.sqrt(jnp.maximum(largest_eigenvalue(apply, start, tolerance=tolerance).value, 0))

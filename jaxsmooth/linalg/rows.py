@@ -1,0 +1,72 @@
+"""Softmax, standardisation and scaling of the rows of a matrix: what attention and LayerNorm are made of."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+
+def masked_softmax(logits: Float[Array, "*B S"], allowed: Bool[Array, "*#B S"]) -> Float[Array, "*B S"]:
+    """Softmax of every row over its allowed columns; the others get exactly 0.
+
+    Args:
+      logits: [..., S].
+      allowed: True on the columns that count, [..., S]; broadcast over the other axes, of which it has as many.
+
+    Returns:
+      [..., S]; a row without an allowed column is uniform over all of them, not NaN.
+
+    >>> import jax.numpy as jnp
+    >>> masked_softmax(jnp.zeros((1, 3)), jnp.array([[True, True, False]]))
+    Array([[0.5, 0.5, 0. ]], dtype=float32)
+    """
+    # The lowest finite number, not -inf: exp still gives exactly 0 beside any allowed column, and a row without one
+    # stays finite. torch transformers does the same.
+    return jax.nn.softmax(jnp.where(allowed, logits, jnp.finfo(logits.dtype).min), axis=-1)
+
+
+def centre_features(matrix: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
+    """H C: every row minus its own mean, which is what LayerNorm does first.
+
+    >>> import jax.numpy as jnp
+    >>> centre_features(jnp.array([1.0, 3.0]))
+    Array([-1.,  1.], dtype=float32)
+    """
+    return matrix - jnp.mean(matrix, axis=-1, keepdims=True)
+
+
+def row_std(centred: Float[Array, "*B D"], eps: float = 0.0) -> Float[Array, "*B 1"]:
+    """sqrt(||u||^2 / d + eps) of every row u: the standard deviation of a centred row, the root mean square of any.
+
+    >>> import jax.numpy as jnp
+    >>> row_std(jnp.array([[3.0, 4.0, 0.0, 0.0]]))
+    Array([[2.5]], dtype=float32)
+    """
+    return jnp.sqrt(jnp.mean(centred * centred, axis=-1, keepdims=True) + eps)
+
+
+def standardise_rows(matrix: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
+    """LayerNorm with unit gain, no shift and epsilon 0: every row gets mean 0 and norm sqrt(D).
+
+    Args:
+      matrix: [..., D].
+
+    Returns:
+      [..., D]; zero rows where all entries of a row are equal.
+
+    >>> import jax.numpy as jnp
+    >>> standardise_rows(jnp.array([[1.0, 3.0]]))
+    Array([[-1.,  1.]], dtype=float32)
+    """
+    centred = centre_features(matrix)
+    std = row_std(centred)
+    return jnp.where(std > 0, centred / jnp.where(std > 0, std, 1), 0)
+
+
+def reciprocal(size: Float[Array, "*B"]) -> Float[Array, "*B"]:
+    """1 / size, and 0 where the size is 0: what to scale by when only zeros have size 0.
+
+    >>> import jax.numpy as jnp
+    >>> reciprocal(jnp.array([4.0, 0.0]))
+    Array([0.25, 0.  ], dtype=float32)
+    """
+    return jnp.where(size > 0, 1 / jnp.where(size > 0, size, 1), 0)
