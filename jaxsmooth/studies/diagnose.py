@@ -18,7 +18,7 @@ from ..inputs.tokenizer import Tokenizer, TruncationWarning
 from ..results.diagnosis import Diagnosis, FusedLayers
 from ..results.spread import Spread, _Running
 from ..results.summaries import RATES, DataSummary
-from ..theory.block.parameter_norms import BlockNorms
+from ..theory.theorems.parameters import BlockNorms
 from .exemplar import _Chooser, _remember
 from .hidden_states import HIDDEN, chosen_fusion
 from .measurements import FUSED, measure, model_norms

@@ -146,7 +146,7 @@ def shi2022_layer_norm(
     return Statement(chain.actual, chain.smallest, jnp.all((std > 0) | ~mask, axis=-1))
 
 
-def pre_ln_rate(
+def pre_norm_attention_rate(
     std: Float[Array, "*B T 1"],
     mixing_rates: Float[Array, "*B N"],
     head_norms: Float[Array, "N"],
@@ -169,7 +169,7 @@ def pre_ln_rate(
       [...].
 
     >>> import jax.numpy as jnp
-    >>> pre_ln_rate(jnp.ones((2, 1)), jnp.array([0.5]), jnp.array([2.0]), jnp.ones(4), jnp.ones(2, bool))
+    >>> pre_norm_attention_rate(jnp.ones((2, 1)), jnp.array([0.5]), jnp.array([2.0]), jnp.ones(4), jnp.ones(2, bool))
     Array(2., dtype=float32)
     """
     precision = jnp.sort(jnp.where(mask, 1 / jnp.where(mask, std[..., 0], 1), 0), axis=-1)
