@@ -26,7 +26,7 @@ def squared_norm(matrix: Any, squarings: int = SQUARINGS) -> Interval:
 
     >>> import numpy as np
     >>> found = squared_norm(np.diag([3.0, 1.0]))
-    >>> bool(found.down <= 3 <= found.up), bool(found.up - found.down < 1e-12)
+    >>> bool(found.lower <= 3 <= found.upper), bool(found.upper - found.lower < 1e-12)
     (True, True)
     """
     xp = namespace(matrix)
@@ -35,13 +35,13 @@ def squared_norm(matrix: Any, squarings: int = SQUARINGS) -> Interval:
     scale = power_of_two(matrix)
     scaled = Ball.exact(fence(matrix * (1 / scale)))
     gram = scaled @ scaled.T
-    power, bys, errors = _powers(_symmetric(gram.middle), squarings)
+    power, bys, errors = _powers(_symmetric(gram.mid), squarings)
     bound = _size(power)
     bound = _unwound(bound, bys, errors)
-    bound = raised(bound + _size(gram.radius))
-    upper = Interval.around(bound, bound).sqrt().up
+    bound = raised(bound + _size(gram.rad))
+    upper = Interval.around(bound, bound).sqrt().upper
     found = Interval(_rayleigh(scaled, power), upper).nonnegative() * Interval.exact(scale)
-    return Interval(xp.where(xp.isnan(found.down), 0, found.down), found.up).nonnegative()
+    return Interval(xp.where(xp.isnan(found.lower), 0, found.lower), found.upper).nonnegative()
 
 
 @quiet
@@ -68,11 +68,11 @@ def decomposed_norm(matrix: Any) -> Interval:
     rest = frobenius(Ball.exact(scaled) - left @ middle @ right)
     bound = Interval.exact(s.max()) * _unit_norm(left) * _unit_norm(right.T) + rest
     vector = left.T
-    lower = frobenius(Ball(vector.middle[:1], vector.radius[:1]) @ Ball.exact(scaled)) / frobenius(
-        Ball(vector.middle[:1], vector.radius[:1])
+    lower = frobenius(Ball(vector.mid[:1], vector.rad[:1]) @ Ball.exact(scaled)) / frobenius(
+        Ball(vector.mid[:1], vector.rad[:1])
     )
-    found = Interval(np.maximum(lower.down, 0), bound.up) * Interval.exact(scale)
-    return Interval(np.where(np.isnan(found.down), 0, found.down), found.up).nonnegative()
+    found = Interval(np.maximum(lower.lower, 0), bound.upper) * Interval.exact(scale)
+    return Interval(np.where(np.isnan(found.lower), 0, found.lower), found.upper).nonnegative()
 
 
 @quiet
@@ -91,14 +91,14 @@ def product_norm(left: Any, right: Any) -> Interval:
     dtype = np.float64
     scales = [power_of_two(x) for x in (left, right)]
     a, b = (Ball.exact(np.asarray(x * (1 / s), dtype)) for x, s in zip((left, right), scales, strict=True))
-    q, r = (Ball.exact(x) for x in np.linalg.qr(a.middle))
+    q, r = (Ball.exact(x) for x in np.linalg.qr(a.mid))
     small = r @ b
-    inner = decomposed_norm(small.middle)
-    upper = (Interval(inner.down, inner.up) + frobenius(Ball(0 * small.middle, small.radius))) * _unit_norm(q)
+    inner = decomposed_norm(small.mid)
+    upper = (Interval(inner.lower, inner.upper) + frobenius(Ball(0 * small.mid, small.rad))) * _unit_norm(q)
     upper = upper + frobenius(a - q @ r) * frobenius(b)
-    vector = Ball.exact(q.middle @ np.linalg.svd(small.middle)[0][:, :1]).T
+    vector = Ball.exact(q.mid @ np.linalg.svd(small.mid)[0][:, :1]).T
     lower = frobenius(vector @ a @ b) / frobenius(vector)
-    found = Interval(np.where(np.isfinite(lower.down), np.maximum(lower.down, 0), 0), upper.up)
+    found = Interval(np.where(np.isfinite(lower.lower), np.maximum(lower.lower, 0), 0), upper.upper)
     for scale in scales:
         found = found * Interval.exact(np.float64(scale))
     return found.nonnegative()
@@ -106,8 +106,8 @@ def product_norm(left: Any, right: Any) -> Interval:
 
 def _unit_norm(q: Ball) -> Interval:
     """||Q|| of nearly orthonormal columns: at most (1 + ||Q^T Q - I||_F)^(1/2)."""
-    unit = Ball.exact(np.eye(q.middle.shape[1], dtype=q.middle.dtype))
-    return (Interval.exact(q.middle.dtype.type(1)) + frobenius(q.T @ q - unit)).sqrt()
+    unit = Ball.exact(np.eye(q.mid.shape[1], dtype=q.mid.dtype))
+    return (Interval.exact(q.mid.dtype.type(1)) + frobenius(q.T @ q - unit)).sqrt()
 
 
 def _powers(power: Any, squarings: int) -> tuple[Any, Any, Any]:
@@ -177,5 +177,5 @@ def _rayleigh(matrix: Ball, power: Any) -> Any:
     # An arbitrary vector: rounded here, exact from here on.
     vector = Ball.exact(fence(row))
     norm = frobenius(vector)
-    found = (frobenius(vector @ matrix) / norm).down
-    return xp.where(norm.down > 0, xp.maximum(found, 0), 0)
+    found = (frobenius(vector @ matrix) / norm).lower
+    return xp.where(norm.lower > 0, xp.maximum(found, 0), 0)

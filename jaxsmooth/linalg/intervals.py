@@ -56,10 +56,10 @@ def raised(bound: Any) -> Any:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Interval:
-    """A real number, or an array of them, known to lie in [down, up]. An end that is NaN says nothing."""
+    """A real number, or an array of them, known to lie in [lower, upper]. An end that is NaN says nothing."""
 
-    down: Any
-    up: Any
+    lower: Any
+    upper: Any
 
     @staticmethod
     @quiet
@@ -77,26 +77,26 @@ class Interval:
 
     def nonnegative(self) -> "Interval":
         """Of a quantity known to be at least 0."""
-        return Interval(namespace(self.down).maximum(self.down, 0), self.up)
+        return Interval(namespace(self.lower).maximum(self.lower, 0), self.upper)
 
     @quiet
     def __add__(self, other: "Interval") -> "Interval":
         if not isinstance(other, Interval):
             return NotImplemented
-        return Interval.around(self.down + other.down, self.up + other.up)
+        return Interval.around(self.lower + other.lower, self.upper + other.upper)
 
     @quiet
     def __sub__(self, other: "Interval") -> "Interval":
         if not isinstance(other, Interval):
             return NotImplemented
-        return Interval.around(self.down - other.up, self.up - other.down)
+        return Interval.around(self.lower - other.upper, self.upper - other.lower)
 
     @quiet
     def __mul__(self, other: "Interval") -> "Interval":
         if not isinstance(other, Interval):
             return NotImplemented
-        xp = namespace(self.down)
-        ends = [a * b for a in (self.down, self.up) for b in (other.down, other.up)]
+        xp = namespace(self.lower)
+        ends = [a * b for a in (self.lower, self.upper) for b in (other.lower, other.upper)]
         low, high = ends[0], ends[0]
         for end in ends[1:]:
             low, high = xp.minimum(low, end), xp.maximum(high, end)
@@ -107,25 +107,25 @@ class Interval:
         """By a positive divisor; anything else gives the whole line."""
         if not isinstance(other, Interval):
             return NotImplemented
-        xp = namespace(self.down)
-        inverse = Interval.around(1 / other.up, 1 / other.down)
-        positive = other.down > 0
-        down = xp.where(positive, xp.maximum(inverse.down, 0), -xp.inf)
-        return self * Interval(down, xp.where(positive, inverse.up, xp.inf))
+        xp = namespace(self.lower)
+        inverse = Interval.around(1 / other.upper, 1 / other.lower)
+        positive = other.lower > 0
+        down = xp.where(positive, xp.maximum(inverse.lower, 0), -xp.inf)
+        return self * Interval(down, xp.where(positive, inverse.upper, xp.inf))
 
     def sqrt(self) -> "Interval":
         """Of a quantity known to be at least 0."""
-        xp = namespace(self.down)
-        return Interval.around(xp.sqrt(xp.maximum(self.down, 0)), xp.sqrt(xp.maximum(self.up, 0))).nonnegative()
+        xp = namespace(self.lower)
+        return Interval.around(xp.sqrt(xp.maximum(self.lower, 0)), xp.sqrt(xp.maximum(self.upper, 0))).nonnegative()
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Ball:
-    """A matrix known entry by entry to within `radius` of `middle`."""
+    """A matrix known entry by entry to within `rad` of `mid`."""
 
-    middle: Any
-    radius: Any
+    mid: Any
+    rad: Any
 
     @staticmethod
     def exact(matrix: Any) -> "Ball":
@@ -137,46 +137,46 @@ class Ball:
     @staticmethod
     def of(interval: Interval) -> "Ball":
         """An array of intervals."""
-        middle = fence(0.5 * interval.down + 0.5 * interval.up)
+        middle = fence(0.5 * interval.lower + 0.5 * interval.upper)
         xp = namespace(middle)
-        return Ball(middle, raised(xp.maximum(interval.up - middle, middle - interval.down)))
+        return Ball(middle, raised(xp.maximum(interval.upper - middle, middle - interval.lower)))
 
     def interval(self) -> Interval:
         """The same, as ends."""
-        return Interval.around(self.middle - self.radius, self.middle + self.radius)
+        return Interval.around(self.mid - self.rad, self.mid + self.rad)
 
     def rounded(self) -> "Ball":
-        """With room for the rounding of the operation that computed `middle`, and of `radius` itself."""
-        return Ball(self.middle, raised(self.radius + abs(self.middle) * (4 * epsilon(self.middle))))
+        """With room for the rounding of the operation that computed `mid`, and of `rad` itself."""
+        return Ball(self.mid, raised(self.rad + abs(self.mid) * (4 * epsilon(self.mid))))
 
     @property
     def T(self) -> "Ball":  # noqa: N802
-        return Ball(self.middle.T, self.radius.T)
+        return Ball(self.mid.T, self.rad.T)
 
     @quiet
     def __add__(self, other: "Ball") -> "Ball":
-        return Ball(fence(self.middle + other.middle), self.radius + other.radius).rounded()
+        return Ball(fence(self.mid + other.mid), self.rad + other.rad).rounded()
 
     @quiet
     def __sub__(self, other: "Ball") -> "Ball":
-        return Ball(fence(self.middle - other.middle), self.radius + other.radius).rounded()
+        return Ball(fence(self.mid - other.mid), self.rad + other.rad).rounded()
 
     @quiet
     def __mul__(self, other: "Ball") -> "Ball":
         """Entry by entry."""
-        spread = abs(self.middle) * other.radius + self.radius * (abs(other.middle) + other.radius)
-        return Ball(fence(self.middle * other.middle), raised(raised(spread))).rounded()
+        spread = abs(self.mid) * other.rad + self.rad * (abs(other.mid) + other.rad)
+        return Ball(fence(self.mid * other.mid), raised(raised(spread))).rounded()
 
     @quiet
     def __matmul__(self, other: "Ball") -> "Ball":
         """|fl(X Y) - X Y| <= gamma_k |X| |Y| entry by entry, on top of what the radii contribute."""
         x, y = self, other
-        terms = x.middle.shape[-1]
-        rounding = gamma(terms, x.middle)
-        inner = y.radius + rounding * abs(y.middle) + tiny(x.middle)
-        spread = dot(abs(x.middle), inner) + dot(x.radius, abs(y.middle) + y.radius + tiny(x.middle))
-        radius = spread * (1 + 4 * rounding) + (4 * terms + 4) * tiny(x.middle)
-        return Ball(fence(dot(x.middle, y.middle)), raised(radius))
+        terms = x.mid.shape[-1]
+        rounding = gamma(terms, x.mid)
+        inner = y.rad + rounding * abs(y.mid) + tiny(x.mid)
+        spread = dot(abs(x.mid), inner) + dot(x.rad, abs(y.mid) + y.rad + tiny(x.mid))
+        radius = spread * (1 + 4 * rounding) + (4 * terms + 4) * tiny(x.mid)
+        return Ball(fence(dot(x.mid, y.mid)), raised(radius))
 
 
 def settled(vector: Any) -> Any:
@@ -219,7 +219,7 @@ def total(array: Any, axis: int | None = None) -> Interval:
 
 def sum_of(terms: Interval, axis: int | None = None) -> Interval:
     """The sum of intervals."""
-    return Interval(total(terms.down, axis).down, total(terms.up, axis).up)
+    return Interval(total(terms.lower, axis).lower, total(terms.upper, axis).upper)
 
 
 @quiet
@@ -231,20 +231,22 @@ def sum_of_squares(matrix: Any) -> tuple[Interval, Any]:
     inside = gamma(matrix.shape[-1] + 2, matrix)
     slack = (16 * matrix.size + 16) * tiny(matrix)
     whole = total(rows)
-    return Interval.around(whole.down * (1 - inside) - slack, whole.up * (1 + 2 * inside) + slack).nonnegative(), scale
+    return Interval.around(
+        whole.lower * (1 - inside) - slack, whole.upper * (1 + 2 * inside) + slack
+    ).nonnegative(), scale
 
 
 def frobenius(matrix: Ball) -> Interval:
     """||M||_F."""
-    square, scale = sum_of_squares(matrix.middle)
-    return fuzzy(square.sqrt() * Interval.exact(scale), matrix.radius)
+    square, scale = sum_of_squares(matrix.mid)
+    return fuzzy(square.sqrt() * Interval.exact(scale), matrix.rad)
 
 
 def fuzzy(norm: Interval, radius: Any) -> Interval:
-    """A norm of at most the Frobenius norm, of `middle`, made one of every matrix within `radius`."""
+    """A norm of at most the Frobenius norm, of `mid`, made one of every matrix within `rad`."""
     square, scale = sum_of_squares(radius)
-    spread = (square.sqrt() * Interval.exact(scale)).up
-    return Interval.around(norm.down - spread, norm.up + spread).nonnegative()
+    spread = (square.sqrt() * Interval.exact(scale)).upper
+    return Interval.around(norm.lower - spread, norm.upper + spread).nonnegative()
 
 
 def faithful_products(dtype: Any) -> bool:

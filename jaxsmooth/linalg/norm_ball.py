@@ -14,43 +14,43 @@ POWER_STEPS = 60
 
 @dataclasses.dataclass(frozen=True)
 class NormBall:
-    """Every matrix M with ||M - middle||_F <= error; float64."""
+    """Every matrix M with ||M - mid||_F <= error; float64."""
 
-    middle: NDArray[np.float64]
+    mid: NDArray[np.float64]
     error: float
 
     @staticmethod
     def of(ball: Ball) -> "NormBall":
         """From an error entry by entry."""
-        return NormBall(ball.middle, size(ball.radius))
+        return NormBall(ball.mid, size(ball.rad))
 
     def __add__(self, other: "NormBall") -> "NormBall":
-        total = self.middle + other.middle
+        total = self.mid + other.mid
         return NormBall(total, up(self.error + other.error + 4 * epsilon(total) * size(total)))
 
     def __matmul__(self, other: "NormBall") -> "NormBall":
-        left, right = size(self.middle), size(other.middle)
-        rounding = gamma(self.middle.shape[-1], self.middle) * left * right
+        left, right = size(self.mid), size(other.mid)
+        rounding = gamma(self.mid.shape[-1], self.mid) * left * right
         error = rounding + left * other.error + self.error * (right + other.error)
-        product = self.middle @ other.middle
-        return NormBall(product, up(error + 16 * product.size * self.middle.shape[-1] * tiny(product)))
+        product = self.mid @ other.mid
+        return NormBall(product, up(error + 16 * product.size * self.mid.shape[-1] * tiny(product)))
 
     def columns(self, factors: NDArray[np.float64]) -> "NormBall":
         """Every column times a number that is exact."""
-        found = self.middle * factors
+        found = self.mid * factors
         largest = float(np.max(np.abs(factors), initial=0))
         return NormBall(found, up(self.error * largest + 4 * epsilon(found) * size(found) + found.size * tiny(found)))
 
     def norm(self) -> float:
         """At least the spectral norm of every such matrix; not finite if an entry is not."""
-        if not np.all(np.isfinite(self.middle)):
+        if not np.all(np.isfinite(self.mid)):
             return np.inf
-        scale = float(power_of_two(self.middle))
-        rows = NormBall(self.middle / scale, 0.0)
-        columns = NormBall(rows.middle.T, 0.0)
-        gram = rows @ columns if len(rows.middle) <= len(columns.middle) else columns @ rows
+        scale = float(power_of_two(self.mid))
+        rows = NormBall(self.mid / scale, 0.0)
+        columns = NormBall(rows.mid.T, 0.0)
+        gram = rows @ columns if len(rows.mid) <= len(columns.mid) else columns @ rows
         # Entries that the scaling makes too small to be normal are off by at most the smallest normal number.
-        return up(up(np.sqrt(largest_eigenvalue(gram)) + rows.middle.size * tiny(rows.middle)) * scale + self.error)
+        return up(up(np.sqrt(largest_eigenvalue(gram)) + rows.mid.size * tiny(rows.mid)) * scale + self.error)
 
 
 def largest_eigenvalue(matrix: NormBall) -> float:
@@ -74,7 +74,7 @@ def largest_eigenvalue(matrix: NormBall) -> float:
 
     References: Higham (2002), Accuracy and stability of numerical algorithms, theorems 10.3 and 10.5.
     """
-    symmetric = (matrix.middle + matrix.middle.T) / 2
+    symmetric = (matrix.mid + matrix.mid.T) / 2
     order = len(symmetric)
     estimate = _estimate(symmetric)
     for margin in MARGINS:
@@ -94,7 +94,7 @@ def largest_eigenvalue(matrix: NormBall) -> float:
 
 def size(matrix: NDArray[np.float64]) -> float:
     """||M||_F, raised past its rounding."""
-    return float(frobenius(Ball.exact(matrix.reshape(-1, matrix.shape[-1]))).up)
+    return float(frobenius(Ball.exact(matrix.reshape(-1, matrix.shape[-1]))).upper)
 
 
 def up(value: float) -> float:

@@ -18,8 +18,8 @@ from ..mitigations.parse import NamedRemedy, parse_remedies
 from ..results.comparison import COMPARED_RATES, Comparison, Measured
 from ..results.spread import RunningSpreads
 from ..theory.block import ladder
-from ..theory.block.parameter_norms import BlockNorms
 from ..theory.mixing import equal_row_sums
+from ..theory.theorems.parameters import BlockNorms
 from ..types import SITES, Batch, BlockTrace, Edits, ImageBatch
 from .hidden_states import chosen_fusion, fused_measures, hidden_measures
 from .measurements import model_norms, widened

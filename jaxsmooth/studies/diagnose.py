@@ -15,7 +15,7 @@ from ..inputs.tokenizer import Tokenizer
 from ..results.diagnosis import Diagnosis, FusedLayers
 from ..results.spread import HIDDEN_METRICS, RunningSpreads, Spread
 from ..results.summaries import RATES
-from ..theory.block.parameter_norms import BlockNorms
+from ..theory.theorems.parameters import BlockNorms
 from .exemplar import ExemplarChooser
 from .hidden_states import chosen_fusion
 from .measurements import FUSED, measure_batch, model_norms

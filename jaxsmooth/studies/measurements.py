@@ -13,8 +13,11 @@ from ..bert.fusion import Fusion
 from ..bert.params import Encoder
 from ..results.summaries import RATES
 from ..theory.block import ladder
-from ..theory.block.parameter_norms import BlockNorms, BlockWeights, block_norms
-from ..types import Batch, Block, BlockTrace, ImageBatch
+from ..theory.block.parameter_norms import block_norms
+from ..theory.block.traced_block import TracedBlock
+from ..theory.theorems import RUNGS
+from ..theory.theorems.parameters import BlockNorms
+from ..types import Batch, BlockTrace, ImageBatch
 from .data_parallel import by_rows
 from .hidden_states import GATES, fused_measures, hidden_measures
 from .summaries import rungs
@@ -25,22 +28,10 @@ FUSED = "fused/"
 @jax.jit
 def model_norms(model: Encoder) -> BlockNorms:
     """The norms of every block's parameters that the bounds need, stacked over layers."""
-    weights = block_weights(widened(model.blocks))
+    blocks = widened(model.blocks)
     if model.config.shared_layers:
-        weights = jax.tree.map(lambda leaf: jnp.repeat(leaf, model.config.layers, axis=0), weights)
-    return jax.lax.map(lambda block: block_norms(block, model.config.activation), weights)
-
-
-def block_weights(block: Block) -> BlockWeights:
-    """A block's parameters as the theory names them."""
-    return BlockWeights(
-        value=block.attn.value.kernel,
-        output=block.attn.output.kernel,
-        scale_attn=block.norm_attn.scale,
-        up=block.up.kernel,
-        down=block.down.kernel,
-        scale_mlp=block.norm_mlp.scale,
-    )
+        blocks = jax.tree.map(lambda leaf: jnp.repeat(leaf, model.config.layers, axis=0), blocks)
+    return jax.lax.map(lambda block: block_norms(block, model.config.activation), blocks)
 
 
 @by_rows
@@ -97,17 +88,11 @@ def _std_metrics(trace: BlockTrace, mask: Array) -> dict[str, Array]:
 def _attention_metrics(config: EncoderConfig, trace: BlockTrace, norms: BlockNorms, mask: Array) -> dict[str, Array]:
     mixing = metrics.mixing_rate(trace.attn, mask)
     state = ladder.BlockState(trace.input, trace.attn, trace.pre_attn, trace.std_attn, trace.std_mlp, mask, mixing)
-    weights = block_weights(trace.block)
+    q = TracedBlock(norms, state, trace.block)
+    found = {rung: text(q).value(q) for rung, text in RUNGS.items() if rung != "L0"}  # L0 needs all layers
+    if config.is_pre_norm:
+        found["L1"] = ladder.pre_norm_block_rate(norms, state, config.activation)
     actual = ladder.actual_rate(trace.input, trace.hidden, mask)
-    rungs = {
-        "L1": ladder.pre_norm_rate(norms, state, config.activation)
-        if config.is_pre_norm
-        else ladder.block_rate(norms, state),
-        "L2": ladder.refined_rate(norms, state),
-        "L2b": ladder.pairwise_rate(norms, state),
-        "L3": ladder.operator_rate(weights, norms, state)[0],
-        "L4": ladder.data_rate(norms, state),
-    }
     return {
         "mixing_rate": mixing,
         "ergodicity_coefficient": metrics.ergodicity_coefficient(trace.attn, mask),
@@ -115,7 +100,7 @@ def _attention_metrics(config: EncoderConfig, trace: BlockTrace, norms: BlockNor
         "std_product": ladder.std_product(state),
         "threshold": ladder.contraction_threshold(norms, state),
         "actual": actual,
-        **{key: _where_known(actual, rung) for key, rung in rungs.items()},
+        **{key: _where_known(actual, rung) for key, rung in found.items()},
     }
 
 

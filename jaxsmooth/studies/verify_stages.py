@@ -1,240 +1,241 @@
-"""The first stage of `verify` on a batch: compiled for long runs, sentence by sentence in numpy for short ones.
+"""The stages of `verify`: enclosures by products, compiled or on the host; then a checked SVD; at last Arb.
 
-Both evaluate the same formulas with the same proofs of rounding. Compiled, a block on a sentence costs a fifth of the
-time, but the program must first be compiled, once for each bucket of lengths, which costs as much as the host needs
-for a hundred of them.
+The two first stages evaluate the same formulas with the same proofs of rounding. Compiled, a block on a sentence costs
+a fifth of the time, but the program must first be compiled, once for each bucket of lengths, which costs as much as the
+host needs for a hundred of them.
 """
 
-from typing import Any, NamedTuple
+import functools
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
 
 from ..linalg.intervals import Interval, quiet
-from ..theory.certify import compiled, theorems
+from ..theory.certify import compiled
+from ..theory.certify.compiled import Statements
 from ..theory.certify.float_calculus import FloatCalculus, HostCalculus
-from ..theory.certify.observations import BlockParameters, KnownNorms, SentenceData
-from ..theory.certify.quantities import BlockFacts, head_facts
-from ..theory.statement import Claim, Verdict, compare
-from .verify_tally import Outcome
+from ..theory.statement import Statement, Verdict
+from ..theory.theorems.calculus import Calculus, M, N
+from ..theory.theorems.exact_block import Architecture, ExactBlock, Mixing, Observation
+from ..theory.theorems.parameters import EnclosedNorms, heads_of
+from ..theory.theorems.quantities import HeadQuantities
+from ..theory.theorems.registry import THEOREMS
+from ..types import Block
+from .verify_tally import BatchVerdicts
 
-ROWS = 4
-SHORTEST = 32
+ROWS = 4  # sentences in one call of the compiled stage
+SHORTEST = 32  # tokens that sentences are padded to at least
 # Blocks times sentences from which on compiling is worth its time.
 WORTH_COMPILING = 300
 
+# Attempts of the later stages per run, of seconds each: a model on which thousands of checks are open has equality in
+# them, and no method decides that.
+HOST_ATTEMPTS = 200
+ARB_ATTEMPTS = 24
+ARB_TOKENS = 160
 
-class Claims(NamedTuple):
-    """What is claimed of a batch.
+Tree = TypeVar("Tree")
 
-    Attributes:
-      data: the sentences by layer, `mixing` and `largest_mixing` filled in.
-      claims: by layer and name, sides [B] or [B N].
-    """
 
-    data: list[list[SentenceData]]
-    claims: list[dict[str, Claim]]
+class Parameters(NamedTuple):
+    """What the stages need to know of a model: float64 numpy blocks, enclosures of their norms, and no arrays."""
+
+    blocks: list[Block]
+    norms: list[EnclosedNorms[Interval]]
+    architecture: Architecture
+
+
+class Evaluated(NamedTuple):
+    """A batch after the first stage: sqrt(lambda) of every head, [L B N], and the statements, [L B] or [L B N]."""
+
+    mixing: Interval
+    statements: Statements
+
+    def statement_at(self, theorem: str, layer: int) -> Statement[Interval]:
+        """Of every sentence in one layer, [B] or [B N]."""
+        return jax.tree.map(lambda leaf: leaf[layer], self.statements[theorem])
+
+    def mixing_at(self, layer: int, row: int) -> Mixing:
+        """Of one sentence in one layer, and the largest of the sentence over layers and heads."""
+        ends = self.mixing.lower, self.mixing.upper
+        return Mixing(Interval(*(end[layer, row] for end in ends)), Interval(*(np.max(end[:, row]) for end in ends)))
 
 
 class HostStage:
     """Sentence by sentence, head by head, in numpy."""
 
-    def __init__(
-        self, blocks: list[BlockParameters], norms: list[KnownNorms], heads: tuple[str, ...], *, plain: bool
-    ) -> None:
-        """`heads` names the theorems on heads; those on blocks are asked for where the model is `plain`."""
-        self.blocks, self.norms, self.names, self.plain = blocks, norms, heads, plain
+    def __init__(self, parameters: Parameters, names: tuple[str, ...]) -> None:
+        """`names` are the theorems wanted."""
+        self.parameters, self.names = parameters, names
 
-    def __call__(self, data: list[list[SentenceData]]) -> Claims:
-        """Sentences by layer, without padding."""
-        found = [[self._heads(layer, own) for own in sentences] for layer, sentences in enumerate(data)]
-        mixing = [[mixing for mixing, _ in layer] for layer in found]
-        data = with_mixing(data, mixing)
-        claims = []
-        for layer, sentences in enumerate(data):
-            each = [
-                by_head | self._block(layer, own) for own, (_, by_head) in zip(sentences, found[layer], strict=True)
-            ]
-            claims.append({name: _stacked([own[name] for own in each]) for name in each[0]})
-        return Claims(data, claims)
+    def __call__(self, data: Observation, lengths: list[int]) -> Evaluated:
+        """What was observed, [L B ...], zero on padding, and the sentences' numbers of tokens."""
+        layers = range(len(self.parameters.blocks))
+        sentences = [[crop(data, layer, row, tokens) for row, tokens in enumerate(lengths)] for layer in layers]
+        by_head = [[self._heads(layer, own) for own in sentences[layer]] for layer in layers]
+        found = Evaluated(*_stacked([_stacked(rows) for rows in by_head]))
+        by_block = [
+            [self._block(layer, own, found.mixing_at(layer, row)) for row, own in enumerate(sentences[layer])]
+            for layer in layers
+        ]
+        return found._replace(statements=found.statements | _stacked([_stacked(rows) for rows in by_block]))
 
     @quiet
-    def _heads(self, layer: int, own: SentenceData) -> tuple[Interval, dict[str, Claim]]:
+    def _heads(self, layer: int, own: Observation) -> tuple[Interval, Statements]:
         """sqrt(lambda) of every head, [N], and the theorems about each."""
-        calculus = FloatCalculus(np.ones(len(own.input), bool), np.float64)
-        facts = [head_facts(calculus, self.blocks[layer], self.norms[layer], own, h) for h in range(len(own.attn))]
-        claims = [{name: theorems.head_claims(head, name)[name] for name in self.names} for head in facts]
-        joined = {name: _stacked([own[name] for own in claims]) for name in self.names}
-        return _joined([head.mixing for head in facts]), joined
+        calculus, names = FloatCalculus(np.ones(len(own.input), bool), np.float64), heads_among(self.names)
+        quantities = [_head(calculus, self.parameters, layer, own, head) for head in range(len(own.attn))]
+        return _stacked([(q.mixing, {name: THEOREMS[name].statement(q) for name in names}) for q in quantities])
 
     @quiet
-    def _block(self, layer: int, own: SentenceData) -> dict[str, Claim]:
-        if not self.plain:
-            return {}
+    def _block(self, layer: int, own: Observation, mixing: Mixing) -> Statements:
         calculus = FloatCalculus(np.ones(len(own.input), bool), np.float64)
-        return theorems.block_claims(BlockFacts(calculus, self.blocks[layer], self.norms[layer], own))
+        q = _block(calculus, self.parameters, layer, own, mixing)
+        return {name: THEOREMS[name].statement(q) for name in blocks_among(self.names)}
 
 
 class CompiledStage:
     """All layers, heads and a few sentences in two jitted programs, one pair for each bucket of lengths."""
 
-    def __init__(
-        self, blocks: list[BlockParameters], norms: list[KnownNorms], heads: tuple[str, ...], *, plain: bool
-    ) -> None:
-        self.names, self.plain = heads, plain
-        self.eps, self.activation = blocks[0].eps, blocks[0].activation
-        arrays = [[getattr(block, name) for name in compiled.BlockArrays._fields] for block in blocks]
+    def __init__(self, parameters: Parameters, names: tuple[str, ...]) -> None:
+        """`names` are the theorems wanted."""
+        self.names, self.architecture = names, parameters.architecture
         with jax.enable_x64(True):
-            fields, self.norms = (
-                jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves), np.float64), *trees)
-                for trees in (arrays, norms)
+            self.blocks, self.norms, self.heads = jax.tree.map(
+                lambda leaf: jnp.asarray(leaf, np.float64),
+                (
+                    _stacked(parameters.blocks),
+                    _stacked(parameters.norms),
+                    _stacked([heads_of(block.attn) for block in parameters.blocks]),
+                ),
             )
-        self.blocks = compiled.BlockArrays(*fields)
 
-    def __call__(self, data: list[list[SentenceData]]) -> Claims:
-        """Sentences by layer, without padding."""
-        parts = [self._few([layer[start : start + ROWS] for layer in data]) for start in range(0, len(data[0]), ROWS)]
-        data = [[own for part in parts for own in part.data[layer]] for layer in range(len(data))]
-        claims = [
-            {name: _chained([part.claims[layer][name] for part in parts]) for name in parts[0].claims[layer]}
-            for layer in range(len(data))
-        ]
-        return Claims(data, claims)
+    def __call__(self, data: Observation, lengths: list[int]) -> Evaluated:
+        """What was observed, [L B ...], zero on padding, and the sentences' numbers of tokens."""
+        parts = []
+        for start in range(0, len(lengths), ROWS):
+            rows = slice(start, min(start + ROWS, len(lengths)))
+            parts.append(self._few(jax.tree.map(lambda leaf, rows=rows: leaf[:, rows], data), lengths[rows]))
+        return jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=1), *parts)
 
-    def _few(self, data: list[list[SentenceData]]) -> Claims:
-        lengths = [len(own.input) for own in data[0]]
+    def _few(self, data: Observation, lengths: list[int]) -> Evaluated:
         size = SHORTEST
         while size < max(lengths):
             size *= 2
         mask = np.arange(size) < np.array([*lengths, *[0] * (ROWS - len(lengths))])[:, None]
-        padded = SentenceData(*(_padded(leaves, size) for leaves in zip(*map(_columns, data), strict=True)))
+        padded = jax.tree.map(functools.partial(_resized, size=size), data)
         with jax.enable_x64(True):
-            mixing, by_head = compiled.head_claims(self.blocks.heads, self.norms, padded, mask, names=self.names)
-            by_block = {}
-            if self.plain:
-                top = Interval(*(end.max(axis=(0, 2)) for end in (mixing.down, mixing.up)))
-                top = jax.tree.map(lambda end: jnp.broadcast_to(end, mixing.down.shape[:2]), top)
-                padded = padded._replace(mixing=mixing, largest_mixing=top)
-                by_block = compiled.block_claims(
-                    self.blocks, self.norms, padded, mask, eps=self.eps, activation=self.activation
+            by_head, by_block = heads_among(self.names), blocks_among(self.names)
+            mixing, found = compiled.head_statements(self.heads, self.norms, padded, mask, names=by_head)
+            if by_block:
+                top = jax.tree.map(lambda end: jnp.broadcast_to(end.max(axis=(0, 2)), end.shape[:2]), mixing)
+                found |= compiled.block_statements(
+                    *(self.blocks, self.norms, padded, Mixing(mixing, top), mask),
+                    architecture=self.architecture,
+                    names=by_block,
                 )
-        mixing, found = jax.tree.map(np.asarray, (mixing, by_head | by_block))
-        layers, rows = range(len(data)), range(len(lengths))
-        each = [[Interval(mixing.down[k, row], mixing.up[k, row]) for row in rows] for k in layers]
-        claims = [{name: _at(claim, k, len(lengths)) for name, claim in found.items()} for k in layers]
-        return Claims(with_mixing(data, each), claims)
+        return jax.tree.map(lambda leaf: np.asarray(leaf)[:, : len(lengths)], Evaluated(mixing, found))
 
 
-def with_mixing(data: list[list[SentenceData]], mixing: list[list[Interval]]) -> list[list[SentenceData]]:
-    """Each sentence with its sqrt(lambda), by layer and sentence, and the largest over layers and heads."""
-    largest = [
-        Interval(*(np.max([getattr(layer[row], end) for layer in mixing]) for end in ("down", "up")))
-        for row in range(len(mixing[0]))
-    ]
-    return [
-        [own._replace(mixing=m, largest_mixing=top) for own, m, top in zip(layer, by_layer, largest, strict=True)]
-        for layer, by_layer in zip(data, mixing, strict=True)
-    ]
-
-
-def _columns(layer: list[SentenceData]) -> list[list[Any]]:
-    """Field by field, the sentences of one layer."""
-    return [list(column) for column in zip(*layer, strict=True)]
-
-
-def _padded(layers: tuple[list[Any], ...], size: int) -> Any:
-    """One field of every layer and sentence, [L ROWS ...], its token axes filled up with zeros to `size`."""
-    first = layers[0][0]
-    if first is None:
-        return None
-    # [T ...] or, of attention, [N T S].
-    shape = (size, *first.shape[1:]) if first.ndim == 2 else (first.shape[0], size, size)
-    out = np.zeros((len(layers), ROWS, *shape))
-    for place, layer in enumerate(layers):
-        for row, array in enumerate(layer):
-            out[place, row][tuple(slice(n) for n in array.shape)] = array
-    return out
-
-
-def _at(claim: Claim, layer: int, rows: int) -> Claim:
-    lhs, rhs = (Interval(side.down[layer, :rows], side.up[layer, :rows]) for side in (claim.lhs, claim.rhs))
-    return Claim(lhs, rhs)
-
-
-def _joined(intervals: list[Interval]) -> Interval:
-    return Interval(np.array([x.down for x in intervals]), np.array([x.up for x in intervals]))
-
-
-def _stacked(claims: list[Claim]) -> Claim:
-    return Claim(_joined([claim.lhs for claim in claims]), _joined([claim.rhs for claim in claims]))
-
-
-def _chained(claims: list[Claim]) -> Claim:
-    sides = ([getattr(claim, side) for claim in claims] for side in ("lhs", "rhs"))
-    return Claim(*(Interval(*(np.concatenate([getattr(x, end) for x in s]) for end in ("down", "up"))) for s in sides))
-
-
-# Seconds each; a model on which thousands of checks are open has equality in them, and no method decides that.
-HOST_ATTEMPTS = 200
-
-
-ARB_ATTEMPTS = 24
-
-
-ARB_TOKENS = 160
-
-
-class Decider:
+class Escalation:
     """Second and third stage, with a budget of attempts per run."""
 
-    def __init__(self, blocks: list[BlockParameters], norms: list[KnownNorms]) -> None:
-        self.blocks, self.norms = blocks, norms
+    def __init__(self, parameters: Parameters) -> None:
+        self.parameters = parameters
         self.host_left, self.arb_left = HOST_ATTEMPTS, ARB_ATTEMPTS
 
-    def settle(self, theorem: str, layer: int, outcome: Outcome, sentences: list[SentenceData]) -> None:
-        """Replaces the verdicts that are UNDECIDED, and their enclosures, where a later stage does better."""
-        for place in zip(*np.nonzero(outcome.verdicts == Verdict.UNDECIDED), strict=True):
+    def settle(
+        self, theorem: str, layer: int, found: BatchVerdicts, data: Observation, lengths: list[int], first: Evaluated
+    ) -> None:
+        """Replace the verdicts that are UNDECIDED, and their enclosures, where a later stage does better."""
+        for place in zip(*np.nonzero(found.verdicts == Verdict.UNDECIDED), strict=True):
+            row, *heads = map(int, place)
+            own, mixing = crop(data, layer, row, lengths[row]), first.mixing_at(layer, row)
             for stage in ("svd", "arb"):
-                head = int(place[1]) if len(place) > 1 else None
-                found = self._attempt(stage, theorem, layer, sentences[place[0]], head)
-                if found is None:
-                    break
-                verdict = int(compare(found.lhs, found.rhs, found.applicable))
-                outcome.put(place, verdict, found.lhs, found.rhs, stage)
-                if verdict != Verdict.UNDECIDED:
+                statement = self.attempt(stage, theorem, layer, own, mixing, *heads)
+                if statement is None or found.update(place, statement, stage) != Verdict.UNDECIDED:
                     break
 
-    def _attempt(self, stage: str, theorem: str, layer: int, own: SentenceData, head: int | None) -> Claim | None:
+    def attempt(
+        self, stage: str, theorem: str, layer: int, own: Observation, mixing: Mixing, head: int | None = None
+    ) -> Statement[Interval] | None:
+        """One stage on one sentence; None where there is no attempt left or the sentence is too long for it."""
         tokens = len(own.input)
         if stage == "svd":
             if not self.host_left:
                 return None
             self.host_left -= 1
-            return self._evaluate(HostCalculus(np.ones(tokens, bool), np.float64), theorem, layer, own, head)
+            host = HostCalculus(np.ones(tokens, bool), np.float64)
+            return self._evaluate(host, theorem, layer, own, mixing, head)
         if not self.arb_left or tokens > ARB_TOKENS:
             return None
         self.arb_left -= 1
         # Only now: most runs never need it.
         from ..theory.certify.arb_calculus import ArbCalculus, ends
 
-        claim = self._evaluate(ArbCalculus(tokens), theorem, layer, own, head)
-        lhs, rhs = (Interval(*map(np.float64, ends(side))) for side in (claim.lhs, claim.rhs))
-        return Claim(lhs, rhs, claim.applicable)
+        found = self._evaluate(ArbCalculus(tokens), theorem, layer, own, mixing, head)
+        lhs, rhs = (Interval(*map(np.float64, ends(side))) for side in found[:2])
+        return Statement(lhs, rhs, found.applicable)
 
     @quiet
-    def _evaluate(self, calculus: Any, theorem: str, layer: int, own: SentenceData, head: int | None) -> Claim:
-        block, norms = self.blocks[layer], self.norms[layer]
+    def _evaluate(
+        self, calculus: Calculus[M, N], theorem: str, layer: int, own: Observation, mixing: Mixing, head: int | None
+    ) -> Statement[N]:
         if head is None:
-            return theorems.block_claims(BlockFacts(calculus, block, norms, own), theorem)[theorem]
-        return theorems.head_claims(head_facts(calculus, block, norms, own, head), theorem)[theorem]
+            return THEOREMS[theorem].statement(_block(calculus, self.parameters, layer, own, mixing))
+        return THEOREMS[theorem].statement(_head(calculus, self.parameters, layer, own, head))
 
 
-def crop(data: SentenceData, layer: int, row: int, tokens: int) -> SentenceData:
+def crop(data: Observation, layer: int, row: int, tokens: int) -> Observation:
     """One layer of one sentence without its padding, in float64, from arrays [L B ...]."""
 
-    def of(leaf: Any) -> Any:
-        kept = np.asarray(leaf[layer, row], np.float64)
-        return kept[:, :tokens, :tokens] if kept.ndim == 3 else kept[:tokens]
+    def of(leaf: Float[np.ndarray, "L B ..."]) -> NDArray[np.float64]:
+        own = np.asarray(leaf[layer, row], np.float64)
+        return own[:, :tokens, :tokens] if own.ndim == 3 else own[:tokens]
 
-    return SentenceData(*(None if leaf is None else of(leaf) for leaf in data))
+    return jax.tree.map(of, data)
+
+
+def heads_among(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The theorems that are about one head."""
+    return tuple(name for name in names if THEOREMS[name].of_head)
+
+
+def blocks_among(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The theorems that are about a block."""
+    return tuple(name for name in names if not THEOREMS[name].of_head)
+
+
+def _head(
+    calculus: Calculus[M, N], parameters: Parameters, layer: int, own: Observation, head: int
+) -> HeadQuantities[M, N]:
+    norms = parameters.norms[layer]
+    given = (heads_of(parameters.blocks[layer].attn), (norms.heads, norms.scores), own.attn)
+    weights, known, attn = jax.tree.map(lambda leaf: leaf[head], given)
+    return HeadQuantities(calculus, weights, known, own.input, attn)
+
+
+def _block(
+    calculus: Calculus[M, N], parameters: Parameters, layer: int, own: Observation, mixing: Mixing
+) -> ExactBlock[M, N]:
+    block, norms = parameters.blocks[layer], parameters.norms[layer]
+    return ExactBlock(calculus, block, parameters.architecture, norms, own, mixing)
+
+
+def _stacked(trees: list[Tree]) -> Tree:
+    """Trees of numpy arrays and numbers as one, on a new leading axis."""
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
+
+
+def _resized(leaf: Float[np.ndarray, "L B ..."], size: int) -> Float[np.ndarray, "L R ..."]:
+    """[L ROWS ...] in float64, the token axes ([L B T D], of attention [L B N T S]) of `size`, zero where none were."""
+    by_head = leaf.ndim == 5
+    kept = leaf[..., :size, :size] if by_head else leaf[:, :, :size]
+    shape = (leaf.shape[0], ROWS, *((leaf.shape[2], size, size) if by_head else (size, leaf.shape[3])))
+    out = np.zeros(shape)
+    out[tuple(map(slice, kept.shape))] = kept
+    return out

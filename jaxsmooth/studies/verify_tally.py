@@ -3,34 +3,55 @@
 import collections
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
+from jaxtyping import Int8
 from numpy.typing import NDArray
 
+from ..linalg.intervals import Interval
 from ..results.verification import VERDICTS, Check, TheoremSummary
+from ..theory.statement import Statement, Verdict, decide
 
 SEVERITY = (2, 0, 1, 3)  # of the verdicts in order: the lowest is the worst
+Place = tuple[int, ...]
+Key = tuple[str, int, int | None]
 
 
 @dataclasses.dataclass
-class Outcome:
-    """One theorem in one layer on one batch: verdicts and enclosures, [B] or [B N], and who decided."""
+class BatchVerdicts:
+    """One theorem in one layer on one batch: verdicts and enclosed sides, [B] or [B N], and which stages decided.
 
-    verdicts: NDArray[np.int8]
-    lhs_down: NDArray[np.float64]
-    lhs_up: NDArray[np.float64]
-    rhs_down: NDArray[np.float64]
-    rhs_up: NDArray[np.float64]
-    stages: collections.Counter = dataclasses.field(default_factory=collections.Counter)
+    `stages` counts what a stage after the first one decided.
+    """
 
-    def put(self, place: tuple[int, ...], verdict: int, lhs: Any, rhs: Any, stage: str) -> None:
-        """What a later stage found at one place."""
+    verdicts: Int8[np.ndarray, "B *N"]
+    lhs: Interval
+    rhs: Interval
+    stages: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+
+    @staticmethod
+    def of(statement: Statement[Interval], lengths: list[int]) -> "BatchVerdicts":
+        """One token alone is in consensus: no theorem applies to it."""
+        lhs, rhs = (Interval(np.array(side.lower), np.array(side.upper)) for side in statement[:2])
+        several = (np.array(lengths) > 1).reshape(-1, *(1,) * (lhs.lower.ndim - 1))
+        return BatchVerdicts(np.array(decide(lhs, rhs, several & np.asarray(statement.applicable))), lhs, rhs)
+
+    @staticmethod
+    def inapplicable(sentences: int) -> "BatchVerdicts":
+        """Of a theorem that is not about such a model: no numbers for any sentence."""
+        none = np.full(sentences, np.nan)
+        verdicts = np.full(sentences, Verdict.NOT_APPLICABLE.value, np.int8)
+        return BatchVerdicts(verdicts, Interval(none, none), Interval(none, none))
+
+    def update(self, place: Place, statement: Statement[Interval], stage: str) -> Verdict:
+        """Put in what a later stage found at one place; returns its verdict."""
+        verdict = Verdict(int(decide(*statement)))
         self.verdicts[place] = verdict
-        self.lhs_down[place], self.lhs_up[place] = lhs.down, lhs.up
-        self.rhs_down[place], self.rhs_up[place] = rhs.down, rhs.up
-        if VERDICTS[verdict] != "UNDECIDED":
+        for side, found in zip((self.lhs, self.rhs), statement[:2], strict=True):
+            side.lower[place], side.upper[place] = found.lower, found.upper
+        if verdict != Verdict.UNDECIDED:
             self.stages[stage] += 1
+        return verdict
 
 
 class Tally:
@@ -38,35 +59,34 @@ class Tally:
 
     def __init__(self, names: tuple[str, ...]) -> None:
         self.names = names
-        self.stages: collections.Counter = collections.Counter(products=0, svd=0, arb=0)
-        self._counts: dict[tuple, NDArray[np.int64]] = {}
-        self._worst: dict[tuple, tuple] = {}
+        self.stages: collections.Counter[str] = collections.Counter(products=0, svd=0, arb=0)
+        self._counts: dict[Key, NDArray[np.int64]] = {}
+        self._worst: dict[Key, tuple[tuple[int, float, int], int, float, float]] = {}
         self._ratios: dict[str, list[NDArray[np.float64]]] = collections.defaultdict(list)
 
-    def add(self, theorem: str, layer: int, outcome: Outcome, indices: NDArray[np.int64]) -> None:
-        """One batch; `indices` are the sentences' positions in the text."""
-        decided = np.isin(outcome.verdicts, (VERDICTS.index("CONFIRMED"), VERDICTS.index("VIOLATED")))
-        later = sum(outcome.stages.values())
-        self.stages.update(outcome.stages)
-        self.stages["products"] += int(decided.sum()) - later
-        claimed = outcome.verdicts != VERDICTS.index("NOT_APPLICABLE")
+    def add(self, theorem: str, layer: int, found: BatchVerdicts, indices: NDArray[np.int64]) -> None:
+        """Count one batch; `indices` are the sentences' positions in the text."""
+        decided = np.isin(found.verdicts, (Verdict.CONFIRMED, Verdict.VIOLATED))
+        self.stages.update(found.stages)
+        self.stages["products"] += int(decided.sum()) - sum(found.stages.values())
+        applicable = found.verdicts != Verdict.NOT_APPLICABLE
         with np.errstate(divide="ignore", invalid="ignore"):
-            ratios = np.where(claimed, outcome.rhs_down / outcome.lhs_up, np.nan)
+            ratios = np.where(applicable, found.rhs.lower / found.lhs.upper, np.nan)
         self._ratios[theorem].append(ratios[np.isfinite(ratios) & (ratios > 0)])
-        columns = [None] if outcome.verdicts.ndim == 1 else range(outcome.verdicts.shape[1])
-        for head in columns:
-            self._add_column((theorem, layer, head), outcome, ratios, indices)
+        heads = [None] if found.verdicts.ndim == 1 else range(found.verdicts.shape[1])
+        for head in heads:
+            self._add_column((theorem, layer, head), found, ratios, indices)
 
-    def _add_column(self, key: tuple, outcome: Outcome, ratios: NDArray, indices: NDArray[np.int64]) -> None:
+    def _add_column(self, key: Key, found: BatchVerdicts, ratios: NDArray, indices: NDArray[np.int64]) -> None:
         at = slice(None) if key[2] is None else (slice(None), key[2])
-        verdicts = outcome.verdicts[at]
+        verdicts = found.verdicts[at]
         counts = self._counts.setdefault(key, np.zeros(len(VERDICTS), np.int64))
         counts += np.bincount(verdicts, minlength=len(VERDICTS))
         tightness = np.nan_to_num(ratios[at], nan=np.inf)
         severity = np.array(SEVERITY)[verdicts]
         row = int(np.lexsort((indices, tightness, severity))[0])
-        violated = VERDICTS[verdicts[row]] == "VIOLATED"
-        sides = (outcome.lhs_down, outcome.rhs_up) if violated else (outcome.lhs_up, outcome.rhs_down)
+        violated = verdicts[row] == Verdict.VIOLATED
+        sides = (found.lhs.lower, found.rhs.upper) if violated else (found.lhs.upper, found.rhs.lower)
         lhs, rhs = (float(side[at][row]) for side in sides)
         rank = (int(severity[row]), float(tightness[row]), int(indices[row]))
         if key not in self._worst or rank < self._worst[key][0]:
@@ -79,12 +99,11 @@ class Tally:
             self._check(key) for key in sorted(self._worst, key=lambda key: (order[key[0]], key[1], key[2] or 0))
         )
 
-    def _check(self, key: tuple) -> Check:
+    def _check(self, key: Key) -> Check:
         (_, _, sentence), verdict, lhs, rhs = self._worst[key]
-        claimed = VERDICTS[verdict] != "NOT_APPLICABLE"
         counts = dict(zip(VERDICTS, self._counts[key].tolist(), strict=True))
         theorem, layer, head = key
-        if not claimed:
+        if verdict == Verdict.NOT_APPLICABLE:
             return Check(theorem, layer, head, None, None, VERDICTS[verdict], None, counts)
         return Check(theorem, layer, head, lhs, rhs, VERDICTS[verdict], sentence, counts)
 

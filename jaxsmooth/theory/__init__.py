@@ -29,14 +29,15 @@ from .block.ladder import contraction_threshold as contraction_threshold
 from .block.ladder import data_rate as data_rate
 from .block.ladder import operator_rate as operator_rate
 from .block.ladder import pairwise_rate as pairwise_rate
-from .block.ladder import pre_norm_rate as pre_norm_rate
+from .block.ladder import pre_norm_block_rate as pre_norm_block_rate
 from .block.ladder import refined_rate as refined_rate
 from .block.ladder import shi2022_rate as shi2022_rate
 from .block.ladder import std_product as std_product
 from .block.layernorm import LayerNormChain as LayerNormChain
 from .block.layernorm import layer_norm_chain as layer_norm_chain
 from .block.layernorm import layer_norm_pair_distances as layer_norm_pair_distances
-from .block.layernorm import pre_ln_rate as pre_ln_rate
+from .block.layernorm import pair_weight as pair_weight
+from .block.layernorm import pre_norm_attention_rate as pre_norm_attention_rate
 from .block.layernorm import shi2022_layer_norm as shi2022_layer_norm
 from .block.lemmas import largest_mixing_rate as largest_mixing_rate
 from .block.lemmas import mixing_rate_by_columns as mixing_rate_by_columns
@@ -47,15 +48,12 @@ from .block.lemmas import shi2022_activation as shi2022_activation
 from .block.lemmas import shi2022_linear as shi2022_linear
 from .block.lemmas import shi2022_mixing as shi2022_mixing
 from .block.lemmas import shi2022_sum as shi2022_sum
-from .block.linearisation import CollapsedBlock as CollapsedBlock
 from .block.linearisation import LocalLaw as LocalLaw
 from .block.linearisation import local_exponent as local_exponent
 from .block.linearisation import local_growth as local_growth
 from .block.linearisation import local_law as local_law
 from .block.linearisation import local_laws as local_laws
 from .block.linearisation import local_step as local_step
-from .block.parameter_norms import BlockNorms as BlockNorms
-from .block.parameter_norms import BlockWeights as BlockWeights
 from .block.parameter_norms import block_norms as block_norms
 from .blocked_attention import Blocked as Blocked
 from .blocked_attention import blocked_attention as blocked_attention
@@ -183,3 +181,9 @@ from .rates.region import secant_box_rate as secant_box_rate
 from .rates.region import slope_box_rate as slope_box_rate
 from .rates.residual_spectrum import residual_spectrum_rate as residual_spectrum_rate
 from .statement import Statement as Statement
+from .theorems.parameters import BlockNorms as BlockNorms
+from .theorems.parameters import block_of as block_of
+
+# Earlier names of the two pre-LN rates.
+pre_ln_rate = pre_norm_attention_rate
+pre_norm_rate = pre_norm_block_rate

@@ -1,28 +1,31 @@
 """What a theorem says about given data: an inequality, and whether its hypotheses hold there."""
 
 import enum
-from typing import Any, NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Int8
 
 from ..linalg.intervals import Interval, namespace
 
+Side = TypeVar("Side")
 
-class Statement(NamedTuple):
+
+class Statement(NamedTuple, Generic[Side]):
     """lhs <= rhs wherever `applicable`; nothing is claimed elsewhere.
 
-    The two sides are computed in floating point, so a comparison of them is a measurement, not a proof.
+    Sides that are arrays are computed in floating point, so that a comparison of them is a measurement and no proof;
+    `Interval` and Arb's numbers enclose the exact values, and `decide` compares them with rounding accounted for.
 
     Attributes:
-      lhs: the bounded quantity.
+      lhs: the bounded quantity, [...].
       rhs: its bound, same shape.
       applicable: True where the hypotheses of the theorem hold, same shape.
     """
 
-    lhs: Float[Array, "..."]
-    rhs: Float[Array, "..."]
-    applicable: Bool[Array, "..."]
+    lhs: Side
+    rhs: Side
+    applicable: Bool[Array, "..."] | bool = True
 
 
 class Verdict(enum.IntEnum):
@@ -34,18 +37,7 @@ class Verdict(enum.IntEnum):
     NOT_APPLICABLE = 3
 
 
-class Claim(NamedTuple):
-    """A theorem on given data: lhs <= rhs, each known to lie in its interval, where `applicable`.
-
-    In Arb's hands both sides are `arb` numbers.
-    """
-
-    lhs: Any
-    rhs: Any
-    applicable: Any = True
-
-
-def compare(lhs: Interval, rhs: Interval, applicable: Any = True) -> Any:
+def decide(lhs: Interval, rhs: Interval, applicable: Bool[Array, "..."] | bool = True) -> Int8[Array, "..."]:
     """CONFIRMED where every possible lhs is at most every possible rhs, VIOLATED where every one is larger.
 
     Args:
@@ -58,12 +50,12 @@ def compare(lhs: Interval, rhs: Interval, applicable: Any = True) -> Any:
 
     >>> import numpy as np
     >>> one, two = (Interval.exact(np.float64(x)) for x in (1, 2))
-    >>> wide = Interval(one.down, two.up)
-    >>> [Verdict(int(compare(a, b))).name for a, b in ((one, two), (two, one), (wide, wide))]
+    >>> wide = Interval(one.lower, two.upper)
+    >>> [Verdict(int(decide(a, b))).name for a, b in ((one, two), (two, one), (wide, wide))]
     ['CONFIRMED', 'VIOLATED', 'UNDECIDED']
     """
-    xp = namespace(lhs.down)
-    sure = (lhs.up <= rhs.down) & xp.isfinite(lhs.up)
-    false = (lhs.down > rhs.up) & xp.isfinite(rhs.up)
-    found = xp.where(sure, Verdict.CONFIRMED.value, xp.where(false, Verdict.VIOLATED.value, Verdict.UNDECIDED.value))
+    xp = namespace(lhs.lower)
+    true = (lhs.upper <= rhs.lower) & xp.isfinite(lhs.upper)
+    false = (lhs.lower > rhs.upper) & xp.isfinite(rhs.upper)
+    found = xp.where(true, Verdict.CONFIRMED.value, xp.where(false, Verdict.VIOLATED.value, Verdict.UNDECIDED.value))
     return xp.where(applicable, found, Verdict.NOT_APPLICABLE.value).astype(np.int8)

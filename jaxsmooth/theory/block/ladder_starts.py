@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ...linalg.lanczos import start_vector
+from ...types import Block
 from ..consensus import centre_features
-from .parameter_norms import BlockWeights
 
 FEATURES = 32  # directions of features tried for every token
 SHARPNESS = 8  # power of a token's own stretch, relative to the best, with which it enters a start
@@ -20,7 +20,7 @@ ROUNDS = 8  # of simultaneous iteration for the two best directions of a token; 
 
 
 def source_token_starts(
-    weights: BlockWeights,
+    block: Block,
     attn: Float[Array, "B N T S"],
     weighted: Float[Array, "B N T S"],
     diagonal: Float[Array, "B S"],
@@ -32,7 +32,7 @@ def source_token_starts(
     found for every s; each start sums one of them over s, tokens that stretch more counting far more, plus noise.
 
     Args:
-      weights: the block's parameters.
+      block: the parameters.
       attn: A_h, [B N T S].
       weighted: L A_h, L zero on padding, [B N T S].
       diagonal: of L, [B S].
@@ -40,8 +40,8 @@ def source_token_starts(
     Returns:
       [B 2 S D], neither normalised nor centred.
     """
-    features = leading_features(weights)
-    forms = _token_forms(weights, attn, weighted, diagonal, features)
+    features = leading_features(block)
+    forms = _token_forms(block, attn, weighted, diagonal, features)
     pair = start_vector((2, features.shape[1]), forms.dtype)
     best, second = (jnp.broadcast_to(start[None, None], forms.shape[:-1]) for start in pair)
     for _ in range(ROUNDS):
@@ -56,11 +56,11 @@ def source_token_starts(
     return chosen + NOISE * noise / jnp.linalg.norm(noise)
 
 
-def _token_forms(weights: BlockWeights, attn: Array, weighted: Array, diagonal: Array, features: Array) -> Array:
+def _token_forms(block: Block, attn: Array, weighted: Array, diagonal: Array, features: Array) -> Array:
     """The quadratic form of every token in the given features, [B S M M]."""
     shape = (*diagonal.shape, *features.shape[1:], *features.shape[1:])
-    inside = jnp.einsum("dm,dnh->nmh", features, weights.value)
-    heads = jnp.einsum("nmh,nhd->nmd", inside, centre_features(weights.output))
+    inside = jnp.einsum("dm,dnh->nmh", features, block.attn.value.kernel)
+    heads = jnp.einsum("nmh,nhd->nmd", inside, centre_features(block.attn.output.kernel))
     own = centre_features(features.T)
     pairs = jnp.einsum("nid,gjd->ngij", heads, heads).reshape(-1, shape[2] * shape[3])
     cross = jnp.einsum("id,njd->nij", own, heads)
@@ -70,23 +70,25 @@ def _token_forms(weights: BlockWeights, attn: Array, weighted: Array, diagonal: 
     return (by_pair @ pairs + jnp.einsum("bnss->bsn", weighted) @ cross + alone).reshape(shape)
 
 
-def leading_features(weights: BlockWeights, count: int = FEATURES) -> Float[Array, "D M"]:
+def leading_features(block: Block, count: int = FEATURES) -> Float[Array, "D M"]:
     """Orthonormal features that the heads together carry furthest: near the top eigenvectors of sum_h W_h C W_h^T.
 
     Args:
-      weights: the block's parameters.
+      block: the parameters.
       count: how many; at most D.
 
     Returns:
       [D min(count, D)].
     """
-    output = centre_features(weights.output)
+    output = centre_features(block.attn.output.kernel)
     inner = jnp.einsum("nhd,ngd->nhg", output, output)
-    start = start_vector((weights.value.shape[0], min(count, weights.value.shape[0])), weights.value.dtype)
+    start = start_vector(
+        (block.attn.value.kernel.shape[0], min(count, block.attn.value.kernel.shape[0])), block.attn.value.kernel.dtype
+    )
 
     def iterate(_: Array, features: Array) -> Array:
-        heads = jnp.einsum("dnh,dm->nhm", weights.value, jnp.linalg.qr(features)[0])
-        return jnp.einsum("dnh,nhg,ngm->dm", weights.value, inner, heads)
+        heads = jnp.einsum("dnh,dm->nhm", block.attn.value.kernel, jnp.linalg.qr(features)[0])
+        return jnp.einsum("dnh,nhg,ngm->dm", block.attn.value.kernel, inner, heads)
 
     return jnp.linalg.qr(jax.lax.fori_loop(0, 3, iterate, start))[0]
 

@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from ...linalg.lanczos import default_tolerance, largest_eigenvalue, start_vector
 from ...linalg.rows import centre_features, row_std
 from ..consensus import subspace_distance
 from ..statement import Statement
@@ -83,7 +82,7 @@ def layer_norm_chain(
       centred: False for RMSNorm, where C = I.
 
     Returns:
-      A `LayerNormChain`. The lower estimate by Lanczos makes `spectral` exact up to its tolerance only.
+      A `LayerNormChain`.
 
     >>> import jax.numpy as jnp
     >>> x = jnp.array([[1.0, -1.0], [-1.0, 1.0]])
@@ -147,7 +146,7 @@ def shi2022_layer_norm(
     return Statement(chain.actual, chain.smallest, jnp.all((std > 0) | ~mask, axis=-1))
 
 
-def pre_ln_rate(
+def pre_norm_attention_rate(
     std: Float[Array, "*B T 1"],
     mixing_rates: Float[Array, "*B N"],
     head_norms: Float[Array, "N"],
@@ -170,7 +169,7 @@ def pre_ln_rate(
       [...].
 
     >>> import jax.numpy as jnp
-    >>> pre_ln_rate(jnp.ones((2, 1)), jnp.array([0.5]), jnp.array([2.0]), jnp.ones(4), jnp.ones(2, bool))
+    >>> pre_norm_attention_rate(jnp.ones((2, 1)), jnp.array([0.5]), jnp.array([2.0]), jnp.ones(4), jnp.ones(2, bool))
     Array(2., dtype=float32)
     """
     precision = jnp.sort(jnp.where(mask, 1 / jnp.where(mask, std[..., 0], 1), 0), axis=-1)
@@ -181,24 +180,41 @@ def pre_ln_rate(
 def pair_weight(precision: Float[Array, "*B T"], mask: Bool[Array, "*B T"]) -> Float[Array, "*B"]:
     """lambda_max(L_p)^(1/2), L_p = (1/n)[diag(p) sum(p) - p p^T]: the most that weighting pairs by p_i p_j adds to d_M.
 
+    L_p is diag(d) - q q^T with d = p sum(p) / n and q = p / n^(1/2), so its largest eigenvalue is the root of
+    sum_i q_i^2 / (d_i - mu) = 1 between the two largest d, where the sum increases from -inf to inf. Halving finds it
+    to rounding however close these two are, and the upper end is kept. Tokens near consensus have stds equal to many
+    digits; there Lanczos may settle on the second eigenvalue.
+
+    Args:
+      precision: p, positive, [..., T].
+      mask: True on real tokens, [..., T].
+
+    Returns:
+      [...], 0 for one token.
+
     >>> import jax.numpy as jnp
     >>> pair_weight(jnp.array([2.0, 2.0, 2.0]), jnp.ones(3, bool)).round(4)
     Array(2., dtype=float32)
+
+    References: Golub (1973), Some modified matrix eigenvalue problems, for the secular equation.
     """
     precision = jnp.where(mask, precision, 0)
-    start = start_vector(precision.shape[-1:], precision.dtype)
+    count = jnp.maximum(jnp.sum(precision > 0, axis=-1, keepdims=True), 1).astype(precision.dtype)
+    diagonal = precision * jnp.sum(precision, axis=-1, keepdims=True) / count
+    padding = [(0, 0)] * (precision.ndim - 1) + [(1, 0)]
+    top = jnp.sort(jnp.pad(diagonal, padding), axis=-1)[..., -2:]
 
-    def root(weights: Array) -> Array:
-        count = jnp.maximum(jnp.sum(weights > 0), 1).astype(weights.dtype)
-        found = largest_eigenvalue(
-            lambda v: weights * (jnp.sum(weights) * v - jnp.sum(weights * v)) / count,
-            start * (weights > 0).astype(start.dtype),
-            tolerance=default_tolerance(start.dtype),
-        )
-        return jnp.sqrt(jnp.maximum(found.value, 0))
+    def halve(_: Array, ends: tuple[Array, Array]) -> tuple[Array, Array]:
+        low, high = ends
+        middle = low + (high - low) / 2
+        apart = diagonal - middle
+        terms = jnp.where(apart == 0, jnp.inf, precision**2 / jnp.where(apart == 0, 1, apart))
+        beyond = jnp.sum(terms, axis=-1, keepdims=True) >= count
+        return jnp.where(beyond, low, middle), jnp.where(beyond, middle, high)
 
-    flat = jax.vmap(root)(precision.reshape(-1, precision.shape[-1]))
-    return flat.reshape(precision.shape[:-1])
+    steps = jnp.finfo(precision.dtype).nmant + 4
+    high = jax.lax.fori_loop(0, steps, halve, (top[..., :1], top[..., 1:]))[1]
+    return jnp.sqrt(jnp.where(count > 1, high, 0))[..., 0]
 
 
 def _pair_gaps(x: Array) -> Array:

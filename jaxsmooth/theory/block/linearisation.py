@@ -16,27 +16,9 @@ from jaxtyping import Array, Bool, Float
 
 from ...linalg.gelfand import log_spectral_radius, unit_norm
 from ...linalg.rows import centre_features, row_std
+from ...types import Block, LayerNorm
 from ..consensus import centre_tokens
-
-
-class CollapsedBlock(NamedTuple):
-    """Parameters of one post-LN block, biases included: at consensus they decide the stds. Stack for many layers.
-
-    Names and shapes as in `BlockWeights`; the bias of a kernel or LayerNorm gain is its name with `_bias`.
-    """
-
-    value: Float[Array, "*L D N H"]
-    value_bias: Float[Array, "*L N H"]
-    output: Float[Array, "*L N H D"]
-    output_bias: Float[Array, "*L D"]
-    scale_attn: Float[Array, "*L D"]
-    scale_attn_bias: Float[Array, "*L D"]
-    up: Float[Array, "*L D F"]
-    up_bias: Float[Array, "*L F"]
-    down: Float[Array, "*L F D"]
-    down_bias: Float[Array, "*L D"]
-    scale_mlp: Float[Array, "*L D"]
-    scale_mlp_bias: Float[Array, "*L D"]
+from ..theorems.parameters import bias_of, heads_of
 
 
 class LocalLaw(NamedTuple):
@@ -57,9 +39,7 @@ class LocalLaw(NamedTuple):
     std_mlp: Float[Array, "*L"]
 
 
-def local_law(
-    block: CollapsedBlock, row: Float[Array, "D"], activation: Callable[[Array], Array], eps: float
-) -> LocalLaw:
+def local_law(block: Block, row: Float[Array, "D"], activation: Callable[[Array], Array], eps: float) -> LocalLaw:
     """M at the collapsed state X = 1 x^T, exact: J block(X + E) = J (E + sum_h A_0 E W_h) M + O(||E||^2).
 
     M = (1/s_1)(C - u u^T / (d s_1^2)) Gamma_1 (I + W_1 diag(phi') W_2) (1/s_2)(C - w w^T / (d s_2^2)) Gamma_2, with
@@ -75,9 +55,8 @@ def local_law(
       A `LocalLaw`, unstacked.
 
     >>> import jax.numpy as jnp
-    >>> eye, one, zero = jnp.eye(3), jnp.ones(3), jnp.zeros(3)
-    >>> mlp_off = CollapsedBlock(
-    ...     0 * eye[:, None], zero[None], eye[None], zero, one, zero, 0 * eye, zero, eye, zero, one, zero)
+    >>> eye, one = jnp.eye(3), jnp.ones(3)
+    >>> mlp_off = block_of(0 * eye[:, None], eye[None], one, 0 * eye, eye, one)
     >>> law = local_law(mlp_off, jnp.array([2.0, -2.0, 0.0]), jax.nn.relu, 0.0)
     >>> deviation = jnp.array([1.0, 1.0, -2.0])  # across x: divided by the std, 1.633
     >>> (deviation @ law.matrix).round(4)
@@ -85,20 +64,19 @@ def local_law(
 
     References: docs/lemmas.md.
     """
-    mixer = jnp.einsum("dnh,nhe->de", block.value, block.output)
-    bias = jnp.einsum("nh,nhd->d", block.value_bias, block.output) + block.output_bias
-    normed, first, std_attn = _norm_row(row + row @ mixer + bias, block.scale_attn, block.scale_attn_bias, eps)
-    argument = normed @ block.up + block.up_bias
+    attn, output = block.attn, block.attn.output.kernel
+    mixer = jnp.einsum("dnh,nhe->de", attn.value.kernel, output)
+    bias = jnp.einsum("nh,nhd->d", bias_of(heads_of(attn).value)[:, 0], output) + bias_of(attn.output)
+    normed, first, std_attn = _norm_row(row + row @ mixer + bias, block.norm_attn, eps)
+    argument = normed @ block.up.kernel + bias_of(block.up)
     wide, slopes = jax.jvp(activation, (argument,), (jnp.ones_like(argument),))
-    summed = normed + wide @ block.down + block.down_bias
-    after, second, std_mlp = _norm_row(summed, block.scale_mlp, block.scale_mlp_bias, eps)
-    mlp = jnp.eye(row.size, dtype=row.dtype) + (block.up * slopes[None]) @ block.down
+    summed = normed + wide @ block.down.kernel + bias_of(block.down)
+    after, second, std_mlp = _norm_row(summed, block.norm_mlp, eps)
+    mlp = jnp.eye(row.size, dtype=row.dtype) + (block.up.kernel * slopes[None]) @ block.down.kernel
     return LocalLaw(after, first @ mlp @ second, mixer, std_attn, std_mlp)
 
 
-def local_laws(
-    blocks: CollapsedBlock, row: Float[Array, "D"], activation: Callable[[Array], Array], eps: float
-) -> LocalLaw:
+def local_laws(blocks: Block, row: Float[Array, "D"], activation: Callable[[Array], Array], eps: float) -> LocalLaw:
     """`local_law` of every block of an encoder along the path of a collapsed sentence.
 
     Args:
@@ -111,15 +89,14 @@ def local_laws(
       A `LocalLaw`, stacked.
 
     >>> import jax.numpy as jnp
-    >>> eye, one, zero = jnp.eye(3), jnp.ones(3), jnp.zeros(3)
-    >>> block = CollapsedBlock(
-    ...     0 * eye[:, None], zero[None], eye[None], zero, one, zero, 0 * eye, zero, eye, zero, one, zero)
+    >>> eye, one = jnp.eye(3), jnp.ones(3)
+    >>> block = block_of(0 * eye[:, None], eye[None], one, 0 * eye, eye, one)
     >>> two = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), block)
     >>> local_laws(two, jnp.arange(3.0), jax.nn.relu, 0.0).row.shape
     (2, 3)
     """
 
-    def step(row: Array, block: CollapsedBlock) -> tuple[Array, LocalLaw]:
+    def step(row: Array, block: Block) -> tuple[Array, LocalLaw]:
         law = local_law(block, row, activation, eps)
         return law.row, law
 
@@ -203,11 +180,11 @@ def _product(laws: LocalLaw, eigenvalue: Array) -> tuple[Array, Array]:
     return jax.lax.scan(step, (eye, jnp.zeros((), eye.dtype)), (laws.matrix, laws.mixer))[0]
 
 
-def _norm_row(row: Array, scale: Array, bias: Array, eps: float) -> tuple[Array, Array, Array]:
+def _norm_row(row: Array, norm: LayerNorm, eps: float) -> tuple[Array, Array, Array]:
     """LayerNorm of one row, its Jacobian (to be multiplied from the right of a row), and the std."""
     width = row.size
     u = centre_features(row)
     std = row_std(u, eps)[0]
     centring = jnp.eye(width, dtype=row.dtype) - 1 / width
-    jacobian = (centring - jnp.outer(u, u) / (width * std**2)) / std * scale[None]
-    return u / std * scale + bias, jacobian, std
+    jacobian = (centring - jnp.outer(u, u) / (width * std**2)) / std * norm.scale[None]
+    return u / std * norm.scale + bias_of(norm), jacobian, std

@@ -6,141 +6,40 @@ what it decides needs no trust in this library's rounding analysis. Real tokens 
 References: Johansson (2017), Arb: efficient arbitrary-precision midpoint-radius interval arithmetic.
 """
 
-import itertools
-from collections.abc import Callable
-from typing import Any
-
-import jax
 import numpy as np
-from flint import arb, arb_mat, ctx
+from flint import arb, arb_mat
 
-from ...linalg.intervals import Interval
+from ..theorems.calculus import ArrayLike, Heads
+from .arb_matrices import ArbMatrices, Matrix, Number, vector
 
-BITS = 300
 # Each squaring doubles the power at the price of about a bit: the norm is then known to 1e-24 or so.
 SQUARINGS = 80
 LARGEST_NORM = 160  # rows: beyond, a spectral norm takes minutes
 
 
-class ArbCalculus:
-    """Formulas on one sentence without padding, at `BITS` bits."""
+class ArbCalculus(ArbMatrices):
+    """Numbers computed from matrices."""
 
-    def __init__(self, tokens: int) -> None:
-        # python-flint keeps one precision for the process.
-        ctx.prec = BITS
-        self.tokens = arb(tokens)
-
-    # Data in
-
-    def matrix(self, array: Any) -> Any:
-        if np.ndim(array) == 3:
-            return [self.matrix(head) for head in array]
-        rows = np.asarray(array, np.float64).tolist()
-        return arb_mat([[arb(x) for x in row] for row in rows])
-
-    weight = matrix
-
-    def number(self, value: float | int) -> Any:
-        return arb(value)
-
-    def lift(self, known: Interval) -> Any:
-        """An enclosure found in floating point; arrays become arrays of numbers."""
-        down, up = np.asarray(known.down, np.float64), np.asarray(known.up, np.float64)
-        if down.ndim == 0:
-            return _between(float(down), float(up))
-        return _vector([self.lift(Interval(low, high)) for low, high in zip(down, up, strict=True)])
-
-    # Matrices
-
-    def matmul(self, x: Any, y: Any) -> Any:
-        return x * y
-
-    def add(self, x: Any, y: Any) -> Any:
-        return x + y
-
-    def transpose(self, matrix: Any) -> Any:
-        return matrix.transpose()
-
-    def scale(self, matrix: Any, factor: Any) -> Any:
-        return matrix * factor
-
-    def scale_columns(self, matrix: Any, gains: Any) -> Any:
-        (row,) = gains.table()
-        return arb_mat([[x * g for x, g in zip(line, row, strict=True)] for line in matrix.table()])
-
-    def scale_rows(self, matrix: Any, factors: Any) -> Any:
-        return arb_mat([[x * f for x in line] for line, f in zip(matrix.table(), factors, strict=True)])
-
-    def add_row(self, matrix: Any, row: Any) -> Any:
-        (added,) = row.table()
-        return arb_mat([[x + y for x, y in zip(line, added, strict=True)] for line in matrix.table()])
-
-    def identity(self, size: int) -> Any:
-        return self.matrix(np.eye(size))
-
-    def centre_features(self, matrix: Any) -> Any:
-        lines = matrix.table()
-        means = [sum(line, arb(0)) / len(line) for line in lines]
-        return arb_mat([[x - mean for x in line] for line, mean in zip(lines, means, strict=True)])
-
-    def centre_tokens(self, matrix: Any) -> Any:
-        return self.centre_features(matrix.transpose()).transpose()
-
-    def softmax(self, logits: Any) -> Any:
-        rows = []
-        for line in logits.table():
-            weights = [(x - line[0]).exp() for x in line]
-            rows.append([w / sum(weights, arb(0)) for w in weights])
-        return arb_mat(rows)
-
-    def activation(self, matrix: Any, function: str) -> Any:
-        return arb_mat([[FUNCTIONS[function](x) for x in line] for line in matrix.table()])
-
-    def layer_norm(self, matrix: Any, gains: Any, shift: Any, stds: Any) -> Any:
-        normed = self.scale_rows(self.centre_features(matrix), 1 / stds)
-        return self.add_row(self.scale_columns(normed, gains), shift)
-
-    def mix(self, attn: Any, hidden: Any, value: Any, bias: Any, output: Any) -> Any:
-        heads = zip(attn, value, bias, output, strict=True)
-        found = [a * self.add_row(hidden * v, b) * o for a, v, b, o in heads]
-        return sum(found[1:], found[0])
-
-    def side_by_side(self, attn: Any) -> Any:
-        return arb_mat([list(itertools.chain(*lines)) for lines in zip(*(head.table() for head in attn), strict=True)])
-
-    def head_defects(self, attn: Any, hidden: Any, value: Any, bias: Any, output: Any) -> Any:
-        mean = self.mean_row(hidden)
-        heads = zip(attn, value, bias, output, strict=True)
-        return sum((self.defect(a) * self.frobenius((mean * v + b) * o) for a, v, b, o in heads), arb(0))
-
-    def sum_over_heads(self, function: Callable[[Any], tuple[Any, Any]], heads: Any) -> tuple[Any, Any]:
-        count = len(jax.tree.leaves(heads)[0])
-        found = [function(jax.tree.map(lambda leaf, h=h: leaf[h], heads)) for h in range(count)]
-        matrices, numbers = zip(*found, strict=True)
-        return sum(matrices[1:], matrices[0]), sum(numbers, arb(0))
-
-    # Numbers
-
-    def hull(self, low: Any, high: Any) -> Any:
+    def hull(self, low: Number, high: Number) -> Number:
         return low.union(high)
 
-    def sqrt(self, value: Any) -> Any:
+    def sqrt(self, value: Number) -> Number:
         return value.max(arb(0)).sqrt()
 
-    def frobenius(self, matrix: Any) -> Any:
+    def frobenius(self, matrix: Matrix) -> Number:
         return self.sqrt(_squares(matrix))
 
-    def distance(self, matrix: Any) -> Any:
+    def distance(self, matrix: Matrix) -> Number:
         return self.frobenius(self.centre_tokens(matrix))
 
-    def pair_distance(self, matrix: Any, weights: Any) -> Any:
+    def pair_distance(self, matrix: Matrix, weights: Number) -> Number:
         lines, found = matrix.table(), arb(0)
         for i in range(len(lines)):
             for j in range(i):
                 found += weights[i] * weights[j] * _gap(lines[i], lines[j])
         return self.sqrt(found / self.tokens)
 
-    def norm(self, matrix: Any) -> Any:
+    def norm(self, matrix: Matrix) -> Number:
         """(trace(G^p) / n)^(1/p) <= ||M||^2 <= trace(G^p)^(1/p), G the Gram matrix, p = 2^SQUARINGS."""
         if matrix.nrows() > matrix.ncols():
             matrix = matrix.transpose()
@@ -166,34 +65,36 @@ class ArbCalculus:
         high = (logarithm + trace.log()) / exponent
         return low.union(high).exp().sqrt()
 
-    def largest_entry(self, matrix: Any) -> Any:
-        return _extreme([abs(x) for line in matrix.table() for x in line])
-
-    def mean_row(self, matrix: Any) -> Any:
-        lines = matrix.transpose().table()
-        return arb_mat([[sum(line, arb(0)) / len(line) for line in lines]])
-
-    def stds(self, matrix: Any, eps: float) -> Any:
+    def stds(self, matrix: Matrix, eps: float) -> Number:
         lines = self.centre_features(matrix).table()
-        return _vector([self.sqrt(sum((x * x for x in line), arb(0)) / len(line) + arb(eps)) for line in lines])
+        return vector([self.sqrt(sum((x * x for x in line), arb(0)) / len(line) + arb(eps)) for line in lines])
 
-    def least(self, values: Any, count: int = 1) -> Any:
+    def least(self, values: Number, count: int = 1) -> Number:
         rest, product = list(values), arb(1)
         for _ in range(count):
             product *= -_extreme([-x for x in rest])
             rest.remove(min(rest, key=lambda x: float(x.mid())))
         return product
 
-    def largest(self, values: Any) -> Any:
+    def mixing_norm(self, attn: Heads) -> Number:
+        return self.norm(self.centre_tokens(self.side_by_side(attn)))
+
+    def pair_weight(self, weights: Number) -> Number:
+        return self.sqrt(self.norm(self.laplacian(weights)))
+
+    def gain(self, scale: ArrayLike) -> Number:
+        return arb(float(np.max(np.abs(scale))))
+
+    def largest(self, values: Number) -> Number:
         return _extreme(list(values))
 
-    def smaller(self, *values: Any) -> Any:
+    def smaller(self, *values: Number) -> Number:
         return -_extreme([-x for x in values])
 
-    def sum(self, values: Any) -> Any:
+    def sum(self, values: Number) -> Number:
         return sum(values, arb(0))
 
-    def laplacian(self, weights: Any) -> Any:
+    def laplacian(self, weights: Number) -> Matrix:
         whole = sum(weights, arb(0))
         return arb_mat(
             [
@@ -202,17 +103,17 @@ class ArbCalculus:
             ]
         )
 
-    def diameter(self, matrix: Any) -> Any:
+    def diameter(self, matrix: Matrix) -> Number:
         lines = matrix.table()
         return self.sqrt(_extreme([_gap(x, y) for x in lines for y in lines]))
 
-    def ergodicity(self, attn: Any) -> Any:
+    def ergodicity(self, attn: Matrix) -> Number:
         lines = attn.table()
         return (
             _extreme([sum((abs(a - b) for a, b in zip(x, y, strict=True)), arb(0)) for x in lines for y in lines]) / 2
         )
 
-    def cross_ratio(self, attn: Any) -> Any:
+    def cross_ratio(self, attn: Matrix) -> Number:
         lines, found = attn.table(), [arb(1)]
         for x in lines:
             for y in lines:
@@ -222,10 +123,10 @@ class ArbCalculus:
                 found.append(-_extreme([-a / b for a, b in known]) * -_extreme([-b / a for a, b in known]))
         return -_extreme([-x for x in found])
 
-    def entry_ratio(self, attn: Any) -> Any:
+    def entry_ratio(self, attn: Matrix) -> Number:
         return -_extreme([_extreme([-x for x in line]) / _extreme(line) for line in attn.table()])
 
-    def logit_spread(self, logits: Any) -> Any:
+    def logit_spread(self, logits: Matrix) -> Number:
         lines = logits.table()
         found = []
         for x in lines:
@@ -234,25 +135,22 @@ class ArbCalculus:
                 found.append(_extreme(gaps) + _extreme([-gap for gap in gaps]))
         return _extreme(found)
 
-    def row_defect(self, attn: Any) -> Any:
+    def row_defect(self, attn: Matrix) -> Number:
         return _extreme([abs(sum(line, arb(-1))) for line in attn.table()])
 
-    def defect(self, attn: Any) -> Any:
+    def defect(self, attn: Matrix) -> Number:
         return self.distance(arb_mat([[sum(line, arb(-1))] for line in attn.table()]))
 
-    def tanh(self, value: Any) -> Any:
+    def tanh(self, value: Number) -> Number:
         return value.tanh()
 
-
-FUNCTIONS = {
-    "relu": lambda x: x.max(arb(0)),
-    "gelu": lambda x: x * (1 + (x / arb(2).sqrt()).erf()) / 2,
-    "gelu_tanh": lambda x: x * (1 + ((2 / arb.pi()).sqrt() * (x + arb("0.044715") * x * x * x)).tanh()) / 2,
-    "silu": lambda x: x / (1 + (-x).exp()),
-}
+    def head_defects(self, attn: Heads, hidden: Matrix, value: Heads, bias: Heads, output: Heads) -> Number:
+        mean = self.mean_row(hidden)
+        heads = zip(attn, value, bias, output, strict=True)
+        return sum((self.defect(a) * self.frobenius((mean * v + b) * o) for a, v, b, o in heads), arb(0))
 
 
-def ends(value: Any) -> tuple[float, float]:
+def ends(value: Number) -> tuple[float, float]:
     """Floating-point ends of an `arb`: at or outside its own."""
     if not value.is_finite():
         return -np.inf, np.inf
@@ -260,28 +158,18 @@ def ends(value: Any) -> tuple[float, float]:
     return float(np.nextafter(low, -np.inf)), float(np.nextafter(high, np.inf))
 
 
-def _between(low: float, high: float) -> Any:
-    return arb(low).union(arb(high)) if np.isfinite(low) and np.isfinite(high) else arb("nan")
-
-
-def _vector(values: list[Any]) -> Any:
-    found = np.empty(len(values), object)
-    found[:] = values
-    return found
-
-
-def _extreme(values: list[Any]) -> Any:
+def _extreme(values: list[Number]) -> Number:
     found = values[0]
     for value in values[1:]:
         found = found.max(value)
     return found
 
 
-def _squares(matrix: Any) -> Any:
+def _squares(matrix: Matrix) -> Number:
     return sum((x * x for line in matrix.table() for x in line), arb(0))
 
 
-def _gap(x: list[Any], y: list[Any]) -> Any:
+def _gap(x: list[Number], y: list[Number]) -> Number:
     gaps = [a - b for a, b in zip(x, y, strict=True)]
     # Not a power: that of a ball around zero is not a number.
     return sum((gap * gap for gap in gaps), arb(0))

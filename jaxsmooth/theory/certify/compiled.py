@@ -5,101 +5,97 @@ the time it takes to compile, do not depend on how many there are. All is float6
 """
 
 import functools
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
 from ...linalg.intervals import Interval
-from ..statement import Claim
-from . import theorems
+from ...types import Attention, Block
+from ..statement import Statement
+from ..theorems.exact_block import Architecture, ExactBlock, Mixing, Observation
+from ..theorems.parameters import EnclosedNorms
+from ..theorems.quantities import HeadQuantities
+from ..theorems.registry import THEOREMS
 from .float_calculus import FloatCalculus
-from .observations import BlockParameters, HeadWeights, KnownNorms, SentenceData
-from .quantities import BlockFacts, HeadFacts
 
-
-class BlockArrays(NamedTuple):
-    """The arrays of `BlockParameters`, of every layer on a leading axis L; eps and activation are not arrays."""
-
-    heads: HeadWeights
-    output_bias: Any
-    scale_attn: Any
-    bias_attn: Any
-    up: Any
-    up_bias: Any
-    down: Any
-    down_bias: Any
-    scale_mlp: Any
-    bias_mlp: Any
+Statements = dict[str, Statement[Interval]]
 
 
 @functools.partial(jax.jit, static_argnames="names")
-def head_claims(
-    heads: HeadWeights, norms: KnownNorms, data: SentenceData, mask: Bool[Array, "B T"], names: tuple[str, ...]
-) -> tuple[Interval, dict[str, Claim]]:
+def head_statements(
+    heads: Attention,
+    norms: EnclosedNorms[Interval],
+    data: Observation,
+    mask: Bool[Array, "B T"],
+    names: tuple[str, ...],
+) -> tuple[Interval, Statements]:
     """sqrt(lambda), and the theorems about a head, for every head of every layer on every sentence.
 
     Args:
-      heads: every layer's, [L N ...].
+      heads: every layer's, as of `heads_of`, [L N ...].
       norms: of every layer, [L] and [L N].
       data: what every block computed, [L B ...], zero on padding; the input and the attention are read.
       mask: True on real tokens, [B T].
       names: the theorems wanted.
 
     Returns:
-      sqrt(lambda), [L B N], and a `Claim` of that shape for every name.
+      sqrt(lambda), [L B N], and a `Statement` of that shape for every name.
     """
 
-    def of_sentence(weights: HeadWeights, known: tuple[Interval, Interval], sentence: tuple) -> Any:
+    def of_sentence(
+        weights: Attention, known: tuple[Interval, Interval], sentence: tuple[Array, Array, Array]
+    ) -> tuple[Interval, Statements]:
         hidden, attn, mask = sentence
         calculus = FloatCalculus(mask, jnp.float64)
         diameter = calculus.diameter(calculus.matrix(hidden))
 
-        def of_head(head: tuple) -> Any:
-            facts = HeadFacts(calculus, head[0], head[1], hidden, head[2])
-            facts.diameter = diameter
-            return facts.mixing, {name: theorems.head_claims(facts, name)[name] for name in names}
+        def of_head(head: tuple) -> tuple[Interval, Statements]:
+            q = HeadQuantities(calculus, head[0], head[1], hidden, head[2])
+            q.diameter = diameter
+            return q.mixing, {name: THEOREMS[name].statement(q) for name in names}
 
         return jax.lax.map(of_head, (weights, known, attn))
 
-    def of_layer(layer: tuple) -> Any:
+    def of_layer(layer: tuple) -> tuple[Interval, Statements]:
         weights, known, hidden, attn = layer
         return jax.lax.map(functools.partial(of_sentence, weights, known), (hidden, attn, mask))
 
     return jax.lax.map(of_layer, (heads, (norms.heads, norms.scores), data.input, data.attn))
 
 
-@functools.partial(jax.jit, static_argnames=("eps", "activation"))
-def block_claims(
-    blocks: BlockArrays,
-    norms: KnownNorms,
-    data: SentenceData,
+@functools.partial(jax.jit, static_argnames=("architecture", "names"))
+def block_statements(
+    blocks: Block,
+    norms: EnclosedNorms[Interval],
+    data: Observation,
+    mixing: Mixing,
     mask: Bool[Array, "B T"],
-    eps: float,
-    activation: str,
-) -> dict[str, Claim]:
+    architecture: Architecture,
+    names: tuple[str, ...],
+) -> Statements:
     """The theorems about a block, for every block on every sentence.
 
     Args:
       blocks: every layer's parameters, [L ...].
       norms: of every layer, [L] and [L N].
-      data: what every block computed, [L B ...], zero on padding, with `mixing` [L B N] and `largest_mixing` [L B].
+      data: what every block computed, [L B ...], zero on padding.
+      mixing: [L B N] and [L B].
       mask: True on real tokens, [B T].
-      eps: of the LayerNorms.
-      activation: its name.
+      architecture: of all blocks.
+      names: the theorems wanted.
 
     Returns:
-      A `Claim`, [L B], for every theorem.
+      A `Statement`, [L B], for every name.
     """
 
-    def of_sentence(block: BlockParameters, known: KnownNorms, sentence: tuple) -> dict[str, Claim]:
-        own, mask = sentence
-        return theorems.block_claims(BlockFacts(FloatCalculus(mask, jnp.float64), block, known, own))
+    def of_sentence(block: Block, known: EnclosedNorms[Interval], sentence: tuple) -> Statements:
+        own, mixing, mask = sentence
+        q = ExactBlock(FloatCalculus(mask, jnp.float64), block, architecture, known, own, mixing)
+        return {name: THEOREMS[name].statement(q) for name in names}
 
-    def of_layer(layer: tuple) -> dict[str, Claim]:
-        arrays, known, own = layer
-        block = BlockParameters(**arrays._asdict(), eps=eps, activation=activation)
-        return jax.lax.map(functools.partial(of_sentence, block, known), (own, mask))
+    def of_layer(layer: tuple) -> Statements:
+        block, known, own, mixing = layer
+        return jax.lax.map(functools.partial(of_sentence, block, known), (own, mixing, mask))
 
-    return jax.lax.map(of_layer, (blocks, norms, data))
+    return jax.lax.map(of_layer, (blocks, norms, data, mixing))

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from ...linalg.intervals import Ball, Interval, epsilon, frobenius, sum_of
 from ...linalg.norm_ball import raise_all, size, up
-from ..block.ladder import mixing_adjoint, mixing_operator
-from ..block.parameter_norms import BlockWeights
+from ...types import Block
+from ..block.attention_operator import mixing_adjoint, mixing_operator
 from ..certify.float_calculus import HostCalculus
-from ..certify.observations import BlockParameters
 from ..consensus import centre_features
+from ..theorems.parameters import bias_of, heads_of
 
 WEIGHT = 0.05  # of the box against the distance in the search, whose result hardly depends on it from 0.01 to 0.1
 STEPS = 200
@@ -65,7 +65,7 @@ class Box(NamedTuple):
     radius: NDArray[np.float64]
 
 
-def least_distance(block: BlockParameters, near: Neighbourhood, box: Box) -> float:
+def least_distance(block: Block, near: Neighbourhood, box: Box) -> float:
     """A lower bound of d_M(X) over all X with the neighbourhood's attention, stds and normed tokens in the box.
 
     Args:
@@ -81,59 +81,58 @@ def least_distance(block: BlockParameters, near: Neighbourhood, box: Box) -> flo
     return _proved(block, near, box, _best_dual(block, near, box))
 
 
-def _proved(block: BlockParameters, near: Neighbourhood, box: Box, dual: NDArray[np.float64]) -> float:
+def _proved(block: Block, near: Neighbourhood, box: Box, dual: NDArray[np.float64]) -> float:
     """sum_i s_i (<v_i, y_i - b> - what the box can take of it) / ||T* G||, v = G / gamma_1, if no term is negative."""
     c = HostCalculus(np.ones(len(dual), bool), np.float64)
     dual_ball = c.centre_tokens(c.centre_features(c.matrix(dual)))
-    inverse = 1 / block.scale_attn
+    inverse = 1 / block.norm_attn.scale
     direction = dual_ball * _rows_of(Ball(inverse, 4 * epsilon(inverse) * abs(inverse)), len(dual))
-    centre = c.matrix(near.normed) - _rows_of(Ball.exact(block.bias_attn), len(dual))
+    centre = c.matrix(near.normed) - _rows_of(Ball.exact(bias_of(block.norm_attn)), len(dual))
     found = sum_of((direction * centre).interval(), axis=-1)
     # <v, e> = <w, e W_1> + <v - W_1 w, e> for any w: here the one that the ellipsoid suggests.
-    w = ((direction.middle @ box.root.T @ box.root) @ block.up) * box.scales**2
-    missed = direction - Ball.exact(w) @ Ball.exact(block.up.T)
-    rest = np.array([size(x[None]) + size(r[None]) for x, r in zip(missed.middle, missed.radius, strict=True)])
+    w = ((direction.mid @ box.root.T @ box.root) @ block.up.kernel) * box.scales**2
+    missed = direction - Ball.exact(w) @ Ball.exact(block.up.kernel.T)
+    rest = np.array([size(x[None]) + size(r[None]) for x, r in zip(missed.mid, missed.rad, strict=True)])
     longest = Interval.exact(np.full_like(rest, up(box.length * size(box.root))))
     taken = sum_of(Interval.exact(np.abs(w)) * Interval.exact(np.broadcast_to(box.radius, w.shape)), axis=-1)
     taken = taken + Interval.exact(raise_all(rest)) * longest
-    kept = (found - taken).down
+    kept = (found - taken).lower
     if not np.all(kept >= 0):
         return 0.0
     terms = Interval.exact(kept) * Interval.exact(near.std_attn)
     quotient = sum_of(terms) / frobenius(_mixed_back(block, near.attn, dual_ball))
-    return float(quotient.down) if quotient.down > 0 else 0.0
+    return float(quotient.lower) if quotient.lower > 0 else 0.0
 
 
-def _mixed_back(block: BlockParameters, attn: NDArray[np.float64], dual: Ball) -> Ball:
+def _mixed_back(block: Block, attn: NDArray[np.float64], dual: Ball) -> Ball:
     """G + sum_h A_h^T G W_h^T, the rows of A_h divided by their sums."""
     # |1/s - 1| <= 2 |s - 1| for a sum s of at least 1/2; nothing cancels in a sum of weights.
     off = np.max(np.abs(attn.sum(axis=-1) - 1)) + 4 * attn.shape[-1] * epsilon(attn)
     total = dual
-    for head, value, output in zip(attn, block.heads.value, block.heads.output, strict=True):
+    own = heads_of(block.attn)
+    for head, value, output in zip(attn, own.value.kernel, own.output.kernel, strict=True):
         divided = Ball(head, up(2 * off) * head)
         total = total + (divided.T @ (dual @ Ball.exact(output.T))) @ Ball.exact(value.T)
     return total
 
 
 def _rows_of(row: Ball, count: int) -> Ball:
-    return Ball(*(np.broadcast_to(x, (count, x.shape[-1])) for x in (row.middle, row.radius)))
+    return Ball(*(np.broadcast_to(x, (count, x.shape[-1])) for x in (row.mid, row.rad)))
 
 
-def _best_dual(block: BlockParameters, near: Neighbourhood, box: Box) -> NDArray[np.float64]:
+def _best_dual(block: Block, near: Neighbourhood, box: Box) -> NDArray[np.float64]:
     """The G of largest bound, by a quadratic stand-in for what the box takes; its centring is left to the proof.
 
     As stds may be larger than their bounds, no token may be left with a negative term: those that would are held at a
     term that is just positive, <G_i, y_i> = `floor`_i with y_i the direction of the token.
     """
-    value = block.heads.value.transpose(1, 0, 2)
-    weights = BlockWeights(value, block.heads.output, block.scale_attn, block.up, block.down, block.scale_mlp)
-    direction = (near.normed - block.bias_attn) / block.scale_attn
+    direction = (near.normed - bias_of(block.norm_attn)) / block.norm_attn.scale
     held, floor = np.zeros(len(direction), bool), np.zeros(len(direction))
     for _ in range(ROUNDS):
         with jax.enable_x64(True):
-            found = _solve(weights, near.attn, direction, near.std_attn[:, None], box.root, held, floor)
+            found = _solve(block, near.attn, direction, near.std_attn[:, None], box.root, held, floor)
         dual = np.asarray(found)
-        taken = np.linalg.norm((dual / block.scale_attn) @ box.root.T, axis=1)
+        taken = np.linalg.norm((dual / block.norm_attn.scale) @ box.root.T, axis=1)
         short = np.sum(dual * direction, axis=1) <= taken
         if not np.any(short):
             break
@@ -143,9 +142,7 @@ def _best_dual(block: BlockParameters, near: Neighbourhood, box: Box) -> NDArray
 
 
 @jax.jit
-def _solve(
-    weights: BlockWeights, attn: Array, direction: Array, std: Array, root: Array, held: Array, floor: Array
-) -> Array:
+def _solve(block: Block, attn: Array, direction: Array, std: Array, root: Array, held: Array, floor: Array) -> Array:
     y = jnp.where(held[:, None], direction, 0)
     square = jnp.where(held, jnp.sum(y * y, axis=1), 1)
     inverse = jnp.linalg.pinv(len(y) * jnp.eye(y.shape[1]) - (y / square[:, None]).T @ y, hermitian=True)
@@ -158,9 +155,9 @@ def _solve(
         return x - common[None] - (excess - (y @ common) / square)[:, None] * y
 
     def apply(x: Array) -> Array:
-        gain = weights.scale_attn[None]
+        gain = block.norm_attn.scale[None]
         box = WEIGHT * std**2 * ((x / gain) @ root.T @ root) / gain
-        return mixing_operator(weights, attn, mixing_adjoint(weights, attn, x)) + box
+        return mixing_operator(block, attn, mixing_adjoint(block, attn, x)) + box
 
     free = jnp.zeros_like(floor)
     fixed = meet(jnp.zeros_like(y), floor)

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from ...linalg.intervals import Ball, Interval, epsilon, frobenius, quiet, sum_of
 from ...linalg.norm_ball import NormBall, raise_all, size, up
+from ...types import Block
 from ..certify.float_calculus import HostCalculus
-from ..certify.observations import BlockParameters
-from ..certify.token_calculus import FUNCTION_ULPS
+from ..certify.matrix_calculus import FUNCTION_ULPS
+from ..theorems.parameters import bias_of
 from .activation_slopes import secant_range
 from .nearest_input import Box, Neighbourhood, least_distance
 
@@ -39,7 +40,7 @@ class NeighbourhoodRate(NamedTuple):
 
 
 @quiet
-def neighbourhood_rate(block: BlockParameters, near: Neighbourhood) -> NeighbourhoodRate:
+def neighbourhood_rate(block: Block, near: Neighbourhood, activation: str, eps: float) -> NeighbourhoodRate:
     """An upper bound of d_M(H') / d_M(X) for every input X of the neighbourhood, rounding accounted for.
 
     All arrays are exact as given, but for attention, see `Neighbourhood`. As the box shrinks to a point and the stds
@@ -47,8 +48,10 @@ def neighbourhood_rate(block: BlockParameters, near: Neighbourhood) -> Neighbour
     normed tokens. The work grows as T D^2 (F + D): about a second for a sentence and a layer of a small BERT.
 
     Args:
-      block: a post-LN block, float64, with activation "gelu": the slopes of others are not enclosed.
+      block: a post-LN block, float64.
       near: the neighbourhood.
+      activation: "gelu": the slopes of others are not enclosed.
+      eps: LayerNorm's epsilon.
 
     Returns:
       A `NeighbourhoodRate`.
@@ -58,41 +61,39 @@ def neighbourhood_rate(block: BlockParameters, near: Neighbourhood) -> Neighbour
         of rows; a radius or std that is not positive, eps below 0; attention that is negative or whose rows do not sum
         to 1 within 1e-3; numbers that are not finite; shapes that do not fit.
 
-    >>> from jaxsmooth.theory.certify.observations import HeadWeights
-    >>> none, one, shift = np.zeros((1, 3, 1)), np.ones(3), np.zeros(3)
-    >>> heads = HeadWeights(none, none[:, :1], none, none[:, :1], none, none[:, :1], np.zeros((1, 1, 3)))
-    >>> mlp = (np.eye(3), shift, np.zeros((3, 3)), shift)
-    >>> block = BlockParameters(heads, shift, one, shift, *mlp, one, shift, 0.0, "gelu")
+    >>> from jaxsmooth.theory import block_of
+    >>> eye, one, none = np.eye(3), np.ones(3), np.zeros((3, 1, 1))
+    >>> block = block_of(none, none.T, one, eye, 0 * eye, one)
     >>> x = np.array([[3.0, 0, -3], [-6, 3, 3]])  # without attention and MLP: both LayerNorms and nothing else
     >>> normed = x / x.std(axis=1, keepdims=True)
     >>> near = Neighbourhood(np.full((1, 2, 2), 0.5), normed, x.std(axis=1), np.ones(2), np.full(3, 0.01))
     >>> actual = np.linalg.norm(normed[0] - normed[1]) / np.linalg.norm(x[0] - x[1])
-    >>> bool(actual < neighbourhood_rate(block, near).rate < 1.1 * actual)
+    >>> bool(actual < neighbourhood_rate(block, near, "gelu", 0.0).rate < 1.1 * actual)
     True
 
     References: docs/rates.md, theorem 4.
     """
-    _check_block(block)
+    _check_block(block, activation, eps)
     _check(block, near)
     box = _box(block, near)
-    farthest = _farthest(block, near, box)
+    farthest = _farthest(block, near, box, eps)
     nearest = least_distance(block, near, box)
     rate = up(farthest / nearest) if nearest > 0 and np.isfinite(farthest) else np.inf
     return NeighbourhoodRate(rate, farthest if np.isfinite(farthest) else np.inf, nearest)
 
 
-def _check_block(block: BlockParameters) -> None:
-    if block.activation != "gelu":
-        raise ValueError(f"activation must be 'gelu' for a certificate; got {block.activation!r}.")
-    if not all(np.all(np.isfinite(leaf)) for leaf in (*block.heads, *block[1:-1])) or block.eps < 0:
-        raise ValueError(f"parameters must be finite and eps at least 0; eps is {block.eps}.")
-    if not np.all(block.scale_attn):
+def _check_block(block: Block, activation: str, eps: float) -> None:
+    if activation != "gelu":
+        raise ValueError(f"activation must be 'gelu' for a certificate; got {activation!r}.")
+    if not all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(block)) or eps < 0:
+        raise ValueError(f"parameters must be finite and eps at least 0; eps is {eps}.")
+    if not np.all(block.norm_attn.scale):
         raise ValueError("the attention LayerNorm has a gain of zero: what passes it does not tell the token.")
 
 
-def _check(block: BlockParameters, near: Neighbourhood) -> None:
-    tokens, (width, units) = len(near.normed), block.up.shape
-    wanted = ((len(block.heads.value), tokens, tokens), (tokens, width), (tokens,), (tokens,), (units,))
+def _check(block: Block, near: Neighbourhood) -> None:
+    tokens, (width, units) = len(near.normed), block.up.kernel.shape
+    wanted = ((block.attn.value.kernel.shape[1], tokens, tokens), (tokens, width), (tokens,), (tokens,), (units,))
     given = tuple(np.shape(leaf) for leaf in near)
     if given != wanted:
         raise ValueError(f"attn, normed, std_attn, std_mlp, radius must have shapes {wanted}; got {given}.")
@@ -107,42 +108,42 @@ def _check(block: BlockParameters, near: Neighbourhood) -> None:
         raise ValueError(f"attn must have weights of at least 0 that sum to 1 within {SUMS}; {what}.")
 
 
-def _box(block: BlockParameters, near: Neighbourhood) -> Box:
+def _box(block: Block, near: Neighbourhood) -> Box:
     """|e W_1 S|^2 <= |S radius|^2 over the box; with e = f R, that is f M f^T for M = (R W_1 S)(R W_1 S)^T ~ I."""
-    width, units = block.up.shape
+    width, units = block.up.kernel.shape
     scales = 1 / (near.radius * np.sqrt(units))
     try:
-        _, triangle = np.linalg.qr((block.up * scales).T)
+        _, triangle = np.linalg.qr((block.up.kernel * scales).T)
         root = np.linalg.inv(triangle.T)
     except np.linalg.LinAlgError as error:
         raise ValueError(f"W_1 [{width} {units}] must have full row rank: else its box confines no token.") from error
-    scaled = block.up * scales
+    scaled = block.up.kernel * scales
     mapped = NormBall(root, 0.0) @ NormBall(scaled, up(4 * epsilon(scaled) * size(scaled)))
-    gram = mapped @ NormBall(mapped.middle.T, mapped.error)
-    off = up(size(gram.middle - np.eye(width)) + gram.error)
+    gram = mapped @ NormBall(mapped.mid.T, mapped.error)
+    off = up(size(gram.mid - np.eye(width)) + gram.error)
     largest = sum_of(Interval.exact(scales * near.radius) * Interval.exact(scales * near.radius))
-    length = up(np.sqrt(up(float(largest.up)) / (1 - off))) if off < 1 else np.inf
+    length = up(np.sqrt(up(float(largest.upper)) / (1 - off))) if off < 1 else np.inf
     return Box(root, length, scales, near.radius)
 
 
-def _farthest(block: BlockParameters, near: Neighbourhood, box: Box) -> float:
+def _farthest(block: Block, near: Neighbourhood, box: Box, eps: float) -> float:
     """At least d_M(H'): that of the centre, and how far every output token can move from it."""
     c = HostCalculus(np.ones(len(near.normed), bool), np.float64)
     normed = c.matrix(near.normed)
-    pre = c.add_row(normed @ c.matrix(block.up), c.matrix(block.up_bias[None]))
-    down = c.matrix(block.down)
-    activated = c.activation(pre, block.activation)
-    centre = c.centre_features(c.add_row(normed + activated @ down, c.matrix(block.down_bias[None])))
-    stds = c.stds(centre, block.eps)
-    gains, none = c.matrix(block.scale_mlp[None]), c.matrix(np.zeros((1, len(block.scale_mlp))))
+    pre = c.add_row(normed @ c.matrix(block.up.kernel), c.matrix(bias_of(block.up)[None]))
+    down = c.matrix(block.down.kernel)
+    activated = c.activation(pre, "gelu")
+    centre = c.centre_features(c.add_row(normed + activated @ down, c.matrix(bias_of(block.down)[None])))
+    stds = c.stds(centre, eps)
+    gains, none = c.matrix(block.norm_mlp.scale[None]), c.matrix(np.zeros((1, len(block.norm_mlp.scale))))
     out = c.layer_norm(centre, gains, none, stds)
     moves = _Moves(block, box, NormBall.of(c.centre_features(down)))
     moved = []
     for token, least in enumerate(near.std_mlp.tolist()):
         linear, bend = moves.of_token(*_slopes(pre, token, near.radius))
-        of = _Token(_row(centre, token), float(frobenius(_row(out, token)).up), float(stds.down[token]), least)
+        of = _Token(_row(centre, token), float(frobenius(_row(out, token)).upper), float(stds.lower[token]), least)
         moved.append(moves.of_output(linear, bend, of))
-    return up(float(c.distance(out).up) + size(np.array([moved])))
+    return up(float(c.distance(out).upper) + size(np.array([moved])))
 
 
 class _Token(NamedTuple):
@@ -157,10 +158,10 @@ class _Token(NamedTuple):
 class _Moves:
     """How far a token can move while its pre-activations stay in the box."""
 
-    def __init__(self, block: BlockParameters, box: Box, down: NormBall) -> None:
-        c = HostCalculus(np.ones(len(block.up), bool), np.float64)
-        self.box, self.down, self.gains = box, down, block.scale_mlp
-        self.units = NormBall(box.root, 0.0) @ NormBall(block.up, 0.0)  # e W_1 = f R W_1
+    def __init__(self, block: Block, box: Box, down: NormBall) -> None:
+        c = HostCalculus(np.ones(len(block.up.kernel), bool), np.float64)
+        self.box, self.down, self.gains = box, down, np.asarray(block.norm_mlp.scale)
+        self.units = NormBall(box.root, 0.0) @ NormBall(np.asarray(block.up.kernel), 0.0)  # e W_1 = f R W_1
         self.straight = NormBall.of(c.centre_features(c.matrix(box.root)))
         self.norms = down.norm(), down.columns(self.gains).norm()
 
@@ -182,17 +183,17 @@ class _Moves:
         """At least |<C z, D>|."""
         token = NormBall.of(centre.T)
         straight, bent = linear @ token, self.down @ token
-        units = float(np.sum(np.abs(bent.middle[:, 0]) * bend)) * (1 + 4 * len(bend) * epsilon(bend))
-        return up(self.box.length * up(size(straight.middle) + straight.error) + units + bent.error * size(bend[None]))
+        units = float(np.sum(np.abs(bent.mid[:, 0]) * bend)) * (1 + 4 * len(bend) * epsilon(bend))
+        return up(self.box.length * up(size(straight.mid) + straight.error) + units + bent.error * size(bend[None]))
 
 
 def _row(matrix: Ball, token: int) -> Ball:
-    return Ball(matrix.middle[token : token + 1], matrix.radius[token : token + 1])
+    return Ball(matrix.mid[token : token + 1], matrix.rad[token : token + 1])
 
 
 def _slopes(pre: Ball, token: int, radius: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Middles and half-widths of GELU's secant slopes between a pre-activation and any within `radius` of it, [F]."""
-    at, known = pre.middle[token], pre.radius[token]
+    at, known = pre.mid[token], pre.rad[token]
     with jax.enable_x64(True):
         ends = secant_range("gelu", *(jnp.asarray(x) for x in (at, at, known, raise_all(known + radius))))
     least, largest = (np.asarray(end, np.float64) for end in ends)

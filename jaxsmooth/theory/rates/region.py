@@ -17,8 +17,8 @@ from jaxtyping import Array, Bool, Float
 
 from ...linalg.lanczos import default_tolerance, largest_eigenvalue, start_vector
 from ...linalg.rows import centre_features, row_std
-from ..block.ladder import mixing_adjoint, mixing_operator
-from ..block.parameter_norms import BlockWeights
+from ...types import Block
+from ..block.attention_operator import mixing_adjoint, mixing_operator
 from ..consensus import centre_tokens
 from ..statement import Statement
 from .activation_slopes import secant_range, slope_range
@@ -142,9 +142,7 @@ def inside(
     return jnp.all((near & wide[..., 0]) | ~region.mask, axis=-1)
 
 
-def secant_box_rate(
-    weights: BlockWeights, region: Region, activation: str, *, tolerance: float | None = None
-) -> RegionRate:
+def secant_box_rate(block: Block, region: Region, activation: str, *, tolerance: float | None = None) -> RegionRate:
     """A rate for a box around every token: secant slopes pair by pair.
 
     With k_ij = 1/((s_i + s_j)(t_i + t_j)), s and t the lower bounds of the stds at the two LayerNorms, D_ij the
@@ -159,7 +157,7 @@ def secant_box_rate(
     for any th > 0 and any diagonal q > 0; here th = 2, and q^2 balances the lengths of columns and rows.
 
     Args:
-      weights: the block's parameters.
+      block: the parameters.
       region: the region.
       activation: a key of `activations.LIPSCHITZ`.
       tolerance: relative residual of the Lanczos iterations, 1e-3 by default.
@@ -182,19 +180,17 @@ def secant_box_rate(
             )
         )
 
-    return _rate(weights, region, slopes, tolerance)
+    return _rate(block, region, slopes, tolerance)
 
 
-def slope_box_rate(
-    weights: BlockWeights, region: Region, activation: str, *, tolerance: float | None = None
-) -> RegionRate:
+def slope_box_rate(block: Block, region: Region, activation: str, *, tolerance: float | None = None) -> RegionRate:
     """A rate for one box per unit, shared by all tokens: the hull of the region's boxes over its real tokens.
 
     As `secant_box_rate`, with the range of phi' over the unit's hull instead of every pair's secant slopes:
     it holds for more inputs (any token may be anywhere in the hull) and is larger for it.
 
     Args:
-      weights: the block's parameters.
+      block: the parameters.
       region: the region; only the union of its boxes over real tokens, unit by unit, matters.
       activation: a key of `activations.LIPSCHITZ`.
       tolerance: relative residual of the Lanczos iterations, 1e-3 by default.
@@ -211,7 +207,7 @@ def slope_box_rate(
         high = jnp.max(jnp.where(real, sentence.centre + sentence.radius, -jnp.inf), axis=0, keepdims=True)
         return _middle(slope_range(activation, low, high))
 
-    return _rate(weights, region, slopes, tolerance)
+    return _rate(block, region, slopes, tolerance)
 
 
 def _middle(ends: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -219,49 +215,49 @@ def _middle(ends: tuple[Array, Array]) -> tuple[Array, Array]:
 
 
 def _rate(
-    weights: BlockWeights, region: Region, slopes: Callable[[Region], tuple[Array, Array]], tolerance: float | None
+    block: Block, region: Region, slopes: Callable[[Region], tuple[Array, Array]], tolerance: float | None
 ) -> RegionRate:
     tolerance = 10 * default_tolerance(jnp.float32) if tolerance is None else tolerance
     first, second = jnp.triu_indices(region.mask.shape[1], 1)
-    top = jnp.max(jnp.abs(weights.scale_mlp))
-    gain = jnp.sqrt((1 + GAIN_SPLIT) * weights.scale_mlp**2 + (1 + 1 / GAIN_SPLIT) * top**2)
+    top = jnp.max(jnp.abs(block.norm_mlp.scale))
+    gain = jnp.sqrt((1 + GAIN_SPLIT) * block.norm_mlp.scale**2 + (1 + 1 / GAIN_SPLIT) * top**2)
 
     def one(sentence: Region) -> RegionRate:
         real = (sentence.mask[first] & sentence.mask[second]).astype(gain.dtype)
         sums = [std[first, 0] + std[second, 0] for std in (sentence.std_attn, sentence.std_mlp)]
         pairs = _Pairs(first, second, real / (sums[0] * sums[1]), *slopes(sentence))
-        composed = _composed_norm(weights, sentence, pairs, gain, tolerance)
-        separate = _separate_norm(weights, sentence, pairs, gain, tolerance)
+        composed = _composed_norm(block, sentence, pairs, gain, tolerance)
+        separate = _separate_norm(block, sentence, pairs, gain, tolerance)
         return RegionRate(composed + separate, composed, separate)
 
     return jax.lax.map(one, region)
 
 
-def _composed_norm(weights: BlockWeights, sentence: Region, pairs: _Pairs, gain: Array, tolerance: float) -> Array:
+def _composed_norm(block: Block, sentence: Region, pairs: _Pairs, gain: Array, tolerance: float) -> Array:
     """|| X -> k_ij (TX)_ij B_ij Gamma~ ||_pair."""
     squared = (pairs.weight**2)[:, None]
 
     def middle(differences: Array) -> Array:
-        return squared * _mlp_adjoint(weights, pairs.slope, gain, _mlp(weights, pairs.slope, gain, differences))
+        return squared * _mlp_adjoint(block, pairs.slope, gain, _mlp(block, pairs.slope, gain, differences))
 
-    return _pair_norm(weights, sentence, pairs, middle, tolerance)
+    return _pair_norm(block, sentence, pairs, middle, tolerance)
 
 
-def _separate_norm(weights: BlockWeights, sentence: Region, pairs: _Pairs, gain: Array, tolerance: float) -> Array:
+def _separate_norm(block: Block, sentence: Region, pairs: _Pairs, gain: Array, tolerance: float) -> Array:
     """|| X -> k_ij (||B_ij Gamma~|| + 2 times the box's share) C (TX)_ij ||_pair."""
     start = start_vector(gain.shape, gain.dtype)
 
     def norm(apply: Callable[[Array], Array]) -> Array:
         return jnp.sqrt(jnp.maximum(largest_eigenvalue(apply, start, tolerance=tolerance).value, 0))
 
-    left, right = weights.scale_attn[:, None] * weights.up, centre_features(weights.down) * gain[None]
+    left, right = block.norm_attn.scale[:, None] * block.up.kernel, centre_features(block.down.kernel) * gain[None]
     inner, outer = jnp.sum(left * left, axis=0), jnp.sum(right * right, axis=1)
     dead = (inner == 0) | (outer == 0)
     balance = jnp.where(dead, 1, jnp.sqrt(outer / jnp.where(dead, 1, inner)))
 
     def of_pair(ends: tuple[Array, Array]) -> Array:
         slope, radius = ends
-        middle = norm(lambda v: _mlp_adjoint(weights, slope, gain, _mlp(weights, slope, gain, v)))
+        middle = norm(lambda v: _mlp_adjoint(block, slope, gain, _mlp(block, slope, gain, v)))
         inward = norm(lambda v: ((v @ left) * (radius * balance)) @ left.T)
         outward = norm(lambda v: ((v @ right.T) * (radius / balance)) @ right)
         return middle + 2 * inward * outward
@@ -269,35 +265,35 @@ def _separate_norm(weights: BlockWeights, sentence: Region, pairs: _Pairs, gain:
     # A few hundred pairs at once: their Krylov bases stay small and wait only for the slowest of those few.
     norms = jax.lax.map(of_pair, (pairs.slope, pairs.radius), batch_size=PAIRS_AT_ONCE)
     factor = (pairs.weight * norms)[:, None] ** 2
-    return _pair_norm(weights, sentence, pairs, lambda differences: factor * centre_features(differences), tolerance)
+    return _pair_norm(block, sentence, pairs, lambda differences: factor * centre_features(differences), tolerance)
 
 
 def _pair_norm(
-    weights: BlockWeights, sentence: Region, pairs: _Pairs, middle: Callable[[Array], Array], tolerance: float
+    block: Block, sentence: Region, pairs: _Pairs, middle: Callable[[Array], Array], tolerance: float
 ) -> Array:
     """The norm whose square is the largest eigenvalue of T* Delta* middle Delta T / n, Delta all pair differences."""
     real = sentence.mask[:, None].astype(pairs.weight.dtype)
     count = jnp.maximum(jnp.sum(real), 1)
 
     def apply(x: Array) -> Array:
-        mixed = mixing_operator(weights, sentence.attn, x)
+        mixed = mixing_operator(block, sentence.attn, x)
         found = middle(mixed[pairs.first] - mixed[pairs.second])
         back = jnp.zeros_like(x).at[pairs.first].add(found).at[pairs.second].add(-found)
-        return mixing_adjoint(weights, sentence.attn, back) * real / count
+        return mixing_adjoint(block, sentence.attn, back) * real / count
 
-    start = centre_tokens(start_vector((real.shape[0], weights.scale_mlp.size), real.dtype), sentence.mask)
+    start = centre_tokens(start_vector((real.shape[0], block.norm_mlp.scale.size), real.dtype), sentence.mask)
     return jnp.sqrt(jnp.maximum(largest_eigenvalue(apply, start, tolerance=tolerance).value, 0))
 
 
-def _mlp(weights: BlockWeights, slope: Array, gain: Array, x: Array) -> Array:
+def _mlp(block: Block, slope: Array, gain: Array, x: Array) -> Array:
     """x Gamma_1 (I + W_1 D W_2) C Gamma~."""
-    x = x * _as_row(weights.scale_attn, x)
-    return centre_features(x + ((x @ weights.up) * slope) @ weights.down) * _as_row(gain, x)
+    x = x * _as_row(block.norm_attn.scale, x)
+    return centre_features(x + ((x @ block.up.kernel) * slope) @ block.down.kernel) * _as_row(gain, x)
 
 
-def _mlp_adjoint(weights: BlockWeights, slope: Array, gain: Array, y: Array) -> Array:
+def _mlp_adjoint(block: Block, slope: Array, gain: Array, y: Array) -> Array:
     y = centre_features(y * _as_row(gain, y))
-    return (y + ((y @ weights.down.T) * slope) @ weights.up.T) * _as_row(weights.scale_attn, y)
+    return (y + ((y @ block.down.kernel.T) * slope) @ block.up.kernel.T) * _as_row(block.norm_attn.scale, y)
 
 
 def _as_row(vector: Array, like: Array) -> Array:

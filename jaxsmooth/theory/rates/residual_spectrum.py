@@ -12,12 +12,12 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 from numpy.typing import NDArray
 
-from ..block.parameter_norms import BlockWeights
+from ...types import Block
 from .activation_slopes import activate
 
 
 def residual_spectrum_rate(
-    weights: BlockWeights,
+    block: Block,
     hidden: Float[Array, "B T D"],
     normed: Float[Array, "B T D"],
     pre_activation: Float[Array, "B T F"],
@@ -41,7 +41,7 @@ def residual_spectrum_rate(
     singular values, however turned; t takes two values, and the smaller bound counts.
 
     Args:
-      weights: the block's parameters.
+      block: the parameters.
       hidden: X, [B T D].
       normed: Y, the attention LayerNorm's output, [B T D].
       pre_activation: a = Y W_1 + b_1, [B T F].
@@ -55,7 +55,8 @@ def residual_spectrum_rate(
 
     >>> import jax.numpy as jnp
     >>> one, x = jnp.eye(2), jnp.array([[[1.0, -1.0], [-1.0, 1.0]]])
-    >>> block = BlockWeights(one[:, None], one[None], jnp.ones(2), one, 0 * one, jnp.ones(2))
+    >>> from jaxsmooth.theory import block_of
+    >>> block = block_of(one[:, None], one[None], jnp.ones(2), one, 0 * one, jnp.ones(2))
     >>> real, ones = jnp.ones((1, 2), bool), jnp.ones((1, 2))
     >>> rate = residual_spectrum_rate(block, x, x, x, ones[..., None], 2**0.5 * ones, real, "relu")
     >>> round(float(rate[0]), 4)
@@ -67,7 +68,7 @@ def residual_spectrum_rate(
     rows = np.asarray(mask)
     active = np.asarray(activate(activation, pre_activation))
     arrays = [np.asarray(a, np.float64) for a in (hidden, normed, pre_activation, active, std_mlp[..., 0], token_norm)]
-    down, gain = (np.asarray(a, np.float64) for a in (weights.down, weights.scale_mlp))
+    down, gain = (np.asarray(a, np.float64) for a in (block.down.kernel, block.norm_mlp.scale))
     out = (down - down.mean(axis=1, keepdims=True)) * gain
     return jnp.asarray([_sentence_rate([a[row, real] for a in arrays], out, gain) for row, real in enumerate(rows)])
 

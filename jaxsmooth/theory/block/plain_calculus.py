@@ -1,0 +1,187 @@
+"""The calculus of plain arrays: every quantity of a theorem to rounding, for a batch of sentences, on the device."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float
+
+from ...activations import ACTIVATIONS
+from ...linalg.intervals import Interval
+from ...linalg.lanczos import root_of_largest_eigenvalue, spectral_norm
+from ...linalg.rows import centre_features, masked_softmax, row_std
+from .. import consensus
+from ..markov import stochastic
+from ..theorems.calculus import ArrayLike, Heads
+from .layernorm import pair_weight
+
+
+class PlainCalculus:
+    """Formulas on every sentence of a batch: matrices [... T D], numbers [...], vectors [... T] or, of heads, [... N].
+
+    Spectral norms are lower estimates by Lanczos. What is stacked over heads, [N T S], is understood of one sentence.
+    """
+
+    def __init__(self, mask: Bool[Array, "*B T"], dtype: DTypeLike) -> None:
+        self.mask, self.dtype = mask, dtype
+        self.tokens = jnp.maximum(jnp.sum(mask, axis=-1), 1).astype(dtype)
+
+    def matrix(self, array: ArrayLike) -> Array:
+        return jnp.asarray(array, self.dtype)
+
+    weight = matrix
+
+    def number(self, value: float) -> Array:
+        return jnp.asarray(value, self.dtype)
+
+    def lift(self, known: Interval) -> Array:
+        """The middle of what is known."""
+        return self.matrix(0.5 * known.lower + 0.5 * known.upper)
+
+    def matmul(self, x: Array, y: Array) -> Array:
+        return x @ y
+
+    def add(self, x: Array, y: Array) -> Array:
+        return x + y
+
+    def transpose(self, matrix: Array) -> Array:
+        return matrix.mT
+
+    def scale(self, matrix: Array, factor: Array) -> Array:
+        return matrix * factor[..., None, None]
+
+    def add_row(self, matrix: Array, row: Array) -> Array:
+        return self._real(matrix + self._row(row, matrix))
+
+    def centre_features(self, matrix: Array) -> Array:
+        return centre_features(matrix)
+
+    def centre_tokens(self, matrix: Array) -> Array:
+        return consensus.centre_tokens(matrix, self.mask)
+
+    def mean_row(self, matrix: Array) -> Array:
+        return consensus.token_mean(matrix, self.mask)
+
+    def softmax(self, logits: Array) -> Array:
+        return self._real(masked_softmax(logits, jnp.broadcast_to(self.mask[..., None, :], logits.shape)))
+
+    def activation(self, matrix: Array, name: str) -> Array:
+        return ACTIVATIONS[name].function(matrix)
+
+    def layer_norm(self, matrix: Array, gains: Array, shift: Array, stds: Array) -> Array:
+        normed = centre_features(matrix) / stds[..., None]
+        return self._real(normed * self._row(gains, matrix) + self._row(shift, matrix))
+
+    def mix(self, attn: Array, hidden: Array, value: Array, bias: Array, output: Array) -> Array:
+        spread = jnp.einsum("sd,ndh->nsh", hidden, value) + bias
+        return jnp.einsum("nts,nsh,nhd->td", attn, spread, output)
+
+    def sum_over_heads(self, function: Callable[[Heads], tuple[Array, Array]], heads: Heads) -> tuple[Array, Array]:
+        matrices, numbers = jax.vmap(function)(heads)
+        return jnp.sum(matrices, axis=0), jnp.sum(numbers)
+
+    def sqrt(self, value: Array) -> Array:
+        return jnp.sqrt(value)
+
+    def tanh(self, value: Array) -> Array:
+        return jnp.tanh(value)
+
+    def sum(self, values: Array) -> Array:
+        return jnp.sum(values, axis=-1)
+
+    def largest(self, values: Array) -> Array:
+        return jnp.max(values, axis=-1)
+
+    def smaller(self, *values: Array) -> Array:
+        found, *others = values
+        for value in others:
+            found = jnp.minimum(found, value)
+        return found
+
+    def least(self, values: Array, count: int = 1) -> Array:
+        """With fewer real tokens than `count`, the least value takes the place of those that are missing."""
+        real = jnp.where(self.mask, values, jnp.inf)
+        if count == 1:
+            return jnp.min(real, axis=-1)
+        missing = jnp.full((*real.shape[:-1], count - 1), jnp.inf, real.dtype)
+        ordered = jnp.sort(jnp.concatenate([real, missing], axis=-1), axis=-1)[..., :count]
+        return jnp.prod(jnp.where(jnp.isfinite(ordered), ordered, ordered[..., :1]), axis=-1)
+
+    def hull(self, low: Array, high: Array) -> Array:
+        return high
+
+    def frobenius(self, matrix: Array) -> Array:
+        return jnp.sqrt(jnp.sum(matrix * matrix, axis=(-2, -1)))
+
+    def norm(self, matrix: Array) -> Array:
+        return spectral_norm(matrix)
+
+    def mixing_norm(self, attn: Float[Array, "*B N T S"]) -> Float[Array, "*B"]:
+        real = jnp.broadcast_to(self.mask[..., None, :], attn.shape[:-1])
+        centred = consensus.centre_tokens(attn, real)
+        return root_of_largest_eigenvalue(jnp.einsum("...nts,...nus->...tu", centred, centred))
+
+    def distance(self, matrix: Array) -> Array:
+        return consensus.subspace_distance(matrix, self.mask)
+
+    def pair_distance(self, matrix: Array, weights: Array) -> Array:
+        # Subtracting the token mean changes no pair difference and keeps the cancellation small.
+        centred = self.centre_tokens(matrix)
+        precision = jnp.where(self.mask, weights, 0)[..., None]
+        spread = jnp.sum(centred * pair_laplacian(precision, self.tokens[..., None, None], centred), axis=(-2, -1))
+        return jnp.sqrt(jnp.maximum(spread, 0))
+
+    def pair_weight(self, weights: Array) -> Array:
+        return pair_weight(weights, self.mask)
+
+    def diameter(self, matrix: Array) -> Array:
+        return consensus.diameter(matrix, self.mask)
+
+    def stds(self, matrix: Array, eps: float) -> Array:
+        return jnp.where(self.mask, row_std(centre_features(matrix), eps)[..., 0], 1)
+
+    def gain(self, scale: ArrayLike) -> Array:
+        return jnp.max(jnp.abs(self.matrix(scale)), axis=-1)
+
+    def ergodicity(self, attn: Array) -> Array:
+        return stochastic.ergodicity_coefficient(attn, self.mask)
+
+    def cross_ratio(self, attn: Array) -> Array:
+        return jnp.exp(-self.logit_spread(jnp.log(attn)))
+
+    def entry_ratio(self, attn: Array) -> Array:
+        keys = self.mask[..., None, :]
+        least = jnp.min(jnp.where(keys, attn, jnp.inf), axis=-1) / jnp.max(jnp.where(keys, attn, 0), axis=-1)
+        return jnp.min(jnp.where(self.mask, least, 1), axis=-1)
+
+    def logit_spread(self, logits: Array) -> Array:
+        return stochastic.logit_spread(logits, self.mask)
+
+    def row_defect(self, attn: Array) -> Array:
+        return jnp.max(jnp.abs(self._row_sums(attn)), axis=-1)
+
+    def defect(self, attn: Array) -> Array:
+        return self.distance(self._row_sums(attn)[..., None])
+
+    def head_defects(self, attn: Array, hidden: Array, value: Array, bias: Array, output: Array) -> Array:
+        rows = (self.mean_row(hidden) @ value + bias) @ output
+        return jnp.sum(jax.vmap(self.defect)(attn) * self.frobenius(rows))
+
+    def _row_sums(self, attn: Array) -> Array:
+        """sum_j a_ij - 1 of real rows, 0 on padding."""
+        return jnp.where(self.mask, jnp.sum(attn, axis=-1) - 1, 0)
+
+    def _real(self, matrix: Array) -> Array:
+        return jnp.where(self.mask[..., None], matrix, 0)
+
+    def _row(self, row: Array, like: Array) -> Array:
+        return row.reshape((1,) * (like.ndim - row.ndim) + row.shape)
+
+
+def pair_laplacian(
+    precision: Float[Array, "*B T 1"], count: Float[Array, "*B 1 1"], x: Float[Array, "*B T D"]
+) -> Float[Array, "*B T D"]:
+    """L_P x along the token axis: (1/n)[P sum(P) x - P (P^T x)]; <x, L_P x> = (1/n) sum_{i<j} P_i P_j |x_i - x_j|^2."""
+    total = jnp.sum(precision, axis=-2, keepdims=True)
+    return precision * (total * x - jnp.sum(precision * x, axis=-2, keepdims=True)) / count

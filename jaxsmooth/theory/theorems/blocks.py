@@ -1,0 +1,75 @@
+"""Theorems on one block but its rates: the lemmas on the MLP and the residuals, and how far attention stretches."""
+
+from ..statement import Statement
+from .calculus import ArrayLike, M, N
+from .exact_block import ExactBlock
+from .heads import collapse
+from .registry import OURS, SHI, theorem
+
+
+@theorem("shi2022_lemma1_1_up", f"{SHI}, Lemma 1(1)", needs="block")
+def expansion(q: ExactBlock[M, N]) -> Statement[N]:
+    """d_M(Y W_1) <= ||W_1|| d_M(Y)."""
+    c, normed = q.c, q.c.matrix(q.data.normed)
+    return Statement(c.distance(c.matmul(normed, c.weight(q.block.up.kernel))), q.norms.up * c.distance(normed))
+
+
+@theorem("shi2022_lemma1_1_down", f"{SHI}, Lemma 1(1)", needs="block")
+def projection(q: ExactBlock[M, N]) -> Statement[N]:
+    """d_M(F W_2) <= ||W_2|| d_M(F)."""
+    c, wide = q.c, q.c.matrix(q.data.activated)
+    return Statement(c.distance(c.matmul(wide, c.weight(q.block.down.kernel))), q.norms.down * c.distance(wide))
+
+
+@theorem("shi2022_lemma1_2_activation", f"{SHI}, Lemma 1(2), with the activation's slope", needs="block")
+def activation(q: ExactBlock[M, N]) -> Statement[N]:
+    """d_M(phi(P)) <= L d_M(P)."""
+    c, wide = q.c, q.c.matrix(q.data.pre_activation)
+    return Statement(c.distance(c.activation(wide, q.architecture.activation)), q.slope * c.distance(wide))
+
+
+@theorem("shi2022_lemma1_3_attention", f"{SHI}, Lemma 1(3)", needs="block")
+def residual_attn(q: ExactBlock[M, N]) -> Statement[N]:
+    """d_M(X + M) <= d_M(X) + d_M(M), M what attention adds."""
+    return _sum(q, q.data.input, q.data.mixed)
+
+
+@theorem("shi2022_lemma1_3_mlp", f"{SHI}, Lemma 1(3)", needs="block")
+def residual_mlp(q: ExactBlock[M, N]) -> Statement[N]:
+    """d_M(Y + M) <= d_M(Y) + d_M(M), M what the MLP adds."""
+    return _sum(q, q.data.normed, q.data.mlp)
+
+
+def _sum(q: ExactBlock[M, N], one: ArrayLike, other: ArrayLike) -> Statement[N]:
+    c = q.c
+    x, y = c.matrix(one), c.matrix(other)
+    return Statement(c.distance(c.add(x, y)), c.distance(x) + c.distance(y))
+
+
+@theorem("attention_stretch_by_head", OURS, needs="block")
+def stretch_by_head(q: ExactBlock[M, N]) -> Statement[N]:
+    """d_M(U) <= (1 + sum_h sqrt(lambda_h) ||W_h||) d_M(X)."""
+    return _stretched(q, q.stretch_by_head)
+
+
+@theorem("attention_stretch_joint", OURS, needs="block")
+def stretch_joint(q: ExactBlock[M, N]) -> Statement[N]:
+    """d_M(U) <= (1 + max_h sqrt(lambda_h) ||W_V|| ||W_O||) d_M(X)."""
+    return _stretched(q, q.stretch_joint)
+
+
+@theorem("attention_stretch_together", OURS, needs="block")
+def stretch_together(q: ExactBlock[M, N]) -> Statement[N]:
+    """d_M(U) <= (1 + ||sum_h J A_h A_h^T J||^(1/2) ||sum_h W_h W_h^T||^(1/2)) d_M(X)."""
+    return _stretched(q, q.stretch_together)
+
+
+def _stretched(q: ExactBlock[M, N], stretch: N) -> Statement[N]:
+    return Statement(q.c.distance(q.pre_attn), stretch * q.distance + q.row_defect)
+
+
+@theorem("cubic_collapse_heads", f"{OURS}; compare Dong et al. (2021), arXiv 2103.03404", needs="block")
+def cubic_heads(q: ExactBlock[M, N]) -> Statement[N]:
+    """D(sum_h A_h X W_h) <= sum_h ||W_h|| tanh(||W_Q^h W_K^hT|| D(X)^2 / (4 H^(1/2))) D(X), A_h the exact softmax."""
+    mixed, bound = q.over_heads(collapse)
+    return Statement(q.c.diameter(mixed), bound * q.diameter)

@@ -1,0 +1,144 @@
+"""The registry of theorems: `verify`'s rows, `diagnose`'s rungs and the table in docs/theorems.md are read off it.
+
+A new theorem is one function with a decorator, and a test. The function takes the quantities that it `needs`, computed
+by any `Calculus`, and returns a `Statement`; a rate returns a `Rate`, of which the statement is made.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Generic, Literal, NamedTuple, TypeVar
+
+from ..statement import Statement
+from .calculus import M, N
+from .quantities import BlockQuantities
+
+Needs = Literal["head", "scores", "block", "norm"]
+"""One head's attention; the same where scores are X W_Q (X W_K)^T / H^(1/2); one post-LN block; one LayerNorm of it."""
+
+SHI = "after Shi et al. (2022), arXiv 2202.08625"
+OURS = "docs/theory.md"
+StatementText = TypeVar("StatementText", bound=Callable[..., Statement])
+RateText = TypeVar("RateText", bound="Callable[..., Rate]")
+
+
+class Rate(NamedTuple, Generic[N]):
+    """d_M(H') <= (product of `before` and `after`) / `divisor` (`stretch` d_M(X) + `defect_weight` defect).
+
+    Attributes:
+      stretch: how much attention and its residual stretch d_M at most; if not `relative`, what they make of d_M(X).
+      before: factors multiplied in front of it: the order of multiplication decides the last bit.
+      after: factors behind it.
+      divisor: what the factors are divided by, or None.
+      defect_weight: factor of what rows of attention that do not sum to exactly 1 add, or None for 1.
+      relative: whether `stretch` is still to be multiplied by d_M(X).
+    """
+
+    stretch: N
+    before: tuple[N, ...] = ()
+    after: tuple[N, ...] = ()
+    divisor: N | None = None
+    defect_weight: N | None = None
+    relative: bool = True
+
+    @property
+    def undivided(self) -> N:
+        """What the divisor must exceed for the rate to be below 1."""
+        return _product((*self.before, self.stretch, *self.after))
+
+    def value(self, q: BlockQuantities[M, N]) -> N:
+        """The bound of d_M(H') / d_M(X), for rows of attention that sum to 1."""
+        found = self.undivided if self.divisor is None else self.undivided / self.divisor
+        return found if self.relative else found / q.distance
+
+    def statement(self, q: BlockQuantities[M, N]) -> Statement[N]:
+        """The bound of d_M(H')."""
+        factor = _product(self.before + self.after)
+        factor = factor if self.divisor is None else factor / self.divisor
+        if not self.relative:
+            return Statement(q.after, factor * self.stretch)
+        defect = q.row_defect if self.defect_weight is None else self.defect_weight * q.row_defect
+        return Statement(q.after, factor * (self.stretch * q.distance + defect))
+
+
+def _product(factors: tuple[N, ...]) -> N:
+    found, *others = factors
+    for factor in others:
+        found = found * factor
+    return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Theorem:
+    """One theorem that `verify` can certify.
+
+    Attributes:
+      name: as it stands in verify.json.
+      source: who proved it, and where.
+      needs: what it is about.
+      says: the inequality, for the documentation.
+      statement: quantities -> `Statement`; those of a head for "head" and "scores", else those of a block.
+      rung: its name in the ladder of `diagnose`, or None.
+    """
+
+    name: str
+    source: str
+    needs: Needs
+    says: str
+    statement: Callable[..., Statement]
+    rung: str | None = None
+
+    @property
+    def of_head(self) -> bool:
+        """Whether it speaks of one head, not of a block."""
+        return self.needs in ("head", "scores")
+
+
+THEOREMS: dict[str, Theorem] = {}
+"""All of them by name, in the order of `verify`'s rows."""
+
+RUNGS: dict[str, Callable[[BlockQuantities], Rate]] = {}
+"""The rates of the ladder that one block decides, by rung."""
+
+
+def theorem(name: str, source: str, needs: Needs) -> Callable[[StatementText], StatementText]:
+    """Register a theorem: a function of the quantities it needs that returns a `Statement`.
+
+    A theorem on a LayerNorm is registered for both of a block, with "_attn" and "_mlp" after its name.
+
+    >>> from jaxsmooth.theory.theorems import THEOREMS
+    >>> THEOREMS["dobrushin1956_diameter"].source
+    'Dobrushin (1956); Seneta (2006), section 3.1'
+    """
+
+    def register(text: StatementText) -> StatementText:
+        says = (text.__doc__ or "").partition("\n")[0]
+        if needs != "norm":
+            _add(Theorem(name, source, needs, says, text))
+            return text
+        for site in ("attn", "mlp"):
+            _add(Theorem(f"{name}_{site}", source, needs, says, _at_norm(text, site)))
+        return text
+
+    return register
+
+
+def rate(name: str, source: str, rung: str) -> Callable[[RateText], RateText]:
+    """Register a rate of a block: a function of its quantities that returns a `Rate`."""
+
+    def register(text: RateText) -> RateText:
+        says = (text.__doc__ or "").partition("\n")[0]
+        _add(Theorem(name, source, "block", says, lambda q: text(q).statement(q), rung))
+        RUNGS[rung] = text
+        return text
+
+    return register
+
+
+def _at_norm(text: Callable[..., Statement], site: str) -> Callable[[BlockQuantities], Statement]:
+    return lambda q: text(q.norm_at(site))
+
+
+def _add(entry: Theorem) -> None:
+    if entry.name in THEOREMS:
+        raise ValueError(f"two theorems are called {entry.name!r}.")
+    THEOREMS[entry.name] = entry
