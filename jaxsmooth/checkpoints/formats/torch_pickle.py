@@ -4,7 +4,7 @@
 pickle can import nothing, and can call only the functions of this module that the table names. Two more guards need
 the unpickler written in Python, whose table of opcodes can be narrowed (the one in C allocates a memo as long as the
 largest index in the file): other opcodes than those of a state dict are refused, and only strings and integers can be
-keys, because hashing tuples that hold one another takes time exponential in their number.
+keys, because hashing tuples that hold one another takes exponential time, or overflows the stack.
 
 References: Python's pickle and pickletools (the opcodes); torch.serialization and torch._utils (what torch writes).
 """

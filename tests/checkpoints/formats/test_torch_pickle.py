@@ -164,9 +164,9 @@ def test_no_pickle_changes_what_the_next_one_meets(target, slots, tmp_path):
 
 BOMBS = {
     # Tuples that hold the one before twice: the hash of the last takes 2**40 steps; a deep one overflows the stack.
-    "a key to be hashed": b"}" + b")q\0" + b"h\0h\0\x86q\0" * 40 + b"Ns.",
-    "a deep key": b"}" + b")" + b"\x85" * 200_000 + b"Ns.",
-    "keys of an update": b"}(" + b")q\0" + b"h\0h\0\x86q\0" * 40 + b"Nu.",
+    "a key to be hashed": b")q\0" + b"h\0h\0\x86q\0" * 40 + b"}h\0Ns.",
+    "a deep key": b")" + b"\x85" * 200_000 + b"q\0}h\0Ns.",
+    "keys of an update": b")q\0" + b"h\0h\0\x86q\0" * 40 + b"}(h\0Nu.",
     "a long list of arguments": b"](" + b"N" * 1_000_000 + b"eq\0" + b"ccollections\nOrderedDict\nq\1h\0R" * 9 + b".",
     "memo places far apart": b"N" + b"".join(b"r" + struct.pack("<I", k << 20) for k in range(4000)) + b".",
     "a frame of 2**62 bytes": b"\x95" + struct.pack("<Q", 2**62) + b"N.",
