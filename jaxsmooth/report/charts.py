@@ -72,7 +72,7 @@ class Series(NamedTuple):
 
 def specification(chart: alt.TopLevelMixin) -> dict[str, Any]:
     """The Vega-Lite description of a chart in the style of the report."""
-    return chart.configure(**_CONFIG).to_dict()  # type: ignore[attr-defined]
+    return chart.configure(**_CONFIG).to_dict()
 
 
 def save(chart: alt.TopLevelMixin, stem: Path) -> Path:
@@ -111,6 +111,13 @@ def heading(text: str, found: Diagnosis | HeadConvergence | Comparison, *notes: 
     """
     about = f"{found.model.label} on {found.data.sentences:,} sentences of {found.data.name}"
     return alt.Title(drawable(text, 120), subtitle=[drawable(about, 120), *notes], fontSize=18)
+
+
+def layered(*charts: alt.Chart | alt.LayerChart) -> alt.LayerChart:
+    """Charts over each other. `alt.layer` says that it may also give a facet, which has no layers."""
+    made = alt.layer(*charts)
+    assert isinstance(made, alt.LayerChart)
+    return made
 
 
 def values(rows: Sequence[Mapping[str, Any]]) -> alt.Data:
@@ -165,7 +172,7 @@ def log_axis(title: str, numbers: Sequence[ArrayLike], *, include: Sequence[floa
     return alt.Y("value:Q", scale=scale, axis=axis), 10**low
 
 
-def styled(series: Sequence[Series], *, columns: int | alt.Expr = 2) -> dict[str, Any]:
+def styled(series: Sequence[Series], *, columns: int | alt.ExprRef = 2) -> dict[str, Any]:
     """Colour and shape of every series, with one legend for both above the chart; keywords of `encode`.
 
     Args:
@@ -183,7 +190,7 @@ def styled(series: Sequence[Series], *, columns: int | alt.Expr = 2) -> dict[str
 
 
 def bands(
-    spreads: Mapping[Series, Spread], first: int, y: alt.Y, *, columns: int | alt.Expr = 2, floor: float = -np.inf
+    spreads: Mapping[Series, Spread], first: int, y: alt.Y, *, columns: int | alt.ExprRef = 2, floor: float = -np.inf
 ) -> alt.LayerChart:
     """Mean, plus and minus one standard deviation (dark) and range (light) of every series over the layers.
 
@@ -204,7 +211,7 @@ def bands(
     dark = edges.mark_area(opacity=0.22, clip=True).encode(y=alt.Y("minus:Q"), y2="plus:Q")
     line = base.mark_line(strokeWidth=2.5)
     points = base.mark_point().encode(shape=style["shape"], tooltip=tooltip)
-    return alt.layer(light, dark, line, points, *unless_any([spread.mean for spread in spreads.values()]))
+    return layered(light, dark, line, points, *unless_any([spread.mean for spread in spreads.values()]))
 
 
 def _band_rows(name: str, spread: Spread, first: int, floor: float) -> list[dict[str, Any]]:

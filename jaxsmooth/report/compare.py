@@ -13,7 +13,7 @@ from rich.text import Text
 from ..files import atomic_write, dumps_strict, strict
 from ..results.comparison import COMPARED_RATES, Comparison, Measured
 from ..results.spread import Spread
-from .charts import GREY, drawable, heading, layer_axis, log_axis, positive, save, unless_any, values
+from .charts import GREY, drawable, heading, layer_axis, layered, log_axis, positive, save, unless_any, values
 from .format import at, digits
 from .json import described
 from .terminal import plain_table, print_paths
@@ -128,7 +128,7 @@ def _lines(found: Comparison, spreads: list[Spread], x: alt.X, *, first: int, le
     base = alt.Chart(values(rows)).encode(x=x, y=_y(), color=style["color"])
     line = base.mark_line(strokeWidth=1.6).encode(strokeDash=style["strokeDash"])
     points = base.mark_point(size=25).encode(shape=style["shape"], tooltip=["remedy:N", "layer:Q", "value:Q"])
-    return alt.layer(line, points, *unless_any([spread.mean for spread in spreads])).properties(width=SIDE, height=SIDE)
+    return layered(line, points, *unless_any([spread.mean for spread in spreads])).properties(width=SIDE, height=SIDE)
 
 
 def _y() -> alt.Y:
@@ -154,13 +154,13 @@ def _states(found: Comparison, field: str) -> alt.LayerChart:
     style = _styles(found, legend=False)
     fused = alt.Chart(values(rows)).mark_point(shape="diamond", filled=False).encode(x=x, y=_y(), color=style["color"])
     border = alt.Chart(values([{"layer": layers + gap / 2}])).mark_rule(color="#BBBBBB").encode(x=x)
-    return alt.layer(lines, fused, border)
+    return layered(lines, fused, border)
 
 
 def _rates(found: Comparison) -> alt.LayerChart:
     one = alt.Chart(values([{"value": 1}])).mark_rule(color=GREY).encode(y="value:Q")
     x = layer_axis(1, found.model.layers)
-    return alt.layer(one, _lines(found, [entry.rates["actual"] for entry in found.entries], x, first=1))
+    return layered(one, _lines(found, [entry.rates["actual"] for entry in found.entries], x, first=1))
 
 
 def _bounds(found: Comparison) -> alt.LayerChart:
@@ -178,7 +178,7 @@ def _bounds(found: Comparison) -> alt.LayerChart:
     dash = alt.StrokeDash("bound:N", scale=alt.Scale(domain=["L4", "L1"], range=[[1, 0], [5, 3]]), legend=None)
     base = alt.Chart(values(rows)).encode(x=x, y=y, color=_styles(found, legend=False)["color"], detail="line:N")
     layers = (base.mark_line(strokeWidth=1.6).encode(strokeDash=dash), base.mark_point(size=25), *unless_any([known]))
-    return alt.layer(*layers).properties(width=SIDE, height=SIDE)
+    return layered(*layers).properties(width=SIDE, height=SIDE)
 
 
 def _parts_by_layer(found: Comparison) -> alt.LayerChart:
@@ -212,7 +212,7 @@ def _stacked(
         alt.Chart(values(sums)).mark_point(color="black", size=35).encode(x=x, y="sum:Q", tooltip=["place:N", "sum:Q"])
     )
     zero = alt.Chart(values([{"zero": 0}])).mark_rule(color=GREY).encode(y="zero:Q")
-    return alt.layer(bars, zero, dots).properties(width=SIDE, height=SIDE)
+    return layered(bars, zero, dots).properties(width=SIDE, height=SIDE)
 
 
 def _table(heading: str, spreads: dict[str, Spread], first: int, width: int) -> Table:

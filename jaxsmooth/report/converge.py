@@ -12,7 +12,7 @@ from rich.text import Text
 from ..files import atomic_write, dumps_strict, strict
 from ..results.convergence import HeadConvergence
 from ..results.spread import Spread
-from .charts import GREY, heading, save, values
+from .charts import GREY, heading, layered, save, values
 from .format import at, digits, over_heads
 from .json import described
 from .terminal import plain_table, print_paths
@@ -137,19 +137,19 @@ def _rates(data: alt.Data, found: HeadConvergence) -> alt.LayerChart:
     scale = alt.Scale(domain=[-0.03, 1.03], nice=False)
     x = alt.X("predicted_rate:Q", scale=scale, title="predicted rate |λ2|")
     y = alt.Y("observed_rate:Q", scale=scale, title="observed rate per step")
-    return alt.layer(_diagonal(0, 1), _scatter(data, found, x, y, _PLOTTED[:2]))
+    return layered(_diagonal(0, 1), _scatter(data, found, x, y, _PLOTTED[:2]))
 
 
 def _steps(data: alt.Data, found: HeadConvergence) -> alt.LayerChart:
     top = found.steps + 1
     scale = alt.Scale(type="log", domain=[0.8, top * 1.6], nice=False)
-    axis = {"values": [10**power for power in range(int(np.log10(top)) + 1)], "format": ",d"}
+    axis: dict[str, Any] = {"values": [10**power for power in range(int(np.log10(top)) + 1)], "format": ",d"}
     x = alt.X("predicted_steps:Q", scale=scale, axis=alt.Axis(title=f"predicted steps to {found.tolerance:g}", **axis))
     y = alt.Y("observed_steps:Q", scale=scale, axis=alt.Axis(title="observed steps", **axis))
     stop = alt.Chart(values([{"y": top}])).encode(y="y:Q")
     words = stop.mark_text(text="iteration stopped", color="#D55E00", align="left", dy=-8).encode(x=alt.value(6))
     line = stop.mark_rule(color="#D55E00")
-    return alt.layer(_diagonal(1, top), line, words, _scatter(data, found, x, y, _PLOTTED[2:]))
+    return layered(_diagonal(1, top), line, words, _scatter(data, found, x, y, _PLOTTED[2:]))
 
 
 def _head(spreads: dict[str, Spread], layer: int, head: int) -> dict[str, Any]:

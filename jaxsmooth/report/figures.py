@@ -2,13 +2,27 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import altair as alt
 import numpy as np
 
 from ..results.diagnosis import Diagnosis
 from ..results.summaries import RATES
-from .charts import COLOURS, GREY, Series, bands, heading, layer_axis, log_axis, positive, save, styled, unless_any
+from .charts import (
+    COLOURS,
+    GREY,
+    Series,
+    bands,
+    heading,
+    layer_axis,
+    layered,
+    log_axis,
+    positive,
+    save,
+    styled,
+    unless_any,
+)
 from .charts import values as data_of
 from .format import digits, finite
 from .headline import headline
@@ -69,7 +83,7 @@ def write_figures(diagnosis: Diagnosis, folder: Path) -> dict[str, Path]:
 def overview_figure(diagnosis: Diagnosis) -> alt.HConcatChart:
     """One wide picture: how similar the tokens become, and how far the theory's bounds are from that."""
     left = similarity_chart(diagnosis).properties(width=440, height=360, title="Do the tokens become the same?")
-    right = alt.layer(
+    right = layered(
         ladder_chart(diagnosis, _IN_OVERVIEW),
         *_gap(diagnosis, "L1", 0.2, 0.8),
         *_gap(diagnosis, "L4", 0.6, 0.45),
@@ -125,17 +139,18 @@ def similarity_chart(diagnosis: Diagnosis) -> alt.LayerChart:
     scale = alt.Scale(domain=[min(-0.05, lowest - 0.05), 1.05], nice=False)
     chart = bands(spreads, 0, alt.Y("value:Q", scale=scale, title="mean over sentences (no unit)"), columns=1)
     cosine = diagnosis.cosine_similarity.mean
-    style = {"color": COLOURS["cosine"], "fontSize": 14, "fontWeight": "bold"}
+    style: dict[str, Any] = {"color": COLOURS["cosine"], "fontSize": 14, "fontWeight": "bold"}
+    ends: dict[int, dict[str, Any]] = {0: {"align": "left", "dy": 16}, cosine.size - 1: {"align": "right", "dy": -14}}
     marks = [
         alt.Chart(data_of([{"layer": k, "value": cosine[k], "text": digits(cosine[k])}]))
-        .mark_text(align=align, dy=shift, **style)
+        .mark_text(**place, **style)
         .encode(x="layer:Q", y="value:Q", text="text:N")
-        for k, align, shift in ((0, "left", 16), (cosine.size - 1, "right", -14))
+        for k, place in ends.items()
     ]
-    return alt.layer(chart, *marks)
+    return layered(chart, *marks)
 
 
-def norms_chart(diagnosis: Diagnosis, *, columns: int | alt.Expr = 2) -> alt.LayerChart:
+def norms_chart(diagnosis: Diagnosis, *, columns: int | alt.ExprRef = 2) -> alt.LayerChart:
     """What the two LayerNorms of every block divide a token by."""
     spreads = {
         Series("attention LayerNorm", COLOURS["std_attn"]): diagnosis.std_attn,
@@ -146,7 +161,7 @@ def norms_chart(diagnosis: Diagnosis, *, columns: int | alt.Expr = 2) -> alt.Lay
     return bands(spreads, 1, y, columns=columns, floor=floor)
 
 
-def threshold_chart(diagnosis: Diagnosis, *, columns: int | alt.Expr = 2) -> alt.LayerChart:
+def threshold_chart(diagnosis: Diagnosis, *, columns: int | alt.ExprRef = 2) -> alt.LayerChart:
     """The product of every block's two smallest LayerNorm standard deviations against the theorem's threshold."""
     spreads = {
         Series("threshold of the theorem (L1)", COLOURS["threshold"], "triangle-up"): diagnosis.threshold,
@@ -157,7 +172,7 @@ def threshold_chart(diagnosis: Diagnosis, *, columns: int | alt.Expr = 2) -> alt
     return bands(spreads, 1, y, columns=columns, floor=floor)
 
 
-def ladder_chart(diagnosis: Diagnosis, names: Sequence[str], *, columns: int | alt.Expr = 3) -> alt.LayerChart:
+def ladder_chart(diagnosis: Diagnosis, names: Sequence[str], *, columns: int | alt.ExprRef = 3) -> alt.LayerChart:
     """The actual rate of every block, its range over sentences, and the bounds of `names`, on a log axis."""
     means = {name: positive(diagnosis.rates[name].mean) for name in names}
     labels = {name: _rate_label(diagnosis, name) for name in names}
@@ -173,8 +188,8 @@ def ladder_chart(diagnosis: Diagnosis, names: Sequence[str], *, columns: int | a
     line = base.mark_line().encode(strokeWidth=alt.StrokeWidth("width:Q", scale=None), detail="series:N")
     tooltip = ["layer:Q", "series:N", alt.Tooltip("value:Q", format=",.3~r")]
     points = base.mark_point().encode(shape=style["shape"], tooltip=tooltip)
-    rates = alt.layer(line, points)
-    return alt.layer(*_contraction(low), _actual_range(diagnosis, low), rates, *unless_any(list(means.values())))
+    rates = layered(line, points)
+    return layered(*_contraction(low), _actual_range(diagnosis, low), rates, *unless_any(list(means.values())))
 
 
 def _actual_range(diagnosis: Diagnosis, low: float) -> alt.Chart:
@@ -207,7 +222,7 @@ def _gap(diagnosis: Diagnosis, name: str, place: float, height: float) -> list[a
     base = alt.Chart(data_of([{"layer": block + 1, "value": bottom, "top": top}])).encode(x="layer:Q", y="value:Q")
     words = {"layer": block + 1, "value": bottom * (top / bottom) ** height, "text": f"{digits(top / bottom)} × actual"}
     text = alt.Chart(data_of([words])).encode(x="layer:Q", y="value:Q", text="text:N")
-    style = {"align": "left", "dx": 6, "fontSize": 13, "fontWeight": "bold"}
+    style: dict[str, Any] = {"align": "left", "dx": 6, "fontSize": 13, "fontWeight": "bold"}
     return [
         base.mark_rule(color=GREY).encode(y2="top:Q"),
         base.mark_point(shape="triangle-down", color=GREY, yOffset=-8, size=40),

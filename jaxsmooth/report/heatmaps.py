@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..results.diagnosis import Diagnosis, Exemplar
-from .charts import drawable, unless_any, values
+from .charts import drawable, layered, unless_any, values
 from .format import digits, finite
 
 LABELLED_TOKENS = 40
@@ -32,7 +32,7 @@ def mixing_rates(diagnosis: Diagnosis) -> alt.LayerChart:
     colours = alt.Scale(
         domain=[0, 0.5, 1, (1 + top) / 2, top], range=["#542788", "#998ec3", "#f7f7f7", "#f1a340", "#b35806"]
     )
-    axis = {"domain": False, "ticks": False, "labelAngle": 0}
+    axis: dict[str, Any] = {"domain": False, "ticks": False, "labelAngle": 0}
     layers, heads = (list(range(1, size + 1)) for size in rate.shape)
     base = alt.Chart(values(rows)).encode(
         x=alt.X("head:O", scale=alt.Scale(domain=heads), axis=alt.Axis(title="head", **axis)),
@@ -44,13 +44,13 @@ def mixing_rates(diagnosis: Diagnosis) -> alt.LayerChart:
         color=alt.Color("rate:Q", scale=colours, legend=legend), tooltip=tooltip
     )
     if len(heads) > LABELLED_HEADS:
-        return alt.layer(map_, *unless_any([rate]))
+        return layered(map_, *unless_any([rate]))
     dark = f"datum.rate < 0.36 || datum.rate > {1 + 0.64 * (top - 1)}"
     size = alt.expr(f"min(12, width / {len(heads)} / 2.6)")  # a narrow page has narrow cells
     text = base.mark_text(fontSize=size).encode(
         text=alt.Text("rate:Q", format=".2f"), color=alt.condition(dark, alt.value("white"), alt.value("black"))
     )
-    return alt.layer(map_, text, *unless_any([rate]))
+    return layered(map_, text, *unless_any([rate]))
 
 
 def cosine_maps(exemplar: Exemplar) -> alt.FacetChart:
@@ -77,7 +77,7 @@ def attention_graph(exemplar: Exemplar) -> alt.LayerChart:
     size = len(exemplar.tokens)
     reader, source = _pointed_at("reader", "i"), _pointed_at("source", "j")
     axis = alt.Scale(domain=[size - 0.4, -0.6], nice=False, zero=False)
-    across = {"scale": alt.Scale(domain=[-0.65, 1.65], nice=False, zero=False), "axis": None}
+    across: dict[str, Any] = {"scale": alt.Scale(domain=[-0.65, 1.65], nice=False, zero=False), "axis": None}
     shown = "datum.layer == toNumber(layer) && datum.head == toNumber(head)"
     edges = alt.Chart(_edges(exemplar)).transform_filter(shown).transform_flatten(["j", "value"])
     edges = edges.transform_calculate(left="0.02", right="0.98", reads="tokens[datum.i]", read="tokens[datum.j]")
@@ -94,7 +94,7 @@ def attention_graph(exemplar: Exemplar) -> alt.LayerChart:
     )
     labels = [_labels(exemplar, side, params) for side, params in (("i", reader), ("j", source))]
     return (
-        alt.layer(lines, *labels)
+        layered(lines, *labels)
         .add_params(_layer(exemplar), _head(), _tokens(exemplar))
         .properties(title=alt.Title(alt.expr(_GRAPH_TITLE), fontSize=13), height=22 * size + 20)
     )
@@ -140,7 +140,7 @@ def _tokens(exemplar: Exemplar) -> alt.Parameter:
 
 def _cosine_map(exemplar: Exemplar, side: int) -> alt.Chart:
     size = len(exemplar.tokens)
-    style = {"title": None, "ticks": False, "domain": False, "labelOverlap": False}
+    style: dict[str, Any] = {"title": None, "ticks": False, "domain": False, "labelOverlap": False}
     style |= {
         "labels": size <= LABELLED_TOKENS,
         "labelExpr": "tokens[datum.value]",
