@@ -135,8 +135,8 @@ def spec(axes: Sequence[str], shape: Sequence[int], mesh: Mesh, rules: Rules = R
       One mesh axis, several, or None for each dimension.
 
     >>> from jax.sharding import AbstractMesh
-    >>> spec(("vocab", "embed"), (30522, 768), AbstractMesh((1, 2, 4, 1), AXES))  # 4 does not divide 30522
-    PartitionSpec(None, 'fsdp')
+    >>> tuple(spec(("vocab", "embed"), (30522, 768), AbstractMesh((1, 2, 4, 1), AXES)))  # 4 does not divide 30522
+    (None, 'fsdp')
     """
     parts: list[Any] = []
     for logical, size in zip(axes, shape, strict=True):

@@ -1,7 +1,7 @@
 """A few training steps on some devices, in one or several processes; process 0 prints each run's result as JSON.
 
-    python worker_sharded.py '{"runs": [["data=2,tensor=2", 4]], "devices": 4, "processes": 1, "process": 0, "port": 0,
-                               "folder": ""}'
+    python -m support.worker_sharded '{"runs": [["data=2,tensor=2", 4]], "devices": 4, "processes": 1, "process": 0,
+                                       "port": 0, "folder": ""}'
 
 `devices` is the number in this process; a run is a mesh and over how many of all devices it goes. With a folder for
 checkpoints, the runs after the first are stages of one run: each trains a few steps, saves, and the next restores that

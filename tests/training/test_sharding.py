@@ -31,8 +31,6 @@ from jaxsmooth.training.sharding import (
 from jaxsmooth.training.step import init_state
 from jaxsmooth.types import named_leaves
 
-WORKER = ROOT / "tests" / "support" / "worker_sharded.py"
-
 
 def run_workers(runs: list, devices: int, processes: int = 1, folder: str = "", timeout: float = 400) -> list[dict]:
     """The worker's results on `devices` devices in all."""
@@ -40,7 +38,8 @@ def run_workers(runs: list, devices: int, processes: int = 1, folder: str = "", 
     shared = {"runs": runs, "devices": devices // processes, "processes": processes, "port": port, "folder": folder}
     started = [
         subprocess.Popen(
-            [sys.executable, str(WORKER), json.dumps({**shared, "process": process})],
+            [sys.executable, "-m", "support.worker_sharded", json.dumps({**shared, "process": process})],
+            cwd=ROOT / "tests",
             # what runs a few times need not be optimised
             env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_backend_optimization_level=0"},
             stdout=subprocess.PIPE,
