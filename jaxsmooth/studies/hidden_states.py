@@ -15,7 +15,7 @@ GATES = ("gates_min", "gates", "gates_max")
 def hidden_measures(hidden: Float[Array, "*L B T D"], mask: Bool[Array, "*L B T"]) -> dict[str, Float[Array, "*L B"]]:
     """The measures of `HIDDEN_METRICS`, of one hidden state or of several stacked.
 
-    >>> import jax.numpy as jnp
+    >>> from jaxsmooth.results.spread import HIDDEN_METRICS
     >>> found = hidden_measures(jnp.ones((1, 3, 2)), jnp.ones((1, 3), bool))
     >>> sorted(found) == sorted(HIDDEN_METRICS), float(found["relative_distance"][0])
     (True, 0.0)
