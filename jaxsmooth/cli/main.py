@@ -122,6 +122,7 @@ def run_verify(command: Verify) -> int:
         name=command.model,
         data=command.data,
         tokens_per_batch=command.tokens_per_batch,
+        theorems=command.theorem,
         progress=True,
     )
     path = report.write_verification(found, command.out)

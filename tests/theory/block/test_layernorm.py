@@ -21,7 +21,7 @@ pair_distances = {
     for centred in (True, False)
 }
 bound = jax.jit(layernorm.shi2022_layer_norm, static_argnums=2)
-pre_ln = jax.jit(layernorm.pre_ln_rate)
+pre_norm_attention = jax.jit(layernorm.pre_norm_attention_rate)
 
 
 @functools.partial(jax.jit, static_argnums=(2, 4))
@@ -78,7 +78,6 @@ def test_the_identity_on_all_pairs(seed, count):
         assert not wrong.any()
 
 
-
 @EFFORT
 def test_the_chain(seed, count):
     hidden, scale, mask = cases(seed, count)
@@ -90,7 +89,6 @@ def test_the_chain(seed, count):
         for below, above in itertools.pairwise(found):
             record(below, above, int(np.sum(below > above * (1 + 1e-8))))
             assert np.all(below <= above * (1 + 1e-8)), np.max(below / above)
-
 
 
 def test_the_spectral_bound_is_the_exact_norm():
@@ -146,7 +144,6 @@ def test_the_bound(seed, count):
         assert_holds(bound(hidden[some], scale[part], EPS, mask[some]))
 
 
-
 def test_a_gain_left_out_makes_it_false():
     """All tokens normalised already, gain 2: the distance doubles, though 1 / std = 1."""
     x = normalised(np.random.default_rng(0).standard_normal((PADDED, DIM)), 0.0, True)[0]
@@ -180,14 +177,13 @@ def test_pre_norm_attention(seed, count):
     gain = scale[0]
     mixed = np.einsum("bnts,bsd,nde->bte", attn, y * gain, weight) + rng.standard_normal(DIM)
     rates = jax.jit(mixing_rate)(attn, both)
-    rate = np.asarray(pre_ln(std, rates, np.linalg.norm(weight, 2, axis=(1, 2)), gain, both))
+    rate = np.asarray(pre_norm_attention(std, rates, np.linalg.norm(weight, 2, axis=(1, 2)), gain, both))
     assert np.all(rate >= 1)
     assert usable.mean() > 0.4
     for k in np.flatnonzero(usable):
         real = both[k]
         before, after = distance(hidden[k][real]), distance((hidden[k] + mixed[k])[real])
         assert after <= rate[k] * before * (1 + 1e-9) + 1e-12
-
 
 
 def test_pre_norm_attention_is_attained():
@@ -197,7 +193,7 @@ def test_pre_norm_attention_is_attained():
     hidden = np.outer(pattern, np.array([3.0, -3.0, 3, -3, 3, -3]))
     y, std = normalised(hidden, 0.0, True)
     after = hidden + 2 * attn @ y
-    rate = pre_ln(std, np.array([0.7]), np.array([2.0]), np.ones(DIM), np.ones(4, bool))
+    rate = pre_norm_attention(std, np.array([0.7]), np.array([2.0]), np.ones(DIM), np.ones(4, bool))
     assert float(rate) == pytest.approx(distance(after) / distance(hidden), rel=1e-12)
     assert np.linalg.norm(centring(4) @ attn, 2) == pytest.approx(0.7)
 
