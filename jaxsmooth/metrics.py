@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float
 
 from .errors import ShapeError
 from .linalg.eigh import batched_eigh
+from .linalg.rows import accumulation_dtype
 from .theory.consensus import centre_tokens, per_row, token_mean
 from .theory.consensus import relative_distance as relative_distance
 from .theory.consensus import subspace_distance as subspace_distance
@@ -105,7 +106,7 @@ def mean_average_distance(
     *,
     convention: Literal["mean_pairs", "sum_neighbours"] = "mean_pairs",
 ) -> Float[Array, "*B"]:
-    """MAD: cosine distance between tokens. Two conventions are published, n - 1 apart.
+    """MAD: cosine distance between tokens. Two conventions are published; they differ by the factor n - 1.
 
     "mean_pairs": mean of 1 - cos over distinct pairs, 1 - CosSim (Chen et al. 2020). "sum_neighbours":
     (1/n) sum_i sum_{j != i} (1 - cos_ij), as Rusch et al. (2023) define it on the complete graph.
@@ -132,7 +133,7 @@ def singular_values(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -
     >>> singular_values(jnp.array([[3.0, 0.0, 0.0], [0.0, 4.0, 0.0]]), jnp.ones(2, bool)).round(4)
     Array([4., 3.], dtype=float32)
     """
-    wide = hidden.astype(jnp.float64 if hidden.dtype == jnp.float64 else jnp.float32)  # eigh knows no bfloat16
+    wide = hidden.astype(accumulation_dtype(hidden.dtype))  # eigh takes no bfloat16
     real = wide * mask[..., None].astype(wide.dtype)
     if real.shape[-2] > real.shape[-1]:
         real = jnp.swapaxes(real, -1, -2)
@@ -144,7 +145,7 @@ def singular_values(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -
     squares = jnp.sum(jnp.einsum("...tk,...td->...kd", vectors, real) ** 2, axis=-1)
     values = jnp.where(squares > 0, jnp.sqrt(jnp.where(squares > 0, squares, 1)), 0)
     values = -jnp.sort(-values, axis=-1)
-    # H has no more singular values than real tokens; what stands beyond is rounding noise.
+    # H has no more singular values than real tokens; the others are rounding noise.
     index = jnp.arange(values.shape[-1]).reshape((1,) * (values.ndim - 1) + (-1,))
     return jnp.where(index < jnp.sum(mask, axis=-1, keepdims=True), values, 0)
 
@@ -179,7 +180,7 @@ def effective_rank(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) ->
 def effective_rank_of(values: Float[Array, "*B K"]) -> Float[Array, "*B"]:
     """`effective_rank` from singular values."""
     share = values / jnp.sum(values, axis=-1, keepdims=True)
-    # -p ln p has an infinite slope at 0, where the rank has none: a share of 1, which adds 0, stands in.
+    # -p ln p has an infinite slope at 0, where the rank has none: a share of 1, which adds 0, replaces it.
     return jnp.exp(jnp.sum(jax.scipy.special.entr(jnp.where(share == 0, 1, share)), axis=-1))
 
 
@@ -246,7 +247,7 @@ def dong_residual(
     ||.||_1 is the largest column sum of moduli, ||.||_inf the largest row sum. Their c minimises the composite
     norm ("minimiser"); their experiments, and most that followed, subtract the mean of the tokens ("mean").
     The minimiser has no closed form: it is approached from the mean and from the median by subgradient steps,
-    and the best value met is returned, which is never below the minimum.
+    and the smallest value found is returned, which is never below the minimum.
 
     >>> import jax.numpy as jnp
     >>> dong_residual(jnp.array([[3.0], [1.0]]), jnp.ones(2, bool)).round(4)
@@ -316,7 +317,7 @@ def _token_median(hidden: Array, mask: Array) -> Array:
 
 
 def _descend(residual: Callable[[Array], Array], start: Array, steps: int = 400) -> Array:
-    """The least residual met on a subgradient descent with geometrically shrinking steps."""
+    """The least residual found on a subgradient descent with geometrically shrinking steps."""
     reach = residual(start)[..., None, None]
 
     def step(k: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:

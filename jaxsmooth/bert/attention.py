@@ -5,9 +5,8 @@ import math
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from ..linalg.rows import masked_softmax
+from ..linalg.rows import accumulation_dtype, masked_softmax
 from ..types import Linear
-from .norm import accumulation_dtype
 
 
 def attention_logits(

@@ -1,9 +1,9 @@
 """LayerNorm with its standard deviation in the open."""
 
 import jax.numpy as jnp
-from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from ..linalg.rows import accumulation_dtype as accumulation_dtype
 from ..linalg.rows import centre_features, row_std
 
 
@@ -28,8 +28,8 @@ def token_std(hidden: Float[Array, "*B T D"], eps: float, *, norm: str = "layern
         return jnp.ones((*hidden.shape[:-1], 1), accumulation_dtype(hidden.dtype))
     if norm == "rmsnorm":
         return row_std(_wide(hidden), eps)
-    # Centred twice: the second mean is what rounding left of the first.
-    return row_std(centre_features(centre_features(_wide(hidden))), eps)
+    # Centred first, which `var` does again: its mean is then what rounding left of the first.
+    return jnp.sqrt(centre_features(_wide(hidden)).var(axis=-1, keepdims=True) + eps)
 
 
 def layer_norm(
@@ -70,8 +70,3 @@ def _row(parameter: Array, wide: Array) -> Array:
 
 def _wide(hidden: Array) -> Array:
     return hidden.astype(accumulation_dtype(hidden.dtype))
-
-
-def accumulation_dtype(dtype: DTypeLike) -> DTypeLike:
-    """What sums over `dtype` are kept in: float64 for float64, else float32 (also for bfloat16)."""
-    return jnp.float64 if dtype == jnp.float64 else jnp.float32

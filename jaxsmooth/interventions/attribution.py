@@ -2,7 +2,7 @@
 
 The residual stream of a post-LN block passes four steps, X -> U = X + attention -> Y = LN(U) -> Z = Y + MLP(Y) -> H =
 LN(Z). The change of a measure over the block is the sum of its changes over the steps, exactly; so is the change over
-the whole encoder. In a pre-LN block the norms stand beside the stream, and their own steps are zero.
+the whole encoder. In a pre-LN block the norms are not on the stream, and their own steps are zero.
 """
 
 from collections.abc import Callable
@@ -76,7 +76,7 @@ def attribute(
     Args:
       trace: the block's trace.
       mask: True on real tokens, [B T].
-      config: the encoder's, which says where the norms stand.
+      config: the encoder's, which has the placement of the norms.
       measure: see `attribution`.
 
     Returns:

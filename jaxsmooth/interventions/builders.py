@@ -40,7 +40,7 @@ def restrict(
 
     Returns:
       `Edits`. A head or position beyond the site's size makes the value NaN, which is seen, where ignoring it is not.
-      A block beyond the model's last is never reached: an edit does not know how deep the model is.
+      A block beyond the model's last is never reached: an edit has no access to the model's depth.
 
     Raises:
       ShapeError: an axis that an edited site lacks, layers at which it never occurs, or indices that are not integers.

@@ -1,5 +1,6 @@
 """Three-term Lanczos for a batch: the largest eigenvalues of many positive semidefinite matrices at once."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -9,8 +10,8 @@ from jaxtyping import Array, Float
 
 from .tridiagonal import largest_of_tridiagonal, vector_of_tridiagonal
 
-FIRST = 8  # steps before the first test for the end; later tests come every 4 steps, then every quarter of the steps
-LARGE = 2**20  # bytes of operators from which it pays to compile more in order to pass over them less often
+FIRST = 8  # steps before the first test of convergence; later ones come every 4 steps, then every quarter of the steps
+LARGE = 2**20  # bytes of operators from which reading them less often is worth more to compile
 SEARCH = 16  # steps in single precision that a search in double precision starts with
 FEW = 8  # once at most one operator in so many is not done, the others are dropped
 
@@ -50,7 +51,7 @@ def largest_eigenvalues_of_batch(
 
     Args:
       apply: `apply(operators, vectors)`, every operator on its own vector, [N K] -> [N K]; scaled to traces of about 1,
-        as only what is above rounding beside 1 is found.
+        as only what is above rounding next to 1 is found.
       operators: what `apply` needs of them, a pytree of floating-point arrays with a leading axis N.
       start: not orthogonal to any eigenvector sought, [K].
       tolerance: residual over value at which to stop.
@@ -74,32 +75,10 @@ def largest_eigenvalues_of_batch(
     if large and dtype == jnp.float64:
         starts, first = ritz_vectors(apply, operators, start), 1
     empty = jnp.zeros((max_steps, count), dtype)
-    nothing = jnp.zeros(count, dtype)
-    state = _Lanczos(_begin(starts), empty, empty, jnp.int32(0), nothing, jnp.zeros(count, bool))
-
-    def cycle(operators: Any, state: _Lanczos) -> _Lanczos:
-        def step(k: Array, state: _Lanczos) -> _Lanczos:
-            vectors, own = _three_terms(apply(operators, state.vectors.basis), state.vectors)
-            diagonal, coupling = state.diagonal.at[k].set(own), state.coupling.at[k].set(vectors.coupling)
-            return state._replace(vectors=vectors, diagonal=diagonal, coupling=coupling)
-
-        more = jnp.where(state.steps < FIRST, FIRST, jnp.maximum(4, state.steps // 4))
-        steps = jnp.minimum(state.steps + jnp.where(state.steps == 0, first, more), max_steps)
-        state = jax.lax.fori_loop(state.steps, steps, step, state)
-        value, residual = largest_of_tridiagonal(state.diagonal, state.coupling, steps)
-        value = jnp.where(state.done, state.value, value)
-        return state._replace(steps=steps, value=value, done=state.done | (residual <= tolerance * value))
-
-    def until(left: int, operators: Any, state: _Lanczos) -> _Lanczos:
-        """Iterate until at most so many are left."""
-
-        def unfinished(state: _Lanczos) -> Array:
-            return (jnp.sum(jnp.logical_not(state.done)) > left) & (state.steps < max_steps)
-
-        return jax.lax.while_loop(unfinished, lambda state: cycle(operators, state), state)
-
+    state = _Lanczos(_begin(starts), empty, empty, jnp.int32(0), jnp.zeros(count, dtype), jnp.zeros(count, bool))
+    search = functools.partial(_search, apply, first=first, tolerance=tolerance, max_steps=max_steps)
     few = count // FEW if large else 0
-    state = until(few, operators, state)
+    state = search(operators, state, left=few)
     if not few:
         return state.value
     # Those that are left come first; the rest of `few` are done and stay as they are.
@@ -112,7 +91,39 @@ def largest_eigenvalues_of_batch(
         value=state.value[chosen],
         done=state.done[chosen],
     )
-    return state.value.at[chosen].set(until(0, jax.tree.map(lambda leaf: leaf[chosen], operators), rest).value)
+    left_over = search(jax.tree.map(lambda leaf: leaf[chosen], operators), rest, left=0)
+    return state.value.at[chosen].set(left_over.value)
+
+
+def _search(
+    apply: Callable[[Any, Array], Array],
+    operators: Any,
+    state: _Lanczos,
+    *,
+    left: int,
+    first: int,
+    tolerance: float,
+    max_steps: int,
+) -> _Lanczos:
+    """Iterate until at most `left` operators are not done; the first test comes after `first` steps."""
+
+    def step(k: Array, state: _Lanczos) -> _Lanczos:
+        vectors, own = _three_terms(apply(operators, state.vectors.basis), state.vectors)
+        diagonal, coupling = state.diagonal.at[k].set(own), state.coupling.at[k].set(vectors.coupling)
+        return state._replace(vectors=vectors, diagonal=diagonal, coupling=coupling)
+
+    def cycle(state: _Lanczos) -> _Lanczos:
+        more = jnp.where(state.steps < FIRST, FIRST, jnp.maximum(4, state.steps // 4))
+        steps = jnp.minimum(state.steps + jnp.where(state.steps == 0, first, more), max_steps)
+        state = jax.lax.fori_loop(state.steps, steps, step, state)
+        value, residual = largest_of_tridiagonal(state.diagonal, state.coupling, steps)
+        value = jnp.where(state.done, state.value, value)
+        return state._replace(steps=steps, value=value, done=state.done | (residual <= tolerance * value))
+
+    def unfinished(state: _Lanczos) -> Array:
+        return (jnp.sum(jnp.logical_not(state.done)) > left) & (state.steps < max_steps)
+
+    return jax.lax.while_loop(unfinished, cycle, state)
 
 
 def ritz_vectors(apply: Callable[[Any, Array], Array], operators: Any, start: Float[Array, "K"]) -> Float[Array, "N K"]:

@@ -47,12 +47,10 @@ def squared(power: Power) -> Power:
     >>> round(float(squared(first_power(jnp.array([[0.0, 4.0], [-1.0, 0.0]]))).log_root), 4)
     0.8664
     """
-    product = power.matrix @ power.matrix
-    norm = jnp.linalg.norm(product)
-    safe = jnp.where(norm == 0, 1, norm)
+    unit, norm = _scaled(power.matrix @ power.matrix)
     exponent = 2 * power.exponent
-    # log 0 = -inf from the first power that vanishes: the matrix is nilpotent.
-    return Power(product / safe, exponent, power.log_root + jnp.log(norm) / exponent, safe)
+    # From the first power that vanishes the matrix is nilpotent.
+    return Power(unit, exponent, power.log_root + _log(norm) / exponent, jnp.where(norm == 0, 1, norm))
 
 
 def log_spectral_radius(matrix: Float[Array, "D D"]) -> Float[Array, ""]:
@@ -79,8 +77,17 @@ def unit_norm(matrix: Float[Array, "D D"]) -> tuple[Float[Array, "D D"], Float[A
 
     >>> import jax.numpy as jnp
     >>> unit, log_norm = unit_norm(jnp.array([[3.0, 0.0], [0.0, 4.0]]))
-    >>> unit.diagonal().round(4)
-    Array([0.6, 0.8], dtype=float32)
+    >>> [round(float(entry), 4) for entry in unit.diagonal()], round(float(log_norm), 4)
+    ([0.6, 0.8], 1.6094)
     """
+    unit, norm = _scaled(matrix)
+    return unit, _log(norm)
+
+
+def _scaled(matrix: Array) -> tuple[Array, Array]:
     norm = jnp.linalg.norm(matrix)
-    return matrix / jnp.where(norm == 0, 1, norm), jnp.log(norm)
+    return matrix / jnp.where(norm == 0, 1, norm), norm
+
+
+def _log(norm: Array) -> Array:
+    return jnp.where(norm == 0, -jnp.inf, jnp.log(jnp.where(norm == 0, 1, norm)))

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 
@@ -41,7 +42,7 @@ def row_std(centred: Float[Array, "*B D"], eps: float = 0.0) -> Float[Array, "*B
     >>> row_std(jnp.array([[3.0, 4.0, 0.0, 0.0]]))
     Array([[2.5]], dtype=float32)
     """
-    return jnp.sqrt(jnp.mean(centred * centred, axis=-1, keepdims=True) + eps)
+    return jnp.sqrt(jnp.mean(centred**2, axis=-1, keepdims=True) + eps)
 
 
 def standardise_rows(matrix: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
@@ -70,3 +71,8 @@ def reciprocal(size: Float[Array, "*B"]) -> Float[Array, "*B"]:
     Array([0.25, 0.  ], dtype=float32)
     """
     return jnp.where(size > 0, 1 / jnp.where(size > 0, size, 1), 0)
+
+
+def accumulation_dtype(dtype: DTypeLike) -> DTypeLike:
+    """What sums over `dtype` are kept in: float64 for float64, else float32 (also for bfloat16)."""
+    return jnp.float64 if dtype == jnp.float64 else jnp.float32

@@ -4,6 +4,8 @@ J0 = 1 1^T / n is uniform attention over the n real tokens. All keep padded keys
 rows of real tokens equal sums, which is what Shi et al.'s Lemma 1(4) needs.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
@@ -75,7 +77,7 @@ def graph_filter(
     linear: Strength = 1.0,
     order: Int[Array, ""] | int = 3,
 ) -> Float[Array, "*B N T S"]:
-    """GFSA, w0 I + w1 A + wK [A + (K - 1)(A^2 - A)]: a polynomial filter whose last term stands for A^K.
+    """GFSA, w0 I + w1 A + wK [A + (K - 1)(A^2 - A)]: a polynomial filter whose last term approximates A^K.
 
     The bracket is A^K to first order in the step from A to A^2. An eigenvalue x of A becomes
     w0 + w1 x + wK (x + (K - 1)(x^2 - x)); `theory.choi2024_filter_response` is that curve.
@@ -130,7 +132,7 @@ def attention_dropout(
     References: Srivastava et al. (2014); on attention weights, Vaswani et al. (2017), arXiv 1706.03762.
     """
     lead = attn.shape[:-2]
-    rows = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(_product(lead)))
+    rows = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(math.prod(lead)))
     drawn = jax.vmap(lambda row: _uniforms(row, *attn.shape[-2:]))(rows).reshape(attn.shape)
     kept = jnp.asarray(1 - rate).astype(attn.dtype)
     return jnp.where(drawn < 1 - jnp.asarray(rate, drawn.dtype), attn / kept, 0)
@@ -159,10 +161,3 @@ def _uniforms(key: Array, queries: int, keys: int) -> Array:
         return jax.random.uniform(jax.random.fold_in(jax.random.fold_in(key, t), s))
 
     return jax.vmap(jax.vmap(one, (None, 0)), (0, None))(jnp.arange(queries), jnp.arange(keys))
-
-
-def _product(shape: tuple[int, ...]) -> int:
-    total = 1
-    for size in shape:
-        total *= size
-    return total

@@ -1,6 +1,6 @@
 """Remedies that change hidden states: what each makes of X, on arrays.
 
-Rows of X are tokens. Sums and means run over real tokens only; padded rows keep their value, which nothing reads.
+Rows of X are tokens. Sums and means run over real tokens only; padded rows keep their value, which is never read.
 """
 
 from typing import Literal
@@ -160,7 +160,7 @@ def pair_norm(
 ) -> Float[Array, "*B T D"]:
     """PairNorm: centre over tokens, then scale so that the mean squared length of a token is s^2.
 
-    `theory.zhao2020_pair_norm`: d_M becomes exactly s sqrt(n), whatever it was, unless it was 0.
+    `theory.zhao2020_pair_norm`: d_M becomes exactly s sqrt(n) unless it was 0.
 
     Args:
       hidden: X, [..., T, D].
@@ -191,7 +191,7 @@ def initial_residual(
 ) -> Float[Array, "*B T D"]:
     """(1 - a) X + a X_0: a share of the embedding output is put back into every layer.
 
-    `theory.scholkemper2024_initial_residual` is the limit of the linear iteration, which keeps the tokens apart.
+    `theory.scholkemper2024_initial_residual` is the limit of the linear iteration, which does not collapse.
 
     Args:
       hidden: X, [..., T, D].

@@ -212,7 +212,7 @@ class NamedRemedy:
 
 
 def parse_remedies(text: str) -> list[NamedRemedy]:
-    """Reads a list of remedies: entries between commas, joined methods between "+", parameters after ":".
+    """Read a list of remedies: entries between commas, joined methods between "+", parameters after ":".
 
     Args:
       text: for example "contranorm,attnscale:0.3,gfsa:0.2:order=4,contranorm+neutreno:0.5". The first parameter of a
@@ -233,9 +233,7 @@ def parse_remedies(text: str) -> list[NamedRemedy]:
     labels = [one.label for one in found]
     twice = next((label for label in labels if labels.count(label) > 1), None)
     if twice is not None:
-        raise OptionError(
-            f"each remedy can stand in the list once; {twice!r} stands there {labels.count(twice)} times."
-        )
+        raise OptionError(f"each remedy can be listed once; {twice!r} is listed {labels.count(twice)} times.")
     return found
 
 
@@ -247,11 +245,11 @@ def describe_methods() -> str:
     """
     lines = []
     for name, method in METHODS.items():
-        told = ", ".join(
+        parameters = ", ".join(
             f"{key}{'' if one.default is None else f'={one.default:g}'} ({one.about})"
             for key, one in method.parameters.items()
         )
-        lines.append(f"{name}: {told or 'no parameter'}. {method.source}.")
+        lines.append(f"{name}: {parameters or 'no parameter'}. {method.source}.")
     return "\n".join(lines)
 
 

@@ -35,7 +35,7 @@ CONTRANORM_POSITIONS = ("input", "context", "mixed", "normed", "mlp", "hidden", 
 """Where the released code can put ContraNorm in a BERT block, in the order of its numbers 1 to 8.
 
 "input" is the embedding output and every block's output but the last. At "normed" (its 4, after the attention's
-LayerNorm) ours changes what the MLP reads and leaves the residual beside it alone; theirs changes both.
+LayerNorm) ours changes what the MLP reads but not the residual; theirs changes both.
 """
 
 

@@ -135,7 +135,7 @@ def orthonormal_basis(patterns: Float[Array, "*B T K"], mask: Bool[Array, "*B T"
 def project_away(
     hidden: Float[Array, "*B T D"], patterns: Float[Array, "*B T K"], mask: Bool[Array, "*B T"]
 ) -> Float[Array, "*B T D"]:
-    """(I - Pi) H: what no combination of the K patterns over tokens explains; zero on padding.
+    """(I - Pi) H: the part of H that is no combination of the K patterns over tokens; zero on padding.
 
     With the one pattern 1 it is `centre_tokens`.
 
@@ -158,7 +158,7 @@ def span_distance(
 
     Three subspaces of interest: 1 (consensus, where it is `subspace_distance`), D^(1/2) 1 (`symmetric_basis`), and
     ker(I - A), to which attention with several closed classes converges, with one pattern of absorption
-    probabilities for each class. What remains of Shi et al.'s Lemma 1 is in `invariant`.
+    probabilities for each class. What remains of Shi et al.'s Lemma 1 is in `block.invariant_subspaces`.
 
     Args:
       hidden: token vectors, [..., T, D].
@@ -202,10 +202,15 @@ def diameter(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> Float
     """
 
     def farthest(i: Array) -> Array:
-        apart = jnp.linalg.norm(hidden - hidden[..., i, None, :], axis=-1)
-        return jnp.max(jnp.where(mask & mask[..., i, None], apart, 0), axis=-1)
+        distances = jnp.linalg.norm(hidden - hidden[..., i, None, :], axis=-1)
+        return jnp.max(jnp.where(mask & mask[..., i, None], distances, 0), axis=-1)
 
     return jnp.max(jax.lax.map(farthest, jnp.arange(hidden.shape[-2])), axis=0)
+
+
+def real_pairs(mask: Bool[Array, "*B T"]) -> Bool[Array, "*B T T"]:
+    """True where query and key are both real tokens."""
+    return mask[..., :, None] & mask[..., None, :]
 
 
 def per_row(mask: Bool[Array, "..."], attn: Float[Array, "*B T S"]) -> Bool[Array, "*B T"]:

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ..linalg.batched_lanczos import largest_eigenvalues_of_batch
 from ..linalg.lanczos import by_portions, default_tolerance, largest_eigenvalue, start_vector
-from ..linalg.rows import reciprocal
+from ..linalg.rows import accumulation_dtype, reciprocal
 from .consensus import centre_tokens, per_row
 from .operators import Operator
 
@@ -66,14 +66,15 @@ def mixing_rate(
 def equal_row_sums(attn: Float[Array, "*B T S"], mask: Bool[Array, "..."]) -> Bool[Array, "*B"]:
     """Whether the rows of real tokens have one sum, up to rounding, and weight exactly 0 on padded keys.
 
-    This is what Shi et al.'s Lemma 1(4) asks of a matrix. Sums are equal that differ by at most
-    (2 S + 16) eps times the largest sum of moduli of a row, eps = 2 u the spacing of the dtype at 1: the rounding
-    errors of two softmax rows of S keys never differ by more. Proof: the numerators of a row are the very numbers
-    that its denominator adds up, so errors of the exponential cancel in the sum. Adding up the denominator in any
-    order is off by at most S - 1 roundings of the total, dividing by it and storing the quotient round each entry
-    twice, and adding the row up here again takes S - 1: together the computed sum is 1 + t, |t| <= gamma_2S,
-    gamma_k = k u / (1 - k u). Two such rows differ by 2 gamma_2S, about 2 S eps. The 16 are for edits, which round
-    every entry a few times more. Sums are taken in float32 at least, so that for bfloat16 only storing counts.
+    This is what Shi et al.'s Lemma 1(4) asks of a matrix. Sums count as equal that differ by at most
+    (2 S eps_s + 16 eps) times the largest sum of moduli of a row; eps = 2 u is the spacing of the dtype at 1, eps_s
+    that of the sums, which are taken in float32 at least. The rounding errors of two softmax rows of S keys never
+    differ by more. Proof, for one precision: the numerators of a row are the very numbers that its denominator adds
+    up, so errors of the exponential cancel in the sum. Adding up the denominator, in any order, is off by at most
+    S - 1 roundings of the total; dividing by it and storing the quotient round each entry twice; adding up the row
+    here takes S - 1 more. Together the computed sum is 1 + t with |t| <= gamma_2S, gamma_k = k u / (1 - k u), and two
+    of them differ by 2 gamma_2S, about 2 S eps. The 16 eps are for storing in a narrower dtype, and for edits, which
+    round every entry a few times more.
 
     Args:
       attn: attention of any sign, [..., T, S].
@@ -106,14 +107,6 @@ def rows_sum_to_one(attn: Float[Array, "*B T S"], mask: Bool[Array, "..."]) -> B
     sums, allowance = _row_sums(attn, real)
     near_one = jnp.all((jnp.abs(sums - 1) <= allowance[..., None]) | ~real, axis=-1)
     return near_one & equal_row_sums(attn, mask)
-
-
-def _row_sums(attn: Array, real: Array) -> tuple[Array, Array]:
-    """The sum of every row over real keys, [..., T], and by how much two may differ, [...]."""
-    wide = jnp.where(real[..., None, :], attn, 0).astype(jnp.promote_types(attn.dtype, jnp.float32))
-    size = jnp.max(jnp.where(real, jnp.sum(jnp.abs(wide), axis=-1), 0), axis=-1)
-    unit = FURTHER_ROUNDINGS * jnp.finfo(attn.dtype).eps + 2 * attn.shape[-1] * jnp.finfo(wide.dtype).eps
-    return jnp.sum(wide, axis=-1), unit * size
 
 
 class SingularValue(NamedTuple):
@@ -170,3 +163,11 @@ def operator_norm(
 def operator_dtype(operator: Operator) -> jnp.dtype:
     """The floating-point type that an operator computes in."""
     return next(leaf.dtype for leaf in jax.tree.leaves(operator) if jnp.issubdtype(leaf.dtype, jnp.floating))
+
+
+def _row_sums(attn: Array, real: Array) -> tuple[Array, Array]:
+    """The sum of every row over real keys, [..., T], and by how much two may differ, [...]."""
+    wide = jnp.where(real[..., None, :], attn, 0).astype(accumulation_dtype(attn.dtype))
+    size = jnp.max(jnp.where(real, jnp.sum(jnp.abs(wide), axis=-1), 0), axis=-1)
+    unit = FURTHER_ROUNDINGS * jnp.finfo(attn.dtype).eps + 2 * attn.shape[-1] * jnp.finfo(wide.dtype).eps
+    return jnp.sum(wide, axis=-1), unit * size

@@ -20,8 +20,8 @@ def block_tridiagonals(
     """Positive semidefinite matrices of several sizes and kinds; B_j upper triangular and numbers beyond."""
     diagonal, coupling = rng.standard_normal((2, MOST, 2, 2, WIDTH)) * beyond
     size, dense = rng.integers(1, MOST, WIDTH), []
-    for lane, kind in enumerate(("plain", "plain", "graded", "thin", "apart", "zero")):
-        n = 2 * size[lane]
+    for k, kind in enumerate(("plain", "plain", "graded", "thin", "apart", "zero")):
+        n = 2 * size[k]
         band = np.tril(np.triu(rng.standard_normal((n + 2, n + 2))), 2)
         factor = np.array([[band[i, j] if i // 2 in (j // 2, j // 2 - 1) else 0 for j in range(n)] for i in range(n)])
         factor *= {"graded": 10.0 ** -np.arange(n), "zero": np.zeros(n)}.get(kind, np.ones(n))
@@ -33,10 +33,10 @@ def block_tridiagonals(
         if kind == "apart":  # the Krylov space of the starts is exhausted
             matrix[2:] = 0
             matrix[:, 2:] = 0
-        for j in range(size[lane]):
-            diagonal[j, :, :, lane] = matrix[2 * j : 2 * j + 2, 2 * j : 2 * j + 2]
-            if j + 1 < size[lane]:
-                coupling[j, :, :, lane] = matrix[2 * j + 2 : 2 * j + 4, 2 * j : 2 * j + 2]
+        for j in range(size[k]):
+            diagonal[j, :, :, k] = matrix[2 * j : 2 * j + 2, 2 * j : 2 * j + 2]
+            if j + 1 < size[k]:
+                coupling[j, :, :, k] = matrix[2 * j + 2 : 2 * j + 4, 2 * j : 2 * j + 2]
         dense.append(matrix)
     return diagonal, coupling, size.astype(np.int32), dense
 
@@ -49,16 +49,16 @@ def test_value_residual_and_inertia_are_numpys(seed):
     value, residual = (np.asarray(found) for found in largest(diagonal, coupling, size))
     bound = rng.uniform(0, 1, WIDTH) * value
     count = np.asarray(above(diagonal, coupling, size, bound))
-    for lane, matrix in enumerate(dense):
+    for k, matrix in enumerate(dense):
         values, vectors = np.linalg.eigh(matrix)
-        outer = coupling[size[lane] - 1, :, :, lane]
+        outer = coupling[size[k] - 1, :, :, k]
         scale = np.abs(outer).sum() + np.abs(matrix).sum()
-        assert value[lane] == pytest.approx(values[-1], rel=1e-13, abs=1e-14 * scale)
+        assert value[k] == pytest.approx(values[-1], rel=1e-13, abs=1e-14 * scale)
         if len(values) == 1 or values[-1] - values[-2] > 1e-3 * values[-1]:
             expected = np.linalg.norm(outer @ vectors[-2:, -1])
-            assert residual[lane] == pytest.approx(expected, rel=1e-6, abs=1e-9 * scale)
-        if np.all(np.abs(values - bound[lane]) > 1e-12 * scale):
-            assert count[lane] == np.sum(values > bound[lane])
+            assert residual[k] == pytest.approx(expected, rel=1e-6, abs=1e-9 * scale)
+        if np.all(np.abs(values - bound[k]) > 1e-12 * scale):
+            assert count[k] == np.sum(values > bound[k])
 
 
 def test_single_precision_and_its_range():

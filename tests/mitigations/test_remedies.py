@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from support import reference, reference_remedies
+from support.edited_runs import BATCH, LENGTHS, MODEL, WEIGHTS, run
 from support.edits import edited_block
 from support.models import CONFIG, hugging_face, random_batch, random_model
 
@@ -17,10 +18,6 @@ from jaxsmooth.errors import OptionError
 from jaxsmooth.mitigations import make_definite, parse_remedies, remedies
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
-MODEL = random_model()
-LENGTHS = (7, 3)
-BATCH = random_batch(LENGTHS)
-WEIGHTS = reference.Weights(*hugging_face(MODEL))
 EMBEDDED = np.asarray(jaxsmooth.embed(MODEL, BATCH))
 LAST = CONFIG.layers - 1
 PER_HEAD = np.array([0.2, -0.1, 0.4])
@@ -138,20 +135,12 @@ def in_numpy(b: int, edits: dict) -> np.ndarray:
     return np.stack(kept)
 
 
-def hidden_of(trace):
-    return trace.hidden
-
-
-def run(edits, batch=BATCH, model=MODEL):
-    return jaxsmooth.encode(model, batch, edits=edits, collect=hidden_of)[1]
-
-
 @pytest.mark.parametrize("name", CASES)
 def test_the_encoder_computes_what_numpy_does(name):
     remedy, edits = CASES[name]
-    hidden = np.asarray(run(remedy(MODEL, BATCH)))
+    hidden = run(remedy(MODEL, BATCH))
     assert np.isfinite(hidden).all()
-    plain = np.asarray(run(jaxsmooth.Edits()))
+    plain = run(jaxsmooth.Edits())
     for b, n in enumerate(LENGTHS):
         expected = in_numpy(b, edits)
         np.testing.assert_allclose(hidden[:, b, :n], expected, rtol=0, atol=1e-11)
@@ -174,7 +163,7 @@ def test_other_tokens_under_the_padding_change_nothing():
             tokens=jnp.where(real, own, batch.tokens),
             segments=jnp.where(real, jnp.zeros_like(own).at[:, :8].set(BATCH.segments), batch.segments),
         )
-        found.append(np.asarray(run(every.edits(MODEL, batch), batch))[:, :, :8])
+        found.append(run(every.edits(MODEL, batch), batch)[:, :, :8])
     for b, n in enumerate(LENGTHS):
         for other in found[1:]:
             np.testing.assert_allclose(other[:, b, :n], found[0][:, b, :n], rtol=0, atol=1e-11)
@@ -271,6 +260,6 @@ def test_every_name_runs_on_another_family():
     changed = dataclasses.replace(BATCH, tokens=BATCH.tokens.at[0, 5].set((BATCH.tokens[0, 5] + 1) % CONFIG.vocab))
     for one in parse_remedies("gfsa,neutreno,initial-residual,residual-scaling,contranorm,featscale"):
         own = one.change(model)
-        before, after = (np.asarray(run(one.edits(own, b), b, own))[:, 0, :5] for b in (BATCH, changed))
+        before, after = (run(one.edits(own, b), b, own)[:, 0, :5] for b in (BATCH, changed))
         assert np.isfinite(before).all()
         assert one.mixes == (np.abs(before - after).max() > 1e-9), one.label

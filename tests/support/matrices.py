@@ -108,6 +108,16 @@ def pad_attention(rng: np.random.Generator, attn: Array, size: int = PADDED) -> 
     return out
 
 
+def padded_on_both_sides(attn: Array) -> tuple[Array, NDArray[np.bool_]]:
+    """Matrices of TOKENS tokens with one token of padding in front and one behind: ([K PADDED PADDED], mask)."""
+    wide = np.zeros((len(attn), PADDED, PADDED))
+    wide[:, 1 : TOKENS + 1, 1 : TOKENS + 1] = attn
+    wide[:, 0] = wide[:, -1] = GARBAGE
+    mask = np.zeros((len(attn), PADDED), bool)
+    mask[:, 1 : TOKENS + 1] = True
+    return wide, mask
+
+
 def pad_tokens(rng: np.random.Generator, hidden: Array, size: int = PADDED) -> Array:
     """Huge values on padding."""
     return np.concatenate([hidden, GARBAGE * rng.standard_normal((size - len(hidden), hidden.shape[1]))])

@@ -75,8 +75,3 @@ def small_attention(rng: np.random.Generator) -> tuple[Array, Array]:
         for n in lengths
     ]
     return np.array(attn), lengths_mask(lengths, TOKENS)
-
-
-def distance(x: Array, mask: Array) -> Array:
-    """d_M of every sentence of a batch, [B]."""
-    return np.array([np.linalg.norm(row[real] - row[real].mean(axis=0)) for row, real in zip(x, mask, strict=True)])

@@ -9,7 +9,7 @@ SPECTRA = {
     "spread": lambda rng: rng.uniform(0, 1, SIZE),
     "graded": lambda rng: 10.0 ** -np.arange(SIZE) * 10 ** rng.uniform(-5, 5),
     "clustered": lambda rng: np.linspace(1, 1 + 1e-6, SIZE),
-    "crowded top": lambda rng: np.r_[np.linspace(1, 1 + 1e-4, 5), rng.uniform(0, 0.9, SIZE - 5)],
+    "clustered top": lambda rng: np.r_[np.linspace(1, 1 + 1e-4, 5), rng.uniform(0, 0.9, SIZE - 5)],
     "degenerate top": lambda rng: np.r_[np.full(6, 2.0), rng.uniform(0, 1.9, SIZE - 6)],
     "few distinct": lambda rng: rng.choice([0.5, 1.0, 3.0], SIZE),
     "identity": lambda rng: np.ones(SIZE),

@@ -1,4 +1,4 @@
-"""What may call itself a measure of over-smoothing: the axioms of Rusch et al. (2023), as checks on given data."""
+"""Axioms of an over-smoothing measure, after Rusch et al. (2023), as checks on given data."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from ..markov.stochastic import token_spread
 from ..statement import Statement
 
 Measure = Callable[[Array, Array], Array]
@@ -78,12 +79,9 @@ def rusch2023_vanishes_at_consensus(
 
     References: after Rusch, Bronstein and Mishra (2023), arXiv 2303.10993.
     """
-    real = mask[..., None]
-    high = jnp.max(jnp.where(real, hidden, -jnp.inf), axis=-2)
-    low = jnp.min(jnp.where(real, hidden, jnp.inf), axis=-2)
-    unit = jnp.max(jnp.where(real, jnp.abs(hidden), 0), axis=(-2, -1))
+    unit = jnp.max(jnp.where(mask[..., None], jnp.abs(hidden), 0), axis=(-2, -1))
     unit = jnp.where(unit > 0, unit, 1)
-    equal = jnp.max(high - low, axis=-1) <= tolerance * unit
+    equal = jnp.max(token_spread(hidden, mask), axis=-1) <= tolerance * unit
     # Scaled to a largest entry of 1 first, so that the tolerance means the same for every degree of homogeneity.
     return equal == (measure(hidden / unit[..., None, None], mask) <= tolerance)
 

@@ -1,4 +1,4 @@
-"""What fusing the layers of an encoder does to the distance to consensus: which fusion can leave the subspace.
+"""Fusion of an encoder's layers: bounds of the distance to consensus, and which fusion can leave the subspace.
 
 Shi et al. (2022) propose to fuse the outputs H_1, ..., H_L of all layers against over-smoothing. Two of their three
 fusions cannot be further from consensus than the layers together are; only gates can.
@@ -69,7 +69,7 @@ def fusion_gate(
 ) -> Statement:
     """Token-wise gates: d_M(sum_l diag(g_l) H_l) <= sum_l max|g_l| d_M(H_l) + ||J sum_l g_l m_l^T||, m_l = mean of H_l.
 
-    The second term is the way out of M that the other fusions lack: gates that differ between tokens tell apart
+    The second term lets the state leave M, which no other fusion can: gates that differ between tokens separate
     tokens that every layer has made equal. It is exact when all layers lie in M; the output then has rank at most L.
 
     Args:

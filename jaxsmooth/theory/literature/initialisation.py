@@ -1,4 +1,4 @@
-"""Attention at initialisation as a random matrix: where its spectrum sits, and what removing its outlier changes."""
+"""Attention at initialisation as a random matrix: its spectrum, and what removing its outlier changes."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float

@@ -1,4 +1,4 @@
-"""How much attention can amplify a perturbation of its input: unboundedly, and by sqrt(n) on bounded inputs."""
+"""Lipschitz constants of attention: none on all inputs, of the order of sqrt(n) on bounded ones."""
 
 import math
 

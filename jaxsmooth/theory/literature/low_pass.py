@@ -8,7 +8,7 @@ from jaxtyping import Array, Bool, Float, Inexact
 
 from ...linalg.lanczos import spectral_norm
 from ...linalg.rows import masked_softmax
-from ..consensus import subspace_distance, token_mean
+from ..consensus import real_pairs, subspace_distance, token_mean
 from ..operators import uniform_attention
 from ..statement import Statement
 
@@ -32,7 +32,7 @@ def wang2022_low_pass_rate(largest_logit: Float[Array, "*B"], tokens: Float[Arra
 
     References: after Wang et al. (2022), arXiv 2203.05962; proof in docs/catalogue.md.
     """
-    # Divided through by e^{2 alpha}, which overflows long before the quotient has anything to say.
+    # Divided through by e^{2 alpha}, which overflows long before the quotient is large.
     return jnp.sqrt(tokens / (1 + (tokens - 1) * jnp.exp(-2 * largest_logit)))
 
 
@@ -83,7 +83,7 @@ def wang2022_high_frequency(
 
     References: after Wang et al. (2022), arXiv 2203.05962; proof in docs/catalogue.md.
     """
-    real = mask[..., :, None] & mask[..., None, :]
+    real = real_pairs(mask)
     alpha = jnp.max(jnp.where(real, jnp.abs(logits), 0), axis=(-2, -1))
     count = jnp.sum(mask, axis=-1).astype(hidden.dtype)
     rate = jnp.minimum(wang2022_low_pass_rate(alpha, count), wang2022_tanh_rate(alpha, count))

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ...linalg.rows import masked_softmax, standardise_rows
-from ..consensus import diameter
-from ..markov.stochastic import ergodicity_coefficient
+from ..consensus import diameter, real_pairs
+from ..markov.stochastic import ergodicity_coefficient, token_spread
 from ..statement import Statement
 
 # math, not jnp: a constant of the module must not depend on the precision jax had when it was imported.
@@ -50,7 +50,7 @@ def wu2024_radius(graph: Bool[Array, "*B T S"], mask: Bool[Array, "*B T"]) -> In
 
     References: after Wu et al. (2024), arXiv 2405.18781.
     """
-    real = mask[..., :, None] & mask[..., None, :]
+    real = real_pairs(mask)
     step = (graph & real).astype(jnp.float32)
     eye = jnp.broadcast_to(jnp.eye(graph.shape[-1], dtype=bool), graph.shape)
 
@@ -117,7 +117,7 @@ def wu2024_masked_attention(
 
     References: after Wu et al. (2024), arXiv 2405.18781; proof in docs/catalogue.md.
     """
-    real = mask[..., :, None] & mask[..., None, :]
+    real = real_pairs(mask)
     radius = wu2024_radius(graph, mask)
     edges = jnp.broadcast_to((graph & real)[None], attn.shape)
     least = jnp.min(jnp.where(edges, attn, jnp.inf), axis=(0, -2, -1))
@@ -148,7 +148,7 @@ def wu2023_gat_collapse(
       mask: True on real tokens, [..., T].
 
     Returns:
-      A `Statement`, [...]; the slope of phi is the caller's word, applicable where two tokens are real.
+      A `Statement`, [...]; the slope of phi is not checked, applicable where two tokens are real.
 
     >>> import jax, jax.numpy as jnp
     >>> x, attn = jnp.array([[2.0], [0.0]]), jnp.array([[0.75, 0.25], [0.25, 0.75]])
@@ -160,8 +160,8 @@ def wu2023_gat_collapse(
     """
     norm = jnp.max(jnp.sum(jnp.abs(weight), axis=-2), axis=-1)
     return Statement(
-        lhs=_largest_range(after, mask),
-        rhs=ergodicity_coefficient(attn, mask) * norm * _largest_range(before, mask),
+        lhs=jnp.max(token_spread(after, mask), axis=-1),
+        rhs=ergodicity_coefficient(attn, mask) * norm * jnp.max(token_spread(before, mask), axis=-1),
         applicable=jnp.sum(mask, axis=-1) > 1,
     )
 
@@ -195,7 +195,7 @@ def wu2024_layer(
 
 
 def wu2024_equilibrium() -> FixedPoint:
-    """Two orthogonal tokens that attention with LayerNorm keeps for ever: rank 2, cosine 0. Unstable.
+    """Two orthogonal tokens that attention with LayerNorm leaves unchanged: rank 2, cosine 0. Unstable.
 
     f_1 = (1, -1, 0)/sqrt 2, f_2 = (1, 1, -2)/sqrt 6, X = sqrt 3 [f_1 f_2]^T, W_QK = I, A = [[a, 1-a], [1-a, a]] with
     a = e^sqrt3 / (1 + e^sqrt3), W_V = F A^{-1} F^T: then LN(A X W_V) = X.
@@ -239,9 +239,3 @@ def wu2024_antipodal() -> FixedPoint:
     return FixedPoint(
         hidden=math.sqrt(3) * jnp.stack([first, -first]), value=value, attn=jnp.array([[a, 1 - a], [1 - a, a]])
     )
-
-
-def _largest_range(hidden: Array, mask: Array) -> Array:
-    real = mask[..., None]
-    high = jnp.max(jnp.where(real, hidden, -jnp.inf), axis=-2)
-    return jnp.max(high - jnp.min(jnp.where(real, hidden, jnp.inf), axis=-2), axis=-1)

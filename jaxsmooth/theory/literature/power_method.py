@@ -1,6 +1,6 @@
 """Attention with normalisation as the power method: tokens turn towards one eigenvector of F = W_V W_O.
 
-Rows are tokens, so x -> x F: a direction that F keeps is a LEFT eigenvector, v F = mu v. Proofs: docs/catalogue.md.
+Rows are tokens, so x -> x F: an invariant direction is a LEFT eigenvector, v F = mu v. Proofs: docs/catalogue.md.
 """
 
 import jax.numpy as jnp

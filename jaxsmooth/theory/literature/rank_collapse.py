@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from ...linalg.rows import masked_softmax
-from ..consensus import token_mean
+from ..consensus import real_pairs, token_mean
 from ..statement import Statement
 
 # exp(x) - 1 <= 2 x up to here; the root is 1.25643...
@@ -57,7 +57,7 @@ def dong2021_gamma(deviations: Float[Array, "*B T S"], mask: Bool[Array, "*B T"]
     References: after Dong, Cordonnier and Loukas (2021), arXiv 2103.03404, main theorem; gamma has the form with which
     docs/catalogue.md proves it.
     """
-    real = mask[..., :, None] & mask[..., None, :]
+    real = real_pairs(mask)
 
     def against(k: Array) -> Array:
         gaps = jnp.sum(jnp.where(real, jnp.abs(deviations - deviations[..., k, None]), 0), axis=-2)
@@ -80,7 +80,7 @@ def dong2021_cubic_rate(
 
     c = 4 gamma beta / sqrt(d) for one head, beta = ||W_QK||_1 ||W_V||_{1,inf}. For N heads
     c = (4 / sqrt d) sqrt(sum_h gamma_h^2 ||W_QK^h||_1 ||W_h||_1 sum_h ||W_QK^h||_1 ||W_h||_inf): the two norms are
-    summed apart, because their geometric mean obeys no triangle inequality.
+    summed separately, because their geometric mean obeys no triangle inequality.
 
     Args:
       hidden: X, [..., T, D].
@@ -188,7 +188,7 @@ def dong2021_log_residual(
 ) -> Float[Array, "*B"]:
     """ln of the bound after `depth` layers, (3^L - 1)/2 ln c + 3^L ln ||res(X)||: doubly exponential in depth.
 
-    It tends to -infinity only where c ||res||^2 < 1; elsewhere it says nothing. Logarithms, because the bound itself
+    It tends to -infinity only where c ||res||^2 < 1; elsewhere it bounds nothing. Logarithms, because the bound itself
     underflows within a few layers.
 
     Args:

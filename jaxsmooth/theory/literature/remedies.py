@@ -1,6 +1,6 @@
 """What published remedies of over-smoothing guarantee: ContraNorm, NeuTRENO, initial residuals, BatchNorm, PairNorm.
 
-Proofs are in docs/catalogue.md; the edits that apply remedies to an encoder are elsewhere.
+Proofs are in docs/catalogue.md; the edits that apply remedies to an encoder are in `jaxsmooth.mitigations`.
 """
 
 import jax
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from ...linalg.eigh import batched_eigh
-from ..consensus import centre_tokens, subspace_distance, token_mean
+from ..consensus import centre_tokens, real_pairs, subspace_distance, token_mean
 from ..mixing import mixing_rate, rows_sum_to_one
 from ..operators import uniform_attention
 from ..statement import Statement
@@ -33,7 +33,7 @@ def guo2023_smallest_eigenvalue(attn: Float[Array, "*B T S"], mask: Bool[Array, 
     References: after Guo et al. (2023), arXiv 2303.06562; the restriction to the complement is proved necessary in
     docs/catalogue.md.
     """
-    real = mask[..., :, None] & mask[..., None, :]
+    real = real_pairs(mask)
     eye = jnp.broadcast_to(jnp.eye(attn.shape[-1], dtype=attn.dtype), attn.shape)
     half = centre_tokens(jnp.where(real, eye - attn, 0), mask)
     symmetric = half + jnp.swapaxes(half, -1, -2)
@@ -108,7 +108,7 @@ def nguyen2023_neutreno_fixed_point(
     References: after Nguyen et al. (2023), NeuTRENO, NeurIPS 2023.
     """
     eye = jnp.broadcast_to(jnp.eye(attn.shape[-1], dtype=attn.dtype), attn.shape)
-    real = mask[..., :, None] & mask[..., None, :]
+    real = real_pairs(mask)
     matrix = (1 + strength) * eye - jnp.where(real, attn, 0)
     target = strength * first_value * mask[..., None].astype(first_value.dtype)
     flat = (matrix.reshape(-1, *matrix.shape[-2:]), target.reshape(-1, *target.shape[-2:]))
@@ -122,7 +122,7 @@ def nguyen2023_neutreno_distance(
     mask: Bool[Array, "*B T"],
     strength: Float[Array, ""] | float,
 ) -> Statement:
-    """NeuTRENO's fixed point keeps its tokens apart: lambda / (1 + lambda + sqrt(lambda(A))) d_M(V_0) <= d_M(V).
+    """NeuTRENO's fixed point does not collapse: lambda / (1 + lambda + sqrt(lambda(A))) d_M(V_0) <= d_M(V).
 
     sqrt(lambda(A)) is `mixing_rate`.
 
@@ -160,7 +160,7 @@ def scholkemper2024_initial_residual(
 ) -> Float[Array, "*B T D"]:
     """The limit of X <- (1 - a) A X + a X_0: a (I - (1 - a) A)^{-1} X_0, reached from everywhere for 0 < a <= 1.
 
-    It is NeuTRENO's fixed point with lambda = a / (1 - a), so a residual to the first layer keeps the tokens apart;
+    It is NeuTRENO's fixed point with lambda = a / (1 - a), so a residual to the first layer prevents collapse;
     unlike NeuTRENO's, this iteration always converges, at rate 1 - a or better.
 
     Args:

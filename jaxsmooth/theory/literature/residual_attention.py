@@ -1,4 +1,4 @@
-"""Attention with a residual and values, X -> X + A X W with both fixed: the spectrum that decides what survives.
+"""Attention with a residual and values, X -> X + A X W with A and W fixed: its spectrum, and whether tokens unify.
 
 Vectorised, the step is I + A (x) W^T, whose eigenvalues are 1 + lambda_i mu_j. Written for the host: eigenvalues of
 nonsymmetric matrices do not exist on every device.
@@ -13,14 +13,14 @@ Eigenvalues = NDArray[np.complexfloating]
 
 
 class ResidualFate(NamedTuple):
-    """What repeated steps X -> X + A X W make of a generic X.
+    """The long-run behaviour of X -> X + A X W for generic X.
 
     Attributes:
       consensus: max_j |1 + mu_j|, growth per step of the part in consensus (lambda_1 = 1).
       rest: max over i >= 2 and j of |1 + lambda_i mu_j|, growth per step of the part outside it.
       tokens_unify: whether rest < consensus, so that d_M(X) / ||X|| -> 0, like (rest / consensus)^k.
       rank_collapses: whether one pair (i, j) dominates all others, so that X / ||X|| tends to rank one.
-      separation: second-largest over largest of the moduli |1 + lambda_i mu_j|, conjugates apart.
+      separation: second-largest over largest of the moduli |1 + lambda_i mu_j|, conjugates counted as two.
     """
 
     consensus: float

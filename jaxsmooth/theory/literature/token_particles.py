@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from ...linalg.rows import masked_softmax
-from ..consensus import diameter
+from ..consensus import diameter, real_pairs
 from ..statement import Statement
 
 
@@ -165,5 +165,5 @@ def smallest_cosine(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -
     Array(0., dtype=float32)
     """
     products = jnp.einsum("...td,...sd->...ts", hidden, hidden)
-    real = mask[..., :, None] & mask[..., None, :]
+    real = real_pairs(mask)
     return jnp.min(jnp.where(real, products, jnp.inf), axis=(-2, -1))

@@ -1,4 +1,4 @@
-"""Ritz values of an operator that need not be symmetric."""
+"""Arnoldi's iteration: Ritz values of an operator that need not be symmetric."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float
-from numpy.typing import NDArray
 
 from ...linalg.lanczos import start_vector
 from ..mixing import operator_dtype
@@ -14,11 +13,11 @@ from ..operators import Operator
 
 
 class Hessenberg(NamedTuple):
-    """What Arnoldi's iteration leaves: the operator on a Krylov space, small enough for the host.
+    """An operator on a Krylov space, in an orthonormal basis: small enough for the host.
 
     Attributes:
       projected: [K K].
-      coupling: norm of what the last step added; 0 when the space is invariant.
+      coupling: norm of the last image's part outside the space; 0 when the space is invariant.
     """
 
     projected: Float[Array, "K K"]
@@ -57,7 +56,7 @@ def arnoldi(operator: Operator, steps: int) -> Hessenberg:
         twice = basis @ image
         image = image - twice @ basis
         norm = jnp.linalg.norm(image)
-        # What is left of an invariant space is rounding noise; normalised, it would pass for a direction.
+        # The remainder of an invariant space is rounding noise; normalised, it would pass for a direction.
         real = norm > 8 * jnp.finfo(image.dtype).eps * size
         unit = jnp.where(real, image / jnp.where(real, norm, 1), 0)
         column = (once + twice).at[j + 1].set(jnp.where(real, norm, 0))
@@ -72,7 +71,7 @@ def ritz_values(found: Hessenberg) -> tuple[Complex[np.ndarray, "K"], Float[np.n
     """Eigenvalues of the small matrix, largest modulus first, and their residuals; on the host.
 
     The residual is ||A v - value v|| of the unit Ritz vector v. Unlike for symmetric operators it does not bound the
-    distance to an eigenvalue: it says that value is one of A + E for some ||E|| of that size.
+    distance to an eigenvalue: the value is an eigenvalue of A + E for some ||E|| of that size.
 
     Args:
       found: one `Hessenberg`.
@@ -83,8 +82,4 @@ def ritz_values(found: Hessenberg) -> tuple[Complex[np.ndarray, "K"], Float[np.n
     values, vectors = np.linalg.eig(np.asarray(found.projected, np.float64))
     residuals = float(found.coupling) * np.abs(vectors[-1])
     order = np.argsort(-np.abs(values), kind="stable")
-    return _complex(values[order]), residuals[order]
-
-
-def _complex(values: NDArray) -> NDArray[np.complex128]:
-    return values.astype(np.complex128)
+    return values[order].astype(np.complex128), residuals[order]

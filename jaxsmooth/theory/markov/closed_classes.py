@@ -1,4 +1,4 @@
-"""The graph of who attends to whom: closed classes and periods. Host-side, on numpy arrays."""
+"""Closed classes and periods of a Markov chain, and how sensitive its stationary law is. On the host, in numpy."""
 
 import math
 from typing import NamedTuple
@@ -75,7 +75,7 @@ def closed_classes(attn: Float[Array, "T S"] | NDArray, mask: Bool[Array, "T"] |
 
 
 def group_inverse(attn: NDArray, mask: NDArray) -> NDArray[np.float64]:
-    """(I - A)^# = (I - A + 1 pi^T)^-1 - 1 pi^T over real tokens, [n n]: how pi answers to a change of A.
+    """(I - A)^# = (I - A + 1 pi^T)^-1 - 1 pi^T over real tokens, [n n]: the derivative of pi with respect to A.
 
     Args:
       attn: attention with one closed class, [T S].

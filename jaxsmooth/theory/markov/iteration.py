@@ -1,4 +1,4 @@
-"""An operator applied again and again: where it goes, how fast, and whether theory said so."""
+"""An operator applied again and again: the limit and rate that are observed, next to those that theory predicts."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -49,7 +49,7 @@ class Convergence(NamedTuple):
       transient: observed_steps - predicted_steps, the steps that the eigenvalue does not see.
       arrived: the last iterate is within the tolerance of the predicted limit.
       limit_held: it arrived, or over the last half of the steps it came nearer, by 1 in 100 at least and no slower
-        per step than the predicted rate and 0.01. A rate of 1, which a periodic class has, promises no limit: there
+        per step than the predicted rate and 0.01. A rate of 1, which a periodic class has, predicts no limit: there
         and within 1e-6 of it, only arriving counts.
       rate_held: the observed rate is within 0.01 of the predicted one.
       steps_held: at most twice the predicted steps (and one) were needed.
@@ -113,7 +113,7 @@ def iterate_until(
 ) -> Settled:
     """A^k H for the first k at which a step changes less than `tolerance` times ||H||_F.
 
-    Under `jax.vmap` every lane stops for itself.
+    Under `jax.vmap` each of the batch stops for itself.
 
     Args:
       operator: one operator; `jax.vmap` for several.
@@ -154,10 +154,10 @@ def converge(
     steps: int = 256,
     tolerance: float = 1e-3,
 ) -> Convergence:
-    """Iterates attention and compares limit and rate with what theory predicts from the matrix alone.
+    """Iterate attention and compare limit and rate with what theory predicts from the matrix alone.
 
     The eigenvalue is a rate in the end, not a bound of any finite number of steps; tau and Birkhoff's coefficient
-    bound every step but may be 1. Where they disagree with what happened, the fields say so.
+    bound every step but may be 1. The fields say where they disagree with what was observed.
 
     Args:
       attn: attention whose rows sum to 1 over real keys and vanish on padded keys, [T S].
@@ -175,31 +175,16 @@ def converge(
     >>> found.predicted_limit.ravel(), round(float(found.observed_rate), 4), int(found.observed_steps)
     (Array([2., 2.], dtype=float32), 0.5, 10)
     """
-    start = keep_real(hidden, mask)
-    limit = chain_limit(attn, mask)
+    start, limit = keep_real(hidden, mask), chain_limit(attn, mask)
     predicted = limit.matrix @ start
-    observed, (apart, spreads) = iterate(
-        Dense(attn, mask),
-        start,
-        steps,
-        collect=lambda x: (jnp.linalg.norm(x - predicted), jnp.max(token_spread(x, mask))),
-    )
-    before = jnp.linalg.norm(start - predicted)
-    # A start that is its own limit has arrived: every ratio is 0.
-    ratios = jnp.where(before > 0, apart / jnp.where(before > 0, before, 1), 0)
-    radius = subdominant(attn, mask, limit)
-    rate = radius.upper
+    observed, ratios, spreads = _observe(attn, start, predicted, mask, steps)
+    rate = subdominant(attn, mask, limit).upper
     observed_rate, growth = _decay(attn, limit, start - predicted, mask, steps)
     promised = jnp.where(rate < 1, jnp.ceil(jnp.log(tolerance) / jnp.log(jnp.clip(rate, 1e-30, 1))), jnp.inf)
     needed = jnp.max(jnp.where(ratios > tolerance, jnp.arange(1, steps + 1), 0)) + 1
-    taken = needed.astype(promised.dtype)
-    arrived = ratios[-1] <= tolerance
-    middle = ratios[steps // 2 - 1]
-    late_rate = jnp.where(middle > 0, ratios[-1] / jnp.where(middle > 0, middle, 1), 0) ** (1 / (steps - steps // 2))
+    taken, arrived = needed.astype(promised.dtype), ratios[-1] <= tolerance
     tau = ergodicity_coefficient(attn, mask)
     birkhoff = jnp.ones_like(tau) if logits is None else birkhoff1957_contraction(logits, mask)
-    scale = jnp.max(jnp.abs(start))
-    spread = jnp.max(token_spread(start, mask))
     return Convergence(
         predicted_limit=predicted,
         observed_limit=observed,
@@ -216,19 +201,40 @@ def converge(
         observed_steps=needed,
         transient=taken - promised,
         arrived=arrived,
-        limit_held=arrived | ((rate < 1 - 1e-6) & (ratios[-1] < 0.99 * middle) & (late_rate <= rate + 0.01)),
+        limit_held=arrived | _approached(ratios, rate),
         rate_held=jnp.abs(observed_rate - rate) <= 0.01,
         steps_held=taken <= 2 * promised + 1,
-        ergodicity_held=_bounded(spreads, tau, spread, scale),
-        birkhoff_held=_bounded(spreads, birkhoff, spread, scale),
+        ergodicity_held=_bounded(spreads, tau, start, mask),
+        birkhoff_held=_bounded(spreads, birkhoff, start, mask),
     )
 
 
-def _decay(attn: Array, limit: ChainLimit, apart: Array, mask: Array, steps: int) -> tuple[Array, Array]:
+def _observe(attn: Array, start: Array, limit: Array, mask: Array, steps: int) -> tuple[Array, Array, Array]:
+    """The last iterate; of every iterate the distance to the limit over that of the start, and the largest spread."""
+    observed, (distances, spreads) = iterate(
+        Dense(attn, mask),
+        start,
+        steps,
+        collect=lambda x: (jnp.linalg.norm(x - limit), jnp.max(token_spread(x, mask))),
+    )
+    before = jnp.linalg.norm(start - limit)
+    # A start that is its own limit has arrived: every ratio is 0.
+    return observed, jnp.where(before > 0, distances / jnp.where(before > 0, before, 1), 0), spreads
+
+
+def _approached(ratios: Array, rate: Array) -> Array:
+    """Whether the last half of the steps came nearer to the limit, at the predicted rate or faster."""
+    steps = ratios.shape[0]
+    middle = ratios[steps // 2 - 1]
+    late_rate = jnp.where(middle > 0, ratios[-1] / jnp.where(middle > 0, middle, 1), 0) ** (1 / (steps - steps // 2))
+    return (rate < 1 - 1e-6) & (ratios[-1] < 0.99 * middle) & (late_rate <= rate + 0.01)
+
+
+def _decay(attn: Array, limit: ChainLimit, deviation: Array, mask: Array, steps: int) -> tuple[Array, Array]:
     """Rate over the last half of the steps, and the largest growth, of A^k (H - L H).
 
     Rescaled after every step, so that the rate can be read far below the rounding error of A^k H; what rounding
-    puts back into the limit's space, where nothing decays, is taken out again.
+    adds along the limit's space, where nothing decays, is projected out again.
     """
 
     def step(state: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], Array]:
@@ -240,8 +246,8 @@ def _decay(attn: Array, limit: ChainLimit, apart: Array, mask: Array, steps: int
         log_size = jnp.where(real, log_size + jnp.log(jnp.where(real, norm, 1)), -jnp.inf)
         return (after / jnp.where(real, norm, 1), log_size), log_size
 
-    norm = jnp.linalg.norm(apart)
-    unit = apart / jnp.where(norm > 0, norm, 1)
+    norm = jnp.linalg.norm(deviation)
+    unit = deviation / jnp.where(norm > 0, norm, 1)
     _, logs = jax.lax.scan(step, (unit, jnp.zeros((), attn.dtype)), None, length=steps)
     half = steps // 2
     alive = jnp.isfinite(logs[-1])
@@ -249,11 +255,12 @@ def _decay(attn: Array, limit: ChainLimit, apart: Array, mask: Array, steps: int
     return jnp.where(alive, rate, 0), jnp.maximum(jnp.exp(jnp.max(logs)), 1)
 
 
-def _bounded(spreads: Array, factor: Array, spread: Array, scale: Array) -> Array:
+def _bounded(spreads: Array, factor: Array, start: Array, mask: Array) -> Array:
     """Whether the k-th spread is at most factor^k of the first, up to the rounding of k products and of the factor.
 
     A factor that is off by e allows for k e more after k steps.
     """
+    scale, spread = jnp.max(jnp.abs(start)), jnp.max(token_spread(start, mask))
     k = jnp.arange(1, spreads.shape[0] + 1).astype(spreads.dtype)
     eps = jnp.finfo(spreads.dtype).eps
     return jnp.all(spreads <= factor**k * spread + 16 * eps * scale * (1 + jnp.log2(k)) + 4 * eps * k * spread)

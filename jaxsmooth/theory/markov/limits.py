@@ -1,20 +1,23 @@
-"""Attention iterated with itself, as a Markov chain: where it ends, and in what proportions.
+"""Limits of Markov chains: closed classes, stationary laws and absorption probabilities of iterated attention.
 
 A row-stochastic A splits its tokens into closed classes, which attend only within themselves, and transient tokens.
 If no class is periodic, A^k tends to sum_c h_c pi_c^T over the closed classes c: pi_c is the stationary law of the
-class and h_c(i) the probability that a walk from token i ends in it. Everything here is found by elimination without
+class and h_c(i) the probability that a walk from token i ends in it. Everything here is computed by elimination without
 a subtraction, so that entries as small as 1e-30 keep their digits, and without LAPACK, so that it compiles for every
 device.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from ..consensus import per_row, subspace_distance
+from ..consensus import per_row, real_pairs, subspace_distance
 from ..statement import Statement
+
+Result = TypeVar("Result")
 
 
 class ChainLimit(NamedTuple):
@@ -46,9 +49,9 @@ def chain_limit(attn: Float[Array, "*B T S"], mask: Bool[Array, "..."]) -> Chain
     """The limit of A^k, or of its means if a class is periodic: sum_c h_c pi_c^T over the closed classes.
 
     Tokens are eliminated one by one, as in the algorithm of Grassmann, Taksar and Heyman, which never subtracts. A
-    token with nowhere to go among those still there is the root of a closed class and stays; so the classes are
-    counted exactly for the pattern of zeros that A has. The diagonal is not read: it is taken to be what makes the
-    row sum to 1.
+    token that attends to none of the remaining ones is the root of a closed class and is not eliminated; so the
+    classes are counted exactly for the pattern of zeros that A has. The diagonal is not read: it is taken to be what
+    makes the row sum to 1.
 
     Args:
       attn: attention whose rows sum to 1 over real keys and vanish on padded keys, [..., T, S].
@@ -111,16 +114,12 @@ def detailed_balance_defect(attn: Float[Array, "*B T S"], mask: Bool[Array, "...
     """
     flow = stationary_law(attn, mask)[..., :, None] * attn
     real = per_row(mask, attn)
-    both = (
-        real[..., :, None]
-        & real[..., None, :]
-        & ~jnp.eye(attn.shape[-1], dtype=bool).reshape((1,) * (attn.ndim - 2) + attn.shape[-2:])
-    )
-    flow = jnp.where(both, flow, 0)
+    diagonal = jnp.eye(attn.shape[-1], dtype=bool).reshape((1,) * (attn.ndim - 2) + attn.shape[-2:])
+    flow = jnp.where(real_pairs(real) & ~diagonal, flow, 0)
     largest = jnp.max(flow, axis=(-2, -1))
-    apart = jnp.max(jnp.abs(flow - jnp.swapaxes(flow, -2, -1)), axis=(-2, -1))
+    difference = jnp.max(jnp.abs(flow - jnp.swapaxes(flow, -2, -1)), axis=(-2, -1))
     # Not `largest > 0`, which would turn a NaN, an undetermined pi, into 0.
-    return jnp.where(largest == 0, 0, apart / jnp.where(largest == 0, 1, largest))
+    return jnp.where(largest == 0, 0, difference / jnp.where(largest == 0, 1, largest))
 
 
 def reversible_contraction(
@@ -161,8 +160,15 @@ def reversible_contraction(
     return Statement(subspace_distance(after, mask), bound, applicable)
 
 
-def over_batch(function, attn: Array, real: Array):  # type: ignore[no-untyped-def]
-    """`function(matrix, mask)` of every matrix, for any leading axes."""
+def over_batch(
+    function: Callable[[Array, Array], Result], attn: Float[Array, "*B T S"], real: Bool[Array, "*B T"]
+) -> Result:
+    """`function(matrix, mask)` of every matrix, for any leading axes.
+
+    >>> import jax.numpy as jnp
+    >>> over_batch(lambda matrix, real: matrix[0, 0], jnp.ones((2, 3, 4, 4)), jnp.ones((2, 3, 4), bool)).shape
+    (2, 3)
+    """
     leading = attn.shape[:-2]
     found = jax.vmap(function)(attn.reshape(-1, *attn.shape[-2:]), real.reshape(-1, real.shape[-1]))
     return jax.tree.map(lambda leaf: leaf.reshape(*leading, *leaf.shape[1:]), found)
@@ -170,12 +176,12 @@ def over_batch(function, attn: Array, real: Array):  # type: ignore[no-untyped-d
 
 def _one_limit(attn: Array, real: Array) -> ChainLimit:
     size = attn.shape[-1]
-    reduced, roots = _eliminate(jnp.where(real[:, None] & real[None, :], attn, 0), real)
+    reduced, roots = _eliminate(jnp.where(real_pairs(real), attn, 0), real)
     frame = jnp.where(roots[:, None], jnp.eye(size, dtype=attn.dtype), 0)
 
     def substitute(k: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
         absorption, laws = state
-        known = _still_there(k, real, roots)
+        known = _remaining(k, real, roots)
         row, column = jnp.where(known, reduced[k], 0), jnp.where(known, reduced[:, k], 0)
         out = jnp.sum(row)
         free = real[k] & ~roots[k]
@@ -191,16 +197,16 @@ def _one_limit(attn: Array, real: Array) -> ChainLimit:
 
 
 def _eliminate(attn: Array, real: Array) -> tuple[Array, Array]:
-    """Take out the tokens from last to first; what a walk does between two that stay is added to their entry.
+    """Eliminate the tokens from last to first: the walk observed on the remaining ones, detours added to its entries.
 
-    Returns the matrix, in which row and column k are those at the moment when k was taken out, and the roots.
+    Returns the matrix, in which row and column k are those at the moment when k was eliminated, and the roots.
     """
     size = attn.shape[-1]
 
     def step(i: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
         matrix, roots = state
         k = size - 1 - i
-        known = _still_there(k, real, roots)
+        known = _remaining(k, real, roots)
         row = jnp.where(known, matrix[k], 0)
         out = jnp.sum(row)
         gone = real[k] & (out > 0)
@@ -211,7 +217,7 @@ def _eliminate(attn: Array, real: Array) -> tuple[Array, Array]:
     return jax.lax.fori_loop(0, size, step, (attn, jnp.zeros_like(real)))
 
 
-def _still_there(k: Array, real: Array, roots: Array) -> Array:
-    """The tokens that are left when k is taken out: those before it, and the roots met so far."""
+def _remaining(k: Array, real: Array, roots: Array) -> Array:
+    """The tokens that remain when k is eliminated: those before it, and the roots found so far."""
     index = jnp.arange(real.shape[0])
     return (real & (index < k)) | (roots & (index > k))

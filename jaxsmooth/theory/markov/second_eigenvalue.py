@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from ...linalg.gelfand import Power, first_power, squared
-from ..consensus import per_row
+from ..consensus import per_row, real_pairs
 from .limits import ChainLimit, chain_limit, over_batch
 
 BRACKET_SQUARINGS = 30
@@ -84,8 +84,7 @@ def subdominant(
     References: Gelfand (1941), Normierte Ringe; Higham (2002), Accuracy and Stability of Numerical Algorithms.
     """
     real = per_row(mask, attn)
-    both = real[..., :, None] & real[..., None, :]
-    deflated = jnp.where(both, attn - limit.matrix, 0)
+    deflated = jnp.where(real_pairs(real), attn - limit.matrix, 0)
     count = jnp.sum(real, axis=-1)
 
     def one(matrix: Array, real: Array) -> Modulus:

@@ -1,10 +1,10 @@
-"""Row-stochastic matrices: how far apart two rows can be, and what that says about products of them."""
+"""Contraction coefficients of row-stochastic matrices, and what they bound of products of such matrices."""
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from ..consensus import per_row, subspace_distance
+from ..consensus import per_row, real_pairs, subspace_distance
 from ..mixing import rows_sum_to_one
 from ..statement import Statement
 
@@ -79,7 +79,7 @@ def birkhoff1957_contraction(logits: Float[Array, "*B T S"], mask: Bool[Array, "
       mask: True on real tokens, [..., T]; broadcast over the axes of `logits` in front of T (heads).
 
     Returns:
-      [...], in [0, 1]; 1, which says nothing, when two queries may see different keys.
+      [...], in [0, 1]; 1, which bounds nothing, when two queries may see different keys.
 
     >>> import jax.numpy as jnp
     >>> birkhoff1957_contraction(jnp.array([[1.0, -1.0], [-1.0, 1.0]]), jnp.ones(2, bool))
@@ -181,7 +181,7 @@ def hajnal1958_sum(attn: Float[Array, "K T S"], mask: Bool[Array, "T"], *, block
     Args:
       attn: matrices in the order in which they are applied, [K T S].
       mask: True on real tokens, [T].
-      block: layers in a block; a last block that is not full counts nothing.
+      block: layers in a block; a last block that is not full is left out.
 
     Returns:
       A number from 0 to K / block.
@@ -197,7 +197,7 @@ def hajnal1958_sum(attn: Float[Array, "K T S"], mask: Bool[Array, "T"], *, block
     real = mask[:, None] & mask[None, :]
 
     def product(layers: Array) -> Array:
-        # Applied first stands rightmost.
+        # The first layer is the rightmost factor.
         return jax.lax.fori_loop(1, block, lambda k, done: jnp.where(real, layers[k], 0) @ done, layers[0])
 
     return jnp.sum(1 - ergodicity_coefficient(jax.vmap(product)(grouped), jnp.broadcast_to(mask, (blocks, mask.size))))
@@ -209,7 +209,7 @@ def wolfowitz1963_word_contraction(
     """max tau(A_w1 ... A_wl) over all words of `length` letters from M matrices.
 
     Below 1 it makes every infinite product of these matrices, in whatever order, tend to a matrix of equal rows: each
-    `length` factors shrink every spread by it. Wolfowitz's theorem says when some length will do: if every word is
+    `length` factors shrink every spread by it. By Wolfowitz's theorem some length is enough if every word is
     SIA, that is its powers tend to a matrix of equal rows. A rooted mask, under which one token reaches all others,
     and bounded scores make every attention such a matrix.
 
@@ -294,7 +294,7 @@ def causal_second_eigenvalue(attn: Float[Array, "*B T S"], mask: Bool[Array, "..
     """
     real = per_row(mask, attn)
     later = jnp.triu(jnp.ones(attn.shape[-2:], bool), k=1).reshape((1,) * (attn.ndim - 2) + attn.shape[-2:])
-    ahead = jnp.any(later & real[..., :, None] & real[..., None, :] & (attn != 0), axis=(-2, -1))
+    ahead = jnp.any(later & real_pairs(real) & (attn != 0), axis=(-2, -1))
     first = jnp.cumsum(real, axis=-1) == 1
     diagonal = jnp.diagonal(attn, axis1=-2, axis2=-1)
     return jnp.where(ahead, jnp.nan, jnp.max(jnp.where(real & ~first, diagonal, 0), axis=-1))

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from ...activations import FUNCTIONS
 
-# Where phi' and phi'' have local extrema, beside the mirror images of these points; erf-GELU: phi'' = (2 - x^2) N(x),
+# Where phi' and phi'' have local extrema, besides the mirror images of these points; erf-GELU: phi'' = (2 - x^2) N(x),
 # phi''' = (x^2 - 4) x N(x) with N the normal density. The others were found numerically to the last digit.
 _STEEPEST = {"gelu": 2**0.5, "gelu_tanh": 1.4185040087908284, "silu": 2.3993572805154677}
 _SHARPEST = {"gelu": (0.0, 2.0), "gelu_tanh": (0.0, 2.013480724624257), "silu": (0.0, 3.435840993535111)}
@@ -67,12 +67,12 @@ def secant_slope(activation: str, a: Float[Array, "..."], b: Float[Array, "..."]
     >>> round(float(secant_slope("relu", jnp.array(-1.0), jnp.array(3.0))), 4)
     0.75
     """
-    apart = a - b
+    step = a - b
     # Below this distance the quotient loses more to cancellation than the midpoint's slope to curvature; ReLU has no
-    # cancellation, and a midpoint's slope says nothing of a pair on both sides of the kink.
-    near = jnp.abs(apart) < (0 if activation == "relu" else jnp.finfo(apart.dtype).eps ** (1 / 3))
-    near = near | (apart == 0)
-    quotient = (activate(activation, a) - activate(activation, b)) / jnp.where(near, 1, apart)
+    # cancellation, and a midpoint's slope is wrong for a pair on both sides of the kink.
+    near = jnp.abs(step) < (0 if activation == "relu" else jnp.finfo(step.dtype).eps ** (1 / 3))
+    near = near | (step == 0)
+    quotient = (activate(activation, a) - activate(activation, b)) / jnp.where(near, 1, step)
     return jnp.where(near, _derivative(activation, (a + b) / 2), quotient)
 
 

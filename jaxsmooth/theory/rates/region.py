@@ -1,6 +1,6 @@
 """Rates that hold on a whole region of inputs: everything but attention may move.
 
-The region is every input X of a post-LN block that keeps the given attention, whose LayerNorm stds are at least
+The region is every input X of a post-LN block with the given attention, whose LayerNorm stds are at least
 the given ones, and whose MLP pre-activations stay in a box around the observed ones. The rates rest on two facts:
 a LayerNorm is half linear (`layer_norm_half_linear`), and a pair of tokens passes the MLP through
 I + W_1 D W_2 with D the secant slopes of the pair, which the box confines. So attention, the linear half of both
@@ -23,7 +23,7 @@ from ..consensus import centre_tokens
 from ..statement import Statement
 from .activation_slopes import secant_range, slope_range
 
-GAIN_SPLIT = 2.0  # th in `secant_box_rate`; on trained weights no other value was met to gain 10%
+GAIN_SPLIT = 2.0  # th in `secant_box_rate`; on trained weights no other value tried gained 10%
 PAIRS_AT_ONCE = 256
 
 

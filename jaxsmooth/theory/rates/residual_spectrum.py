@@ -1,4 +1,4 @@
-"""A rate for the observed data that knows of the MLP's nonlinearity only how large it is, not where it points.
+"""A rate for the observed data that uses only the spectrum of the MLP's nonlinearity, not its directions.
 
 The MLP is replaced by the linear map that fits it best on the data, unit by unit, and the residual of that fit
 enters by its singular values alone. Statement and proof: docs/rates.md, theorem 3. Host code, float64: it needs

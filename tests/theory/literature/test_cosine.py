@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 from support.matrices import PADDED, token_batch
-from support.statements import CASES, MANY, assert_holds, distance
+from support.statements import CASES, MANY, assert_holds, distance, few_or_many
 
 from jaxsmooth.theory.literature import cosine
 
@@ -48,18 +48,9 @@ def test_near_consensus_no_digits_are_lost():
     assert 1 - mean_cosine(hidden) == 0
 
 
-def check_bound(seed: int, cases: int) -> None:
-    hidden, mask = token_batch(np.random.default_rng(seed), cases)
-    assert_holds(bound(hidden, mask))
-
-
-def test_the_bound():
-    check_bound(0, CASES)
-
-
-@pytest.mark.long
-def test_the_bound_many():
-    check_bound(1, MANY)
+@few_or_many(CASES, MANY)
+def test_the_bound(seed, cases):
+    assert_holds(bound(*token_batch(np.random.default_rng(seed), cases)))
 
 
 def test_the_bound_is_attained_on_a_sphere_and_the_identity_behind_it():
@@ -80,7 +71,8 @@ def test_the_converse_is_false():
     assert float(cosine_distance(hidden, np.ones(4, bool))) == pytest.approx(1)
 
 
-def check_bridge(seed: int, cases: int) -> None:
+@few_or_many(CASES, MANY)
+def test_the_bridge(seed, cases):
     before, after, mask = on_a_sphere(seed, cases)
     actual = [distance(b[m]) / distance(a[m]) for a, b, m in zip(before, after, mask, strict=True)]
     loose = np.array(actual) * np.random.default_rng(seed).choice([1, 1.5, 10], cases)
@@ -88,15 +80,6 @@ def check_bridge(seed: int, cases: int) -> None:
     assert_holds(found, rtol=1e-6, share=0.99)
     tight = bridge(before, after, np.array(actual) * (1 + 1e-12), mask)
     np.testing.assert_allclose(tight.lhs, tight.rhs, rtol=1e-6, atol=1e-13)
-
-
-def test_the_bridge():
-    check_bridge(0, CASES)
-
-
-@pytest.mark.long
-def test_the_bridge_many():
-    check_bridge(1, MANY)
 
 
 def test_the_bridge_needs_one_norm_and_a_rate_that_holds():

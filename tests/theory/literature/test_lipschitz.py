@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.special
-from support.catalogue import LONG_SEEDS, tightness
 from support.matrices import PADDED, lengths_mask
+from support.statements import assert_holds, few_or_many_seeds
 
 from jaxsmooth.theory.literature import lipschitz
 
@@ -24,18 +24,10 @@ def sentences(rng: np.random.Generator) -> tuple[np.ndarray, ...]:
     return np.where(mask[..., None], hidden, 1e6), mask, matrices[0], matrices[1]
 
 
-def check_castin(rng: np.random.Generator) -> None:
-    assert tightness(local(*sentences(rng)), rtol=1e-8).max() > 0.3
-
-
-def test_the_bound_holds_on_1024_jacobians():
-    check_castin(np.random.default_rng(0))
-
-
-@pytest.mark.long
-def test_the_bound_holds_on_100_000_jacobians():
-    for seed in LONG_SEEDS:
-        check_castin(np.random.default_rng(seed))
+@few_or_many_seeds
+def test_the_bound_holds(seeds):
+    for seed in seeds:
+        assert assert_holds(local(*sentences(np.random.default_rng(seed))), rtol=1e-8).max() > 0.3
 
 
 def test_both_sides_against_a_dense_jacobian():

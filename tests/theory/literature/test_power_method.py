@@ -3,9 +3,8 @@
 import jax
 import numpy as np
 import pytest
-from support.catalogue import LONG_SEEDS
 from support.matrices import orthonormal, symmetric
-from support.statements import record
+from support.statements import few_or_many_seeds, record
 
 from jaxsmooth.theory.literature import power_method as pm
 
@@ -33,6 +32,12 @@ def random_tokens(rng: np.random.Generator) -> np.ndarray:
     return hidden / np.linalg.norm(hidden, axis=-1, keepdims=True)
 
 
+@few_or_many_seeds
+def test_the_tangent_falls_by_the_predicted_factor(seeds):
+    for seed in seeds:
+        check_rate(np.random.default_rng(seed))
+
+
 def check_rate(rng: np.random.Generator) -> None:
     """1000 spectra: once tokens agree, the ratio of tangents of two layers is (1 + mu_2) / (1 + mu_1).
 
@@ -52,16 +57,6 @@ def check_rate(rng: np.random.Generator) -> None:
     found = seen[40] / seen[39]
     record(found, predicted, int(np.sum(np.abs(found - predicted) > 1e-2 * predicted)))
     np.testing.assert_allclose(found, predicted, rtol=1e-2)
-
-
-def test_the_tangent_falls_by_the_predicted_factor():
-    check_rate(np.random.default_rng(0))
-
-
-@pytest.mark.long
-def test_the_tangent_falls_by_the_predicted_factor_many():
-    for seed in LONG_SEEDS:
-        check_rate(np.random.default_rng(seed))
 
 
 def test_the_direction_is_reached_for_every_spectrum():

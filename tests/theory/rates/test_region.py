@@ -1,3 +1,5 @@
+"""Rates on a region of inputs: half-linear LayerNorm and boxes of secant slopes."""
+
 import functools
 
 import jax
@@ -5,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from support.matrices import GARBAGE
-from support.regions import PHI, SENTENCES, TOKENS, WIDTH, SmallBlock, distance, small_attention, small_block
+from support.regions import PHI, SENTENCES, TOKENS, WIDTH, SmallBlock, small_attention, small_block
+from support.statements import distances
 
 from jaxsmooth.theory import block_of
-from jaxsmooth.theory.rates.activation_slopes import secant_range, secant_slope, slope_range
 from jaxsmooth.theory.rates.region import Region, inside, layer_norm_half_linear, secant_box_rate, slope_box_rate
 from jaxsmooth.types import Block
 
@@ -83,47 +85,6 @@ def test_half_linear_needs_lower_bounds_of_the_stds():
     assert lhs > 2 * rhs
 
 
-@pytest.mark.parametrize("activation", list(PHI))
-def test_slope_ranges_hold_and_are_attained(activation):
-    rng = np.random.default_rng(0)
-    low = 4 * rng.standard_normal(3000)
-    high = low + 10 ** rng.uniform(-3, 1, 3000)
-    least, largest = slope_range(activation, jnp.asarray(low), jnp.asarray(high))
-    at = np.linspace(low, high, 401)
-    slopes = np.diff(PHI[activation](at), axis=0) / np.diff(at, axis=0)
-    assert np.all(slopes.min(axis=0) >= least - 1e-9)
-    assert np.all(slopes.max(axis=0) <= largest + 1e-9)
-    if activation != "relu":  # whose slopes jump within a step
-        step = np.diff(at, axis=0)[0]
-        assert np.all(slopes.min(axis=0) <= least + step)
-        assert np.all(slopes.max(axis=0) >= largest - step)
-
-
-@pytest.mark.parametrize("activation", list(PHI))
-def test_secant_ranges_hold_and_close_at_zero_radius(activation):
-    rng = np.random.default_rng(1)
-    a, b = 3 * rng.standard_normal((2, 3000))
-    b[::4] = a[::4] + 1e-3 * rng.standard_normal(750)
-    radius = 10 ** rng.uniform(-3, 0.5, (2, 3000))
-    least, largest = secant_range(activation, *map(jnp.asarray, (a, b, *radius)))
-    for _ in range(200):
-        x, y = (c + r * rng.uniform(-1, 1, 3000) for c, r in ((a, radius[0]), (b, radius[1])))
-        apart = np.abs(x - y) > 1e-4
-        secant = (PHI[activation](x) - PHI[activation](y))[apart] / (x - y)[apart]
-        assert np.all(secant >= least[apart] - 1e-10)
-        assert np.all(secant <= largest[apart] + 1e-10)
-    zero = jnp.zeros(3000)
-    ends = secant_range(activation, jnp.asarray(a), jnp.asarray(b), zero, zero)
-    np.testing.assert_allclose(ends[0], ends[1], atol=1e-12)
-    np.testing.assert_allclose(ends[0], (PHI[activation](a) - PHI[activation](b)) / (a - b), atol=1e-9)
-
-
-def test_secant_slope_of_equal_points_is_the_derivative():
-    x = np.linspace(-4, 4, 201)
-    expected = (PHI["gelu"](x + 1e-6) - PHI["gelu"](x - 1e-6)) / 2e-6
-    np.testing.assert_allclose(secant_slope("gelu", jnp.asarray(x), jnp.asarray(x)), expected, atol=1e-9)
-
-
 def _probe(rng, x, mask):
     """Another input: a step from the observed one of any size, sometimes towards or away from consensus."""
     step = 10 ** rng.uniform(-4, 0) * np.linalg.norm(x[mask]) / np.sqrt(x.size)
@@ -144,7 +105,7 @@ def _search(rng, activation, blocks):
         bounds = np.asarray(_rates(activation)(_weights(block), region))
         for other in (x, *(_probe(rng, x, mask) for _ in range(PROBES))):
             again = block.run(attn, other)
-            actual = distance(again["less_shift"], mask) / distance(other, mask)
+            actual = distances(again["less_shift"], mask) / distances(other, mask)
             for which, member in enumerate((_member(region, again), _member(_hull(region), again))):
                 counts[which] += member.sum()
                 worst[which] = max(worst[which], np.max(np.where(member, actual / bounds[which], 0)))
@@ -163,20 +124,15 @@ def _hull(region):
     )
 
 
+@pytest.mark.parametrize(
+    ("blocks", "cases"), [(BLOCKS, 1000), pytest.param(2000, 100_000, id="many", marks=pytest.mark.long)]
+)
 @pytest.mark.parametrize("activation", list(PHI))
-def test_rates_hold_on_random_inputs_of_the_region(activation):
-    counts, worst = _search(np.random.default_rng(7), activation, BLOCKS)
-    assert counts.min() >= 1000
+def test_rates_hold_on_random_inputs_of_the_region(activation, blocks, cases):
+    counts, worst = _search(np.random.default_rng(7), activation, blocks)
+    assert counts.min() >= cases
     assert worst.max() <= 1 + 1e-9
     assert worst.max() > 0.1  # random inputs, not extremal ones: see the antipodal tokens for those
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("activation", list(PHI))
-def test_rates_hold_on_many_random_inputs_of_the_region(activation):
-    counts, worst = _search(np.random.default_rng(8), activation, 2000)
-    assert counts.min() >= 100_000
-    assert worst.max() <= 1 + 1e-9
 
 
 def _plain_block(**changes) -> SmallBlock:
@@ -209,7 +165,7 @@ def test_rate_is_tight_on_antipodal_tokens():
     block = _plain_block()
     x, attn, mask = _antipodal()
     run = block.run(attn, x)
-    actual = distance(run["less_shift"], mask) / distance(x, mask)
+    actual = distances(run["less_shift"], mask) / distances(x, mask)
     bounds = np.asarray(_rates("relu")(_weights(block), _region(attn, mask, run, 1.0, np.zeros_like(run["pre"]))))
     # Both halves of both LayerNorms are attained; the split of the gain, th = 2, costs sqrt(4.5) / 2.
     np.testing.assert_allclose(bounds, np.broadcast_to(4.5**0.5 / 2 * actual, bounds.shape), rtol=1e-6)
@@ -233,8 +189,8 @@ def test_rate_fails_outside_the_box():
     assert _member(region, inner).all()
     assert not _member(region, outer).any()
     assert _member(region._replace(centre=jnp.asarray(outer["pre"])), outer).all()  # the box alone is left
-    assert distance(inner["less_shift"], mask) / distance(x, mask) <= bounds.min()
-    assert distance(outer["less_shift"], mask) / distance(x, mask) > 20 * bounds.max()
+    assert distances(inner["less_shift"], mask) / distances(x, mask) <= bounds.min()
+    assert distances(outer["less_shift"], mask) / distances(x, mask) > 20 * bounds.max()
 
 
 def test_padding_changes_nothing():

@@ -1,9 +1,8 @@
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from support.matrices import GARBAGE, orthonormal
-from support.regions import PHI, SENTENCES, TOKENS, WIDTH, distance, small_attention, small_block
-from support.statements import record
+from support.regions import PHI, SENTENCES, TOKENS, WIDTH, small_attention, small_block
+from support.statements import distances, few_or_many, record
 
 from jaxsmooth.theory import block_of
 from jaxsmooth.theory.rates.residual_spectrum import gain_correction, pair_root, residual_spectrum_rate
@@ -41,7 +40,7 @@ def _holds(rng, cases):
     for case in range(cases):
         block, attn, mask, x = _case(rng, list(PHI)[case % len(PHI)])
         run = block.run(attn, x)
-        before, after = distance(x, mask), distance(run["less_shift"], mask)
+        before, after = distances(x, mask), distances(run["less_shift"], mask)
         lengths, stds = np.linalg.norm(run["less_shift"], axis=-1), run["std_mlp"][..., 0]
         rounding = np.array([_rounding(e[m], s[m]) for e, s, m in zip(lengths, stds, mask, strict=True)])
         rates.append(np.sqrt(np.maximum(after**2 - rounding, 0)) / before)
@@ -51,14 +50,9 @@ def _holds(rng, cases):
     return (rates / bounds).max()
 
 
-def test_rate_holds_on_random_blocks():
-    worst = _holds(np.random.default_rng(0), 300)  # of SENTENCES sentences each
-    assert 0.9 < worst <= 1 + 1e-9
-
-
-@pytest.mark.long
-def test_rate_holds_on_many_random_blocks():
-    assert _holds(np.random.default_rng(1), 25_000) <= 1 + 1e-9
+@few_or_many(300, 25_000)  # blocks of SENTENCES sentences each
+def test_rate_holds_on_random_blocks(seed, cases):
+    assert 0.9 < _holds(np.random.default_rng(seed), cases) <= 1 + 1e-9
 
 
 def test_rate_is_the_actual_one_where_the_mlp_is_linear_on_the_data():
@@ -68,7 +62,7 @@ def test_rate_is_the_actual_one_where_the_mlp_is_linear_on_the_data():
     object.__setattr__(block, "biases", (*block.biases[:2], live, block.biases[3]))
     run = block.run(attn, x)
     assert run["pre"].min() > 0
-    actual = distance(run["less_shift"], mask) / distance(x, mask)
+    actual = distances(run["less_shift"], mask) / distances(x, mask)
     np.testing.assert_allclose(_bound(block, mask, x, run), actual, rtol=1e-6)
 
 
@@ -96,7 +90,7 @@ def test_the_correction_is_exact_for_any_rows():
         assert abs(found - np.linalg.norm(rows - rows.mean(axis=0)) ** 2) <= 1e-12 * (whole + 1) * std.max() / std.min()
 
 
-def test_the_bound_covers_every_residual_of_that_spectrum_and_one_attains_it():
+def test_the_bound_covers_every_residual_of_that_spectrum():
     rng = np.random.default_rng(4)
     out = rng.standard_normal((9, 5))
     left, sizes, _ = np.linalg.svd(out, full_matrices=False)

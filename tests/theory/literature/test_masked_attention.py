@@ -1,4 +1,4 @@
-"""Masked attention collapses, attention with LayerNorm need not: rates, equilibria, attractors; tokens on a sphere."""
+"""Masked attention collapses, attention with LayerNorm need not: rates, equilibria, attractors."""
 
 import jax
 import jax.numpy as jnp
@@ -6,33 +6,23 @@ import numpy as np
 import pytest
 import scipy.integrate
 import scipy.sparse.csgraph
-from support.catalogue import LONG_SEEDS, distance, many_attentions, many_tokens, tightness
-from support.matrices import PADDED, lengths_mask, orthonormal, pad_tokens
-from support.statements import record
+from support.matrices import PADDED, lengths_mask, pad_tokens
+from support.statements import assert_holds, attentions, distance, few_or_many, few_or_many_seeds, record, tokens_for
 
+from jaxsmooth.linalg.rows import standardise_rows
 from jaxsmooth.metrics import token_cosine_similarity
-from jaxsmooth.theory.literature import masked_attention as lc
-from jaxsmooth.theory.literature import token_particles
-from jaxsmooth.theory.literature.plain_transformer import plain_layer_norm
+from jaxsmooth.theory.literature import masked_attention as theory
 
 DEPTH, CASES = 6, 1024
 BOTH = np.ones(2, bool)
-radius_of = jax.jit(lc.wu2024_radius)
-masked, gat = jax.jit(lc.wu2024_masked_attention), jax.jit(lc.wu2023_gat_collapse)
+radius_of = jax.jit(theory.wu2024_radius)
+masked, gat = jax.jit(theory.wu2024_masked_attention), jax.jit(theory.wu2023_gat_collapse)
 cosine = jax.jit(token_cosine_similarity)
-flow = jax.jit(token_particles.geshkovski2023_flow, static_argnums=(3, 4))
-clustering, discrete = (
-    jax.jit(token_particles.geshkovski2023_clustering),
-    jax.jit(token_particles.geshkovski2023_discrete_step),
-)
 
 
 @jax.jit
 def iterate(hidden: jax.Array, mask: jax.Array, query_key: jax.Array, value: jax.Array, steps: jax.Array) -> jax.Array:
-    return jax.lax.fori_loop(0, steps, lambda _, x: lc.wu2024_layer(x, mask, query_key, value), hidden)
-
-
-# Masked attention (Wu et al. 2024)
+    return jax.lax.fori_loop(0, steps, lambda _, x: theory.wu2024_layer(x, mask, query_key, value), hidden)
 
 
 def rooted_graphs(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -66,73 +56,28 @@ def masked_layers(rng: np.random.Generator) -> tuple[np.ndarray, ...]:
 
 
 def check_masked_attention(rng: np.random.Generator) -> None:
-    assert tightness(masked(*masked_layers(rng))).max() > 0.3
+    assert assert_holds(masked(*masked_layers(rng))).max() > 0.3
 
 
 def check_gat(rng: np.random.Generator) -> None:
-    attn, mask = many_attentions(rng)
-    hidden, weight = many_tokens(rng, mask, 3), rng.standard_normal((len(mask), 3, 3))
+    attn, mask = attentions(rng)
+    hidden, weight = tokens_for(rng, mask, 3), rng.standard_normal((len(mask), 3, 3))
     activation = (lambda x: np.maximum(x, 0), np.tanh, lambda x: x)[rng.integers(3)]
     after = activation(attn @ np.where(mask[..., None], hidden, 0) @ weight)
-    assert tightness(gat(hidden, after, attn, weight, mask), rtol=1e-10, atol=1e-12, share=0.9).max() > 0.05
+    assert assert_holds(gat(hidden, after, attn, weight, mask), rtol=1e-10, atol=1e-12, share=0.9).max() > 0.05
 
 
 def unit(x: np.ndarray) -> np.ndarray:
     return x / np.linalg.norm(x, axis=-1, keepdims=True)
 
 
-def acute_tokens(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Unit vectors with non-negative coordinates in a random frame, from one octant to almost one point."""
-    mask = lengths_mask(rng.integers(2, PADDED + 1, CASES))
-    frame = orthonormal(rng, 4, 4)
-    x = np.abs(rng.standard_normal((CASES, PADDED, 4))) * 10 ** rng.uniform(-3, 0, (CASES, 1, 1)) + np.where(
-        rng.uniform(size=(CASES, 1, 1)) < 0.5, np.eye(4)[rng.integers(0, 4, (CASES, PADDED))], np.ones(4)
-    )
-    return np.where(mask[..., None], unit(x) @ frame.T, 1e6), mask
+CHECKS = {"masked attention": check_masked_attention, "graph attention": check_gat}
 
 
-def check_clustering(rng: np.random.Generator) -> None:
-    x, mask = acute_tokens(rng)
-    sharpness = rng.choice([0.0, 1.0, 4.0])
-    # Both cosines near 1: the comparison is of 1 - g, and 64 steps of the integrator leave 1e-9 of it.
-    found = clustering(x, flow(x, mask, sharpness, 1.0, 64), mask, sharpness, 1.0)
-    lhs, rhs, applicable = map(np.asarray, found)
-    assert applicable.mean() > 0.99
-    assert np.all((1 - rhs <= (1 - lhs) * (1 + 1e-8) + 1e-14)[applicable])
-
-
-def check_discrete_step(rng: np.random.Generator) -> None:
-    x, mask = acute_tokens(rng)
-    sharpness = 10 ** rng.uniform(-2, 1)
-    after = np.stack([numpy_sphere_layer(y, real, sharpness) for y, real in zip(x, mask, strict=True)])
-    assert tightness(discrete(x, after, mask, sharpness), rtol=1e-9, atol=1e-14, share=0.9).max() > 0.5
-
-
-def numpy_sphere_layer(x: np.ndarray, real: np.ndarray, sharpness: float) -> np.ndarray:
-    logits = sharpness * x[real] @ x[real].T
-    weights = np.exp(logits - logits.max(axis=1, keepdims=True))
-    out = x.copy()
-    out[real] = unit(weights / weights.sum(axis=1, keepdims=True) @ x[real])
-    return out
-
-
-CHECKS = {
-    "masked attention": check_masked_attention,
-    "graph attention": check_gat,
-    "clustering": check_clustering,
-    "discrete step": check_discrete_step,
-}
-
-
+@few_or_many_seeds
 @pytest.mark.parametrize("check", CHECKS.values(), ids=CHECKS.keys())
-def test_holds_on_a_thousand_cases(check):
-    check(np.random.default_rng(0))
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("check", CHECKS.values(), ids=CHECKS.keys())
-def test_holds_on_100_000_cases(check):
-    for seed in LONG_SEEDS:
+def test_it_holds(check, seeds):
+    for seed in seeds:
         check(np.random.default_rng(seed))
 
 
@@ -191,11 +136,8 @@ def test_a_ratio_in_zero_one_does_not_suffice_for_one_layer():
     assert float(found.lhs) > 5 * float(found.rhs)
 
 
-# LayerNorm: explicit counterexamples
-
-
 def test_the_equilibrium_is_one_and_keeps_rank_two():
-    x, value, attn = (np.asarray(part) for part in lc.wu2024_equilibrium())
+    x, value, attn = (np.asarray(part) for part in theory.wu2024_equilibrium())
     assert attn[0, 0] == pytest.approx(0.8496745531, abs=1e-10)
     after = np.asarray(iterate(x, BOTH, np.eye(3), value, 1))
     np.testing.assert_allclose(after, x, atol=2e-15)
@@ -216,10 +158,11 @@ def frames(rng: np.random.Generator, cases: int, width: int, count: int) -> np.n
     return np.linalg.qr(drawn)[0][..., 1:]
 
 
-kept = jax.jit(jax.vmap(lc.wu2024_layer, (0, None, None, 0)))
+kept = jax.jit(jax.vmap(theory.wu2024_layer, (0, None, None, 0)))
 
 
-def check_equilibria(seed: int, cases: int) -> None:
+@few_or_many(1000, 100_000)
+def test_every_frame_is_an_equilibrium(seed, cases):
     """P13: X = sqrt D F^T, W_V = F A^-1 F^T for any frame F of n < D centred directions: LN(A X W_V) = X, rank n."""
     rng = np.random.default_rng(seed)
     for width, tokens in ((3, 2), (6, 2), (6, 3), (6, 5)):
@@ -237,26 +180,17 @@ def check_equilibria(seed: int, cases: int) -> None:
         np.testing.assert_allclose(cosine(after, np.ones((cases // 4, tokens), bool)), 0, atol=1e-13)
 
 
-def test_every_frame_is_an_equilibrium():
-    check_equilibria(0, 1000)
-
-
-@pytest.mark.long
-def test_every_frame_is_an_equilibrium_many():
-    check_equilibria(1, 100_000)
-
-
 def test_an_equilibrium_needs_its_value_matrix():
     """With W_V = I in its place the same tokens have turned towards each other after one layer."""
-    x, _, _ = (np.asarray(part) for part in lc.wu2024_equilibrium())
+    x, _, _ = (np.asarray(part) for part in theory.wu2024_equilibrium())
     after = iterate(x, BOTH, np.eye(3), np.eye(3), 1)
     assert float(cosine(after, BOTH)) > 0.3
 
 
 def test_the_equilibrium_is_unstable():
     """An eigenvalue of its Jacobian exceeds 1, so rounding alone drives it away in the end."""
-    x, value, _ = lc.wu2024_equilibrium()
-    layer = lambda flat: lc.wu2024_layer(flat.reshape(2, 3), jnp.asarray(BOTH), jnp.eye(3), value).ravel()  # noqa: E731
+    x, value, _ = theory.wu2024_equilibrium()
+    layer = lambda flat: theory.wu2024_layer(flat.reshape(2, 3), jnp.asarray(BOTH), jnp.eye(3), value).ravel()  # noqa: E731
     jacobian = np.asarray(jax.jacfwd(layer)(x.ravel()))
     assert np.abs(np.linalg.eigvals(jacobian)).max() > 1.2
     nudged = np.asarray(x) + 1e-9 * np.random.default_rng(0).standard_normal((2, 3))
@@ -265,8 +199,8 @@ def test_the_equilibrium_is_unstable():
 
 def test_random_starts_leave_the_equilibrium_for_agreement_or_opposition():
     """71 % end at cosine +1 and 29 % at -1, each within four standard errors; nothing stays between."""
-    value = lc.wu2024_equilibrium().value
-    starts = plain_layer_norm(jnp.asarray(np.random.default_rng(0).standard_normal((2000, 2, 3))))
+    value = theory.wu2024_equilibrium().value
+    starts = standardise_rows(jnp.asarray(np.random.default_rng(0).standard_normal((2000, 2, 3))))
     ends = np.asarray(
         cosine(iterate(starts, np.ones((2000, 2), bool), np.eye(3), value, 400), np.ones((2000, 2), bool))
     )
@@ -277,9 +211,10 @@ def test_random_starts_leave_the_equilibrium_for_agreement_or_opposition():
     assert abs(agree - 0.71) < 4 * error
 
 
-def check_antipodal(seed: int, cases: int) -> None:
+@few_or_many(1000, 100_000)
+def test_the_antipodal_pair_attracts_an_open_set(seed, cases):
     """d_M as large as LayerNorm allows, and every start within distance .5 comes back, at the rate .532."""
-    x, value, _ = (np.asarray(part) for part in lc.wu2024_antipodal())
+    x, value, _ = (np.asarray(part) for part in theory.wu2024_antipodal())
     rng = np.random.default_rng(seed)
     shifts = unit(rng.standard_normal((cases, 6))).reshape(cases, 2, 3)
     # Half of them on the boundary.
@@ -294,29 +229,23 @@ def check_antipodal(seed: int, cases: int) -> None:
     np.testing.assert_allclose(np.median(common[1] / common[0]), 0.5 / np.tanh(np.sqrt(3)), rtol=1e-3)
 
 
-def test_the_antipodal_pair_attracts_an_open_set():
-    x, value, _ = (np.asarray(part) for part in lc.wu2024_antipodal())
+def test_the_antipodal_pair_is_as_far_apart_as_layer_norm_allows():
+    x, value, _ = (np.asarray(part) for part in theory.wu2024_antipodal())
     np.testing.assert_allclose(iterate(x, BOTH, np.eye(3), value, 1), x, atol=1e-15)
     assert distance(x) == pytest.approx(np.linalg.norm(x)) == pytest.approx(np.sqrt(6))
-    check_antipodal(1, 1000)
-
-
-@pytest.mark.long
-def test_the_antipodal_pair_attracts_many():
-    check_antipodal(2, 100_000)
 
 
 def test_the_antipodal_pair_does_not_attract_everything():
     """Tokens that agree go on agreeing."""
-    x, value, _ = (np.asarray(part) for part in lc.wu2024_antipodal())
+    x, value, _ = (np.asarray(part) for part in theory.wu2024_antipodal())
     end = iterate(x[[0, 0]], BOTH, np.eye(3), value, 80)
     assert float(cosine(end, BOTH)) > 1 - 1e-12
 
 
 def test_most_wide_starts_end_at_the_antipodal_pair():
     """Noise of std .5 per entry: the share that ends at cosine -1 is .996, within four standard errors."""
-    x, value, _ = (np.asarray(part) for part in lc.wu2024_antipodal())
-    starts = plain_layer_norm(jnp.asarray(x + 0.5 * np.random.default_rng(2).standard_normal((4000, 2, 3))))
+    x, value, _ = (np.asarray(part) for part in theory.wu2024_antipodal())
+    starts = standardise_rows(jnp.asarray(x + 0.5 * np.random.default_rng(2).standard_normal((4000, 2, 3))))
     every = np.ones((4000, 2), bool)
     ends = np.asarray(cosine(iterate(starts, every, np.eye(3), value, 200), every))
     share = (ends < -0.999).mean()
@@ -325,85 +254,10 @@ def test_most_wide_starts_end_at_the_antipodal_pair():
 
 def test_with_identity_values_layer_norm_does_not_stop_collapse():
     """W_V = I and LayerNorm: after 60 layers the cosine of any two tokens is 1 to rounding."""
-    starts = plain_layer_norm(jnp.asarray(np.random.default_rng(3).standard_normal((500, 4, 5)) + 0.0))
+    starts = standardise_rows(jnp.asarray(np.random.default_rng(3).standard_normal((500, 4, 5)) + 0.0))
     every = np.ones((500, 4), bool)
     ends = np.asarray(cosine(iterate(starts, every, 0.1 * np.eye(5), np.eye(5), 60), every))
     np.testing.assert_allclose(ends, 1, atol=1e-13)
-
-
-def test_layer_norm_keeps_the_linear_rank_and_not_the_affine_one():
-    """Rows u and 2u become one row, against Cirrincione (2026) as worded; the rank of H C is what LayerNorm keeps."""
-    u = np.array([1.0, -2.0, 4.0, 0.5])
-    rows = np.stack([u, 2 * u])
-    normed = np.asarray(plain_layer_norm(jnp.asarray(rows)))
-    np.testing.assert_allclose(normed[0], normed[1], atol=1e-15)
-    assert np.linalg.matrix_rank(rows[1:] - rows[:1]) == 1
-    rng = np.random.default_rng(4)
-    for rank in range(1, 5):
-        hidden = rng.standard_normal((6, rank)) @ rng.standard_normal((rank, 7)) + rng.standard_normal((6, 1))
-        centred = hidden - hidden.mean(axis=1, keepdims=True)
-        normed = np.asarray(plain_layer_norm(jnp.asarray(hidden)))
-        assert np.linalg.matrix_rank(normed, tol=1e-9) == np.linalg.matrix_rank(centred, tol=1e-9) == rank
-
-
-# The sphere (Geshkovski et al. 2023)
-
-
-@pytest.mark.parametrize("start", [0.0, 0.5, 0.99])
-def test_the_clustering_rate_is_attained_by_two_uniform_tokens(start):
-    """n = 2, beta = 0: g(t) = tanh(artanh g_0 + t) exactly."""
-    x = np.array([[1.0, 0.0], [start, np.sqrt(1 - start**2)]])
-    found = clustering(x, flow(x, BOTH, 0.0, 1.0, 64), BOTH, 0.0, 1.0)
-    assert float(found.lhs) == pytest.approx(np.tanh(np.arctanh(start) + 1), rel=1e-14)
-    assert 1 - float(found.rhs) == pytest.approx(1 - float(found.lhs), rel=1e-7)
-
-
-def test_the_flow_against_scipy():
-    x, mask = acute_tokens(np.random.default_rng(5))
-    found = np.asarray(flow(x, mask, 4.0, 1.0, 64))
-    for case in range(0, CASES, 128):
-        start = x[case][mask[case]]
-
-        def velocity(_: float, flat: np.ndarray, shape: tuple = start.shape) -> np.ndarray:
-            y = flat.reshape(shape)
-            weights = np.exp(4 * y @ y.T)
-            pull = weights / weights.sum(axis=1, keepdims=True) @ y
-            return (pull - np.sum(pull * y, axis=1, keepdims=True) * y).ravel()
-
-        solved = scipy.integrate.solve_ivp(velocity, (0, 1), start.ravel(), rtol=1e-11, atol=1e-13)
-        np.testing.assert_allclose(found[case][mask[case]], solved.y[:, -1].reshape(start.shape), atol=1e-7)
-        np.testing.assert_array_equal(found[case][~mask[case]], x[case][~mask[case]])
-
-
-def test_almost_every_start_clusters_and_symmetric_ones_do_not():
-    """300 uniform starts of 5 tokens on the sphere of R^3 end in one point; opposite pairs and triangles stay."""
-    starts = unit(np.random.default_rng(6).standard_normal((300, 5, 3)))
-    every = np.ones((300, 5), bool)
-    ends = np.asarray(flow(starts, every, 1.0, 120.0, 1200))
-    assert np.asarray(cosine(ends, every)).min() > 1 - 1e-9
-    for count in (2, 3):
-        angles = 2 * np.pi * np.arange(count) / count
-        ring = np.stack([np.cos(angles), np.sin(angles)], axis=1)
-        np.testing.assert_allclose(flow(ring, np.ones(count, bool), 1.0, 1.0, 20), ring, atol=1e-14)
-        assert not clustering(ring, ring, np.ones(count, bool), 1.0, 1.0).applicable
-
-
-def test_obtuse_angles_break_the_rate():
-    """Just inside a hemisphere two tokens do cluster, but from g_0 < 0 no rate of the acute form holds uniformly."""
-    nearly = np.pi - 1e-3
-    x = np.array([[1.0, 0.0], [np.cos(nearly), np.sin(nearly)]])
-    found = clustering(x, flow(x, BOTH, 0.0, 1.0, 64), BOTH, 0.0, 1.0)
-    assert not found.applicable
-    assert float(found.lhs) > float(found.rhs) + 0.5
-
-
-def test_the_discrete_step_is_attained_near_consensus():
-    """Two tokens: the ratio of both sides is the norm of the mixed token over its bound, 1 as D -> 0; and cubic."""
-    for half in (1e-2, 1e-1):
-        x = np.array([[np.cos(half), np.sin(half)], [np.cos(half), -np.sin(half)]])
-        found = discrete(x, numpy_sphere_layer(x, BOTH, 1.0), BOTH, 1.0)
-        assert float(found.lhs / found.rhs) == pytest.approx(1, abs=2 * half**4)
-        assert float(found.lhs) == pytest.approx((2 * half) ** 3 / 4, rel=2 * half**2 + 1e-9)
 
 
 def test_padding_changes_nothing():

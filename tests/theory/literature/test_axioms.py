@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support.catalogue import LONG_SEEDS, many_tokens, tightness
 from support.matrices import PADDED, WIDTH, lengths_mask
+from support.statements import assert_holds, few_or_many_seeds, tokens_for
 
 from jaxsmooth import metrics
 from jaxsmooth.theory import diameter
@@ -29,29 +29,24 @@ subadditivity = {
 
 def tokens(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     mask = lengths_mask(rng.integers(1, PADDED + 1, 1024))
-    left, right = many_tokens(rng, mask), many_tokens(rng, mask)
+    left, right = tokens_for(rng, mask), tokens_for(rng, mask)
     right[::3] = left[::3] * rng.uniform(-1, 1, (342, 1, 1))
     return left, right, mask
 
 
+@few_or_many_seeds
 @pytest.mark.parametrize("name", GOOD)
-def test_subadditivity_holds_on_1024_cases_and_is_attained(name):
-    ratio = tightness(subadditivity[name](*tokens(np.random.default_rng(0))), rtol=1e-10, atol=1e-12)
-    assert ratio.max() > 1 - 1e-9
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("name", GOOD)
-def test_subadditivity_holds_on_100_000_cases(name):
-    for seed in LONG_SEEDS:
-        tightness(subadditivity[name](*tokens(np.random.default_rng(seed))), rtol=1e-10, atol=1e-12)
+def test_subadditivity_holds_and_is_attained(name, seeds):
+    for seed in seeds:
+        ratio = assert_holds(subadditivity[name](*tokens(np.random.default_rng(seed))), rtol=1e-10, atol=1e-12)
+        assert ratio.max() > 1 - 1e-9
 
 
 @pytest.mark.parametrize("name", GOOD)
 def test_they_vanish_exactly_at_consensus(name):
     rng = np.random.default_rng(1)
     mask = lengths_mask(rng.integers(2, PADDED + 1, 64))
-    hidden = many_tokens(rng, mask)
+    hidden = tokens_for(rng, mask)
     hidden[::2] = np.where(mask[::2, :, None], hidden[::2, :1], 1e6)
     check = jax.jit(functools.partial(axioms.rusch2023_vanishes_at_consensus, GOOD[name], tolerance=1e-9))
     assert np.all(check(hidden, mask))

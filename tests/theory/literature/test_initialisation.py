@@ -7,8 +7,8 @@ import pytest
 import scipy.integrate
 import scipy.linalg
 import scipy.special
-from support.catalogue import LONG_SEEDS, distance, many_attentions, many_tokens
 from support.matrices import WIDTH
+from support.statements import attentions, distance, few_or_many_seeds, tokens_for
 
 from jaxsmooth.theory.literature import initialisation
 
@@ -112,22 +112,15 @@ def test_large_matrices_come_closer():
     assert low - 4 * error < eigen.mean() < high + 4 * error
 
 
-def check_centring(rng: np.random.Generator) -> None:
-    attn, mask = many_attentions(rng)
-    hidden = many_tokens(rng, mask)
-    found = keeps(attn, hidden, mask)
-    size = np.abs(np.where(mask[..., None], hidden, 0)).max(axis=(1, 2))
-    assert np.all(np.abs(found.lhs - found.rhs) <= 1e-13 * size)
-
-
-def test_centring_leaves_the_distance_exactly_unchanged():
-    check_centring(np.random.default_rng(0))
-
-
-@pytest.mark.long
-def test_centring_leaves_it_unchanged_in_100_000_cases():
-    for seed in LONG_SEEDS:
-        check_centring(np.random.default_rng(seed))
+@few_or_many_seeds
+def test_centring_leaves_the_distance_exactly_unchanged(seeds):
+    for seed in seeds:
+        rng = np.random.default_rng(seed)
+        attn, mask = attentions(rng)
+        hidden = tokens_for(rng, mask)
+        found = keeps(attn, hidden, mask)
+        size = np.abs(np.where(mask[..., None], hidden, 0)).max(axis=(1, 2))
+        assert np.all(np.abs(found.lhs - found.rhs) <= 1e-13 * size)
 
 
 def test_layer_after_layer_only_the_mean_goes():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from support.matrices import FAMILIES, centring
-from support.statements import record
+from support.statements import few_or_many, record
 
 from jaxsmooth.theory.literature import residual_attention
 
@@ -48,7 +48,8 @@ def paired(found: np.ndarray, expected: np.ndarray) -> float:
     return worst
 
 
-def check_spectrum(seed: int, cases: int) -> None:
+@few_or_many(1000, 100_000)
+def test_the_spectrum(seed, cases):
     """Against the dense Kronecker matrix I + A (x) W^T."""
     rng = np.random.default_rng(seed)
     names = ["stochastic", "doubly stochastic", "causal", "closed classes"]
@@ -70,15 +71,6 @@ def check_spectrum(seed: int, cases: int) -> None:
     record(1 + np.array(errors), np.ones(cases))
 
 
-def test_the_spectrum():
-    check_spectrum(0, 1000)
-
-
-@pytest.mark.long
-def test_the_spectrum_many():
-    check_spectrum(1, 100_000)
-
-
 def test_the_spectrum_to_rounding():
     rng = np.random.default_rng(0)
     for _ in range(50):
@@ -87,7 +79,8 @@ def test_the_spectrum_to_rounding():
         assert paired(residual_attention.residual_eigenvalues(attn, weight).ravel(), dense) < 1e-8
 
 
-def check_fate(seed: int, cases: int) -> None:
+@few_or_many(250, 20_000)
+def test_the_fate(seed, cases):
     """Iterated, 400 steps: the tokens unify where predicted and nowhere else, at the predicted rate."""
     rng = np.random.default_rng(seed)
     decided = 0
@@ -107,15 +100,6 @@ def check_fate(seed: int, cases: int) -> None:
             assert fate.rank_collapses
             assert second_singular(x) < 1e-2
     assert decided > 0.7 * cases
-
-
-def test_the_fate():
-    check_fate(0, 250)
-
-
-@pytest.mark.long
-def test_the_fate_many():
-    check_fate(1, 20_000)
 
 
 def test_the_rate():
