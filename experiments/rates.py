@@ -24,7 +24,7 @@ from jaxsmooth import Batch, BlockTrace, Encoder
 from jaxsmooth.assets.texts import read_texts
 from jaxsmooth.files import atomic_write
 from jaxsmooth.studies import measurements
-from jaxsmooth.theory import mixing_rate
+from jaxsmooth.theory import BlockNorms, mixing_rate
 from jaxsmooth.theory.block import ladder
 from jaxsmooth.theory.rates import activation_slopes, residual_spectrum
 from jaxsmooth.theory.rates.region import Region, secant_box_rate, slope_box_rate
@@ -82,9 +82,8 @@ def _batch(tokenizer, sentences: int) -> Batch:
     return jax.tree.map(lambda leaf: jnp.pad(leaf, ((0, 0), (0, wide)))[:, :TOKENS], batch)
 
 
-def _layer_rates(model: Encoder, trace: BlockTrace, norms: ladder.BlockNorms, mask: Array) -> dict[str, Array]:
+def _layer_rates(model: Encoder, trace: BlockTrace, norms: BlockNorms, mask: Array) -> dict[str, Array]:
     activation = model.config.activation
-    weights = measurements.block_weights(trace.block)
     state = ladder.BlockState(
         trace.input, trace.attn, trace.pre_attn, trace.std_attn, trace.std_mlp, mask, mixing_rate(trace.attn, mask)
     )
@@ -97,12 +96,12 @@ def _layer_rates(model: Encoder, trace: BlockTrace, norms: ladder.BlockNorms, ma
     return {
         "actual": ladder.actual_rate(trace.input, trace.hidden, mask),
         "data": residual_spectrum.residual_spectrum_rate(
-            weights, trace.input, trace.normed, pre, trace.std_mlp, lengths, mask, activation
+            trace.block, trace.input, trace.normed, pre, trace.std_mlp, lengths, mask, activation
         ),
-        **{f"box {r:g}": _secant(weights, region, activation) for r, region in regions.items()},
-        "hull": _hull(weights, regions[RADII[0]]._replace(radius=jnp.zeros_like(pre)), activation),
+        **{f"box {r:g}": _secant(trace.block, region, activation) for r, region in regions.items()},
+        "hull": _hull(trace.block, regions[RADII[0]]._replace(radius=jnp.zeros_like(pre)), activation),
         "L4": ladder.data_rate(norms, state),
-        "L3": ladder.operator_rate(weights, norms, state)[0],
+        "L3": ladder.operator_rate(trace.block, norms, state)[0],
         "L1": ladder.block_rate(norms, state),
     }
 

@@ -28,11 +28,10 @@ from drawing import canvas, remark, save, title
 from jaxsmooth import Batch, BlockTrace, Encoder
 from jaxsmooth.assets.texts import read_texts
 from jaxsmooth.files import atomic_write
-from jaxsmooth.studies import measurements
-from jaxsmooth.studies.verify import block_parameters
 from jaxsmooth.theory.block import ladder
 from jaxsmooth.theory.rates.neighbourhood import Neighbourhood, neighbourhood_rate
 from jaxsmooth.theory.rates.region import Region, secant_box_rate
+from jaxsmooth.types import Block
 
 RADIUS = 0.05  # in deviations of the unit over the sentence
 FOUR_BITS = "Models named -q4 have 4-bit weights."
@@ -124,19 +123,18 @@ def row_of(model: Encoder, traces: BlockTrace, layer: int, batch: Batch, box: fl
     }
     if both:
         region = region_of(trace, batch, box)
-        weights = measurements.block_weights(trace.block)
-        row["theorem 2"] = float(measured(weights, region, model.config.activation)[0])
+        row["theorem 2"] = float(measured(trace.block, region, model.config.activation)[0])
     return row
 
 
 def neighbourhood_of(model: Encoder, trace: BlockTrace, box: float):
     """Of the observed input: its attention, stds and normed tokens, `box` deviations around its pre-activations."""
     trace = jax.tree.map(np.asarray, trace)
-    block = block_parameters(model.config, trace.block)
-    radius = box * (trace.normed[0] @ block.up).std(axis=0)
+    radius = box * (trace.normed[0] @ trace.block.up.kernel).std(axis=0)
     # Lowered past their own rounding, so that the observed input is in the region.
     stds = ((1 - 1e-12) * std[0, :, 0] for std in (trace.std_attn, trace.std_mlp))
-    return block, Neighbourhood(trace.attn[0], trace.normed[0], *stds, radius)
+    near = Neighbourhood(trace.attn[0], trace.normed[0], *stds, radius)
+    return trace.block, near, model.config.activation, model.config.eps
 
 
 def some_layers(args: Args, model: Encoder) -> list[int]:
@@ -167,8 +165,8 @@ def region_of(trace: BlockTrace, batch: Batch, box: float) -> Region:
     return Region(trace.attn, trace.std_attn, trace.std_mlp, batch.mask, pre, spread)
 
 
-def _measured(weights: ladder.BlockWeights, region: Region, activation: str) -> Array:
-    return secant_box_rate(weights, region, activation).rate
+def _measured(block: Block, region: Region, activation: str) -> Array:
+    return secant_box_rate(block, region, activation).rate
 
 
 measured = jax.jit(_measured, static_argnums=2)

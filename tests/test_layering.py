@@ -15,7 +15,7 @@ ROOT = Path(jaxsmooth.__file__).parent
 THEORY_GROUND = ("consensus", "statement", "operators", "mixing")
 THEORY = {
     *("theory", *(f"theory.{name}" for name in (*THEORY_GROUND, "blocked_attention"))),
-    *(f"theory.{name}" for name in ("markov", "block", "certify", "rates", "literature")),
+    *(f"theory.{name}" for name in ("theorems", "markov", "block", "certify", "rates", "literature")),
 }
 
 # Room (a module, or a package with all its modules) -> the rooms it may import besides itself. A room may only
@@ -33,20 +33,27 @@ ALLOWED: dict[str, set[str]] = {
     "theory.operators": {"linalg", "theory.consensus"},
     "theory.blocked_attention": {"theory.operators"},
     "theory.mixing": {"linalg", "theory.consensus", "theory.operators"},
+    "theory.theorems": {"types", "activations", "linalg", "theory.statement"},
     "theory.markov": {"linalg", *(f"theory.{name}" for name in ("consensus", "statement", "operators", "mixing"))},
-    "theory.block": {"types", "activations", "linalg", *(f"theory.{name}" for name in THEORY_GROUND), "theory.markov"},
-    "theory.certify": {"types", "activations", "linalg", "theory.statement", "theory.block"},
-    "theory.rates": {
+    "theory.block": {
         *("types", "activations", "linalg"),
-        *(f"theory.{name}" for name in (*THEORY_GROUND, "block", "certify")),
+        *(f"theory.{name}" for name in (*THEORY_GROUND, "theorems", "markov")),
     },
     "theory.literature": {
         *("types", "activations", "linalg"),
         *(f"theory.{name}" for name in (*THEORY_GROUND, "markov", "block")),
     },
+    "theory.certify": {
+        *("types", "activations", "linalg", "theory.consensus", "theory.statement"),
+        *(f"theory.{name}" for name in ("theorems", "markov", "block", "literature")),
+    },
+    "theory.rates": {
+        *("types", "activations", "linalg"),
+        *(f"theory.{name}" for name in (*THEORY_GROUND, "theorems", "block", "certify")),
+    },
     "theory": {
         *("activations", "linalg", "types"),
-        *(f"theory.{name}" for name in (*THEORY_GROUND, "blocked_attention", "markov", "block")),
+        *(f"theory.{name}" for name in (*THEORY_GROUND, "blocked_attention", "theorems", "markov", "block")),
         *("theory.certify", "theory.rates", "theory.literature"),
     },
     "bert": {"errors", "types", "activations", "linalg"},

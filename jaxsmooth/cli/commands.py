@@ -61,6 +61,8 @@ class Verify(Study):
     """Precision of the model; the mathematics is float64 either way."""
     tokens_per_batch: int = 512
     """Size of a batch, padding included; changes time and memory, not the verdicts."""
+    theorem: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """Check only this one, by its name in docs/theorems.md; may be given several times."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -123,6 +123,8 @@ def _own_options(command: Study) -> dict[str, Any]:
             from ..mitigations.parse import parse_remedies
 
             return {"remedies": parse_remedies(command.remedies)}  # a wrong name costs no download and no work
+        case Verify():
+            return {"theorems": command.theorem}
         case _:
             return {}
 

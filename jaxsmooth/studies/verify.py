@@ -13,16 +13,19 @@ from ..bert.block import attention_input
 from ..bert.config import EncoderConfig
 from ..bert.encoder import encode
 from ..bert.params import Encoder
+from ..errors import OptionError
 from ..inputs.batching import EncodedBatch
 from ..inputs.tokenizer import Tokenizer
 from ..results.verification import Verification
+from ..theory.certify.catalogue import CATALOGUE, refusal
 from ..theory.certify.enclosed_parameter_norms import enclosed_parameter_norms
 from ..theory.theorems.exact_block import Architecture, Observation
 from ..theory.theorems.registry import THEOREMS
 from ..types import Batch, Block, BlockTrace, ImageBatch
 from .stream import TextStream
 from .summaries import model_summary, package_versions
-from .verify_stages import WORTH_COMPILING, CompiledStage, Escalation, HostStage, Parameters
+from .verify_measured import MeasuredStage
+from .verify_stages import WORTH_COMPILING, CompiledStage, Escalation, HostStage, Parameters, at_layer
 from .verify_tally import BatchVerdicts, Tally
 
 
@@ -66,7 +69,7 @@ def verify(
     Raises:
       TextError: no text, or something that is not text.
       ShapeError: a tokenizer that does not fit the model.
-      ValueError: a theorem of an unknown name, or one that needs what a model on text does not provide.
+      OptionError: a theorem of an unknown name, or one that needs what a model on text does not provide.
 
     >>> import jaxsmooth
     >>> model, tokenizer = jaxsmooth.load("tiny")
@@ -87,18 +90,21 @@ def verify(
         model=model_summary(model, name, note),
         data=stream.summary(data),
         checks=tally.checks(),
-        theorems=tally.theorems(lambda name: THEOREMS[name].source),
+        theorems=tally.theorems(lambda name: (THEOREMS | CATALOGUE)[name].source),
         stages=dict(tally.stages),
         versions=package_versions(),
     )
 
 
 def _chosen(theorems: Sequence[str]) -> tuple[str, ...]:
-    """In the registry's order; all where none is named."""
+    """In the order of the registry, then of the catalogue; all of the registry where none is named."""
+    known = (*THEOREMS, *(name for name in CATALOGUE if name not in THEOREMS))
     for name in theorems:
-        if name not in THEOREMS:
-            raise ValueError(f"there is no theorem {name!r}; there are {', '.join(THEOREMS)}.")
-    return tuple(name for name in THEOREMS if not theorems or name in theorems)
+        if name not in known:
+            raise OptionError(f"there is no theorem {name!r}; there are {', '.join(known)}.")
+        if name not in THEOREMS and (reason := refusal(name)):
+            raise OptionError(reason)
+    return tuple(name for name in known if name in theorems) if theorems else tuple(THEOREMS)
 
 
 class _Checker:
@@ -113,27 +119,34 @@ class _Checker:
         self.escalation = Escalation(self.parameters)
         self.applicable = applicable(model.config)
         stage = CompiledStage if compiled else HostStage
-        self.stage = stage(self.parameters, tuple(name for name in names if name in self.applicable))
+        wanted = tuple(name for name in names if name in self.applicable)
+        self.stage = stage(self.parameters, tuple(name for name in wanted if name in THEOREMS))
+        self.measured = MeasuredStage(self.parameters, tuple(name for name in wanted if name not in THEOREMS))
 
     def check(self, encoded: EncodedBatch, tally: Tally) -> None:
         """All theorems on one batch."""
         seen = jax.tree.map(np.asarray, observe(self.model, encoded.batch))
         lengths = np.asarray(encoded.batch.mask.sum(axis=1))[: len(encoded.indices)].tolist()
         first = self.stage(seen, lengths)
+        measured = self.measured(seen, lengths)
         for layer in range(len(self.parameters.blocks)):
             for theorem in self.names:
                 if theorem not in self.applicable:
                     tally.add(theorem, layer + 1, BatchVerdicts.inapplicable(len(lengths)), encoded.indices)
                     continue
-                found = BatchVerdicts.of(first.statement_at(theorem, layer), lengths)
-                self.escalation.settle(theorem, layer, found, seen, lengths, first)
+                if theorem in measured:
+                    found = BatchVerdicts.of(at_layer(measured[theorem], layer), lengths).measured()
+                else:
+                    found = BatchVerdicts.of(at_layer(first.statements[theorem], layer), lengths)
+                    self.escalation.settle(theorem, layer, found, seen, lengths, first)
                 tally.add(theorem, layer + 1, found, encoded.indices)
 
 
 def applicable(config: EncoderConfig) -> frozenset[str]:
     """The theorems that are about such an encoder."""
     needs = {"head": True, "scores": config.has_plain_scores, "block": config.is_plain, "norm": config.is_plain}
-    return frozenset(name for name, theorem in THEOREMS.items() if needs[theorem.needs])
+    measured = (name for name, entry in CATALOGUE.items() if entry.about and needs[entry.about])
+    return frozenset((*(name for name, theorem in THEOREMS.items() if needs[theorem.needs]), *measured))
 
 
 @jax.jit

@@ -55,10 +55,6 @@ class Evaluated(NamedTuple):
     mixing: Interval
     statements: Statements
 
-    def statement_at(self, theorem: str, layer: int) -> Statement[Interval]:
-        """Of every sentence in one layer, [B] or [B N]."""
-        return jax.tree.map(lambda leaf: leaf[layer], self.statements[theorem])
-
     def mixing_at(self, layer: int, row: int) -> Mixing:
         """Of one sentence in one layer, and the largest of the sentence over layers and heads."""
         ends = self.mixing.lower, self.mixing.upper
@@ -77,19 +73,19 @@ class HostStage:
         layers = range(len(self.parameters.blocks))
         sentences = [[crop(data, layer, row, tokens) for row, tokens in enumerate(lengths)] for layer in layers]
         by_head = [[self._heads(layer, own) for own in sentences[layer]] for layer in layers]
-        found = Evaluated(*_stacked([_stacked(rows) for rows in by_head]))
+        found = Evaluated(*stacked([stacked(rows) for rows in by_head]))
         by_block = [
             [self._block(layer, own, found.mixing_at(layer, row)) for row, own in enumerate(sentences[layer])]
             for layer in layers
         ]
-        return found._replace(statements=found.statements | _stacked([_stacked(rows) for rows in by_block]))
+        return found._replace(statements=found.statements | stacked([stacked(rows) for rows in by_block]))
 
     @quiet
     def _heads(self, layer: int, own: Observation) -> tuple[Interval, Statements]:
         """sqrt(lambda) of every head, [N], and the theorems about each."""
         calculus, names = FloatCalculus(np.ones(len(own.input), bool), np.float64), heads_among(self.names)
         quantities = [_head(calculus, self.parameters, layer, own, head) for head in range(len(own.attn))]
-        return _stacked([(q.mixing, {name: THEOREMS[name].statement(q) for name in names}) for q in quantities])
+        return stacked([(q.mixing, {name: THEOREMS[name].statement(q) for name in names}) for q in quantities])
 
     @quiet
     def _block(self, layer: int, own: Observation, mixing: Mixing) -> Statements:
@@ -108,9 +104,9 @@ class CompiledStage:
             self.blocks, self.norms, self.heads = jax.tree.map(
                 lambda leaf: jnp.asarray(leaf, np.float64),
                 (
-                    _stacked(parameters.blocks),
-                    _stacked(parameters.norms),
-                    _stacked([heads_of(block.attn) for block in parameters.blocks]),
+                    stacked(parameters.blocks),
+                    stacked(parameters.norms),
+                    stacked([heads_of(block.attn) for block in parameters.blocks]),
                 ),
             )
 
@@ -190,6 +186,11 @@ class Escalation:
         return THEOREMS[theorem].statement(_head(calculus, self.parameters, layer, own, head))
 
 
+def at_layer(statement: Statement[Interval], layer: int) -> Statement[Interval]:
+    """Of every sentence in one layer, [B] or [B N]."""
+    return jax.tree.map(lambda leaf: leaf[layer], statement)
+
+
 def crop(data: Observation, layer: int, row: int, tokens: int) -> Observation:
     """One layer of one sentence without its padding, in float64, from arrays [L B ...]."""
 
@@ -226,7 +227,7 @@ def _block(
     return ExactBlock(calculus, block, parameters.architecture, norms, own, mixing)
 
 
-def _stacked(trees: list[Tree]) -> Tree:
+def stacked(trees: list[Tree]) -> Tree:
     """Trees of numpy arrays and numbers as one, on a new leading axis."""
     return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
 

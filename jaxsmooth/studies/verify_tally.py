@@ -43,6 +43,11 @@ class BatchVerdicts:
         verdicts = np.full(sentences, Verdict.NOT_APPLICABLE.value, np.int8)
         return BatchVerdicts(verdicts, Interval(none, none), Interval(none, none))
 
+    def measured(self) -> "BatchVerdicts":
+        """The same, decided by measurement: no later stage takes it up."""
+        self.stages["measured"] = int(np.isin(self.verdicts, (Verdict.CONFIRMED, Verdict.VIOLATED)).sum())
+        return self
+
     def update(self, place: Place, statement: Statement[Interval], stage: str) -> Verdict:
         """Put in what a later stage found at one place; returns its verdict."""
         verdict = Verdict(int(decide(*statement)))

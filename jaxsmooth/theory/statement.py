@@ -1,7 +1,7 @@
 """What a theorem says about given data: an inequality, and whether its hypotheses hold there."""
 
 import enum
-from typing import Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import Array, Bool, Int8
@@ -9,23 +9,33 @@ from jaxtyping import Array, Bool, Int8
 from ..linalg.intervals import Interval, namespace
 
 Side = TypeVar("Side")
+Truth = Bool[Array, "..."] | Bool[np.ndarray, "..."] | np.bool_ | bool
 
 
-class Statement(NamedTuple, Generic[Side]):
-    """lhs <= rhs wherever `applicable`; nothing is claimed elsewhere.
+if TYPE_CHECKING:
 
-    Sides that are arrays are computed in floating point, so that a comparison of them is a measurement and no proof;
-    `Interval` and Arb's numbers enclose the exact values, and `decide` compares them with rounding accounted for.
+    class Statement(NamedTuple, Generic[Side]):
+        lhs: Side
+        rhs: Side
+        applicable: Truth = True
 
-    Attributes:
-      lhs: the bounded quantity, [...].
-      rhs: its bound, same shape.
-      applicable: True where the hypotheses of the theorem hold, same shape.
-    """
+else:
+    # The same without a parameter: beartype, which checks annotations in the tests, reads no generic NamedTuple.
+    class Statement(NamedTuple):
+        """lhs <= rhs wherever `applicable`; nothing is claimed elsewhere.
 
-    lhs: Side
-    rhs: Side
-    applicable: Bool[Array, "..."] | bool = True
+        Sides that are arrays are computed in floating point: a comparison of them is a measurement and no proof. An
+        `Interval` and Arb's numbers enclose the exact values; `decide` compares them with rounding accounted for.
+
+        Attributes:
+          lhs: the bounded quantity, [...].
+          rhs: its bound, same shape.
+          applicable: True where the hypotheses of the theorem hold, same shape.
+        """
+
+        lhs: Any
+        rhs: Any
+        applicable: Any = True
 
 
 class Verdict(enum.IntEnum):
@@ -37,7 +47,7 @@ class Verdict(enum.IntEnum):
     NOT_APPLICABLE = 3
 
 
-def decide(lhs: Interval, rhs: Interval, applicable: Bool[Array, "..."] | bool = True) -> Int8[Array, "..."]:
+def decide(lhs: Interval, rhs: Interval, applicable: Truth = True) -> Int8[Array, "..."] | Int8[np.ndarray, "..."]:
     """CONFIRMED where every possible lhs is at most every possible rhs, VIOLATED where every one is larger.
 
     Args:

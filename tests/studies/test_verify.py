@@ -1,5 +1,6 @@
 """`verify` end to end on the tiny model: every theorem holds, a doctored one is caught, and what is written."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -8,17 +9,19 @@ import pytest
 import jaxsmooth
 from jaxsmooth.checkpoints.encoder import TINY
 from jaxsmooth.cli.main import main
-from jaxsmooth.errors import TextError
+from jaxsmooth.errors import OptionError, TextError
+from jaxsmooth.linalg.intervals import Interval
 from jaxsmooth.results.verification import VERDICTS, Verification
 from jaxsmooth.studies import verify, verify_stages
-from jaxsmooth.studies.verify_stages import Decider
-from jaxsmooth.studies.verify_tally import Outcome, Tally
-from jaxsmooth.theory.certify import theorems
-from jaxsmooth.theory.statement import Claim, Verdict
+from jaxsmooth.studies.verify_stages import Escalation, crop
+from jaxsmooth.studies.verify_tally import BatchVerdicts, Tally
+from jaxsmooth.theory.certify.catalogue import CATALOGUE
+from jaxsmooth.theory.statement import Statement, Verdict, decide
+from jaxsmooth.theory.theorems import THEOREMS
 
 pytestmark = pytest.mark.usefixtures("x64_restored")
 TEXTS = ["a film worth"]
-HEADS = {theorem.name for theorem in theorems.HEAD_THEOREMS}
+HEADS = {name for name, theorem in THEOREMS.items() if theorem.of_head}
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +63,7 @@ def test_equality_is_left_undecided_and_never_violated(monkeypatch):
 
 def test_a_check_shows_numbers_that_prove_its_verdict(found):
     names = [row.theorem for row in found.theorems]
-    assert tuple(names) == theorems.NAMES
+    assert names == list(THEOREMS)
     assert {(c.theorem, c.layer, c.head) for c in found.checks} == {
         (name, layer, head)
         for name in names
@@ -83,19 +86,17 @@ def test_the_ladder_is_ordered_where_it_bounds_the_same_side(found):
 def test_a_false_theorem_is_violated_and_ends_with_status_1(monkeypatch, tmp_path, capfd):
     """Lemma 1(2) with its slope halved, on the real pipeline."""
 
-    def halved(facts):
-        claim = original.claim(facts)
-        return Claim(claim.lhs, facts.c.number(0.1) * claim.rhs, claim.applicable)
+    def halved(q):
+        statement = original.statement(q)
+        return Statement(statement.lhs, q.c.number(0.1) * statement.rhs)
 
-    place = [theorem.name for theorem in theorems.BLOCK_THEOREMS].index("shi2022_lemma1_2_activation")
-    original = theorems.BLOCK_THEOREMS[place]
-    only = (original._replace(claim=halved),)
-    monkeypatch.setattr(theorems, "BLOCK_THEOREMS", only)
-    monkeypatch.setattr(theorems, "NAMES", (original.name,))
+    name = "shi2022_lemma1_2_activation"
+    original = THEOREMS[name]
+    monkeypatch.setitem(THEOREMS, name, dataclasses.replace(original, statement=halved))
     text = tmp_path / "text.txt"
     text.write_text("a film worth\n", encoding="utf-8")
     out = tmp_path / "out"
-    assert main(["verify", "tiny", "--data", str(text), "--out", str(out)]) == 1
+    assert main(["verify", "tiny", "--data", str(text), "--out", str(out), "--theorem", name]) == 1
     rows = json.loads((out / "verify.json").read_text(encoding="utf-8"))
     assert [row["layer"] for row in rows] == [1, 2, 3, 4]
     for row in rows:
@@ -116,7 +117,7 @@ def test_the_command_writes_one_list_and_a_table(found, monkeypatch, tmp_path, c
         assert (row["theorem"], row["layer"], row["head"]) == (check.theorem, check.layer, check.head)
         assert (row["lhs"], row["rhs"], row["verdict"]) == (check.lhs, check.rhs, check.verdict)
     printed, _ = capfd.readouterr()
-    for name in theorems.NAMES:
+    for name in THEOREMS:
         assert name in printed
     assert str(out / "verify.json") in printed.replace("\n", "")
 
@@ -127,22 +128,22 @@ def test_what_is_not_a_series_of_texts_is_refused(texts):
         jaxsmooth.verify(None, None, texts)
 
 
-def outcome_of(verdicts: list[str], lhs: list[float], rhs: list[float]) -> Outcome:
-    sides = [np.array(side) for side in (lhs, lhs, rhs, rhs)]
-    return Outcome(np.array([VERDICTS.index(v) for v in verdicts], np.int8), *sides)
+def verdicts_of(verdicts: list[str], lhs: list[float], rhs: list[float]) -> BatchVerdicts:
+    sides = (Interval(np.array(side), np.array(side)) for side in (lhs, rhs))
+    return BatchVerdicts(np.array([VERDICTS.index(v) for v in verdicts], np.int8), *sides)
 
 
 def test_the_worst_sentence_is_shown():
     tally = Tally(("a",))
-    first = outcome_of(["CONFIRMED", "NOT_APPLICABLE"], [1.0, 0.0], [4.0, 0.0])
+    first = verdicts_of(["CONFIRMED", "NOT_APPLICABLE"], [1.0, 0.0], [4.0, 0.0])
     tally.add("a", 1, first, np.array([4, 7]))
-    tally.add("a", 1, outcome_of(["CONFIRMED"], [1.0], [2.0]), np.array([9]))
+    tally.add("a", 1, verdicts_of(["CONFIRMED"], [1.0], [2.0]), np.array([9]))
     (check,) = tally.checks()
     assert (check.verdict, check.sentence, check.lhs, check.rhs) == ("CONFIRMED", 9, 1.0, 2.0)
     assert check.counts == {"CONFIRMED": 2, "VIOLATED": 0, "UNDECIDED": 0, "NOT_APPLICABLE": 1}
-    tally.add("a", 1, outcome_of(["UNDECIDED"], [1.0], [1.0]), np.array([3]))
+    tally.add("a", 1, verdicts_of(["UNDECIDED"], [1.0], [1.0]), np.array([3]))
     assert tally.checks()[0].verdict == "UNDECIDED"
-    tally.add("a", 1, outcome_of(["VIOLATED"], [3.0], [1.0]), np.array([5]))
+    tally.add("a", 1, verdicts_of(["VIOLATED"], [3.0], [1.0]), np.array([5]))
     assert (tally.checks()[0].verdict, tally.checks()[0].sentence) == ("VIOLATED", 5)
     (row,) = tally.theorems(str)
     assert row.tightness == (pytest.approx(1 / 3), 1.5, 4.0)
@@ -151,7 +152,7 @@ def test_the_worst_sentence_is_shown():
 
 def test_a_theorem_that_never_applies_says_so():
     tally = Tally(("a",))
-    tally.add("a", 1, outcome_of(["NOT_APPLICABLE"], [0.0], [0.0]), np.array([0]))
+    tally.add("a", 1, verdicts_of(["NOT_APPLICABLE"], [0.0], [0.0]), np.array([0]))
     (check,) = tally.checks()
     assert (check.verdict, check.lhs, check.rhs, check.sentence) == ("NOT_APPLICABLE", None, None, None)
     assert tally.theorems(str)[0].tightness is None
@@ -160,22 +161,49 @@ def test_a_theorem_that_never_applies_says_so():
 def test_arb_decides_what_floating_point_cannot(monkeypatch):
     """Every theorem of a real block and head, evaluated in Arb: the same sides as in floating point, far narrower."""
     model, tokenizer = jaxsmooth.load("tiny")
-    checker = verify._Checker(model)
-    checker.decider.arb_left = len(theorems.NAMES)
+    names = tuple(THEOREMS)
+    checker = verify._Checker(model, names)
+    checker.escalation.arb_left = len(names)
     seen = []
-    monkeypatch.setattr(Tally, "add", lambda self, theorem, layer, outcome, indices: None)
-    monkeypatch.setattr(Decider, "settle", lambda self, *arguments: seen.append(arguments))
+    monkeypatch.setattr(Tally, "add", lambda self, theorem, layer, found, indices: None)
+    monkeypatch.setattr(Escalation, "settle", lambda self, *arguments: seen.append(arguments))
     for encoded in tokenizer.batches(["ab"]):
-        checker.check(encoded, Tally(theorems.NAMES))
-    for theorem, layer, outcome, sentences in seen[: len(theorems.NAMES)]:
+        checker.check(encoded, Tally(names))
+    for theorem, layer, found, data, lengths, first in seen[: len(names)]:
         head = 0 if theorem in HEADS else None
-        claim = checker.decider._attempt("arb", theorem, layer, sentences[0], head)
+        own = crop(data, layer, 0, lengths[0])
+        statement = checker.escalation.attempt("arb", theorem, layer, own, first.mixing_at(layer, 0), head)
         place = (0,) if head is None else (0, 0)
-        for side, low, high in (
-            (claim.lhs, outcome.lhs_down, outcome.lhs_up),
-            (claim.rhs, outcome.rhs_down, outcome.rhs_up),
-        ):
-            assert low[place] <= side.up, theorem
-            assert side.down <= high[place], theorem
-        verdict = Verdict(int(jaxsmooth.theory.statement.compare(claim.lhs, claim.rhs)))
-        assert verdict == Verdict.CONFIRMED, theorem
+        for side, before in ((statement.lhs, found.lhs), (statement.rhs, found.rhs)):
+            assert before.lower[place] <= side.upper, theorem
+            assert side.lower <= before.upper[place], theorem
+        assert Verdict(int(decide(*statement))) == Verdict.CONFIRMED, theorem
+
+
+def test_only_the_theorems_that_are_named_are_checked():
+    model, tokenizer = jaxsmooth.load("tiny")
+    names = ("data_rate_L4", "dobrushin1956_diameter")
+    found = jaxsmooth.verify(model, tokenizer, TEXTS, theorems=names)
+    assert [row.theorem for row in found.theorems] == [name for name in THEOREMS if name in names]
+    assert {check.theorem for check in found.checks} == set(names)
+    with pytest.raises(ValueError, match="there is no theorem 'nonsense'"):
+        jaxsmooth.verify(model, tokenizer, TEXTS, theorems=["nonsense"])
+
+
+def test_the_catalogue_is_measured_on_request():
+    """On heads, on the host and on blocks; equalities stay open, and nothing else does."""
+    model, tokenizer = jaxsmooth.load("tiny")
+    names = [name for name, entry in CATALOGUE.items() if entry.about]
+    found = jaxsmooth.verify(model, tokenizer, [*TEXTS, "ab"], theorems=names)
+    assert not found.violated
+    assert {row.theorem for row in found.theorems} == set(names)
+    equalities = {"ali2023_centring_keeps_distance", "zhao2020_pair_norm"}
+    for row in found.theorems:
+        rows = 2 * TINY.layers * (1 if CATALOGUE[row.theorem].about == "block" else TINY.heads)
+        assert row.counts["UNDECIDED" if row.theorem in equalities else "CONFIRMED"] == rows, row
+    assert found.stages["measured"] == sum(row.counts["CONFIRMED"] for row in found.theorems)
+
+
+def test_what_a_model_does_not_provide_is_refused():
+    with pytest.raises(OptionError, match="fusion_gate needs hidden, gates, mask, which verify does not take"):
+        jaxsmooth.verify(None, None, TEXTS, theorems=["fusion_gate"])

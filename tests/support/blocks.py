@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from jaxsmooth import Batch, Edits, Encoder, EncoderConfig, embed, encode, init_encoder, theory
 from jaxsmooth.activations import ACTIVATIONS
 from jaxsmooth.bert.norm import layer_norm, token_std
-from jaxsmooth.studies.measurements import block_weights, model_norms
-from jaxsmooth.types import BlockTrace
+from jaxsmooth.studies.measurements import model_norms
+from jaxsmooth.types import Block, BlockTrace
 from support.matrices import FAMILIES, lengths_mask
 
 LENGTH = 6
@@ -91,7 +91,7 @@ def _measure(model: Encoder, batch: Batch, edits: Edits) -> tuple[dict[str, jax.
         state = theory.BlockState(
             trace.input, trace.attn, trace.pre_attn, trace.std_attn, trace.std_mlp, batch.mask, rates
         )
-        rungs = own_rungs(block_weights(trace.block), own, state)
+        rungs = own_rungs(trace.block, own, state)
         rungs["actual"] = theory.actual_rate(trace.input, trace.hidden, batch.mask)
         return rungs, trace.hidden, rates, theory.std_product(state)
 
@@ -100,7 +100,7 @@ def _measure(model: Encoder, batch: Batch, edits: Edits) -> tuple[dict[str, jax.
     return rungs, jnp.concatenate([embed(model, batch)[None], hidden])
 
 
-def own_rungs(weights: theory.BlockWeights, norms: theory.BlockNorms, state: theory.BlockState) -> dict[str, jax.Array]:
+def own_rungs(weights: Block, norms: theory.BlockNorms, state: theory.BlockState) -> dict[str, jax.Array]:
     """The rungs that need one layer only."""
     return {
         "L4": theory.data_rate(norms, state),
@@ -112,10 +112,10 @@ def own_rungs(weights: theory.BlockWeights, norms: theory.BlockNorms, state: the
 
 
 @functools.cache
-def ladder(activation: str) -> Callable[[theory.BlockWeights, theory.BlockState, jax.Array], dict[str, jax.Array]]:
+def ladder(activation: str) -> Callable[[Block, theory.BlockState, jax.Array], dict[str, jax.Array]]:
     """All rungs of one block by itself, jitted: (weights, state, output) -> rungs."""
 
-    def measure(weights: theory.BlockWeights, state: theory.BlockState, after: jax.Array) -> dict[str, jax.Array]:
+    def measure(weights: Block, state: theory.BlockState, after: jax.Array) -> dict[str, jax.Array]:
         norms = theory.block_norms(weights, activation)
         stacked = jax.tree.map(lambda leaf: leaf[None], norms)
         product = theory.std_product(state)[None]
@@ -144,7 +144,7 @@ EVERY = {
 
 def aligned_block(
     activation: str, *, mixing: float = 0.7, mlp: float = 1.0, gains: dict[str, float] | None = None
-) -> tuple[theory.BlockWeights, theory.BlockState, jax.Array]:
+) -> tuple[Block, theory.BlockState, jax.Array]:
     """A block in which no inequality of the proof loses anything: (weights, state, output).
 
     Tokens are +v and -v with v the same for all; W_V = W_O = I, W_1 = W_2 = sqrt(mlp) I, and the first gain is so
@@ -155,7 +155,7 @@ def aligned_block(
     pattern = np.array([1.0, 1, 1, -1, -1, -1])
     attn = jnp.asarray((1 + mixing * np.outer(pattern, pattern)) / size)[None, None]
     eye, ones = jnp.eye(width), jnp.ones(width)
-    weights = theory.BlockWeights(
+    weights = theory.block_of(
         value=eye[:, None] * float(mixing > 0),
         output=eye[None],
         scale_attn=gain["scale_attn"] * ones,
@@ -167,21 +167,21 @@ def aligned_block(
     hidden = jnp.asarray(pattern[None, :, None] * np.concatenate([direction, -direction], axis=2))
     pre_attn = hidden + attn[:, 0] @ hidden * float(mixing > 0)
     std_attn = token_std(pre_attn, 0.0)
-    normed = layer_norm(pre_attn, weights.scale_attn, 0 * ones, std_attn)
+    normed = layer_norm(pre_attn, weights.norm_attn.scale, 0 * ones, std_attn)
     phi = ACTIVATIONS[activation].function
     steepest = jnp.asarray(STEEPEST[activation])
     pre_mlp = normed + (phi(mlp**0.5 * normed + steepest) - phi(steepest)) * mlp**0.5
     std_mlp = token_std(pre_mlp, 0.0)
     mask = jnp.ones((1, size), bool)
     state = theory.BlockState(hidden, attn, pre_attn, std_attn, std_mlp, mask, theory.mixing_rate(attn, mask))
-    return weights, state, layer_norm(pre_mlp, weights.scale_mlp, 0 * ones, std_mlp)
+    return weights, state, layer_norm(pre_mlp, weights.norm_mlp.scale, 0 * ones, std_mlp)
 
 
-def random_state(rng: np.random.Generator) -> tuple[theory.BlockWeights, theory.BlockState]:
+def random_state(rng: np.random.Generator) -> tuple[Block, theory.BlockState]:
     """Weights, and a state whose attention and stds are given freely, as the bounds take them."""
     width, heads = 6, 2
     scale = 10 ** rng.uniform(-1, 1, 4)
-    weights = theory.BlockWeights(
+    weights = theory.block_of(
         value=jnp.asarray(scale[0] * rng.standard_normal((width, heads, width))),
         output=jnp.asarray(scale[1] * rng.standard_normal((heads, width, width))),
         scale_attn=jnp.asarray(rng.standard_normal(width)),
@@ -197,7 +197,7 @@ def random_state(rng: np.random.Generator) -> tuple[theory.BlockWeights, theory.
         attn[b, h, :n, :n] = FAMILIES[names[rng.integers(len(names))]](rng, n)
     mask = jnp.asarray(lengths_mask(lengths, LENGTH))
     hidden = rng.standard_normal((4, LENGTH, width))
-    mixed = np.einsum("bnts,bsd,dnh,nhe->bte", attn, hidden, weights.value, weights.output)
+    mixed = np.einsum("bnts,bsd,dnh,nhe->bte", attn, hidden, weights.attn.value.kernel, weights.attn.output.kernel)
     stds = [jnp.asarray(rng.uniform(0.1, 2, (4, LENGTH, 1))) for _ in range(2)]
     rates = EVERY["rate"](jnp.asarray(attn), mask)
     return weights, theory.BlockState(

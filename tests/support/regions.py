@@ -18,7 +18,7 @@ PHI = {
 
 @dataclasses.dataclass(frozen=True)
 class SmallBlock:
-    """Parameters named as in `BlockWeights`, with the biases that the theory does not see."""
+    """Parameters named as in `block_of`."""
 
     value: Array
     output: Array

@@ -128,7 +128,8 @@ def test_convergence(device):
 
 
 def abstract_weights():
-    return theory.BlockWeights(
+    return jax.eval_shape(
+        theory.block_of,
         value=numbers(WIDTH, HEADS, HEAD_WIDTH),
         output=numbers(HEADS, HEAD_WIDTH, WIDTH),
         scale_attn=numbers(WIDTH),

@@ -1,5 +1,7 @@
 """Enclosures of the norms of a model's parameters: on the host, once per model."""
 
+import dataclasses
+
 import jax
 import numpy as np
 
@@ -21,7 +23,7 @@ def enclosed_parameter_norms(blocks: list[Block]) -> list[EnclosedNorms[Interval
     """
     norms = [_norms_of(block) for block in blocks]
     largest = HostCalculus(np.ones(1, bool), np.float64).largest(_stacked([known.largest for known in norms]))
-    return [known._replace(largest=largest) for known in norms]
+    return [dataclasses.replace(known, largest=largest) for known in norms]
 
 
 def _norms_of(block: Block) -> EnclosedNorms[Interval]:

@@ -14,7 +14,7 @@ A vector of numbers, one per token or head, has the type of a number. Matrices o
 """
 
 from collections.abc import Callable
-from typing import Any, Protocol, Self, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from ...linalg.intervals import Interval
 
@@ -22,13 +22,17 @@ ArrayLike = Any  # numpy or jax
 Heads = Any  # a pytree of arrays with a leading axis N
 
 
+Same = TypeVar("Same")
+
+
+@runtime_checkable
 class Number(Protocol):
     """A number, or a vector of them."""
 
-    def __add__(self, other: Self, /) -> Self: ...
-    def __sub__(self, other: Self, /) -> Self: ...
-    def __mul__(self, other: Self, /) -> Self: ...
-    def __truediv__(self, other: Self, /) -> Self:
+    def __add__(self: Same, other: Same, /) -> Same: ...
+    def __sub__(self: Same, other: Same, /) -> Same: ...
+    def __mul__(self: Same, other: Same, /) -> Same: ...
+    def __truediv__(self: Same, other: Same, /) -> Same:
         """By something positive."""
         ...
 

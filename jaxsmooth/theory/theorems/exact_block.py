@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import Array, Float
 from numpy.typing import NDArray
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from ...activations import LIPSCHITZ
 from ...linalg.intervals import Interval
 from ...types import Attention, Block, LayerNorm
-from .calculus import Calculus, M, N
+from .calculus import ArrayLike, Calculus, M, N
 from .parameters import EnclosedNorms, bias_of, heads_of, mlp_stretches
 from .quantities import BlockQuantities, HeadQuantities, NormQuantities
 
@@ -70,7 +71,7 @@ class ExactBlock(BlockQuantities[M, N]):
     ) -> None:
         c = self.c = calculus
         self.block, self.architecture, self.data, self.enclosed = block, architecture, data, norms
-        self.norms: EnclosedNorms[N] = EnclosedNorms(*(c.lift(norm) for norm in norms))
+        self.norms: EnclosedNorms[N] = jax.tree.map(c.lift, norms, is_leaf=lambda norm: isinstance(norm, Interval))
         self.largest_norm = self.norms.largest
         self.mixing, self.largest_mixing = c.lift(mixing.by_head), c.lift(mixing.largest)
         self.hidden = c.matrix(data.input)
@@ -190,7 +191,7 @@ class ExactBlock(BlockQuantities[M, N]):
     def _layer_norm(self, matrix: M, norm: LayerNorm, stds: N) -> M:
         return self.c.layer_norm(matrix, self._row(norm.scale), self._row(bias_of(norm)), stds)
 
-    def _row(self, vector: Array) -> M:
+    def _row(self, vector: ArrayLike) -> M:
         return self.c.weight(vector[None])
 
 

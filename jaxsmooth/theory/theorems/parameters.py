@@ -1,7 +1,9 @@
 """A block's parameters as the theorems read them, and the norms of them that the bounds are made of."""
 
-from typing import Generic, NamedTuple, Protocol, TypeVar
+import dataclasses
+from typing import Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
+import jax
 from jaxtyping import Array, Float
 
 from ...linalg.intervals import namespace
@@ -11,6 +13,7 @@ from .calculus import ArrayLike, Calculus, M, N
 Covariant = TypeVar("Covariant", covariant=True)
 
 
+@runtime_checkable
 class HeadNorms(Protocol[Covariant]):
     """Norms of the heads' kernels, part of `BlockNorms` and of `EnclosedNorms`."""
 
@@ -53,7 +56,9 @@ class BlockNorms(NamedTuple):
     mlp: Float[Array, ""]
 
 
-class EnclosedNorms(NamedTuple, Generic[N]):
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class EnclosedNorms(Generic[N]):
     """Norms of one block's parameters, enclosed; all numbers but `heads` and `scores`, which are [N].
 
     Attributes:

@@ -6,7 +6,7 @@ by any `Calculus`, and returns a `Statement`; a rate returns a `Rate`, of which 
 
 import dataclasses
 from collections.abc import Callable
-from typing import Generic, Literal, NamedTuple, TypeVar
+from typing import Generic, Literal, TypeVar
 
 from ..statement import Statement
 from .calculus import M, N
@@ -21,7 +21,8 @@ StatementText = TypeVar("StatementText", bound=Callable[..., Statement])
 RateText = TypeVar("RateText", bound="Callable[..., Rate]")
 
 
-class Rate(NamedTuple, Generic[N]):
+@dataclasses.dataclass(frozen=True)
+class Rate(Generic[N]):
     """d_M(H') <= (product of `before` and `after`) / `divisor` (`stretch` d_M(X) + `defect_weight` defect).
 
     Attributes:

@@ -29,6 +29,7 @@ from jaxsmooth import Edits, theory
 from jaxsmooth.bert.norm import layer_norm, token_std
 from jaxsmooth.linalg.lanczos import default_tolerance
 from jaxsmooth.results.summaries import RATES
+from jaxsmooth.types import Block
 
 SEED = st.integers(0, 2**32 - 1)
 # L3 is a lower estimate within half of operator_rate's tolerance, ten times the default.
@@ -153,7 +154,9 @@ def test_without_the_gains_the_rungs_are_false(gain):
     gains = {"scale_attn": 1.0, "scale_mlp": 1.0, gain: 2.0}
     weights, state, after = aligned_block("relu", mixing=0.0, mlp=0.0, gains=gains)
     with_gain = ladder("relu")(weights, state, after)
-    without = ladder("relu")(weights._replace(**{gain: jnp.ones_like(weights.scale_mlp)}), state, after)
+    norm = gain.replace("scale", "norm")
+    unit = dataclasses.replace(getattr(weights, norm), scale=jnp.ones_like(weights.norm_mlp.scale))
+    without = ladder("relu")(dataclasses.replace(weights, **{norm: unit}), state, after)
     for key in RATES[1:]:
         np.testing.assert_allclose(with_gain[key], with_gain["actual"], rtol=1e-9)
         np.testing.assert_allclose(without[key], np.asarray(with_gain["actual"]) / 2, rtol=1e-9)
@@ -219,21 +222,21 @@ def test_operator_rate_is_the_dense_norm_and_data_rate_attains_it(seed):
         assert float(eigenvalue.residual[b]) <= 1e-9 * values[0] ** 2
         worst.append(np.pad(right[0].reshape(length, -1), ((0, LENGTH - length), (0, 0))))
     worst = np.stack(worst)
-    mixed = np.einsum("bnts,bsd,dnh,nhe->bte", state.attn, worst, weights.value, weights.output)
+    mixed = np.einsum("bnts,bsd,dnh,nhe->bte", state.attn, worst, weights.attn.value.kernel, weights.attn.output.kernel)
     attained = EVERY["L4"](norms, state._replace(input=jnp.asarray(worst), pre_attn=jnp.asarray(worst + mixed)))
     np.testing.assert_allclose(attained, found, rtol=1e-7)
 
 
-def dense_operator(weights: theory.BlockWeights, state: theory.BlockState, b: int, length: int) -> np.ndarray:
+def dense_operator(weights: Block, state: theory.BlockState, b: int, length: int) -> np.ndarray:
     """X -> L_P^(1/2) J (X + sum_h A_h X W_h) C restricted to centred X, as one matrix."""
     inverse = 1 / np.asarray(state.std_attn * state.std_mlp)[b, :length, 0]
     laplacian = (np.diag(inverse) * inverse.sum() - np.outer(inverse, inverse)) / length
     values, vectors = np.linalg.eigh(laplacian)
     root = vectors * np.sqrt(np.maximum(values, 0)) @ vectors.T
-    feature, token = centring(weights.value.shape[0]), centring(length)
+    feature, token = centring(weights.attn.value.kernel.shape[0]), centring(length)
     total = np.kron(root @ token, feature)
-    for h in range(weights.value.shape[1]):
-        head = np.asarray(weights.value[:, h] @ weights.output[h])
+    for h in range(weights.attn.value.kernel.shape[1]):
+        head = np.asarray(weights.attn.value.kernel[:, h] @ weights.attn.output.kernel[h])
         total = total + np.kron(root @ np.asarray(state.attn)[b, h, :length, :length] @ token, (head @ feature).T)
     return total
 
@@ -267,17 +270,17 @@ def test_each_bound_of_the_attention_stretch_is_attained(kind):
 CAMPS = np.array([1.0, 1, 1, -1, -1, -1]) / np.sqrt(6)
 
 
-def _one_head() -> tuple[theory.BlockWeights, theory.BlockState]:
+def _one_head() -> tuple[Block, theory.BlockState]:
     return _stretching([0.7 * np.outer(CAMPS, CAMPS)] * 2, [np.eye(6), np.zeros((6, 6))], CAMPS)
 
 
-def _split_heads() -> tuple[theory.BlockWeights, theory.BlockState]:
+def _split_heads() -> tuple[Block, theory.BlockState]:
     """Two heads that read and write disjoint features: one factor, not two."""
     halves = [np.diag([1.0, 1, 1, 0, 0, 0]), np.diag([0.0, 0, 0, 1, 1, 1])]
     return _stretching([0.7 * np.outer(CAMPS, CAMPS)] * 2, halves, CAMPS)
 
 
-def _orthogonal_heads() -> tuple[theory.BlockWeights, theory.BlockState]:
+def _orthogonal_heads() -> tuple[Block, theory.BlockState]:
     """Two heads of equal weights that write to orthogonal directions of token space: a factor sqrt 2."""
     first, second = np.array([1.0, -1, 0, 0, 0, 0]) / np.sqrt(2), np.array([0.0, 0, 1, -1, 0, 0]) / np.sqrt(2)
     read = (first + second) / np.sqrt(2)
@@ -286,13 +289,13 @@ def _orthogonal_heads() -> tuple[theory.BlockWeights, theory.BlockState]:
 
 def _stretching(
     deviations: list[np.ndarray], heads: list[np.ndarray], pattern: np.ndarray
-) -> tuple[theory.BlockWeights, theory.BlockState]:
+) -> tuple[Block, theory.BlockState]:
     """Attention 11^T/n + deviation, W_h a projection, and tokens that differ along `pattern` in every feature."""
     attn = np.stack([1 / 6 + deviation for deviation in deviations]) * np.ones((4, 1, 1, 1))
     assert attn.min() >= 0
     value, output = np.stack(heads, axis=1), np.stack(heads)
     zeros = jnp.zeros((6, 6))
-    weights = theory.BlockWeights(jnp.asarray(value), jnp.asarray(output), jnp.ones(6), zeros, zeros, jnp.ones(6))
+    weights = theory.block_of(jnp.asarray(value), jnp.asarray(output), jnp.ones(6), zeros, zeros, jnp.ones(6))
     hidden = np.outer(pattern, np.ones(6)) * np.ones((4, 1, 1))
     mixed = np.einsum("bnts,bsd,dnh,nhe->bte", attn, hidden, value, output)
     ones, mask, attn = jnp.ones((4, 6, 1)), jnp.ones((4, 6), bool), jnp.asarray(attn)
@@ -332,11 +335,11 @@ def test_a_pre_norm_block_stays_within_its_own_rate(activation):
     rng = np.random.default_rng(7)
     tokens, width, heads, wide, sentences = 6, 8, 2, 12, 200
     phi = {"relu": lambda x: np.maximum(x, 0), "gelu": lambda x: x * scipy.stats.norm.cdf(x)}[activation]
-    rate = jax.jit(lambda w, s: theory.pre_norm_rate(theory.block_norms(w, activation), s, activation))
+    rate = jax.jit(lambda w, s: theory.pre_norm_block_rate(theory.block_norms(w, activation), s, activation))
     post_norm = jax.jit(lambda w, s: theory.block_rate(theory.block_norms(w, activation), s))
     largest, broken = 0.0, 0
     for _ in range(5):
-        weights = theory.BlockWeights(
+        weights = theory.block_of(
             value=rng.standard_normal((width, heads, 4)) / 3,
             output=rng.standard_normal((heads, 4, width)) / 3,
             scale_attn=rng.standard_normal(width),
@@ -349,10 +352,19 @@ def test_a_pre_norm_block_stays_within_its_own_rate(activation):
         logits = np.where(mask[:, None, None], rng.standard_normal((sentences, heads, tokens, tokens)), -np.inf)
         attn = scipy.special.softmax(logits, axis=-1)
         normed, std_attn = _plain_norm(x)
-        mixed = np.einsum("bnts,bsd,dnh,nhe->bte", attn, normed * weights.scale_attn, weights.value, weights.output)
+        mixed = np.einsum(
+            "bnts,bsd,dnh,nhe->bte",
+            attn,
+            normed * weights.norm_attn.scale,
+            weights.attn.value.kernel,
+            weights.attn.output.kernel,
+        )
         u = x + mixed + rng.standard_normal(width)
         again, std_mlp = _plain_norm(u)
-        after = u + phi(again * weights.scale_mlp @ weights.up + rng.standard_normal(wide)) @ weights.down
+        after = (
+            u
+            + phi(again * weights.norm_mlp.scale @ weights.up.kernel + rng.standard_normal(wide)) @ weights.down.kernel
+        )
         mixing = jax.jit(theory.mixing_rate)(attn, mask)
         state = theory.BlockState(x, attn, u, std_attn, std_mlp, mask, mixing)
         bound = np.asarray(rate(weights, state))

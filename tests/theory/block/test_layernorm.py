@@ -21,7 +21,7 @@ pair_distances = {
     for centred in (True, False)
 }
 bound = jax.jit(layernorm.shi2022_layer_norm, static_argnums=2)
-pre_ln = jax.jit(layernorm.pre_ln_rate)
+pre_norm_attention = jax.jit(layernorm.pre_norm_attention_rate)
 
 
 @functools.partial(jax.jit, static_argnums=(2, 4))
@@ -177,7 +177,7 @@ def test_pre_norm_attention(seed, count):
     gain = scale[0]
     mixed = np.einsum("bnts,bsd,nde->bte", attn, y * gain, weight) + rng.standard_normal(DIM)
     rates = jax.jit(mixing_rate)(attn, both)
-    rate = np.asarray(pre_ln(std, rates, np.linalg.norm(weight, 2, axis=(1, 2)), gain, both))
+    rate = np.asarray(pre_norm_attention(std, rates, np.linalg.norm(weight, 2, axis=(1, 2)), gain, both))
     assert np.all(rate >= 1)
     assert usable.mean() > 0.4
     for k in np.flatnonzero(usable):
@@ -193,7 +193,7 @@ def test_pre_norm_attention_is_attained():
     hidden = np.outer(pattern, np.array([3.0, -3.0, 3, -3, 3, -3]))
     y, std = normalised(hidden, 0.0, True)
     after = hidden + 2 * attn @ y
-    rate = pre_ln(std, np.array([0.7]), np.array([2.0]), np.ones(DIM), np.ones(4, bool))
+    rate = pre_norm_attention(std, np.array([0.7]), np.array([2.0]), np.ones(DIM), np.ones(4, bool))
     assert float(rate) == pytest.approx(distance(after) / distance(hidden), rel=1e-12)
     assert np.linalg.norm(centring(4) @ attn, 2) == pytest.approx(0.7)
 

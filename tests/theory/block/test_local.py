@@ -1,5 +1,6 @@
 """The law of a block next to consensus, by finite differences in numpy."""
 
+import dataclasses
 import functools
 import itertools
 
@@ -11,7 +12,9 @@ import scipy.special
 from support.matrices import centring
 from support.statements import record
 
+from jaxsmooth.theory import block_of
 from jaxsmooth.theory.block import linearisation
+from jaxsmooth.types import Block
 
 TOKENS, DIM, HEADS, HEAD, WIDE, LAYERS = 5, 6, 2, 3, 8, 3
 EPS = 1e-3
@@ -27,49 +30,47 @@ MASKS = {
 }
 
 
-def random_blocks(seed: int, layers: int = LAYERS, size: float = 1.0) -> linearisation.CollapsedBlock:
+def random_blocks(seed: int, layers: int = LAYERS, size: float = 1.0) -> Block:
     rng = np.random.default_rng(seed)
 
     def draw(*shape: int) -> np.ndarray:
         return size * rng.standard_normal((layers, *shape)) / np.sqrt(shape[0])
 
-    return linearisation.CollapsedBlock(
+    return block_of(
         value=draw(DIM, HEADS, HEAD),
         value_bias=draw(HEADS, HEAD),
         output=draw(HEADS, HEAD, DIM),
         output_bias=draw(DIM),
         scale_attn=1 + 0.3 * draw(DIM),
-        scale_attn_bias=draw(DIM),
+        bias_attn=draw(DIM),
         up=draw(DIM, WIDE),
         up_bias=draw(WIDE),
         down=draw(WIDE, DIM),
         down_bias=draw(DIM),
         scale_mlp=1 + 0.3 * draw(DIM),
-        scale_mlp_bias=draw(DIM),
+        bias_mlp=draw(DIM),
     )
 
 
-def run_block(
-    block: linearisation.CollapsedBlock, x: np.ndarray, allowed: np.ndarray, phi, eps: float, seed: int = 0
-) -> np.ndarray:
+def run_block(block: Block, x: np.ndarray, allowed: np.ndarray, phi, eps: float, seed: int = 0) -> np.ndarray:
     """A post-LN block with real, input-dependent attention, in numpy."""
     query, key, bias = np.random.default_rng(seed).standard_normal((3, DIM, HEADS, HEAD))
     asked = np.einsum("td,dnh->nth", x, query) + bias[0][:, None]
     logits = asked @ np.einsum("sd,dnh->nhs", x, key)
     attn = scipy.special.softmax(np.where(allowed, logits, -np.inf), axis=-1)
-    values = np.einsum("sd,dnh->nsh", x, block.value) + block.value_bias[:, None]
-    u = x + np.einsum("nts,nsh,nhd->td", attn, values, block.output) + block.output_bias
-    y = norm(u, eps) * block.scale_attn + block.scale_attn_bias
-    z = y + phi(y @ block.up + block.up_bias) @ block.down + block.down_bias
-    return norm(z, eps) * block.scale_mlp + block.scale_mlp_bias
+    values = np.einsum("sd,dnh->nsh", x, block.attn.value.kernel) + block.attn.value.bias[:, None]
+    u = x + np.einsum("nts,nsh,nhd->td", attn, values, block.attn.output.kernel) + block.attn.output.bias
+    y = norm(u, eps) * block.norm_attn.scale + block.norm_attn.bias
+    z = y + phi(y @ block.up.kernel + block.up.bias) @ block.down.kernel + block.down.bias
+    return norm(z, eps) * block.norm_mlp.scale + block.norm_mlp.bias
 
 
 def norm(x: np.ndarray, eps: float) -> np.ndarray:
     return (x - x.mean(axis=1, keepdims=True)) / np.sqrt(x.var(axis=1, keepdims=True) + eps)
 
 
-def layer(blocks: linearisation.CollapsedBlock, k: int) -> linearisation.CollapsedBlock:
-    return linearisation.CollapsedBlock(*(leaf[k] for leaf in blocks))
+def layer(blocks: Block, k: int) -> Block:
+    return jax.tree.map(lambda leaf: leaf[k], blocks)
 
 
 @functools.lru_cache
@@ -133,7 +134,8 @@ def test_the_matrix_of_many_blocks_many():
 
 def test_attention_drops_out_for_a_common_mask_and_not_for_a_causal_one():
     block = layer(random_blocks(1), 0)
-    stronger = block._replace(value=10 * block.value, value_bias=10 * block.value_bias)
+    value = jax.tree.map(lambda leaf: 10 * leaf, block.attn.value)
+    stronger = dataclasses.replace(block, attn=dataclasses.replace(block.attn, value=value))
     row, direction = np.ones(DIM) + np.arange(DIM), np.random.default_rng(0).standard_normal((TOKENS, DIM))
     law = compiled("gelu", 0.0)(block, row)
     other = law._replace(mixer=10 * law.mixer)

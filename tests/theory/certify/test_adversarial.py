@@ -28,7 +28,7 @@ from support.search import (
 )
 
 from jaxsmooth.linalg.lanczos import default_tolerance
-from jaxsmooth.theory import BlockState, BlockWeights, mixing_rate
+from jaxsmooth.theory import BlockState, block_of, mixing_rate
 from jaxsmooth.theory.block import apriori, layernorm, lemmas
 from jaxsmooth.theory.literature import cosine, fusion, remedies
 from jaxsmooth.theory.statement import Statement
@@ -94,9 +94,7 @@ def attack_ladder(activation: str, effort: dict[str, int]) -> None:
     ratios: dict[str, list[float]] = {name: [] for name in RUNGS}
     for k in range(len(which)):
         p, r = ({name: leaf[k] for name, leaf in tree.items()} for tree in (found, run))
-        weights = BlockWeights(
-            p["mixer"][:, None], jnp.eye(D)[None], p["scale_attn"], p["up"], p["down"], p["scale_mlp"]
-        )
+        weights = block_of(p["mixer"][:, None], jnp.eye(D)[None], p["scale_attn"], p["up"], p["down"], p["scale_mlp"])
         stds = r["std_attn"][None, :, None], r["std_mlp"][None, :, None]
         state = BlockState(p["x"][None], r["attn"][None, None], r["pre_attn"][None], *stds, mask, rates[k][None, None])
         rungs = ladder(activation)(weights, state, r["out"][None])

@@ -10,7 +10,7 @@ from support.statements import record
 from jaxsmooth import activations
 from jaxsmooth.linalg import enclosed_norms, intervals
 from jaxsmooth.linalg.intervals import Ball, Interval
-from jaxsmooth.theory.certify import token_calculus
+from jaxsmooth.theory.certify import matrix_calculus
 from jaxsmooth.theory.certify.arb_calculus import ArbCalculus
 from jaxsmooth.theory.certify.float_calculus import FloatCalculus, HostCalculus
 
@@ -114,15 +114,15 @@ def draw(makers, cases: int, dtype: str, seed: int) -> list[np.ndarray]:
 
 def contains(found: Interval, exact: Interval) -> np.ndarray:
     """Whether an enclosure, NaN ends standing for infinite ones, meets all that Arb allows."""
-    below = np.isnan(found.down) | (found.down <= exact.up)
-    return below & (np.isnan(found.up) | (found.up >= exact.down))
+    below = np.isnan(found.lower) | (found.lower <= exact.upper)
+    return below & (np.isnan(found.upper) | (found.upper >= exact.lower))
 
 
 def check_quantity(name: str, dtype: str, cases: int, seed: int = 0) -> None:
     formula, makers = QUANTITIES[name]
     columns = draw(makers, cases, dtype, seed)
     found = on_device(formula, dtype)(*(jnp.asarray(c) for c in columns))
-    down, up = np.asarray(found.down, np.float64), np.asarray(found.up, np.float64)
+    down, up = np.asarray(found.lower, np.float64), np.asarray(found.upper, np.float64)
     missed = []
     for case, arrays in enumerate(zip(*columns, strict=True)):
         exact = arb_ends(formula, *arrays)
@@ -159,7 +159,7 @@ def test_enclosures_are_narrow(name, dtype):
     shapes = [makers.get(name, (TOKENS, WIDTH)), (WIDTH, WIDTH)][: 2 if name == "product" else 1]
     columns = [rng.standard_normal((40, *shape)).astype(dtype) for shape in shapes]
     found = on_device(formula, dtype)(*map(jnp.asarray, columns))
-    assert np.all((found.up - found.down) <= WIDTHS[dtype] * found.up)
+    assert np.all((found.upper - found.lower) <= WIDTHS[dtype] * found.upper)
 
 
 @pytest.mark.parametrize(("dtype", "ratio"), [("float32", 1e4), ("float64", 1e8)])
@@ -167,7 +167,7 @@ def test_a_mean_far_larger_than_the_deviations_costs_no_digits(dtype, ratio):
     rng = np.random.default_rng(0)
     h = (rng.standard_normal((40, TOKENS, WIDTH)) + ratio * rng.standard_normal((40, 1, WIDTH))).astype(dtype)
     found = on_device(distance, dtype)(jnp.asarray(h))
-    assert np.all((found.up - found.down) <= WIDTHS[dtype] * found.up)
+    assert np.all((found.upper - found.lower) <= WIDTHS[dtype] * found.upper)
 
 
 def test_squarings_and_decomposition_agree_on_large_matrices():
@@ -179,11 +179,11 @@ def test_squarings_and_decomposition_agree_on_large_matrices():
         enclosed_norms.decomposed_norm(b),
         enclosed_norms.squared_norm(b),
     ):
-        assert exact * (1 - 1e-11) <= found.down <= exact <= found.up <= exact * (1 + 1e-10)
+        assert exact * (1 - 1e-11) <= found.lower <= exact <= found.upper <= exact * (1 + 1e-10)
     factors = rng.standard_normal((2, 160, 8))
     whole = enclosed_norms.product_norm(factors[0], factors[1].T)
     exact = np.linalg.norm(factors[0] @ factors[1].T, 2)
-    assert exact * (1 - 1e-11) <= whole.down <= exact <= whole.up <= exact * (1 + 1e-10)
+    assert exact * (1 - 1e-11) <= whole.lower <= exact <= whole.upper <= exact * (1 + 1e-10)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -207,7 +207,7 @@ def test_interval_arithmetic_contains_arbs(dtype):
                 a, b, size = arb(x), arb(y), arb(abs(y))
                 quotient = a / size if y else None
                 for enclosed, exact in zip(found, (a + b, a - b, a * b, quotient, size.sqrt()), strict=True):
-                    down, up = float(enclosed.down[case]), float(enclosed.up[case])
+                    down, up = float(enclosed.lower[case]), float(enclosed.upper[case])
                     if exact is not None:
                         assert not arb(down) > exact if np.isfinite(down) else True
                         assert not arb(up) < exact if np.isfinite(up) else True
@@ -216,11 +216,11 @@ def test_interval_arithmetic_contains_arbs(dtype):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_functions_are_as_accurate_as_assumed(dtype):
     """exp, tanh and the activations on a grid, against Arb: at most half of what the enclosures allow for."""
-    from jaxsmooth.theory.certify.arb_calculus import FUNCTIONS, arb
+    from jaxsmooth.theory.certify.arb_matrices import FUNCTIONS, arb
 
     ArbCalculus(1)
     x = np.concatenate([np.linspace(-30, 30, 1201), np.logspace(-12, -1, 100)]).astype(dtype)
-    allowed = token_calculus.FUNCTION_ULPS * np.finfo(dtype).eps
+    allowed = matrix_calculus.FUNCTION_ULPS * np.finfo(dtype).eps
     assert set(FUNCTIONS) == set(activations.ACTIVATIONS)
     for name, activation in activations.ACTIVATIONS.items():
         found = np.asarray(jax.jit(activation.function)(jnp.asarray(x)), np.float64).tolist()
@@ -272,11 +272,11 @@ def test_padding_changes_no_enclosure():
     mask = np.arange(TOKENS + 2) < TOKENS
     for formula in (distance, least_std, pairs, weight, diameter):
         short, padded = formula(FloatCalculus(REAL, h.dtype), h), formula(FloatCalculus(mask, h.dtype), longer)
-        np.testing.assert_allclose([padded.down, padded.up], [short.down, short.up], rtol=1e-12)
+        np.testing.assert_allclose([padded.lower, padded.upper], [short.lower, short.upper], rtol=1e-12)
 
 
 def test_balls_of_intervals_lose_nothing():
     known = Interval(np.array([1.0, -2.0]), np.array([1.5, 3.0]))
     again = Ball.of(known).interval()
-    assert np.all((again.down <= known.down) & (again.up >= known.up))
-    assert np.all(again.up - again.down <= (known.up - known.down) * (1 + 1e-14))
+    assert np.all((again.lower <= known.lower) & (again.upper >= known.upper))
+    assert np.all(again.upper - again.lower <= (known.upper - known.lower) * (1 + 1e-14))

@@ -18,10 +18,9 @@ from support.certify import (
 from support.statements import record
 
 from jaxsmooth.linalg.intervals import Interval
-from jaxsmooth.theory import statement
 from jaxsmooth.theory.certify.arb_calculus import ArbCalculus
 from jaxsmooth.theory.certify.float_calculus import FloatCalculus, HostCalculus
-from jaxsmooth.theory.statement import Verdict, compare
+from jaxsmooth.theory.statement import Statement, Verdict, decide
 
 
 def lemma_product(c, h, w):
@@ -53,10 +52,10 @@ LEMMAS = {
 def device_verdicts(lemma, dtype: str, columns, *, tightened: float = 1.0) -> np.ndarray:
     def both(c, *arrays):
         lhs, rhs = lemma(c, *arrays)
-        return statement.Claim(lhs, rhs * c.number(tightened), True)
+        return Statement(lhs, rhs * c.number(tightened), True)
 
     found = on_device(both if tightened != 1 else lemma, dtype)(*(jnp.asarray(column) for column in columns))
-    return np.asarray(compare(found[0], found[1]))
+    return np.asarray(decide(found[0], found[1]))
 
 
 def cases_of(name: str, kind: int, dtype: str, cases: int, seed: int):
@@ -99,7 +98,7 @@ def test_no_verdict_contradicts_arb(name):
         if verdict == Verdict.UNDECIDED:
             # Equal singular values leave the squarings 3e-4 above the norm; the SVD does not.
             left, right = on_host(lemma, HostCalculus, "float64", *arrays)
-            verdict = int(compare(left, right * Interval.exact(np.float64(1 - 1e-6))))
+            verdict = int(decide(left, right * Interval.exact(np.float64(1 - 1e-6))))
         assert not (verdict == Verdict.CONFIRMED and lhs > bound)
         assert not (verdict == Verdict.VIOLATED and lhs <= bound)
         false += int(lhs > bound and verdict == Verdict.VIOLATED)
@@ -131,12 +130,12 @@ def test_false_statements_are_violated(calculus, dtype):
 def _verdict(c, lhs, rhs) -> int:
     if isinstance(c, ArbCalculus):
         return Verdict.CONFIRMED if lhs <= rhs else Verdict.VIOLATED if lhs > rhs else Verdict.UNDECIDED
-    return int(compare(lhs, rhs))
+    return int(decide(lhs, rhs))
 
 
 def test_what_says_nothing_decides_nothing():
     one, nan, inf = (np.float64(x) for x in (1, np.nan, np.inf))
     for unknown in (Interval(nan, nan), Interval(nan, inf), Interval(-inf, inf), Interval(one, inf)):
-        assert int(compare(Interval(one, one), unknown)) == Verdict.UNDECIDED or unknown.down == 1
-        assert int(compare(unknown, Interval(one, one))) == Verdict.UNDECIDED
-    assert int(compare(Interval(one, one), Interval(one, one), False)) == Verdict.NOT_APPLICABLE
+        assert int(decide(Interval(one, one), unknown)) == Verdict.UNDECIDED or unknown.lower == 1
+        assert int(decide(unknown, Interval(one, one))) == Verdict.UNDECIDED
+    assert int(decide(Interval(one, one), Interval(one, one), False)) == Verdict.NOT_APPLICABLE

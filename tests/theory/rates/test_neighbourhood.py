@@ -11,7 +11,7 @@ from support.regions import SmallBlock, small_block
 from support.statements import record
 
 from jaxsmooth.linalg.norm_ball import NormBall
-from jaxsmooth.theory.certify.observations import BlockParameters, HeadWeights
+from jaxsmooth.theory import block_of
 from jaxsmooth.theory.rates.neighbourhood import Neighbourhood, NeighbourhoodRate, neighbourhood_rate
 
 TOKENS, WIDTH, HEADS, UNITS = 4, 6, 2, 11
@@ -54,7 +54,7 @@ class Setting:
 
     def rate(self, **changes: np.ndarray) -> NeighbourhoodRate:
         near = Neighbourhood(self.attn, self.run["normed"], *self.least.values(), self.radius)
-        return neighbourhood_rate(parameters(self.block), near._replace(**changes))
+        return rate_of(self.block, near._replace(**changes))
 
     def actual(self, x: np.ndarray) -> float:
         return distance(self.made(x)["less_shift"]) / distance(x)
@@ -97,15 +97,10 @@ class Setting:
         return (back[:, :TOKENS] @ stds - back[:, TOKENS:] @ (fitted @ stds) - bias).reshape(TOKENS, WIDTH)
 
 
-def parameters(block: SmallBlock) -> BlockParameters:
-    none = np.zeros((HEADS, WIDTH, 3))
-    sides = (none, none[:, :1], none, none[:, :1], block.value.transpose(1, 0, 2), none[:, :1], block.output)
+def rate_of(block: SmallBlock, near: Neighbourhood) -> NeighbourhoodRate:
     b_attn, b_norm, b_up, b_down = block.biases
-    kernels = (block.up, b_up, block.down, b_down)
-    gains = (block.scale_mlp, np.zeros(WIDTH))
-    return BlockParameters(
-        HeadWeights(*sides), b_attn, block.scale_attn, b_norm, *kernels, *gains, block.eps, block.activation
-    )
+    biases = {"output_bias": b_attn, "bias_attn": b_norm, "up_bias": b_up, "down_bias": b_down}
+    return neighbourhood_rate(block_of(*block.weights, **biases), near, block.activation, block.eps)
 
 
 def distance(x: np.ndarray) -> float:
@@ -156,16 +151,13 @@ def search(seeds: range, size: float | None, count: int) -> tuple[np.ndarray, in
     return np.array(worst), met
 
 
-def test_it_holds_on_the_inputs_of_the_neighbourhood():
-    worst, met = search(range(30), None, 90)
-    assert met >= 1000
-    assert worst.max() <= 1
-
-
-@pytest.mark.long
-def test_it_holds_on_many_inputs_of_the_neighbourhood():
-    worst, met = search(range(1000, 3000), None, 120)
-    assert met >= 100_000
+@pytest.mark.parametrize(
+    ("seeds", "count", "least"),
+    [(range(30), 90, 1000), pytest.param(range(1000, 3000), 120, 100_000, marks=pytest.mark.long)],
+)
+def test_it_holds_on_the_inputs_of_the_neighbourhood(seeds, count, least):
+    worst, met = search(seeds, None, count)
+    assert met >= least
     assert worst.max() <= 1
 
 
@@ -231,49 +223,51 @@ def test_rows_of_attention_are_divided_by_their_sums():
 
 def test_what_it_does_not_cover_is_refused():
     setting = Setting.random(74, 0.01)
-    block = parameters(setting.block)
+    block, replace = setting.block, functools.partial(dataclasses.replace, setting.block)
     near = Neighbourhood(setting.attn, setting.run["normed"], *setting.least.values(), setting.radius)
     gainless = block.scale_attn * (np.arange(WIDTH) > 0)
+    few = {"up": block.up[:, :5], "down": block.down[:5], "biases": (*block.biases[:2], np.zeros(5), block.biases[3])}
     for changed, text in (
-        (block._replace(activation="silu"), "activation must be 'gelu' for a certificate; got 'silu'"),
-        (block._replace(scale_attn=gainless), "a gain of zero"),
-        (block._replace(up=0 * block.up), "W_1 .6 11. must have full row rank"),
-        (block._replace(up=block.up[:, :5]), "W_1 .6 5. must have full row rank"),
-        (block._replace(scale_attn=block.scale_attn * np.inf), "parameters must be finite"),
-        (block._replace(eps=-0.1), "eps at least 0; eps is -0.1"),
+        (replace(activation="silu"), "activation must be 'gelu' for a certificate; got 'silu'"),
+        (replace(scale_attn=gainless), "a gain of zero"),
+        (replace(up=0 * block.up), "W_1 .6 11. must have full row rank"),
+        (replace(**few), "W_1 .6 5. must have full row rank"),
+        (replace(scale_attn=block.scale_attn * np.inf), "parameters must be finite"),
+        (replace(eps=-0.1), "eps at least 0; eps is -0.1"),
     ):
         with pytest.raises(ValueError, match=text):
-            neighbourhood_rate(changed, near._replace(radius=near.radius[: changed.up.shape[1]]))
+            rate_of(changed, near._replace(radius=near.radius[: changed.up.shape[1]]))
     for changed, text in (
         (near._replace(attn=0.3 * near.attn), "a sum is off by 0.7"),
         (near._replace(attn=near.attn - np.eye(TOKENS)), "the least weight is -"),
         (near._replace(normed=near.normed * np.nan), "normed must be finite"),
     ):
         with pytest.raises(ValueError, match=text):
-            neighbourhood_rate(block, changed)
+            rate_of(block, changed)
     for field, text in (("radius", "radius must be positive; the least of it is 0.0"), ("std_mlp", "std_mlp must be")):
         with pytest.raises(ValueError, match=text):
-            neighbourhood_rate(block, near._replace(**{field: 0 * getattr(near, field)}))
+            rate_of(block, near._replace(**{field: 0 * getattr(near, field)}))
     with pytest.raises(ValueError, match=r"must have shapes .* got \(\(2, 4, 4\), \(3, 6\)"):
-        neighbourhood_rate(block, near._replace(normed=near.normed[:3]))
+        rate_of(block, near._replace(normed=near.normed[:3]))
 
 
 def test_the_rate_scales_with_the_last_gain():
     setting = Setting.random(75, 1e-3)
-    near = Neighbourhood(setting.attn, setting.run["normed"], *setting.least.values(), setting.radius)
-    block = parameters(setting.block)
-    usual = neighbourhood_rate(block, near).rate
+    usual = setting.rate().rate
     for size in (1e-100, 1e100):
-        scaled = neighbourhood_rate(block._replace(scale_mlp=block.scale_mlp * size), near).rate
-        assert scaled == pytest.approx(usual * size, rel=1e-9)
+        scaled = dataclasses.replace(setting.block, scale_mlp=setting.block.scale_mlp * size)
+        assert dataclasses.replace(setting, block=scaled).rate().rate == pytest.approx(usual * size, rel=1e-9)
 
 
 @pytest.mark.parametrize("huge", ["up_bias", "bias_attn", "down", "down_bias", "scale_mlp"])
 def test_what_overflows_proves_nothing(huge):
     setting = Setting.random(75, 1e-3)
-    near = Neighbourhood(setting.attn, setting.run["normed"], *setting.least.values(), setting.radius)
-    block = parameters(setting.block)
-    found = neighbourhood_rate(block._replace(**{huge: getattr(block, huge) * 1e250}), near)
+    place = {"bias_attn": 1, "up_bias": 2, "down_bias": 3}.get(huge)
+    if place is None:
+        changes = {huge: getattr(setting.block, huge) * 1e250}
+    else:
+        changes = {"biases": tuple(b * 1e250 if k == place else b for k, b in enumerate(setting.block.biases))}
+    found = dataclasses.replace(setting, block=dataclasses.replace(setting.block, **changes)).rate()
     assert found.rate == np.inf or found.rate > 1e200
 
 
@@ -282,9 +276,8 @@ def test_an_ill_conditioned_first_layer_is_no_obstacle(condition):
     setting = Setting.random(76, 1e-3)
     u, s, v = np.linalg.svd(setting.block.up, full_matrices=False)
     up = (u * np.geomspace(1, 1 / condition, len(s))) @ v
-    block = parameters(setting.block)._replace(up=up)
     near = Neighbourhood(setting.attn, setting.run["normed"], *setting.least.values(), setting.radius / condition)
-    assert neighbourhood_rate(block, near).nearest > 0
+    assert rate_of(dataclasses.replace(setting.block, up=up), near).nearest > 0
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -295,13 +288,13 @@ def test_norms_by_cholesky_are_not_below_numpy_s(seed):
     u, v = (np.linalg.qr(rng.standard_normal((n, few)))[0] for n in (rows, columns))
     spectrum = 10 ** rng.uniform(-6, 6) * rng.choice([1, 1 - 1e-9, 0.5], few)
     matrix = NormBall((u * spectrum) @ v.T, 0.0)
-    exact = np.linalg.svd(matrix.middle, compute_uv=False)[0]
+    exact = np.linalg.svd(matrix.mid, compute_uv=False)[0]
     assert exact * (1 - 1e-15) <= matrix.norm() <= exact * (1 + 1e-3)
     error = 0.1 * exact
-    assert NormBall(matrix.middle, error).norm() == pytest.approx(matrix.norm() + error)
+    assert NormBall(matrix.mid, error).norm() == pytest.approx(matrix.norm() + error)
     other = NormBall(rng.standard_normal((columns, 3)), 0.01)
-    product = NormBall(matrix.middle, error) @ other
+    product = NormBall(matrix.mid, error) @ other
     for _ in range(20):
-        e, f = rng.standard_normal(matrix.middle.shape), rng.standard_normal((columns, 3))
-        near = (matrix.middle + error * e / np.linalg.norm(e)) @ (other.middle + 0.01 * f / np.linalg.norm(f))
-        assert np.linalg.norm(near - product.middle) <= product.error
+        e, f = rng.standard_normal(matrix.mid.shape), rng.standard_normal((columns, 3))
+        near = (matrix.mid + error * e / np.linalg.norm(e)) @ (other.mid + 0.01 * f / np.linalg.norm(f))
+        assert np.linalg.norm(near - product.mid) <= product.error

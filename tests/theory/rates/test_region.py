@@ -10,8 +10,9 @@ from support.matrices import GARBAGE
 from support.regions import PHI, SENTENCES, TOKENS, WIDTH, SmallBlock, small_attention, small_block
 from support.statements import distances
 
-from jaxsmooth.theory.block.parameter_norms import BlockWeights
+from jaxsmooth.theory import block_of
 from jaxsmooth.theory.rates.region import Region, inside, layer_norm_half_linear, secant_box_rate, slope_box_rate
+from jaxsmooth.types import Block
 
 TIGHT = 1e-9  # of Lanczos: far below the slack that is asserted
 BLOCKS = 18  # of each activation
@@ -30,8 +31,8 @@ def _rates(activation):
     return jax.jit(both)
 
 
-def _weights(block: SmallBlock) -> BlockWeights:
-    return BlockWeights(*map(jnp.asarray, block.weights))
+def _weights(block: SmallBlock) -> Block:
+    return block_of(*map(jnp.asarray, block.weights))
 
 
 def _region(attn, mask, run, factor, radius) -> Region:

@@ -4,14 +4,14 @@ from support.matrices import GARBAGE, orthonormal
 from support.regions import PHI, SENTENCES, TOKENS, WIDTH, small_attention, small_block
 from support.statements import distances, few_or_many, record
 
-from jaxsmooth.theory.block.parameter_norms import BlockWeights
+from jaxsmooth.theory import block_of
 from jaxsmooth.theory.rates.residual_spectrum import gain_correction, pair_root, residual_spectrum_rate
 
 
 def _bound(block, mask, x, run):
     lengths = np.linalg.norm(run["less_shift"], axis=-1)
     arrays = (x, run["normed"], run["pre"], run["std_mlp"], lengths, mask)
-    weights = BlockWeights(*map(jnp.asarray, block.weights))
+    weights = block_of(*map(jnp.asarray, block.weights))
     return np.asarray(residual_spectrum_rate(weights, *map(jnp.asarray, arrays), block.activation))
 
 

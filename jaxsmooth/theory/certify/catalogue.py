@@ -1,0 +1,225 @@
+"""The literature's statements that `verify --theorem NAME` reaches beyond the registry: measured, not certified.
+
+They are functions of plain arrays. Their sides are computed in float64 and no rounding is enclosed; a verdict is given
+where the sides differ by more than `MARGIN`, else UNDECIDED, as every equality is. What a function needs is named by
+its arguments; one that needs what a model on text does not provide is refused with a list of it.
+"""
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool
+
+from ...activations import LIPSCHITZ
+from ...linalg.intervals import Interval
+from ...types import Attention, Block
+from ..block import apriori, invariant_subspaces, layernorm, lemmas
+from ..consensus import subspace_distance
+from ..literature import (
+    axioms,
+    cosine,
+    fusion,
+    initialisation,
+    lipschitz,
+    masked_attention,
+    rank_collapse,
+    remedies,
+    token_particles,
+)
+from ..markov import closed_classes, limits, stochastic
+from ..statement import Statement
+from ..theorems.calculus import ArrayLike
+from ..theorems.exact_block import Architecture, Observation
+from ..theorems.parameters import bias_of
+
+MARGIN = 1e-9  # of the larger side: Lanczos in float64 stops at 1e-10
+PROVIDED = {
+    "head": ("hidden", "attn", "chain", "graph", "mask"),
+    "scores": ("hidden", "attn", "logits", "mask"),
+    "block": (
+        *("hidden", "mixed", "pre_attn", "normed", "pre_activation", "activated", "mlp", "pre_mlp", "mask"),
+        *("up", "scale_attn", "slope", "eps"),
+    ),
+}
+"""What is given to a function on one head, on one head with scores by content alone, and on one post-LN block."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """One statement of the catalogue.
+
+    Attributes:
+      text: the function; its docstring names the source.
+      about: a key of `PROVIDED`, or None where a model on text does not provide what it needs.
+      arguments: which quantity an argument takes; those left out take the one of their own name.
+      constants: arguments that are no data.
+      host: whether it works on numpy arrays of real tokens alone.
+    """
+
+    text: Callable[..., Statement]
+    about: str | None = None
+    arguments: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    constants: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    host: bool = False
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The quantities, in the order of the arguments."""
+        names = inspect.signature(self.text).parameters
+        return tuple(self.arguments.get(name, name) for name in names if name not in self.constants)
+
+    @property
+    def says(self) -> str:
+        """The inequality, for the documentation."""
+        return (inspect.getdoc(self.text) or "").partition("\n")[0]
+
+    @property
+    def source(self) -> str:
+        """Who proved it, and where."""
+        _, _, references = (inspect.getdoc(self.text) or "").partition("References: ")
+        return " ".join(references.split()).removesuffix(".") or "docs/theory.md"
+
+    def statement(self, given: Mapping[str, ArrayLike]) -> Statement[Array]:
+        """Evaluated on the quantities of its kind."""
+        names = inspect.signature(self.text).parameters
+        taken = {name: given[self.arguments.get(name, name)] for name in names if name not in self.constants}
+        fixed = {name: jnp.asarray(x) if isinstance(x, float) else x for name, x in self.constants.items()}
+        return self.text(**taken, **fixed)
+
+
+def _head(text: Callable[..., Statement], **constants: object) -> Measured:
+    return Measured(text, "head", constants=constants)
+
+
+_CHAIN = {"attn": "chain"}
+CATALOGUE: dict[str, Measured] = {
+    entry.text.__name__: entry
+    for entry in (
+        _head(lemmas.shi2022_mixing),
+        _head(lemmas.mixing_with_defect),
+        _head(initialisation.ali2023_centring_keeps_distance),
+        _head(remedies.guo2023_contranorm, strength=0.1),
+        Measured(remedies.nguyen2023_neutreno_distance, "head", {"first_value": "hidden"}, {"strength": 0.6}),
+        Measured(stochastic.dobrushin1956_spread, "head", _CHAIN),
+        Measured(stochastic.weak_ergodicity_bound, "head", _CHAIN),
+        Measured(masked_attention.wu2024_masked_attention, "head", _CHAIN),
+        Measured(closed_classes.meyer1994_lower, "head", host=True),
+        Measured(closed_classes.meyer1994_upper, "head", host=True),
+        Measured(apriori.oscillation_ergodicity, "scores"),
+        Measured(lemmas.shi2022_linear, "block", {"hidden": "normed", "weight": "up"}),
+        Measured(
+            lemmas.shi2022_activation,
+            "block",
+            {"before": "pre_activation", "after": "activated", "lipschitz": "slope"},
+        ),
+        Measured(lemmas.shi2022_sum, "block", {"other": "mixed"}, {"alpha": 1.0, "beta": 1.0}),
+        Measured(
+            layernorm.shi2022_layer_norm, "block", {"hidden": "pre_attn", "scale": "scale_attn"}, {"centred": True}
+        ),
+        Measured(cosine.cosine_distance_bound, "block"),
+        Measured(remedies.zhao2020_pair_norm, "block", constants={"scale": 1.0}),
+        Measured(
+            axioms.rusch2023_subadditivity,
+            "block",
+            {"left": "hidden", "right": "mixed"},
+            {"measure": subspace_distance},
+        ),
+        # What these need is no part of a model's run on text, or too large to form for every head.
+        *map(
+            Measured,
+            (
+                *(apriori.weight_oscillation, apriori.apriori_mixing_rate, apriori.shi2022_rate_floor),
+                *(apriori.tanh_collapse, cosine.cosine_bridge, fusion.fusion_concat, fusion.fusion_max),
+                *(fusion.fusion_gate, lipschitz.castin2024_local_lipschitz, limits.reversible_contraction),
+                *(invariant_subspaces.invariant_linear, invariant_subspaces.invariant_sum),
+                *(invariant_subspaces.invariant_mixing, invariant_subspaces.invariant_activation),
+                *(masked_attention.wu2023_gat_collapse, rank_collapse.dong2021_one_layer),
+                *(token_particles.geshkovski2023_clustering, token_particles.geshkovski2023_discrete_step),
+                stochastic.wolfowitz1963_products,
+            ),
+        ),
+    )
+}
+"""By name. Those of `low_pass` and of `apriori` that the registry certifies are reached under their names there."""
+
+
+def refusal(name: str) -> str | None:
+    """Why a statement of the catalogue cannot be evaluated on a model's run; None if it can.
+
+    >>> refusal("fusion_gate").partition(". ")[0]
+    'fusion_gate needs hidden, gates, mask, which verify does not take from a model on text'
+    """
+    entry = CATALOGUE[name]
+    if entry.about is not None:
+        return None
+    given = "; ".join(f"of one {about}: {', '.join(names)}" for about, names in PROVIDED.items())
+    return f"{name} needs {', '.join(entry.needs)}, which verify does not take from a model on text. It takes {given}."
+
+
+@functools.partial(jax.jit, static_argnames=("names", "architecture"))
+def measure(
+    blocks: Block,
+    heads: Attention,
+    data: Observation,
+    mask: Bool[Array, "B T"],
+    architecture: Architecture,
+    names: tuple[str, ...],
+) -> dict[str, Statement[Array]]:
+    """The named statements for every layer and sentence: [L B], on heads [L B N]; call within `enable_x64`.
+
+    Args:
+      blocks: every layer's parameters, [L ...].
+      heads: as of `heads_of`, [L N ...].
+      data: what every block computed, [L B ...], zero on padding.
+      mask: True on real tokens, [B T].
+      architecture: of all blocks.
+      names: keys of `CATALOGUE`, none of which works on the host.
+    """
+    chosen = {name: CATALOGUE[name] for name in names}
+
+    def of_sentence(block: Block, heads: Attention, sentence: tuple) -> dict[str, Statement[Array]]:
+        own, mask = sentence
+        given = _of_block(block, own, mask, architecture)
+        found = {name: entry.statement(given) for name, entry in chosen.items() if entry.about == "block"}
+
+        def of_head(head: tuple) -> dict[str, Statement[Array]]:
+            given = _of_head(*head, own.input, mask)
+            return {name: entry.statement(given) for name, entry in chosen.items() if entry.about != "block"}
+
+        return found | jax.lax.map(of_head, (heads, own.attn))
+
+    def of_layer(layer: tuple) -> dict[str, Statement[Array]]:
+        block, heads, own = layer
+        return jax.lax.map(functools.partial(of_sentence, block, heads), (own, mask))
+
+    return jax.lax.map(of_layer, (blocks, heads, data))
+
+
+def _of_block(block: Block, own: Observation, mask: Array, architecture: Architecture) -> dict[str, ArrayLike]:
+    extra = {"up": block.up.kernel, "scale_attn": block.norm_attn.scale, "eps": architecture.eps}
+    slope = LIPSCHITZ[architecture.activation]
+    return {**own._asdict(), **extra, "hidden": own.input, "slope": slope, "mask": mask}
+
+
+def _of_head(weights: Attention, attn: Array, hidden: Array, mask: Array) -> dict[str, ArrayLike]:
+    query, key = (hidden @ side.kernel + bias_of(side) for side in (weights.query, weights.key))
+    logits = query @ key.mT / weights.query.kernel.shape[-1] ** 0.5
+    graph = attn > 0
+    return {"hidden": hidden, "attn": attn, "chain": attn[None], "graph": graph, "logits": logits, "mask": mask}
+
+
+def on_host(name: str, attn: np.ndarray) -> Statement[Array]:
+    """A statement that works on the host, on one head's attention without padding."""
+    return CATALOGUE[name].statement({"attn": attn, "mask": np.ones(len(attn), bool)})
+
+
+def with_margin(statement: Statement[Array]) -> Statement[Interval]:
+    """The sides with `MARGIN` around them, for `decide`: what is closer is left open."""
+    lhs, rhs = (np.asarray(side, np.float64) for side in statement[:2])
+    pad = MARGIN * np.maximum(np.abs(lhs), np.abs(rhs))
+    return Statement(Interval(lhs - pad, lhs + pad), Interval(rhs - pad, rhs + pad), np.asarray(statement.applicable))
