@@ -180,8 +180,7 @@ def converge(
     observed, ratios, spreads = _observe(attn, start, predicted, mask, steps)
     rate = subdominant(attn, mask, limit).upper
     observed_rate, growth = _decay(attn, limit, start - predicted, mask, steps)
-    promised = jnp.where(rate < 1, jnp.ceil(jnp.log(tolerance) / jnp.log(jnp.clip(rate, 1e-30, 1))), jnp.inf)
-    needed = jnp.max(jnp.where(ratios > tolerance, jnp.arange(1, steps + 1), 0)) + 1
+    promised, needed = _predicted_steps(rate, tolerance), _observed_steps(ratios, tolerance)
     taken, arrived = needed.astype(promised.dtype), ratios[-1] <= tolerance
     tau = ergodicity_coefficient(attn, mask)
     birkhoff = jnp.ones_like(tau) if logits is None else birkhoff1957_contraction(logits, mask)
@@ -207,6 +206,16 @@ def converge(
         ergodicity_held=_bounded(spreads, tau, start, mask),
         birkhoff_held=_bounded(spreads, birkhoff, start, mask),
     )
+
+
+def _predicted_steps(rate: Array, tolerance: float) -> Array:
+    """How many factors `rate` make `tolerance`, rounded up."""
+    return jnp.where(rate < 1, jnp.ceil(jnp.log(tolerance) / jnp.log(jnp.clip(rate, 1e-30, 1))), jnp.inf)
+
+
+def _observed_steps(ratios: Array, tolerance: float) -> Array:
+    """The first step, counted from 1, from which on no ratio is above `tolerance`."""
+    return jnp.max(jnp.where(ratios > tolerance, jnp.arange(1, ratios.shape[0] + 1), 0)) + 1
 
 
 def _observe(attn: Array, start: Array, limit: Array, mask: Array, steps: int) -> tuple[Array, Array, Array]:
