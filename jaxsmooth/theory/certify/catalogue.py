@@ -1,7 +1,8 @@
 """The literature's statements that `verify --theorem NAME` reaches beyond the registry: measured, not certified.
 
 They are functions of plain arrays. Their sides are computed in float64 and no rounding is enclosed; a verdict is given
-where the sides differ by more than `MARGIN`, else UNDECIDED, as every equality is. What a function needs is named by
+where the sides differ by more than `MARGIN`, else UNDECIDED, as every equality is. Rows of attention are divided by
+their sums in float64, as most hypotheses ask for rows that sum to 1. What a function needs is named by
 its arguments; one that needs what a model on text does not provide is refused with a list of it.
 """
 
@@ -16,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Bool
 
 from ...activations import LIPSCHITZ
-from ...linalg.intervals import Interval
+from ...linalg.intervals import Interval, Namespace
 from ...types import Attention, Block
 from ..block import apriori, invariant_subspaces, layernorm, lemmas
 from ..consensus import subspace_distance
@@ -89,12 +90,23 @@ class Measured:
         names = inspect.signature(self.text).parameters
         taken = {name: given[self.arguments.get(name, name)] for name in names if name not in self.constants}
         fixed = {name: jnp.asarray(x) if isinstance(x, float) else x for name, x in self.constants.items()}
-        return self.text(**taken, **fixed)
+        return _tightest(self.text(**taken, **fixed))
 
 
 def _head(text: Callable[..., Statement], **constants: object) -> Measured:
     return Measured(text, "head", constants=constants)
 
+
+NOT_PROVIDED: tuple[Callable[..., Statement], ...] = (
+    *(apriori.weight_oscillation, apriori.apriori_mixing_rate, apriori.shi2022_rate_floor, apriori.tanh_collapse),
+    *(cosine.cosine_bridge, fusion.fusion_concat, fusion.fusion_max, fusion.fusion_gate),
+    *(lipschitz.castin2024_local_lipschitz, limits.reversible_contraction, rank_collapse.dong2021_one_layer),
+    *(invariant_subspaces.invariant_linear, invariant_subspaces.invariant_sum),
+    *(invariant_subspaces.invariant_mixing, invariant_subspaces.invariant_activation),
+    *(masked_attention.wu2023_gat_collapse, stochastic.wolfowitz1963_products),
+    *(token_particles.geshkovski2023_clustering, token_particles.geshkovski2023_discrete_step),
+)
+"""What these need is no part of a model's run on text, or too large to form for every head."""
 
 _CHAIN = {"attn": "chain"}
 CATALOGUE: dict[str, Measured] = {
@@ -129,20 +141,7 @@ CATALOGUE: dict[str, Measured] = {
             {"left": "hidden", "right": "mixed"},
             {"measure": subspace_distance},
         ),
-        # What these need is no part of a model's run on text, or too large to form for every head.
-        *map(
-            Measured,
-            (
-                *(apriori.weight_oscillation, apriori.apriori_mixing_rate, apriori.shi2022_rate_floor),
-                *(apriori.tanh_collapse, cosine.cosine_bridge, fusion.fusion_concat, fusion.fusion_max),
-                *(fusion.fusion_gate, lipschitz.castin2024_local_lipschitz, limits.reversible_contraction),
-                *(invariant_subspaces.invariant_linear, invariant_subspaces.invariant_sum),
-                *(invariant_subspaces.invariant_mixing, invariant_subspaces.invariant_activation),
-                *(masked_attention.wu2023_gat_collapse, rank_collapse.dong2021_one_layer),
-                *(token_particles.geshkovski2023_clustering, token_particles.geshkovski2023_discrete_step),
-                stochastic.wolfowitz1963_products,
-            ),
-        ),
+        *map(Measured, NOT_PROVIDED),
     )
 }
 """By name. Those of `low_pass` and of `apriori` that the registry certifies are reached under their names there."""
@@ -188,7 +187,8 @@ def measure(
         found = {name: entry.statement(given) for name, entry in chosen.items() if entry.about == "block"}
 
         def of_head(head: tuple) -> dict[str, Statement[Array]]:
-            given = _of_head(*head, own.input, mask)
+            weights, attn = head
+            given = _of_head(weights, attn, own.input, mask)
             return {name: entry.statement(given) for name, entry in chosen.items() if entry.about != "block"}
 
         return found | jax.lax.map(of_head, (heads, own.attn))
@@ -207,15 +207,29 @@ def _of_block(block: Block, own: Observation, mask: Array, architecture: Archite
 
 
 def _of_head(weights: Attention, attn: Array, hidden: Array, mask: Array) -> dict[str, ArrayLike]:
+    attn = _row_stochastic(attn, jnp)
     query, key = (hidden @ side.kernel + bias_of(side) for side in (weights.query, weights.key))
     logits = query @ key.mT / weights.query.kernel.shape[-1] ** 0.5
     graph = attn > 0
     return {"hidden": hidden, "attn": attn, "chain": attn[None], "graph": graph, "logits": logits, "mask": mask}
 
 
-def on_host(name: str, attn: np.ndarray) -> Statement[Array]:
+def on_host(name: str, attn: ArrayLike) -> Statement[Array]:
     """A statement that works on the host, on one head's attention without padding."""
-    return CATALOGUE[name].statement({"attn": attn, "mask": np.ones(len(attn), bool)})
+    return CATALOGUE[name].statement({"attn": _row_stochastic(attn, np), "mask": np.ones(len(attn), bool)})
+
+
+def _row_stochastic(attn: ArrayLike, xp: Namespace) -> ArrayLike:
+    """Rows over their sums: a float32 softmax is too far from 1 for a hypothesis that is tested in float64."""
+    sums = attn.sum(axis=-1, keepdims=True)
+    return attn / xp.where(sums > 0, sums, 1)
+
+
+def _tightest(statement: Statement[Array]) -> Statement[Array]:
+    """Of a statement on several features, the one whose sides are nearest to a violation."""
+    lhs, rhs, applicable = (jnp.ravel(jnp.asarray(part)) for part in statement)
+    place = jnp.argmax(jnp.where(applicable, lhs - rhs, -jnp.inf))
+    return Statement(lhs[place], rhs[place], applicable[place])
 
 
 def with_margin(statement: Statement[Array]) -> Statement[Interval]:

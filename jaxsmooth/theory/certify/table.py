@@ -9,6 +9,7 @@ from pathlib import Path
 from ..theorems.registry import THEOREMS
 from .catalogue import CATALOGUE
 
+Rows = list[tuple[str, ...]]
 ABOUT = {
     "head": "one head",
     "scores": "one head whose scores are by content alone",
@@ -39,14 +40,16 @@ These need quantities that `verify` does not take from a model on text. `--theor
 
 def table() -> str:
     """docs/theorems.md."""
-    certified = [
+    certified: Rows = [
         (theorem.name, theorem.rung or "", ABOUT[theorem.needs], theorem.says, theorem.source)
         for theorem in THEOREMS.values()
     ]
-    measured = [
+    measured: Rows = [
         (name, ABOUT[entry.about], entry.says, entry.source) for name, entry in CATALOGUE.items() if entry.about
     ]
-    refused = [(name, ", ".join(entry.needs), entry.source) for name, entry in CATALOGUE.items() if not entry.about]
+    refused: Rows = [
+        (name, ", ".join(entry.needs), entry.source) for name, entry in CATALOGUE.items() if not entry.about
+    ]
     parts = (
         (HEAD, ("theorem", "rung", "about", "says", "source"), certified),
         (MEASURED, ("statement", "about", "says", "source"), measured),
@@ -55,7 +58,7 @@ def table() -> str:
     return "".join(f"{text}\n{_rows(columns, rows)}" for text, columns, rows in parts)
 
 
-def _rows(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def _rows(columns: tuple[str, ...], rows: Rows) -> str:
     lines = [columns, ("---",) * len(columns), *((f"`{name}`", *map(_cell, rest)) for name, *rest in rows)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 

@@ -141,7 +141,7 @@ def _irreducible(attn: NDArray, mask: NDArray) -> bool:
 
 
 def _numbers(lhs: float, rhs: float, applicable: bool) -> Statement:
-    return Statement(np.asarray(lhs), np.asarray(rhs), np.asarray(applicable))  # type: ignore[arg-type]
+    return Statement(np.asarray(lhs), np.asarray(rhs), np.asarray(applicable))
 
 
 def _regularised(attn: NDArray, mask: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from support.blocks import EVERY, random_state
 
-from jaxsmooth.theory.block.ladder import TOLERANCE as STOP
+from jaxsmooth.theory.block.attention_operator import TOLERANCE as STOP
 from jaxsmooth.theory.block.ladder_starts import leading_features
 
 
@@ -15,8 +15,9 @@ def test_leading_features_carry_most():
     weights, _ = random_state(np.random.default_rng(0))
     narrow = np.asarray(jax.jit(functools.partial(leading_features, count=2))(weights))
     np.testing.assert_allclose(narrow.T @ narrow, np.eye(2), atol=1e-12)
-    centred = np.asarray(weights.output) - np.asarray(weights.output).mean(axis=-1, keepdims=True)
-    heads = [np.asarray(weights.value)[:, h] @ centred[h] for h in range(len(centred))]
+    value, output = (np.asarray(side.kernel) for side in (weights.attn.value, weights.attn.output))
+    centred = output - output.mean(axis=-1, keepdims=True)
+    heads = [value[:, h] @ centred[h] for h in range(len(centred))]
     gram = sum(head @ head.T for head in heads)
     top = np.linalg.eigvalsh(gram)[-2:].sum()
     assert np.trace(narrow.T @ gram @ narrow) >= 0.9 * top
