@@ -90,7 +90,7 @@ class Theorem:
 
     @property
     def of_head(self) -> bool:
-        """Whether it speaks of one head, not of a block."""
+        """Whether it is about one head, not about a block."""
         return self.needs in ("head", "scores")
 
 
