@@ -47,6 +47,7 @@ class Method(NamedTuple):
       source: where it was published.
       change: maps the parameters to a change of the model's weights.
       mixes: whether a token comes to see all others, so that a causal encoder is causal no more.
+      random: whether it draws random numbers, the same at every call.
     """
 
     make: Callable[..., Remedy] | None
@@ -54,6 +55,7 @@ class Method(NamedTuple):
     source: str
     change: Callable[..., Callable[[Encoder], Encoder]] | None = None
     mixes: bool = True
+    random: bool = False
 
 
 def _dropout(rate: float, seed: int) -> Remedy:
@@ -170,6 +172,7 @@ METHODS: dict[str, Method] = {
         },
         "Srivastava et al. (2014)",
         mixes=False,
+        random=True,
     ),
 }
 """Name on the command line -> method."""
@@ -199,6 +202,11 @@ class NamedRemedy:
         """The edits of all parts, one after the other; `model` is the changed one."""
         made = [(METHODS[name].make, dict(values)) for name, values in self.parts]
         return compose(*(make(**values)(model, batch) for make, values in made if make is not None))
+
+    @property
+    def random(self) -> bool:
+        """Whether a part draws random numbers."""
+        return any(METHODS[name].random for name, _ in self.parts)
 
     @property
     def mixes(self) -> bool:

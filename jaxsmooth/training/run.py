@@ -155,7 +155,7 @@ def find_remedy(text: str) -> NamedRemedy | None:
     found = parse_remedies(text)
     if len(found) > 1:
         raise ConfigError(f"a run has one remedy, several joined by '+'; got {text!r}.")
-    if "attention-dropout" in found[0].description:
+    if found[0].random:
         raise ConfigError(
             f"remedy {text!r} draws the same mask at every step, and in evaluation; a run's own --attention-dropout "
             "draws anew and stops there."
