@@ -180,8 +180,8 @@ class PlainCalculus:
 
 
 def pair_laplacian(
-    precision: Float[Array, "*B T 1"], count: Float[Array, "*B 1 1"], x: Float[Array, "*B T D"]
-) -> Float[Array, "*B T D"]:
+    precision: Float[Array, "*#B T 1"], count: Float[Array, "..."], x: Float[Array, "*#B T D"]
+) -> Float[Array, "*#B T D"]:
     """L_P x along the token axis: (1/n)[P sum(P) x - P (P^T x)]; <x, L_P x> = (1/n) sum_{i<j} P_i P_j |x_i - x_j|^2."""
     total = jnp.sum(precision, axis=-2, keepdims=True)
     return precision * (total * x - jnp.sum(precision * x, axis=-2, keepdims=True)) / count
