@@ -175,7 +175,7 @@ class EncoderConfig:
 
     @property
     def is_pre_norm(self) -> bool:
-        """Whether a block is the pre-LN block that `theory.pre_norm_block_rate` is proved for.
+        """Whether a block is the pre-LN block that `theory.pre_norm_block_rate` is about.
 
         LayerNorm before both sub-layers, unscaled residual sums, an ungated MLP.
         """

@@ -99,7 +99,7 @@ def _styles(found: Comparison, *, legend: bool) -> dict[str, Any]:
     """Colour, dashes and shape of every remedy: the palette, then the same colours with other dashes and shapes."""
     names = _names(found)
     rounds = [k // len(PALETTE) % 3 for k in range(len(names))]
-    shown = alt.Legend(orient="top", columns=5, title=None, symbolOpacity=1) if legend else None
+    shown = alt.Legend(orient="top", columns=5, title=None, symbolStrokeWidth=0) if legend else None
 
     def scale(choices: list[Any]) -> alt.Scale:
         return alt.Scale(domain=names, range=choices)

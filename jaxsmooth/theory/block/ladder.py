@@ -68,7 +68,8 @@ class _EveryBlock(BlockQuantities[Array, Array]):
         self.slope, self.heads = self.c.number(LIPSCHITZ[activation]), mixing_rates.shape[-1]
         self.largest_norm = jnp.maximum(jnp.max(norms.heads), jnp.maximum(jnp.max(norms.up), jnp.max(norms.down)))
         self.largest_mixing = jnp.max(mixing_rates, axis=(0, 2))[None]
-        self.gain_attn, self.gain_mlp = norms.gain_attn[:, None], norms.gain_mlp[:, None]
+        # G_1 G_2 is one factor: the order of multiplication decides the last bit.
+        self.gain_attn, self.gain_mlp = (norms.gain_attn * norms.gain_mlp)[:, None], self.one
         self.least_stds = std_products
 
 

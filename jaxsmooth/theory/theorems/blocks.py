@@ -49,23 +49,23 @@ def _sum(q: ExactBlock[M, N], one: ArrayLike, other: ArrayLike) -> Statement[N]:
 @theorem("attention_stretch_by_head", OURS, needs="block")
 def stretch_by_head(q: ExactBlock[M, N]) -> Statement[N]:
     """d_M(U) <= (1 + sum_h sqrt(lambda_h) ||W_h||) d_M(X)."""
-    return _stretched(q, q.stretch_by_head)
+    return _stretched(q, q.added_by_head)
 
 
 @theorem("attention_stretch_joint", OURS, needs="block")
 def stretch_joint(q: ExactBlock[M, N]) -> Statement[N]:
     """d_M(U) <= (1 + max_h sqrt(lambda_h) ||W_V|| ||W_O||) d_M(X)."""
-    return _stretched(q, q.stretch_joint)
+    return _stretched(q, q.added_jointly)
 
 
 @theorem("attention_stretch_together", OURS, needs="block")
 def stretch_together(q: ExactBlock[M, N]) -> Statement[N]:
     """d_M(U) <= (1 + ||sum_h J A_h A_h^T J||^(1/2) ||sum_h W_h W_h^T||^(1/2)) d_M(X)."""
-    return _stretched(q, q.stretch_together)
+    return _stretched(q, q.added_together)
 
 
-def _stretched(q: ExactBlock[M, N], stretch: N) -> Statement[N]:
-    return Statement(q.c.distance(q.pre_attn), stretch * q.distance + q.row_defect)
+def _stretched(q: ExactBlock[M, N], added: N) -> Statement[N]:
+    return Statement(q.c.distance(q.pre_attn), (q.one + added) * q.distance + q.row_defect)
 
 
 @theorem("cubic_collapse_heads", f"{OURS}; compare Dong et al. (2021), arXiv 2103.03404", needs="block")

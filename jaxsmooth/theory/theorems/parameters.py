@@ -4,6 +4,7 @@ import dataclasses
 from typing import Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import jax
+import numpy as np
 from jaxtyping import Array, Float
 
 from ...linalg.intervals import namespace
@@ -108,19 +109,19 @@ def mlp_stretches(
 
 
 def block_of(
-    value: Float[Array, "*L D N H"],
-    output: Float[Array, "*L N H D"],
-    scale_attn: Float[Array, "*L D"],
-    up: Float[Array, "*L D F"],
-    down: Float[Array, "*L F D"],
-    scale_mlp: Float[Array, "*L D"],
+    value: Float[Array | np.ndarray, "*L D N H"],
+    output: Float[Array | np.ndarray, "*L N H D"],
+    scale_attn: Float[Array | np.ndarray, "*L D"],
+    up: Float[Array | np.ndarray, "*L D F"],
+    down: Float[Array | np.ndarray, "*L F D"],
+    scale_mlp: Float[Array | np.ndarray, "*L D"],
     *,
-    value_bias: Float[Array, "*L N H"] | None = None,
-    output_bias: Float[Array, "*L D"] | None = None,
-    bias_attn: Float[Array, "*L D"] | None = None,
-    up_bias: Float[Array, "*L F"] | None = None,
-    down_bias: Float[Array, "*L D"] | None = None,
-    bias_mlp: Float[Array, "*L D"] | None = None,
+    value_bias: Float[Array | np.ndarray, "*L N H"] | None = None,
+    output_bias: Float[Array | np.ndarray, "*L D"] | None = None,
+    bias_attn: Float[Array | np.ndarray, "*L D"] | None = None,
+    up_bias: Float[Array | np.ndarray, "*L F"] | None = None,
+    down_bias: Float[Array | np.ndarray, "*L D"] | None = None,
+    bias_mlp: Float[Array | np.ndarray, "*L D"] | None = None,
 ) -> Block:
     """A block, or a stack of blocks, from plain arrays; its queries and keys, which no bound of a block sees, are zero.
 

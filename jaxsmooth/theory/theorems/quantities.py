@@ -206,24 +206,24 @@ class BlockQuantities(Generic[M, N]):
         return self.c.diameter(self.hidden)
 
     @functools.cached_property
-    def stretch_by_head(self) -> N:
-        """1 + sum_h sqrt(lambda_h) ||W_h||."""
-        return self.one + self.c.sum(self.mixing * self.norms.heads)
+    def added_by_head(self) -> N:
+        """sum_h sqrt(lambda_h) ||W_h||: how much attention can add to d_M(X), over d_M(X)."""
+        return self.c.sum(self.mixing * self.norms.heads)
 
     @functools.cached_property
-    def stretch_joint(self) -> N:
-        """1 + max_h sqrt(lambda_h) ||W_V|| ||W_O||, without a factor of the number of heads."""
-        return self.one + self.c.largest(self.mixing) * self.norms.value * self.norms.output
+    def added_jointly(self) -> N:
+        """max_h sqrt(lambda_h) ||W_V|| ||W_O||, without a factor of the number of heads."""
+        return self.c.largest(self.mixing) * self.norms.value * self.norms.output
 
     @functools.cached_property
-    def stretch_together(self) -> N:
-        """1 + ||sum_h J A_h A_h^T J||^(1/2) ||sum_h W_h W_h^T||^(1/2), by Cauchy and Schwarz."""
-        return self.one + self.c.mixing_norm(self.attn) * self.norms.stacked
+    def added_together(self) -> N:
+        """||sum_h J A_h A_h^T J||^(1/2) ||sum_h W_h W_h^T||^(1/2), by Cauchy and Schwarz."""
+        return self.c.mixing_norm(self.attn) * self.norms.stacked
 
     @functools.cached_property
     def stretch(self) -> N:
-        """a, the least of the three bounds of what attention and residual can stretch."""
-        return self.c.smaller(self.stretch_by_head, self.stretch_joint, self.stretch_together)
+        """a = 1 + the least of the three: how much attention and residual can stretch d_M."""
+        return self.one + self.c.smaller(self.added_by_head, self.added_jointly, self.added_together)
 
     @functools.cached_property
     def precision(self) -> N:

@@ -19,7 +19,7 @@ def shi2022_rate(q: BlockQuantities[M, N]) -> Rate[N]:
 @rate("block_rate_L1", OURS, rung="L1")
 def block_rate(q: BlockQuantities[M, N]) -> Rate[N]:
     """L1: (1 + L ||W_1|| ||W_2||)(1 + sum_h sqrt(lambda_h) ||W_h||) G_1 G_2 / (sigma_1 sigma_2)."""
-    return Rate(q.stretch_by_head, (q.mlp_lipschitz,), (q.gain_attn, q.gain_mlp), q.least_stds)
+    return Rate(q.one + q.added_by_head, (q.mlp_lipschitz,), (q.gain_attn, q.gain_mlp), q.least_stds)
 
 
 @rate("refined_rate_L2", OURS, rung="L2")

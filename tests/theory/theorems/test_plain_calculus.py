@@ -58,7 +58,7 @@ def test_the_rungs_of_diagnose_are_the_functions_of_the_ladder():
     model, tokenizer = jaxsmooth.load("tiny")
     batch = tokenizer(["a film worth seeing"])
     trace = jax.tree.map(lambda leaf: leaf[0], jaxsmooth.encode(model, batch, collect=lambda trace: trace)[1])
-    mixing = jnp.full((1, trace.attn.shape[1]), 0.5)
+    mixing = jnp.full((1, trace.attn.shape[1]), 0.5, trace.attn.dtype)
     state = BlockState(
         trace.input, trace.attn, trace.pre_attn, trace.std_attn, trace.std_mlp, jnp.asarray(batch.mask), mixing
     )
