@@ -107,7 +107,7 @@ def test_the_matrix_of_many_blocks(seed, cases):
     blocks = random_blocks(seed, cases)
     rows = 2 * np.random.default_rng(seed).standard_normal((cases, DIM))
     laws = jax.jit(jax.vmap(lambda b, r: linearisation.local_law(b, r, PHI["gelu"][0], EPS)))(blocks, rows)
-    mixers = np.einsum("bdnh,bnhe->bde", blocks.value, blocks.output)
+    mixers = np.einsum("bdnh,bnhe->bde", blocks.attn.value.kernel, blocks.attn.output.kernel)
     full = (np.eye(DIM) + mixers) @ np.asarray(laws.matrix)
     size, nudges = 1e-6, np.concatenate([np.eye(DIM), -np.eye(DIM)])
     # Tokens that see themselves only: the Jacobian is (I + sum_h W_h) M.
