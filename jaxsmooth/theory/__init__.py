@@ -1,4 +1,16 @@
-"""The mathematics, on plain arrays: the subspace, the operators, the bounds. Proofs are in docs/theory.md."""
+"""The mathematics, on plain arrays: the subspace, the operators, the bounds. Proofs are in docs/theory.md.
+
+===============  =====================================================================================================
+``consensus``    the distance d_M to equal tokens, and to the span of given patterns
+``operators``    attention as a linear operator: dense, masked, centred, with residual; ``mixing``: its norm
+``markov``       products of stochastic matrices: limits, rates, closed classes, eigenvalues
+``block``        one Transformer block: the ladder of rates, the lemmas, LayerNorm, the law next to consensus
+``rates``        rates that hold for whole sets of inputs
+``literature``   one function a published statement, named by its source; docs/catalogue.md
+``theorems``     the registry: one text per theorem, for every calculus; docs/theorems.md
+``certify``      the calculi that account for rounding, and what `verify` evaluates with them; docs/certify.md
+===============  =====================================================================================================
+"""
 
 from ..activations import LIPSCHITZ as LIPSCHITZ
 from ..activations import SLOPES as SLOPES

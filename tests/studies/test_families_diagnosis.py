@@ -21,7 +21,7 @@ from jaxsmooth.results.summaries import RATES
 from jaxsmooth.studies.converge import converge_heads
 from jaxsmooth.studies.verify import applicable
 from jaxsmooth.theory.block.ladder import actual_rate
-from jaxsmooth.theory.certify import theorems
+from jaxsmooth.theory.theorems import THEOREMS
 from jaxsmooth.types import Batch
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
@@ -131,10 +131,10 @@ def test_verify_claims_what_the_theorems_say_and_finds_it_true(name):
     assert not found.violated
     confirmed = {check.theorem for check in found.checks if check.counts["CONFIRMED"]}
     unclaimed = {check.theorem for check in found.checks if check.verdict == "NOT_APPLICABLE"}
-    assert confirmed | unclaimed == set(theorems.NAMES)
-    expected = set(theorems.NAMES) if model.config.is_plain else set(theorems.HEAD_NAMES)
+    assert confirmed | unclaimed == set(THEOREMS)
+    expected = {name for name, entry in THEOREMS.items() if model.config.is_plain or entry.of_head}
     if name != "albert" and name != "vit":
-        expected -= set(theorems.SCORE_THEOREMS)
+        expected -= {name for name, entry in THEOREMS.items() if entry.needs == "scores"}
     assert confirmed == expected == applicable(model.config)
     assert not confirmed & unclaimed
 

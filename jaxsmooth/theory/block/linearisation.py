@@ -56,6 +56,7 @@ def local_law(block: Block, row: Float[Array, "D"], activation: Callable[[Array]
 
     >>> import jax.numpy as jnp
     >>> eye, one = jnp.eye(3), jnp.ones(3)
+    >>> from jaxsmooth.theory import block_of
     >>> mlp_off = block_of(0 * eye[:, None], eye[None], one, 0 * eye, eye, one)
     >>> law = local_law(mlp_off, jnp.array([2.0, -2.0, 0.0]), jax.nn.relu, 0.0)
     >>> deviation = jnp.array([1.0, 1.0, -2.0])  # across x: divided by the std, 1.633
@@ -90,6 +91,7 @@ def local_laws(blocks: Block, row: Float[Array, "D"], activation: Callable[[Arra
 
     >>> import jax.numpy as jnp
     >>> eye, one = jnp.eye(3), jnp.ones(3)
+    >>> from jaxsmooth.theory import block_of
     >>> block = block_of(0 * eye[:, None], eye[None], one, 0 * eye, eye, one)
     >>> two = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), block)
     >>> local_laws(two, jnp.arange(3.0), jax.nn.relu, 0.0).row.shape

@@ -11,10 +11,8 @@ from ...activations import LIPSCHITZ
 from ...linalg.lanczos import root_of_largest_eigenvalue
 from ...types import Block
 from ..consensus import centre_features
-from ..theorems.parameters import BlockNorms, block_of, mlp_stretches
+from ..theorems.parameters import BlockNorms, mlp_stretches
 from .plain_calculus import PlainCalculus
-
-__all__ = ["BlockNorms", "block_norms", "block_of"]
 
 
 def block_norms(block: Block, activation: str) -> BlockNorms:
@@ -28,6 +26,7 @@ def block_norms(block: Block, activation: str) -> BlockNorms:
       A `BlockNorms`; spectral norms by Lanczos, see `spectral_norm` for their accuracy.
 
     >>> import jax.numpy as jnp
+    >>> from jaxsmooth.theory import block_of
     >>> one = jnp.eye(2)
     >>> block = block_of(one[:, None], one[None], jnp.ones(2), one, one, jnp.ones(2))
     >>> round(float(block_norms(block, "relu").mlp_lipschitz), 4)

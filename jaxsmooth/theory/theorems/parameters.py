@@ -4,7 +4,6 @@ import dataclasses
 from typing import Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import jax
-import numpy as np
 from jaxtyping import Array, Float
 
 from ...linalg.intervals import namespace
@@ -109,19 +108,19 @@ def mlp_stretches(
 
 
 def block_of(
-    value: Float[Array | np.ndarray, "*L D N H"],
-    output: Float[Array | np.ndarray, "*L N H D"],
-    scale_attn: Float[Array | np.ndarray, "*L D"],
-    up: Float[Array | np.ndarray, "*L D F"],
-    down: Float[Array | np.ndarray, "*L F D"],
-    scale_mlp: Float[Array | np.ndarray, "*L D"],
+    value: Float[ArrayLike, "*L D N H"],
+    output: Float[ArrayLike, "*L N H D"],
+    scale_attn: Float[ArrayLike, "*L D"],
+    up: Float[ArrayLike, "*L D F"],
+    down: Float[ArrayLike, "*L F D"],
+    scale_mlp: Float[ArrayLike, "*L D"],
     *,
-    value_bias: Float[Array | np.ndarray, "*L N H"] | None = None,
-    output_bias: Float[Array | np.ndarray, "*L D"] | None = None,
-    bias_attn: Float[Array | np.ndarray, "*L D"] | None = None,
-    up_bias: Float[Array | np.ndarray, "*L F"] | None = None,
-    down_bias: Float[Array | np.ndarray, "*L D"] | None = None,
-    bias_mlp: Float[Array | np.ndarray, "*L D"] | None = None,
+    value_bias: Float[ArrayLike, "*L N H"] | None = None,
+    output_bias: Float[ArrayLike, "*L D"] | None = None,
+    bias_attn: Float[ArrayLike, "*L D"] | None = None,
+    up_bias: Float[ArrayLike, "*L F"] | None = None,
+    down_bias: Float[ArrayLike, "*L D"] | None = None,
+    bias_mlp: Float[ArrayLike, "*L D"] | None = None,
 ) -> Block:
     """A block, or a stack of blocks, from plain arrays; its queries and keys, which no bound of a block sees, are zero.
 

@@ -198,7 +198,7 @@ def test_it_fails_outside_the_box():
     wide = dataclasses.replace(setting, radius=3e3 * setting.radius)
     found = [x for x in (wide.nearest(moved(wide, rng)) for _ in range(200)) if wide.holds(x)]
     assert not any(setting.holds(x) for x in found)
-    assert max(setting.actual(x) for x in found) > 1.5 * bound
+    assert max(setting.actual(x) for x in found) > 1.4 * bound
 
 
 def test_a_wider_box_and_smaller_stds_cost():
