@@ -195,10 +195,12 @@ def test_it_fails_outside_the_box():
     setting = Setting.random(71, 1e-3)
     bound = setting.rate().rate
     rng = np.random.default_rng(0)
-    wide = dataclasses.replace(setting, radius=3e3 * setting.radius)
-    found = [x for x in (wide.nearest(moved(wide, rng)) for _ in range(200)) if wide.holds(x)]
+    # Stds a little lower than those that `nearest` attains but for rounding.
+    least = {key: (1 - 1e-9) * stds for key, stds in setting.least.items()}
+    wide = dataclasses.replace(setting, radius=3e3 * setting.radius, least=least)
+    found = [x for x in (setting.nearest(moved(wide, rng)) for _ in range(200)) if wide.holds(x)]
     assert not any(setting.holds(x) for x in found)
-    assert max(setting.actual(x) for x in found) > 1.4 * bound
+    assert max(setting.actual(x) for x in found) > 1.5 * bound
 
 
 def test_a_wider_box_and_smaller_stds_cost():
