@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from jaxsmooth import Batch, Edits, Encoder, EncoderConfig, embed, encode, init_encoder, theory
 from jaxsmooth.activations import ACTIVATIONS
 from jaxsmooth.bert.norm import layer_norm, token_std
+from jaxsmooth.linalg.lanczos import default_tolerance
 from jaxsmooth.studies.measurements import model_norms
 from jaxsmooth.types import Block, BlockTrace
 from support.matrices import FAMILIES, lengths_mask
@@ -26,6 +27,8 @@ CONFIGS = {
     "gelu_tanh": EncoderConfig(**SHAPE, heads=3, activation="gelu_tanh", eps=1e-5),
     "silu": EncoderConfig(**SHAPE, heads=4, activation="silu", eps=1e-1),
 }
+# L3 is a lower estimate within half of operator_rate's tolerance, ten times the default.
+RTOL = 5 * default_tolerance(np.float64)
 STEEPEST = {"relu": 1.0, "gelu": 2**0.5, "gelu_tanh": 1.4185040087908284, "silu": 2.3993572805154677}
 
 

@@ -145,6 +145,13 @@ def lengths_mask(lengths: object, size: int = PADDED) -> NDArray[np.bool_]:
     return np.arange(size) < np.asarray(lengths)[:, None]
 
 
+def normalised(x: Array, eps: float, centred: bool = True) -> tuple[Array, Array]:
+    """LayerNorm without gain and bias, or RMSNorm, and the standard deviations, [... 1]."""
+    u = x - x.mean(axis=-1, keepdims=True) if centred else x
+    std = np.sqrt((u * u).mean(axis=-1, keepdims=True) + eps)
+    return u / std, std
+
+
 def centring(size: int) -> Array:
     """J = I - 11^T / n."""
     return np.eye(size) - 1 / size

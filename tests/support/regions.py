@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import scipy.special
 
-from support.matrices import FAMILIES, Array, lengths_mask, pad_attention
+from support.matrices import FAMILIES, Array, lengths_mask, normalised, pad_attention
 
 TOKENS, WIDTH, HIDDEN, HEADS, SENTENCES = 4, 6, 5, 2, 4
 PHI = {
@@ -38,16 +38,11 @@ class SmallBlock:
         """The block on one batch, attention given: attn [B N T T], x [B T D]."""
         b_attn, b_norm, b_up, b_down = self.biases
         mixed = np.einsum("bnts,bsd,dnh,nhe->bte", attn, x, self.value, self.output, optimize=True)
-        y, std_attn = self._normalise(x + mixed + b_attn)
+        y, std_attn = normalised(x + mixed + b_attn, self.eps)
         y = y * self.scale_attn + b_norm
         pre = y @ self.up + b_up
-        z, std_mlp = self._normalise(y + PHI[self.activation](pre) @ self.down + b_down)
+        z, std_mlp = normalised(y + PHI[self.activation](pre) @ self.down + b_down, self.eps)
         return {"normed": y, "pre": pre, "std_attn": std_attn, "std_mlp": std_mlp, "less_shift": z * self.scale_mlp}
-
-    def _normalise(self, x: Array) -> tuple[Array, Array]:
-        x = x - x.mean(axis=-1, keepdims=True)
-        std = np.sqrt((x * x).mean(axis=-1, keepdims=True) + self.eps)
-        return x / std, std
 
 
 def small_block(rng: np.random.Generator, activation: str) -> SmallBlock:

@@ -7,15 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support.matrices import GARBAGE, PADDED, centring, lengths_mask
-from support.statements import CASES, MANY, assert_holds, attentions, distance, record
+from support.matrices import GARBAGE, PADDED, centring, lengths_mask, normalised
+from support.statements import CASES, MANY, assert_holds, attentions, distance, few_or_many, record
 
 from jaxsmooth.theory import mixing_rate
 from jaxsmooth.theory.block import layernorm
 
 DIM = 6
 EPS = 1e-3
-EFFORT = pytest.mark.parametrize(("seed", "count"), [(0, CASES), pytest.param(1, MANY, marks=pytest.mark.long)])
 pair_distances = {
     centred: jax.jit(functools.partial(layernorm.layer_norm_pair_distances, centred=centred), static_argnums=1)
     for centred in (True, False)
@@ -31,31 +30,25 @@ def chains(
     return jax.vmap(lambda h, s, m: layernorm.layer_norm_chain(h, s, eps, m, centred=centred))(hidden, scale, mask)
 
 
-def cases(seed: int, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def tokens_and_gains(seed: int, cases: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Tokens of very different norms, nearly equal ones, constant ones, shared offsets; gains of both signs."""
     rng = np.random.default_rng(seed)
-    lengths = rng.integers(2, PADDED + 1, count)
-    hidden = rng.standard_normal((count, PADDED, DIM)) * 10 ** rng.uniform(-2, 2, (count, PADDED, 1))
-    near = rng.standard_normal((count, 1, DIM)) + 1e-4 * rng.standard_normal((count, PADDED, DIM))
-    kind = rng.integers(0, 4, count)[:, None, None]
+    lengths = rng.integers(2, PADDED + 1, cases)
+    hidden = rng.standard_normal((cases, PADDED, DIM)) * 10 ** rng.uniform(-2, 2, (cases, PADDED, 1))
+    near = rng.standard_normal((cases, 1, DIM)) + 1e-4 * rng.standard_normal((cases, PADDED, DIM))
+    kind = rng.integers(0, 4, cases)[:, None, None]
     hidden = np.where(kind == 1, near, hidden)
-    hidden = np.where(kind == 2, hidden + 10 * rng.standard_normal((count, 1, DIM)), hidden)
+    hidden = np.where(kind == 2, hidden + 10 * rng.standard_normal((cases, 1, DIM)), hidden)
     hidden = np.where((kind == 3) & (np.arange(PADDED)[:, None] == 0), 1.0, hidden)
     mask = lengths_mask(lengths)
     hidden = np.where(mask[..., None], hidden, GARBAGE * rng.standard_normal(hidden.shape))
-    return hidden, rng.standard_normal((count, DIM)) * rng.choice([1e-6, 1, 10], (count, DIM)), mask
-
-
-def normalised(x: np.ndarray, eps: float, centred: bool) -> tuple[np.ndarray, np.ndarray]:
-    u = x - x.mean(axis=-1, keepdims=True) if centred else x
-    std = np.sqrt((u**2).mean(axis=-1, keepdims=True) + eps)
-    return u / std, std
+    return hidden, rng.standard_normal((cases, DIM)) * rng.choice([1e-6, 1, 10], (cases, DIM)), mask
 
 
 @pytest.mark.parametrize("centred", [True, False])
 @pytest.mark.parametrize("eps", [EPS, 0.0])
 def test_the_identity(eps, centred):
-    hidden, _, mask = cases(0, CASES)
+    hidden, _, mask = tokens_and_gains(0, CASES)
     if eps == 0:
         # A constant token has no direction without eps.
         hidden[:, 0, 0] += 1
@@ -65,10 +58,10 @@ def test_the_identity(eps, centred):
     np.testing.assert_allclose(found, expected, rtol=1e-8, atol=2e-10)
 
 
-@EFFORT
-def test_the_identity_on_all_pairs(seed, count):
+@few_or_many(CASES, MANY)
+def test_the_identity_on_all_pairs(seed, cases):
     """LN-id over all pairs, with and without centring, against the normalised tokens themselves."""
-    hidden, _, mask = cases(seed, count)
+    hidden, _, mask = tokens_and_gains(seed, cases)
     for centred in (True, False):
         found = np.asarray(pair_distances[centred](hidden, EPS, mask))
         y = normalised(hidden, EPS, centred)[0]
@@ -78,12 +71,12 @@ def test_the_identity_on_all_pairs(seed, count):
         assert not wrong.any()
 
 
-@EFFORT
-def test_the_chain(seed, count):
-    hidden, scale, mask = cases(seed, count)
+@few_or_many(CASES, MANY)
+def test_the_chain(seed, cases):
+    hidden, scale, mask = tokens_and_gains(seed, cases)
     for centred in (True, False):
         found = [np.asarray(part) for part in chains(hidden, scale, EPS, mask, centred)]
-        for k in range(0, count, 10):
+        for k in range(0, cases, 10):
             y = normalised(hidden[k][mask[k]], EPS, centred)[0] * scale[k]
             assert found[0][k] == pytest.approx(distance(y), rel=1e-9, abs=1e-11)
         for below, above in itertools.pairwise(found):
@@ -93,7 +86,7 @@ def test_the_chain(seed, count):
 
 def test_the_spectral_bound_is_the_exact_norm():
     """||L_p^(1/2)|| by numpy, and the deviation that attains it among tokens that are free to choose."""
-    hidden, scale, mask = cases(0, CASES)
+    hidden, scale, mask = tokens_and_gains(0, CASES)
     found = chains(hidden, scale, EPS, mask)
     for k in range(0, CASES, 25):
         real = hidden[k][mask[k]]
@@ -136,9 +129,9 @@ def test_division_by_given_numbers_is_not_bounded():
     assert float(found.lhs) == 0
 
 
-@EFFORT
-def test_the_bound(seed, count):
-    hidden, scale, mask = cases(seed, count)
+@few_or_many(CASES, MANY)
+def test_the_bound(seed, cases):
+    hidden, scale, mask = tokens_and_gains(seed, cases)
     for part in range(7):
         some = slice(part, None, 7)
         assert_holds(bound(hidden[some], scale[part], EPS, mask[some]))
@@ -160,13 +153,13 @@ def test_constant_tokens_without_eps_do_not_apply():
     assert bound(x, np.ones(DIM), 0.0, np.arange(PADDED) != 1).applicable
 
 
-@EFFORT
-def test_pre_norm_attention(seed, count):
+@few_or_many(CASES, MANY)
+def test_pre_norm_attention(seed, cases):
     """d_M(X + sum_h A_h LN(X) W_h + b) against the rate, two heads, and the rate against 1."""
     rng = np.random.default_rng(seed)
-    hidden, scale, _ = cases(seed, count)
-    attn, mask = attentions(rng, 2 * count)
-    attn, mask = attn.reshape(count, 2, PADDED, PADDED), mask.reshape(count, 2, PADDED)
+    hidden, scale, _ = tokens_and_gains(seed, cases)
+    attn, mask = attentions(rng, 2 * cases)
+    attn, mask = attn.reshape(cases, 2, PADDED, PADDED), mask.reshape(cases, 2, PADDED)
     both = mask[:, 0] & mask[:, 1]
     attn = np.where(both[:, None, None], attn, 0)
     attn /= attn.sum(axis=-1, keepdims=True) + (attn.sum(axis=-1, keepdims=True) == 0)
@@ -199,7 +192,7 @@ def test_pre_norm_attention_is_attained():
 
 
 def test_padding_changes_nothing():
-    hidden, scale, mask = cases(3, CASES)
+    hidden, scale, mask = tokens_and_gains(3, CASES)
     short = np.flatnonzero(mask.sum(axis=1) == PADDED - 2)
     padded = chains(hidden, scale, EPS, mask)
     bare = chains(hidden[short][:, : PADDED - 2], scale[short], EPS, mask[short][:, : PADDED - 2])

@@ -10,7 +10,18 @@ import numpy as np
 import pytest
 import scipy.special
 from support.matrices import TOKENS, WIDTH, centring, lengths_mask, stochastic, token_batch, two_camps, uniform_causal
-from support.statements import CASES, LANCZOS, MANY, assert_holds, attentions, distance, record, tokens_for
+from support.statements import (
+    CASES,
+    LANCZOS,
+    MANY,
+    assert_at_most,
+    assert_holds,
+    attentions,
+    distance,
+    few_or_many,
+    record,
+    tokens_for,
+)
 
 from jaxsmooth.activations import ACTIVATIONS, OTHERS
 from jaxsmooth.theory import SLOPES, mixing_rate
@@ -26,7 +37,8 @@ rate = jax.jit(mixing_rate)
 CHEAP = {name: jax.jit(getattr(lemmas, f"mixing_rate_by_{name}")) for name in ("columns", "ergodicity", "entries")}
 
 
-def check_linear(seed: int, cases: int) -> None:
+@few_or_many(CASES, MANY)
+def test_linear_maps(seed, cases):
     """W of every shape and spectrum, singular ones included, one to a sentence."""
     rng = np.random.default_rng(seed)
     for columns in (2, 9):
@@ -49,15 +61,6 @@ def check_linear(seed: int, cases: int) -> None:
         assert_holds(found)
 
 
-def test_linear_maps():
-    check_linear(0, CASES)
-
-
-@pytest.mark.long
-def test_linear_maps_many():
-    check_linear(1, MANY)
-
-
 def test_linear_maps_are_attained():
     rng = np.random.default_rng(0)
     weight = rng.standard_normal((WIDTH, 9))
@@ -67,21 +70,12 @@ def test_linear_maps_are_attained():
     assert float(found.lhs[0]) == pytest.approx(float(found.rhs[0]), rel=1e-12)
 
 
-def check_activation(name: str, seed: int, cases: int) -> None:
+@few_or_many(CASES, MANY)
+@pytest.mark.parametrize("name", SLOPES)
+def test_activations(name, seed, cases):
     hidden, mask = token_batch(np.random.default_rng(seed), cases)
     most = max(abs(slope) for slope in SLOPES[name])
     assert_holds(activation(hidden, PHI[name](jnp.asarray(hidden)), most, mask))
-
-
-@pytest.mark.parametrize("name", SLOPES)
-def test_activations(name):
-    check_activation(name, 0, CASES)
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("name", SLOPES)
-def test_activations_many(name):
-    check_activation(name, 1, MANY)
 
 
 @pytest.mark.parametrize("name", sorted(set(SLOPES) - {"relu"}))
@@ -96,7 +90,8 @@ def test_activations_with_factor_one_fail_and_say_so(name):
     assert float(found.lhs) == pytest.approx(float(found.rhs), rel=1e-3)
 
 
-def check_sum(seed: int, cases: int) -> None:
+@few_or_many(CASES, MANY)
+def test_sums(seed, cases):
     rng = np.random.default_rng(seed)
     (hidden, mask), (other, _) = token_batch(rng, cases), token_batch(rng, cases)
     other = np.where((np.arange(cases) % 3 == 0)[:, None, None], -3 * hidden, other)
@@ -109,15 +104,6 @@ def check_sum(seed: int, cases: int) -> None:
     np.testing.assert_allclose(found.lhs[aligned], found.rhs[aligned], rtol=1e-9)
 
 
-def test_sums():
-    check_sum(0, CASES)
-
-
-@pytest.mark.long
-def test_sums_many():
-    check_sum(1, MANY)
-
-
 def test_sums_need_absolute_factors():
     hidden = np.arange(TOKENS, dtype=float)[:, None]
     found = total(hidden[None], hidden[None], np.array([1.0]), np.array([-1.0]), ALL[None])
@@ -128,7 +114,8 @@ def test_sums_need_absolute_factors():
     assert float(found.lhs[0]) > signed
 
 
-def check_mixing(seed: int, cases: int) -> None:
+@few_or_many(CASES, MANY)
+def test_mixing(seed, cases):
     rng = np.random.default_rng(seed)
     attn, mask = attentions(rng, cases)
     hidden = tokens_for(rng, mask)
@@ -141,19 +128,7 @@ def check_mixing(seed: int, cases: int) -> None:
     # Tokens may share a mean 100 times their spread: its rounding error is no violation.
     size = np.max(np.abs(hidden) * mask[..., None], axis=(1, 2))
     assert found.applicable.all()
-    most = np.asarray(found.rhs) * (1 + 1e-9) + 1e-13 * size
-    told = np.asarray(found.rhs) > 1e-6 * size
-    record(np.asarray(found.lhs)[told], np.asarray(found.rhs)[told], int(np.sum(found.lhs > most)))
-    assert np.all(found.lhs <= most)
-
-
-def test_mixing():
-    check_mixing(0, CASES)
-
-
-@pytest.mark.long
-def test_mixing_many():
-    check_mixing(1, MANY)
+    assert_at_most(found, 1e-13 * size, recorded=1e-6 * size)
 
 
 def test_mixing_is_attained():
@@ -197,7 +172,8 @@ def test_mixing_with_an_unnormalised_e_is_false():
     assert float(found.lhs) == pytest.approx(float(found.rhs))
 
 
-def check_defect(seed: int, cases: int) -> None:
+@few_or_many(CASES, MANY)
+def test_mixing_with_defect(seed, cases):
     """Any matrices: dropout, sigmoid attention, sinks that take a share of every row, negative entries."""
     rng = np.random.default_rng(seed)
     attn, mask = attentions(rng, cases)
@@ -219,15 +195,6 @@ def check_defect(seed: int, cases: int) -> None:
     assert np.mean((apart >= 1e-15) & (apart <= 1e-13)) < 0.05
 
 
-def test_mixing_with_defect():
-    check_defect(0, CASES)
-
-
-@pytest.mark.long
-def test_mixing_with_defect_many():
-    check_defect(1, MANY)
-
-
 def test_the_largest_mixing_rate_over_all_extreme_matrices():
     """lambda is convex, so its supremum is among the matrices that copy one token into each row: all, n <= 5."""
     for n in range(2, 6):
@@ -243,7 +210,8 @@ def test_the_largest_mixing_rate_is_attained_by_two_camps(n):
     assert found == pytest.approx(float(lemmas.largest_mixing_rate(jnp.array(n))), rel=1e-10)
 
 
-def check_upper_bounds(seed: int, cases: int) -> None:
+@few_or_many(CASES, MANY)
+def test_upper_bounds_of_the_mixing_rate(seed, cases):
     attn, mask = attentions(np.random.default_rng(seed), cases)
     found = np.asarray(rate(attn, mask))
     every = {name: np.asarray(bound(attn, mask)) for name, bound in CHEAP.items()}
@@ -252,15 +220,6 @@ def check_upper_bounds(seed: int, cases: int) -> None:
         false = found > most * (1 + 1e-9) + 1e-12
         record(found, most, int(false.sum()))
         assert not false.any(), name
-
-
-def test_upper_bounds_of_the_mixing_rate():
-    check_upper_bounds(0, CASES)
-
-
-@pytest.mark.long
-def test_upper_bounds_of_the_mixing_rate_many():
-    check_upper_bounds(1, MANY)
 
 
 def test_upper_bounds_of_the_mixing_rate_are_attained():

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from support.certify import REAL, TOKENS, WIDTH, arb_ends, attention, matrix, on_device, on_host, tokens
-from support.statements import record
+from support.statements import few_or_many, record
 
 from jaxsmooth import activations
 from jaxsmooth.linalg import enclosed_norms, intervals
@@ -118,7 +118,11 @@ def contains(found: Interval, exact: Interval) -> np.ndarray:
     return below & (np.isnan(found.upper) | (found.upper >= exact.lower))
 
 
-def check_quantity(name: str, dtype: str, cases: int, seed: int = 0) -> None:
+@few_or_many(40, 3125)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", QUANTITIES)
+def test_no_enclosure_misses_the_exact_value(name, dtype, seed, cases):
+    """16 quantities x 2 precisions x 40 or 3125 cases, each on the device, on the host, and with the SVD."""
     formula, makers = QUANTITIES[name]
     columns = draw(makers, cases, dtype, seed)
     found = on_device(formula, dtype)(*(jnp.asarray(c) for c in columns))
@@ -133,21 +137,6 @@ def check_quantity(name: str, dtype: str, cases: int, seed: int = 0) -> None:
         ]
     record(np.zeros(cases), np.ones(cases), len(missed))
     assert not missed
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("name", QUANTITIES)
-def test_no_enclosure_misses_the_exact_value(name, dtype):
-    """16 quantities x 2 precisions x 40 cases, each on the device, on the host, and with the SVD."""
-    check_quantity(name, dtype, 40)
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("name", QUANTITIES)
-def test_no_enclosure_misses_the_exact_value_in_many_cases(name, dtype):
-    """100,000 cases in all."""
-    check_quantity(name, dtype, 3125, seed=1)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

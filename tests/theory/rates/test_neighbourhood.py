@@ -8,9 +8,8 @@ import pytest
 import scipy.optimize
 from scipy.special import softmax
 from support.regions import SmallBlock, small_block
-from support.statements import record
+from support.statements import distance, record
 
-from jaxsmooth.linalg.norm_ball import NormBall
 from jaxsmooth.theory import block_of
 from jaxsmooth.theory.rates.neighbourhood import Neighbourhood, NeighbourhoodRate, neighbourhood_rate
 
@@ -103,10 +102,6 @@ def rate_of(block: SmallBlock, near: Neighbourhood) -> NeighbourhoodRate:
     return neighbourhood_rate(block_of(*block.weights, **biases), near, block.activation, block.eps)
 
 
-def distance(x: np.ndarray) -> float:
-    return float(np.linalg.norm(x - x.mean(axis=0)))
-
-
 def moved(setting: Setting, rng: np.random.Generator) -> np.ndarray:
     """Normed tokens that some input has, as far from the observed ones as the box allows in a random direction."""
     direction = (setting.run["normed"] - setting.block.biases[1]) / setting.block.scale_attn
@@ -153,7 +148,10 @@ def search(seeds: range, size: float | None, count: int) -> tuple[np.ndarray, in
 
 @pytest.mark.parametrize(
     ("seeds", "count", "least"),
-    [(range(30), 90, 1000), pytest.param(range(1000, 3000), 120, 100_000, marks=pytest.mark.long)],
+    [
+        pytest.param(range(30), 90, 1000, id="few"),
+        pytest.param(range(1000, 3000), 120, 100_000, id="many", marks=pytest.mark.long),
+    ],
 )
 def test_it_holds_on_the_inputs_of_the_neighbourhood(seeds, count, least):
     worst, met = search(seeds, None, count)
@@ -197,10 +195,12 @@ def test_it_fails_outside_the_box():
     setting = Setting.random(71, 1e-3)
     bound = setting.rate().rate
     rng = np.random.default_rng(0)
-    wide = dataclasses.replace(setting, radius=3e3 * setting.radius)
-    found = [x for x in (wide.nearest(moved(wide, rng)) for _ in range(200)) if wide.holds(x)]
+    # Stds a little lower than those that `nearest` attains but for rounding.
+    least = {key: (1 - 1e-9) * stds for key, stds in setting.least.items()}
+    wide = dataclasses.replace(setting, radius=3e3 * setting.radius, least=least)
+    found = [x for x in (setting.nearest(moved(wide, rng)) for _ in range(200)) if wide.holds(x)]
     assert not any(setting.holds(x) for x in found)
-    assert max(setting.actual(x) for x in found) > 1.4 * bound
+    assert max(setting.actual(x) for x in found) > 1.5 * bound
 
 
 def test_a_wider_box_and_smaller_stds_cost():
@@ -278,23 +278,3 @@ def test_an_ill_conditioned_first_layer_is_no_obstacle(condition):
     up = (u * np.geomspace(1, 1 / condition, len(s))) @ v
     near = Neighbourhood(setting.attn, setting.run["normed"], *setting.least.values(), setting.radius / condition)
     assert rate_of(dataclasses.replace(setting.block, up=up), near).nearest > 0
-
-
-@pytest.mark.parametrize("seed", range(30))
-def test_norms_by_cholesky_are_not_below_numpy_s(seed):
-    rng = np.random.default_rng(seed)
-    rows, columns = rng.integers(1, 40, 2)
-    few = min(rows, columns)
-    u, v = (np.linalg.qr(rng.standard_normal((n, few)))[0] for n in (rows, columns))
-    spectrum = 10 ** rng.uniform(-6, 6) * rng.choice([1, 1 - 1e-9, 0.5], few)
-    matrix = NormBall((u * spectrum) @ v.T, 0.0)
-    exact = np.linalg.svd(matrix.mid, compute_uv=False)[0]
-    assert exact * (1 - 1e-15) <= matrix.norm() <= exact * (1 + 1e-3)
-    error = 0.1 * exact
-    assert NormBall(matrix.mid, error).norm() == pytest.approx(matrix.norm() + error)
-    other = NormBall(rng.standard_normal((columns, 3)), 0.01)
-    product = NormBall(matrix.mid, error) @ other
-    for _ in range(20):
-        e, f = rng.standard_normal(matrix.mid.shape), rng.standard_normal((columns, 3))
-        near = (matrix.mid + error * e / np.linalg.norm(e)) @ (other.mid + 0.01 * f / np.linalg.norm(f))
-        assert np.linalg.norm(near - product.mid) <= product.error

@@ -9,7 +9,7 @@ import pytest
 import scipy.linalg
 from scipy.sparse.csgraph import connected_components
 from support.matrices import PADDED, WIDTH, lengths_mask, pad_tokens
-from support.statements import CASES, LANCZOS, MANY, assert_holds
+from support.statements import CASES, LANCZOS, MANY, assert_holds, few_or_many
 
 from jaxsmooth.activations import ACTIVATIONS
 from jaxsmooth.theory import consensus as subspace
@@ -70,7 +70,8 @@ def test_the_span_of_one_is_consensus():
     np.testing.assert_allclose(distance(hidden, np.ones((CASES, PADDED, 1)), mask), consensus(hidden, mask), rtol=1e-12)
 
 
-def check_linear_parts(seed: int, cases: int) -> None:
+@few_or_many(CASES, MANY // 2)
+def test_linear_parts_of_the_lemma(seed, cases):
     for transient in (0, 2):
         attn, patterns, hidden, mask = classes(seed, cases, transient)
         rng = np.random.default_rng(seed)
@@ -79,15 +80,6 @@ def check_linear_parts(seed: int, cases: int) -> None:
         assert_holds(linear(hidden, weight, patterns, mask), rtol=LANCZOS)
         other, (alpha, beta) = rng.permuted(hidden, axis=2), rng.standard_normal((2, cases))
         assert_holds(total(hidden, other, alpha, beta, patterns, mask))
-
-
-def test_linear_parts_of_the_lemma():
-    check_linear_parts(0, CASES)
-
-
-@pytest.mark.long
-def test_linear_parts_of_the_lemma_many():
-    check_linear_parts(1, MANY // 2)
 
 
 def test_mixing_is_attained():
@@ -133,21 +125,13 @@ def _closed_classes(attn: np.ndarray) -> int:
     return len(set(label) - leaving)
 
 
-def check_activation(seed: int, cases: int) -> None:
+@few_or_many(CASES, MANY)
+def test_activation_with_indicators(seed, cases):
     _, patterns, hidden, mask = classes(seed, cases, 0)
     rng = np.random.default_rng(seed)
     hidden = hidden - 10 * rng.uniform(size=(cases, 1, 1))
     for slope, phi in ((1.0, lambda x: np.maximum(x, 0)), (1.0, np.tanh), (2.0, lambda x: np.abs(2 * x + 1))):
         assert_holds(activation(hidden, phi(hidden), slope, patterns, mask), share=0.99)
-
-
-def test_activation_with_indicators():
-    check_activation(0, CASES)
-
-
-@pytest.mark.long
-def test_activation_with_indicators_many():
-    check_activation(1, MANY)
 
 
 def test_activation_is_attained():

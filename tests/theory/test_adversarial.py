@@ -36,8 +36,13 @@ from jaxsmooth.theory.statement import Statement
 REACHED = 0.99
 # L3 and the mixing rates are lower estimates within this.
 RTOL = 5 * default_tolerance(np.float64)
-SMALL, LARGE = {"restarts": 12, "steps": 800}, {"restarts": 128, "steps": 4000}
 OBJECTIVES = {activation: functools.partial(ladder_objective, activation) for activation in ("relu", "gelu")}
+
+
+def few_or_many_restarts(few: tuple[int, int], many: tuple[int, int]) -> pytest.MarkDecorator:
+    """Restarts and steps of the ascent, more of both in a long run."""
+    large = pytest.param(*many, id="many", marks=pytest.mark.long)
+    return pytest.mark.parametrize(("restarts", "steps"), [pytest.param(*few, id="few"), large])
 
 
 def search(objective, shapes, *, kinds: int = 1, restarts: int, steps: int, seed: int = 0):
@@ -47,8 +52,8 @@ def search(objective, shapes, *, kinds: int = 1, restarts: int, steps: int, seed
     return climb(objective, start, which, steps, 0.03)[0], np.asarray(which)
 
 
-def attack_mixing(effort: dict[str, int]) -> None:
-    found, _ = search(mixing_objective, {"x": (N, D), "logits": (N, N)}, **effort)
+def attack_mixing(restarts: int, steps: int) -> None:
+    found, _ = search(mixing_objective, {"x": (N, D), "logits": (N, N)}, restarts=restarts, steps=steps)
     mask = np.ones((len(found["x"]), N), bool)
     judged = jax.jit(lemmas.shi2022_mixing)(jax.nn.softmax(found["logits"]), found["x"], mask)
     ratio = np.asarray(judged.lhs / judged.rhs)
@@ -56,8 +61,8 @@ def attack_mixing(effort: dict[str, int]) -> None:
     assert REACHED < ratio.max() <= 1 + RTOL
 
 
-def attack_layer_norm(effort: dict[str, int]) -> None:
-    found, which = search(layer_norm_objective, {"x": (N, D), "scale": (D,)}, kinds=2, **effort)
+def attack_layer_norm(restarts: int, steps: int) -> None:
+    found, which = search(layer_norm_objective, {"x": (N, D), "scale": (D,)}, kinds=2, restarts=restarts, steps=steps)
     mask = np.ones((len(which), N), bool)
     chain = jax.jit(jax.vmap(lambda x, scale, m: layernorm.layer_norm_chain(x, scale, 1e-3, m)))
     judged = chain(found["x"], found["scale"], mask)
@@ -68,9 +73,9 @@ def attack_layer_norm(effort: dict[str, int]) -> None:
             assert ratio[which == attacked].max() > REACHED, name
 
 
-def attack_collapse(effort: dict[str, int]) -> None:
+def attack_collapse(restarts: int, steps: int) -> None:
     shapes = {"x": (N, D), "coupling": (D, D), "mixer": (D, D)}
-    found, _ = search(collapse_objective, shapes, **effort)
+    found, _ = search(collapse_objective, shapes, restarts=restarts, steps=steps)
 
     def judge(x: jax.Array, coupling: jax.Array, mixer: jax.Array) -> tuple[jax.Array, jax.Array]:
         attn = jax.nn.softmax(x @ coupling @ x.T)
@@ -84,25 +89,6 @@ def attack_collapse(effort: dict[str, int]) -> None:
     sharp, plain = jax.jit(jax.vmap(judge))(found["x"], found["coupling"], found["mixer"])
     assert REACHED < np.max(sharp) <= 1 + RTOL
     assert np.max(plain) <= 1 + RTOL
-
-
-def attack_ladder(activation: str, effort: dict[str, int]) -> None:
-    found, which = search(OBJECTIVES[activation], BLOCK, kinds=len(RUNGS), **effort)
-    run = jax.jit(jax.vmap(functools.partial(block_forward, activation=activation)))(found)
-    mask = jnp.ones((1, N), bool)
-    rates = jax.jit(mixing_rate)(run["attn"], jnp.ones((len(which), N), bool))
-    ratios: dict[str, list[float]] = {name: [] for name in RUNGS}
-    for k in range(len(which)):
-        p, r = ({name: leaf[k] for name, leaf in tree.items()} for tree in (found, run))
-        weights = block_of(p["mixer"][:, None], jnp.eye(D)[None], p["scale_attn"], p["up"], p["down"], p["scale_mlp"])
-        stds = r["std_attn"][None, :, None], r["std_mlp"][None, :, None]
-        state = BlockState(p["x"][None], r["attn"][None, None], r["pre_attn"][None], *stds, mask, rates[k][None, None])
-        rungs = ladder(activation)(weights, state, r["out"][None])
-        for name in RUNGS:
-            ratios[name].append(float(rungs["actual"][0] / rungs[name][0]))
-    for place, name in enumerate(RUNGS):
-        assert max(ratios[name]) <= 1 + RTOL, name
-        assert max(np.array(ratios[name])[which == place]) > REACHED, name
 
 
 def judge_every(p: dict[str, dict[str, jax.Array]]) -> dict[str, Statement]:
@@ -137,7 +123,14 @@ def judge_floor(p: dict[str, jax.Array], attn: jax.Array, rate: jax.Array) -> St
     return apriori.shi2022_rate_floor(size, rate, jnp.array(1), jnp.min(std_attn), jnp.min(std_mlp))
 
 
-def attack_every(restarts: int, steps: int) -> None:
+@few_or_many_restarts((12, 800), (128, 4000))
+@pytest.mark.parametrize("attack", [attack_mixing, attack_layer_norm, attack_collapse])
+def test_no_adversary_breaks_a_bound_and_each_reaches_it(attack, restarts, steps):
+    attack(restarts, steps)
+
+
+@few_or_many_restarts((4, 400), (128, 4000))
+def test_no_adversary_breaks_any_of_twelve_statements(restarts, steps):
     def start(key: jax.Array) -> dict[str, dict[str, jax.Array]]:
         keys = jax.random.split(key, len(SHAPES))
         return {name: draw(own, shapes) for own, (name, shapes) in zip(keys, SHAPES.items(), strict=True)}
@@ -153,34 +146,30 @@ def attack_every(restarts: int, steps: int) -> None:
         assert ratio.max() > REACHED, name
 
 
-@pytest.mark.parametrize("attack", [attack_mixing, attack_layer_norm, attack_collapse])
-def test_no_adversary_breaks_a_bound_and_each_reaches_it(attack):
-    attack(SMALL)
-
-
-def test_no_adversary_breaks_any_of_twelve_statements():
-    attack_every(4, 400)
-
-
-def test_no_adversary_breaks_the_ladder_and_each_rung_is_reached():
-    attack_ladder("gelu", {"restarts": 4, "steps": 1000})
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("attack", [attack_mixing, attack_layer_norm, attack_collapse])
-def test_many_adversaries(attack):
-    attack(LARGE)
-
-
-@pytest.mark.long
-def test_many_adversaries_of_twelve_statements():
-    attack_every(128, 4000)
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("activation", OBJECTIVES)
-def test_many_adversaries_of_the_ladder(activation):
-    attack_ladder(activation, {"restarts": 32, "steps": 4000})
+@pytest.mark.parametrize(
+    ("activation", "restarts", "steps"),
+    [
+        pytest.param("gelu", 4, 1000, id="few-gelu"),
+        *(pytest.param(name, 32, 4000, id=f"many-{name}", marks=pytest.mark.long) for name in OBJECTIVES),
+    ],
+)
+def test_no_adversary_breaks_the_ladder_and_each_rung_is_reached(activation, restarts, steps):
+    found, which = search(OBJECTIVES[activation], BLOCK, kinds=len(RUNGS), restarts=restarts, steps=steps)
+    run = jax.jit(jax.vmap(functools.partial(block_forward, activation=activation)))(found)
+    mask = jnp.ones((1, N), bool)
+    rates = jax.jit(mixing_rate)(run["attn"], jnp.ones((len(which), N), bool))
+    ratios: dict[str, list[float]] = {name: [] for name in RUNGS}
+    for k in range(len(which)):
+        p, r = ({name: leaf[k] for name, leaf in tree.items()} for tree in (found, run))
+        weights = block_of(p["mixer"][:, None], jnp.eye(D)[None], p["scale_attn"], p["up"], p["down"], p["scale_mlp"])
+        stds = r["std_attn"][None, :, None], r["std_mlp"][None, :, None]
+        state = BlockState(p["x"][None], r["attn"][None, None], r["pre_attn"][None], *stds, mask, rates[k][None, None])
+        rungs = ladder(activation)(weights, state, r["out"][None])
+        for name in RUNGS:
+            ratios[name].append(float(rungs["actual"][0] / rungs[name][0]))
+    for place, name in enumerate(RUNGS):
+        assert max(ratios[name]) <= 1 + RTOL, name
+        assert max(np.array(ratios[name])[which == place]) > REACHED, name
 
 
 def test_the_search_finds_what_is_false():
