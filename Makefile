@@ -10,7 +10,7 @@ FOR_AOT := JAX_PLATFORMS=cpu JAX_SKIP_CUDA_CONSTRAINTS_CHECK=1
 export JAX_COMPILATION_CACHE_DIR ?= $(abspath $(CACHE))
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.2
 
-.PHONY: install report test kills scale long aot aot-table lint types parity bench experiments experiments-long newest lock clean
+.PHONY: install report test kills scale long aot aot-table lint types parity bench same experiments experiments-long newest lock clean
 
 install: $(VENV)/installed
 
@@ -75,6 +75,11 @@ bench: install
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check ".[parity]"
 	$(BIN)/python benchmarks/diagnose.py
 	$(BIN)/python benchmarks/spectra.py
+
+# whether a refactoring changed a number or the speed: make same PARENT=HEAD~1
+same: install
+	$(BIN)/python benchmarks/same_numbers.py --parent $(PARENT)
+	$(BIN)/python benchmarks/old_and_new.py --parent $(PARENT)
 
 # every experiment with few sentences and short sweeps; the figures and tables go to experiments/results
 experiments: install
