@@ -48,7 +48,6 @@ from .block.ladder import std_product as std_product
 from .block.layernorm import LayerNormChain as LayerNormChain
 from .block.layernorm import layer_norm_chain as layer_norm_chain
 from .block.layernorm import layer_norm_pair_distances as layer_norm_pair_distances
-from .block.layernorm import pair_weight as pair_weight
 from .block.layernorm import pre_norm_attention_rate as pre_norm_attention_rate
 from .block.layernorm import shi2022_layer_norm as shi2022_layer_norm
 from .block.lemmas import largest_mixing_rate as largest_mixing_rate
@@ -67,6 +66,7 @@ from .block.linearisation import local_law as local_law
 from .block.linearisation import local_laws as local_laws
 from .block.linearisation import local_step as local_step
 from .block.parameter_norms import block_norms as block_norms
+from .block.plain_calculus import pair_weight as pair_weight
 from .blocked_attention import Blocked as Blocked
 from .blocked_attention import blocked_attention as blocked_attention
 from .consensus import centre_tokens as centre_tokens

@@ -12,8 +12,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from ...linalg.rows import centre_features, row_std
-from ..consensus import subspace_distance
 from ..statement import Statement
+from ..theorems import layer_norms
+from ..theorems.quantities import NormQuantities
+from .plain_calculus import PlainCalculus
 
 
 class LayerNormChain(NamedTuple):
@@ -32,6 +34,23 @@ class LayerNormChain(NamedTuple):
     spectral: Float[Array, "..."]
     two_smallest: Float[Array, "..."]
     smallest: Float[Array, "..."]
+
+
+class LayerNormCalculus(PlainCalculus):
+    """Of tokens whose stds are however far apart."""
+
+    def pair_distance(self, matrix: Array, weights: Array) -> Array:
+        """Pair by pair: through the Laplacian, tokens that are close and of small std would lose digits."""
+        precision = jnp.where(self.mask, weights, 0)
+        weighted = _pair_gaps(matrix) * precision[..., None] * precision[..., None, :]
+        return jnp.sqrt(jnp.sum(weighted, axis=(-2, -1)) / (2 * self.tokens))
+
+
+class RMSNormCalculus(LayerNormCalculus):
+    """With C = I."""
+
+    def centre_features(self, matrix: Array) -> Array:
+        return matrix
 
 
 def layer_norm_pair_distances(
@@ -91,24 +110,9 @@ def layer_norm_chain(
 
     References: Shi et al. (2022), arXiv 2202.08625, proof of Theorem 2, for the last bound.
     """
-    moved = centre_features(hidden) if centred else hidden
-    std = row_std(moved, eps)
-    gain = jnp.max(jnp.abs(scale))
-    real = mask[..., None].astype(hidden.dtype)
-    # Padding may hold zeros, whose std is 0 for eps = 0.
-    precision = jnp.where(mask, 1 / jnp.where(mask, std[..., 0], 1), 0)
-    count = jnp.maximum(jnp.sum(real, axis=(-2, -1)), 1)
-    output = moved * precision[..., None] * scale.reshape((1,) * (hidden.ndim - 1) + scale.shape)
-    weighted = _pair_gaps(moved) * precision[..., None] * precision[..., None, :]
-    largest, second = (jnp.sort(precision, axis=-1)[..., -k] for k in (1, 2))
-    before = subspace_distance(moved, mask)
-    return LayerNormChain(
-        actual=subspace_distance(output, mask),
-        pairs=gain * jnp.sqrt(jnp.sum(weighted, axis=(-2, -1)) / (2 * count)),
-        spectral=gain * pair_weight(precision, mask) * before,
-        two_smallest=gain * before * jnp.sqrt(largest * second),
-        smallest=gain * subspace_distance(hidden, mask) * largest,
-    )
+    q = _quantities(hidden, scale, eps, mask, centred)
+    chain = layer_norms.pairs, layer_norms.weighted, layer_norms.two_smallest, layer_norms.least
+    return LayerNormChain(q.normed, *(bound(q).rhs for bound in chain))
 
 
 def shi2022_layer_norm(
@@ -141,9 +145,8 @@ def shi2022_layer_norm(
 
     References: after Shi et al. (2022), arXiv 2202.08625, Theorem 2.
     """
-    chain = layer_norm_chain(hidden, scale, eps, mask, centred=centred)
-    std = row_std(centre_features(hidden) if centred else hidden, eps)[..., 0]
-    return Statement(chain.actual, chain.smallest, jnp.all((std > 0) | ~mask, axis=-1))
+    q = _quantities(hidden, scale, eps, mask, centred)
+    return layer_norms.least(q)._replace(applicable=jnp.all(q.stds > 0, axis=-1))
 
 
 def pre_norm_attention_rate(
@@ -177,44 +180,9 @@ def pre_norm_attention_rate(
     return 1 + jnp.max(jnp.abs(scale)) * stretch * jnp.sqrt(precision[..., -1] * precision[..., -2])
 
 
-def pair_weight(precision: Float[Array, "*B T"], mask: Bool[Array, "*B T"]) -> Float[Array, "*B"]:
-    """lambda_max(L_p)^(1/2), L_p = (1/n)[diag(p) sum(p) - p p^T]: the most that weighting pairs by p_i p_j adds to d_M.
-
-    L_p is diag(d) - q q^T with d = p sum(p) / n and q = p / n^(1/2), so its largest eigenvalue is the root of
-    sum_i q_i^2 / (d_i - mu) = 1 between the two largest d, where the sum increases from -inf to inf. Halving finds it
-    to rounding however close these two are, and the upper end is kept. Tokens near consensus have stds equal to many
-    digits; there Lanczos may settle on the second eigenvalue.
-
-    Args:
-      precision: p, positive, [..., T].
-      mask: True on real tokens, [..., T].
-
-    Returns:
-      [...], 0 for one token.
-
-    >>> import jax.numpy as jnp
-    >>> pair_weight(jnp.array([2.0, 2.0, 2.0]), jnp.ones(3, bool)).round(4)
-    Array(2., dtype=float32)
-
-    References: Golub (1973), Some modified matrix eigenvalue problems, for the secular equation.
-    """
-    precision = jnp.where(mask, precision, 0)
-    count = jnp.maximum(jnp.sum(precision > 0, axis=-1, keepdims=True), 1).astype(precision.dtype)
-    diagonal = precision * jnp.sum(precision, axis=-1, keepdims=True) / count
-    padding = [(0, 0)] * (precision.ndim - 1) + [(1, 0)]
-    top = jnp.sort(jnp.pad(diagonal, padding), axis=-1)[..., -2:]
-
-    def halve(_: Array, ends: tuple[Array, Array]) -> tuple[Array, Array]:
-        low, high = ends
-        middle = low + (high - low) / 2
-        apart = diagonal - middle
-        terms = jnp.where(apart == 0, jnp.inf, precision**2 / jnp.where(apart == 0, 1, apart))
-        beyond = jnp.sum(terms, axis=-1, keepdims=True) >= count
-        return jnp.where(beyond, low, middle), jnp.where(beyond, middle, high)
-
-    steps = jnp.finfo(precision.dtype).nmant + 4
-    high = jax.lax.fori_loop(0, steps, halve, (top[..., :1], top[..., 1:]))[1]
-    return jnp.sqrt(jnp.where(count > 1, high, 0))[..., 0]
+def _quantities(hidden: Array, scale: Array, eps: float, mask: Array, centred: bool) -> NormQuantities[Array, Array]:
+    c = (LayerNormCalculus if centred else RMSNormCalculus)(mask, jnp.result_type(hidden))
+    return NormQuantities(c, hidden, scale, jnp.zeros_like(scale), eps)
 
 
 def _pair_gaps(x: Array) -> Array:

@@ -7,11 +7,12 @@ factor at most. Proofs are in docs/theory.md. All functions run over real tokens
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from ...linalg.lanczos import spectral_norm
-from ..consensus import per_row, subspace_distance, token_mean
+from ..consensus import per_row, subspace_distance
 from ..markov.stochastic import ergodicity_coefficient
 from ..mixing import equal_row_sums, mixing_rate
 from ..statement import Statement
+from ..theorems.lemmas import linear, mixed, stretched, summed
+from .plain_calculus import PlainCalculus
 
 ROUNDING = 16  # in units of the dtype's precision: what a hypothesis may be off by and still count as met
 
@@ -36,9 +37,8 @@ def shi2022_linear(hidden: Float[Array, "*B T D"], weight: Float[Array, "D E"], 
 
     References: after Shi et al. (2022), arXiv 2202.08625, Lemma 1.
     """
-    lhs = subspace_distance(hidden @ weight, mask)
-    rhs = spectral_norm(weight) * subspace_distance(hidden, mask)
-    return Statement(lhs, rhs, jnp.ones(lhs.shape, bool))
+    c = PlainCalculus(mask, jnp.result_type(hidden))
+    return _always(linear(c, hidden, weight, c.norm(weight)))
 
 
 def shi2022_activation(
@@ -66,8 +66,9 @@ def shi2022_activation(
 
     References: after Shi et al. (2022), arXiv 2202.08625, Lemma 1.
     """
-    lhs, rhs = subspace_distance(after, mask), lipschitz * subspace_distance(before, mask)
-    return Statement(lhs, rhs, stretched_at_most(before, after, lipschitz, mask))
+    c = PlainCalculus(mask, jnp.result_type(before))
+    found = stretched(c, after, c.number(lipschitz), c.distance(before))
+    return found._replace(applicable=stretched_at_most(before, after, lipschitz, mask))
 
 
 def shi2022_sum(
@@ -99,9 +100,9 @@ def shi2022_sum(
 
     References: after Shi et al. (2022), arXiv 2202.08625, Lemma 1.
     """
-    lhs = subspace_distance(alpha * hidden + beta * other, mask)
-    rhs = jnp.abs(alpha) * subspace_distance(hidden, mask) + jnp.abs(beta) * subspace_distance(other, mask)
-    return Statement(lhs, rhs, jnp.ones(lhs.shape, bool))
+    c = PlainCalculus(mask, jnp.result_type(hidden))
+    one, two = jnp.abs(alpha) * c.distance(hidden), jnp.abs(beta) * c.distance(other)
+    return _always(summed(c, alpha * hidden + beta * other, one, two))
 
 
 def shi2022_mixing(
@@ -129,8 +130,10 @@ def shi2022_mixing(
 
     References: after Shi et al. (2022), arXiv 2202.08625, Lemma 1.
     """
-    lhs = subspace_distance(attn @ (hidden * mask[..., None].astype(hidden.dtype)), mask)
-    return Statement(lhs, mixing_rate(attn, mask) * subspace_distance(hidden, mask), equal_row_sums(attn, mask))
+    c = PlainCalculus(mask, jnp.result_type(hidden))
+    after = c.matmul(attn, hidden * mask[..., None].astype(hidden.dtype))
+    found = stretched(c, after, mixing_rate(attn, mask), c.distance(hidden))
+    return found._replace(applicable=equal_row_sums(attn, mask))
 
 
 def mixing_with_defect(
@@ -155,10 +158,10 @@ def mixing_with_defect(
     (0.7071, 0.7071)
     """
     real = mask[..., None].astype(hidden.dtype)
-    lhs = subspace_distance(attn @ (hidden * real), mask)
-    defect = subspace_distance(attn @ real, mask) * jnp.linalg.norm(token_mean(hidden, mask)[..., 0, :], axis=-1)
-    rhs = mixing_rate(attn, mask) * subspace_distance(hidden, mask) + defect
-    return Statement(lhs, rhs, jnp.ones(lhs.shape, bool))
+    c = PlainCalculus(mask, jnp.result_type(hidden))
+    defect, mean_size = c.distance(c.matmul(attn, real)), c.frobenius(c.mean_row(hidden))
+    after = c.matmul(attn, hidden * real)
+    return _always(mixed(c, after, mixing_rate(attn, mask), c.distance(hidden), defect, mean_size))
 
 
 def largest_mixing_rate(tokens: Int[Array, "*B"]) -> Float[Array, "*B"]:
@@ -236,3 +239,7 @@ def stretched_at_most(
     slack = ROUNDING * jnp.finfo(before.dtype).eps * size
     fine = jnp.abs(jnp.diff(y, axis=-2)) <= lipschitz * jnp.diff(x, axis=-2) + slack
     return jnp.all(fine | ~real[..., 1:, :], axis=(-2, -1))
+
+
+def _always(found: Statement[Array]) -> Statement[Array]:
+    return found._replace(applicable=jnp.ones(found.lhs.shape, bool))

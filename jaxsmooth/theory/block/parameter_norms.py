@@ -53,18 +53,7 @@ def block_norms(block: Block, activation: str) -> BlockNorms:
     c = PlainCalculus(jnp.ones(1, bool), gamma.dtype)
     slope, radius = c.number(LIPSCHITZ[activation]), c.number(LIPSCHITZ[activation] - 0.5)
     mlp_lipschitz, mlp = mlp_stretches(c, slope, radius, (up, down), gain_attn, (skew, left, right))
-    return BlockNorms(
-        heads=norms[:heads],
-        value=value,
-        output=output,
-        stacked=stacked,
-        up=up,
-        down=down,
-        gain_attn=gain_attn,
-        gain_mlp=gain_mlp,
-        mlp_lipschitz=mlp_lipschitz,
-        mlp=mlp,
-    )
+    return BlockNorms(norms[:heads], value, output, stacked, up, down, gain_attn, gain_mlp, mlp_lipschitz, mlp)
 
 
 def _head_grams(block: Block) -> Array:

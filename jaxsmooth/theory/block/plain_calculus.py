@@ -14,7 +14,6 @@ from ...linalg.rows import centre_features, masked_softmax, row_std
 from .. import consensus
 from ..markov import stochastic
 from ..theorems.calculus import ArrayLike, Heads
-from .layernorm import pair_weight
 
 
 class PlainCalculus:
@@ -70,7 +69,7 @@ class PlainCalculus:
         return ACTIVATIONS[name].function(matrix)
 
     def layer_norm(self, matrix: Array, gains: Array, shift: Array, stds: Array) -> Array:
-        normed = centre_features(matrix) / stds[..., None]
+        normed = self.centre_features(matrix) / stds[..., None]
         return self._real(normed * self._row(gains, matrix) + self._row(shift, matrix))
 
     def mix(self, attn: Array, hidden: Array, value: Array, bias: Array, output: Array) -> Array:
@@ -139,7 +138,7 @@ class PlainCalculus:
         return consensus.diameter(matrix, self.mask)
 
     def stds(self, matrix: Array, eps: float) -> Array:
-        return jnp.where(self.mask, row_std(centre_features(matrix), eps)[..., 0], 1)
+        return jnp.where(self.mask, row_std(self.centre_features(matrix), eps)[..., 0], 1)
 
     def gain(self, scale: ArrayLike) -> Array:
         return jnp.max(jnp.abs(self.matrix(scale)), axis=-1)
@@ -177,6 +176,46 @@ class PlainCalculus:
 
     def _row(self, row: Array, like: Array) -> Array:
         return row.reshape((1,) * (like.ndim - row.ndim) + row.shape)
+
+
+def pair_weight(precision: Float[Array, "*B T"], mask: Bool[Array, "*B T"]) -> Float[Array, "*B"]:
+    """lambda_max(L_p)^(1/2), L_p = (1/n)[diag(p) sum(p) - p p^T]: the most that weighting pairs by p_i p_j adds to d_M.
+
+    L_p is diag(d) - q q^T with d = p sum(p) / n and q = p / n^(1/2), so its largest eigenvalue is the root of
+    sum_i q_i^2 / (d_i - mu) = 1 between the two largest d, where the sum increases from -inf to inf. Halving finds it
+    to rounding however close these two are, and the upper end is kept. Tokens near consensus have stds equal to many
+    digits; there Lanczos may settle on the second eigenvalue.
+
+    Args:
+      precision: p, positive, [..., T].
+      mask: True on real tokens, [..., T].
+
+    Returns:
+      [...], 0 for one token.
+
+    >>> import jax.numpy as jnp
+    >>> pair_weight(jnp.array([2.0, 2.0, 2.0]), jnp.ones(3, bool)).round(4)
+    Array(2., dtype=float32)
+
+    References: Golub (1973), Some modified matrix eigenvalue problems, for the secular equation.
+    """
+    precision = jnp.where(mask, precision, 0)
+    count = jnp.maximum(jnp.sum(precision > 0, axis=-1, keepdims=True), 1).astype(precision.dtype)
+    diagonal = precision * jnp.sum(precision, axis=-1, keepdims=True) / count
+    padding = [(0, 0)] * (precision.ndim - 1) + [(1, 0)]
+    top = jnp.sort(jnp.pad(diagonal, padding), axis=-1)[..., -2:]
+
+    def halve(_: Array, ends: tuple[Array, Array]) -> tuple[Array, Array]:
+        low, high = ends
+        middle = low + (high - low) / 2
+        apart = diagonal - middle
+        terms = jnp.where(apart == 0, jnp.inf, precision**2 / jnp.where(apart == 0, 1, apart))
+        beyond = jnp.sum(terms, axis=-1, keepdims=True) >= count
+        return jnp.where(beyond, low, middle), jnp.where(beyond, middle, high)
+
+    steps = jnp.finfo(precision.dtype).nmant + 4
+    high = jax.lax.fori_loop(0, steps, halve, (top[..., :1], top[..., 1:]))[1]
+    return jnp.sqrt(jnp.where(count > 1, high, 0))[..., 0]
 
 
 def pair_laplacian(

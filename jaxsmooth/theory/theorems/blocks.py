@@ -4,28 +4,27 @@ from ..statement import Statement
 from .calculus import ArrayLike, M, N
 from .exact_block import ExactBlock
 from .heads import collapse
+from .lemmas import linear, stretched, summed
 from .registry import OURS, SHI, theorem
 
 
 @theorem("shi2022_lemma1_1_up", f"{SHI}, Lemma 1(1)", needs="block")
 def expansion(q: ExactBlock[M, N]) -> Statement[N]:
     """d_M(Y W_1) <= ||W_1|| d_M(Y)."""
-    c, normed = q.c, q.c.matrix(q.data.normed)
-    return Statement(c.distance(c.matmul(normed, c.weight(q.block.up.kernel))), q.norms.up * c.distance(normed))
+    return linear(q.c, q.c.matrix(q.data.normed), q.c.weight(q.block.up.kernel), q.norms.up)
 
 
 @theorem("shi2022_lemma1_1_down", f"{SHI}, Lemma 1(1)", needs="block")
 def projection(q: ExactBlock[M, N]) -> Statement[N]:
     """d_M(F W_2) <= ||W_2|| d_M(F)."""
-    c, wide = q.c, q.c.matrix(q.data.activated)
-    return Statement(c.distance(c.matmul(wide, c.weight(q.block.down.kernel))), q.norms.down * c.distance(wide))
+    return linear(q.c, q.c.matrix(q.data.activated), q.c.weight(q.block.down.kernel), q.norms.down)
 
 
 @theorem("shi2022_lemma1_2_activation", f"{SHI}, Lemma 1(2), with the activation's slope", needs="block")
 def activation(q: ExactBlock[M, N]) -> Statement[N]:
     """d_M(phi(P)) <= L d_M(P)."""
     c, wide = q.c, q.c.matrix(q.data.pre_activation)
-    return Statement(c.distance(c.activation(wide, q.architecture.activation)), q.slope * c.distance(wide))
+    return stretched(c, c.activation(wide, q.architecture.activation), q.slope, c.distance(wide))
 
 
 @theorem("shi2022_lemma1_3_attention", f"{SHI}, Lemma 1(3)", needs="block")
@@ -43,7 +42,7 @@ def residual_mlp(q: ExactBlock[M, N]) -> Statement[N]:
 def _sum(q: ExactBlock[M, N], one: ArrayLike, other: ArrayLike) -> Statement[N]:
     c = q.c
     x, y = c.matrix(one), c.matrix(other)
-    return Statement(c.distance(c.add(x, y)), c.distance(x) + c.distance(y))
+    return summed(c, c.add(x, y), c.distance(x), c.distance(y))
 
 
 @theorem("attention_stretch_by_head", OURS, needs="block")

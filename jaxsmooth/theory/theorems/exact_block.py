@@ -78,10 +78,11 @@ class ExactBlock(BlockQuantities[M, N]):
         self.heads = block.attn.value.kernel.shape[-2]
         slope = LIPSCHITZ[architecture.activation]
         margin = 8 * float(np.finfo(np.float64).eps)
-        self.slope = c.number(slope) if slope == 1 else c.lift(_between(slope * (1 - margin), slope * (1 + margin)))
+        self.slope = c.number(slope) if slope == 1 else c.lift(Interval(slope * (1 - margin), slope * (1 + margin)))
         self._norms_at: dict[str, NormQuantities[M, N]] = {}
 
     def norm_at(self, site: str) -> NormQuantities[M, N]:
+        """One of the block's two LayerNorms, "attn" or "mlp", on the array that the model gave it."""
         if site not in self._norms_at:
             norm: LayerNorm = getattr(self.block, f"norm_{site}")
             given = getattr(self.data, f"pre_{site}")
@@ -89,6 +90,7 @@ class ExactBlock(BlockQuantities[M, N]):
         return self._norms_at[site]
 
     def over_heads(self, function: Callable[[HeadQuantities[M, N]], tuple[M, N]]) -> tuple[M, N]:
+        """The sums over heads of a matrix and of a number that a function of one head gives."""
         diameter = self.diameter
 
         def of_head(own: tuple) -> tuple[M, N]:
@@ -111,6 +113,7 @@ class ExactBlock(BlockQuantities[M, N]):
 
     @functools.cached_property
     def row_defect(self) -> N:
+        """What float rows of A, which do not sum to exactly 1, add to d_M(U): sum_h ||J (A_h 1 - 1)|| |mean_h|."""
         return self.c.head_defects(self.attn, self.hidden, *self.values)
 
     @functools.cached_property
@@ -156,6 +159,7 @@ class ExactBlock(BlockQuantities[M, N]):
 
     @functools.cached_property
     def after(self) -> N:
+        """d_M of the block's output."""
         return self.c.distance(self._layer_norm(self.pre_mlp, self.block.norm_mlp, self.std_mlp))
 
     @functools.cached_property
@@ -193,7 +197,3 @@ class ExactBlock(BlockQuantities[M, N]):
 
     def _row(self, vector: ArrayLike) -> M:
         return self.c.weight(vector[None])
-
-
-def _between(low: float, high: float) -> Interval:
-    return Interval(np.float64(low), np.float64(high))

@@ -6,6 +6,7 @@ the term that this costs (docs/certify.md); the statements for exact arithmetic 
 
 from ..statement import Statement
 from .calculus import M, N
+from .lemmas import mixed, stretched
 from .quantities import HeadQuantities
 from .registry import OURS, SHI, theorem
 
@@ -13,13 +14,13 @@ from .registry import OURS, SHI, theorem
 @theorem("shi2022_lemma1_1_values", f"{SHI}, Lemma 1(1)", needs="head")
 def values(q: HeadQuantities[M, N]) -> Statement[N]:
     """d_M(X W_h) <= ||W_h|| d_M(X)."""
-    return Statement(q.c.distance(q.values), q.head_norm * q.distance)
+    return stretched(q.c, q.values, q.head_norm, q.distance)
 
 
 @theorem("shi2022_lemma1_4_mixing", f"{SHI}, Lemma 1(4)", needs="head")
 def mixing(q: HeadQuantities[M, N]) -> Statement[N]:
     """d_M(A X) <= ||J A|| d_M(X)."""
-    return Statement(q.c.distance(q.mixed), q.mixing * q.distance + q.defect * q.mean_size)
+    return mixed(q.c, q.mixed, q.mixing, q.distance, q.defect, q.mean_size)
 
 
 @theorem("wang2022_high_frequency", "after Wang et al. (2022), arXiv 2203.05962", needs="head")
@@ -33,8 +34,8 @@ def high_frequency(q: HeadQuantities[M, N]) -> Statement[N]:
     spread = c.tokens / (one + (c.tokens - one) * c.entry_ratio(q.attn))
     sums = one + q.row_defect
     rest = q.defect * c.frobenius(c.mean_row(q.values))
-    mixed = c.matmul(q.attn, q.values)
-    return Statement(c.distance(mixed), sums * c.sqrt(spread) * q.head_norm * q.distance + rest)
+    after = c.matmul(q.attn, q.values)
+    return Statement(c.distance(after), sums * c.sqrt(spread) * q.head_norm * q.distance + rest)
 
 
 @theorem("dobrushin1956_diameter", "Dobrushin (1956); Seneta (2006), section 3.1", needs="head")
@@ -77,8 +78,8 @@ def mixing_before_attention(q: HeadQuantities[M, N]) -> Statement[N]:
 @theorem("cubic_collapse", f"{OURS}; compare Dong et al. (2021), arXiv 2103.03404", needs="scores")
 def cubic(q: HeadQuantities[M, N]) -> Statement[N]:
     """D(A X W_h) <= ||W_h|| tanh(||W_Q W_K^T|| D(X)^2 / (4 H^(1/2))) D(X), A the exact softmax."""
-    mixed, factor = collapse(q)
-    return Statement(q.c.diameter(mixed), factor * q.diameter)
+    after, factor = collapse(q)
+    return Statement(q.c.diameter(after), factor * q.diameter)
 
 
 def collapse(q: HeadQuantities[M, N]) -> tuple[M, N]:

@@ -6,7 +6,6 @@ in exact arithmetic from there, where `ladder.TracedBlock` takes what the model 
 """
 
 import functools
-from collections.abc import Callable
 from typing import Generic
 
 from ...linalg.intervals import Interval
@@ -102,10 +101,9 @@ class NormQuantities(Generic[M, N]):
     ) -> None:
         self.c, c = calculus, calculus
         self.hidden = c.matrix(hidden)
-        self.gains = c.weight(scale[None])
         self.stds = c.stds(self.hidden, eps)
         self.precision = c.number(1.0) / self.stds
-        self.normed = c.distance(c.layer_norm(self.hidden, self.gains, c.weight(shift[None]), self.stds))
+        self.normed = c.distance(c.layer_norm(self.hidden, c.weight(scale[None]), c.weight(shift[None]), self.stds))
         self.gain = c.gain(scale)
         self.centred = c.centre_features(self.hidden)
 
@@ -171,24 +169,6 @@ class BlockQuantities(Generic[M, N]):
     @functools.cached_property
     def operator_norm(self) -> N:
         """||T||, T(X) = L_P^(1/2) J (X + sum_h A_h X W_h) C."""
-        raise NotImplementedError
-
-    @functools.cached_property
-    def after(self) -> N:
-        """d_M of the block's output."""
-        raise NotImplementedError
-
-    @functools.cached_property
-    def row_defect(self) -> N:
-        """What float rows of A, which do not sum to exactly 1, add to d_M(U): sum_h ||J (A_h 1 - 1)|| |mean_h|."""
-        raise NotImplementedError
-
-    def norm_at(self, site: str) -> NormQuantities[M, N]:
-        """One of the block's two LayerNorms, "attn" or "mlp", on the array that the model gave it."""
-        raise NotImplementedError
-
-    def over_heads(self, function: Callable[[HeadQuantities[M, N]], tuple[M, N]]) -> tuple[M, N]:
-        """The sums over heads of a matrix and of a number that a function of one head gives."""
         raise NotImplementedError
 
     @functools.cached_property

@@ -10,6 +10,7 @@ from typing import Generic, Literal, TypeVar
 
 from ..statement import Statement
 from .calculus import M, N
+from .exact_block import ExactBlock
 from .quantities import BlockQuantities
 
 Needs = Literal["head", "scores", "block", "norm"]
@@ -51,7 +52,7 @@ class Rate(Generic[N]):
         found = self.undivided if self.divisor is None else self.undivided / self.divisor
         return found if self.relative else found / q.distance
 
-    def statement(self, q: BlockQuantities[M, N]) -> Statement[N]:
+    def statement(self, q: ExactBlock[M, N]) -> Statement[N]:
         """The bound of d_M(H')."""
         factor = _product(self.before + self.after)
         factor = factor if self.divisor is None else factor / self.divisor
@@ -135,7 +136,7 @@ def rate(name: str, source: str, rung: str) -> Callable[[RateText], RateText]:
     return register
 
 
-def _at_norm(text: Callable[..., Statement], site: str) -> Callable[[BlockQuantities], Statement]:
+def _at_norm(text: Callable[..., Statement], site: str) -> Callable[[ExactBlock], Statement]:
     return lambda q: text(q.norm_at(site))
 
 

@@ -11,7 +11,7 @@ from support.matrices import GARBAGE, PADDED, centring, lengths_mask, normalised
 from support.statements import CASES, MANY, assert_holds, attentions, distance, few_or_many, record
 
 from jaxsmooth.theory import mixing_rate
-from jaxsmooth.theory.block import layernorm
+from jaxsmooth.theory.block import layernorm, plain_calculus
 
 DIM = 6
 EPS = 1e-3
@@ -101,7 +101,7 @@ def test_the_spectral_bound_is_the_exact_norm():
 def test_the_pair_weight_is_exact_in_single_precision(spread):
     """Tokens next to consensus: the largest eigenvalues of L_P are close, and an iteration may settle on the second."""
     precision = (1 + spread * np.random.default_rng(0).uniform(-1, 1, (200, 24))).astype(np.float32)
-    found = np.asarray(jax.jit(layernorm.pair_weight)(precision, np.ones(precision.shape, bool)))
+    found = np.asarray(jax.jit(plain_calculus.pair_weight)(precision, np.ones(precision.shape, bool)))
     p = precision.astype(np.float64)
     laplacians = (np.eye(24) * (p * p.sum(axis=1, keepdims=True))[:, None] - p[:, :, None] * p[:, None]) / 24
     expected = np.sqrt(np.linalg.eigvalsh(laplacians)[:, -1])
