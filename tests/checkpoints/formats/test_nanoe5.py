@@ -233,7 +233,7 @@ WRONG = {
     "version": (lambda d: setattr(d, "version", 2), "version must be 1; got 2"),
     "block": (lambda d: setattr(d, "block", 64), "must have 32 weights; got 64"),
     "heads": (lambda d: setattr(d, "sizes", (32, 2, 5, *d.sizes[3:])), "width must be a multiple of heads"),
-    "negative": (lambda d: setattr(d, "sizes", (-32, *d.sizes[1:])), "width .* must be an integer from 1"),
+    "negative": (lambda d: setattr(d, "sizes", (-32, *d.sizes[1:])), "width must be an integer from 1"),
     "eps": (lambda d: setattr(d, "eps", float("nan")), "eps must be a finite number"),
     "layers": (lambda d: setattr(d, "sizes", (32, 2**31 - 1, *d.sizes[2:])), r"2147483647 layers; got \d+ tensors"),
     "one layer more": (lambda d: setattr(d, "sizes", (32, 3, *d.sizes[2:])), "tensor 'l2.q.w' is missing"),
