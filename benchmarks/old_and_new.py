@@ -1,6 +1,6 @@
 """Whether a refactoring changed the speed: forward pass, training step and diagnosis at two revisions, in turn.
 
-    python benchmarks/old_and_new.py --parent HEAD~1                 # 2 CPU cores, nothing compiled: MINUTES
+    python benchmarks/old_and_new.py --parent HEAD~1                 # 2 busy CPU cores: 12 minutes for 3 rounds
     python benchmarks/old_and_new.py --parent HEAD~1 --one-thread    # on a busy machine: one thread of each side
     python benchmarks/old_and_new.py --parent HEAD~1 --checkout DIR  # a checkout of the parent itself: the noise
 
@@ -244,8 +244,8 @@ def summarise(rounds: list[dict[str, dict[str, float]]]) -> dict[str, Any]:
 
 
 def make_table(found: dict[str, dict[str, Any]]) -> Table:
-    """What is printed."""
-    table = Table("new / old", *(f"{clock} time: median (least .. largest)" for clock in CLOCKS), "old, s", "new, s")
+    """One row for each quantity: median (least .. largest) of the ratios, median seconds."""
+    table = Table("new / old", *(f"{clock} time" for clock in CLOCKS), "old, s", "new, s")
     for name, entry in found.items():
         ratios = (entry["new_over_old"][clock] for clock in CLOCKS)
         cells = [f"{each['median']:.3f} ({each['min']:.3f} .. {each['max']:.3f})" for each in ratios]
@@ -274,6 +274,7 @@ def main(args: Args) -> None:
         for side, path in checkouts.items():  # one after the other, so that neither compiles what the other does
             workers[side] = stack.enter_context(Worker(path, args))
             warm[side] = workers[side].read()
+            console.print(f"{side} is warm, seconds of a call: {warm[side]['seconds']}", highlight=False)
         times = drive(workers, warm, args)
     found = {name: summarise(rounds) for name, rounds in times.items()}
     programs = {side: told["programs"] for side, told in warm.items()}

@@ -1,6 +1,6 @@
 """Whether a refactoring changed a number: every command at two revisions, and what they wrote compared bit by bit.
 
-    python benchmarks/same_numbers.py --parent HEAD~1                         # 2 CPU cores, nothing compiled: MINUTES
+    python benchmarks/same_numbers.py --parent HEAD~1                         # everything
     python benchmarks/same_numbers.py --parent HEAD~1 --only "finetune"       # some of the commands
     python benchmarks/same_numbers.py --parent HEAD~1 --parent-outputs DIR    # keep the parent's outputs for next time
 
@@ -10,6 +10,8 @@ the tiny model, in float32 and float64, and 20 steps of finetune in float32 and 
 every JSON file, every array of an exported model, and the fingerprint that a checkpoint keeps of the bits of every
 array of its state. What cannot be the same twice (`VOLATILE`) is left out; a difference that is meant is named, with
 its reason, in `EXPECTED` or by `--expected PATTERN REASON`. Any other makes the exit status 1.
+
+A side took about 20 minutes on 2 CPU cores that other programs used too, and 50 where most had to be compiled.
 
 Bits depend on the processor, the number of its cores and the versions of jax and numpy: outputs that are kept are used
 again only where these, the revision and the command are the same. Results go to benchmarks/results/same_numbers.json.

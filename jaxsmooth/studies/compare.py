@@ -190,12 +190,10 @@ def _rates(trace: BlockTrace, norms: BlockNorms | None, mask: Array, edits: Edit
     state = ladder.BlockState(trace.input, trace.attn, trace.pre_attn, trace.std_attn, trace.std_mlp, mask, mixing)
     known = ~jnp.isnan(actual)
     l4 = jnp.where(known, ladder.data_rate(own, state), jnp.nan)
-    l1 = (
-        jnp.where(known & jnp.all(equal_row_sums(trace.attn, mask), axis=-1), ladder.block_rate(own, state), jnp.nan)
-        if plain
-        else unknown
-    )
-    return {"actual": actual, "L4": l4, "L1": l1}
+    if not plain:
+        return {"actual": actual, "L4": l4, "L1": unknown}
+    known &= jnp.all(equal_row_sums(trace.attn, mask, edited_from=1.0), axis=-1)
+    return {"actual": actual, "L4": l4, "L1": jnp.where(known, ladder.block_rate(own, state), jnp.nan)}
 
 
 def _change(hidden: Array, plain: Array, mask: Array) -> Array:

@@ -63,7 +63,9 @@ def mixing_rate(
     return by_portions(rates, flat).reshape(attn.shape[:-2])
 
 
-def equal_row_sums(attn: Float[Array, "*B T S"], mask: Bool[Array, "..."]) -> Bool[Array, "*B"]:
+def equal_row_sums(
+    attn: Float[Array, "*B T S"], mask: Bool[Array, "..."], *, edited_from: float = 0.0
+) -> Bool[Array, "*B"]:
     """Whether the rows of real tokens have one sum, up to rounding, and weight exactly 0 on padded keys.
 
     This is what Shi et al.'s Lemma 1(4) asks of a matrix. Sums count as equal that differ by at most
@@ -79,6 +81,8 @@ def equal_row_sums(attn: Float[Array, "*B T S"], mask: Bool[Array, "..."]) -> Bo
     Args:
       attn: attention of any sign, [..., T, S].
       mask: True on real tokens, [..., T]; broadcast over the axes of `attn` in front of T (heads).
+      edited_from: sum of a row's moduli before an edit, 1 for attention: an edit that takes most of a row away, as
+        centred attention does, leaves the rounding of what it was taken from.
 
     Returns:
       [...].
@@ -90,7 +94,7 @@ def equal_row_sums(attn: Float[Array, "*B T S"], mask: Bool[Array, "..."]) -> Bo
     References: Higham (2002), Accuracy and Stability of Numerical Algorithms, lemma 3.1 and section 4.2.
     """
     real = per_row(mask, attn)
-    sums, allowance = _row_sums(attn, real)
+    sums, allowance = _row_sums(attn, real, edited_from)
     difference = jnp.max(jnp.where(real, sums, -jnp.inf), axis=-1) - jnp.min(jnp.where(real, sums, jnp.inf), axis=-1)
     leak = jnp.any((attn != 0) & real[..., :, None] & ~real[..., None, :], axis=(-2, -1))
     return (difference <= allowance) & ~leak
@@ -104,7 +108,7 @@ def rows_sum_to_one(attn: Float[Array, "*B T S"], mask: Bool[Array, "..."]) -> B
     Array([ True, False], dtype=bool)
     """
     real = per_row(mask, attn)
-    sums, allowance = _row_sums(attn, real)
+    sums, allowance = _row_sums(attn, real, 1.0)
     near_one = jnp.all((jnp.abs(sums - 1) <= allowance[..., None]) | ~real, axis=-1)
     return near_one & equal_row_sums(attn, mask)
 
@@ -165,9 +169,9 @@ def operator_dtype(operator: Operator) -> jnp.dtype:
     return next(leaf.dtype for leaf in jax.tree.leaves(operator) if jnp.issubdtype(leaf.dtype, jnp.floating))
 
 
-def _row_sums(attn: Array, real: Array) -> tuple[Array, Array]:
-    """The sum of every row over real keys, [..., T], and by how much two may differ, [...]."""
+def _row_sums(attn: Array, real: Array, least: float) -> tuple[Array, Array]:
+    """The sum of every row over real keys, [..., T], and by how much two may differ, [...], of moduli of `least` on."""
     wide = jnp.where(real[..., None, :], attn, 0).astype(accumulation_dtype(attn.dtype))
     size = jnp.max(jnp.where(real, jnp.sum(jnp.abs(wide), axis=-1), 0), axis=-1)
     unit = FURTHER_ROUNDINGS * jnp.finfo(attn.dtype).eps + 2 * attn.shape[-1] * jnp.finfo(wide.dtype).eps
-    return jnp.sum(wide, axis=-1), unit * size
+    return jnp.sum(wide, axis=-1), unit * jnp.maximum(size, least)

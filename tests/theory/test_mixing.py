@@ -166,6 +166,23 @@ def test_softmax_rows_have_one_sum_and_rows_off_by_ten_tolerances_not(dtype, see
     assert not np.any(one(3 * attn, mask))
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_rows_centred_after_the_softmax_have_one_sum(seed):
+    """What is left of nearly even rows keeps the rounding of the rows, far above its own."""
+    logits = 1e-3 * np.random.default_rng(seed).standard_normal((4, 64, 64)).astype(np.float32)
+    attn = jax.nn.softmax(jnp.asarray(logits), axis=-1)
+    centred = attn - jnp.float32(1 / 64)
+    mask = jnp.ones((4, 64), bool)
+    assert equal_row_sums(centred, mask, edited_from=1.0).all()
+    assert not equal_row_sums(centred.at[:, 0, 0].add(jnp.float32(1e-3)), mask, edited_from=1.0).any()
+
+
+def test_without_the_rows_before_an_edit_its_rounding_is_seen():
+    logits = 1e-3 * np.random.default_rng(0).standard_normal((64, 64, 64)).astype(np.float32)
+    centred = jax.nn.softmax(jnp.asarray(logits), axis=-1) - jnp.float32(1 / 64)
+    assert not equal_row_sums(centred, jnp.ones((64, 64), bool)).all()
+
+
 def test_weight_on_padded_keys_is_no_row_sum():
     attn = np.full((1, 4, 4), 0.25)
     mask = np.array([[True, True, True, False]])
