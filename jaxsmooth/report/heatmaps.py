@@ -176,7 +176,7 @@ def _edges(exemplar: Exemplar) -> alt.Data:
 def _row(matrix: NDArray, i: int, least: float = -np.inf) -> dict[str, Any]:
     """Row i of a matrix as two lists, columns j and entries `value`, of the entries that are at least `least`."""
     kept = np.flatnonzero(matrix[i] >= least)
-    return {"i": i, "j": kept.tolist(), "value": [float(f"{entry:.4g}") for entry in matrix[i, kept].tolist()]}
+    return {"i": i, "j": kept.tolist(), "value": [float(f"{entry:.5g}") for entry in matrix[i, kept].tolist()]}
 
 
 def _state_title(exemplar: Exemplar, state: int) -> str:

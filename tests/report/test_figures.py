@@ -100,7 +100,7 @@ def test_maps_of_tokens_show_every_cosine(make):
     shown = np.full(sentence.cosine.shape, np.nan)
     for row in rows:
         shown[row["layer"], row["i"], row["j"]] = row["value"]
-    np.testing.assert_allclose(shown, sentence.cosine, rtol=5.1e-4)
+    np.testing.assert_allclose(shown, sentence.cosine, rtol=5.1e-5)
 
 
 def test_the_graph_has_the_edges_of_at_least_an_even_share():
@@ -110,7 +110,7 @@ def test_the_graph_has_the_edges_of_at_least_an_even_share():
         shown[row["layer"] - 1, row["head"], row["i"], row["j"]] = row["value"]
     heads = np.concatenate([sentence.attn.mean(axis=1, keepdims=True), sentence.attn], axis=1)
     expected = np.where(heads >= 0.99 / len(sentence.tokens), heads, 0)
-    np.testing.assert_allclose(shown, expected, rtol=5.1e-4)
+    np.testing.assert_allclose(shown, expected, rtol=5.1e-5)
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,7 @@ def test_the_slider_and_the_head_move_map_and_graph(show):
     for layer in (1, 4, 6):
         set_layer(page, layer)
         drawn = {(row["i"], row["j"]): row["value"] for row in rows(page, "cosine", "rect")}
-        assert drawn[2, 5] == pytest.approx(float(diagnosis.exemplar.cosine[layer][2, 5]), rel=5.1e-4)
+        assert drawn[2, 5] == pytest.approx(float(diagnosis.exemplar.cosine[layer][2, 5]), rel=5.1e-5)
         assert page.locator("#layer-shown").inner_text() == str(layer)
         assert f"layer {layer}" in page.locator("#cosine .role-title").text_content()
         mean = diagnosis.exemplar.attn[layer - 1].mean(axis=0)
