@@ -10,7 +10,7 @@ FOR_AOT := JAX_PLATFORMS=cpu JAX_SKIP_CUDA_CONSTRAINTS_CHECK=1
 export JAX_COMPILATION_CACHE_DIR ?= $(abspath $(CACHE))
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.2
 
-.PHONY: install report test kills scale long aot aot-table lint types parity bench same experiments experiments-long newest lock clean
+.PHONY: install report test kills scale long aot aot-table lint types compatibility parity bench same experiments experiments-long newest lock clean
 
 install: $(VENV)/installed
 
@@ -64,6 +64,11 @@ lint: install
 
 types: install
 	$(BIN)/mypy
+
+# docs/compatibility.md, from the tests that show its rows, once they pass
+compatibility: install
+	$(BIN)/python -m pytest -m "compatibility and not parity and not long and not scale"
+	PYTHONPATH=tests $(BIN)/python -m support.compatibility docs/compatibility.md
 
 # torch and transformers, for comparison only
 parity: install
