@@ -12,6 +12,9 @@ def main() -> int:
     """Run `jaxsmooth.cli.main`; 130 for an interrupt, whenever it comes."""
     _catch_interrupts()
     try:
+        from .terminal import guard_process
+
+        guard_process()
         from .cli.main import main as run
 
         return run()

@@ -1,4 +1,4 @@
-"""Atomic writes, the check that a folder can be written to, and strict JSON."""
+"""Atomic writes, the check that a folder can be written to, strict JSON, and what a file is by its first bytes."""
 
 import json
 import math
@@ -41,7 +41,8 @@ def atomic_write(path: str | Path, content: str | bytes | Callable[[Path], objec
         if callable(content):
             content(temporary)
         else:
-            temporary.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+            # A file's name may hold bytes that are not UTF-8; in JSON this writes the escapes that JSON has for them.
+            temporary.write_bytes(content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content)
         # mkstemp makes files private; results are meant to be read by others.
         temporary.chmod(0o644)
         os.replace(temporary, path)
@@ -101,3 +102,61 @@ def dumps_strict(tree: Any, *, indent: int | None = None) -> str:
     '{"rate": null, "name": "d‖H‖"}'
     """
     return json.dumps(strict(tree), indent=indent, allow_nan=False, ensure_ascii=False)
+
+
+def format_name(start: bytes) -> str:
+    r"""Say what a file is that should have been text, and what to do about it.
+
+    Args:
+      start: its first bytes, some hundred of them.
+
+    Returns:
+      Words that fit after "is"; "" for what may be text.
+
+    >>> format_name(b"\x1f\x8b\x08\x00"), format_name(b"A plain sentence.")
+    ('compressed with gzip: unpack it first, `gunzip FILE`', '')
+    """
+    for magic, name in _FORMATS.items():
+        if start.startswith(magic):
+            return _zip_name(start) if name == _ZIP else name
+    if start[4:10] == b"1AY&SY":
+        return "compressed with bzip2: unpack it first, `bunzip2 FILE`"
+    if start[257:262] == b"ustar":
+        return "a tar archive: unpack it first, `tar -xf FILE`"
+    if start.lstrip(b"\xef\xbb\xbf \t\r\n")[:14].lower().startswith((b"<!doctype html", b"<html")):
+        return "an HTML page, perhaps saved in place of the file"
+    # Of UTF-16 without a mark every other byte of Western text is 0; a text may hold a NUL without being that.
+    low, high = sorted((start[::2].count(0), start[1::2].count(0)))
+    return _UTF16 if high > len(start) // 4 > 20 * low else ""
+
+
+def _zip_name(start: bytes) -> str:
+    if b"[Content_Types].xml" in start or b"mimetypeapplication/vnd.oasis" in start:
+        return "an Office document (Excel, Word ...): save its table as CSV in UTF-8, or its text as plain text"
+    return _ZIP
+
+
+_UTF16 = "UTF-16: save it as UTF-8, `iconv -f UTF-16 -t UTF-8 FILE`"
+_ZIP = "a zip archive: unpack it first, `unzip FILE`"
+# First bytes -> what they are of, and the way out.
+_FORMATS = {
+    b"\x1f\x8b": "compressed with gzip: unpack it first, `gunzip FILE`",
+    b"\xfd7zXZ\0": "compressed with xz: unpack it first, `unxz FILE`",
+    b"\x28\xb5\x2f\xfd": "compressed with zstd: unpack it first, `unzstd FILE`",
+    b"7z\xbc\xaf\x27\x1c": "a 7z archive: unpack it first",
+    b"Rar!\x1a\x07": "a RAR archive: unpack it first",
+    b"PK\x03\x04": _ZIP,
+    b"\xd0\xcf\x11\xe0": "an Office document of the old kind (.xls, .doc): save it as CSV or as plain text",
+    b"%PDF-": "a PDF: extract its text first, `pdftotext FILE`",
+    b"{\\rtf": "rich text (RTF): save it as plain text",
+    b"version https://git-lfs": "a pointer of Git LFS, not the file itself: fetch that, `git lfs pull`",
+    b"PAR1\x15": "a parquet table: give it a name that ends in .parquet",
+    b"ARROW1\0": "an Arrow (feather) table: save it as .parquet",
+    b"\x93NUMPY": "a numpy array",
+    b"\x89HDF\r\n": "an HDF5 file",
+    b"SQLite format 3\0": "an SQLite database: export its table as CSV",
+    b"\x89PNG": "an image (PNG)",
+    b"\xff\xd8\xff": "an image (JPEG)",
+    b"\xff\xfe": _UTF16,
+    b"\xfe\xff": _UTF16,
+}

@@ -6,7 +6,6 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ..bert.params import Encoder
@@ -15,6 +14,7 @@ from ..inputs.batches import encoded_batches
 from ..inputs.batching import EncodedBatch
 from ..inputs.tokenizer import Tokenizer, TruncationWarning
 from ..results.summaries import DataSummary
+from ..terminal import PlainConsole
 from .data_parallel import over_devices
 
 
@@ -88,11 +88,11 @@ class TextStream:
 def _progress_bar(shown: bool) -> Progress:
     """A bar on stderr that counts sentences and leaves nothing behind."""
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("sentences"),
         TimeElapsedColumn(),
     )
-    console = Console(stderr=True)
+    console = PlainConsole(stderr=True)
     return Progress(*columns, console=console, disable=not (shown and console.is_terminal), transient=True)

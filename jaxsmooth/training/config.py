@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any, Literal
 
+from ..assets.tables import Missing
 from ..errors import ConfigError
 from ..files import atomic_write
 
@@ -29,6 +30,10 @@ class FinetuneConfig:
     """Folder of the run: config.json, metrics.jsonl, TensorBoard events, checkpoints/, best/ for Hugging Face."""
     data_dir: str = ""
     """Folder of the task's files in their official format, for tasks that are not assets."""
+    columns: str = ""
+    """Of a file of the user's: which column is which, as "text=review,label=stars"; the default reads their names."""
+    missing: Missing = "refuse"
+    """Of a file of the user's: refuse or skip rows with a missing cell, or take NA, nan, ... for words (literal)."""
     epochs: float = 3.0
     """Passes over the training split."""
     steps: int = 0

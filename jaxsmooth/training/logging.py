@@ -9,11 +9,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from tensorboardX import SummaryWriter
 
 from ..files import atomic_write, dumps_strict
+from ..terminal import PlainConsole
 
 METRICS, EVENTS = "metrics.jsonl", "events"
 
@@ -40,8 +40,13 @@ class Recorder:
             _drop_after(folder / METRICS, step)
             self.file = (folder / METRICS).open("a", encoding="utf-8")
             self.events = SummaryWriter(str(folder / EVENTS), purge_step=step + 1)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self.bar = Progress(*columns, console=Console(stderr=True), disable=not (progress and writes))
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
+        self.bar = Progress(*columns, console=PlainConsole(stderr=True), disable=not (progress and writes))
         self.line = self.bar.add_task("training", total=steps, completed=step)
 
     def __enter__(self) -> "Recorder":

@@ -120,6 +120,8 @@ def read_split(config: FinetuneConfig, tokenizer: Tokenizer, split: str, *, each
         split=split,
         max_length=config.max_length,
         data_dir=config.data_dir or None,
+        columns=config.columns,
+        missing=config.missing,
         limit=config.limit or None,
         each_token=each_token,
     )
