@@ -25,7 +25,7 @@ CHECKED = [
     *(f"jaxsmooth.training.data.{name}" for name in ("records", "task_data", "splits", "batches", "pipeline")),
     *(f"jaxsmooth.training.data.{name}" for name in ("benchmarks", "official_files", "hub", "corpora", "catalogue")),
     *(f"jaxsmooth.training.data.{name}" for name in ("columns", "labels", "user_rows", "user_tables")),
-    *(f"jaxsmooth.assets.{name}" for name in ("lines", "tables")),
+    "jaxsmooth.assets.tables",
     "jaxsmooth.training.objectives",
     *(f"jaxsmooth.training.{name}" for name in ("dropout", "optimiser", "accelerators")),
 ]

@@ -8,6 +8,7 @@ import csv
 import json
 import math
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -152,7 +153,9 @@ def _csv(path: Path) -> Iterator[Row]:
 def _csv_cells(path: Path) -> Iterator[tuple[int, list[str]]]:
     # A text may be longer than the 131,072 characters that the module allows; it has no limit of one reader's own.
     csv.field_size_limit(2**31 - 1)
-    reader = csv.reader((line for _, line in utf8_lines(path, DataError)), strict=True)
+    # A lone CR ends a line too, as spreadsheets on old Macs wrote it; inside quotes it stays what it is.
+    lines = (part for _, line in utf8_lines(path, DataError) for part in re.split("(?<=\r)(?!\n)", line) if part)
+    reader = csv.reader(lines, strict=True)
     begin = 1
     try:
         for cells in reader:
@@ -166,9 +169,7 @@ def _csv_cells(path: Path) -> Iterator[tuple[int, list[str]]]:
 def _under_header(path: Path, lines: Iterator[tuple[int, list[str]]], cause: str) -> Iterator[Row]:
     """Rows of cells that have the names of the first."""
     _, header = next(lines, (1, []))
-    twice = sorted({name for name in header if header.count(name) > 1})
-    if twice:
-        raise DataError(f"{path}: every column must have a name of its own; {twice} occur twice in {header}.")
+    _refuse_twins(header, path)
     for number, cells in lines:
         where = f"{path}, line {number}"
         if len(cells) != len(header):
@@ -176,6 +177,12 @@ def _under_header(path: Path, lines: Iterator[tuple[int, list[str]]], cause: str
                 f"{where}: expected {len(header)} cells, for the columns {header}; got {len(cells)}. {cause}"
             )
         yield Row(dict(zip(header, cells, strict=True)), number, where)
+
+
+def _refuse_twins(header: list[str], path: Path) -> None:
+    twice = sorted({name for name in header if header.count(name) > 1})
+    if twice:
+        raise DataError(f"{path}: every column must have a name of its own; {twice} occur twice in {header}.")
 
 
 def _json(path: Path) -> Iterator[Row]:
@@ -225,18 +232,26 @@ def _parquet(path: Path) -> Iterator[Row]:
     number = 0
     try:
         with pyarrow.parquet.ParquetFile(path, page_checksum_verification=True) as file:
+            names = file.schema_arrow.names
+            _refuse_twins(names, path)
             for batch in file.iter_batches():
-                for cells in batch.to_pylist():
+                # Python's own time has no nanoseconds, which pandas writes; as text they disturb nobody.
+                columns = [
+                    (column.cast(pyarrow.string()) if pyarrow.types.is_timestamp(column.type) else column).to_pylist()
+                    for column in batch.columns
+                ]
+                for cells in zip(*columns, strict=True):
                     number += 1
-                    yield Row(cells, number, f"{path}, row {number}")
-    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+                    yield Row(dict(zip(names, cells, strict=True)), number, f"{path}, row {number}")
+    except DataError:
+        raise
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
         with path.open("rb") as begin:
             start = begin.read(1024)
-        what = f"damaged{f' after row {number}' * bool(number)}" if start[:4] == b"PAR1" else format_name(start)
-        reason = str(error).rstrip(".")
-        raise DataError(
-            f"{path} is {what or 'not a parquet file'}: {reason}. Was it copied or downloaded whole?"
-        ) from error
+        what = f"is {format_name(start) or 'not a parquet file'}"
+        if start[:4] == b"PAR1":
+            what = f"cannot be read{f' after row {number}' * bool(number)}"
+        raise DataError(f"{path} {what}: {str(error).rstrip('.')}. Was it copied or downloaded whole?") from error
 
 
 _READERS: dict[str, Callable[[Path], Iterator[Row]]] = {

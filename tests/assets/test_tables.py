@@ -58,6 +58,15 @@ def test_a_list_and_lines_of_json_are_told_apart_by_what_they_hold(suffix, inden
     assert cells(path) == rows
 
 
+@pytest.mark.compatibility("table", "a CSV whose lines end in CR alone", "read", was=0)
+def test_lines_of_a_csv_end_in_any_way(tmp_path):
+    for end in ("\n", "\r\n", "\r"):
+        (tmp_path / "a.csv").write_bytes(f'text,label{end}"a{end}b",1{end}{end}c,2{end}'.encode())
+        rows = list(read_table(tmp_path / "a.csv"))
+        assert [row.cells for row in rows] == [{"text": f"a{end}b", "label": "1"}, {"text": "c", "label": "2"}]
+        assert [row.line for row in rows] == [2, 5]
+
+
 @pytest.mark.compatibility("table", "a suffix in capitals (.CSV)", "read", was=3)
 @pytest.mark.compatibility("table", "a CSV cell of more than 131,072 characters", "read", was=3)
 def test_a_suffix_in_capitals_and_a_very_long_cell(tmp_path):
@@ -68,7 +77,7 @@ def test_a_suffix_in_capitals_and_a_very_long_cell(tmp_path):
 REFUSED = [
     ("a.parquet", b"not parquet at all", "is not a parquet file"),
     ("a.parquet", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "is a pointer of Git LFS"),
-    ("a.parquet", b"PAR1\x15\x04", "is damaged: .*copied or downloaded whole"),
+    ("a.parquet", b"PAR1\x15\x04", "cannot be read: .*copied or downloaded whole"),
     ("a.csv", b'text,label\n"a,b\n', "line 2: not CSV: .*a quote not closed"),
     ("a.csv", b'text,label\na,"b\nc,d\n', "line 2: not CSV"),
     ("a.csv", b'text,label\n"a"b,c\n', "line 2: not CSV"),
@@ -121,12 +130,23 @@ def test_malformed_files_are_refused(name, content, expected, tmp_path):
     assert str(tmp_path / name) in str(caught.value)
 
 
+@pytest.mark.compatibility("table", "a parquet file with a timestamp in nanoseconds beside the text", "read", was=2)
+def test_columns_of_parquet(tmp_path):
+    path = tmp_path / "a.parquet"
+    path.write_bytes(parquet({"text": ["a"], "when": pyarrow.array([1], pyarrow.timestamp("ns")), "n": [[1]]}))
+    assert cells(path) == [{"text": "a", "when": "1970-01-01 00:00:00.000000001", "n": [1]}]
+    twice = pyarrow.table([pyarrow.array(["a"]), pyarrow.array(["b"])], names=["text", "text"])
+    pyarrow.parquet.write_table(twice, path)
+    with pytest.raises(DataError, match=r"\['text'\] occur twice"):
+        cells(path)
+
+
 @pytest.mark.compatibility("table", "a parquet file that is cut off or damaged", "refused by its name", was=0)
 def test_a_damaged_parquet_file(tmp_path):
     whole = parquet({"text": [f"{'a' * 50}{k}" for k in range(5000)]})
     for content in (whole[: len(whole) // 2], whole[:200] + b"\xff" * 64 + whole[264:]):
         (tmp_path / "a.parquet").write_bytes(content)
-        with pytest.raises(DataError, match="is damaged"):
+        with pytest.raises(DataError, match="cannot be read"):
             list(read_table(tmp_path / "a.parquet"))
 
 

@@ -132,8 +132,8 @@ def test_a_pipe_is_read_as_a_file_is(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(TextError, match="Standard input is /dev/stdin"):
         read_texts("-")
+    (tmp_path / "a.csv").mkdir()
     with pytest.raises(TextError, match=r"a\.csv is a folder; expected a file"):
-        (tmp_path / "a.csv").mkdir()
         read_texts(tmp_path / "a.csv")
 
 

@@ -144,7 +144,7 @@ def test_evaluate_takes_a_sample_and_predict_a_whole_split(whole, tmp_path, caps
     assert main(["predict", str(whole), "--out", str(tmp_path / "p.jsonl")]) == 0
     assert len((tmp_path / "p.jsonl").read_text(encoding="utf-8").splitlines()) == 48
     assert main(["predict", str(whole), "--data", "rows.tsv", "--out", str(tmp_path / "q.jsonl")]) == 1
-    assert "is a table" in capsys.readouterr().err
+    assert "there is no file rows.tsv" in capsys.readouterr().err
     assert not (tmp_path / "q.jsonl").exists()
 
 

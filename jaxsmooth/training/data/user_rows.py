@@ -93,6 +93,8 @@ def _question(cells: Cells) -> Question:
 
 
 def _answers(row: dict[str, Any], where: str) -> list[tuple[str, int]]:
+    texts: Any
+    starts: Any
     if "answers" in row:
         texts, starts = row["answers"], row.get("starts")
         if isinstance(texts, dict):  # as the `datasets` library has it: {"text": [...], "answer_start": [...]}

@@ -158,10 +158,8 @@ def _whole(rows: list[Row], roles: Roles, missing: Missing, path: Path, notes: l
     if not kept:
         raise DataError(f"{path}: no row is whole; of {len(rows)} each lacks a text or what is to be learnt.")
     if left_out:
-        notes.append(
-            f"left out: {len(left_out)} rows of {path.name} with a missing cell, the first in line {left_out[0]}"
-        )
-        warnings.warn(f"{path}: {notes[-1]}.", MalformedRowWarning, stacklevel=3)
+        notes.append(f"left out: {len(left_out)} rows of {path} with a missing cell, the first in line {left_out[0]}")
+        warnings.warn(f"{notes[-1]}.", MalformedRowWarning, stacklevel=3)
     return kept
 
 
