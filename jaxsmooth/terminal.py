@@ -10,8 +10,8 @@ import re
 import sys
 import traceback
 import warnings
-from collections.abc import Iterable
-from typing import Any, TextIO
+from collections.abc import Iterable, Iterator
+from typing import IO, Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
@@ -46,8 +46,18 @@ def printable(text: str, encoding: str = "utf-8") -> str:
     return clean.encode(encoding, "replace").decode(encoding)
 
 
+class Plain:
+    """Something for rich to render, whose text any console writes as `printable` gives it."""
+
+    def __init__(self, renderable: RenderableType) -> None:
+        self._renderable = renderable
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
+        return _plain(console.render(self._renderable, options), console)
+
+
 class PlainConsole(Console):
-    """rich's console, which writes text as `printable` gives it and takes no markup from it."""
+    """rich's console, which writes all text as `printable` gives it and takes no markup from it."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**{"markup": False, "emoji": False, **options})
@@ -55,7 +65,7 @@ class PlainConsole(Console):
     @property
     def encoding(self) -> str:
         """The stream's; rich's own asks a stream it was given, and takes standard output for UTF-8 unasked."""
-        return (getattr(self.file, "encoding", None) or "utf-8").lower()
+        return _encoding(self.file)
 
     def render_str(self, text: str, **options: Any) -> Text:
         """As in the base class; cleaned first, while a sequence is still in one piece."""
@@ -63,11 +73,7 @@ class PlainConsole(Console):
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """As in the base class; all that is written passes here, cells of tables too."""
-        for segment in super().render(renderable, options):
-            if segment.control:
-                yield segment
-            else:
-                yield Segment(printable(segment.text, self.encoding), segment.style)
+        return _plain(super().render(renderable, options), self)
 
 
 def say(text: object, *, stderr: bool = False) -> None:
@@ -80,8 +86,18 @@ def say(text: object, *, stderr: bool = False) -> None:
     >>> say("a\\x1b[31mb")
     ab
     """
-    stream: TextIO = sys.stderr if stderr else sys.stdout
-    print(printable(str(text), getattr(stream, "encoding", None) or "utf-8"), file=stream)
+    stream = sys.stderr if stderr else sys.stdout
+    print(printable(str(text), _encoding(stream)), file=stream)
+
+
+def _plain(segments: Iterable[Segment], console: Console) -> Iterator[Segment]:
+    encoding = _encoding(console.file)
+    for segment in segments:
+        yield segment if segment.control else Segment(printable(segment.text, encoding), segment.style)
+
+
+def _encoding(stream: IO[str]) -> str:
+    return (getattr(stream, "encoding", None) or "utf-8").lower()
 
 
 def guard_process() -> None:

@@ -5,6 +5,7 @@ import io
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from support.report import rates, spread, synthetic
 
 from jaxsmooth.report import print_comparison, print_convergence, print_diagnosis, print_verification
@@ -57,10 +58,11 @@ PRINTED = {
 )
 @pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
 @pytest.mark.parametrize("width", [1, 20, 80])
+@pytest.mark.parametrize("make", [Console, PlainConsole])
 @pytest.mark.parametrize("command", PRINTED)
-def test_every_command_prints_anywhere(command, width, encoding):
+def test_every_command_prints_anywhere(command, make, width, encoding):
     written = io.BytesIO()
-    console = PlainConsole(file=io.TextIOWrapper(written, encoding=encoding), width=width)
+    console = make(file=io.TextIOWrapper(written, encoding=encoding), width=width)
     PRINTED[command]({"numbers": Path(f"out-{NAME}/a.json")}, console)
     console.file.flush()
     shown = written.getvalue().decode(encoding)
