@@ -107,8 +107,8 @@ def read_task(
             raise DataError(f"there is no task {name!r}, and no such file; the tasks are {', '.join(TASKS)}.")
         return read_tables(path, columns, missing)
     entry = TASKS[name]
-    if columns:
-        raise DataError(f"columns are named of a file of your own; {name} has its own.")
+    if columns or missing != "refuse":
+        raise DataError(f"columns and missing are for a file of your own; {name} has its own rules.")
     if folder is not None and not entry.local:
         raise DataError(f"{name} is a pinned corpus and needs no data_dir; got {folder}.")
     if folder is not None and not folder.is_dir():

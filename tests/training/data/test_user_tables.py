@@ -228,7 +228,7 @@ def test_columns_are_named_by_the_user(tmp_path):
     ]:
         with pytest.raises(DataError, match=expected):
             read_task(path, columns=columns)
-    with pytest.raises(DataError, match="movie-reviews has its own"):
+    with pytest.raises(DataError, match="movie-reviews has its own rules"):
         read_task("movie-reviews", columns="text=review")
 
 
