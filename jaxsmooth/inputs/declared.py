@@ -40,8 +40,8 @@ class Declared(NamedTuple):
     additional: list[str | AddedToken] | None
     added: dict[int, AddedToken]
 
-    def flag(self, name: str, default: bool | None) -> bool | None:
-        """A setting that is true or false; null and absence are the default.
+    def choice(self, name: str) -> bool | None:
+        """A setting that is true, false, or left open by null or absence.
 
         Raises:
           TextError: it is something else.
@@ -49,6 +49,11 @@ class Declared(NamedTuple):
         value = self.config.get(name)
         if not isinstance(value, (bool, type(None))):
             raise TextError(f"{self.source}: {name} must be true, false or null; got {value!r}.")
+        return value
+
+    def flag(self, name: str, default: bool) -> bool:
+        """A setting that is true or false, the default where it is left open; refuses as `choice`."""
+        value = self.choice(name)
         return default if value is None else value
 
 
@@ -76,7 +81,9 @@ def read_declared(path: Path, whole: Mapping[str, Any]) -> Declared:
     # The booleans add_bos_token and add_eos_token end like the name of a token.
     keys = [key for key in values if key.endswith("_token") and (key in NAMES or isinstance(values[key], (str, dict)))]
     tokens = {key: None if values[key] is None else _token(values[key], key, path / CONFIG) for key in keys}
-    special = {str(tokens[name]) for name in NAMES if tokens.get(name)} | set(map(str, lists["extra_special_tokens"] or ()))
+    special = {str(tokens[name]) for name in NAMES if tokens.get(name)} | set(
+        map(str, lists["extra_special_tokens"] or ())
+    )
     if alone:
         added = _by_id(config["added_tokens_decoder"], path / CONFIG)
     else:
@@ -90,7 +97,7 @@ def read_declared(path: Path, whole: Mapping[str, Any]) -> Declared:
 
 
 def _special_map(path: Path, values: Mapping[str, Any]) -> dict[str, Any]:
-    """`special_tokens_map.json`, whose tokens with flags are special, its extra tokens joined to those of the config."""
+    """`special_tokens_map.json`, its tokens with flags special, its extra tokens joined to those of the config."""
     found = read_object_if_there(path)
     for key, value in found.items():
         if isinstance(value, dict) and key != "extra_special_tokens":

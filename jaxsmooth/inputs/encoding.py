@@ -43,7 +43,7 @@ class RowEncoder:
             self.backend.no_padding()
             self.backend.encode_special_tokens = settings.split_special
             largest = max(self.backend.get_vocab(with_added_tokens=True).values(), default=0)
-            probes = [self.backend.encode("", *pair) for pair in ((), ("",))]
+            probes = (self.backend.encode("a"), self.backend.encode("a", "a"))
         for probe in probes:
             self._check_ends(probe)
         # A model's table may be shorter than the vocabulary: only texts that use what is missing are refused.
@@ -122,19 +122,21 @@ class RowEncoder:
             number = max(row.ids, default=0)
             if number >= self._vocab:
                 raise TextError(
-                    f"{name}[{place}] has the token {self.backend.id_to_token(number)!r}, whose id {number} is not below "
-                    f"the model's vocabulary of {self._vocab}. Does {self.source} belong to another model, or were "
-                    "tokens added to it without rows in the model's table?"
+                    f"{name}[{place}] has the token {self.backend.id_to_token(number)!r}, whose id {number} is not "
+                    f"below the model's vocabulary of {self._vocab}. Does {self.source} belong to another model, or "
+                    "were tokens added to it without rows in the model's table?"
                 )
 
     def _check_ends(self, probe: tokenizers.Encoding) -> None:
         """Refuse what stands around every text when the model has no row for it."""
-        if max(probe.ids, default=0) >= self._vocab:
+        ends = [number for number, special in zip(probe.ids, probe.special_tokens_mask, strict=True) if special]
+        if max(ends, default=0) >= self._vocab:
             raise TextError(
                 f"{self.source}: the ids around a text must lie below the model's vocabulary of {self._vocab}; got "
-                f"{probe.ids}. Does the tokenizer belong to another model?"
+                f"{ends}. Does the tokenizer belong to another model?"
             )
         if max(probe.type_ids, default=0) > 1:
             raise TextError(
-                f"{self.source}: segments must be 0 and 1; its post-processor gives {probe.type_ids}. Is the file corrupt?"
+                f"{self.source}: segments must be 0 and 1; its post-processor gives {probe.type_ids}. Is the file "
+                "corrupt?"
             )

@@ -64,8 +64,9 @@ def read_sentencepiece(path: Path) -> SentencePieces:
         added = [(p.piece, p.type == CONTROL) for p in model.pieces if p.type in (CONTROL, USER_DEFINED)]
     except (DecodeError, UnicodeDecodeError) as error:
         raise TextError(f"{path} is not a SentencePiece model: {error}. Is the file whole?") from error
-    if not pieces:
-        raise TextError(f"{path} is not a SentencePiece model: it holds no pieces. Is the file whole?")
+    # protobuf hands out what is not valid UTF-8 as bytes.
+    if not pieces or any(isinstance(piece, bytes) for piece, _ in pieces):
+        raise TextError(f"{path} is not a SentencePiece model: it holds no pieces of text. Is the file whole?")
     if model.trainer_spec.model_type != UNIGRAM:
         algorithm = ALGORITHMS.get(model.trainer_spec.model_type, "another algorithm")
         raise TextError(f"{path} must be a Unigram model; it splits text by {algorithm}. Convert it to tokenizer.json.")

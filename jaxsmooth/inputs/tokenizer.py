@@ -121,8 +121,13 @@ class Tokenizer:
           prefix: put before every text, for models that were trained so.
 
         Raises:
-          TextError: a vocabulary that the tokenizers library refuses.
+          TextError: a vocabulary that the tokenizers library refuses, or larger than the model's.
         """
+        if len(pieces.words) > config.vocab:
+            raise TextError(
+                f"{source}: token ids must lie below the model's vocabulary of {config.vocab}; the largest is "
+                f"{len(pieces.words) - 1}. Is the file whole?"
+            )
         normalizer = Normalizer(pieces.special, prefix, pieces.replacements)
         names = ("pad_token", "unk_token", "cls_token", "sep_token")
         settings = TokenizerSettings(dict(zip(names, pieces.special, strict=True)), segments=False)
@@ -144,14 +149,17 @@ class Tokenizer:
         >>> tokenizer.strings(tokenizer(["So be it."], length=12).tokens[0])
         ['[CLS]', 's', '##o', 'b', '##e', 'i', '##t', '.', '[SEP]', '[PAD]', '[PAD]', '[PAD]']
         """
-        return cls(tiny_wordpiece(), config, "the built-in tiny tokenizer")
+        source = "the built-in tiny tokenizer"
+        if config.vocab < TINY_VOCAB:
+            raise TextError(f"{source} needs a model with a vocabulary of at least {TINY_VOCAB}; got {config.vocab}.")
+        return cls(tiny_wordpiece(), config, source)
 
     def save(self, directory: str | Path) -> None:
         """Write `tokenizer.json` and `tokenizer_config.json`, each whole or not at all; `from_dir` reads them back.
 
-        transformers reads them as a `PreTrainedTokenizerFast` that gives the same rows. What else `tokenizer_config.json`
-        said when it was read is kept. The prefix and replacements of `from_pieces` go to a file of our own beside them,
-        which transformers does not know.
+        transformers reads them as a `PreTrainedTokenizerFast` that gives the same rows; what else
+        `tokenizer_config.json` said when it was read is kept. The prefix and replacements of `from_pieces` go to a
+        file of our own beside them, which transformers does not know.
 
         Args:
           directory: made if it does not exist.

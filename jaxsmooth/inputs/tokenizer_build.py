@@ -1,7 +1,6 @@
 """A tokenizer of the `tokenizers` library made of a vocabulary, a class and what the files beside it declare."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import tokenizers
 from tokenizers import AddedToken
@@ -32,11 +31,17 @@ def build(
     """
     tokens = {name: str(token) for name, token in settings.tokens.items()}
     with refusals(source):
-        backend = kind.build(vocabulary, declared, tokens)
+        try:
+            backend = kind.build(vocabulary, declared, tokens)
+        except KeyError as error:  # of `tokens`
+            raise TextError(
+                f"{declared.source}: {error.args[0]} is null, but {source} is of no use without."
+            ) from error
         _require(kind, backend, declared, tokens, source)
         add_tokens(backend, declared, settings, source)
         if kind.around is not None:
-            first, last = ((tokens[name], backend.token_to_id(tokens[name])) for name in kind.ends)
+            known = backend.get_vocab(with_added_tokens=True)
+            first, last = ((tokens[name], known[tokens[name]]) for name in kind.ends)
             backend.post_processor = kind.around((first, last), declared)
         else:
             backend.post_processor = vocabulary.rows or between(backend, *_asked(declared, tokens, vocabulary))
@@ -93,7 +98,9 @@ def _require(
 def _asked(declared: Declared, tokens: Mapping[str, str], vocabulary: Vocabulary) -> list[list[str]]:
     """The tokens that `add_bos_token` and `add_eos_token` put around each text; they count without `tokenizer.json`."""
     names = ("bos_token", "eos_token")
-    return [[tokens[n]] if n in tokens and not vocabulary.whole and declared.flag(f"add_{n}", False) else [] for n in names]
+    return [
+        [tokens[n]] if n in tokens and not vocabulary.whole and declared.flag(f"add_{n}", False) else [] for n in names
+    ]
 
 
 def between(backend: tokenizers.Tokenizer, first: list[str], last: list[str]) -> TemplateProcessing:
@@ -104,6 +111,8 @@ def between(backend: tokenizers.Tokenizer, first: list[str], last: list[str]) ->
       first: the token before each text, or nothing.
       last: the token after each, or nothing.
     """
-    one, two = ([f"{t}:{k}" for t in first] + [f"${name}:{k}"] + [f"{t}:{k}" for t in last] for k, name in enumerate("AB"))
+    one, two = (
+        [f"{t}:{k}" for t in first] + [f"${name}:{k}"] + [f"{t}:{k}" for t in last] for k, name in enumerate("AB")
+    )
     ends = [(token, backend.token_to_id(token)) for token in dict.fromkeys(first + last)]
     return TemplateProcessing(single=one, pair=one + two, special_tokens=ends)

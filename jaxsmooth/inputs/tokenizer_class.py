@@ -1,7 +1,7 @@
 """The classes of tokenizers that are read here: each makes its own normalisation and rows of a vocabulary.
 
-As in transformers 5.24, a class takes the words from `tokenizer.json` and makes everything else anew by its own rule and
-the settings of `tokenizer_config.json`; `tokenizer.json` decides alone where no class stands between.
+As in transformers 5.24, a class takes the words from `tokenizer.json` and makes everything else anew by its own rule
+and the settings of `tokenizer_config.json`; `tokenizer.json` decides alone where no class stands between.
 """
 
 import dataclasses
@@ -72,10 +72,10 @@ def class_name(declared: Declared, config: Mapping[str, Any], family: str) -> st
     name = str(named or own).removesuffix("Fast")
     name = ALIASES.get(name, name)
     if name and name not in CLASSES:
+        by = declared.source if declared.config.get("tokenizer_class") else declared.source.with_name("config.json")
         raise TextError(
-            f"{declared.source if declared.config.get('tokenizer_class') else declared.source.with_name('config.json')}: "
-            f"tokenizer_class {named!r} is none of those read here ({', '.join(CLASSES)}), and another class would give "
-            "other tokens. If tokenizer.json says all of it, name PreTrainedTokenizerFast instead."
+            f"{by}: tokenizer_class {named!r} is none of those read here ({', '.join(CLASSES)}); another class would "
+            "give other tokens. If tokenizer.json says all of it, name PreTrainedTokenizerFast instead."
         )
     return name
 
@@ -84,7 +84,7 @@ def _wordpiece(vocabulary: Vocabulary, declared: Declared, tokens: Tokens) -> to
     backend = tokenizers.Tokenizer(WordPiece(vocabulary.words, unk_token=tokens["unk_token"]))
     backend.normalizer = normalizers.BertNormalizer(
         lowercase=declared.flag("do_lower_case", True),
-        strip_accents=declared.flag("strip_accents", None),
+        strip_accents=declared.choice("strip_accents"),
         handle_chinese_chars=declared.flag("tokenize_chinese_chars", True),
     )
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -164,7 +164,9 @@ def _herbert_rows(ends: Ends, declared: Declared) -> processors.BertProcessing:
 def _roberta_rows(ends: Ends, declared: Declared) -> processors.RobertaProcessing:
     """First, text, last, last, pair, last; all of it segment 0."""
     first, last = ends
-    trim, space = (declared.flag(name, default) for name, default in (("trim_offsets", True), ("add_prefix_space", False)))
+    trim, space = (
+        declared.flag(name, default) for name, default in (("trim_offsets", True), ("add_prefix_space", False))
+    )
     return processors.RobertaProcessing(last, first, trim_offsets=trim, add_prefix_space=space)
 
 
@@ -178,8 +180,13 @@ def _template_rows(ends: Ends, declared: Declared) -> processors.TemplateProcess
 
 _BERT = {f"{name.lower()}_token": f"[{name}]" for name in ("UNK", "SEP", "PAD", "CLS", "MASK")}
 _ROBERTA = {
-    **{"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "sep_token": "</s>"},
-    **{"pad_token": "<pad>", "cls_token": "<s>", "mask_token": "<mask>"},
+    "bos_token": "<s>",
+    "eos_token": "</s>",
+    "unk_token": "<unk>",
+    "sep_token": "</s>",
+    "pad_token": "<pad>",
+    "cls_token": "<s>",
+    "mask_token": "<mask>",
 }
 _ENDS = {"bos_token": "[CLS]", "eos_token": "[SEP]"}
 _MPNET = {name: AddedToken(token) for name, token in (_ROBERTA | {"unk_token": "[UNK]"}).items()}
@@ -235,7 +242,12 @@ ALIASES = {
 }
 """Names, less an ending "Fast", under which transformers has one of these classes; "" is its class without rules."""
 OF_FAMILY = {
-    **{"roberta": "RobertaTokenizer", "xlm-roberta": "XLMRobertaTokenizer", "camembert": "CamembertTokenizer"},
-    **{"albert": "AlbertTokenizer", "mpnet": "MPNetTokenizer", "gpt2": "GPT2Tokenizer", "modernbert": ""},
+    "albert": "AlbertTokenizer",
+    "camembert": "CamembertTokenizer",
+    "gpt2": "GPT2Tokenizer",
+    "modernbert": "",
+    "mpnet": "MPNetTokenizer",
+    "roberta": "RobertaTokenizer",
+    "xlm-roberta": "XLMRobertaTokenizer",
 }
 """The class of a family whose files name none, where it is not BERT's."""

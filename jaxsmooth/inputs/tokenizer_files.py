@@ -78,10 +78,10 @@ def write_tokenizer_files(files: TokenizerFiles, max_length: int, directory: Pat
     config = files.settings.to_config(max_length, segments=segments)
     # With this list transformers reads neither special_tokens_map.json nor added_tokens.json, of which old ones of
     # another tokenizer may lie here.
-    config["added_tokens_decoder"] = {str(number): token.__getstate__() for number, token in sorted(added.items())}
+    config["added_tokens_decoder"] = {str(number): token.__getstate__() for number, token in added.items()}
     contents = {
         WHOLE: files.backend.to_str(pretty=True),
-        CONFIG: json.dumps(config, indent=2, ensure_ascii=False) + "\n",
+        CONFIG: json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False) + "\n",
     }
     for name, text in contents.items():
         atomic_write(directory / name, text)
@@ -95,7 +95,7 @@ def _of_class(
     kind: TokenizerClass, vocabulary: Vocabulary, declared: Declared, whole: dict[str, Any], source: str
 ) -> TokenizerFiles:
     if vocabulary.added is not None:
-        declared = declared._replace(additional=vocabulary.added)
+        declared = declared._replace(additional=[*vocabulary.added])
     settings = settings_of(declared, whole, tokens=kind.tokens, extra=kind.extra, segments=kind.segments)
     return TokenizerFiles(build(kind, vocabulary, declared, settings, source), source, settings)
 

@@ -87,7 +87,7 @@ def settings_of(
     """
     config, source = declared.config, declared.source
     said = {name: _like(token, tokens.get(name)) for name, token in declared.tokens.items()}
-    named = {name: token for name, token in (tokens | said).items() if token is not None}
+    named = {name: token for name, token in {**tokens, **said}.items() if token is not None}
     others = next((t for t in (declared.extra, declared.additional) if t is not None), extra)
     side = config.get("truncation_side") or (whole.get("truncation") or {}).get("direction", "right")
     inputs = config.get("model_input_names")

@@ -1,13 +1,11 @@
 """Directories of tokenizer files as users bring them, made by code: small vocabularies in every layout.
 
 A layout is a function that writes into an empty folder; the table `LAYOUTS` has each with the family of its model.
-`answers` asks transformers for the rows of `TEXTS`; `python -m support.layouts FILE` freezes them.
+`theirs` asks transformers for the rows of `TEXTS`, `ours` this library; `python -m support.layouts` freezes the former.
 """
 
 import base64
-import functools
 import json
-import sys
 import tempfile
 import zlib
 from collections.abc import Callable
@@ -15,14 +13,23 @@ from pathlib import Path
 from typing import Any
 
 import tokenizers
-from tokenizers import AddedToken, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, models, normalizers, pre_tokenizers, processors
 
+from jaxsmooth.bert.config import EncoderConfig
+from jaxsmooth.checkpoints.config_json import family_config
+from jaxsmooth.errors import TextError
 from jaxsmooth.inputs.sentencepiece import CONTROL, USER_DEFINED, model_message
+from jaxsmooth.inputs.tokenizer import Tokenizer
 
+from . import ROOT
+
+FROZEN = ROOT / "tests" / "support" / "frozen" / "tokenizers.json"
 ROWS = 600
 """Rows of the models' tables: more than any vocabulary here has."""
+POSITIONS = 64
+"""The models' longest text."""
 LIMIT = 9
-"""The length to which `answers` also cuts."""
+"""The length to which texts are also cut."""
 TEXTS = [
     "Hello naïve World",
     "[E1] x [E2]x",
@@ -41,8 +48,6 @@ ROBERTA = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
 LETTERS = [*"abcdefghijklmnopqrstuvwxyz.,'`\"HWDE中文ïéñ[]<>/12"]
 PIECES = ["film", "hello", "Hello", "world", "World", "naive", "naïve", "##s", "is", "of", "two", "spaces", "seeing"]
 WORDS = [*LETTERS, *PIECES, *(f"##{letter}" for letter in "abcdefghijklmnopqrtuvwxyzïéHWD")]
-FILM = ["a film worth seeing", "it's dull, dull; naïve 東京", "Hello World of film, hello world of two spaces"] * 3
-
 Layout = Callable[[Path], None]
 
 
@@ -65,18 +70,16 @@ def wordpiece(special: list[str] = BERT, *, lowercase: bool = True, unknown: str
     return backend
 
 
-@functools.cache
-def trained_pairs(special: tuple[str, ...]) -> str:
-    backend = tokenizers.Tokenizer(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    trainer = trainers.BpeTrainer(vocab_size=310, special_tokens=list(special), initial_alphabet=alphabet, show_progress=False)
-    backend.train_from_iterator(FILM, trainer)
-    return backend.to_str()
+MERGES = "f i,l m,fi lm,Ġ film,Ġ a,Ġ o,Ġo f,i s,Ġ is,l l,Ġ t,Ġt w,Ġtw o,H e,He ll,Hell o,Ã ¯,o r,n a"
+MERGES = [tuple(pair.split(" ")) for pair in MERGES.split(",")]
 
 
 def byte_pairs(special: list[str] = ROBERTA, *, mask_eats_space: bool = True) -> tokenizers.Tokenizer:
-    backend = tokenizers.Tokenizer.from_str(trained_pairs(tuple(special)))
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    words = [*special, *letters, *("".join(pair) for pair in MERGES)]
+    backend = tokenizers.Tokenizer(models.BPE({word: place for place, word in enumerate(words)}, MERGES))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.add_special_tokens(special)
     if "<mask>" in special:
         backend.add_special_tokens([AddedToken("<mask>", lstrip=mask_eats_space)])
     if "<s>" in special:
@@ -115,8 +118,8 @@ def pieces_file(path: Path, special: list[tuple[str, int]], *, algorithm: int = 
     path.write_bytes(model.SerializeToString())
 
 
-def xlmr_file(folder: Path, name: str = "sentencepiece.bpe.model") -> None:
-    pieces_file(folder / name, [("<unk>", 2), ("<s>", CONTROL), ("</s>", CONTROL)])
+def xlmr_file(folder: Path, name: str = "sentencepiece.bpe.model", *, algorithm: int = 1) -> None:
+    pieces_file(folder / name, [("<unk>", 2), ("<s>", CONTROL), ("</s>", CONTROL)], algorithm=algorithm)
 
 
 def xlmr(special: list[str] = ROBERTA[:4]) -> tokenizers.Tokenizer:
@@ -181,7 +184,10 @@ LAYOUTS: dict[str, tuple[str, Layout]] = {
         "bert",
         directory(wordpiece, config={"do_lower_case": True, "strip_accents": False}),
     ),
-    "bert, cased without accents": ("bert", directory(wordpiece, config={"do_lower_case": False, "strip_accents": True})),
+    "bert, cased without accents": (
+        "bert",
+        directory(wordpiece, config={"do_lower_case": False, "strip_accents": True}),
+    ),
     "bert, Chinese characters joined": ("bert", directory(wordpiece, config={"tokenize_chinese_chars": False})),
     "bert, vocab.txt alone": ("bert", directory(more=vocab_txt)),
     "bert, vocab.txt, cased": ("bert", directory(config={"do_lower_case": False}, more=vocab_txt)),
@@ -309,7 +315,10 @@ LAYOUTS: dict[str, tuple[str, Layout]] = {
         "xlm-roberta",
         directory(config={"add_prefix_space": False, "model_max_length": 8}, more=xlmr_file),
     ),
-    "xlm-roberta, tokenizer.model": ("xlm-roberta", directory(more=lambda folder: xlmr_file(folder, "tokenizer.model"))),
+    "xlm-roberta, tokenizer.model": (
+        "xlm-roberta",
+        directory(more=lambda folder: xlmr_file(folder, "tokenizer.model")),
+    ),
     "camembert, sentencepiece alone": (
         "camembert",
         directory(
@@ -411,13 +420,10 @@ def albert_file(folder: Path) -> None:
 
 
 def herbert(folder: Path) -> None:
-    backend = tokenizers.Tokenizer(models.BPE(unk_token="<unk>", end_of_word_suffix="</w>"))
-    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.BpeTrainer(
-        vocab_size=120, special_tokens=ROBERTA, end_of_word_suffix="</w>", show_progress=False, initial_alphabet=LETTERS
-    )
-    backend.train_from_iterator(FILM, trainer)
-    backend.model.save(str(folder))
+    merges = [("f", "i"), ("l", "m</w>"), ("fi", "lm</w>"), ("o", "f</w>"), ("i", "s</w>")]
+    words = [*ROBERTA, *LETTERS, *(f"{letter}</w>" for letter in LETTERS), *("".join(pair) for pair in merges)]
+    backend = models.BPE({word: place for place, word in enumerate(words)}, merges, end_of_word_suffix="</w>")
+    backend.save(str(folder))
 
 
 def made(name: str, folder: Path) -> str:
@@ -429,39 +435,67 @@ def made(name: str, folder: Path) -> str:
     return family
 
 
-def answers(folder: Path) -> dict[str, Any]:
-    """What transformers makes of a directory."""
-    import transformers
+def model_config(family: str) -> EncoderConfig:
+    """The configuration of a small model of the family, with room for every layout's words."""
+    return family_config(family, vocab=ROWS, max_length=POSITIONS, pad_token=0)
 
-    theirs = transformers.AutoTokenizer.from_pretrained(folder)
 
-    def rows(*texts: list[str], **options: Any) -> list[list[list[int]]]:
-        found = theirs(*texts, **options)
-        segments = found.get("token_type_ids", [[0] * len(row) for row in found["input_ids"]])
-        return [list(pair) for pair in zip(found["input_ids"], segments, strict=True)]
+def row(ids: list[int], segments: list[int]) -> str:
+    """A row as one line: its ids, and where the second segment is, from which token to which."""
+    ones = [place for place, segment in enumerate(segments) if segment]
+    return " ".join(map(str, ids)) + (f" | {ones[0]}-{ones[-1]}" if ones else "")
 
-    cut = {"truncation": True, "max_length": LIMIT}
+
+def asked(rows: Callable[..., list[str]]) -> dict[str, list[str]]:
+    """The four questions: single texts and pairs, whole and cut."""
     return {
-        "single": rows(TEXTS),
-        "pairs": rows(TEXTS, PAIRS),
-        "cut": rows(TEXTS, **cut),
-        "cut pairs": rows(TEXTS, PAIRS, **cut),
-        "limit": int(min(theirs.model_max_length, 10**6)),
-        "pad": theirs.pad_token_id,
-        "mask": theirs.mask_token_id,
+        "single": rows(TEXTS, None, None),
+        "pairs": rows(TEXTS, PAIRS, None),
+        "cut": rows(TEXTS, None, LIMIT),
+        "cut pairs": rows(TEXTS, PAIRS, LIMIT),
     }
 
 
+def theirs(folder: Path, family: str) -> dict[str, Any]:
+    """What transformers makes of a directory; without segments where the model has one, or none."""
+    import transformers
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    told = model_config(family).segments > 1
+
+    def rows(texts: list[str], pairs: list[str] | None, limit: int | None) -> list[str]:
+        found = tokenizer(texts, pairs, truncation=limit is not None, max_length=limit)
+        segments = found.get("token_type_ids") if told else None
+        return [row(ids, segments[place] if segments else []) for place, ids in enumerate(found["input_ids"])]
+
+    limit = min(tokenizer.model_max_length, POSITIONS)
+    return asked(rows) | {"limit": limit, "pad": tokenizer.pad_token_id, "mask": tokenizer.mask_token_id}
+
+
+def ours(folder: Path, family: str) -> dict[str, Any]:
+    """What this library makes of it."""
+    tokenizer = Tokenizer.from_dir(folder, model_config(family))
+
+    def rows(texts: list[str], pairs: list[str] | None, limit: int | None) -> list[str]:
+        found = tokenizer.rows(texts, pairs, length=limit or POSITIONS)
+        return [row(each.ids, each.segments) for each in found]
+
+    try:
+        mask = tokenizer.mask_id
+    except TextError:
+        mask = None
+    return asked(rows) | {"limit": tokenizer.max_length, "pad": tokenizer.pad_id, "mask": mask}
+
+
 def frozen() -> dict[str, Any]:
-    """The answers for every layout, now."""
+    """transformers' answers for every layout, now."""
     found = {}
     for name in LAYOUTS:
         with tempfile.TemporaryDirectory() as folder:
-            made(name, Path(folder))
-            found[name] = answers(Path(folder))
+            found[name] = theirs(Path(folder), made(name, Path(folder)))
     return found
 
 
 if __name__ == "__main__":
     lines = [f"{json.dumps(name)}: {json.dumps(answer)}" for name, answer in frozen().items()]
-    Path(sys.argv[1]).write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+    FROZEN.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
