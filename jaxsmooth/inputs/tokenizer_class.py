@@ -149,10 +149,12 @@ def _albert(vocabulary: Vocabulary, declared: Declared, tokens: Tokens) -> token
     return _pieces(vocabulary, declared, 1, steps)
 
 
-def _bert_rows(ends: Ends, declared: Declared) -> processors.BertProcessing:
+def _bert_rows(ends: Ends, declared: Declared) -> processors.TemplateProcessing:
     """First, text, last, pair, last; the pair is segment 1."""
-    first, last = ends
-    return processors.BertProcessing(last, first)
+    (first, _), (last, _) = ends
+    single = [f"{first}:0", "$A:0", f"{last}:0"]
+    pair = [*single, "$B:1", f"{last}:1"]
+    return processors.TemplateProcessing(single=single, pair=pair, special_tokens=list(dict(ends).items()))
 
 
 def _herbert_rows(ends: Ends, declared: Declared) -> processors.BertProcessing:

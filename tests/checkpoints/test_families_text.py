@@ -87,10 +87,14 @@ def test_tokenizer_json_and_the_two_files_agree(family, request, tmp_path):
         np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.compatibility(
+    "tokenizer", "MPNet, whose words have BERT's [MASK] beside its own <mask>", "<mask> is the mask token", was=1
+)
 def test_mpnet_reads_its_vocabulary_with_its_own_special_tokens(tmp_path):
-    words = ["<s>", "<pad>", "</s>", "[UNK]", "<mask>", "a", "film", "##s"]
+    words = ["<s>", "<pad>", "</s>", "[UNK]", "[MASK]", "a", "film", "##s", "<mask>"]
     (tmp_path / "vocab.txt").write_text("\n".join(words) + "\n")
     tokenizer = Tokenizer.from_dir(tmp_path, family_config("mpnet", **SIZES))
+    assert tokenizer.mask_id == 8
     assert tokenizer.strings(tokenizer(["A films <mask>"]).tokens[0, :6]) == [
         "<s>",
         "a",
