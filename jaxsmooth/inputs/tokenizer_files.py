@@ -21,6 +21,8 @@ from .vocabulary import Vocabulary, json_vocabulary, read_byte_pairs, read_piece
 WHOLE, SENTENCEPIECE = "tokenizer.json", "tokenizer.model"
 TOKENIZER_FILES = (WHOLE, CONFIG, SPECIAL, ADDED, NORMALIZER, "vocab.txt", "vocab.json", "merges.txt", "*.model")
 """Every file that is read here, for whoever fetches a model's directory."""
+EXPORT = "finetune.json"
+"""Beside a tokenizer that `training.export` wrote."""
 _VOCABULARIES = (
     *("tokenizer*.json", "*vocab.txt", "*vocab.json", "*vocab.bpe", "*merges.txt", "*.model", "*.tiktoken"),
     *("bpe.codes", "dict.txt", "tekken.json"),
@@ -112,7 +114,9 @@ def _read_whole(whole: dict[str, Any], declared: Declared, kind: TokenizerClass 
     # transformers makes a tokenizer of single letters, and nobody wants that.
     padding = whole.get("padding")
     tokens = {"pad_token": padding["pad_token"]} if isinstance(padding, dict) and "pad_token" in padding else {}
-    settings = settings_of(declared, whole, tokens=tokens, segments=kind is not None and kind.segments)
+    # Exports of this library's first version were trained with segments, and do not say so.
+    segments = (path / EXPORT).exists() if kind is None else kind.segments
+    settings = settings_of(declared, whole, tokens=tokens, segments=segments)
     add_tokens(backend, declared, settings, str(source))
     backend.post_processor = backend.post_processor or between(backend, [], [])
     return TokenizerFiles(backend, str(source), settings, normalize)

@@ -398,6 +398,20 @@ def test_a_mask_or_padding_beyond_the_table_is_not_used(tmp_path):
     assert (roomy.pad_id, roomy.mask_id) == (words, words + 1)
 
 
+@pytest.mark.compatibility(
+    "saving",
+    "an export of the first version, without model_input_names",
+    "read with segments, as it was trained",
+    was=0,
+)
+def test_an_export_of_the_first_version_keeps_its_segments(tmp_path):
+    directory(wordpiece, config={"tokenizer_class": "PreTrainedTokenizerFast"} | NAMED)(tmp_path)
+    ends = [Tokenizer.from_dir(tmp_path, model_config("bert")).rows(["a"], ["a"], length=9)[0].segments]
+    (tmp_path / "finetune.json").write_text("{}")
+    ends += [Tokenizer.from_dir(tmp_path, model_config("bert")).rows(["a"], ["a"], length=9)[0].segments]
+    assert ends == [[0, 0, 0, 0, 0], [0, 0, 0, 1, 1]]
+
+
 def test_padding_is_on_the_right_whatever_the_files_say(tmp_path):
     """On the left it would move BERT's positions with the other texts of a batch; docs/tokenizers.md says so."""
     directory(wordpiece, config={"padding_side": "left"} | NAMED)(tmp_path)
