@@ -11,7 +11,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from ..errors import AssetError, JaxsmoothError
+from ..errors import AssetError, JaxsmoothError, PreemptedError
 from ..training.config import AotConfig
 from .commands import (
     AssetCommand,
@@ -37,7 +37,11 @@ if TYPE_CHECKING:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Entry point of `jaxsmooth`. Returns the exit status: 0, 1 for a refusal or a violation, 130 when interrupted."""
+    """Entry point of `jaxsmooth`. Returns the exit status.
+
+    0; 1 for a refusal or a violation; 130 when interrupted; 143 when a training was ended by SIGTERM, after a
+    checkpoint (128 + the signal's number, as a shell reports it).
+    """
     try:
         # Inside: a configuration that contradicts itself is refused while it is parsed.
         command = tyro.cli(Command, prog="jaxsmooth", description=__doc__, args=arguments)
@@ -54,6 +58,9 @@ def main(arguments: list[str] | None = None) -> int:
                 run_aot(command)
             case AssetCommand(inner):
                 run_assets(inner)
+    except PreemptedError as error:
+        print(f"jaxsmooth: {error}", file=sys.stderr)
+        return 143
     except (JaxsmoothError, OSError) as error:
         print(f"jaxsmooth: {error}", file=sys.stderr)
         return 1
@@ -254,9 +261,19 @@ def _set_up_jax() -> None:
 
     import jax
 
-    logging.getLogger("absl").setLevel(logging.ERROR)  # orbax warns of each checkpoint that has no score
+    # orbax warns of each checkpoint that has no score, and logs the trace of every thread of a save that fails, which
+    # it raises as well
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    if sys.unraisablehook is sys.__unraisablehook__:
+        sys.unraisablehook = _report_unraisable
 
     _keep_compiled_programs(jax)
+
+
+def _report_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
+    # The other writes of a save that has failed end after its event loop, each with a trace of that.
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
 
 
 def _keep_compiled_programs(jax: ModuleType) -> None:

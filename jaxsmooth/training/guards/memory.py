@@ -1,0 +1,167 @@
+"""What a training step needs beside its state, estimated before it is compiled, and the rematerialisation that fits.
+
+The step holds, on each device and beside parameters, moments and average:
+
+    gradients + what the forward pass leaves for the backward pass + what one block's backward pass works on
+
+The second is not a formula of ours: jax is asked for the residuals of the loss's own vjp under each policy, shapes only,
+nothing allocated. The third is (residuals without rematerialisation - those with full) / layers, what one block makes
+anew; twice that where it is recomputed and differentiated at once. Everything but the state is taken to be cut evenly over the mesh, so with `tensor` it is a lower bound.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import Var
+
+from ...errors import ConfigError
+from ...types import Batch
+from ..data.tasks import SpanLabels, Task, TrainBatch
+from ..step import Trainer
+
+POLICIES = ("none", "dots", "full")
+"""In the order in which they are tried: each saves less and computes more than the one before."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Need:
+    """Bytes on one device.
+
+    Attributes:
+      remat: the policy.
+      state: parameters, moments and average, and the gradients.
+      activations: the rest, as estimated.
+    """
+
+    remat: str
+    state: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.state + self.activations
+
+
+def abstract_batch(task: Task, rows: int, length: int) -> TrainBatch:
+    """Shapes of a step's data.
+
+    Args:
+      task: kind and number of choices.
+      rows: records.
+      length: tokens of each.
+    """
+    sentences = (rows * task.choices, length)
+    ints, whole = jax.ShapeDtypeStruct((rows,), jnp.int32), jax.ShapeDtypeStruct(sentences, jnp.int32)
+    floats = jax.ShapeDtypeStruct((rows,), jnp.float32)
+    labels: Any = {"regression": floats, "span": SpanLabels(ints, ints), "masked_lm": whole}.get(task.kind, ints)
+    mask = jax.ShapeDtypeStruct(sentences, jnp.bool_)
+    return TrainBatch(Batch(tokens=whole, segments=whole, mask=mask), labels, floats, ints)
+
+
+def residual_bytes(trainer: Trainer, model: Any, data: TrainBatch) -> int:
+    """Bytes that the loss's forward pass leaves for its backward pass, the parameters themselves not counted.
+
+    Args:
+      trainer: task, dropout, precision and rematerialisation.
+      model: the `TaskModel`, or its shapes.
+      data: the batch's shapes.
+
+    Returns:
+      Over all devices together.
+    """
+    words = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0, impl=trainer.config.prng)))
+
+    def residuals(model: Any, data: TrainBatch, words: Any) -> list[Any]:
+        key = jax.random.wrap_key_data(words, impl=trainer.config.prng)
+        return jax.tree.leaves(jax.vjp(lambda m: trainer.loss(m, data, key), model)[1])
+
+    jaxpr = jax.make_jaxpr(residuals)(model, data, words).jaxpr
+    arguments = set(jaxpr.invars)
+    kept = {var for var in jaxpr.outvars if isinstance(var, Var) and var not in arguments}
+    return sum(math.prod(var.aval.shape) * var.aval.dtype.itemsize for var in kept)  # type: ignore[attr-defined]
+
+
+def estimate(trainer: Trainer, model: Any, rows: int, length: int, *, state: int, devices: int) -> list[Need]:
+    """What a step needs under each policy.
+
+    Args:
+      trainer: task and settings, whatever its own policy.
+      model: the `TaskModel`, or its shapes.
+      rows: records of a step, over all devices.
+      length: tokens of each.
+      state: bytes of state and gradients on one device.
+      devices: how many share the batch.
+
+    Returns:
+      One entry for each of `POLICIES`.
+    """
+    data = abstract_batch(trainer.task, max(1, rows // trainer.config.accumulate), length)
+    left = {
+        remat: residual_bytes(
+            dataclasses.replace(trainer, config=dataclasses.replace(trainer.config, remat=remat)), model, data
+        )
+        for remat in POLICIES
+    }
+    block = (left["none"] - left["full"]) // model.encoder.config.layers
+    works = {"none": block, "dots": 2 * block, "full": 2 * block}
+    return [Need(remat, state, math.ceil((left[remat] + works[remat]) / devices)) for remat in POLICIES]
+
+
+def choose_remat(needs: Callable[[int, int], list[Need]], rows: int, length: int, memory: float) -> tuple[Need, str]:
+    """The first policy that fits.
+
+    Args:
+      needs: rows, length -> `estimate`.
+      rows: records of a step.
+      length: tokens of each.
+      memory: bytes of one device; 0 where it is not known, and then nothing is recomputed.
+
+    Returns:
+      What the chosen one needs, and a sentence that says why it is not "none"; "" where it is.
+
+    Raises:
+      ConfigError: not even full rematerialisation fits; names a batch that would.
+    """
+    found = needs(rows, length)
+    if not memory or found[0].total <= memory:
+        return found[0], ""
+    for need in found[1:]:
+        if need.total <= memory:
+            return need, (
+                f"--remat {need.remat}: without recomputation a step would need about {_gib(found[0].total)} of "
+                f"{_gib(memory)} on each device, with it {_gib(need.total)}"
+            )
+    smaller = _that_fits(needs, rows, length, memory)
+    advice = f"Estimated to fit: {smaller}." if smaller else "Its state alone does not fit: cut it with --mesh fsdp=N."
+    raise ConfigError(
+        f"a step of {rows} records of {length} tokens needs about {_gib(found[-1].total)} of {_gib(memory)} on each "
+        f"device even with --remat full. {advice} --remat full tries it all the same."
+    )
+
+
+def _that_fits(needs: Callable[[int, int], list[Need]], rows: int, length: int, memory: float) -> str:
+    """The largest batch, else the longest sentence, of those halved again and again."""
+    while rows > 1:
+        rows //= 2
+        if needs(rows, length)[-1].total <= memory:
+            return f"--batch-size {rows} (or as many more parts with --accumulate)"
+    while length > 8:
+        length //= 2
+        if needs(rows, length)[-1].total <= memory:
+            return f"--batch-size {rows} with sentences of {length} tokens"
+    return ""
+
+
+def device_memory() -> int:
+    """Bytes that the first device gives to this process; 0 where it does not say, as a CPU."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    return int(stats.get("bytes_limit", 0))
+
+
+def _gib(size: float) -> str:
+    return f"{size / 2**30:.3g} GiB"
