@@ -190,6 +190,7 @@ def run_aot(command: AotConfig) -> None:
     rows = {
         "devices": f"{found.devices} {found.mesh or ''}",
         "memory": f"{found.memory / 2**30:.2f} GiB of {found.available / 2**30:.2f} GiB",
+        "recomputed in the backward pass": found.remat,
         "of it state": f"{found.arguments / 2**30:.2f} GiB",
         "of it temporaries": f"{found.temporaries / 2**30:.2f} GiB",
         "model FLOPs": f"{found.model_flops:.3g}",
@@ -261,9 +262,10 @@ def _set_up_jax() -> None:
 
     import jax
 
-    # orbax warns of each checkpoint that has no score, and logs the trace of every thread of a save that fails, which
-    # it raises as well
-    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    # orbax warns of each checkpoint that has no score, and logs the trace of every thread and write of a save that
+    # fails, which it raises as well
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     if sys.unraisablehook is sys.__unraisablehook__:
         sys.unraisablehook = _report_unraisable
 

@@ -159,7 +159,9 @@ class Checkpoints:
         except Exception as error:
             wanted = None if arrays is None else sum(array.nbytes for array in arrays.values())
             full = storage_fault(error, self.folder, wanted)
-            raise full or CheckpointError(f"no checkpoint can be written to {self.folder}: {_first_line(error)}") from error
+            raise full or CheckpointError(
+                f"no checkpoint can be written to {self.folder}: {_first_line(error)}"
+            ) from error
 
     def _clear_unfinished(self) -> None:
         """Remove what a save that failed has left: on a full disk it is in the way."""

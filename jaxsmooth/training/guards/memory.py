@@ -4,9 +4,11 @@ The step holds, on each device and beside parameters, moments and average:
 
     gradients + what the forward pass leaves for the backward pass + what one block's backward pass works on
 
-The second is not a formula of ours: jax is asked for the residuals of the loss's own vjp under each policy, shapes only,
-nothing allocated. The third is (residuals without rematerialisation - those with full) / layers, what one block makes
-anew; twice that where it is recomputed and differentiated at once. Everything but the state is taken to be cut evenly over the mesh, so with `tensor` it is a lower bound.
+The second is not a formula of ours: jax is asked for the residuals of the loss's own vjp under each policy, shapes
+only, nothing allocated. The third is (residuals without rematerialisation - those with full) / layers, what one block
+makes anew; twice that where it is recomputed and differentiated at once. Compilers fuse much of the third where it
+matters most, at long sentences, so only what the first two leave no room for is refused. Everything but the state is
+taken to be cut evenly over the mesh, so with `tensor` it is a lower bound.
 """
 
 import dataclasses
@@ -20,10 +22,11 @@ from jax.extend.core import Var
 
 from ...errors import ConfigError
 from ...types import Batch
+from ..config import Remat
 from ..data.tasks import SpanLabels, Task, TrainBatch
-from ..step import Trainer
+from ..step import Trainer, TrainState
 
-POLICIES = ("none", "dots", "full")
+POLICIES: tuple[Remat, ...] = ("none", "dots", "full")
 """In the order in which they are tried: each saves less and computes more than the one before."""
 
 
@@ -34,17 +37,24 @@ class Need:
     Attributes:
       remat: the policy.
       state: parameters, moments and average, and the gradients.
-      activations: the rest, as estimated.
+      left: by the forward pass for the backward pass.
+      works: what one block's backward pass works on, before the compiler fuses any of it.
     """
 
-    remat: str
+    remat: Remat
     state: int
-    activations: int
+    left: int
+    works: int
 
     @property
     def total(self) -> int:
         """All of it."""
-        return self.state + self.activations
+        return self.state + self.left + self.works
+
+    @property
+    def least(self) -> int:
+        """What no compiler can do without."""
+        return self.state + self.left
 
 
 def abstract_batch(task: Task, rows: int, length: int) -> TrainBatch:
@@ -55,12 +65,17 @@ def abstract_batch(task: Task, rows: int, length: int) -> TrainBatch:
       rows: records.
       length: tokens of each.
     """
-    sentences = (rows * task.choices, length)
-    ints, whole = jax.ShapeDtypeStruct((rows,), jnp.int32), jax.ShapeDtypeStruct(sentences, jnp.int32)
-    floats = jax.ShapeDtypeStruct((rows,), jnp.float32)
-    labels: Any = {"regression": floats, "span": SpanLabels(ints, ints), "masked_lm": whole}.get(task.kind, ints)
-    mask = jax.ShapeDtypeStruct(sentences, jnp.bool_)
-    return TrainBatch(Batch(tokens=whole, segments=whole, mask=mask), labels, floats, ints)
+
+    def each(dtype: Any) -> Any:
+        return jax.ShapeDtypeStruct((rows,), dtype)
+
+    def whole(dtype: Any) -> Any:
+        return jax.ShapeDtypeStruct((rows * task.choices, length), dtype)
+
+    ints, floats = each(jnp.int32), each(jnp.float32)
+    labels = {"regression": floats, "span": SpanLabels(ints, ints), "masked_lm": whole(jnp.int32)}.get(task.kind, ints)
+    batch = Batch(tokens=whole(jnp.int32), segments=whole(jnp.int32), mask=whole(jnp.bool_))
+    return TrainBatch(batch, labels, floats, ints)
 
 
 def residual_bytes(trainer: Trainer, model: Any, data: TrainBatch) -> int:
@@ -108,8 +123,18 @@ def estimate(trainer: Trainer, model: Any, rows: int, length: int, *, state: int
         for remat in POLICIES
     }
     block = (left["none"] - left["full"]) // model.encoder.config.layers
-    works = {"none": block, "dots": 2 * block, "full": 2 * block}
-    return [Need(remat, state, math.ceil((left[remat] + works[remat]) / devices)) for remat in POLICIES]
+    times = {"none": 1, "dots": 2, "full": 2}
+    return [Need(p, state, math.ceil(left[p] / devices), math.ceil(times[p] * block / devices)) for p in POLICIES]
+
+
+def state_bytes(shapes: TrainState) -> int:
+    """Bytes of a state and of the gradients on one device.
+
+    Args:
+      shapes: the state's, with shardings.
+    """
+    leaves = [*jax.tree.leaves(shapes), *jax.tree.leaves(shapes.model)]
+    return sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in leaves)
 
 
 def choose_remat(needs: Callable[[int, int], list[Need]], rows: int, length: int, memory: float) -> tuple[Need, str]:
@@ -127,20 +152,20 @@ def choose_remat(needs: Callable[[int, int], list[Need]], rows: int, length: int
     Raises:
       ConfigError: not even full rematerialisation fits; names a batch that would.
     """
-    found = needs(rows, length)
-    if not memory or found[0].total <= memory:
-        return found[0], ""
-    for need in found[1:]:
-        if need.total <= memory:
-            return need, (
-                f"--remat {need.remat}: without recomputation a step would need about {_gib(found[0].total)} of "
-                f"{_gib(memory)} on each device, with it {_gib(need.total)}"
-            )
+    none, dots, full = needs(rows, length)
+    if not memory or none.total <= memory:
+        return none, ""
+    chosen = dots if dots.total <= memory else full
+    if chosen.least <= memory:
+        return chosen, (
+            f"--remat {chosen.remat}: without recomputation a step would need about {_gib(none.total)} of "
+            f"{_gib(memory)} on each device; with it {_gib(chosen.least)} to {_gib(chosen.total)}"
+        )
     smaller = _that_fits(needs, rows, length, memory)
     advice = f"Estimated to fit: {smaller}." if smaller else "Its state alone does not fit: cut it with --mesh fsdp=N."
     raise ConfigError(
-        f"a step of {rows} records of {length} tokens needs about {_gib(found[-1].total)} of {_gib(memory)} on each "
-        f"device even with --remat full. {advice} --remat full tries it all the same."
+        f"a step of {rows} records of {length} tokens needs at least {_gib(full.least)} of {_gib(memory)} on each "
+        f"device, with --remat full too. {advice} An explicit --remat full tries it all the same."
     )
 
 
