@@ -6,6 +6,8 @@ a damaged checkpoint is detected instead of trained on; the one before it is the
 
 import contextlib
 import dataclasses
+import json
+import os
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping
@@ -59,8 +61,12 @@ class Checkpoints:
           folder: of the checkpoints, one folder below it for each.
           keep: how many of the newest are kept; the one with the best score is kept as well.
           writes: False where a run may be writing there meanwhile: nothing is then saved, removed or moved.
+
+        Raises:
+          CheckpointError: a checkpoint's score is unreadable, and `writes` is False.
         """
         self.folder, self.writes, self.left_out = Path(folder).absolute(), writes, set[int]()
+        self._vet()
         best = policies.BestN(get_metric_fn=_score, n=1, keep_checkpoints_without_metrics=False)
         policy = policies.AnyPreservationPolicy([policies.LatestN(n=keep), best])
         self.manager = ocp.CheckpointManager(
@@ -126,17 +132,20 @@ class Checkpoints:
             self.manager.wait_until_finished()
 
     def require_room(self, state: Any, step: int) -> None:
-        """Refuse a checkpoint that the disk cannot hold. All processes must call it.
+        """Refuse a checkpoint that the disk cannot hold, or a folder that is gone. All processes must call it.
 
         Args:
           state: arrays, or their shapes.
           step: its name.
 
         Raises:
-          StorageError: as `files.require_room`.
+          StorageError: as `files.require_room`; or the folder was removed, or can no longer be written to.
         """
         size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state)) + MARGIN
         try:
+            # Looked at here, for what orbax has begun in the background waits minutes for a folder that never comes.
+            if not (self.folder.is_dir() and os.access(self.folder, os.W_OK | os.X_OK)):
+                raise StorageError(f"{self.folder} is gone or can no longer be written to. Did someone remove it?")
             require_room(self.folder / str(step), size)
         except StorageError:
             _agreed(False)
@@ -239,26 +248,50 @@ class Checkpoints:
             arrays = self.manager.restore(step, args=ocp.args.Composite(state=state))["state"]
         except Exception as error:
             return None, _first_line(error)
-        found = np.asarray(_fingerprints([arrays[name] for name in wanted]))
-        wrong = [name for name, mark in zip(wanted, found, strict=True) if int(mark) != marks[name]]
+        now = np.asarray(_fingerprints([arrays[name] for name in wanted]))
+        wrong = [name for name, mark in zip(wanted, now, strict=True) if int(mark) != marks[name]]
         if wrong:
             return None, f"the bits of {wrong[0]!r} are not those that were saved"
-        if wrong := not_finite(arrays):
+        found = map_named(lambda name, _: arrays[name], like)
+        if wrong := not_finite(found):
             return None, f"{wrong[0]!r} is not finite: the run had diverged"
-        return Restored(step, map_named(lambda name, _: arrays[name], like), values), ""
+        return Restored(step, found, values), ""
+
+    def _vet(self) -> None:
+        """Leave out checkpoints whose score is unreadable, as after a loss of power: orbax reads all when it opens."""
+        faults = {}
+        for path in sorted(self.folder.glob("*/metrics/metrics")):
+            try:
+                json.loads(path.read_bytes())
+            except ValueError as error:
+                faults[int(path.parts[-3])] = f"{path.name}: {error}"
+            except OSError:
+                pass  # a run has just replaced it
+        for step, fault in faults.items():
+            if not self.writes:
+                raise CheckpointError(f"{self.folder / str(step)} is damaged: {fault}. Resuming the run leaves it out.")
+            self._warn(step, fault)
+            self._set_aside(step)
 
     def _leave_out(self, step: int, fault: str) -> None:
         self.left_out.add(step)
         if not self.writes and not (self.folder / str(step)).exists():
             self.manager.reload()  # the run has just replaced it by a newer or a better one
             return
+        self._warn(step, fault)
+        if self.writes:
+            self._set_aside(step)
+            self.manager.reload()
+            self.left_out.discard(step)  # it is gone, and the run may come by the same step again
+
+    def _warn(self, step: int, fault: str) -> None:
         warnings.warn(
             f"{self.folder / str(step)} is damaged and left out: {fault or 'on another process'}",
             DamagedCheckpointWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
-        if not self.writes:
-            return
+
+    def _set_aside(self, step: int) -> None:
         if jax.process_index() == 0:
             damaged = self.folder.with_name(f"{self.folder.name}-damaged")
             damaged.mkdir(exist_ok=True)
@@ -266,8 +299,6 @@ class Checkpoints:
             (self.folder / str(step)).rename(damaged / str(step))
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices(f"moved damaged checkpoint {step}")
-        self.manager.reload()
-        self.left_out.discard(step)  # it is gone, and the run may come by the same step again
 
 
 def _agreed(whole: bool) -> bool:

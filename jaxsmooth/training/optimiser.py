@@ -41,7 +41,7 @@ def learning_rate(config: FinetuneConfig, steps: int) -> Callable[[Array], Array
     return _promoting(optax.join_schedules([optax.linear_schedule(0.0, rate, warm), decay], [warm]) if warm else decay)
 
 
-def warmup_steps(warmup: float, steps: int) -> int:
+def warmup_steps(warmup: float | int, steps: int) -> int:
     """How many steps the rate rises for, by the rule of transformers' `TrainingArguments.get_warmup_steps`.
 
     Args:

@@ -170,15 +170,17 @@ def choose_remat(needs: Callable[[int, int], list[Need]], rows: int, length: int
 
 
 def _that_fits(needs: Callable[[int, int], list[Need]], rows: int, length: int, memory: float) -> str:
-    """The largest batch, else the longest sentence, of those halved again and again."""
-    while rows > 1:
-        rows //= 2
-        if needs(rows, length)[-1].total <= memory:
-            return f"--batch-size {rows} (or as many more parts with --accumulate)"
+    """The largest batch, by the need's growth with its rows, else one record of a length halved again and again."""
+    if rows > 1:
+        whole, half = (needs(r, length)[-1].total for r in (rows, rows // 2))
+        each = (whole - half) / (rows - rows // 2)
+        fits = rows - math.ceil((whole - memory) / each)
+        if fits >= 1:
+            return f"--batch-size {fits - fits % 8 if fits > 8 else fits} (or as many more parts with --accumulate)"
     while length > 8:
         length //= 2
-        if needs(rows, length)[-1].total <= memory:
-            return f"--batch-size {rows} with sentences of {length} tokens"
+        if needs(1, length)[-1].total <= memory:
+            return f"--batch-size 1 with sentences of {length} tokens"
     return ""
 
 
