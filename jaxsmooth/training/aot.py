@@ -205,9 +205,7 @@ def _report(
 ) -> AotReport:
     memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
     assert memory is not None
-    arguments, outputs, temporaries = (
-        getattr(memory, f"{part}_size_in_bytes") for part in ("argument", "output", "temp")
-    )
+    arguments, outputs, temporaries = (getattr(memory, f"{p}_size_in_bytes") for p in ("argument", "output", "temp"))
     peak = arguments + outputs - memory.alias_size_in_bytes + temporaries
     if peak > target.chip.memory:
         raise DoesNotFitError(

@@ -16,6 +16,7 @@ from support.training import finish, flags, free_port, start
 from jaxsmooth.cli.main import main
 from jaxsmooth.training import loop, run
 from jaxsmooth.training.guards.lock import alone_in
+from jaxsmooth.training.guards.memory import Need
 from jaxsmooth.training.logging import read_records
 
 pytestmark = [
@@ -180,6 +181,22 @@ def test_a_second_run_in_a_folder_is_refused(task, undisturbed, capsys):
         assert f"another run holds {undisturbed}: process {os.getpid()} on " in said
         assert main(["evaluate", str(undisturbed), "--split", "validation"]) == 0
     assert "choose another --out" in said
+
+
+@pytest.mark.compatibility(
+    "size",
+    "`finetune` of a step that does not fit without recomputation",
+    "recomputes the least that is estimated to fit, and says so",
+    was=2,
+)
+def test_the_recomputation_that_fits_is_chosen_by_the_devices_memory(task, tmp_path, monkeypatch, capsys):
+    def estimate(trainer, model, rows, length, *, state, devices):
+        return [Need("none", state, 2**34, 0), Need("dots", state, 2**32, 0), Need("full", state, 2**30, 0)]
+
+    monkeypatch.setattr(run, "device_memory", lambda: 2**33)
+    monkeypatch.setattr(run, "estimate", estimate)
+    assert main([*flags(task, tmp_path / "run", **SHORT), "--dry-run"]) == 0
+    assert "--remat dots: without recomputation" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.scale

@@ -5,12 +5,10 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import pytest
-from support.training import PLAIN, TASKS, flags, make_trainer
+from support.training import PLAIN, TASKS, make_trainer
 
 import jaxsmooth
-from jaxsmooth.cli.main import main
 from jaxsmooth.errors import ConfigError
-from jaxsmooth.training import run
 from jaxsmooth.training.guards.memory import Need, abstract_batch, choose_remat, estimate
 from jaxsmooth.training.model import init_task_model
 from jaxsmooth.training.step import compile_step, init_state
@@ -91,16 +89,3 @@ def test_what_fits_is_named_where_nothing_does():
         choose_remat(needs, 2, 8192, 4 * GIB)
     with pytest.raises(ConfigError, match="Its state alone does not fit: cut it with --mesh fsdp=N"):
         choose_remat(needs, 2, 8192, GIB // 4)
-
-
-@pytest.mark.compatibility(
-    "size",
-    "`finetune` of a step that does not fit without recomputation",
-    "recomputes the least that is estimated to fit, and says so",
-    was=2,
-)
-def test_finetune_chooses_by_the_devices_memory(task, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(run, "device_memory", lambda: 2**29)
-    command = flags(task, tmp_path / "run", **{"batch-size": 1000, "max-length": 128})
-    assert main([*command, "--dry-run"]) == 0
-    assert "--remat full: without recomputation" in capsys.readouterr().out
