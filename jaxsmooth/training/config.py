@@ -77,7 +77,7 @@ class FinetuneConfig:
     seed: int = 0
     """Of the head's initial values, the order of the data and dropout."""
     prng: Literal["threefry2x32", "rbg"] = "threefry2x32"
-    """Generator of the dropout masks. rbg compiles several times faster on TPUs, but draws other masks on another mesh or
+    """Generator of the dropout masks. rbg compiles several times faster on TPUs, but draws others on another mesh or
     platform."""
     mesh: str = ""
     """Mesh axes, as "data=2,fsdp=2,tensor=2"; the default puts all devices on data."""
