@@ -9,7 +9,7 @@ from jaxsmooth.training.config import FinetuneConfig
 @pytest.mark.compatibility(
     "long", "steps -1, 0 records a batch, a rate of NaN, -1e-5 or 1e30, 1e12 epochs", "refused at once, by name", was=0
 )
-@pytest.mark.compatibility("long", "a batch size of 8.5", "refused at once, by name", was=2)
+@pytest.mark.compatibility("long", "a batch size of 8.5", "refused at once, by name", was=4)
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
