@@ -99,7 +99,7 @@ OWNED: dict[str, set[str]] = {
     "huggingface_hub": {"checkpoints"},
     "tokenizers": {"inputs"},
     "platformdirs": {"assets"},
-    "filelock": {"assets"},
+    "filelock": {"assets", "training"},
     "flint": {"theory"},
     "subprocess": {"assets"},
     "flax": {"types", "bert", "training"},

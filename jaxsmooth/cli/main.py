@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import tyro
 from rich.table import Table
 
-from ..errors import AssetError, DataError, JaxsmoothError
+from ..errors import AssetError, DataError, JaxsmoothError, PreemptedError
 from ..terminal import PlainConsole, say
 from ..training.config import AotConfig
 from .commands import (
@@ -37,7 +37,11 @@ if TYPE_CHECKING:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Entry point of `jaxsmooth`. Returns the exit status: 0, 1 for a refusal or a violation, 130 when interrupted."""
+    """Entry point of `jaxsmooth`. Returns the exit status.
+
+    0; 1 for a refusal or a violation; 130 when interrupted; 143 when a training was ended by SIGTERM, after a
+    checkpoint (128 + the signal's number, as a shell reports it).
+    """
     try:
         # Inside: a configuration that contradicts itself is refused while it is parsed.
         command = tyro.cli(Command, prog="jaxsmooth", description=__doc__, args=arguments)
@@ -54,6 +58,9 @@ def main(arguments: list[str] | None = None) -> int:
                 run_aot(command)
             case AssetCommand(inner):
                 run_assets(inner)
+    except PreemptedError as error:
+        say(f"jaxsmooth: {error}", stderr=True)
+        return 143
     except (JaxsmoothError, OSError) as error:
         say(f"jaxsmooth: {error}", stderr=True)
         return 1
@@ -183,6 +190,7 @@ def run_aot(command: AotConfig) -> None:
     rows = {
         "devices": f"{found.devices} {found.mesh or ''}",
         "memory": f"{found.memory / 2**30:.2f} GiB of {found.available / 2**30:.2f} GiB",
+        "recomputed in the backward pass": found.remat,
         "of it state": f"{found.arguments / 2**30:.2f} GiB",
         "of it temporaries": f"{found.temporaries / 2**30:.2f} GiB",
         "model FLOPs": f"{found.model_flops:.3g}",
@@ -264,9 +272,20 @@ def _set_up_jax() -> None:
 
     import jax
 
-    logging.getLogger("absl").setLevel(logging.ERROR)  # orbax warns of each checkpoint that has no score
+    # orbax warns of each checkpoint that has no score, and logs the trace of every thread and write of a save that
+    # fails, which it raises as well
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    if sys.unraisablehook is sys.__unraisablehook__:
+        sys.unraisablehook = _report_unraisable
 
     _keep_compiled_programs(jax)
+
+
+def _report_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
+    # The other writes of a save that has failed end after its event loop, each with a trace of that.
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
 
 
 def _keep_compiled_programs(jax: ModuleType) -> None:

@@ -110,7 +110,7 @@ def load_run(folder: Path, *, step: int | None = None) -> tuple[Run, TaskModel, 
     where = run_folder(config)[1] if config.out == folder else folder / "checkpoints"
     if not where.is_dir():
         raise CheckpointError(f"{folder} has no checkpoint yet: let the run come to its first.")
-    with Checkpoints(where, keep=config.keep) as checkpoints:
+    with Checkpoints(where, writes=False) as checkpoints:  # the run may still be writing
         shapes = run.shapes()
         restored = checkpoints.restore_best(shapes) if step is None else checkpoints.restore(shapes, step=step)
     if restored is None:
