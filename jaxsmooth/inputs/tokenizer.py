@@ -27,6 +27,7 @@ from .batching import (
     smallest_bucket,
 )
 from .encoding import RowEncoder
+from .lower import lower_first
 from .normalizer import Normalizer
 from .tokenizer_files import TokenizerFiles, read_tokenizer_files, write_tokenizer_files
 from .vocabulary import BERT_TOKENS, MASK_NAMES, Pieces, SpecialTokens, fit_to_model, tiny_wordpiece, unigram
@@ -47,6 +48,7 @@ class Tokenizer:
 
     Attributes:
       config: the encoder it feeds.
+      limit: tokens to which a text is cut where no length is asked for.
       buckets: the lengths that batches are padded to, ascending.
     """
 
@@ -58,6 +60,7 @@ class Tokenizer:
         *,
         special: SpecialTokens = BERT_TOKENS,
         normalize: Callable[[str], str] = str,
+        limit: int | None = None,
     ) -> None:
         """Wrap a tokenizer of the `tokenizers` library.
 
@@ -67,12 +70,14 @@ class Tokenizer:
           source: names it in errors.
           special: the tokens it must have.
           normalize: what is done to every text first.
+          limit: most tokens of a text where the caller says no length; None for the model's.
 
         Raises:
           TextError: a token of `special` is missing, or the vocabulary exceeds the model's.
         """
         fit_to_model(backend, config, source, special)
         self.config = config
+        self.limit = config.max_length if limit is None else min(limit, config.max_length)
         self.buckets = tuple(sorted({min(bucket, config.max_length) for bucket in (*BUCKETS, config.max_length)}))
         self._backend = backend
         self._source = source
@@ -81,7 +86,9 @@ class Tokenizer:
         self._encoder = RowEncoder(backend, normalize, source)
 
     @classmethod
-    def from_dir(cls, path: str | Path, config: EncoderConfig) -> "Tokenizer | None":
+    def from_dir(
+        cls, path: str | Path, config: EncoderConfig, *, limit: int | None = None, lower_case: bool = False
+    ) -> "Tokenizer | None":
         """Read the tokenizer of a Hugging Face model directory.
 
         Args:
@@ -89,6 +96,8 @@ class Tokenizer:
             (WordPiece, with `do_lower_case`, `strip_accents` and `tokenize_chinese_chars` of `tokenizer_config.json`
             if there; lower case by default), else `vocab.json` with `merges.txt` (byte-level BPE).
           config: the model it is for.
+          limit: most tokens of a text where the caller says no length; None for the model's.
+          lower_case: lower-case texts first, whatever the files say.
 
         Returns:
           The tokenizer, or None when the directory has none of these, or the model reads images.
@@ -99,7 +108,9 @@ class Tokenizer:
         files = None if config.is_vision else read_tokenizer_files(Path(path), config.family)
         if files is None:
             return None
-        return cls(files.backend, config, files.source, special=files.special, normalize=files.normalize)
+        if lower_case:
+            lower_first(files.backend)
+        return cls(files.backend, config, files.source, special=files.special, normalize=files.normalize, limit=limit)
 
     @classmethod
     def from_pieces(cls, pieces: Pieces, config: EncoderConfig, source: str, *, prefix: str = "") -> "Tokenizer":
@@ -178,7 +189,7 @@ class Tokenizer:
         >>> batch.tokens.shape, batch.mask.sum(axis=1).tolist()
         ((2, 16), [7, 2])
         """
-        limit = self.config.max_length if length is None else length
+        limit = self.limit if length is None else length
         rows = self.rows(texts, pairs, length=limit)
         if not rows:
             raise TextError("texts is empty; expected at least one string.")
@@ -212,7 +223,7 @@ class Tokenizer:
         """
         refuse_single_string("texts", texts)
         require_int("tokens_per_batch", tokens_per_batch, 1, TextError)
-        self._check_length(self.config.max_length, pair=False)
+        self._check_length(self.limit, pair=False)
         return bucketed_batches(self._stream(texts), self.buckets, self.pad_id, tokens_per_batch=tokens_per_batch)
 
     def strings(self, ids: Sequence[int] | NDArray | Array) -> list[str]:
@@ -328,7 +339,7 @@ class Tokenizer:
         start = 0
         for chunk in chunks(texts):
             checked = checked_strings("texts", chunk, start)
-            yield from zip(checked, self._encoder.rows(checked, None, self.config.max_length), strict=True)
+            yield from zip(checked, self._encoder.rows(checked, None, self.limit), strict=True)
             start += len(checked)
         if not start:
             raise TextError("texts is empty; expected at least one string.")

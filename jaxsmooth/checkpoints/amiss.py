@@ -1,0 +1,99 @@
+"""Why a checkpoint is not the model that its config.json describes: what is there instead, in words."""
+
+import warnings
+from collections import Counter
+from collections.abc import Container, Sequence
+
+from ..errors import CheckpointError
+from .formats import Weights
+from .tensors import DTYPES, CheckpointWarning, and_more
+from .wrappers import Sorted, families_of, foreign_family, prefix_of
+
+
+def what_is_there(found: Sorted, family: str) -> str:
+    """What a checkpoint that lacks an encoder's tensors holds instead.
+
+    Args:
+      found: its names.
+      family: that of config.json.
+
+    Returns:
+      A sentence that ends in a blank; "" where the encoder's other tensors are there.
+
+    >>> print(what_is_there(Sorted({}, {}, [], ["tower.pooler.dense.bias"]), "bert"))
+    1 of its 1 names begin with 'tower.', as 'tower.pooler.dense.bias', and what stands there is no wrapper known \
+here: save the module inside by itself, or take that prefix off the names. 
+    """
+    names = [*found.own, *found.heads, *found.inside, *found.others]
+    if not names:
+        return "It holds no tensor at all. "
+    adapter = [name for name in names if ".lora_" in name or ".adapters." in name or ".base_layer." in name]
+    if adapter:
+        return (
+            f"It holds an adapter that is not merged, as {adapter[0]!r}: merge it into the model once "
+            "(merge_and_unload() of peft), and save that. "
+        )
+    behind = [name for name in found.others if prefix_of(name, family) is not None]
+    if len(behind) > len(found.own):
+        return _behind_a_prefix(behind, len(names), family)
+    others = families_of(names)
+    if others and family not in others:
+        return (
+            f"Its tensors are those of the family {' or '.join(map(repr, others))}, as {_example(names, others[0])!r}, "
+            f"but config.json says model_type {family!r}. "
+        )
+    return "" if found.own else f"It holds {_listed(names)}, none of which is of the family {family!r}. "
+
+
+def refuse_unexpected(weights: Weights, found: Sorted, wanted: Container[str]) -> None:
+    """Refuse tensors that the encoder of config.json has no place for; warn of those that are none of its own.
+
+    transformers passes over both with a note: a config of fewer layers than the file cuts the model, and a layer's
+    unknown matrix is left out. Here what lies inside the encoder and holds real numbers is refused.
+
+    Args:
+      weights: the checkpoint's.
+      found: its names.
+      wanted: the plain names that the encoder takes.
+
+    Raises:
+      CheckpointError: names the first such tensor and its file.
+    """
+    tensors = {tensor.name: tensor for tensor in weights.tensors}
+    beyond = [name for name, plain in found.own.items() if plain not in wanted]
+    parameters = [name for name in found.inside if tensors[name].dtype in DTYPES]
+    unexpected = sorted([*beyond, *parameters])
+    if unexpected:
+        name = found.own.get(unexpected[0], unexpected[0])
+        raise CheckpointError(
+            f"{tensors[unexpected[0]].file}: tensor {name!r} is unexpected{and_more(unexpected)}. Does config.json match?"
+        )
+    left = sorted([*found.others, *(name for name in found.inside if name not in parameters)])
+    if left:
+        message = f"{weights.where}: tensor {left[0]!r} is no part of the encoder, and is left out{and_more(left)}."
+        warnings.warn(message, CheckpointWarning, stacklevel=4)  # at the caller of `load`
+
+
+def _behind_a_prefix(behind: Sequence[str], total: int, family: str) -> str:
+    prefix, count = Counter(prefix_of(name, family) or "" for name in behind).most_common(1)[0]
+    example = next(name for name in behind if prefix_of(name, family) == prefix)
+    begin = f"{count} of its {total} names begin with {prefix!r}, as {example!r}, "
+    other = foreign_family(behind, family)
+    if other is not None:
+        return (
+            f"{begin}as the family {other!r} calls them, but config.json says model_type {family!r}. Do the two files "
+            "belong together? If a class of your own called them so, take that prefix off the names. "
+        )
+    return (
+        f"{begin}and what stands there is no wrapper known here: save the module inside by itself, or take that prefix "
+        "off the names. "
+    )
+
+
+def _example(names: Sequence[str], family: str) -> str:
+    return next(name for name in names if prefix_of(name, family) is not None)
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(map(repr, names[:3])) + more
