@@ -7,7 +7,7 @@ from collections.abc import Container, Sequence
 from ..errors import CheckpointError
 from .formats import Weights
 from .tensors import DTYPES, CheckpointWarning, and_more
-from .wrappers import Sorted, families_of, foreign_family, prefix_of
+from .wrappers import Sorted, families_of, prefix_of
 
 
 def what_is_there(found: Sorted, family: str) -> str:
@@ -33,14 +33,20 @@ here: save the module inside by itself, or take that prefix off the names.
             f"It holds an adapter that is not merged, as {adapter[0]!r}: merge it into the model once "
             "(merge_and_unload() of peft), and save that. "
         )
-    behind = [name for name in found.others if prefix_of(name, family) is not None]
-    if len(behind) > len(found.own):
-        return _behind_a_prefix(behind, len(names), family)
     others = families_of(names)
     if others and family not in others:
         return (
             f"Its tensors are those of the family {' or '.join(map(repr, others))}, as {_example(names, others[0])!r}, "
-            f"but config.json says model_type {family!r}. "
+            f"but config.json says model_type {family!r}. Do the two files belong together? If a class of your own "
+            "called them so, take that off their names. "
+        )
+    behind = [name for name in found.others if prefix_of(name, family) is not None]
+    if len(behind) > len(found.own):
+        prefix, count = Counter(prefix_of(name, family) or "" for name in behind).most_common(1)[0]
+        example = next(name for name in behind if prefix_of(name, family) == prefix)
+        return (
+            f"{count} of its {len(names)} names begin with {prefix!r}, as {example!r}, and what stands there is no "
+            "wrapper known here: save the module inside by itself, or take that prefix off the names. "
         )
     return "" if found.own else f"It holds {_listed(names)}, none of which is of the family {family!r}. "
 
@@ -72,22 +78,6 @@ def refuse_unexpected(weights: Weights, found: Sorted, wanted: Container[str]) -
     if left:
         message = f"{weights.where}: tensor {left[0]!r} is no part of the encoder, and is left out{and_more(left)}."
         warnings.warn(message, CheckpointWarning, stacklevel=4)  # at the caller of `load`
-
-
-def _behind_a_prefix(behind: Sequence[str], total: int, family: str) -> str:
-    prefix, count = Counter(prefix_of(name, family) or "" for name in behind).most_common(1)[0]
-    example = next(name for name in behind if prefix_of(name, family) == prefix)
-    begin = f"{count} of its {total} names begin with {prefix!r}, as {example!r}, "
-    other = foreign_family(behind, family)
-    if other is not None:
-        return (
-            f"{begin}as the family {other!r} calls them, but config.json says model_type {family!r}. Do the two files "
-            "belong together? If a class of your own called them so, take that prefix off the names. "
-        )
-    return (
-        f"{begin}and what stands there is no wrapper known here: save the module inside by itself, or take that prefix "
-        "off the names. "
-    )
 
 
 def _example(names: Sequence[str], family: str) -> str:

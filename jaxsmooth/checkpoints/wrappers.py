@@ -21,7 +21,7 @@ WRAPPERS = frozenset(
 TRANSPARENT = frozenset("_orig_mod _fsdp_wrapped_module _checkpoint_wrapped_module _forward_module".split())
 """Segments that compilers and sharding put before any module, inside the model too."""
 
-BUFFERS = ("*.rotary_emb.*inv_freq", "*.position_ids")
+BUFFERS = ("*rotary_emb.*inv_freq", "*.position_ids")
 """What old versions of transformers stored besides parameters."""
 
 _OLD = {"gamma": "weight", "beta": "bias"}  # of norms, TensorFlow's
@@ -95,7 +95,7 @@ def _unwrapped(name: str, wrappers: frozenset[str]) -> Iterator[str]:
 
 
 def _segments(name: str) -> list[str]:
-    *stem, last = (segment for segment in name.split(".") if segment not in TRANSPARENT)
+    *stem, last = [segment for segment in name.split(".") if segment not in TRANSPARENT] or [name]
     return [*stem, _OLD.get(last, last) if stem else last]
 
 
@@ -158,16 +158,6 @@ def own_prefixes(family: str) -> frozenset[str]:
     names = {NAMES[member].prefix.removesuffix(".") for member in kin} - WRAPPERS
     names |= {member.replace("-", "_") for member in kin}
     return frozenset(names | {f"{name}_model" for name in names})
-
-
-def foreign_family(names: Iterable[str], family: str) -> str | None:
-    """Another family whose own prefix stands before the encoder's names; None if there is none.
-
-    >>> foreign_family(["roberta.pooler.dense.bias"], "bert")
-    'roberta'
-    """
-    segments = _parts(names, family) - own_prefixes(family)
-    return next((other for other in NAMES if segments & own_prefixes(other)), None)
 
 
 @functools.cache
