@@ -13,6 +13,8 @@ FAMILY_NAMES = (
 PLACEMENTS = ("post", "pre", "sandwich")
 LAYERS_LIMIT = 2**16
 """Layers may share their parameters, but each makes hidden states of its own."""
+LENGTH_LIMIT = 2**24
+"""Without a table of positions nothing else bounds a sentence."""
 NUMBERS_LIMIT = 2**40
 """Parameters that a model may have: four terabytes."""
 NORMS = ("layernorm", "rmsnorm", "none")
@@ -121,8 +123,9 @@ class EncoderConfig:
     def _check_types(self) -> None:
         """Every field by itself."""
         # 2**31: sizes are array dimensions; beyond it every allocation fails with a worse message.
+        limits = {"layers": LAYERS_LIMIT, "max_length": LENGTH_LIMIT}
         for name, least in _INTEGERS.items():
-            _require_int(name, getattr(self, name), least, LAYERS_LIMIT if name == "layers" else 2**31 - 1)
+            _require_int(name, getattr(self, name), least, limits.get(name, 2**31 - 1))
         _require_int("pad_token", self.pad_token, 0, self.vocab - 1)
         for name in ("eps", "std_init", "skip_scale", "branch_scale", "rotary_base", "rotary_base_local"):
             value = getattr(self, name)
