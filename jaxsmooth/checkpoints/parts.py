@@ -31,7 +31,9 @@ def read_config(directory: Path) -> EncoderConfig:
     """
     path = directory / "config.json"
     if not os.path.lexists(path):
-        raise ConfigError(f"{path} does not exist; a Hugging Face model directory holds a config.json.{elsewhere(directory)}")
+        raise ConfigError(
+            f"{path} does not exist; a Hugging Face model directory holds a config.json.{elsewhere(directory)}"
+        )
     refuse_unfit(path, ConfigError)
     return config_from_file(path, names=lambda: [tensor.name for tensor in open_weights(directory).tensors])
 

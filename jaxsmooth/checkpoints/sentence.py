@@ -1,15 +1,17 @@
 """sentence-transformers' folders: where the encoder lies in one, and what of its settings reaches the encoder's input.
 
 `modules.json` lists the steps from a text to one vector. The first is the encoder, in a folder of its own
-(`0_Transformer`) or in the root. What it says of its input holds for our tokenizer too: `max_seq_length`, where texts are
-cut, and `do_lower_case`. The steps after it (pooling, Dense, Normalize) make one vector of the hidden states; `load`
+(`0_Transformer`) or in the root. What it says of its input holds for our tokenizer too: `max_seq_length`, where texts
+are cut, and `do_lower_case`. The steps after it (pooling, Dense, Normalize) make one vector of the hidden states; `load`
 gives the hidden states, and `read_sentence` says what the steps are.
 
 Reference: sentence-transformers 6, base/modules/transformer.py and base/model.py.
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from ..errors import CheckpointError, ConfigError, is_int
@@ -38,7 +40,7 @@ class Sentence(NamedTuple):
     max_length: int | None = None
     lower_case: bool = False
     steps: tuple[str, ...] = ()
-    prompts: dict[str, str] = {}
+    prompts: Mapping[str, str] = MappingProxyType({})
     default_prompt: str | None = None
 
 
@@ -96,7 +98,7 @@ def read_sentence(directory: str | Path) -> Sentence:
     length, lower = settings.get("max_seq_length"), settings.get("do_lower_case", False)
     if not (length is None or is_int(length, 1)) or not isinstance(lower, bool):
         raise ConfigError(
-            f"{folder / str(name)}: max_seq_length must be a positive integer or null, and do_lower_case true or false; "
+            f"{folder / str(name)}: max_seq_length must be a positive integer or null, do_lower_case true or false; "
             f"got {length!r} and {lower!r}."
         )
     prompts = _object(root / PROMPTS) if (root / PROMPTS).is_file() else {}

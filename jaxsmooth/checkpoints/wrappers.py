@@ -14,11 +14,14 @@ from typing import NamedTuple
 from .names import NAMES, OWN
 
 WRAPPERS = frozenset(
-    "0 module _module model base_model auto_model hf_model pretrained_model transformer transformer_model encoder "
-    "backbone base net network core lm plm language_model text_model text_encoder sentence_encoder".split()
+    (
+        *("0", "module", "_module", "model", "base_model", "auto_model", "hf_model", "pretrained_model", "encoder"),
+        *("transformer", "transformer_model", "backbone", "base", "net", "network", "core", "lm", "plm"),
+        *("language_model", "text_model", "text_encoder", "sentence_encoder"),
+    )
 )
 """Segments of a name that say nothing about the model: what trainers and common classes put before it."""
-TRANSPARENT = frozenset("_orig_mod _fsdp_wrapped_module _checkpoint_wrapped_module _forward_module".split())
+TRANSPARENT = frozenset(["_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module"])
 """Segments that compilers and sharding put before any module, inside the model too."""
 
 BUFFERS = ("*rotary_emb.*inv_freq", "*.position_ids")

@@ -139,7 +139,9 @@ def long_header(content: bytes) -> bytes:
 )
 def test_a_damaged_file_is_refused_by_name(damage, folder):
     (folder / WEIGHTS).write_bytes(damage((folder / WEIGHTS).read_bytes()))
-    with pytest.raises(CheckpointError, match=f"{WEIGHTS} is (not a whole safetensors file: .*|empty.*) Download it again"):
+    with pytest.raises(
+        CheckpointError, match=f"{WEIGHTS} is (not a whole safetensors file: .*|empty.*) Download it again"
+    ):
         jaxsmooth.load(folder)
 
 

@@ -52,7 +52,9 @@ def test_a_model_is_loaded_by_its_tensors(tmp_path):
 def test_what_the_tensors_leave_open_is_asked_for(family, tmp_path):
     hf = config(family, **UNNAMED) | ({"embedding_size": 6} if family == "electra" else {})
     weights = {name: tensor for name, tensor in tensors("bert").items() if "pooler" not in name}
-    with pytest.raises(ConfigError, match=r'no model_type, and the tensors may be of bert, roberta.*: add "model_type"'):
+    with pytest.raises(
+        ConfigError, match=r'no model_type, and the tensors may be of bert, roberta.*: add "model_type"'
+    ):
         jaxsmooth.load(folder(tmp_path, weights, hf))
 
 

@@ -44,8 +44,8 @@ def test_the_encoder_is_found(encoder, tmp_path):
 
 
 def with_head(place):
-    from support.checkpoint import rewrite, set_config
     import numpy as np
+    from support.checkpoint import rewrite, set_config
 
     stem = "cls.predictions.transform"
     extra = {f"{stem}.dense.weight": (6, 6), f"{stem}.LayerNorm.weight": (6,), f"{stem}.LayerNorm.bias": (6,)}
@@ -88,7 +88,7 @@ def test_what_surrounds_the_encoder_is_said(tmp_path):
     jaxsmooth.load(place)  # without a warning
 
 
-@pytest.mark.compatibility("loading", "a default prompt of sentence-transformers", "a warning: not applied", was=1)
+@pytest.mark.compatibility("loading", "a default prompt of sentence-transformers", "a warning: not applied", was=4)
 def test_a_default_prompt_is_warned_of(tmp_path):
     prompts = {"prompts": {"query": "query: "}, "default_prompt_name": "query"}
     with pytest.warns(CheckpointWarning, match=r"puts the prompt 'query' \('query: '\) before every text"):
@@ -97,13 +97,21 @@ def test_a_default_prompt_is_warned_of(tmp_path):
 
 @pytest.mark.compatibility("loading", "modules.json whose first module is no Transformer", "named", was=4)
 def test_a_first_module_without_an_encoder_is_named(tmp_path):
-    with pytest.raises(CheckpointError, match="first module must be a Transformer; got '.*WordEmbeddings'"):
+    with pytest.raises(CheckpointError, match=r"first module must be a Transformer; got '.*WordEmbeddings'"):
         jaxsmooth.load(root(tmp_path, "0_WordEmbeddings", kind="WordEmbeddings"))
 
 
 @pytest.mark.parametrize(
     "modules",
-    ["", "{}", "[]", "[3]", '[{"path": "..", "type": "a.Transformer"}]', '[{"path": "/", "type": "a.Transformer"}]', "["],
+    [
+        "",
+        "{}",
+        "[]",
+        "[3]",
+        '[{"path": "..", "type": "a.Transformer"}]',
+        '[{"path": "/", "type": "a.Transformer"}]',
+        "[",
+    ],
 )
 def test_bad_modules_are_refused(modules, tmp_path):
     (tmp_path / "modules.json").write_text(modules)
@@ -119,5 +127,7 @@ def test_bad_settings_are_refused(settings, tmp_path):
 
 def test_an_encoder_that_is_not_there_is_said(tmp_path):
     root(tmp_path).joinpath("0_Transformer").rename(tmp_path / "elsewhere")
-    with pytest.raises(CheckpointError, match=r"modules.json says that the encoder lies in '0_Transformer', which is not"):
+    with pytest.raises(
+        CheckpointError, match=r"modules.json says that the encoder lies in '0_Transformer', which is not"
+    ):
         jaxsmooth.load(tmp_path)

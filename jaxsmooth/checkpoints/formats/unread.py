@@ -38,7 +38,8 @@ KINDS = (
     Unread(
         TENSORFLOW[:2],
         _TF,
-        f"Convert them once with transformers 4 and TensorFlow (`{_with_transformers_4('from_tf')}`), and {_CONVERTED}.",
+        "Convert them once with transformers 4 and TensorFlow "
+        f"(`{_with_transformers_4('from_tf')}`), and {_CONVERTED}.",
     ),
     Unread(
         TENSORFLOW[2:],

@@ -148,7 +148,9 @@ LIGHTNING = (
 
 @pytest.mark.compatibility("loading", "a torch file that holds its state dict under `state_dict`", "found", was=3)
 @pytest.mark.compatibility("loading", "... under `model_state_dict` or `model`", "found", was=3)
-@pytest.mark.compatibility("loading", "a Lightning checkpoint (version, hyper_parameters, ...)", "its model is read", was=3)
+@pytest.mark.compatibility(
+    "loading", "a Lightning checkpoint (version, hyper_parameters, ...)", "its model is read", was=3
+)
 @pytest.mark.parametrize(
     ("path", "beside"),
     [
@@ -173,10 +175,14 @@ def test_notes_beside_the_tensors_are_passed_over(model, tmp_path):
 
 
 def test_a_checkpoint_without_a_state_dict_says_where_it_may_lie(tmp_path):
-    refused(tmp_path, {FILE: nested(torch_draft(), ("ema",))}, r"itself or under one of \('state_dict'.*; got int under 'epoch'")
+    refused(
+        tmp_path,
+        {FILE: nested(torch_draft(), ("ema",))},
+        r"itself or under one of \('state_dict'.*; got int under 'epoch'",
+    )
 
 
-@pytest.mark.compatibility("loading", "pytorch_model.bin in shards", "read", was=4)
+@pytest.mark.compatibility("loading", "pytorch_model.bin in shards", "read", was=3)
 def test_shards_are_read_together(model, tmp_path):
     weight_map = {}
     for number in (1, 2):
