@@ -42,12 +42,8 @@ here: save the module inside by itself, or take that prefix off the names.
     names = [*found.own, *found.heads, *found.inside, *found.others]
     if not names:
         return "It holds no tensor at all."
-    adapter = [name for name in names if ".lora_" in name or ".adapters." in name or ".base_layer." in name]
-    if adapter:
-        return (
-            f"It holds an adapter that is not merged, as {adapter[0]!r}: merge it into the model once "
-            "(merge_and_unload() of peft), and save that."
-        )
+    if adapter := _adapter(names):
+        return adapter
     others = families_of(names)
     if others and family not in others:
         return (
@@ -63,7 +59,10 @@ here: save the module inside by itself, or take that prefix off the names.
             f"{count} of its {len(names)} names begin with {prefix!r}, as {example!r}, and what stands there is no "
             "wrapper known here: save the module inside by itself, or take that prefix off the names."
         )
-    return "" if found.own else f"It holds {_listed(names)}, none of which is of the family {family!r}."
+    if found.own:
+        inside = f"Inside its encoder it holds {_listed(found.inside)}, which the family {family!r} does not have."
+        return inside if found.inside else ""
+    return f"It holds {_listed(names)}, none of which is of the family {family!r}."
 
 
 def refuse_unexpected(weights: Weights, found: Sorted, wanted: Container[str]) -> None:
@@ -86,11 +85,22 @@ def refuse_unexpected(weights: Weights, found: Sorted, wanted: Container[str]) -
     unexpected = sorted([*beyond, *parameters])
     if unexpected:
         name, file = found.own.get(unexpected[0], unexpected[0]), tensors[unexpected[0]].file
-        raise CheckpointError(f"{file}: tensor {name!r} is unexpected{and_more(unexpected)}. Does config.json match?")
+        why = _adapter(unexpected) or "Does config.json match?"
+        raise CheckpointError(f"{file}: tensor {name!r} is unexpected{and_more(unexpected)}. {why}")
     left = sorted([*found.others, *(name for name in found.inside if name not in parameters)])
     if left:
         message = f"{weights.where}: tensor {left[0]!r} is no part of the encoder, and is left out{and_more(left)}."
         warnings.warn(message, CheckpointWarning, stacklevel=4)  # at the caller of `load`
+
+
+def _adapter(names: Sequence[str]) -> str:
+    found = [name for name in names if any(part in name for part in (".lora_", ".adapters.", ".base_layer."))]
+    return (
+        f"It holds an adapter that is not merged, as {found[0]!r}: merge it into the model once (merge_and_unload() of "
+        "peft), and save that."
+        if found
+        else ""
+    )
 
 
 def _example(names: Sequence[str], family: str) -> str:

@@ -4,12 +4,13 @@ import os
 import warnings
 from pathlib import Path
 
+from ..assets import cache_dir
 from ..bert.config import EncoderConfig
 from ..errors import ConfigError, TextError
 from ..inputs.tokenizer import Tokenizer
 from .config_json import config_from_file
 from .formats import elsewhere, open_weights, refuse_unfit
-from .sentence import read_sentence
+from .sentence import Sentence, read_sentence
 from .tensors import CheckpointWarning
 
 _WHOLE = "tokenizer.json"
@@ -35,6 +36,11 @@ def read_config(directory: Path) -> EncoderConfig:
             f"{path} does not exist; a Hugging Face model directory holds a config.json.{elsewhere(directory)}"
         )
     refuse_unfit(path, ConfigError)
+    if (directory / "adapter_config.json").exists():
+        message = (
+            f"{directory}: an adapter lies beside the weights, and is not applied. Merge it once (merge_and_unload())."
+        )
+        warnings.warn(message, CheckpointWarning, stacklevel=3)  # at the caller of `load`
     return config_from_file(path, names=lambda: [tensor.name for tensor in open_weights(directory).tensors])
 
 
@@ -56,7 +62,9 @@ def read_tokenizer(directory: Path, config: EncoderConfig) -> Tokenizer | None:
     for path in (directory / name for name in files):
         if os.path.lexists(path) and not config.is_vision:
             refuse_unfit(path, TextError)
-    sentence = read_sentence(directory)
+    # Of the assets every position is used, as their documentation says.
+    asset = directory.absolute().is_relative_to(cache_dir() / "assets")
+    sentence = Sentence() if asset else read_sentence(directory)
     if sentence.default_prompt is not None:
         prompt = sentence.prompts.get(sentence.default_prompt, "")
         message = (

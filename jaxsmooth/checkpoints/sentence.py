@@ -2,8 +2,8 @@
 
 `modules.json` lists the steps from a text to one vector. The first is the encoder, in a folder of its own
 (`0_Transformer`) or in the root. What it says of its input holds for our tokenizer too: `max_seq_length`, where texts
-are cut, and `do_lower_case`. The steps after it (pooling, Dense, Normalize) make one vector of the hidden states; `load`
-gives the hidden states, and `read_sentence` says what the steps are.
+are cut, and `do_lower_case`. The steps after it (pooling, Dense, Normalize) make one vector of the hidden states;
+`load` gives the hidden states, and `read_sentence` says what the steps are.
 
 Reference: sentence-transformers 6, base/modules/transformer.py and base/model.py.
 """

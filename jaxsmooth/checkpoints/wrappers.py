@@ -15,7 +15,18 @@ from .names import NAMES, OWN
 
 WRAPPERS = frozenset(
     (
-        *("0", "module", "_module", "model", "base_model", "auto_model", "hf_model", "pretrained_model", "encoder"),
+        *(
+            "0",
+            "state_dict",
+            "module",
+            "_module",
+            "model",
+            "base_model",
+            "auto_model",
+            "hf_model",
+            "pretrained_model",
+            "encoder",
+        ),
         *("transformer", "transformer_model", "backbone", "base", "net", "network", "core", "lm", "plm"),
         *("language_model", "text_model", "text_encoder", "sentence_encoder"),
     )

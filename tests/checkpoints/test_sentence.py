@@ -67,6 +67,11 @@ def test_texts_are_cut_at_max_seq_length(encoder, name, tmp_path):
     assert tokenizer.limit == 5
 
 
+def test_of_an_asset_every_position_is_used(cache):
+    _, tokenizer = jaxsmooth.load(root(cache / "assets" / "some-model", "", {"max_seq_length": 5}))
+    assert tokenizer.limit == 8
+
+
 def test_a_longer_max_seq_length_than_the_models_is_the_models(tmp_path):
     assert jaxsmooth.load(root(tmp_path, settings={"max_seq_length": 512}))[1].limit == 8
 

@@ -132,6 +132,14 @@ STRANGE = {
         lambda t: {f"base_model.model.{n}".replace("query.w", "query.base_layer.w"): a for n, a in t.items()},
         r"It holds an adapter that is not merged, as '\S+base_layer.weight': merge it",
     ),
+    "an adapter beside its matrix": (
+        lambda t: t | {"encoder.layer.0.attention.self.query.lora_A.default.weight": np.zeros((2, 6), np.float32)},
+        r"tensor '\S+lora_A.default.weight' is unexpected. It holds an adapter that is not merged, .*merge it",
+    ),
+    "pruned matrices": (
+        lambda t: {n.replace("query.weight", "query.weight_orig"): a for n, a in t.items()},
+        r"Inside its encoder it holds '\S+query.weight_orig', .* does not have. tensor '\S+query.weight' is missing",
+    ),
     "something else": (
         lambda t: {"conv.weight": t["embeddings.LayerNorm.bias"], "fc.weight": t["embeddings.LayerNorm.weight"]},
         r"It holds 'conv.weight', 'fc.weight', none of which is of the family 'bert'",
@@ -142,6 +150,7 @@ STRANGE = {
 @pytest.mark.compatibility("loading", "names behind an unknown wrapper", "refused, naming it", was=4)
 @pytest.mark.compatibility("loading", "tensors of another family than model_type", "refused, naming both", was=4)
 @pytest.mark.compatibility("loading", "LoRA matrices beside the weights, not merged", "refused, with the way", was=4)
+@pytest.mark.compatibility("loading", "pruned matrices (`weight_orig`)", "refused, naming them", was=4)
 @pytest.mark.compatibility("loading", "tensors of something else", "refused, naming what is there", was=4)
 @pytest.mark.parametrize("case", STRANGE)
 def test_what_is_there_instead_is_named_first(case, tmp_path):
@@ -157,6 +166,13 @@ def test_a_wrapped_head_is_read(tmp_path):
     model, found, _ = jaxsmooth.load_with_head(folder(tmp_path, prefixed(tensors(), "module.bert.") | head, hf))
     assert_same_bits(model, small())
     np.testing.assert_array_equal(found.out.kernel, np.ones((6, 3)))
+
+
+@pytest.mark.compatibility("loading", "an adapter beside a model's weights", "a warning: not applied", was=1)
+def test_an_adapter_beside_the_weights_is_warned_of(tmp_path):
+    place = folder(tmp_path, tensors(), config(), adapter_config__json="{}", adapter_model__safetensors="x")
+    with pytest.warns(CheckpointWarning, match="an adapter lies beside the weights, and is not applied"):
+        jaxsmooth.load(place)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
