@@ -1,11 +1,23 @@
 """Which folder a name means, as far as the name and the disk tell: home and environment, caches, hub ids."""
 
 import os
+import re
 from pathlib import Path
 
 from ..errors import CheckpointError
 from .formats import refuse_unfit, refuse_unreadable
 from .sentence import encoder_folder
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_OWNERS = {
+    "bert-": "google-bert",
+    "(xlm-)?roberta-": "FacebookAI",
+    "distilbert-": "distilbert",
+    "albert-": "albert",
+    "camembert-": "almanach",
+    "gpt2": "openai-community",
+}
+"""Who publishes today the models that were once called without an owner, by how their names begin."""
 
 
 def local_folder(name: str | Path) -> Path | None:
@@ -83,11 +95,13 @@ def refuse_no_hub_id(name: str, models: str) -> None:
       CheckpointError: says what a model may be called.
     """
     place = spelled_out(name)
-    if name.count("/") != 1 or name.startswith(("/", ".", "~")) or name.endswith("/"):
-        address = " Of a model's web address, name the last two parts." if "://" in name else ""
+    if not _HUB_ID.fullmatch(name):
+        owner = next((owner for start, owner in _OWNERS.items() if re.fullmatch(f"{start}[-\\w.]*", name)), None)
+        hint = f" Did you mean '{owner}/{name}'?" if owner else ""
+        hint = " Of a model's web address, name the last two parts." if "://" in name else hint
         meant = "" if place == name else f" (it means {place!r})"
         raise CheckpointError(
-            f"{name!r} is no directory here{meant}, no model asset ({models}) and no hub id (owner/name).{address}"
+            f"{name!r} is no directory here{meant}, no model asset ({models}) and no hub id (owner/name).{hint}"
         )
     owner, _, model = name.partition("/")
     if os.path.isdir(owner):

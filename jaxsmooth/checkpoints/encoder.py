@@ -24,7 +24,18 @@ from ..types import map_named, named_leaves
 from .amiss import lacking, refuse_unexpected
 from .config_json import config_to_dict
 from .directory import local_folder, model_in, refuse_no_hub_id
-from .formats import INDEX, PATTERN, PREFIX, TORCH, TORCH_INDEX, Quantised, Weights, find_one, open_weights
+from .formats import (
+    INDEX,
+    PATTERN,
+    PREFIX,
+    TORCH,
+    TORCH_INDEX,
+    Quantised,
+    Weights,
+    find_one,
+    open_weights,
+    refuse_unfit,
+)
 from .names import Entry, entries_of
 from .parts import read_config, read_tokenizer
 from .sentence import MODULES, PROMPTS
@@ -167,6 +178,7 @@ def read_encoder(weights: Weights, config: EncoderConfig, *, dtype: DTypeLike) -
 
 
 def _load_packed(file: Path, dtype: DTypeLike) -> tuple[Encoder, Tokenizer]:
+    refuse_unfit(file)
     packed = Quantised(file)
     tokenizer = Tokenizer.from_pieces(packed.pieces, packed.config, str(file), prefix=PREFIX)
     return _build(packed.config, False, packed.read, dtype), tokenizer

@@ -13,6 +13,8 @@ from .formats import elsewhere, open_weights, refuse_unfit
 from .sentence import Sentence, read_sentence
 from .tensors import CheckpointWarning
 
+_ARCHITECTURES = ("bert_", "albert_", "roberta_", "electra_", "discriminator_", "generator_")
+"""How other libraries begin the name of what is config.json here."""
 _WHOLE = "tokenizer.json"
 _BESIDE = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 _IN_PARTS = ("vocab.txt", "vocab.json", "merges.txt", "spiece.model", "sentencepiece.bpe.model")
@@ -32,9 +34,9 @@ def read_config(directory: Path) -> EncoderConfig:
     """
     path = directory / "config.json"
     if not os.path.lexists(path):
-        raise ConfigError(
-            f"{path} does not exist; a Hugging Face model directory holds a config.json.{elsewhere(directory)}"
-        )
+        others = sorted(file.name for file in directory.glob("*_config.json") if file.name.startswith(_ARCHITECTURES))
+        hint = f" If {others[0]} is the model's, give it that name." if others else elsewhere(directory)
+        raise ConfigError(f"{path} does not exist; a Hugging Face model directory holds a config.json.{hint}")
     refuse_unfit(path, ConfigError)
     if (directory / "adapter_config.json").exists():
         message = (

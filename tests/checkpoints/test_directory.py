@@ -121,6 +121,25 @@ def test_what_may_not_be_read_is_refused(name, tmp_path, monkeypatch):
         jaxsmooth.load(place)
 
 
+@pytest.mark.compatibility("loading", "an old hub name without owner (bert-base-uncased)", "today's is named", was=4)
+@pytest.mark.parametrize(
+    ("name", "owner"),
+    [("bert-base-uncased", "google-bert"), ("xlm-roberta-base", "FacebookAI"), ("gpt2", "openai-community")],
+)
+def test_an_old_name_is_answered_with_todays(name, owner):
+    with pytest.raises(CheckpointError, match=rf"no hub id \(owner/name\). Did you mean '{owner}/{name}'"):
+        jaxsmooth.load(name)
+
+
+@pytest.mark.compatibility(
+    "loading", "a variable that is not set, a path with blanks", "no hub id: nothing fetched", was=4
+)
+@pytest.mark.parametrize("name", ["$NOT_SET_ANYWHERE/model", "my models/bert", "models\\bert/x", "a/.."])
+def test_what_can_be_no_hub_id_is_not_fetched(name):
+    with pytest.raises(CheckpointError, match="is no directory here, no model asset"):
+        jaxsmooth.load(name)
+
+
 @pytest.mark.compatibility("loading", "the web address of a model", "refused; owner/name is asked for", was=4)
 def test_an_address_is_answered_with_the_form_of_a_hub_id():
     with pytest.raises(CheckpointError, match=r"no hub id \(owner/name\). Of a model's web address, name the last two"):

@@ -72,6 +72,19 @@ def test_another_family_is_refused_with_those_that_are_read(model_type, tmp_path
         jaxsmooth.load(folder(tmp_path, tensors(), config(model_type=model_type)))
 
 
+@pytest.mark.compatibility("loading", "bert_config.json for config.json", "refused: give it that name", was=4)
+def test_a_configuration_under_another_name_is_pointed_at(tmp_path):
+    folder(tmp_path, prefixed(tensors(), "bert."), config(**UNNAMED)).joinpath("config.json").rename(
+        tmp_path / "bert_config.json"
+    )
+    with pytest.raises(
+        ConfigError, match=r"config.json does not exist; .* If bert_config.json is the model's, give it"
+    ):
+        jaxsmooth.load(tmp_path)
+    (tmp_path / "bert_config.json").rename(tmp_path / "config.json")
+    assert_same_bits(jaxsmooth.load(tmp_path)[0], small())
+
+
 @pytest.mark.compatibility("loading", "weights without config.json", "refused, with folders that have one", was=0)
 def test_a_missing_configuration_is_said(tmp_path):
     folder(tmp_path, tensors(), None)

@@ -1,6 +1,9 @@
 """Folders of sentence-transformers: the encoder is found, and cuts and lower-cases as they say."""
 
+import fnmatch
 import json
+import shutil
+import sys
 
 import pytest
 from support.checkpoint import assert_same_bits
@@ -98,6 +101,32 @@ def test_a_default_prompt_is_warned_of(tmp_path):
     prompts = {"prompts": {"query": "query: "}, "default_prompt_name": "query"}
     with pytest.warns(CheckpointWarning, match=r"puts the prompt 'query' \('query: '\) before every text"):
         jaxsmooth.load(root(tmp_path, prompts=prompts))
+
+
+class FakeHub:
+    """A repository on the hub, whose files are copied where the patterns allow."""
+
+    def __init__(self, repository, cache):
+        self.repository, self.cache = repository, cache
+
+    def snapshot_download(self, name, allow_patterns):
+        for file in self.repository.rglob("*"):
+            place = str(file.relative_to(self.repository))
+            if file.is_file() and any(fnmatch.fnmatch(place, pattern) for pattern in allow_patterns):
+                (self.cache / place).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(file, self.cache / place)
+        return str(self.cache)
+
+
+@pytest.mark.compatibility("loading", "a hub model of sentence-transformers with 0_Transformer", "fetched", was=3)
+def test_a_hub_model_with_its_encoder_one_deeper_is_fetched(tmp_path, monkeypatch):
+    repository = root(tmp_path / "repository", settings={"max_seq_length": 5})
+    (repository / "0_Transformer" / "pytorch_model.bin").write_bytes(b"a second copy that nobody needs")
+    monkeypatch.setitem(sys.modules, "huggingface_hub", FakeHub(repository, tmp_path / "cache"))
+    loaded, tokenizer = jaxsmooth.load("some/model")
+    assert_same_bits(loaded, small())
+    assert tokenizer.limit == 5
+    assert not (tmp_path / "cache" / "0_Transformer" / "pytorch_model.bin").exists()
 
 
 @pytest.mark.compatibility("loading", "modules.json whose first module is no Transformer", "named", was=4)

@@ -57,6 +57,23 @@ def archive(path: Path) -> str:
     return next((words for magic, words in _ARCHIVES.items() if head.startswith(magic)), "")
 
 
+def mistaken(path: Path) -> str:
+    """What a file is that is not of the format that its name says, as the end of a message; "" where that is unknown.
+
+    >>> mistaken(Path("no such file"))
+    ''
+    """
+    try:
+        head = _head(path, CheckpointError)
+    except CheckpointError:
+        return ""
+    if head[8:10] == b'{"':
+        return " By its content it is a safetensors file: give it the name model.safetensors."
+    if archive(path) == "a zip archive" and b"data.pkl" in head:
+        return " By its content it is a file of torch: give it the name pytorch_model.bin."
+    return f" By its content it is {archive(path)}: unpack it." if archive(path) else ""
+
+
 def _head(path: Path, error: type[JaxsmoothError]) -> bytes:
     try:
         with path.open("rb") as file:

@@ -10,7 +10,7 @@ import safetensors
 from numpy.typing import NDArray
 
 from ...errors import CheckpointError
-from .look import refuse_unfit
+from .look import mistaken, refuse_unfit
 from .shards import shards_of
 from .tensor import FileTensor, Weights
 
@@ -61,7 +61,7 @@ class _Opened:
             self.handle = safetensors.safe_open(self.file, framework="numpy").__enter__()
         except (safetensors.SafetensorError, OSError, ValueError) as error:
             raise CheckpointError(
-                f"{self.file} is not a whole safetensors file: {error}. Download it again."
+                f"{self.file} is not a whole safetensors file: {error}. Download it again.{mistaken(self.file)}"
             ) from error
         return self.handle
 

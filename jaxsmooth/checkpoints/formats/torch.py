@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import CheckpointError
-from .look import refuse_unfit
+from .look import mistaken, refuse_unfit
 from .shards import shards_of
 from .tensor import DTYPES, FileTensor, Weights
 from .torch_pickle import View, read_state_dict
@@ -75,7 +75,7 @@ def _refusal(path: Path, error: Exception) -> CheckpointError:
         return error
     return CheckpointError(
         f"{path} is not a whole zip archive as torch.save writes it since 1.6: {error}. Download it again; or, if it "
-        "is older, load it with torch and save it again."
+        f"is older, load it with torch and save it again.{mistaken(path)}"
     )
 
 

@@ -91,6 +91,11 @@ KINDS = (
         "Take the model in Hugging Face's layout (config.json and model.safetensors).",
     ),
     Unread(
+        ("*.incomplete", "*.part", "*.crdownload", "*.aria2"),
+        "is a download that has not finished",
+        "Download it again.",
+    ),
+    Unread(
         ("*.mlmodel", "*.mlpackage"), "is a model of Core ML, which is not read", "Take what it was converted from."
     ),
     Unread(

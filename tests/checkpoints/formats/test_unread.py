@@ -34,6 +34,8 @@ KINDS = {
     "model.pth": "has no name by which weights of torch are known",
     "weights.bin": "has no name by which weights of torch are known",
     "weights.npz": "is in a format that is not read",
+    "model.safetensors.part": "is a download that has not finished",
+    "model.safetensors.incomplete": "is a download that has not finished",
     "model.mlmodel": "is a model of Core ML",
 }
 
@@ -43,6 +45,7 @@ KINDS = {
 @pytest.mark.compatibility("loading", "openvino_model.xml and .bin alone", "refused by name", was=4)
 @pytest.mark.compatibility("loading", "an adapter alone", "refused: merge it into its base model", was=4)
 @pytest.mark.compatibility("loading", "model.fp16.safetensors, pytorch_model.bf16.bin", "refused, named", was=4)
+@pytest.mark.compatibility("loading", "a download that has not finished (.part, .incomplete)", "named", was=4)
 @pytest.mark.compatibility("loading", "shards without their index", "refused: fetch the index", was=4)
 @pytest.mark.compatibility("loading", "gguf, ggml, rust_model.ot, Core ML", "refused by name", was=4)
 @pytest.mark.compatibility("loading", "consolidated.safetensors, consolidated.00.pth", "refused by name", was=4)
@@ -125,6 +128,22 @@ def test_what_no_file_of_a_model_may_be_is_said(name, content, words, tmp_path):
     else:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(jaxsmooth.JaxsmoothError, match=f"{name} {words}"):
+        jaxsmooth.load(tmp_path)
+
+
+@pytest.mark.compatibility("loading", "model.safetensors that is a file of torch, and the reverse", "said", was=4)
+@pytest.mark.compatibility("loading", "model.safetensors that is a gzip archive", "said", was=4)
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("model.safetensors", torch_draft().pack(), "a file of torch: give it the name pytorch_model.bin"),
+        ("model.safetensors", b"\x1f\x8b" + bytes(99), "a gzip archive: unpack it"),
+        ("pytorch_model.bin", None, "a safetensors file: give it the name model.safetensors"),
+    ],
+)
+def test_a_file_of_another_format_is_said_to_be_one(name, content, words, tmp_path):
+    write(tmp_path, {name: (SOURCE / "model.safetensors").read_bytes() if content is None else content})
+    with pytest.raises(CheckpointError, match=f"{name} is not a whole .* By its content it is {words}"):
         jaxsmooth.load(tmp_path)
 
 
