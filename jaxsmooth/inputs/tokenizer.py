@@ -1,5 +1,6 @@
 """Text to `Batch`: a thin layer over Hugging Face `tokenizers` that pads to few lengths and hides nothing."""
 
+import copy
 import functools
 import hashlib
 import warnings
@@ -48,7 +49,7 @@ class Tokenizer:
 
     Attributes:
       config: the encoder it feeds.
-      limit: tokens to which a text is cut where no length is asked for.
+      max_length: where a text is cut unless another length is asked for.
       buckets: the lengths that batches are padded to, ascending.
     """
 
@@ -60,7 +61,6 @@ class Tokenizer:
         *,
         special: SpecialTokens = BERT_TOKENS,
         normalize: Callable[[str], str] = str,
-        limit: int | None = None,
     ) -> None:
         """Wrap a tokenizer of the `tokenizers` library.
 
@@ -70,14 +70,13 @@ class Tokenizer:
           source: names it in errors.
           special: the tokens it must have.
           normalize: what is done to every text first.
-          limit: most tokens of a text where the caller says no length; None for the model's.
 
         Raises:
           TextError: a token of `special` is missing, or the vocabulary exceeds the model's.
         """
         fit_to_model(backend, config, source, special)
         self.config = config
-        self.limit = config.max_length if limit is None else min(limit, config.max_length)
+        self.max_length = config.max_length
         self.buckets = tuple(sorted({min(bucket, config.max_length) for bucket in (*BUCKETS, config.max_length)}))
         self._backend = backend
         self._source = source
@@ -86,9 +85,7 @@ class Tokenizer:
         self._encoder = RowEncoder(backend, normalize, source)
 
     @classmethod
-    def from_dir(
-        cls, path: str | Path, config: EncoderConfig, *, limit: int | None = None, lower_case: bool = False
-    ) -> "Tokenizer | None":
+    def from_dir(cls, path: str | Path, config: EncoderConfig) -> "Tokenizer | None":
         """Read the tokenizer of a Hugging Face model directory.
 
         Args:
@@ -96,8 +93,6 @@ class Tokenizer:
             (WordPiece, with `do_lower_case`, `strip_accents` and `tokenize_chinese_chars` of `tokenizer_config.json`
             if there; lower case by default), else `vocab.json` with `merges.txt` (byte-level BPE).
           config: the model it is for.
-          limit: most tokens of a text where the caller says no length; None for the model's.
-          lower_case: lower-case texts first, whatever the files say.
 
         Returns:
           The tokenizer, or None when the directory has none of these, or the model reads images.
@@ -108,9 +103,7 @@ class Tokenizer:
         files = None if config.is_vision else read_tokenizer_files(Path(path), config.family)
         if files is None:
             return None
-        if lower_case:
-            lower_first(files.backend)
-        return cls(files.backend, config, files.source, special=files.special, normalize=files.normalize, limit=limit)
+        return cls(files.backend, config, files.source, special=files.special, normalize=files.normalize)
 
     @classmethod
     def from_pieces(cls, pieces: Pieces, config: EncoderConfig, source: str, *, prefix: str = "") -> "Tokenizer":
@@ -189,7 +182,7 @@ class Tokenizer:
         >>> batch.tokens.shape, batch.mask.sum(axis=1).tolist()
         ((2, 16), [7, 2])
         """
-        limit = self.limit if length is None else length
+        limit = self.max_length if length is None else length
         rows = self.rows(texts, pairs, length=limit)
         if not rows:
             raise TextError("texts is empty; expected at least one string.")
@@ -223,7 +216,7 @@ class Tokenizer:
         """
         refuse_single_string("texts", texts)
         require_int("tokens_per_batch", tokens_per_batch, 1, TextError)
-        self._check_length(self.limit, pair=False)
+        self._check_length(self.max_length, pair=False)
         return bucketed_batches(self._stream(texts), self.buckets, self.pad_id, tokens_per_batch=tokens_per_batch)
 
     def strings(self, ids: Sequence[int] | NDArray | Array) -> list[str]:
@@ -299,6 +292,27 @@ class Tokenizer:
             checked_strings("questions", questions), checked_strings("contexts", contexts), ranges, most
         )
 
+    def adapted(self, *, max_length: int | None, lower_case: bool) -> "Tokenizer":
+        """The tokenizer with settings that lie outside its own files; this one is not to be used afterwards.
+
+        Args:
+          max_length: where a text is cut unless another length is asked for; None for where it is cut now.
+          lower_case: whether to lower-case texts before everything else.
+
+        Returns:
+          A `Tokenizer`.
+
+        >>> tokenizer = Tokenizer.tiny(EncoderConfig(vocab=TINY_VOCAB, max_length=64))
+        >>> tokenizer.adapted(max_length=32, lower_case=True).max_length
+        32
+        """
+        other = copy.copy(self)
+        if max_length is not None:
+            other.max_length = min(max_length, self.config.max_length)
+        if lower_case:
+            lower_first(other._backend)
+        return other
+
     @property
     def special_count(self) -> int:
         """Special tokens that a pair gets."""
@@ -339,7 +353,7 @@ class Tokenizer:
         start = 0
         for chunk in chunks(texts):
             checked = checked_strings("texts", chunk, start)
-            yield from zip(checked, self._encoder.rows(checked, None, self.limit), strict=True)
+            yield from zip(checked, self._encoder.rows(checked, None, self.max_length), strict=True)
             start += len(checked)
         if not start:
             raise TextError("texts is empty; expected at least one string.")

@@ -54,7 +54,7 @@ class TextStream:
             raise TextError(
                 f"texts must be a series of strings; got {type(texts).__name__}. Wrap one string in a list."
             )
-        self._max_length = model.config.max_length if tokenizer is None else tokenizer.limit
+        self._max_length = model.config.max_length if tokenizer is None else tokenizer.max_length
         batches = encoded_batches(model.config, tokenizer, texts, tokens_per_batch=tokens_per_batch)
         self._batches = over_devices(batches)
         self._bar = _progress_bar(progress)

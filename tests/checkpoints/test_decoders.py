@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from support.checkpoint import rewrite, set_config
-from support.layouts import config, folder, small, tensors
+from support.model_folders import config, folder, small, tensors
 
 import jaxsmooth
 from jaxsmooth.bert.heads import apply_head

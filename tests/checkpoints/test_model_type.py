@@ -2,7 +2,7 @@
 
 import pytest
 from support.checkpoint import assert_same_bits
-from support.layouts import config, folder, prefixed, small, tensors
+from support.model_folders import config, folder, prefixed, small, tensors
 
 import jaxsmooth
 from jaxsmooth.checkpoints.families import FAMILIES

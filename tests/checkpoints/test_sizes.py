@@ -1,8 +1,8 @@
 """Sizes that no model has are refused before memory is asked for, from files and from Python."""
 
 import pytest
-from support.layouts import config, folder, tensors
 from support.limits import limits
+from support.model_folders import config, folder, tensors
 
 import jaxsmooth
 from jaxsmooth.bert.config import EncoderConfig

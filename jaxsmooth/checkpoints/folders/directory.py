@@ -4,8 +4,8 @@ import os
 import re
 from pathlib import Path
 
-from ..errors import CheckpointError
-from .formats import refuse_unfit, refuse_unreadable
+from ...errors import CheckpointError
+from ..formats import refuse_unfit, refuse_unreadable
 from .sentence import encoder_folder
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 from support.checkpoint import assert_same_bits
-from support.layouts import config, folder, small, tensors
+from support.model_folders import config, folder, small, tensors
 
 import jaxsmooth
 from jaxsmooth.errors import CheckpointError

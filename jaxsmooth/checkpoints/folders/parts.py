@@ -4,14 +4,14 @@ import os
 import warnings
 from pathlib import Path
 
-from ..assets import cache_dir
-from ..bert.config import EncoderConfig
-from ..errors import ConfigError, TextError
-from ..inputs.tokenizer import Tokenizer
-from .config_json import config_from_file
-from .formats import elsewhere, open_weights, refuse_unfit
+from ...assets import cache_dir
+from ...bert.config import EncoderConfig
+from ...errors import ConfigError, TextError
+from ...inputs.tokenizer import Tokenizer
+from ..config_json import config_from_file
+from ..formats import elsewhere, open_weights, refuse_unfit
+from ..tensors import CheckpointWarning
 from .sentence import Sentence, read_sentence
-from .tensors import CheckpointWarning
 
 _ARCHITECTURES = ("bert_", "albert_", "roberta_", "electra_", "discriminator_", "generator_")
 """How other libraries begin the name of what is config.json here."""
@@ -74,4 +74,5 @@ def read_tokenizer(directory: Path, config: EncoderConfig) -> Tokenizer | None:
             "text of this model; the tokenizer does not."
         )
         warnings.warn(message, CheckpointWarning, stacklevel=3)  # at the caller of `load`
-    return Tokenizer.from_dir(directory, config, limit=sentence.max_length, lower_case=sentence.lower_case)
+    tokenizer = Tokenizer.from_dir(directory, config)
+    return tokenizer and tokenizer.adapted(max_length=sentence.max_length, lower_case=sentence.lower_case)

@@ -14,8 +14,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from ..errors import CheckpointError, ConfigError, is_int
-from .formats import refuse_unfit
+from ...errors import CheckpointError, ConfigError, is_int
+from ..formats import refuse_unfit
 
 MODULES = "modules.json"
 PROMPTS = "config_sentence_transformers.json"

@@ -7,10 +7,10 @@ import sys
 
 import pytest
 from support.checkpoint import assert_same_bits
-from support.layouts import config, folder, small, tensors
+from support.model_folders import config, folder, small, tensors
 
 import jaxsmooth
-from jaxsmooth.checkpoints.sentence import Sentence, read_sentence
+from jaxsmooth.checkpoints.folders.sentence import Sentence, read_sentence
 from jaxsmooth.checkpoints.tensors import CheckpointWarning
 from jaxsmooth.errors import CheckpointError, ConfigError
 
@@ -67,16 +67,16 @@ def test_texts_are_cut_at_max_seq_length(encoder, name, tmp_path):
     (batch,) = tokenizer.batches(["a b c a b c"])
     assert (batch.batch.mask.sum(axis=1).max(), batch.truncated) == (5, 1)
     assert tokenizer(["a b c a b c"], length=8).mask.sum() == 8  # a length that is asked for counts
-    assert tokenizer.limit == 5
+    assert tokenizer.max_length == 5
 
 
 def test_of_an_asset_every_position_is_used(cache):
     _, tokenizer = jaxsmooth.load(root(cache / "assets" / "some-model", "", {"max_seq_length": 5}))
-    assert tokenizer.limit == 8
+    assert tokenizer.max_length == 8
 
 
 def test_a_longer_max_seq_length_than_the_models_is_the_models(tmp_path):
-    assert jaxsmooth.load(root(tmp_path, settings={"max_seq_length": 512}))[1].limit == 8
+    assert jaxsmooth.load(root(tmp_path, settings={"max_seq_length": 512}))[1].max_length == 8
 
 
 @pytest.mark.compatibility("loading", "do_lower_case of sentence_bert_config.json", "texts are lower-cased", was=1)
@@ -125,7 +125,7 @@ def test_a_hub_model_with_its_encoder_one_deeper_is_fetched(tmp_path, monkeypatc
     monkeypatch.setitem(sys.modules, "huggingface_hub", FakeHub(repository, tmp_path / "cache"))
     loaded, tokenizer = jaxsmooth.load("some/model")
     assert_same_bits(loaded, small())
-    assert tokenizer.limit == 5
+    assert tokenizer.max_length == 5
     assert not (tmp_path / "cache" / "0_Transformer" / "pytorch_model.bin").exists()
 
 
