@@ -7,7 +7,7 @@ from collections.abc import Container, Sequence
 from ..errors import CheckpointError
 from .formats import Weights
 from .tensors import DTYPES, CheckpointWarning, and_more
-from .wrappers import Sorted, families_of, prefix_of
+from .wrappers import SAMPLE, Sorted, families_of, prefix_of
 
 
 def lacking(weights: Weights, found: Sorted, family: str, what: str) -> CheckpointError:
@@ -51,8 +51,8 @@ here: save the module inside by itself, or take that prefix off the names.
             f"but config.json says model_type {family!r}. Do the two files belong together? If a class of your own "
             "called them so, take that off their names."
         )
-    behind = [name for name in found.others if prefix_of(name, family) is not None]
-    if len(behind) > len(found.own):
+    behind = [name for name in found.others[:SAMPLE] if prefix_of(name, family) is not None]
+    if len(behind) > min(len(found.own), SAMPLE - 1):
         prefix, count = Counter(prefix_of(name, family) or "" for name in behind).most_common(1)[0]
         example = next(name for name in behind if prefix_of(name, family) == prefix)
         return (

@@ -38,6 +38,7 @@ from .formats import (
 )
 from .names import Entry, entries_of
 from .tensors import WEIGHTS, and_more, by_plain_name, check_tensor, read_tensor
+from .tied import with_word_table
 from .wrappers import sort_names
 
 TINY = EncoderConfig(
@@ -95,7 +96,8 @@ def load(name: str | Path, *, dtype: DTypeLike = jnp.float32) -> tuple[Encoder, 
     if packed is not None:
         return _load_packed(packed, dtype)
     config = read_config(directory)
-    return read_encoder(open_weights(directory), config, dtype=dtype), read_tokenizer(directory, config)
+    weights = with_word_table(open_weights(directory), config, directory)
+    return read_encoder(weights, config, dtype=dtype), read_tokenizer(directory, config)
 
 
 def save(model: Encoder, directory: str | Path) -> None:

@@ -25,6 +25,7 @@ from .formats import FileTensor, open_weights
 from .head_names import HEADS, HeadNames
 from .names import NAMES, OWN
 from .tensors import by_plain_name, check_tensor, read_tensor
+from .tied import is_tied, with_word_table, word_table
 from .wrappers import sort_names
 
 
@@ -49,7 +50,7 @@ def load_with_head(name: str | Path, *, dtype: DTypeLike = jnp.float32) -> tuple
     hf = json.loads((directory / "config.json").read_text(encoding="utf-8"))
     kind = head_kind(config, hf)
     names = _names(config, kind)
-    weights = open_weights(directory)
+    weights = with_word_table(open_weights(directory), config, directory)
     model = read_encoder(weights, config, dtype=wanted)
     sorted_names = sort_names((tensor.name for tensor in weights.tensors), config.family)
     found = by_plain_name(weights.tensors, {**sorted_names.own, **sorted_names.heads}.get)
@@ -156,10 +157,8 @@ def _stored_decoder(
 
     transformers 5 ties the two where the configuration says so, unless the file holds a decoder that differs.
     """
-    tied = hf.get("tie_word_embeddings", True)
-    if not isinstance(tied, bool):
-        raise ConfigError(f"tie_word_embeddings must be true or false; got {tied!r}.")
-    table = next(entry.tensor for entry in NAMES[config.family].entries if entry.path == "embeddings.word")
+    tied, table = is_tied(hf), word_table(config.family)
+    assert table is not None  # a family with a language head reads words
     if tied and f"{out}.weight" not in reader.found:
         return None
     shape = (config.vocab, read)

@@ -38,6 +38,9 @@ TRANSPARENT = frozenset(["_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapp
 BUFFERS = ("*rotary_emb.*inv_freq", "*.position_ids")
 """What old versions of transformers stored besides parameters."""
 
+DEPTH, SAMPLE = 40, 500
+"""Segments of a name, and names of a checkpoint, beyond which nothing is made out: a damaged file may have millions."""
+
 _OLD = {"gamma": "weight", "beta": "bias"}  # of norms, TensorFlow's
 _LIKE_ROBERTA = ("roberta", "xlm-roberta", "camembert")  # one encoder under three names
 
@@ -102,6 +105,8 @@ def sort_names(names: Iterable[str], family: str) -> Sorted:
 def _unwrapped(name: str, wrappers: frozenset[str]) -> Iterator[str]:
     """The name in today's spelling, then without its first wrapper, without its first two, ..."""
     segments = _segments(name)
+    if len(segments) > DEPTH:
+        return
     for start, segment in enumerate(segments):
         yield ".".join(segments[start:])
         if segment not in wrappers:
@@ -120,7 +125,8 @@ def prefix_of(name: str, family: str) -> str | None:
     'tower.text.'
     """
     segments, own = _segments(name), _rules(family).own
-    place = next((k for k in range(len(segments)) if own.fullmatch(".".join(segments[k:]))), None)
+    depth = len(segments) if len(segments) <= DEPTH else 0
+    place = next((k for k in range(depth) if own.fullmatch(".".join(segments[k:]))), None)
     return None if place is None else "".join(f"{segment}." for segment in segments[:place])
 
 
@@ -138,6 +144,7 @@ def families_of(names: Sequence[str]) -> list[str]:
     >>> families_of(["roberta.encoder.layer.0.output.dense.weight", "roberta.embeddings.word_embeddings.weight"])
     ['roberta', 'xlm-roberta', 'camembert']
     """
+    names = names[:SAMPLE]
     counts = {family: sum(prefix_of(name, family) is not None for name in names) for family in NAMES}
     best = max(counts.values(), default=0)
     found = [family for family, count in counts.items() if count == best and best]

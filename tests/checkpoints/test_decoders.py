@@ -7,7 +7,7 @@ transformers 5.24 was asked, with different numbers in both: the stored decoder 
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support.checkpoint import rewrite, set_config
+from support.checkpoint import assert_same_bits, rewrite, set_config
 from support.model_folders import config, folder, small, tensors
 
 import jaxsmooth
@@ -15,6 +15,7 @@ from jaxsmooth.bert.heads import apply_head
 from jaxsmooth.checkpoints.families import FAMILIES
 from jaxsmooth.checkpoints.head_names import HEADS
 from jaxsmooth.checkpoints.names import NAMES
+from jaxsmooth.checkpoints.tied import word_table
 from jaxsmooth.errors import CheckpointError, ConfigError
 
 DECODING = [family for family, heads in HEADS.items() if {"masked_lm", "causal_lm"} & set(heads.heads)]
@@ -73,6 +74,27 @@ def test_an_equal_decoder_stays_tied(family, tmp_path):
     assert jaxsmooth.load_with_head(tmp_path)[1].out.kernel is None
 
 
+def without_table(place, family):
+    """The decoder holds the table, and the table is not there."""
+    table = NAMES[family].prefix + word_table(family)
+    decoder = f"{names_of(family)[1].out}.weight"
+    rewrite(place, lambda t: {n: a for n, a in t.items() if n != table} | {decoder: t[table]})
+
+
+@pytest.mark.compatibility("rule", "a word table stored under the name of its decoder", "read", was=3)
+@pytest.mark.parametrize("family", ["roberta", "distilbert", "gpt2"])
+def test_a_table_under_the_decoders_name_is_read(family, tmp_path):
+    write(tmp_path, family)
+    without_table(tmp_path, family)
+    assert_same_bits(jaxsmooth.load(tmp_path)[0], small(family))
+    model, head, _ = jaxsmooth.load_with_head(tmp_path)
+    assert_same_bits(model, small(family))
+    assert head.out.kernel is None
+    set_config(tmp_path, tie_word_embeddings=False)
+    with pytest.raises(CheckpointError, match=f"tensor '{word_table(family)}' is missing"):
+        jaxsmooth.load(tmp_path)
+
+
 @pytest.mark.compatibility("rule", "one bias only, under either name", "it is added", was=0)
 @pytest.mark.parametrize(("own", "beside"), [(True, False), (False, True)])
 def test_one_bias_is_added_under_either_name(own, beside, tmp_path):
@@ -107,13 +129,15 @@ def test_an_untied_head_needs_its_decoder(tmp_path):
 
 
 @pytest.mark.parity
-@pytest.mark.parametrize("tie", [True, False])
+@pytest.mark.parametrize("tie", [True, False, "no table"])
 @pytest.mark.parametrize("family", DECODING)
 def test_logits_are_those_of_transformers(family, tie, tmp_path):
     import torch
     import transformers
 
-    write(tmp_path, family, tie=tie)
+    write(tmp_path, family, tie=bool(tie))
+    if tie == "no table":
+        without_table(tmp_path, family)
     set_config(tmp_path, bos_token_id=0, eos_token_id=0)
     loader = transformers.AutoModelForCausalLM if family == "gpt2" else transformers.AutoModelForMaskedLM
     theirs = loader.from_pretrained(tmp_path, attn_implementation="eager").double().eval()

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 from support.checkpoint import assert_same_bits
+from support.limits import limits
 from support.model_folders import config, folder, prefixed, small, tensors
 
 import jaxsmooth
+from jaxsmooth.checkpoints.amiss import what_is_there
 from jaxsmooth.checkpoints.families import FAMILIES
 from jaxsmooth.checkpoints.names import NAMES
 from jaxsmooth.checkpoints.tensors import CheckpointWarning
@@ -157,6 +159,23 @@ def test_what_is_there_instead_is_named_first(case, tmp_path):
     change, message = STRANGE[case]
     with pytest.raises(CheckpointError, match=f"model.safetensors: {message}"):
         jaxsmooth.load(folder(tmp_path, change(tensors()), config()))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["0." * 500_000 + "bias"],
+        ["a." * 500_000 + "bias"],
+        [f"0.a.b.c.d.{k}.weight" for k in range(100_000)],
+        ["_orig_mod"],
+    ],
+    ids=["wrappers", "segments", "names", "nothing"],
+)
+def test_names_without_end_take_little_time(names):
+    with limits():
+        found = sort_names(names, "bert")
+        assert found.others == names
+        assert "none of which is of the family 'bert'" in what_is_there(found, "bert")
 
 
 @pytest.mark.compatibility("loading", "a head behind `module.`", "read", was=3)

@@ -24,6 +24,8 @@ SETTINGS = tuple(
     for name in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 )
 """What the encoder's settings are called; the first that is there counts."""
+ENCODERS = ("Transformer", "MLMTransformer", "BERT", "RoBERTa", "DistilBERT", "ALBERT", "CamemBERT", "XLMRoBERTa")
+"""The modules that are an encoder of transformers; old versions had one for each family."""
 
 
 class Sentence(NamedTuple):
@@ -60,7 +62,7 @@ def encoder_folder(root: Path) -> Path:
     if not (root / MODULES).is_file() or (root / "config.json").exists():
         return root
     first = _modules(root)[0]
-    if _kind(first) != "Transformer":
+    if _kind(first) not in ENCODERS:
         raise CheckpointError(
             f"{root / MODULES}: its first module must be a Transformer; got {first['type']!r}, which has no encoder "
             "that is read here."

@@ -37,9 +37,11 @@ def root(place, encoder="0_Transformer", settings=None, kind="Transformer", prom
 
 @pytest.mark.compatibility("loading", "a sentence-transformers root with 0_Transformer", "the encoder is read", was=3)
 @pytest.mark.compatibility("loading", "a sentence-transformers root with its encoder in it", "read", was=0)
-@pytest.mark.parametrize("encoder", ["0_Transformer", "0_BERT", ""])
-def test_the_encoder_is_found(encoder, tmp_path):
-    loaded, tokenizer = jaxsmooth.load(root(tmp_path, encoder))
+@pytest.mark.parametrize(
+    ("encoder", "kind"), [("0_Transformer", "Transformer"), ("0_BERT", "BERT"), ("", "Transformer")]
+)
+def test_the_encoder_is_found(encoder, kind, tmp_path):
+    loaded, tokenizer = jaxsmooth.load(root(tmp_path, encoder, kind=kind))
     assert_same_bits(loaded, small())
     assert tokenizer(["a A"], length=4).tokens.tolist() == [[2, 4, 5, 3]]
     model, head, _ = jaxsmooth.load_with_head(with_head(tmp_path / encoder) and tmp_path)
