@@ -184,7 +184,7 @@ def test_two_files_are_one_too_many(draft, folder):
 
 def test_a_file_that_is_a_directory(tmp_path):
     (tmp_path / FILE).mkdir()
-    with pytest.raises(CheckpointError, match=f"{FILE} cannot be read"):
+    with pytest.raises(CheckpointError, match=f"{FILE} is a folder, where a file was expected"):
         jaxsmooth.load(tmp_path)
 
 
