@@ -32,8 +32,24 @@ class DataError(JaxsmoothError, ValueError):
     """Data of a task that cannot be read, or do not fit the task."""
 
 
+class NotFiniteError(DataError):
+    """Outputs that are to be scored, of which some are NaN."""
+
+
 class AssetError(JaxsmoothError, OSError):
     """A pinned asset that cannot be fetched, verified, unpacked or found."""
+
+
+class StorageError(JaxsmoothError, OSError):
+    """A disk without room, or a folder that another run holds or that can no longer be written."""
+
+
+class DivergedError(JaxsmoothError, ArithmeticError):
+    """A training whose loss, gradient, parameters or outputs are no longer finite."""
+
+
+class PreemptedError(JaxsmoothError):
+    """A training that was asked to end (SIGTERM), and did after a checkpoint."""
 
 
 def is_int(value: object, least: float = -math.inf, most: float = math.inf) -> TypeGuard[int]:

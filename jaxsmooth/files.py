@@ -1,12 +1,17 @@
-"""Atomic writes, the check that a folder can be written to, and strict JSON."""
+"""Atomic writes, checks of folder and room, strict JSON, and what a file is by its first bytes."""
 
+import errno
 import json
 import math
 import os
+import re
+import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+from .errors import StorageError
 
 
 def atomic_write(path: str | Path, content: str | bytes | Callable[[Path], object]) -> Path:
@@ -24,6 +29,7 @@ def atomic_write(path: str | Path, content: str | bytes | Callable[[Path], objec
       The path.
 
     Raises:
+      StorageError: the disk has no room for the file.
       OSError: the folder cannot be made or written to.
 
     >>> folder = Path(tempfile.mkdtemp())
@@ -33,21 +39,97 @@ def atomic_write(path: str | Path, content: str | bytes | Callable[[Path], objec
     'written'
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    wanted: int | None = None
+    temporary: Path | None = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
         if callable(content):
             content(temporary)
         else:
-            temporary.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+            # A file's name may hold bytes that are not UTF-8; in JSON this writes the escapes that JSON has for them.
+            data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
+            wanted = len(data)
+            temporary.write_bytes(data)
         # mkstemp makes files private; results are meant to be read by others.
         temporary.chmod(0o644)
         os.replace(temporary, path)
+    except Exception as error:  # a library's own `save` says in its own way that the disk is full
+        if (full := storage_fault(error, path, wanted)) is not None:
+            raise full from error
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
     return path
+
+
+_FULL = {
+    errno.ENOSPC: "there is no room left",
+    errno.EDQUOT: "the quota there is used up",
+    errno.EFBIG: "the file is larger than is allowed there (ulimit -f)",
+}
+_ERRNO = re.compile(r"\bos[_ ]error(?:_code)?[ =:]*'?(\d+)'?|\[Errno (\d+)\]", re.IGNORECASE)
+
+
+def storage_fault(error: BaseException, path: str | Path, wanted: int | None = None) -> StorageError | None:
+    """What to say of a write that failed for want of room; None where it failed for another reason.
+
+    Args:
+      error: what was raised: an OSError, or a library's own exception that has the system's error in its text.
+      path: what was being written.
+      wanted: its bytes, where they are known.
+
+    Returns:
+      An error that names the disk, what was wanted and what is free.
+
+    >>> print(storage_fault(OSError(errno.EDQUOT, "Disk quota exceeded"), "/a.json", 2_000_000))  # doctest: +ELLIPSIS
+    /a.json could not be written: the quota there is used up. The disk is that of /; 2.0 MB wanted, ... MB free.
+    """
+    code = getattr(error, "errno", None)
+    if code is None and (found := _ERRNO.search(str(error))):
+        code = int(found[1] or found[2])
+    if code not in _FULL or isinstance(error, StorageError):
+        return None
+    return StorageError(f"{path} could not be written: {_FULL[code]}. {_disk(path, wanted)}")
+
+
+def require_room(path: str | Path, wanted: int) -> None:
+    """Refuse to begin what the disk cannot hold.
+
+    Args:
+      path: what is to be written; it need not exist.
+      wanted: its bytes.
+
+    Raises:
+      StorageError: names the disk, what is wanted and what is free.
+    """
+    if shutil.disk_usage(_existing(path)).free < wanted:
+        raise StorageError(f"{path} cannot be written: there is no room for it. {_disk(path, wanted)}")
+
+
+def _disk(path: str | Path, wanted: int | None) -> str:
+    there = _existing(path)
+    free = shutil.disk_usage(there).free
+    mount = there.resolve()
+    while not os.path.ismount(mount):
+        mount = mount.parent
+    want = "" if wanted is None else f"{_megabytes(wanted)} wanted, "
+    return f"The disk is that of {mount}; {want}{_megabytes(free)} free."
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.{1 if size >= 1e5 else 3}f} MB"
+
+
+def _existing(path: str | Path) -> Path:
+    """The path, or the nearest folder above it that there is."""
+    there = Path(path).absolute()
+    while not os.path.lexists(there):
+        there = there.parent
+    return there
 
 
 def check_writable(folder: str | Path) -> None:
@@ -59,9 +141,7 @@ def check_writable(folder: str | Path) -> None:
     Raises:
       OSError: says which folder is in the way.
     """
-    there = Path(folder).absolute()
-    while not os.path.lexists(there):
-        there = there.parent
+    there = _existing(folder)
     if not there.is_dir():
         raise NotADirectoryError(f"{folder} cannot be a folder: {there} is a file.")
     if not os.access(there, os.W_OK | os.X_OK):
@@ -101,3 +181,61 @@ def dumps_strict(tree: Any, *, indent: int | None = None) -> str:
     '{"rate": null, "name": "d‖H‖"}'
     """
     return json.dumps(strict(tree), indent=indent, allow_nan=False, ensure_ascii=False)
+
+
+def format_name(start: bytes) -> str:
+    r"""Say what a file is that should have been text, and what to do about it.
+
+    Args:
+      start: its first bytes, some hundred of them.
+
+    Returns:
+      Words that fit after "is"; "" for what may be text.
+
+    >>> format_name(b"\x1f\x8b\x08\x00"), format_name(b"A plain sentence.")
+    ('compressed with gzip: unpack it first, `gunzip FILE`', '')
+    """
+    for magic, name in _FORMATS.items():
+        if start.startswith(magic):
+            return _zip_name(start) if name == _ZIP else name
+    if start[4:10] == b"1AY&SY":
+        return "compressed with bzip2: unpack it first, `bunzip2 FILE`"
+    if start[257:262] == b"ustar":
+        return "a tar archive: unpack it first, `tar -xf FILE`"
+    if start.lstrip(b"\xef\xbb\xbf \t\r\n")[:14].lower().startswith((b"<!doctype html", b"<html")):
+        return "an HTML page, perhaps saved in place of the file"
+    # Of UTF-16 without a mark every other byte of Western text is 0; a text may hold a NUL without being that.
+    low, high = sorted((start[::2].count(0), start[1::2].count(0)))
+    return _UTF16 if high > len(start) // 4 > 20 * low else ""
+
+
+def _zip_name(start: bytes) -> str:
+    if b"[Content_Types].xml" in start or b"mimetypeapplication/vnd.oasis" in start:
+        return "an Office document (Excel, Word ...): save its table as CSV in UTF-8, or its text as plain text"
+    return _ZIP
+
+
+_UTF16 = "UTF-16: save it as UTF-8, `iconv -f UTF-16 -t UTF-8 FILE`"
+_ZIP = "a zip archive: unpack it first, `unzip FILE`"
+# First bytes -> what they are of, and the way out.
+_FORMATS = {
+    b"\x1f\x8b": "compressed with gzip: unpack it first, `gunzip FILE`",
+    b"\xfd7zXZ\0": "compressed with xz: unpack it first, `unxz FILE`",
+    b"\x28\xb5\x2f\xfd": "compressed with zstd: unpack it first, `unzstd FILE`",
+    b"7z\xbc\xaf\x27\x1c": "a 7z archive: unpack it first",
+    b"Rar!\x1a\x07": "a RAR archive: unpack it first",
+    b"PK\x03\x04": _ZIP,
+    b"\xd0\xcf\x11\xe0": "an Office document of the old kind (.xls, .doc): save it as CSV or as plain text",
+    b"%PDF-": "a PDF: extract its text first, `pdftotext FILE`",
+    b"{\\rtf": "rich text (RTF): save it as plain text",
+    b"version https://git-lfs": "a pointer of Git LFS, not the file itself: fetch that, `git lfs pull`",
+    b"PAR1\x15": "a parquet table: give it a name that ends in .parquet",
+    b"ARROW1\0": "an Arrow (feather) table: save it as .parquet",
+    b"\x93NUMPY": "a numpy array",
+    b"\x89HDF\r\n": "an HDF5 file",
+    b"SQLite format 3\0": "an SQLite database: export its table as CSV",
+    b"\x89PNG": "an image (PNG)",
+    b"\xff\xd8\xff": "an image (JPEG)",
+    b"\xff\xfe": _UTF16,
+    b"\xfe\xff": _UTF16,
+}

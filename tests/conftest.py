@@ -24,7 +24,8 @@ CHECKED = [
     "jaxsmooth.checkpoints.encoder",
     *(f"jaxsmooth.training.data.{name}" for name in ("records", "task_data", "splits", "batches", "pipeline")),
     *(f"jaxsmooth.training.data.{name}" for name in ("benchmarks", "official_files", "hub", "corpora", "catalogue")),
-    *(f"jaxsmooth.training.data.{name}" for name in ("table_files", "user_tables")),
+    *(f"jaxsmooth.training.data.{name}" for name in ("columns", "labels", "user_rows", "user_tables")),
+    "jaxsmooth.assets.tables",
     "jaxsmooth.training.objectives",
     *(f"jaxsmooth.training.{name}" for name in ("dropout", "optimiser", "accelerators")),
 ]

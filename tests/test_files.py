@@ -1,14 +1,19 @@
 """Atomic writes, checks of folders, strict JSON."""
 
+import contextlib
+import errno
 import json
 import os
+import resource
 
 import numpy as np
 import pytest
+import safetensors.numpy
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxsmooth.files import atomic_write, check_writable, dumps_strict, strict
+from jaxsmooth.errors import StorageError
+from jaxsmooth.files import atomic_write, check_writable, dumps_strict, require_room, storage_fault, strict
 
 
 def fail(*_):
@@ -75,3 +80,50 @@ def test_nan_and_infinity_become_null():
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_every_float_survives_to_the_last_bit(value):
     assert json.loads(dumps_strict([value])) == [value]
+
+
+@contextlib.contextmanager
+def small_files(limit):
+    """No file may grow beyond this: what a full disk or a quota does to a write."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.compatibility(
+    "long", "a disk that is full when a report or an export is written", "one line: file, disk, wanted, free", was=4
+)
+@pytest.mark.parametrize(
+    ("content", "wanted"),
+    [
+        ("x" * 9000, "0.009 MB wanted, "),
+        (b"x" * 9000, "0.009 MB wanted, "),
+        (lambda path: safetensors.numpy.save_file({"a": np.zeros(9000)}, path), ""),
+    ],
+    ids=["text", "bytes", "a library's own exception"],
+)
+def test_a_disk_that_fills_is_named_and_the_old_file_stays(tmp_path, content, wanted):
+    (tmp_path / "a.bin").write_text("old")
+    with small_files(1000), pytest.raises(StorageError) as caught:
+        atomic_write(tmp_path / "a.bin", content)
+    message = str(caught.value)
+    assert message.startswith(f"{tmp_path / 'a.bin'} could not be written: the file is larger than is allowed there")
+    assert "The disk is that of /" in message
+    assert wanted in message
+    assert message.endswith(" MB free.")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.bin"]
+    assert (tmp_path / "a.bin").read_text() == "old"
+
+
+def test_what_is_no_lack_of_room_is_not_taken_for_one(tmp_path):
+    assert storage_fault(FileNotFoundError(errno.ENOENT, "no such file"), tmp_path) is None
+    assert storage_fault(ValueError("28 rows"), tmp_path) is None
+    full = storage_fault(ValueError("RESOURCE_EXHAUSTED: x [os_error_code='28']"), tmp_path / "a" / "b", 3_000_000)
+    assert "there is no room left" in str(full)
+    assert "3.0 MB wanted" in str(full)
+    require_room(tmp_path / "a" / "b", 1)
+    with pytest.raises(StorageError, match="there is no room for it"):
+        require_room(tmp_path / "a" / "b", 10**18)

@@ -9,7 +9,9 @@ from .fetch import fetch as fetch
 from .registry import REGISTRY as REGISTRY
 from .registry import Asset as Asset
 from .registry import Distribution as Distribution
+from .tables import parse_columns as parse_columns
 from .texts import MalformedRowWarning as MalformedRowWarning
+from .texts import numbered_texts as numbered_texts
 from .texts import read_rows as read_rows
 from .texts import read_texts as read_texts
 from .texts import stream_texts as stream_texts

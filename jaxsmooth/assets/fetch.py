@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from ..errors import AssetError
+from ..terminal import PlainConsole
 from .archives import Joined, extract
 from .cache import (
     CACHE_VARIABLE,
@@ -65,7 +66,7 @@ def fetch(name: str, *, progress: bool = True) -> Path:
     """
     asset = find_asset(name)
     if inspect(asset)[0] != "cached":
-        console = Console(stderr=True, quiet=not progress)
+        console = PlainConsole(stderr=True, quiet=not progress)
         for lender, _ in asset.borrowed:
             fetch(lender, progress=progress)
         with locked_staging(asset.distribution, console) as staging:
@@ -224,7 +225,13 @@ def _running(
 
 
 def _bar(console: Console) -> Progress:
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeElapsedColumn())
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(),
+        TimeElapsedColumn(),
+    )
     return Progress(*columns, console=console, transient=True)
 
 

@@ -1,8 +1,9 @@
-"""Sentences from a text asset, from the package itself, or from a file."""
+"""Sentences from a text asset, from the package itself, from a file, or from a table's column."""
 
 import importlib.resources
 import itertools
 import math
+import os
 import warnings
 from collections.abc import Iterator
 from importlib.resources.abc import Traversable
@@ -10,43 +11,49 @@ from pathlib import Path
 
 from ..errors import TextError, require_int
 from .fetch import fetch
+from .lines import utf8_lines
 from .registry import REGISTRY, Asset
+from .tables import is_missing, is_table, read_table
 
 TINY = "tiny"
 """Name of the sentences shipped in the package, and of the built-in model with random weights."""
 
 
 class MalformedRowWarning(UserWarning):
-    """Rows of a corpus that do not have its columns were skipped."""
+    """Rows of a corpus that do not have its columns, or of a table that have no text, were skipped."""
 
 
-def read_texts(source: str | Path, limit: int | None = None) -> list[str]:
+def read_texts(source: str | Path, limit: int | None = None, *, column: str = "text") -> list[str]:
     """Read sentences, in the order of the file.
 
     A file is UTF-8 with one sentence per line. A line ends at LF or CR LF and at nothing else (Unicode's other
     line breaks, such as U+2028, stay inside a sentence); a byte-order mark at the start is dropped; lines of
     white space alone are skipped; nothing else is changed. Reading stops after `limit` sentences, so a limit
-    on a huge file is cheap, and a fault after that point goes unseen.
+    on a huge file is cheap, and a fault after that point goes unseen. Of a table (see `tables.read_table`) one column
+    is read; cells without text are skipped.
 
     Args:
       source: the name of a text asset (fetched if it is not in the cache), `tiny` for the sentences shipped in
         the package, or a file. A name wins over a file of the same name; a `Path`, or `./tweets`, is a file.
       limit: at most so many sentences, at least 1; None for all.
+      column: the one that holds the texts, where the source is a table.
 
     Returns:
       At least one sentence.
 
     Raises:
-      TextError: a file that is missing, unreadable, not UTF-8 or without text; a model's name; a bad limit.
+      TextError: a file that is missing, unreadable, not UTF-8, of another format or without text; a table without
+        that column; a model's name; a bad limit.
+      DataError: a table that cannot be read.
       AssetError: the asset cannot be fetched.
 
     >>> read_texts("tiny", limit=1)
     ['The lighthouse keeper counted seven ships before breakfast.']
     """
-    return list(stream_texts(source, limit))
+    return list(stream_texts(source, limit, column=column))
 
 
-def stream_texts(source: str | Path, limit: int | None = None) -> Iterator[str]:
+def stream_texts(source: str | Path, limit: int | None = None, *, column: str = "text") -> Iterator[str]:
     """As `read_texts`, one sentence at a time: a file of any length takes no memory.
 
     A wrong name, and a file without text, are refused at once; a fault further on when it is reached.
@@ -54,10 +61,21 @@ def stream_texts(source: str | Path, limit: int | None = None) -> Iterator[str]:
     >>> next(stream_texts("tiny"))
     'The lighthouse keeper counted seven ships before breakfast.'
     """
+    return (text for _, text in numbered_texts(source, limit, column=column))
+
+
+def numbered_texts(source: str | Path, limit: int | None = None, *, column: str = "text") -> Iterator[tuple[int, str]]:
+    """As `stream_texts`, each sentence with the line of the file that it stands on.
+
+    >>> [line for line, _ in numbered_texts("tiny", 2)]
+    [1, 2]
+    """
     require_int("limit", limit, 1, TextError, optional=True)
     if not isinstance(source, (str, Path)) or "\0" in str(source):
         raise TextError(f"source must be a string or a Path that can name a file; got {source!r:.80}.")
-    sentences = itertools.islice(_stream(source), limit)
+    if column != "text" and not is_table(Path(source)):
+        raise TextError(f"{source} is no table, so it has no column {column!r}; it is read one sentence per line.")
+    sentences = itertools.islice(_stream(source, column), limit)
     first = next(sentences, None)
     if first is None:
         raise TextError(f"{source} holds no text: every line is empty. Expected one sentence per line.")
@@ -85,7 +103,7 @@ def read_rows(name: str, part: int = 0) -> list[tuple[str, ...]]:
     if not 0 <= part < _parts(asset):
         raise TextError(f"{name} has {_parts(asset)} part(s); got part {part}.")
     path = fetch(name) / asset.files[part]
-    rows = list(_rows(path, *_ROWS[asset.rows]))
+    rows = [row for _, row in _rows(path, *_ROWS[asset.rows])]
     if not rows:
         raise TextError(f"{path} holds no rows.")
     return rows
@@ -100,29 +118,62 @@ def _parts(asset: Asset) -> int:
 _ROWS = {"id score text": (0, ("id", "score", "text")), "topic text": (3, ("topic", "text"))}
 
 
-def _stream(source: str | Path) -> Iterator[str]:
+def _stream(source: str | Path, column: str) -> Iterator[tuple[int, str]]:
     if source == TINY:
         return _sentences(importlib.resources.files(__package__) / "tiny_sentences.txt")
     asset = REGISTRY.get(source) if isinstance(source, str) else None
     if asset is None:
-        return _sentences(Path(source))
+        return _of_file(Path(source), column)
     if asset.kind != "text":
         raise TextError(f"{source} is a {asset.kind}, not a text; the texts are {_text_names()}.")
     path = fetch(asset.name) / asset.files[0]
-    return (row[-1] for row in _rows(path, *_ROWS[asset.rows]))
+    return ((number, row[-1]) for number, row in _rows(path, *_ROWS[asset.rows]))
 
 
-def _sentences(path: Path | Traversable) -> Iterator[str]:
-    return (line for line in _lines(path) if line.strip())
+def _of_file(path: Path, column: str) -> Iterator[tuple[int, str]]:
+    if not os.path.exists(path):  # unlike Path's own it also answers for a name that is too long
+        hint = " Standard input is /dev/stdin." if str(path) == "-" else ""
+        raise TextError(f"there is no file {path}, and no text of that name; the texts are {_text_names()}.{hint}")
+    if is_table(path) and path.is_file():
+        return _cells(path, column)
+    return _sentences(path)
 
 
-def _rows(path: Path, header: int, names: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+def _cells(path: Path, column: str) -> Iterator[tuple[int, str]]:
+    """The texts of a table's column; rows without one are left out and counted."""
+    left_out: list[int] = []
+    for place, row in enumerate(read_table(path)):
+        # In JSON lines a later row may lack a key that the first has: then its text is missing.
+        if place == 0 and column not in row.cells:
+            raise TextError(
+                f"{path} has no column {column!r}; its columns are {list(row.cells)}. Name the one that holds the "
+                "texts: --columns text=NAME. Does the first line name the columns?"
+            )
+        cell = row.cells.get(column)
+        if is_missing(cell):
+            left_out.append(row.line)
+        elif isinstance(cell, str):
+            yield row.line, cell
+        else:
+            raise TextError(f"{row.where}: {column} must be a string; got {cell!r:.80}.")
+    if left_out:
+        message = f"{path}: skipped {len(left_out)} rows without a text in {column}, the first in line {left_out[0]}."
+        warnings.warn(message, MalformedRowWarning, stacklevel=3)
+
+
+def _sentences(path: Path | Traversable) -> Iterator[tuple[int, str]]:
+    for number, line in utf8_lines(path, TextError):
+        if line.strip():
+            yield number, line.removesuffix("\n").removesuffix("\r")
+
+
+def _rows(path: Path, header: int, names: tuple[str, ...]) -> Iterator[tuple[int, tuple[str, ...]]]:
     malformed = 0
-    for line in itertools.islice(_sentences(path), header, None):
+    for number, line in itertools.islice(_sentences(path), header, None):
         row = line.split("\t", len(names) - 1)
         numeric = all(_is_number(value) for name, value in zip(names, row, strict=False) if name == "score")
         if len(row) == len(names) and numeric and row[-1].strip():
-            yield tuple(row)
+            yield number, tuple(row)
         else:
             malformed += 1
     if malformed:
@@ -135,33 +186,6 @@ def _is_number(text: str) -> bool:
         return math.isfinite(float(text))
     except ValueError:
         return False
-
-
-def _lines(path: Path | Traversable) -> Iterator[str]:
-    offset = 0
-    try:
-        # Binary: text mode would also end lines at a lone CR, and lose the byte offset of a fault.
-        with path.open("rb") as file:
-            for number, raw in enumerate(file, start=1):
-                yield _decode(raw, path, number, offset)
-                offset += len(raw)
-    except FileNotFoundError as error:
-        raise TextError(f"there is no file {path}, and no text of that name; the texts are {_text_names()}.") from error
-    except OSError as error:
-        raise TextError(f"{path} cannot be read: {error.strerror}. Expected a text file.") from error
-
-
-def _decode(raw: bytes, path: Path | Traversable, number: int, offset: int) -> str:
-    try:
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise TextError(
-            f"{path}, line {number}: byte {offset + error.start} (0x{raw[error.start]:02x}) is not valid UTF-8. "
-            "Was the file saved as Latin-1 or UTF-16? Save it as UTF-8."
-        ) from error
-    if number == 1:
-        text = text.removeprefix("\ufeff")
-    return text.removesuffix("\n").removesuffix("\r")
 
 
 def _text_names() -> str:

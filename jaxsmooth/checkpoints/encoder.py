@@ -20,6 +20,7 @@ from ..bert.params import Encoder, encoder_shapes, init_encoder
 from ..errors import AssetError, CheckpointError, ShapeError
 from ..files import atomic_write
 from ..inputs.tokenizer import TINY_VOCAB, Tokenizer
+from ..inputs.tokenizer_files import TOKENIZER_FILES
 from ..types import map_named, named_leaves
 from .amiss import lacking, refuse_unexpected
 from .config_json import config_to_dict
@@ -249,10 +250,10 @@ def _hub_directory(name: str) -> Path:
             f"{name!r} is no directory here, and looks like a hub id, which needs huggingface_hub: "
             "pip install 'jaxsmooth[hub]'."
         ) from error
-    settings = ["config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "merges.txt"]
+    settings = ["config.json", *TOKENIZER_FILES]
     # In sentence-transformers' folders the encoder may lie one deeper.
     settings += [MODULES, PROMPTS, "*sentence_*_config.json", "*_Pooling/config.json"]
-    settings += [f"*_Transformer/{pattern}" for pattern in ("*.json", "*.txt", "*.model")]
+    settings += [f"*_Transformer/{name}" for name in ("config.json", *TOKENIZER_FILES)]
 
     def fetched(*weights: str) -> Path:
         return Path(huggingface_hub.snapshot_download(name, allow_patterns=[*settings, *weights]))

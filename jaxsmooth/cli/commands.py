@@ -16,7 +16,9 @@ class Study:
     model: Annotated[str, tyro.conf.Positional]
     """Asset name, directory in Hugging Face's format, hub id, or "tiny" (random weights, no download)."""
     data: str = "movie-reviews"
-    """Name of a text asset, "tiny", or a utf-8 file with one sentence per line."""
+    """Name of a text asset, "tiny", a utf-8 file with one sentence per line, or a table (csv, tsv, json, parquet)."""
+    columns: str = ""
+    """Of a table: which column holds the texts, as "text=review"; the default is the one named text."""
     limit: int | None = 32
     """Read at most this many sentences."""
     out: Path = Path("reports")
@@ -117,7 +119,9 @@ class Predict:
     run: Annotated[Path, tyro.conf.Positional]
     """Folder of the run, or its best/, wherever that was moved to."""
     data: str = "test"
-    """A split, or for tasks of one sentence a text asset or a utf-8 file with one sentence per line."""
+    """A split, a table of the task's texts, or for tasks of one sentence a text asset or a utf-8 file, one per line."""
+    columns: str = ""
+    """Of a table: which column is which, as "text=review"; the run's own if left out."""
     out: Path = Path("reports/predictions.jsonl")
     """The file to write."""
 

@@ -1,17 +1,17 @@
 """The command line: parse, call, print."""
 
+import json
 import os
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import tyro
-from rich.console import Console
 from rich.table import Table
 
-from ..errors import AssetError, JaxsmoothError
+from ..errors import AssetError, DataError, JaxsmoothError, PreemptedError
+from ..terminal import PlainConsole, say
 from ..training.config import AotConfig
 from .commands import (
     AssetCommand,
@@ -37,7 +37,11 @@ if TYPE_CHECKING:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Entry point of `jaxsmooth`. Returns the exit status: 0, 1 for a refusal or a violation, 130 when interrupted."""
+    """Entry point of `jaxsmooth`. Returns the exit status.
+
+    0; 1 for a refusal or a violation; 130 when interrupted; 143 when a training was ended by SIGTERM, after a
+    checkpoint (128 + the signal's number, as a shell reports it).
+    """
     try:
         # Inside: a configuration that contradicts itself is refused while it is parsed.
         command = tyro.cli(Command, prog="jaxsmooth", description=__doc__, args=arguments)
@@ -54,11 +58,14 @@ def main(arguments: list[str] | None = None) -> int:
                 run_aot(command)
             case AssetCommand(inner):
                 run_assets(inner)
+    except PreemptedError as error:
+        say(f"jaxsmooth: {error}", stderr=True)
+        return 143
     except (JaxsmoothError, OSError) as error:
-        print(f"jaxsmooth: {error}", file=sys.stderr)
+        say(f"jaxsmooth: {error}", stderr=True)
         return 1
     except KeyboardInterrupt:
-        print("jaxsmooth: interrupted; no file was left half-written.", file=sys.stderr)
+        say("jaxsmooth: interrupted; no file was left half-written.", stderr=True)
         return 130
     return 0
 
@@ -78,7 +85,7 @@ def run_study(command: Study) -> int:
         tokens_per_batch=command.tokens_per_batch,
         progress=True,
     )
-    steps.show(found, steps.write(found, command.out), Console())
+    steps.show(found, steps.write(found, command.out), PlainConsole())
     return int(isinstance(command, Verify) and found.violated)
 
 
@@ -87,7 +94,7 @@ class _Steps(NamedTuple):
 
     study: Callable[..., Any]
     write: Callable[[Any, Path], Any]
-    show: Callable[[Any, Any, Console], None]
+    show: Callable[[Any, Any, PlainConsole], None]
 
 
 def _steps(command: Study) -> _Steps:
@@ -142,24 +149,24 @@ def run_finetune(command: Finetune) -> None:
         table = Table("what", "how much", show_header=False)
         for name, value in run.describe(run.prepare(command.config)).items():
             table.add_row(name.replace("_", " "), f"{value:,.0f}" if isinstance(value, (int, float)) else str(value))
-        Console().print(table)
+        PlainConsole().print(table)
         return
     outcome = loop.finetune(command.config, progress=True)
     scores = ", ".join(f"{name} {value:.4f}" for name, value in outcome.scores.items())
     early = ", stopped early" if outcome.stopped_early else ""
-    print(f"{outcome.steps} steps{early}; best at step {outcome.best_step}: {scores} -> {outcome.folder}")
+    say(f"{outcome.steps} steps{early}; best at step {outcome.best_step}: {scores} -> {outcome.folder}")
 
 
 def run_evaluate(command: Evaluate) -> None:
     """`jaxsmooth evaluate`."""
     _set_up_jax()
-    from ..files import dumps_strict
+    from ..files import strict
     from ..training import predict
 
     found = predict.evaluate_run(
         command.run, command.split, step=command.step, limit=command.limit, each_token=command.each_token
     )
-    print(dumps_strict(found, indent=2))
+    print(json.dumps(strict(found), indent=2, allow_nan=False))  # in ASCII, which any terminal and reader can take
 
 
 def run_predict(command: Predict) -> None:
@@ -169,8 +176,8 @@ def run_predict(command: Predict) -> None:
     from ..training import predict
 
     report.check_writable(command.out.parent)
-    count = predict.write_predictions(command.run, command.data, command.out)
-    print(f"{count} predictions -> {command.out}")
+    count = predict.write_predictions(command.run, command.data, command.out, columns=command.columns)
+    say(f"{count} predictions -> {command.out}")
 
 
 def run_aot(command: AotConfig) -> None:
@@ -183,6 +190,7 @@ def run_aot(command: AotConfig) -> None:
     rows = {
         "devices": f"{found.devices} {found.mesh or ''}",
         "memory": f"{found.memory / 2**30:.2f} GiB of {found.available / 2**30:.2f} GiB",
+        "recomputed in the backward pass": found.remat,
         "of it state": f"{found.arguments / 2**30:.2f} GiB",
         "of it temporaries": f"{found.temporaries / 2**30:.2f} GiB",
         "model FLOPs": f"{found.model_flops:.3g}",
@@ -194,9 +202,9 @@ def run_aot(command: AotConfig) -> None:
     }
     for name, value in rows.items():
         table.add_row(name, value)
-    Console().print(table)
+    PlainConsole().print(table)
     if command.out:
-        print(aot.write_aot(found, command.out))
+        say(aot.write_aot(found, command.out))
 
 
 def run_assets(command: ListAssets | FetchAsset | AssetPath | ClearAssets | VerifyAssets) -> None:
@@ -208,20 +216,20 @@ def run_assets(command: ListAssets | FetchAsset | AssetPath | ClearAssets | Veri
             table = Table("name", "kind", "MB", "licence", "state", "description")
             for asset, state in assets.assets_table():
                 table.add_row(asset.name, asset.kind, f"{asset.size_mb:.1f}", asset.licence, state, asset.description)
-            Console().print(table)
+            PlainConsole().print(table)
         case FetchAsset(name):
-            print(assets.fetch(name))
+            say(assets.fetch(name))
         case AssetPath(name):
-            print(assets.asset_path(name))
+            say(assets.asset_path(name))
         case ClearAssets(name, everything):
             if (name is None) is not everything:
                 raise AssetError("clear needs the name of one asset, or --all and no name.")
             removed = assets.clear(name)
-            print(f"removed {', '.join(removed)}" if removed else "nothing to remove")
+            say(f"removed {', '.join(removed)}" if removed else "nothing to remove")
         case VerifyAssets(name):
             found = assets.verify(name)
             for asset_name, state, why in found:
-                print(f"{asset_name}: {state}{': ' * bool(why)}{why}")
+                say(f"{asset_name}: {state}{': ' * bool(why)}{why}")
             if any(state == "damaged" for _, state, _ in found):
                 raise AssetError(
                     "some cached files are not what was fetched; `jaxsmooth assets fetch NAME` mends them."
@@ -241,11 +249,21 @@ def _load(command: Study) -> tuple["Encoder", "Tokenizer", Iterator[str]]:
 
     # Folder and text first: a wrong name costs no download and no work.
     report.check_writable(command.out)
-    texts = stream_texts(command.data, command.limit)
+    texts = stream_texts(command.data, command.limit, column=_text_column(command.columns))
     model, tokenizer = encoder.load(command.model, dtype=command.precision)
     if tokenizer is None:
         raise AssetError(f"{command.model} has no tokenizer.json or vocab.txt; a tokenizer is needed to read text.")
     return model, tokenizer, texts
+
+
+def _text_column(columns: str) -> str:
+    """The column of a table that a study reads."""
+    from ..assets import parse_columns
+
+    named = parse_columns(columns)
+    if named.keys() - {"text"}:
+        raise DataError(f"a study reads texts alone: --columns text=NAME; got {columns!r}.")
+    return named.get("text", "text")
 
 
 def _set_up_jax() -> None:
@@ -254,9 +272,20 @@ def _set_up_jax() -> None:
 
     import jax
 
-    logging.getLogger("absl").setLevel(logging.ERROR)  # orbax warns of each checkpoint that has no score
+    # orbax warns of each checkpoint that has no score, and logs the trace of every thread and write of a save that
+    # fails, which it raises as well
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    if sys.unraisablehook is sys.__unraisablehook__:
+        sys.unraisablehook = _report_unraisable
 
     _keep_compiled_programs(jax)
+
+
+def _report_unraisable(unraisable: "sys.UnraisableHookArgs") -> None:
+    # The other writes of a save that has failed end after its event loop, each with a trace of that.
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
 
 
 def _keep_compiled_programs(jax: ModuleType) -> None:

@@ -16,7 +16,7 @@ from ..results.spread import Spread
 from .charts import GREY, drawable, heading, layer_axis, layered, log_axis, positive, save, unless_any, values
 from .format import at, digits
 from .json import described
-from .terminal import plain_table, print_paths
+from .terminal import plain_table, print_paths, show
 
 PALETTE = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C510A")
 PART_COLOURS = ("#0072B2", "#56B4E9", "#D55E00", "#E69F00")
@@ -58,16 +58,16 @@ def comparison_json(found: Comparison) -> dict[str, Any]:
 def print_comparison(found: Comparison, paths: Mapping[str, Path], console: Console) -> None:
     """Print one table per measure, remedies down and layers across, and where the files are."""
     model, data = found.model, found.data
-    console.print(Text(f"{model.label} on {data.sentences:,} sentences of {data.name}, not trained", style="bold"))
+    show(console, Text(f"{model.label} on {data.sentences:,} sentences of {data.name}, not trained", style="bold"))
     for measure, field in STATES.items():
         spreads = {entry.label: getattr(entry, field) for entry in found.entries}
-        console.print(_table(measure, spreads, 0, console.width))
+        show(console, _table(measure, spreads, 0, console.width))
     for rate in COMPARED_RATES:
         spreads = {entry.label: entry.rates[rate] for entry in found.entries}
-        console.print(_table(RATE_NAMES[rate], spreads, 1, console.width))
-    console.print(_summary(found))
+        show(console, _table(RATE_NAMES[rate], spreads, 1, console.width))
+    show(console, _summary(found))
     for line in _remarks(found):
-        console.print(Text(line))
+        show(console, Text(line))
     print_paths(console, paths)
 
 

@@ -15,7 +15,7 @@ from ..results.spread import Spread
 from .charts import GREY, heading, layered, save, values
 from .format import at, digits, over_heads
 from .json import described
-from .terminal import plain_table, print_paths
+from .terminal import plain_table, print_paths, show
 
 _COLUMNS = {
     "|λ₂|": "predicted_rate",
@@ -83,9 +83,9 @@ def print_convergence(found: HeadConvergence, paths: Mapping[str, Path], console
             cells = [_cell(name, float(pooled[name][layer])) for name in _COLUMNS.values()]
             table.add_row(mask if layer == 0 else "", str(layer + 1), *cells)
         table.add_section()
-    console.print(table)
+    show(console, table)
     for line in _findings(found):
-        console.print(Text(line))
+        show(console, Text(line))
     print_paths(console, paths)
 
 

@@ -15,7 +15,7 @@ from .format import FUSED_ROW, digits, fused_words, rows_of
 from .headline import headline
 from .json import to_json
 from .page import render_page
-from .terminal import plain_table, print_paths
+from .terminal import plain_table, print_paths, show
 
 
 def write_diagnosis(diagnosis: Diagnosis, out: Path) -> dict[str, Path]:
@@ -73,14 +73,14 @@ def print_diagnosis(diagnosis: Diagnosis, paths: Mapping[str, Path], console: Co
         or cut, so that they can be copied and parsed.
     """
     found = headline(diagnosis)
-    console.print(_fitting_table(diagnosis, console))
-    console.print(Text("Layer 0 is the embedding output; a rate below 1 brings tokens closer.", style="dim"))
+    show(console, _fitting_table(diagnosis, console))
+    show(console, Text("Layer 0 is the embedding output; a rate below 1 brings tokens closer.", style="dim"))
     if diagnosis.fused is not None:
-        console.print(Text(f"{FUSED_ROW.capitalize()}: {fused_words(diagnosis.fused)}.", style="dim"))
+        show(console, Text(f"{FUSED_ROW.capitalize()}: {fused_words(diagnosis.fused)}.", style="dim"))
     console.print()
-    console.print(Text(found.headline, style="bold"))
+    show(console, Text(found.headline, style="bold"))
     for sentence in (found.smoothing, found.where, found.explanation):
-        console.print(Text(sentence))
+        show(console, Text(sentence))
     console.print()
     print_paths(console, paths)
 

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from ..files import atomic_write, dumps_strict
 from ..results.verification import VERDICTS, Verification
-from .terminal import plain_table, print_paths
+from .terminal import plain_table, print_paths, show
 
 _STYLES = {"CONFIRMED": "green", "VIOLATED": "bold red", "UNDECIDED": "yellow", "NOT_APPLICABLE": "dim"}
 
@@ -41,22 +41,22 @@ def print_verification(verification: Verification, paths: Mapping[str, Path], co
       paths: what `write_verification` returned.
       console: where to print.
     """
-    console.print(_table(verification))
-    console.print(Text("yes CONFIRMED, no VIOLATED, open UNDECIDED, n/a NOT_APPLICABLE; rhs/lhs least", style="dim"))
+    show(console, _table(verification))
+    show(console, Text("yes CONFIRMED, no VIOLATED, open UNDECIDED, n/a NOT_APPLICABLE; rhs/lhs least", style="dim"))
     by_source: dict[str, list[str]] = {}
     for row in verification.theorems:
         by_source.setdefault(row.source, []).append(row.theorem)
     for source, names in by_source.items():
-        console.print(Text(f"{source}: {', '.join(names)}", style="dim"))
+        show(console, Text(f"{source}: {', '.join(names)}", style="dim"))
     totals = {verdict: sum(row.counts[verdict] for row in verification.theorems) for verdict in VERDICTS}
     for check in verification.checks:
         if check.verdict == "VIOLATED":
             head = "" if check.head is None else f", head {check.head}"
             where = f"{check.theorem}, layer {check.layer}{head}, sentence {check.sentence}"
-            console.print(Text(f"VIOLATED: {where}: {check.lhs} > {check.rhs}", style=_STYLES["VIOLATED"]))
+            show(console, Text(f"VIOLATED: {where}: {check.lhs} > {check.rhs}", style=_STYLES["VIOLATED"]))
     decided = ", ".join(f"{name} {count:,}" for name, count in verification.stages.items())
-    console.print(Text(", ".join(f"{count:,} {verdict}" for verdict, count in totals.items()), style="bold"))
-    console.print(Text(f"decided by: {decided}", style="dim"))
+    show(console, Text(", ".join(f"{count:,} {verdict}" for verdict, count in totals.items()), style="bold"))
+    show(console, Text(f"decided by: {decided}", style="dim"))
     print_paths(console, paths)
 
 
@@ -72,5 +72,5 @@ def _table(verification: Verification) -> Table:
     for row in verification.theorems:
         counts = (Text(f"{row.counts[v]:,}", style=_STYLES[v] if row.counts[v] else "") for v in VERDICTS)
         tightness = ("-",) * 3 if row.tightness is None else (f"{value:.3g}" for value in row.tightness)
-        table.add_row(row.theorem, *counts, *tightness)
+        table.add_row(Text(row.theorem), *counts, *tightness)
     return table

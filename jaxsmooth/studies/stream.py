@@ -6,7 +6,6 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ..bert.params import Encoder
@@ -15,6 +14,7 @@ from ..inputs.batches import encoded_batches
 from ..inputs.batching import EncodedBatch
 from ..inputs.tokenizer import Tokenizer, TruncationWarning
 from ..results.summaries import DataSummary
+from ..terminal import PlainConsole
 from .data_parallel import over_devices
 
 
@@ -54,7 +54,7 @@ class TextStream:
             raise TextError(
                 f"texts must be a series of strings; got {type(texts).__name__}. Wrap one string in a list."
             )
-        self._max_length = model.config.max_length if tokenizer is None else tokenizer.max_length
+        self._max_length = tokenizer.max_length if isinstance(tokenizer, Tokenizer) else model.config.max_length
         batches = encoded_batches(model.config, tokenizer, texts, tokens_per_batch=tokens_per_batch)
         self._batches = over_devices(batches)
         self._bar = _progress_bar(progress)
@@ -88,11 +88,11 @@ class TextStream:
 def _progress_bar(shown: bool) -> Progress:
     """A bar on stderr that counts sentences and leaves nothing behind."""
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("sentences"),
         TimeElapsedColumn(),
     )
-    console = Console(stderr=True)
+    console = PlainConsole(stderr=True)
     return Progress(*columns, console=console, disable=not (shown and console.is_terminal), transient=True)

@@ -4,14 +4,14 @@ Nothing is executed. The compilers are the production ones (libtpu; XLA for CUDA
 autotuning), so what they refuse is refused, and the memory they plan is the memory they plan.
 """
 
+import contextlib
 import dataclasses
 import math
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from ..bert.config import EncoderConfig
 from ..bert.params import init_encoder
@@ -19,14 +19,14 @@ from ..checkpoints.config_json import config_from_file
 from ..checkpoints.encoder import find_directory
 from ..errors import ConfigError
 from ..files import atomic_write, dumps_strict
-from ..types import Batch
 from .accelerators import Target, find_target, step_flops
-from .config import AotConfig, FinetuneConfig
+from .config import AotConfig, FinetuneConfig, Remat
 from .data.tasks import Task, TrainBatch
+from .guards.memory import abstract_batch, estimate, state_bytes
 from .model import init_task_model
 from .optimiser import learning_rate, make_optimiser
 from .sharding import batch_shardings, constraints, make_mesh, tree_shardings
-from .step import Trainer, compile_step, init_state
+from .step import Trainer, TrainState, compile_step, init_state
 
 SIZES = {
     "bert-base": EncoderConfig(),
@@ -71,6 +71,7 @@ class AotReport:
       bound: which of the three it is.
       utilisation: the upper bound on model FLOP utilisation that follows; 1 says only that neither memory nor links
         forbid it.
+      remat: what the backward pass recomputes; with "auto" the least that fits.
     """
 
     target: str
@@ -89,6 +90,7 @@ class AotReport:
     seconds: float
     bound: str
     utilisation: float
+    remat: str
 
 
 def compile_ahead(config: AotConfig) -> AotReport:
@@ -108,11 +110,12 @@ def compile_ahead(config: AotConfig) -> AotReport:
         raise ConfigError(f"length must be at most {encoder.max_length}, the model's positions; got {config.length}.")
     target = find_target(config.target, config.slices)
     mesh = make_mesh(config.mesh, target.devices)
-    settings = FinetuneConfig(
-        batch_size=config.batch_size, precision=config.precision, remat=config.remat, accumulate=config.accumulate
-    )
-    compiled = _compile(encoder, settings, config, target, mesh)
-    return _report(encoder, config, target, mesh, compiled)
+    step = _make_step(encoder, config, mesh)
+    policies = _likely(step, config, target) if config.remat == "auto" else [config.remat]
+    for remat in policies[:-1]:  # the estimate may have been too low
+        with contextlib.suppress(DoesNotFitError):
+            return _report(encoder, config, target, mesh, _compile(step, target, remat), remat)
+    return _report(encoder, config, target, mesh, _compile(step, target, policies[-1]), policies[-1])
 
 
 def encoder_config(size: str) -> EncoderConfig:
@@ -127,19 +130,45 @@ def encoder_config(size: str) -> EncoderConfig:
     return SIZES[size] if size in SIZES else config_from_file(find_directory(size) / "config.json")
 
 
-def _compile(
-    encoder: EncoderConfig, settings: FinetuneConfig, config: AotConfig, target: Target, mesh: Any
-) -> jax.stages.Compiled:
+class DoesNotFitError(ConfigError):
+    """A step that needs more memory than a device has."""
+
+
+class _Step(NamedTuple):
+    """What is compiled: the functions, and shapes with shardings of the state and the data."""
+
+    trainer: Trainer
+    state: TrainState
+    data: TrainBatch
+
+
+def _make_step(encoder: EncoderConfig, config: AotConfig, mesh: Any) -> _Step:
+    settings = FinetuneConfig(
+        batch_size=config.batch_size, precision=config.precision, accumulate=config.accumulate, prng=config.prng
+    )
     model = jax.eval_shape(lambda: init_task_model(init_encoder(encoder, jax.random.key(0)), TASK, jax.random.key(1)))
     optimiser = make_optimiser(settings, model, 1000)
     trainer = Trainer(TASK, settings, optimiser, learning_rate(settings, 1000), constrain=constraints(mesh))
     state = jax.eval_shape(lambda m: init_state(m, optimiser, settings), model)
-    data = jax.eval_shape(lambda: _batch(config.batch_size, config.length))
+    data = abstract_batch(TASK, config.batch_size, config.length)
     where = tree_shardings(state, mesh), batch_shardings(data, mesh)
-    arguments = jax.tree.map(
+    placed = jax.tree.map(
         lambda leaf, at: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=at), (state, data), where
     )
-    lowered = compile_step(trainer).trace(*arguments).lower(lowering_platforms=(target.platform,))
+    return _Step(trainer, *placed)
+
+
+def _likely(step: _Step, config: AotConfig, target: Target) -> list[Remat]:
+    """The rematerialisations to try: from the least that is estimated to fit on, the last one in any case."""
+    sizes = {"state": state_bytes(step.state), "devices": len(target.devices)}
+    needs = estimate(step.trainer, step.state.model, config.batch_size, config.length, **sizes)
+    fits = [need.total <= target.chip.memory for need in needs]
+    return [need.remat for need in needs][fits.index(True) if any(fits) else -1 :]
+
+
+def _compile(step: _Step, target: Target, remat: Remat) -> jax.stages.Compiled:
+    trainer = dataclasses.replace(step.trainer, config=dataclasses.replace(step.trainer.config, remat=remat))
+    lowered = compile_step(trainer).trace(step.state, step.data).lower(lowering_platforms=(target.platform,))
     # No autotuning: there is no card to time on.
     options = {"xla_gpu_autotune_level": 0} if target.platform == "cuda" else None
     try:
@@ -148,7 +177,7 @@ def _compile(
         text = str(error)
         if "RESOURCE_EXHAUSTED" not in text and "exceed" not in text.lower():
             raise
-        raise ConfigError(f"the step does not fit on {target.name}: {what_it_needs(text)}. {_ADVICE}") from error
+        raise DoesNotFitError(f"the step does not fit on {target.name}: {what_it_needs(text)}. {_ADVICE}") from error
 
 
 def what_it_needs(text: str) -> str:
@@ -171,23 +200,15 @@ def what_it_needs(text: str) -> str:
 _ADVICE = "A smaller --batch-size, --accumulate, --remat full, or a mesh with more fsdp or tensor helps."
 
 
-def _batch(rows: int, length: int) -> TrainBatch:
-    ints = jnp.zeros((rows, length), jnp.int32)
-    batch = Batch(tokens=ints, segments=ints, mask=jnp.ones((rows, length), bool))
-    return TrainBatch(batch, jnp.zeros(rows, jnp.int32), jnp.ones(rows, jnp.float32), jnp.zeros(rows, jnp.int32))
-
-
 def _report(
-    encoder: EncoderConfig, config: AotConfig, target: Target, mesh: Any, compiled: jax.stages.Compiled
+    encoder: EncoderConfig, config: AotConfig, target: Target, mesh: Any, compiled: jax.stages.Compiled, remat: Remat
 ) -> AotReport:
     memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
     assert memory is not None
-    arguments, outputs, temporaries = (
-        getattr(memory, f"{part}_size_in_bytes") for part in ("argument", "output", "temp")
-    )
+    arguments, outputs, temporaries = (getattr(memory, f"{p}_size_in_bytes") for p in ("argument", "output", "temp"))
     peak = arguments + outputs - memory.alias_size_in_bytes + temporaries
     if peak > target.chip.memory:
-        raise ConfigError(
+        raise DoesNotFitError(
             f"the step does not fit on {target.name}: it needs {peak / 2**30:.2f} GiB of "
             f"{target.chip.memory / 2**30:.2f} GiB. {_ADVICE}"
         )
@@ -216,6 +237,7 @@ def _report(
         seconds=times[bound],
         bound=bound,
         utilisation=times["computing"] / times[bound],
+        remat=remat,
     )
 
 

@@ -4,10 +4,15 @@ Orbax writes each under a temporary name and renames it. Every state is saved wi
 a damaged checkpoint is detected instead of trained on; the one before it is then used.
 """
 
+import contextlib
 import dataclasses
+import json
+import os
 import shutil
 import warnings
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import jax
@@ -18,8 +23,13 @@ from jax.experimental import multihost_utils
 from jaxtyping import Array, Float, UInt32
 from orbax.checkpoint import checkpoint_managers as policies
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, StorageError
+from ..files import require_room, storage_fault
 from ..types import map_named, named_leaves
+from .guards.divergence import not_finite
+
+MARGIN = 2**18
+"""Bytes of a checkpoint beside its arrays, about."""
 
 
 class DamagedCheckpointWarning(UserWarning):
@@ -44,20 +54,25 @@ class Restored:
 class Checkpoints:
     """The checkpoints of one folder. Use as a context manager: leaving it waits for what is still being written."""
 
-    def __init__(self, folder: Path, *, keep: int = 2) -> None:
+    def __init__(self, folder: Path, *, keep: int = 2, writes: bool = True) -> None:
         """Open or make the folder.
 
         Args:
           folder: of the checkpoints, one folder below it for each.
           keep: how many of the newest are kept; the one with the best score is kept as well.
+          writes: False where a run may be writing there meanwhile: nothing is then saved, removed or moved.
+
+        Raises:
+          CheckpointError: a checkpoint's score is unreadable, and `writes` is False.
         """
-        self.folder = Path(folder).absolute()
+        self.folder, self.writes, self.left_out = Path(folder).absolute(), writes, set[int]()
+        self._vet()
         best = policies.BestN(get_metric_fn=_score, n=1, keep_checkpoints_without_metrics=False)
         policy = policies.AnyPreservationPolicy([policies.LatestN(n=keep), best])
         self.manager = ocp.CheckpointManager(
             self.folder,
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=policy, best_fn=_score, cleanup_tmp_directories=True
+                preservation_policy=policy, best_fn=_score, cleanup_tmp_directories=writes, read_only=not writes
             ),
             item_names=("state", "extra"),
         )
@@ -65,37 +80,107 @@ class Checkpoints:
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        self.manager.close()
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.wait()
+        for _ in range(2):  # closing raises what a background save has raised, once, and then closes
+            with contextlib.suppress(Exception):
+                self.manager.close()
+                break
+        if error is not None and self.writes:
+            self._clear_unfinished()
 
     def save(self, step: int, state: Any, extra: dict[str, Any], *, score: float | None = None) -> None:
         """Start writing a checkpoint; returns once the state is copied, so it may then be overwritten.
+
+        What goes wrong in the background is raised by the next `save`, by `wait`, or on leaving.
 
         Args:
           step: its name.
           state: any pytree of arrays.
           extra: JSON-able values: position in the data, best score so far.
           score: of the validation split, the higher the better; None where it was not evaluated.
+
+        Raises:
+          StorageError: the disk has no room for it; what is there already stays.
+          CheckpointError: it, or the one before it, could not be written for another reason.
         """
         arrays = named_leaves(state)
+        self.require_room(state, step)
         marks = {
             name: int(mark) for name, mark in zip(arrays, np.asarray(_fingerprints(list(arrays.values()))), strict=True)
         }
-        self.manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(arrays), extra=ocp.args.JsonSave({"values": extra, "fingerprints": marks})
-            ),
-            metrics=None if score is None else {"score": score},
-        )
+        with self._faults(arrays):
+            self.manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(arrays),
+                    extra=ocp.args.JsonSave({"values": extra, "fingerprints": marks}),
+                ),
+                metrics=None if score is None else {"score": score},
+            )
 
     def wait(self) -> None:
-        """Block until everything that was saved is on disk."""
-        self.manager.wait_until_finished()
+        """Block until everything that was saved is on disk.
+
+        Raises:
+          StorageError, CheckpointError: as `save`.
+        """
+        with self._faults():
+            self.manager.wait_until_finished()
+
+    def require_room(self, state: Any, step: int) -> None:
+        """Refuse a checkpoint that the disk cannot hold, or a folder that is gone. All processes must call it.
+
+        Args:
+          state: arrays, or their shapes.
+          step: its name.
+
+        Raises:
+          StorageError: as `files.require_room`; or the folder was removed, or can no longer be written to.
+        """
+        size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state)) + MARGIN
+        try:
+            # Looked at here, for what orbax has begun in the background waits minutes for a folder that never comes.
+            if not (self.folder.is_dir() and os.access(self.folder, os.W_OK | os.X_OK)):
+                raise StorageError(f"{self.folder} is gone or can no longer be written to. Did someone remove it?")
+            require_room(self.folder / str(step), size)
+        except StorageError:
+            _agreed(False)
+            raise
+        if not _agreed(True):
+            raise StorageError(f"{self.folder / str(step)}: there is no room for it, as another process sees it.")
+
+    def newest(self) -> int | None:
+        """The step of the newest checkpoint; None without one."""
+        return max(self._steps(), default=None)
+
+    def _steps(self) -> list[int]:
+        return [step for step in self.manager.all_steps() if step not in self.left_out]
+
+    @contextlib.contextmanager
+    def _faults(self, arrays: Mapping[str, Array] | None = None) -> Iterator[None]:
+        """Orbax's own exceptions, raised for what it does in the background too, as one of ours in one line."""
+        try:
+            yield
+        except Exception as error:
+            wanted = None if arrays is None else sum(array.nbytes for array in arrays.values())
+            full = storage_fault(error, self.folder, wanted)
+            raise full or CheckpointError(
+                f"no checkpoint can be written to {self.folder}: {_first_line(error)}"
+            ) from error
+
+    def _clear_unfinished(self) -> None:
+        """Remove what a save that failed has left: on a full disk it is in the way."""
+        if jax.process_index() == 0:
+            for each in self.folder.glob("*.orbax-checkpoint-tmp"):
+                shutil.rmtree(each, ignore_errors=True)
 
     def best(self) -> int | None:
         """The step with the best score, the latest where several tie; None where no checkpoint has one."""
-        scores = {step: self.manager.metrics(step) for step in self.manager.all_steps()}
+        scores = {step: self.manager.metrics(step) for step in self._steps()}
         known = {step: metrics["score"] for step, metrics in scores.items() if metrics}
         return max(known, key=lambda step: (known[step], step), default=None)
 
@@ -114,8 +199,7 @@ class Checkpoints:
         Raises:
           CheckpointError: the checkpoint is of another model, or that step's is damaged.
         """
-        steps = sorted(self.manager.all_steps(), reverse=True) if step is None else [step]
-        for each in steps:
+        while (each := self.newest() if step is None else step) is not None:
             restored, fault = self._read(each, like)
             if _agreed(restored is not None):
                 return restored
@@ -164,18 +248,50 @@ class Checkpoints:
             arrays = self.manager.restore(step, args=ocp.args.Composite(state=state))["state"]
         except Exception as error:
             return None, _first_line(error)
-        found = np.asarray(_fingerprints([arrays[name] for name in wanted]))
-        wrong = [name for name, mark in zip(wanted, found, strict=True) if int(mark) != marks[name]]
+        now = np.asarray(_fingerprints([arrays[name] for name in wanted]))
+        wrong = [name for name, mark in zip(wanted, now, strict=True) if int(mark) != marks[name]]
         if wrong:
             return None, f"the bits of {wrong[0]!r} are not those that were saved"
-        return Restored(step, map_named(lambda name, _: arrays[name], like), values), ""
+        found = map_named(lambda name, _: arrays[name], like)
+        if wrong := not_finite(found):
+            return None, f"{wrong[0]!r} is not finite: the run had diverged"
+        return Restored(step, found, values), ""
+
+    def _vet(self) -> None:
+        """Leave out checkpoints whose score is unreadable, as after a loss of power: orbax reads all when it opens."""
+        faults = {}
+        for path in sorted(self.folder.glob("*/metrics/metrics")):
+            try:
+                json.loads(path.read_bytes())
+            except ValueError as error:
+                faults[int(path.parts[-3])] = f"{path.name}: {error}"
+            except OSError:
+                pass  # a run has just replaced it
+        for step, fault in faults.items():
+            if not self.writes:
+                raise CheckpointError(f"{self.folder / str(step)} is damaged: {fault}. Resuming the run leaves it out.")
+            self._warn(step, fault)
+            self._set_aside(step)
 
     def _leave_out(self, step: int, fault: str) -> None:
+        self.left_out.add(step)
+        if not self.writes and not (self.folder / str(step)).exists():
+            self.manager.reload()  # the run has just replaced it by a newer or a better one
+            return
+        self._warn(step, fault)
+        if self.writes:
+            self._set_aside(step)
+            self.manager.reload()
+            self.left_out.discard(step)  # it is gone, and the run may come by the same step again
+
+    def _warn(self, step: int, fault: str) -> None:
         warnings.warn(
             f"{self.folder / str(step)} is damaged and left out: {fault or 'on another process'}",
             DamagedCheckpointWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
+
+    def _set_aside(self, step: int) -> None:
         if jax.process_index() == 0:
             damaged = self.folder.with_name(f"{self.folder.name}-damaged")
             damaged.mkdir(exist_ok=True)
@@ -183,7 +299,6 @@ class Checkpoints:
             (self.folder / str(step)).rename(damaged / str(step))
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices(f"moved damaged checkpoint {step}")
-        self.manager.reload()
 
 
 def _agreed(whole: bool) -> bool:

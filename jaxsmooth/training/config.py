@@ -6,10 +6,11 @@ import math
 from pathlib import Path
 from typing import Any, Literal
 
+from ..assets.tables import Missing
 from ..errors import ConfigError
 from ..files import atomic_write
 
-Remat = Literal["none", "full", "dots"]
+Remat = Literal["auto", "none", "full", "dots"]
 Fusion = Literal["none", "concat", "max", "gate"]
 
 
@@ -29,6 +30,10 @@ class FinetuneConfig:
     """Folder of the run: config.json, metrics.jsonl, TensorBoard events, checkpoints/, best/ for Hugging Face."""
     data_dir: str = ""
     """Folder of the task's files in their official format, for tasks that are not assets."""
+    columns: str = ""
+    """Of a file of the user's: which column is which, as "text=review,label=stars"; the default reads their names."""
+    missing: Missing = "refuse"
+    """Of a file of the user's: refuse or skip rows with a missing cell, or take NA, nan, ... for words (literal)."""
     epochs: float = 3.0
     """Passes over the training split."""
     steps: int = 0
@@ -44,7 +49,7 @@ class FinetuneConfig:
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     """How the rate falls after the warm-up."""
     warmup: float = 0.1
-    """Share of the steps in which the rate rises from 0."""
+    """Steps in which the rate rises from 0: below 1 a share of all, rounded up; from 1 on their number."""
     weight_decay: float = 0.01
     """Decoupled decay of everything but biases and norms."""
     beta1: float = 0.9
@@ -69,14 +74,16 @@ class FinetuneConfig:
     """Remedies against over-smoothing, as "contranorm,attnscale:0.3"."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the computation; parameters and optimiser stay in float32."""
-    remat: Remat = "none"
-    """What the backward pass recomputes: nothing, whole blocks, or all but the matrix products."""
+    remat: Remat = "auto"
+    """What the backward pass recomputes: nothing, whole blocks, or all but the matrix products; auto takes the least
+    that is estimated to fit into the device's memory, and says so."""
     ema: float = 0.0
     """Decay of an average of the parameters, which is then what is evaluated and exported; 0 for none."""
     seed: int = 0
     """Of the head's initial values, the order of the data and dropout."""
     prng: Literal["threefry2x32", "rbg"] = "threefry2x32"
-    """Generator of the dropout masks. rbg is faster, but draws other masks on another mesh."""
+    """Generator of the dropout masks. rbg compiles several times faster on TPUs, but draws others on another mesh or
+    platform."""
     mesh: str = ""
     """Mesh axes, as "data=2,fsdp=2,tensor=2"; the default puts all devices on data."""
     eval_every: int = 0
@@ -95,10 +102,13 @@ class FinetuneConfig:
     """Use at most so many examples of each split, a fixed sample of it; 0 for all."""
 
     def __post_init__(self) -> None:
+        whole = {field.name for field in dataclasses.fields(self) if field.type is int}
         for name, (least, most) in _RANGES.items():
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
                 raise ConfigError(f"{name} must be a finite number; got {value!r}.")
+            if name in whole and not isinstance(value, int):
+                raise ConfigError(f"{name} must be a whole number; got {value!r}.")
             if not least <= value <= most:
                 raise ConfigError(f"{name} must lie in [{least:g}, {most:g}]; got {value!r}.")
         if self.epochs <= 0 and not self.steps:
@@ -186,8 +196,10 @@ class AotConfig:
     """Tokens of a sentence."""
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     """Of the computation; masters stay float32."""
-    remat: Remat = "none"
-    """What the backward pass recomputes."""
+    remat: Remat = "auto"
+    """What the backward pass recomputes; auto takes the least that is estimated to fit, else what is found to fit."""
+    prng: Literal["threefry2x32", "rbg"] = "threefry2x32"
+    """Generator of the dropout masks; rbg compiles several times faster for TPUs."""
     accumulate: int = 1
     """Parts of a step's batch."""
     out: Path | None = None
@@ -203,11 +215,14 @@ _RANGES: dict[str, tuple[float, float]] = {
     "epochs": (0, 1e6),
     "max_length": (3, _COUNT),
     "learning_rate": (0, 10),
-    "warmup": (0, 1),
+    "warmup": (0, _COUNT),
     "adam_eps": (0, 1),
     "layer_decay": (1e-3, 1),
     "seed": (0, 2**32 - 1),
 }
 
-RESUMABLE = ("out", "eval_every", "patience", "checkpoint_every", "keep", "log_every", "mesh")
-"""Settings that may differ between a run and its resumption: they change no parameter's bits, or only the mesh."""
+MOST_STEPS = _COUNT
+
+RESUMABLE = ("out", "eval_every", "patience", "checkpoint_every", "keep", "log_every", "mesh", "remat")
+"""Settings that may differ between a run and its resumption: they change no parameter's bits, or as mesh and remat only
+by rounding."""

@@ -9,13 +9,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.summary import scalar
 
-from ..files import atomic_write, dumps_strict
+from ..files import atomic_write, dumps_strict, storage_fault
+from ..terminal import PlainConsole
 
 METRICS, EVENTS = "metrics.jsonl", "events"
+FLUSH_SECONDS = 10
 
 
 class Recorder:
@@ -35,13 +38,18 @@ class Recorder:
           progress: whether to show a progress bar on stderr.
           writes: False on all processes but the first.
         """
-        self.writes = writes
+        self.writes, self.folder = writes, folder
         if writes:
             _drop_after(folder / METRICS, step)
             self.file = (folder / METRICS).open("a", encoding="utf-8")
-            self.events = SummaryWriter(str(folder / EVENTS), purge_step=step + 1)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self.bar = Progress(*columns, console=Console(stderr=True), disable=not (progress and writes))
+            self.events = Events(folder / EVENTS, step=step)
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
+        self.bar = Progress(*columns, console=PlainConsole(stderr=True), disable=not (progress and writes))
         self.line = self.bar.add_task("training", total=steps, completed=step)
 
     def __enter__(self) -> "Recorder":
@@ -52,9 +60,12 @@ class Recorder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.bar.stop()
-        if self.writes:
-            self.file.close()
-            self.events.close()
+        for file in (self.file, self.events) if self.writes else ():
+            try:
+                file.close()
+            except OSError as fault:
+                if error is None:  # else that is what went wrong first
+                    raise storage_fault(fault, self.folder) or fault from fault
 
     def add(self, step: int, numbers: Mapping[str, float | list[float]], *, shown: str = "") -> None:
         """Write a record.
@@ -68,12 +79,46 @@ class Recorder:
         self.bar.update(self.line, completed=step, description=shown or None)
         if not self.writes:
             return
-        self.file.write(dumps_strict({"step": step, **numbers}) + "\n")
-        self.file.flush()
-        for name, value in numbers.items():
-            parts = {f"{name}/{k}": one for k, one in enumerate(value)} if isinstance(value, list) else {name: value}
-            for each, one in parts.items():
-                self.events.add_scalar(each, one, step)
+        try:
+            self.file.write(dumps_strict({"step": step, **numbers}) + "\n")
+            self.file.flush()
+            for name, value in numbers.items():
+                parts = enumerate(value) if isinstance(value, list) else ((None, value),)
+                for k, one in parts:
+                    self.events.add(name if k is None else f"{name}/{k}", one, step)
+            self.events.flush()
+        except OSError as fault:
+            raise storage_fault(fault, self.folder) or fault from fault
+
+
+class Events:
+    """TensorBoard's file of scalars, written by the caller's own thread, so that a full disk is the caller's error."""
+
+    def __init__(self, folder: Path, *, step: int) -> None:
+        """Begin a file; TensorBoard drops what other files of the folder say of later steps.
+
+        Args:
+          folder: made if it does not exist.
+          step: the last step already done.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        self.writer, self.flushed = EventsWriter(str(folder / "events"), f".{step}"), time.monotonic()
+        start = SessionLog(status=SessionLog.START)
+        self.writer.write_event(Event(wall_time=time.time(), step=step + 1, session_log=start))
+
+    def add(self, name: str, value: float, step: int) -> None:
+        """Write one scalar."""
+        self.writer.write_event(Event(wall_time=time.time(), step=step, summary=scalar(name, value)))
+
+    def flush(self) -> None:
+        """Bring what was written to disk, unless that was done a moment ago: it waits for the disk."""
+        if time.monotonic() - self.flushed > FLUSH_SECONDS:
+            self.writer.flush()
+            self.flushed = time.monotonic()
+
+    def close(self) -> None:
+        """Bring what was written to disk, and end."""
+        self.writer.close()
 
 
 def read_records(folder: Path) -> list[dict[str, Any]]:

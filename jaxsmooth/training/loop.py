@@ -1,7 +1,9 @@
 """The training loop: steps, records, evaluations, checkpoints, resumption."""
 
+import contextlib
 import dataclasses
 import math
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..errors import CheckpointError, ConfigError
+from ..errors import CheckpointError, ConfigError, NotFiniteError, PreemptedError
 from .accelerators import peak_flops, step_flops
 from .checkpointing import Checkpoints
 from .config import RESUMABLE, FinetuneConfig
@@ -18,6 +20,10 @@ from .data.pipeline import TaskStream, make_stream
 from .data.tasks import TrainBatch
 from .evaluate import evaluate
 from .export import export_model
+from .guards.divergence import Watch
+from .guards.lock import alone_in
+from .guards.preemption import Preemption
+from .guards.stopping import EarlyStopping
 from .logging import Meter, Recorder, read_records
 from .probe import Probe
 from .run import Run, prepare, run_folder
@@ -44,38 +50,6 @@ class Outcome:
     folder: Path
 
 
-@dataclasses.dataclass(frozen=True)
-class EarlyStopping:
-    """The best evaluation so far, and for how long there has been no better one.
-
-    Attributes:
-      best: its score.
-      best_step: its step, 0 before the first evaluation.
-      worse: evaluations since then, all of them worse.
-      scores: all scores of the best evaluation.
-    """
-
-    best: float = -math.inf
-    best_step: int = 0
-    worse: int = 0
-    scores: dict[str, float] = dataclasses.field(default_factory=dict)
-
-    def after(self, step: int, score: float, scores: dict[str, float]) -> "EarlyStopping":
-        """With one more evaluation; of equal ones the later is the best.
-
-        Args:
-          step: how many steps were done.
-          score: the one that chooses the best checkpoint, the higher the better.
-          scores: all of them.
-
-        >>> EarlyStopping().after(10, 0.9, {}).after(20, 0.8, {}).worse
-        1
-        """
-        if score >= self.best:
-            return EarlyStopping(score, step, 0, scores)
-        return dataclasses.replace(self, worse=self.worse + 1)
-
-
 def finetune(config: FinetuneConfig, *, progress: bool = False) -> Outcome:
     """Fine-tune, from the start or from the newest whole checkpoint in `config.out`; export the best parameters.
 
@@ -87,16 +61,32 @@ def finetune(config: FinetuneConfig, *, progress: bool = False) -> Outcome:
       The `Outcome`; the folder holds metrics.jsonl, events/, checkpoints/ and best/ (see `export_model`).
 
     Raises:
+      DivergedError: a loss, a gradient or a parameter that is not finite; the checkpoints from before it are kept.
+      PreemptedError: SIGTERM came; a checkpoint was saved. The same call goes on from it.
+      StorageError: a full disk, or a folder that another run holds.
       JaxsmoothError: settings that name nothing, do not fit each other, or are not those the folder was begun with.
     """
     check_folder(config)
-    run = prepare(config)
-    folder, checkpoints_folder = run_folder(config)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder, begun = config.out, config.out.is_dir()
+    with contextlib.ExitStack() as held:
+        if begun:  # a folder that is held is refused before the model is loaded
+            held.enter_context(alone_in(folder))
+        run = prepare(config)
+        folder.mkdir(parents=True, exist_ok=True)
+        if not begun:
+            held.enter_context(alone_in(folder))
+        check_folder(config)  # another run may have begun and ended meanwhile
+        if progress and run.notice:
+            print(f"jaxsmooth: {run.notice}.", file=sys.stderr)
+        return _run(run, show=progress)
+
+
+def _run(run: Run, *, show: bool) -> Outcome:
+    folder, checkpoints_folder = run_folder(run.config)
     if jax.process_index() == 0:
-        config.save(folder / "config.json")
-    with Checkpoints(checkpoints_folder, keep=config.keep) as checkpoints, open_stream(run) as stream:
-        outcome = _train(run, checkpoints, stream, show=progress)
+        run.config.save(folder / "config.json")
+    with Checkpoints(checkpoints_folder, keep=run.config.keep) as checkpoints, open_stream(run) as stream:
+        outcome = _train(run, checkpoints, stream, show=show)
         checkpoints.wait()
         step = export(run, checkpoints)
     if step != outcome.best_step:  # that checkpoint was damaged
@@ -143,35 +133,49 @@ def open_stream(run: Run) -> TaskStream:
 
 def _train(run: Run, checkpoints: Checkpoints, stream: TaskStream, *, show: bool) -> Outcome:
     config = run.config
-    state, stopping, pending = _begin(run, checkpoints, stream)
+    watch = Watch(run.trainer.schedule, checkpoints.newest)
+    state, stopping, pending = _begin(run, checkpoints, stream, watch)
     begun = done = int(state.step)
     probe, every = _probe(run), config.eval_every or run.steps_per_epoch
     last = begun if _exhausted(config, stopping) else run.steps
-    with Recorder(config.out, step=begun, steps=run.steps, progress=show, writes=jax.process_index() == 0) as recorder:
+    recorder = Recorder(config.out, step=begun, steps=run.steps, progress=show, writes=jax.process_index() == 0)
+    with recorder, Preemption() as preemption:
         meter = Meter(peak_flops(config.precision))
-        for done, now in _steps(run, state, stream, recorder, meter, pending, range(begun, last)):
-            score, evaluates = None, done % every == 0 or done == run.steps
-            if not evaluates and done % config.checkpoint_every:
+        for done, now in _steps(run, state, stream, recorder, meter, pending, watch, range(begun, last)):
+            stops, score, evaluates = preemption.reached(done), None, done % every == 0 or done == run.steps
+            if not (stops or evaluates) and done % config.checkpoint_every:
                 continue
             jax.block_until_ready(now)  # the steps' own time, before the meter pauses
             with meter.paused():
+                watch.check_steps(pending, done)
+                watch.check_state(now, done)
                 if evaluates:
-                    scores, score = _evaluate(run, now, probe, done, recorder)
+                    scores, score = _evaluate(run, now, probe, done, recorder, watch)
                     stopping = stopping.after(done, score, scores)
                 extra: dict[str, Any] = {"stream": stream.get_state(), "progress": dataclasses.asdict(stopping)}
                 extra["pending"] = [[float(m.loss), float(m.gradient_norm), int(m.tokens)] for m in pending]
                 checkpoints.save(done, now, extra, score=score)
+            # Asked again: an evaluation is long, and SIGTERM may have come meanwhile.
+            if stops or preemption.noticed:
+                checkpoints.wait()
+                raise PreemptedError(
+                    f"ended by SIGTERM after step {done} of {run.steps}, which is saved in {config.out}; "
+                    "the same command goes on from there."
+                )
             if _exhausted(config, stopping):
                 break
     return Outcome(done, done < run.steps, stopping.best_step, stopping.scores, config.out)
 
 
 def _evaluate(
-    run: Run, state: TrainState, probe: Probe | None, step: int, recorder: Recorder
+    run: Run, state: TrainState, probe: Probe | None, step: int, recorder: Recorder, watch: Watch
 ) -> tuple[dict[str, float], float]:
     """Scores on the validation split and the one that counts; a score that is not defined counts as the worst."""
     model = averaged(state)
-    scores = evaluate(run.trainer, model, run.validation, run.mesh, batch_size=run.config.batch_size)
+    try:
+        scores = evaluate(run.trainer, model, run.validation, run.mesh, batch_size=run.config.batch_size)
+    except NotFiniteError as error:
+        raise watch.blame(error, step) from error
     numbers = {f"validation/{name}": value for name, value in scores.items()}
     recorder.add(step, {**numbers, **(probe.measure(model) if probe else {})})
     score = scores[run.train.task.metric]
@@ -183,12 +187,16 @@ def _exhausted(config: FinetuneConfig, stopping: EarlyStopping) -> bool:
 
 
 def _begin(
-    run: Run, checkpoints: Checkpoints, stream: TaskStream
+    run: Run, checkpoints: Checkpoints, stream: TaskStream, watch: Watch
 ) -> tuple[TrainState, EarlyStopping, list[StepMetrics]]:
     """Where to go on: the state, the best evaluation so far, and the metrics of steps that are not logged yet."""
-    restored = checkpoints.restore(run.shapes())
+    shapes = run.shapes()
+    restored = checkpoints.restore(shapes)
+    checkpoints.require_room(shapes, restored.step if restored else 0)  # better now than after hours
     if restored is None:
-        return run.first_state(), EarlyStopping(), []
+        state = run.first_state()
+        watch.check_state(state, 0)
+        return state, EarlyStopping(), []
     stream.set_state(restored.extra["stream"])
     extra = restored.extra
     pending = [StepMetrics(*(jnp.asarray(number) for number in numbers)) for numbers in extra.get("pending", [])]
@@ -202,6 +210,7 @@ def _steps(
     recorder: Recorder,
     meter: Meter,
     pending: list[StepMetrics],
+    watch: Watch,
     steps: range,
 ) -> Iterator[tuple[int, TrainState]]:
     """Train: yield every step's number and state, and log loss and rates each `log_every` steps."""
@@ -215,6 +224,7 @@ def _steps(
         meter.add(0, step_flops(encoder, rows, data.batch.mask.shape[1]))
         pending.append(metrics)  # left on the device: reading each would wait for each
         if number % config.log_every == 0 or number == run.steps:
+            watch.check_steps(pending, number)
             numbers = _summary(run, pending, number)
             meter.tokens, untimed = int(numbers.pop("tokens")) - untimed, 0
             numbers |= {f"speed/{name}": value for name, value in meter.read().items()}

@@ -1,5 +1,6 @@
 """AdamW as BERT is fine-tuned with it: warm-up and decay, no decay of biases and norms, layer-wise rates."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +20,7 @@ def learning_rate(config: FinetuneConfig, steps: int) -> Callable[[Array], Array
     """The rate at step 0, 1, ...: linear warm-up from 0, then linear or cosine decay to 0, or constant.
 
     Args:
-      config: `learning_rate`, `warmup` (a share of the steps) and `schedule`.
+      config: `learning_rate`, `warmup` and `schedule`.
       steps: of the whole run.
 
     Returns:
@@ -29,7 +30,7 @@ def learning_rate(config: FinetuneConfig, steps: int) -> Callable[[Array], Array
     >>> [float(rate(jnp.int32(step))) for step in range(4)]
     [0.0, 0.5, 1.0, 0.5]
     """
-    warm = round(config.warmup * steps)
+    warm = warmup_steps(config.warmup, steps)
     rate, rest = config.learning_rate, max(1, steps - warm)
     decays = {
         "linear": optax.linear_schedule(rate, 0.0, rest),
@@ -38,6 +39,19 @@ def learning_rate(config: FinetuneConfig, steps: int) -> Callable[[Array], Array
     }
     decay = decays[config.schedule]
     return _promoting(optax.join_schedules([optax.linear_schedule(0.0, rate, warm), decay], [warm]) if warm else decay)
+
+
+def warmup_steps(warmup: float | int, steps: int) -> int:
+    """How many steps the rate rises for, by the rule of transformers' `TrainingArguments.get_warmup_steps`.
+
+    Args:
+      warmup: below 1 a share of the steps, rounded up; from 1 on their number.
+      steps: of the whole run.
+
+    >>> warmup_steps(0.1, 24), warmup_steps(500, 24), warmup_steps(0.0, 24)
+    (3, 500, 0)
+    """
+    return int(warmup) if warmup >= 1 else math.ceil(steps * warmup)
 
 
 def make_optimiser(config: FinetuneConfig, model: Any, steps: int) -> optax.GradientTransformation:

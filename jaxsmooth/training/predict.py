@@ -9,16 +9,17 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from ..assets import read_texts
+from ..assets import numbered_texts
+from ..assets.tables import is_table
 from ..bert.params import Encoder
 from ..errors import CheckpointError, ConfigError
 from ..files import atomic_write, dumps_strict
 from ..inputs.tokenizer import Tokenizer
 from .checkpointing import Checkpoints
 from .config import FinetuneConfig
-from .data.table_files import SUFFIXES
 from .data.task_data import TaskData
-from .data.tasks import SPLITS, Question, Sentence, Task
+from .data.tasks import SPLITS, Choice, Example, Question, Sentence, Task
+from .data.user_tables import read_unlabelled
 from .evaluate import evaluate, outputs
 from .export import is_export, load_export
 from .loop import averaged
@@ -109,7 +110,7 @@ def load_run(folder: Path, *, step: int | None = None) -> tuple[Run, TaskModel, 
     where = run_folder(config)[1] if config.out == folder else folder / "checkpoints"
     if not where.is_dir():
         raise CheckpointError(f"{folder} has no checkpoint yet: let the run come to its first.")
-    with Checkpoints(where, keep=config.keep) as checkpoints:
+    with Checkpoints(where, writes=False) as checkpoints:  # the run may still be writing
         shapes = run.shapes()
         restored = checkpoints.restore_best(shapes) if step is None else checkpoints.restore(shapes, step=step)
     if restored is None:
@@ -143,24 +144,27 @@ def evaluate_run(
     return {"task": data.task.name, "split": split, "records": len(data), "step": found.step, "scores": scores}
 
 
-def predict_run(folder: Path, source: str) -> Iterator[dict[str, Any]]:
+def predict_run(folder: Path, source: str, *, columns: str = "") -> Iterator[dict[str, Any]]:
     """Predictions of a run's best parameters, one JSON-able dict per record, in the order of the records.
 
     Args:
       folder: of the run, or an exported one.
-      source: a split ("train", "validation", "test"), all of it whatever the run's limit, or text to classify or
-        score as `read_texts` reads it.
+      source: a split ("train", "validation", "test"), all of it whatever the run's limit; a table with the task's
+        texts (see `user_tables`; it need not have labels); or text to classify or score as `read_texts` reads it.
+      columns: of a table, which column is which; "" for the run's own.
 
     Yields:
-      "record" (the place of the example) with "label" and "probabilities", "value" (regression), or "id", "answer" and
-      "score" (span).
+      "record" (the place of the example, from 0) and "line" (of the file, from 1; of parquet and a JSON list the number
+      of the row; null where the example is from no such file); what was read: "text" and maybe "pair", "question"
+      and "context", or "prompt" and "choices"; and "label" with "probabilities", "value" (regression), or "answer" with
+      "score" (span). "id" where the example has one.
 
     Raises:
-      ConfigError: the task is a masked LM, the source is a table, or text is given for a task that needs more than a
-        sentence.
+      ConfigError: the task is a masked LM, or plain text is given for a task that needs more than a sentence.
+      DataError: a table that lacks what the task reads.
     """
     run = load_trained(folder)
-    data = _data_of(run, source)
+    data = _data_of(run, source, columns)
     found: dict[int, dict[str, Any]] = {}
     owners = data.records.owners if run.task.kind == "span" else None
     for batch, logits, _, _ in outputs(run.trainer, run.model, data, run.mesh, batch_size=run.config.batch_size):
@@ -170,26 +174,40 @@ def predict_run(folder: Path, source: str) -> Iterator[dict[str, Any]]:
             prediction = _prediction(data, index, _row(logits, int(place)))
             # Of the windows of one long context the most confident wins.
             if record not in found or (prediction["score"] or -np.inf) > (found[record]["score"] or -np.inf):
-                found[record] = {"record": record, **prediction}
+                found[record] = {"record": record, **_read(data.examples[record]), **prediction}
     yield from (found[index] for index in sorted(found))
 
 
-def _data_of(run: Trained, source: str) -> TaskData:
-    """The split or the texts that `predict_run` is asked for."""
+def _data_of(run: Trained, source: str, columns: str) -> TaskData:
+    """The split, the table or the texts that `predict_run` is asked for."""
     task = run.task
     if task.kind == "masked_lm":
         raise ConfigError("a masked LM has no predictions to write; `evaluate` reports its perplexity.")
     if source in SPLITS:
         return read_split(dataclasses.replace(run.config, limit=0), run.tokenizer, source)
-    if Path(source).suffix in SUFFIXES:
-        raise ConfigError(
-            f"{source} is a table; predict reads one text per line. Take its column of texts, or make it the test "
-            "split of the run's task."
-        )
+    if is_table(Path(source)):
+        rows = read_unlabelled(Path(source), task, columns or run.config.columns, run.config.missing)
+        return TaskData(task, "test", rows, run.tokenizer, run.config.max_length)
+    if columns:
+        raise ConfigError(f"{source} is no table, so it has no columns; got columns={columns!r}.")
     if task.pairs or task.kind not in ("classification", "regression"):
-        raise ConfigError(f"{task.name} needs more than one sentence; predict on a split: {', '.join(SPLITS)}.")
-    texts = [Sentence(text) for text in read_texts(source)]
+        raise ConfigError(
+            f"{task.name} needs more than one sentence; predict on a table or a split: {', '.join(SPLITS)}."
+        )
+    texts = [Sentence(text, line=line) for line, text in numbered_texts(source)]
     return TaskData(task, "test", texts, run.tokenizer, run.config.max_length)
+
+
+def _read(example: Example) -> dict[str, Any]:
+    """Where the example is from, and what was read of it, so that predictions can be joined to the file's lines."""
+    own: dict[str, Any] = {"line": example.line or None, **({"id": example.id} if example.id else {})}
+    match example:
+        case Question():
+            return {**own, "question": example.question, "context": example.context}
+        case Choice():
+            return {**own, "prompt": example.prompt, "choices": list(example.choices)}
+        case Sentence():
+            return {**own, "text": example.text, **({} if example.pair is None else {"pair": example.pair})}
 
 
 def _row(logits: Any, place: int) -> Any:
@@ -205,7 +223,7 @@ def _prediction(data: TaskData, index: int, logits: Any) -> dict[str, Any]:
         owner = data.examples[int(data.records.owners[index])]
         assert isinstance(owner, Question)
         span = best_span(starts, ends, data.records.make([index], 0, 0)[0].rows[0])
-        return {"id": owner.id, "answer": owner.context[span[0] : span[1]] if span else "", "score": span and span[2]}
+        return {"answer": owner.context[span[0] : span[1]] if span else "", "score": span and span[2]}
     wide = np.exp(np.asarray(logits, np.float64) - np.max(logits))
     shares = (wide / wide.sum()).tolist()
     best = int(np.argmax(shares))
@@ -213,20 +231,22 @@ def _prediction(data: TaskData, index: int, logits: Any) -> dict[str, Any]:
     return {"label": names[best], "probabilities": dict(zip(names, shares, strict=True))}
 
 
-def write_predictions(folder: Path, source: str, path: Path) -> int:
+def write_predictions(folder: Path, source: str, path: Path, *, columns: str = "") -> int:
     """Write `predict_run` as JSON lines.
 
     Args:
       folder: of the run, or an exported one.
       source: as for `predict_run`.
       path: the file; missing folders are made, and it appears whole or not at all.
+      columns: as for `predict_run`.
 
     Returns:
       How many predictions there are.
 
     Raises:
       ConfigError: as `predict_run`.
+      DataError: as `predict_run`.
     """
-    lines = [dumps_strict(each) + "\n" for each in predict_run(folder, source)]
+    lines = [dumps_strict(each) + "\n" for each in predict_run(folder, source, columns=columns)]
     atomic_write(path, "".join(lines))
     return len(lines)

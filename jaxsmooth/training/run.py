@@ -15,14 +15,18 @@ from ..errors import ConfigError
 from ..inputs.tokenizer import Tokenizer
 from ..mitigations import NamedRemedy, parse_remedies
 from .accelerators import step_flops
-from .config import FinetuneConfig
+from .config import MOST_STEPS, FinetuneConfig
 from .data.catalogue import load_task
 from .data.task_data import TaskData
 from .data.tasks import Task
+from .guards.memory import Need, choose_remat, device_memory, estimate, state_bytes
 from .model import TaskModel, init_task_model
-from .optimiser import learning_rate, make_optimiser
+from .optimiser import learning_rate, make_optimiser, warmup_steps
 from .sharding import constraints, make_mesh, place_tree, tree_shardings
 from .step import Trainer, TrainState, init_state
+
+SMALL_BATCH = 1024
+"""A batch of so many records may be larger than the split: what is filled up costs little."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +43,7 @@ class Run:
       mesh: devices.
       steps: optimiser steps.
       steps_per_epoch: batches that hold every record once.
+      notice: why the backward pass recomputes what the settings leave open; "" where it does not.
     """
 
     config: FinetuneConfig
@@ -50,6 +55,7 @@ class Run:
     mesh: Mesh
     steps: int
     steps_per_epoch: int
+    notice: str = ""
 
     def shapes(self) -> TrainState:
         """The state's shapes and shardings, nothing allocated."""
@@ -90,7 +96,8 @@ def prepare(config: FinetuneConfig) -> Run:
     train, validation = (read_split(config, tokenizer, split) for split in ("train", "validation"))
     model = build_model(config, encoder, train.task, remedy)
     per_epoch = math.ceil(len(train) / config.batch_size)
-    steps = config.steps or max(1, round(config.epochs * per_epoch))
+    steps = config.steps or math.ceil(config.epochs * per_epoch)
+    _check_sizes(config, len(train), steps)
     trainer = Trainer(
         task=train.task,
         config=config,
@@ -99,7 +106,47 @@ def prepare(config: FinetuneConfig) -> Run:
         remedy=None if remedy is None else remedy.edits,
         constrain=constraints(mesh),
     )
-    return Run(config, tokenizer, train, validation, model, trainer, mesh, steps, per_epoch)
+    run = Run(config, tokenizer, train, validation, model, trainer, mesh, steps, per_epoch)
+    return _with_remat(run) if config.remat == "auto" else run
+
+
+def _check_sizes(config: FinetuneConfig, records: int, steps: int) -> None:
+    """Refuse numbers that only make sense beside the data."""
+    if steps > MOST_STEPS:
+        raise ConfigError(
+            f"a run has at most {MOST_STEPS:,} steps; {config.epochs:g} epochs of {records} records in batches of "
+            f"{config.batch_size} are {steps:,}."
+        )
+    if warmup_steps(config.warmup, steps) > steps:
+        raise ConfigError(
+            f"the warm-up must not be longer than the run's {steps} steps; got {config.warmup:g}. Below 1 it is a "
+            "share of the steps, from 1 on their number."
+        )
+    if config.batch_size > max(SMALL_BATCH, records):
+        raise ConfigError(
+            f"batch_size must be at most {max(SMALL_BATCH, records)}, for there are {records} records to train on; got "
+            f"{config.batch_size}. The rest of a batch would be filler."
+        )
+
+
+def _with_remat(run: Run) -> Run:
+    """The run with the rematerialisation that is estimated to fit, resolved in its trainer alone.
+
+    Raises:
+      ConfigError: nothing fits.
+    """
+    memory = device_memory()
+    if not memory:
+        return run
+    trainer, config = run.trainer, run.config
+
+    def needs(rows: int, length: int) -> list[Need]:
+        sizes = {"state": state_bytes(run.shapes()), "devices": run.mesh.size}
+        return estimate(trainer, run.model, rows, length, **sizes)
+
+    need, notice = choose_remat(needs, config.batch_size, config.max_length, memory)
+    chosen = dataclasses.replace(trainer, config=dataclasses.replace(config, remat=need.remat))
+    return dataclasses.replace(run, trainer=chosen, notice=notice)
 
 
 def read_split(config: FinetuneConfig, tokenizer: Tokenizer, split: str, *, each_token: bool = False) -> TaskData:
@@ -120,6 +167,8 @@ def read_split(config: FinetuneConfig, tokenizer: Tokenizer, split: str, *, each
         split=split,
         max_length=config.max_length,
         data_dir=config.data_dir or None,
+        columns=config.columns,
+        missing=config.missing,
         limit=config.limit or None,
         each_token=each_token,
     )
@@ -174,12 +223,7 @@ def describe(run: Run) -> dict[str, Any]:
 
     The memory is that of parameters, gradients, moments and average; activations come on top (`jaxsmooth aot`).
     """
-    shapes = run.shapes()
-    parameters = jax.tree.leaves(run.model)
-    config, state = run.config, jax.tree.leaves(shapes)
-    one = sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in state)
-    gradient = jax.tree.leaves(shapes.model)
-    one += sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize for leaf in gradient)
+    parameters, config = jax.tree.leaves(run.model), run.config
     rows = config.batch_size * run.train.task.choices
     return {
         "task": f"{run.train.task.name} ({run.train.task.kind}), {len(run.train)} records to train on, "
@@ -190,7 +234,8 @@ def describe(run: Run) -> dict[str, Any]:
         "batch": f"{rows} x {config.max_length} tokens, in {config.accumulate} parts",
         "steps": run.steps,
         "steps_per_epoch": run.steps_per_epoch,
-        "state_bytes_per_device": one,
+        "state_bytes_per_device": state_bytes(run.shapes()),
+        "rematerialisation": run.notice or run.trainer.config.remat.replace("auto", "none"),
         "flops_per_step": step_flops(run.model.encoder.config, rows, config.max_length),
     }
 

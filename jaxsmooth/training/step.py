@@ -18,6 +18,7 @@ from .model import TaskModel, cast_floats, task_logits
 from .objectives.losses import label_count, loss_sum
 
 REMAT: dict[str, Callable[..., bool] | bool] = {
+    "auto": False,  # not resolved, so nothing is differentiated
     "none": False,
     "full": True,
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,

@@ -1,8 +1,15 @@
 """Reading sentences: lines, encodings, limits, and the corpora's own format."""
 
+import bz2
 import dataclasses
+import gzip
+import io
 import itertools
 import json
+import lzma
+import os
+import re
+import tarfile
 import tracemalloc
 import zipfile
 from pathlib import Path
@@ -10,7 +17,7 @@ from pathlib import Path
 import pytest
 from support.assets import REAL, REAL_CACHE
 
-from jaxsmooth.assets import REGISTRY, MalformedRowWarning, fetch, read_rows, read_texts, stream_texts
+from jaxsmooth.assets import REGISTRY, MalformedRowWarning, fetch, numbered_texts, read_rows, read_texts, stream_texts
 from jaxsmooth.assets.cache import MANIFEST, sha256_of
 from jaxsmooth.errors import TextError
 
@@ -51,6 +58,89 @@ def test_invalid_utf8_names_file_line_and_byte(file):
         read_texts(path)
 
 
+def archive(*names: str) -> bytes:
+    written = io.BytesIO()
+    with zipfile.ZipFile(written, "w") as zipped:
+        for name in names:
+            zipped.writestr(name, "x")
+    return written.getvalue()
+
+
+def tar() -> bytes:
+    written = io.BytesIO()
+    with tarfile.open(fileobj=written, mode="w") as made:
+        made.addfile(tarfile.TarInfo("a.txt"))
+    return written.getvalue()
+
+
+OTHERS = {
+    "gzip": (gzip.compress(b"a\n"), "is compressed with gzip: unpack it first, `gunzip FILE`"),
+    "bzip2": (bz2.compress(b"a\n"), "is compressed with bzip2"),
+    "xz": (lzma.compress(b"a\n"), "is compressed with xz"),
+    "zstd": (b"\x28\xb5\x2f\xfd\x04\x00", "is compressed with zstd"),
+    "zip": (archive("a.txt"), "is a zip archive"),
+    "docx": (archive("[Content_Types].xml", "word/document.xml"), "is an Office document"),
+    "doc": (b"\xd0\xcf\x11\xe0\xa1\xb1", "is an Office document of the old kind"),
+    "tar": (tar(), "is a tar archive"),
+    "pdf": (b"%PDF-1.7\nhello\n", "is a PDF: extract its text first"),
+    "html": (b"\xef\xbb\xbf\n<!DOCTYPE html>\n<p>hello\n", "is an HTML page"),
+    "rtf": (b"{\\rtf1 hello}\n", "is rich text"),
+    "lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "is a pointer of Git LFS"),
+    "npy": (b"\x93NUMPY\x01\x00v\x00", "is a numpy array"),
+    "parquet": (b"PAR1\x15\x04\x15", "is a parquet table"),
+    "sqlite": (b"SQLite format 3\0", "is an SQLite database"),
+    "utf-16": ("hello\nworld\n".encode("utf-16"), "is UTF-16: save it as UTF-8"),
+    "utf-16-le": ("hello\nworld\n".encode("utf-16-le"), "is UTF-16"),
+    "utf-16-be": ("hello\nworld\n".encode("utf-16-be"), "is UTF-16"),
+    "binary": (b"hello\n\x01\x00\x02world\n", "line 2: byte 7 is NUL"),
+}
+
+
+@pytest.mark.compatibility(
+    "text", ".gz, .bz2, .xz, .zip, .tar, .docx, .npy, .parquet as text", "refused by its name", was=4
+)
+@pytest.mark.compatibility(
+    "text", "a PDF, an HTML page, RTF, a pointer of Git LFS as text", "refused by its name; read as sentences", was=1
+)
+@pytest.mark.compatibility(
+    "text", "UTF-16 without a byte-order mark", "refused by its name; read with NUL bytes", was=1
+)
+@pytest.mark.compatibility("text", "UTF-16 with a byte-order mark", "refused by its name", was=4)
+@pytest.mark.compatibility(
+    "text", "NUL bytes in the middle of a text (a damaged file)", "refused with line and byte", was=1
+)
+@pytest.mark.parametrize("name", OTHERS)
+def test_what_is_no_text_is_named(name, file):
+    content, expected = OTHERS[name]
+    with pytest.raises(TextError, match=re.escape(expected)):
+        read_texts(file(content))
+
+
+def test_what_only_looks_like_another_format_is_read(file):
+    for text in ("BZh is a word", "PARIS", "PK", "%PDF", "<p>one", "version 2", "7z", "日本語" * 400, "{rtf}"):
+        assert read_texts(file(text.encode())) == [text]
+
+
+@pytest.mark.compatibility("text", "a folder, or `-`, as `--data`", "refused, naming what it is, and /dev/stdin", was=4)
+@pytest.mark.skipif(os.name == "nt", reason="has no /dev/stdin")
+def test_a_pipe_is_read_as_a_file_is(tmp_path, monkeypatch):
+    read, write = os.pipe()
+    os.write(write, b"one\ntwo\n")
+    os.close(write)
+    assert read_texts(f"/dev/fd/{read}") == ["one", "two"]
+    os.close(read)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(TextError, match="Standard input is /dev/stdin"):
+        read_texts("-")
+    (tmp_path / "a.csv").mkdir()
+    with pytest.raises(TextError, match=r"a\.csv is a folder; expected a file"):
+        read_texts(tmp_path / "a.csv")
+
+
+def test_each_sentence_knows_its_line(file):
+    assert list(numbered_texts(file(b"\n\none\n \ntwo"))) == [(3, "one"), (5, "two")]
+
+
 def test_reading_stops_at_the_limit(file):
     assert read_texts(file(b"one\n\xff\n"), limit=1) == ["one"]
 
@@ -70,7 +160,7 @@ def test_bad_limit(limit):
 def test_missing_file_lists_the_texts(tmp_path):
     with pytest.raises(TextError, match="tiny, movie-reviews, amazon-reviews"):
         read_texts("movie-review")
-    with pytest.raises(TextError, match="cannot be read"):
+    with pytest.raises(TextError, match="is a folder; expected a file"):
         read_texts(tmp_path)
 
 

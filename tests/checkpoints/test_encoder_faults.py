@@ -260,6 +260,12 @@ class FakeHub:
         return str(self.cache)
 
 
+@pytest.mark.compatibility(
+    "tokenizer",
+    "a hub id with special_tokens_map.json, added_tokens.json or SentencePiece files",
+    "what the reader reads is fetched",
+    was=1,
+)
 @pytest.mark.parametrize("layout", ["whole", "shards", "torch"])
 def test_a_hub_id_is_downloaded_in_whatever_format_it_lies(layout, folder, model, tmp_path, monkeypatch):
     repository = tmp_path / "repository"
@@ -274,13 +280,14 @@ def test_a_hub_id_is_downloaded_in_whatever_format_it_lies(layout, folder, model
     else:
         (repository / "pytorch_model.bin").write_bytes(b"a second copy that nobody needs")
     (repository / "model.onnx").write_bytes(b"nor this")
-    (repository / "vocab.json").write_text("{}")
+    for name in ("special_tokens_map.json", "added_tokens.json", "sentencepiece.bpe.model", "vocab.txt"):
+        (repository / name).write_text("{}" if name.endswith("json") else "[UNK]\n[CLS]\n[SEP]\n")
     hub = FakeHub(repository, tmp_path / "cache")
     monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
     assert_same_bits(jaxsmooth.load("some/model")[0], expected)
     assert {name for name, _ in hub.asked} == {"some/model"}
     there = {file.name for file in hub.cache.iterdir()}
-    assert "config.json" in there
+    assert there >= {"config.json", "special_tokens_map.json", "added_tokens.json", "sentencepiece.bpe.model"}
     assert "model.onnx" not in there
     assert ("pytorch_model.bin" in there) == (layout == "torch")
     assert len(hub.asked) == (2 if layout == "torch" else 1)

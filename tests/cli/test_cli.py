@@ -1,5 +1,6 @@
 """The command line: exit statuses, what is printed where, and that nothing half-written stays behind."""
 
+import importlib
 import json
 import os
 import re
@@ -13,8 +14,9 @@ import pytest
 from support.make_frozen import FROZEN
 
 from jaxsmooth import report
-from jaxsmooth.assets import REGISTRY
+from jaxsmooth.assets import REGISTRY, read_texts
 from jaxsmooth.cli.main import main
+from jaxsmooth.files import atomic_write, dumps_strict
 from jaxsmooth.studies import diagnose as analysis
 
 pytestmark = pytest.mark.usefixtures("x64_restored")
@@ -77,6 +79,65 @@ def test_precision_is_that_of_the_model_and_of_jax(flags, precision, text, tmp_p
     monkeypatch.setattr(analysis, "diagnose", record)
     diagnose(text, tmp_path / "out", *flags)
     assert seen == [precision]
+
+
+@pytest.mark.compatibility(
+    "text",
+    "`diagnose`, `verify`, `converge`, `compare` with `--data reviews.csv`",
+    "its texts, or refused with `--columns`",
+    was=1,
+)
+@pytest.mark.parametrize("command", ["diagnose", "verify", "converge", "compare"])
+def test_a_table_is_read_by_its_column_of_texts(command, text, tmp_path, monkeypatch, capfd):
+    seen = []
+
+    def record(model, tokenizer, texts, **options):
+        seen.extend(texts)
+        raise KeyboardInterrupt
+
+    study = "converge_heads" if command == "converge" else command
+    monkeypatch.setattr(importlib.import_module(f"jaxsmooth.studies.{command}"), study, record)
+    path = tmp_path / "reviews.csv"
+    path.write_text('review,stars\n"A film, worth seeing.",5\nDull.,1\n', encoding="utf-8")
+    arguments = [command, "tiny", "--data", str(path), "--out", str(tmp_path / "out")]
+    assert main([*arguments, "--columns", "text=review"]) == 130
+    assert seen == ["A film, worth seeing.", "Dull."]
+    capfd.readouterr()
+    assert main(arguments) == 1
+    assert re.search(r"no column 'text'; its columns are \['review', 'stars'\].*--columns text=NAME", refusal(capfd))
+    assert main([*arguments, "--columns", "text=review,label=stars"]) == 1
+    assert "a study reads texts alone" in refusal(capfd)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.compatibility("text", "an escape sequence in the name of a file that a refusal names", "left out", was=1)
+def test_a_refusal_gives_no_commands_to_the_terminal(tmp_path, capfd):
+    assert main(["diagnose", "tiny", "--data", f"{tmp_path}/a\x1b[2J\x1b]0;mine\x07\u202eb.txt"]) == 1
+    assert f"there is no file {tmp_path}/ab.txt" in refusal(capfd)
+
+
+@pytest.mark.compatibility(
+    "text", "the name of a file that is not UTF-8 (bytes) as `--data`", "read; report.json escapes it", was=2
+)
+def test_a_name_that_is_not_utf8(tmp_path):
+    path = tmp_path / "gr\udcfc\udcdfe.txt"
+    try:
+        path.write_text("a\n", encoding="utf-8")
+    except OSError:
+        pytest.skip("this file system takes UTF-8 alone")
+    assert read_texts(path) == ["a"]
+    written = atomic_write(tmp_path / "a.json", dumps_strict({"data": str(path)}))
+    assert json.loads(written.read_text(encoding="utf-8")) == {"data": str(path)}
+
+
+@pytest.mark.compatibility(
+    "long", "a damaged line in the middle of a study's text", "refused with its line, nothing written", was=0
+)
+def test_a_damaged_line_far_down_writes_nothing(text, tmp_path, capfd):
+    text.write_bytes(b"a film\n" * 40 + b"\xff\n")
+    assert diagnose(text, tmp_path / "out") == 1
+    assert "text.txt, line 41: byte 280 (0xff) is not valid UTF-8" in refusal(capfd)
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_summary_names_the_report(text, tmp_path, capfd):
@@ -237,7 +298,7 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
     ids=["list", "path", "diagnose"],
 )
 def test_the_process_ends_with_the_status(arguments, status, tmp_path):
-    done = run(*arguments, JAXSMOOTH_CACHE=str(tmp_path))
+    done = run(*arguments, JAXSMOOTH_CACHE=str(tmp_path), PYTHONIOENCODING="ascii")
     assert done.returncode == status
     assert len(done.stderr.splitlines()) == status
     assert bool(done.stdout) == (status == 0)

@@ -1,4 +1,4 @@
-"""Ctrl-C: one line and status 130, whenever it comes, also where Python would lose it."""
+"""Ctrl-C and SIGTERM: one line and status 130 or 143, whenever they come, also where Python would lose them."""
 
 import os
 import signal
@@ -51,7 +51,7 @@ sys.exit(command.main())
 """
 
 
-def interrupted(program: str, word: str) -> subprocess.CompletedProcess[str]:
+def interrupted(program: str, word: str, number: int = signal.SIGINT) -> subprocess.CompletedProcess[str]:
     """Run it, interrupt it once it has said the word."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
@@ -60,7 +60,7 @@ def interrupted(program: str, word: str) -> subprocess.CompletedProcess[str]:
         try:
             assert process.stdout.readline().strip() == word
             time.sleep(0.1)
-            process.send_signal(signal.SIGINT)
+            process.send_signal(number)
             out, err = process.communicate(timeout=30)
         finally:
             process.kill()
@@ -71,6 +71,21 @@ def test_an_interrupt_while_importing_is_one_line():
     done = interrupted(SLOW_IMPORT, "importing")
     assert done.returncode == 130
     assert done.stderr == "jaxsmooth: interrupted; no file was left half-written.\n"
+
+
+@pytest.mark.compatibility(
+    "long", "SIGTERM while any command works, nothing to save yet", "one line, status 143, no file half-written", was=4
+)
+def test_sigterm_while_importing_is_one_line():
+    done = interrupted(SLOW_IMPORT, "importing", signal.SIGTERM)
+    assert done.returncode == 143
+    assert done.stderr == "jaxsmooth: ended by SIGTERM; no file was left half-written.\n"
+
+
+def test_sigterm_that_python_loses_comes_again():
+    done = interrupted(SWALLOWED, "deaf", signal.SIGTERM)
+    assert done.returncode == 143
+    assert done.stderr.splitlines()[-1] == "jaxsmooth: ended by SIGTERM; no file was left half-written."
 
 
 def test_an_interrupt_that_python_loses_comes_again():

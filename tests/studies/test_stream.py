@@ -9,7 +9,9 @@ import pytest
 
 import jaxsmooth
 from jaxsmooth.errors import TextError
-from jaxsmooth.inputs.tokenizer import TruncationWarning
+from jaxsmooth.inputs.tokenizer import Tokenizer, TruncationWarning
+from jaxsmooth.inputs.tokenizer_settings import TokenizerSettings
+from jaxsmooth.inputs.vocabulary import tiny_wordpiece
 from jaxsmooth.results.comparison import COMPARED_RATES
 from jaxsmooth.results.convergence import CONVERGENCE
 from jaxsmooth.studies import compare, converge
@@ -35,6 +37,13 @@ def test_a_pass_counts_and_warns_its_caller_of_cuts():
     lengths = [int(TOKENIZER([text]).mask.sum()) for text in TEXTS[::2]]
     assert (found.name, found.sentences, found.truncated) == ("letters", 4, 2)
     assert found.tokens == sum(lengths) + 2 * MODEL.config.max_length
+
+
+def test_the_warning_names_the_tokenizers_own_limit():
+    shorter = Tokenizer(tiny_wordpiece(), MODEL.config, "shorter", settings=TokenizerSettings({}, max_length=20))
+    stream = TextStream(MODEL, shorter, TEXTS, "reading", tokens_per_batch=256)
+    with pytest.warns(TruncationWarning, match="2 of 4 texts were cut to 20 tokens"), stream:
+        assert sum(encoded.truncated for encoded in stream) == 2
 
 
 def test_a_pass_that_fails_does_not_warn_too():

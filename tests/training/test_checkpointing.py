@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from support.training import to_arrays
 
-from jaxsmooth.errors import CheckpointError
+from jaxsmooth.errors import CheckpointError, StorageError
 from jaxsmooth.training.checkpointing import Checkpoints, DamagedCheckpointWarning, _fingerprints
 
 # Where a checkpoint is cut short, orbax's own event loop is collected while it still has work.
@@ -80,18 +80,38 @@ def cut(folder):
             path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
+def emptied(at):
+    """As a loss of power leaves files."""
+    for path in at.rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+
+
+@pytest.mark.compatibility(
+    "long", "a newest checkpoint that is cut short, or of other bits", "said, and the one before it is used", was=0
+)
+@pytest.mark.compatibility(
+    "long", "a newest checkpoint whose files are empty", "said, and the one before it is used", was=2
+)
 @pytest.mark.parametrize(
     "damage",
-    [flip, cut, lambda at: (at / "extra" / "metadata").write_text("{"), lambda at: shutil.rmtree(at / "state")],
-    ids=["one bit", "cut short", "position unreadable", "arrays gone"],
+    [
+        flip,
+        cut,
+        emptied,
+        lambda at: (at / "extra" / "metadata").write_text("{"),
+        lambda at: shutil.rmtree(at / "state"),
+        lambda at: [shutil.rmtree(each) for each in at.iterdir() if each.is_dir()],
+    ],
+    ids=["one bit", "cut short", "emptied", "position unreadable", "arrays gone", "nothing in it"],
 )
 def test_a_damaged_newest_checkpoint_is_said_and_left_out(damage, folder):
     damage(folder / "40")
-    with Checkpoints(folder) as checkpoints:
-        with pytest.warns(DamagedCheckpointWarning, match="40 is damaged"):
-            found = checkpoints.restore(like())
+    with warnings.catch_warnings(record=True, action="always") as said, Checkpoints(folder) as checkpoints:
+        found = checkpoints.restore(like())
         assert (found.step, found.extra) == (30, {"position": 30})
         assert np.array_equal(found.state["kernel"], scaled(30)["kernel"])
+        assert ["40 is damaged" in str(each.message) for each in said] == [True]
         checkpoints.save(40, scaled(41), {"position": 41})  # the run comes by the same step again
         checkpoints.wait()
         with warnings.catch_warnings(action="error"):
@@ -134,3 +154,46 @@ def test_a_damaged_best_checkpoint_is_left_out_for_the_next_best(folder):
         assert np.array_equal(found.state["kernel"], scaled(found.step)["kernel"])
         assert checkpoints.best() in (found.step, None)
     assert (folder.parent / "checkpoints-damaged" / str(best)).is_dir()
+
+
+@pytest.mark.compatibility(
+    "long",
+    "a newest checkpoint that is not finite, of a run that had diverged",
+    "said, and the one before it is used",
+    was=1,
+)
+def test_a_checkpoint_that_is_not_finite_is_left_out(tmp_path):
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        checkpoints.save(1, STATE, {})
+        checkpoints.save(2, {**STATE, "half": STATE["half"].at[3].set(jnp.inf)}, {})
+        checkpoints.wait()
+        with pytest.warns(DamagedCheckpointWarning, match="half.* is not finite: the run had diverged"):
+            assert checkpoints.restore(like()).step == 1
+
+
+@pytest.mark.compatibility(
+    "long", "`evaluate` while the run saves", "reads; what the run is writing is not removed", was=1
+)
+def test_a_reader_leaves_the_folder_as_it_is(folder):
+    unfinished = folder / "50.orbax-checkpoint-tmp"
+    unfinished.mkdir()
+    cut(folder / "40")
+    with Checkpoints(folder, writes=False) as reader:
+        with pytest.warns(DamagedCheckpointWarning, match="40 is damaged"):
+            assert reader.restore(like()).step == 30
+        shutil.rmtree(folder / "10")  # the run has a better one
+        with Checkpoints(folder) as run, warnings.catch_warnings(action="error"):
+            run.save(50, scaled(50), {"position": 50}, score=0.95)
+            run.wait()
+            assert reader.restore_best(like()).step == 50
+    assert {path.name for path in folder.iterdir()} == {"40", "50"}
+    assert not folder.with_name("checkpoints-damaged").exists()
+
+
+@pytest.mark.compatibility("long", "a folder that is removed while the run goes on", "one line", was=2)
+def test_a_folder_that_is_gone_is_one_line(tmp_path):
+    folder = tmp_path / "run" / "checkpoints"
+    with Checkpoints(folder) as run:
+        shutil.rmtree(tmp_path / "run")
+        with pytest.raises(StorageError, match="checkpoints is gone or can no longer be written to"):
+            run.save(1, STATE, {})

@@ -6,6 +6,10 @@ from jaxsmooth.errors import ConfigError
 from jaxsmooth.training.config import FinetuneConfig
 
 
+@pytest.mark.compatibility(
+    "long", "steps -1, 0 records a batch, a rate of NaN, -1e-5 or 1e30, 1e12 epochs", "refused at once, by name", was=0
+)
+@pytest.mark.compatibility("long", "a batch size of 8.5", "refused at once, by name", was=4)
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -17,6 +21,14 @@ from jaxsmooth.training.config import FinetuneConfig
         ({"batch_size": 0}, "batch_size must lie in"),
         ({"fusion": "sum"}, "fusion must be one of"),
         ({"seed": True}, "seed must be a finite number"),
+        ({"steps": -1}, r"steps must lie in \[0, 1e\+09\]"),
+        ({"steps": 10**12}, r"steps must lie in \[0, 1e\+09\]"),
+        ({"epochs": 1e12}, r"epochs must lie in \[0, 1e\+06\]"),
+        ({"learning_rate": -1e-5}, "learning_rate must lie in"),
+        ({"learning_rate": 1e30}, r"learning_rate must lie in \[0, 10\]"),
+        ({"learning_rate": "fast"}, "learning_rate must be a finite number"),
+        ({"batch_size": 8.5}, "batch_size must be a whole number; got 8.5"),
+        ({"warmup": -0.1}, "warmup must lie in"),
     ],
 )
 def test_configurations_that_contradict_themselves(settings, message):

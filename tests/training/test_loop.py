@@ -144,7 +144,7 @@ def test_evaluate_takes_a_sample_and_predict_a_whole_split(whole, tmp_path, caps
     assert main(["predict", str(whole), "--out", str(tmp_path / "p.jsonl")]) == 0
     assert len((tmp_path / "p.jsonl").read_text(encoding="utf-8").splitlines()) == 48
     assert main(["predict", str(whole), "--data", "rows.tsv", "--out", str(tmp_path / "q.jsonl")]) == 1
-    assert "is a table" in capsys.readouterr().err
+    assert "there is no file rows.tsv" in capsys.readouterr().err
     assert not (tmp_path / "q.jsonl").exists()
 
 
@@ -175,6 +175,10 @@ def test_dry_run_counts_and_leaves_nothing(task, tmp_path, capsys):
     assert not out.exists()
 
 
+@pytest.mark.compatibility("long", "a warm-up longer than the run", "refused before any work, by both numbers", was=3)
+@pytest.mark.compatibility(
+    "long", "a batch of far more records than there are", "refused before memory is asked for", was=2
+)
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -184,7 +188,8 @@ def test_dry_run_counts_and_leaves_nothing(task, tmp_path, capsys):
         ({"remedy": "contranorm+attention-dropout:0.5"}, "--attention-dropout draws anew"),
         ({"mesh": "data=64"}, "needs 64 devices"),
         ({"task": "no-such-task"}, "no-such-task"),
-        ({"warmup": 2}, "warmup must lie in"),
+        ({"warmup": 25}, "the warm-up must not be longer than the run's 24 steps; got 25"),
+        ({"batch-size": 100_000}, "batch_size must be at most 1024, for there are 48 records to train on; got 100000"),
     ],
 )
 def test_refusals_come_before_any_work(settings, message, task, tmp_path, capsys):

@@ -1,6 +1,7 @@
 """The optimiser: schedules, weight decay, layer-wise rates, clipping."""
 
 import dataclasses
+import types
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +25,51 @@ def test_schedules(schedule, expected):
     config = FinetuneConfig(learning_rate=1.0, warmup=1 / 3, schedule=schedule)
     rate = learning_rate(config, 6)
     np.testing.assert_allclose([float(rate(jnp.int32(k))) for k in range(6)], expected, atol=1e-6)
+
+
+RATES = {  # transformers 5.24: TrainingArguments.get_warmup_steps, then get_scheduler, at a rate of 1
+    ("linear", 0.0, 4): [1.0, 0.75, 0.5, 0.25, 0.0],
+    ("linear", 0.1, 24): [0.0, 1 / 3, 2 / 3, 1.0, 20 / 21],
+    ("linear", 0.5, 5): [0.0, 1 / 3, 2 / 3, 1.0, 0.5],
+    ("linear", 3, 5): [0.0, 1 / 3, 2 / 3, 1.0, 0.5],
+    ("linear", 2.9, 5): [0.0, 0.5, 1.0, 2 / 3, 1 / 3],
+    ("linear", 1.0, 4): [0.0, 1.0, 2 / 3, 1 / 3, 0.0],
+    ("linear", 5, 5): [0.0, 0.2, 0.4, 0.6, 0.8],
+    ("linear", 1e-9, 3): [0.0, 1.0, 0.5, 0.0, 0.0],
+    ("linear", 0.07, 100): [0.0, 0.125, 0.25, 0.375, 0.5],  # 100 * 0.07 is above 7 in doubles, so 8
+    ("cosine", 0.26, 4): [0.0, 0.5, 1.0, 0.5, 0.0],
+    ("cosine", 0.0, 3): [1.0, 0.75, 0.25, 0.0],
+    ("constant", 0.3, 4): [0.0, 0.5, 1.0, 1.0, 1.0],
+}
+HF_NAMES = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
+
+
+@pytest.mark.compatibility("rule", "warm-up: 0.1 of 24 steps", "rounded up, 3 steps, as transformers", was=1)
+@pytest.mark.compatibility("rule", "warm-up as a number of steps (500)", "steps from 1 on, as transformers 5", was=3)
+@pytest.mark.compatibility(
+    "rule", "schedules: linear, cosine, constant", "the rates of transformers' get_scheduler", was=0
+)
+@pytest.mark.parametrize(("schedule", "warmup", "steps"), RATES)
+def test_rates_are_those_of_transformers(schedule, warmup, steps):
+    rate = learning_rate(FinetuneConfig(learning_rate=1.0, warmup=warmup, schedule=schedule), steps)
+    expected = RATES[schedule, warmup, steps]
+    np.testing.assert_allclose([float(rate(jnp.int32(k))) for k in range(len(expected))], expected, atol=1e-6)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize(("schedule", "warmup", "steps"), RATES)
+def test_the_frozen_rates_are_transformers(schedule, warmup, steps):
+    import torch
+    from transformers import TrainingArguments, get_scheduler
+
+    arguments = types.SimpleNamespace(warmup_steps=warmup)  # the real one asks for accelerate
+    warm = TrainingArguments.get_warmup_steps(arguments, steps)
+    optimiser = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    found = get_scheduler(HF_NAMES[schedule], optimiser, num_warmup_steps=warm, num_training_steps=steps)
+    for expected in RATES[schedule, warmup, steps]:
+        assert found.get_last_lr()[0] == pytest.approx(expected, abs=1e-12)
+        optimiser.step()
+        found.step()
 
 
 def one_update(config, model, gradient):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ...assets import REGISTRY
+from ...assets.tables import Missing, is_table
 from ...errors import DataError, require_int
 from ...inputs.tokenizer import Tokenizer
 from . import corpora
@@ -14,7 +15,6 @@ from .benchmarks import GLUE
 from .hub import read_hub
 from .official_files import read_glue, read_squad_release, read_swag
 from .splits import Parts, sample
-from .table_files import SUFFIXES
 from .task_data import TaskData
 from .tasks import Choice, Kind, Task, check_split
 from .user_tables import read_tables
@@ -44,6 +44,8 @@ def load_task(
     data_dir: str | Path | None = None,
     limit: int | None = None,
     each_token: bool = False,
+    columns: str = "",
+    missing: Missing = "refuse",
 ) -> TaskData:
     """Read one split of a task.
 
@@ -55,6 +57,8 @@ def load_task(
       data_dir: for GLUE, SWAG and SQuAD the folder of the official files; None loads them with `datasets`.
       limit: a fixed sample of so many examples (see `splits.sample`), None for all.
       each_token: for a masked LM, mask every token in turn (pseudo-perplexity).
+      columns: of a file of the user's, which column is which (see `user_tables`).
+      missing: of a file of the user's, what becomes of rows with a missing cell.
 
     Returns:
       The split's examples, ready for `make_stream`.
@@ -66,7 +70,7 @@ def load_task(
     """
     chosen = check_split(split)
     require_int("limit", limit, 1, DataError, optional=True)
-    task, parts = read_task(name, data_dir=data_dir)
+    task, parts = read_task(name, data_dir=data_dir, columns=columns, missing=missing)
     examples = parts.splits.get(chosen)
     if not examples:
         held = [known for known, there in parts.splits.items() if there]
@@ -78,12 +82,16 @@ def load_task(
     return data
 
 
-def read_task(name: str, *, data_dir: str | Path | None = None) -> tuple[Task, Parts]:
+def read_task(
+    name: str, *, data_dir: str | Path | None = None, columns: str = "", missing: Missing = "refuse"
+) -> tuple[Task, Parts]:
     """A task and all its splits, without a tokenizer.
 
     Args:
       name: as for `load_task`.
       data_dir: as for `load_task`.
+      columns: as for `load_task`.
+      missing: as for `load_task`.
 
     Returns:
       The task, and its examples by split.
@@ -95,10 +103,12 @@ def read_task(name: str, *, data_dir: str | Path | None = None) -> tuple[Task, P
     folder = None if data_dir is None else Path(data_dir)
     if name not in TASKS:
         path = Path(name)
-        if not path.exists() and path.suffix not in SUFFIXES:
+        if not path.exists() and not is_table(path):
             raise DataError(f"there is no task {name!r}, and no such file; the tasks are {', '.join(TASKS)}.")
-        return read_tables(path)
+        return read_tables(path, columns, missing)
     entry = TASKS[name]
+    if columns or missing != "refuse":
+        raise DataError(f"columns and missing are for a file of your own; {name} has its own rules.")
     if folder is not None and not entry.local:
         raise DataError(f"{name} is a pinned corpus and needs no data_dir; got {folder}.")
     if folder is not None and not folder.is_dir():

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ...assets.tables import read_table, tsv_cells
 from ...errors import DataError
 from .benchmarks import GLUE, SWAG_COLUMNS, GlueTask, glue_sentence, swag_choice
 from .splits import Parts
-from .table_files import read_rows, tsv_cells
 from .tasks import Choice, Example, Question, Sentence, Split
 
 # CoLA's training and dev files have no header.
@@ -133,7 +133,7 @@ def _present(folder: Path, names: dict[Split, str], expected: str) -> dict[Split
 
 def _glue_rows(path: Path, table: GlueTask, header: list[str] | None) -> Iterator[Sentence | None]:
     """The examples of a file; None for a row with missing cells or an unknown label."""
-    rows = tsv_cells(path)
+    rows = (cells for _, cells in tsv_cells(path))
     header = next(rows, []) if header is None else header
     labelled = not _LABELS.isdisjoint(header)
     # MRPC's test file and the others' call their number "index"; what is missed here is a text or a label.
@@ -158,12 +158,12 @@ def _glue_label(cell: str, classes: tuple[str, ...]) -> int | float | None:
 
 
 def _swag_rows(path: Path) -> Iterator[Choice]:
-    for number, row in enumerate(read_rows(path)):
+    for number, (row, _, where) in enumerate(read_table(path)):
         missing = [name for name in SWAG_COLUMNS if name not in row]
         label = row.get("label")
         if missing or label not in (None, "0", "1", "2", "3"):
             raise DataError(
-                f"{path}, row {number + 1}: expected the columns {list(SWAG_COLUMNS)} and a label from 0 to 3; "
+                f"{where}: expected the columns {list(SWAG_COLUMNS)} and a label from 0 to 3; "
                 f"got {label!r} and lack {missing}."
             )
         yield swag_choice(row, None if label is None else int(label), str(number))

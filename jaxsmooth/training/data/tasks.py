@@ -55,6 +55,10 @@ class Task:
         return {"classification": len(self.classes), "regression": 1, "span": 2, "choice": 1, "masked_lm": 0}[self.kind]
 
 
+# Where an example stands says nothing of what is learnt from it, so it has no part in equality and fingerprints.
+_LINE: Any = dataclasses.field(default=0, repr=False, compare=False)
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Sentence:
     """One text or a pair.
@@ -64,12 +68,14 @@ class Sentence:
       pair: the second, where examples are pairs.
       label: a class, a number, or None: missing, or (masked LM) nothing to predict but the text.
       id: names it in predictions.
+      line: where it stands in the user's file, from 1; 0 where it is from no such file.
     """
 
     text: str
     pair: str | None = None
     label: int | float | None = None
     id: str = ""
+    line: int = _LINE
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -82,6 +88,7 @@ class Question:
       answers: parts of the context, all of them right; () where there is no answer.
       starts: of each answer the place of its first character in the context.
       id: names it in predictions.
+      line: as of a `Sentence`.
     """
 
     question: str
@@ -89,6 +96,7 @@ class Question:
     answers: tuple[str, ...]
     starts: tuple[int, ...]
     id: str = ""
+    line: int = _LINE
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -100,12 +108,14 @@ class Choice:
       choices: the continuations.
       label: which of them is right; None where it is missing.
       id: names it in predictions.
+      line: as of a `Sentence`.
     """
 
     prompt: str
     choices: tuple[str, ...]
     label: int | None
     id: str = ""
+    line: int = _LINE
 
 
 Example: TypeAlias = Sentence | Question | Choice

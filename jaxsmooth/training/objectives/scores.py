@@ -26,7 +26,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 from numpy.typing import NDArray
 
-from ...errors import DataError
+from ...errors import DataError, NotFiniteError
 from ..data.tasks import TrainBatch
 
 
@@ -296,7 +296,7 @@ def check_numbers(name: str, values: NDArray) -> None:
       values: the outputs.
 
     Raises:
-      DataError: a value is NaN.
+      NotFiniteError: a value is NaN.
     """
     if np.isnan(values).any():
-        raise DataError(f"{name} hold NaN, so there is nothing to score. Did the training diverge?")
+        raise NotFiniteError(f"{name} hold NaN, so there is nothing to score. Did the training diverge?")

@@ -1,0 +1,265 @@
+"""The rows of CSV, TSV, JSON and parquet files.
+
+The text formats are read by the standard library. Of pyarrow's readers, the one for CSV takes a quote that is never
+closed for the rest of the file, and the one for JSON refuses columns of mixed types and makes dates of strings.
+"""
+
+import csv
+import json
+import math
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from ..errors import DataError
+from ..files import format_name
+from .lines import refuse_other_formats, utf8_lines
+
+Missing = Literal["refuse", "skip", "literal"]
+
+# What pandas, and through it `datasets`, takes for a missing cell.
+_MISSING_WORDS = {"nan", "NaN", "-nan", "-NaN", "NA", "N/A", "n/a", "<NA>", "null", "NULL", "None"}
+_MISSING_WORDS |= {"#NA", "#N/A", "#N/A N/A", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"}
+
+
+class Row(NamedTuple):
+    """One row.
+
+    Attributes:
+      cells: column -> cell: strings in TSV and CSV, else what the file holds.
+      line: the line of the file on which the row begins; in parquet and in a JSON list the number of the row.
+      where: file and line, for errors.
+    """
+
+    cells: dict[str, Any]
+    line: int
+    where: str
+
+
+def is_table(path: Path) -> bool:
+    """Whether the name is that of a table.
+
+    >>> is_table(Path("reviews.CSV")), is_table(Path("reviews.txt"))
+    (True, False)
+    """
+    return path.suffix.lower() in _READERS
+
+
+def read_table(path: Path) -> Iterator[Row]:
+    """The rows of one file, in the format that its suffix names.
+
+    Args:
+      path: a .csv, .tsv (with a header, without quoting), .jsonl or .json (one object per line, or a list of objects)
+        or .parquet file; text is UTF-8.
+
+    Yields:
+      The rows, in the order of the file; empty lines are none.
+
+    Raises:
+      DataError: missing, unreadable, of an unknown suffix, without rows, or a row that is malformed.
+    """
+    if not os.path.exists(path):  # unlike Path's own it also answers for a name that is too long
+        raise DataError(f"there is no file {path}.")
+    if not is_table(path):
+        _refuse_by_name(path)
+    empty = True
+    for row in _READERS[path.suffix.lower()](path):
+        empty = False
+        yield row
+    if empty:
+        raise DataError(f"{path} holds no rows; expected at least one.")
+
+
+def tsv_cells(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """The cells of a tab-separated file without quoting; LF or CR LF, a byte-order mark and empty lines dropped.
+
+    Args:
+      path: the file.
+
+    Yields:
+      The number and the cells of each line, the header's first.
+
+    Raises:
+      DataError: missing, or not UTF-8.
+    """
+    for number, raw in utf8_lines(path, DataError):
+        line = raw.rstrip("\r\n")
+        if line:
+            yield number, line.split("\t")
+
+
+def is_missing(cell: object, missing: Missing = "refuse") -> bool:
+    """Whether a cell holds nothing: null, NaN, white space, or a word that pandas reads so (NA, nan, None, null ...).
+
+    Args:
+      cell: any.
+      missing: "literal" takes the words for what they say.
+
+    >>> [is_missing(cell) for cell in (None, float("nan"), " ", "NA", "no", 0)]
+    [True, True, True, True, False, False]
+    >>> is_missing("NA", "literal"), is_missing("", "literal")
+    (False, True)
+    """
+    if isinstance(cell, str):
+        bare = cell.strip()
+        return not bare or (missing != "literal" and bare in _MISSING_WORDS)
+    return cell is None or (isinstance(cell, float) and math.isnan(cell))
+
+
+def parse_columns(text: str) -> dict[str, str]:
+    """What `--columns` says: role -> column.
+
+    Args:
+      text: as "text=review,label=stars"; "" for nothing.
+
+    Raises:
+      DataError: another form, or a role named twice.
+
+    >>> parse_columns("text=review,label=star rating")
+    {'text': 'review', 'label': 'star rating'}
+    """
+    found: dict[str, str] = {}
+    for part in text.split(",") if text else ():
+        role, equals, column = part.partition("=")
+        if not equals or not role.strip() or role.strip() in found:
+            raise DataError(f"columns must be as text=review,label=stars, each role once; got {text!r}.")
+        found[role.strip()] = column
+    return found
+
+
+def _refuse_by_name(path: Path) -> None:
+    if path.is_file():
+        with path.open("rb") as file:
+            refuse_other_formats(path, file, DataError)
+    raise DataError(f"{path} must end in one of {', '.join(SUFFIXES)}; got {path.suffix or 'no suffix'!r}.")
+
+
+def _tsv(path: Path) -> Iterator[Row]:
+    for row in _under_header(path, tsv_cells(path), "A tab inside a cell? A TSV has no quoting: save it as CSV."):
+        for cell in row.cells.values():
+            # pandas and spreadsheets quote cells that hold a quote, also in a TSV.
+            inside = cell[1:-1] if cell[:1] == cell[-1:] == '"' else ""
+            if '""' in inside and '"' not in inside.replace('""', ""):
+                raise DataError(f"{row.where}: {cell!r:.80} seems to be quoted. A TSV has no quoting: save it as CSV.")
+        yield row
+
+
+def _csv(path: Path) -> Iterator[Row]:
+    return _under_header(path, _csv_cells(path), "Is a comma inside a text not in quotes?")
+
+
+def _csv_cells(path: Path) -> Iterator[tuple[int, list[str]]]:
+    # A text may be longer than the 131,072 characters that the module allows; it has no limit of one reader's own.
+    csv.field_size_limit(2**31 - 1)
+    # A lone CR ends a line too, as spreadsheets on old Macs wrote it; inside quotes it stays what it is.
+    lines = (part for _, line in utf8_lines(path, DataError) for part in re.split("(?<=\r)(?!\n)", line) if part)
+    reader = csv.reader(lines, strict=True)
+    begin = 1
+    try:
+        for cells in reader:
+            if cells:
+                yield begin, cells
+            begin = reader.line_num + 1
+    except csv.Error as error:
+        raise DataError(f"{path}, line {begin}: not CSV: {error}. Is a quote not closed, or not doubled?") from error
+
+
+def _under_header(path: Path, lines: Iterator[tuple[int, list[str]]], cause: str) -> Iterator[Row]:
+    """Rows of cells that have the names of the first."""
+    _, header = next(lines, (1, []))
+    _refuse_twins(header, path)
+    for number, cells in lines:
+        where = f"{path}, line {number}"
+        if len(cells) != len(header):
+            raise DataError(
+                f"{where}: expected {len(header)} cells, for the columns {header}; got {len(cells)}. {cause}"
+            )
+        yield Row(dict(zip(header, cells, strict=True)), number, where)
+
+
+def _refuse_twins(header: list[str], path: Path) -> None:
+    twice = sorted({name for name in header if header.count(name) > 1})
+    if twice:
+        raise DataError(f"{path}: every column must have a name of its own; {twice} occur twice in {header}.")
+
+
+def _json(path: Path) -> Iterator[Row]:
+    """One object per line, or a list of objects; which of the two, the first character says."""
+    lines = utf8_lines(path, DataError)
+    first: list[tuple[int, str]] = []
+    for number, line in lines:
+        first.append((number, line))
+        if line.strip():
+            break
+    if first and first[-1][1].lstrip().startswith("["):
+        # Not lines: parsed whole, so that a list written over several lines is read as well.
+        items = _parsed("".join(line for _, line in [*first, *lines]), path, 1)
+        numbered = ((number, f"{path}, row {number}", item) for number, item in enumerate(items, start=1))
+    else:
+        whole = ((number, line.strip()) for part in (first, lines) for number, line in part if line.strip())
+        numbered = ((number, f"{path}, line {number}", _parsed(line, path, number)) for number, line in whole)
+    for number, where, item in numbered:
+        if not isinstance(item, dict):
+            raise DataError(f"{where}: expected a JSON object; got {type(item).__name__}.")
+        yield Row(item, number, where)
+
+
+def _parsed(text: str, path: Path, number: int) -> Any:
+    try:
+        return json.loads(text, object_pairs_hook=_unique)
+    except ValueError as error:
+        line = number + getattr(error, "lineno", 1) - 1
+        raise DataError(
+            f"{path}, line {line}: not JSON: {error}. Expected one object per line, or one list of objects."
+        ) from error
+    except RecursionError as error:
+        raise DataError(f"{path}, line {number}: JSON that is nested too deeply.") from error
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError(f"a key occurs twice in {[key for key, _ in pairs]}")
+    return found
+
+
+def _parquet(path: Path) -> Iterator[Row]:
+    import pyarrow
+    import pyarrow.parquet
+
+    number = 0
+    try:
+        with pyarrow.parquet.ParquetFile(path, page_checksum_verification=True) as file:
+            names = file.schema_arrow.names
+            _refuse_twins(names, path)
+            for batch in file.iter_batches():
+                # Python's own time has no nanoseconds, which pandas writes; as text they disturb nobody.
+                columns = [
+                    (column.cast(pyarrow.string()) if pyarrow.types.is_timestamp(column.type) else column).to_pylist()
+                    for column in batch.columns
+                ]
+                for cells in zip(*columns, strict=True):
+                    number += 1
+                    yield Row(dict(zip(names, cells, strict=True)), number, f"{path}, row {number}")
+    except DataError:
+        raise
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
+        with path.open("rb") as begin:
+            start = begin.read(1024)
+        what = f"is {format_name(start) or 'not a parquet file'}"
+        if start[:4] == b"PAR1":
+            what = f"cannot be read{f' after row {number}' * bool(number)}"
+        raise DataError(f"{path} {what}: {str(error).rstrip('.')}. Was it copied or downloaded whole?") from error
+
+
+_READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
+    ".csv": _csv,
+    ".tsv": _tsv,
+    ".jsonl": _json,
+    ".ndjson": _json,
+    ".json": _json,
+    ".parquet": _parquet,
+}
+SUFFIXES = tuple(_READERS)
