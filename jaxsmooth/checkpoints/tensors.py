@@ -12,6 +12,10 @@ from .formats import FileTensor
 DTYPES = ("F16", "BF16", "F32", "F64")
 
 
+class CheckpointWarning(UserWarning):
+    """A checkpoint holds something besides the model, which is left out; the message names it."""
+
+
 def by_plain_name(tensors: Iterable[FileTensor], plain_name: Callable[[str], str | None]) -> dict[str, FileTensor]:
     """Every tensor by its plain name, unless that is None.
 
@@ -23,20 +27,25 @@ def by_plain_name(tensors: Iterable[FileTensor], plain_name: Callable[[str], str
       Plain name -> tensor, in the same order.
 
     Raises:
-      CheckpointError: two tensors of one plain name.
+      CheckpointError: two tensors of one plain name that differ. A module that is reached by two ways is stored twice.
     """
     found: dict[str, FileTensor] = {}
     for tensor in tensors:
         plain = plain_name(tensor.name)
         if plain is None:
             continue
-        if plain in found:
-            first = found[plain]
+        first = found.setdefault(plain, tensor)
+        if first is not tensor and not _are_equal(first, tensor):
             raise CheckpointError(
-                f"{tensor.file}: tensor {tensor.name!r} occurs twice, first as {first.name!r} in {first.file}."
+                f"{tensor.file}: tensor {tensor.name!r} occurs twice, with other numbers first as {first.name!r} in "
+                f"{first.file}."
             )
-        found[plain] = tensor
     return found
+
+
+def _are_equal(first: FileTensor, second: FileTensor) -> bool:
+    same = (first.shape, first.dtype) == (second.shape, second.dtype)
+    return same and first.read().tobytes() == second.read().tobytes()
 
 
 def check_tensor(tensor: FileTensor, shape: tuple[int, ...]) -> None:
@@ -50,7 +59,10 @@ def check_tensor(tensor: FileTensor, shape: tuple[int, ...]) -> None:
       CheckpointError: names the tensor and the file.
     """
     if tensor.dtype not in DTYPES:
-        raise CheckpointError(f"{tensor.file}: tensor {tensor.name!r} must be one of {DTYPES}; got {tensor.dtype}.")
+        raise CheckpointError(
+            f"{tensor.file}: tensor {tensor.name!r} must be one of {DTYPES}; got {tensor.dtype}. Quantised weights are "
+            "not read: take the model that they were made from."
+        )
     if tensor.shape != shape:
         raise CheckpointError(
             f"{tensor.file}: tensor {tensor.name!r} must have shape {shape}; got {tensor.shape}. "

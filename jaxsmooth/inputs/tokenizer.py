@@ -1,5 +1,6 @@
 """Text to `Batch`: a thin layer over Hugging Face `tokenizers` that pads to few lengths and hides nothing."""
 
+import copy
 import functools
 import hashlib
 import warnings
@@ -27,6 +28,7 @@ from .batching import (
     smallest_bucket,
 )
 from .encoding import RowEncoder
+from .lower import lower_first
 from .normalizer import Normalizer
 from .tokenizer_class import CLASSES
 from .tokenizer_files import TokenizerFiles, read_tokenizer_files, write_tokenizer_files
@@ -306,6 +308,27 @@ class Tokenizer:
         return self._encoder.windows(
             checked_strings("questions", questions), checked_strings("contexts", contexts), ranges, most
         )
+
+    def adapted(self, *, max_length: int | None, lower_case: bool) -> "Tokenizer":
+        """The tokenizer with settings that lie outside its own files; this one is not to be used afterwards.
+
+        Args:
+          max_length: where a text is cut unless another length is asked for; None for where it is cut now.
+          lower_case: whether to lower-case texts before everything else.
+
+        Returns:
+          A `Tokenizer`.
+
+        >>> tokenizer = Tokenizer.tiny(EncoderConfig(vocab=TINY_VOCAB, max_length=64))
+        >>> tokenizer.adapted(max_length=32, lower_case=True).max_length
+        32
+        """
+        other = copy.copy(self)
+        if max_length is not None:
+            other.max_length = min(max_length, self.config.max_length)
+        if lower_case:
+            lower_first(other._backend)
+        return other
 
     @property
     def special_count(self) -> int:

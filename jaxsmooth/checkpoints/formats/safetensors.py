@@ -1,6 +1,5 @@
 """Hugging Face's own format: `model.safetensors`, whole or in shards that an index names."""
 
-import json
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -11,6 +10,8 @@ import safetensors
 from numpy.typing import NDArray
 
 from ...errors import CheckpointError
+from .look import mistaken, refuse_unfit
+from .shards import shards_of
 from .tensor import FileTensor, Weights
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -28,12 +29,13 @@ def read(path: Path) -> Weights:
     Raises:
       CheckpointError: a file that is damaged, or an index that names what is not there.
     """
-    files = [path] if path.name == WEIGHTS else _shards(path)
+    files = shards_of(path) if path.name == INDEX else [path]
     where = str(path) if len(files) == 1 else f"{path.parent} ({len(files)} shards)"
     return Weights(where, tuple(stored for file in files for stored in _header(file)))
 
 
 def _header(file: Path) -> list[FileTensor]:
+    refuse_unfit(file)
     with _Opened(file) as handle:
         names = list(handle.keys())  # a handle is no mapping: it cannot be iterated over
         parts = {name: handle.get_slice(name) for name in names}
@@ -48,31 +50,6 @@ def _tensor(file: Path, name: str) -> NDArray:
         return np.asarray(handle.get_tensor(name))
 
 
-def _shards(index: Path) -> list[Path]:
-    try:
-        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{index} is not a safetensors index (JSON with a weight_map): {error!r}") from error
-    # A shard must be a plain name: an index cannot point outside its own directory.
-    strangers = [name for name in shards if not _is_plain_name(name)]
-    if strangers or not shards:
-        raise CheckpointError(
-            f"{index}: weight_map must name files of its own directory; got {sorted(map(str, shards))[:3]}."
-        )
-    absent = sorted(name for name in shards if not (index.parent / name).is_file())
-    if absent:
-        more = f", and {len(absent) - 1} more" if len(absent) > 1 else ""
-        raise CheckpointError(f"{index.parent / absent[0]} is missing, though {index.name} names it{more}.")
-    return [index.parent / name for name in sorted(shards)]
-
-
-def _is_plain_name(name: object) -> bool:
-    if not isinstance(name, str) or Path(name).name != name or "\\" in name:
-        return False
-    # Asked for a name that no file can have, a file system raises instead of answering.
-    return name.isprintable() and len(name.encode(errors="replace")) <= 255
-
-
 class _Opened:
     """A safetensors file whose every refusal is a `CheckpointError` that names it."""
 
@@ -84,7 +61,7 @@ class _Opened:
             self.handle = safetensors.safe_open(self.file, framework="numpy").__enter__()
         except (safetensors.SafetensorError, OSError, ValueError) as error:
             raise CheckpointError(
-                f"{self.file} is not a whole safetensors file: {error}. Download it again."
+                f"{self.file} is not a whole safetensors file: {error}. Download it again.{mistaken(self.file)}"
             ) from error
         return self.handle
 

@@ -1,5 +1,7 @@
 """`pytorch_model.bin` of torch 1.6 and later: a zip of a pickle and of one member of raw numbers per storage.
 
+In shards where an index names them.
+
 References: torch.serialization, `_save` (the layout), read here without torch.
 """
 
@@ -12,10 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import CheckpointError
+from .look import mistaken, refuse_unfit
+from .shards import shards_of
 from .tensor import DTYPES, FileTensor, Weights
 from .torch_pickle import View, read_state_dict
 
-TORCH = "pytorch_model.bin"
+TORCH, TORCH_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
 SHARING = 4
 """How many times over the tensors may read the archive's bytes: tied weights share a storage, a bomb shares all."""
 
@@ -30,7 +34,7 @@ def read(path: Path) -> Weights:
     """Every tensor of the state dict; their numbers are read when they are asked for.
 
     Args:
-      path: a `pytorch_model.bin`.
+      path: a `pytorch_model.bin`, or the index of its shards.
 
     Returns:
       The tensors, under Hugging Face's names.
@@ -38,6 +42,14 @@ def read(path: Path) -> Weights:
     Raises:
       CheckpointError: a file that is damaged, of torch's older format, or that holds anything but a state dict.
     """
+    if path.name == TORCH_INDEX:
+        files = [_read_file(shard) for shard in shards_of(path)]
+        return Weights(f"{path.parent} ({len(files)} shards)", tuple(tensor for file in files for tensor in file))
+    return Weights(str(path), _read_file(path))
+
+
+def _read_file(path: Path) -> tuple[FileTensor, ...]:
+    refuse_unfit(path)
     try:
         with zipfile.ZipFile(path) as zipped:
             archive = _survey(path, zipped)
@@ -51,7 +63,7 @@ def read(path: Path) -> Weights:
             f"{path} has {path.stat().st_size} bytes, but its tensors would read {needed}: they share storages "
             "without need. Save a state dict of cloned tensors."
         )
-    return Weights(str(path), tensors)
+    return tensors
 
 
 # What zipfile raises for damaged archives: NotImplementedError for an unknown compression, RuntimeError for encryption.
@@ -63,7 +75,7 @@ def _refusal(path: Path, error: Exception) -> CheckpointError:
         return error
     return CheckpointError(
         f"{path} is not a whole zip archive as torch.save writes it since 1.6: {error}. Download it again; or, if it "
-        "is older, load it with torch and save it again."
+        f"is older, load it with torch and save it again.{mistaken(path)}"
     )
 
 

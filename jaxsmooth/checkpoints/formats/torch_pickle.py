@@ -1,5 +1,7 @@
 """The pickle of a torch state dict, read by an unpickler that knows the names of tensors and nothing else.
 
+A trainer's checkpoint keeps the state dict among other things, under a name of its own; it is found there.
+
 `find_class` answers from a table of stand-ins, as "Restricting Globals" in Python's documentation of pickle shows: a
 pickle can import nothing, and can call only the functions of this module that the table names. Two more guards need
 the unpickler written in Python, whose table of opcodes can be narrowed (the one in C allocates a memo as long as the
@@ -57,7 +59,7 @@ def read_state_dict(raw: bytes, source: str) -> dict[str, View]:
       Name -> view, in the file's order.
 
     Raises:
-      CheckpointError: a pickle that is damaged or too long, or that is anything but a dict of tensors.
+      CheckpointError: a pickle that is damaged or too long, or that holds no dict of tensors.
     """
     if len(raw) > SIZE_LIMIT:
         raise CheckpointError(f"{source}: its pickle must have at most {SIZE_LIMIT} bytes; got {len(raw)}.")
@@ -69,11 +71,35 @@ def read_state_dict(raw: bytes, source: str) -> dict[str, View]:
         raise CheckpointError(f"{source} does not hold a whole pickle: {error!r:.200}. Is the file damaged?") from error
     if not isinstance(result, _Dict):
         raise CheckpointError(f"{source} must hold a dict of tensors; got {_describe(result)}.")
-    views = {}
-    for name, value in result.items():
-        if not isinstance(name, str) or not isinstance(value, View):
-            raise CheckpointError(f"{source} must hold tensors by name; got {_describe(value)} under {name!r:.60}.")
-        views[name] = value
+    return _tensors(_root(result), source)
+
+
+ROOTS = ("state_dict", "model_state_dict", "model", "module", "model_state", "net", "weights", "params")
+"""Where trainers keep the state dict: Lightning under the first, DeepSpeed under "module"; the first that is there."""
+_DEPTH = 4
+
+
+def _root(result: "_Dict") -> "_Dict":
+    """The state dict in a trainer's checkpoint; what is none is given back as it is."""
+    for _ in range(_DEPTH):
+        inner = next((result[key] for key in ROOTS if isinstance(result.get(key), _Dict)), None)
+        # A dict of tensors is the state dict, though a module in it were called "model".
+        if inner is None or any(isinstance(value, View) for value in result.values()):
+            break
+        result = inner
+    return result
+
+
+def _tensors(state: "_Dict", source: str) -> dict[str, View]:
+    """The tensors of a state dict. Beside them a module may keep notes (`get_extra_state`), which are passed over."""
+    views = {name: value for name, value in state.items() if isinstance(name, str) and isinstance(value, View)}
+    for name, value in state.items():
+        note = isinstance(name, str) and isinstance(value, (str, int, float, type(None)))
+        if name not in views and not (note and views):
+            raise CheckpointError(
+                f"{source} must hold tensors by name, itself or under one of {ROOTS}; got {_describe(value)} under "
+                f"{name!r:.60}."
+            )
     return views
 
 

@@ -38,7 +38,7 @@ def test_safetensors_win_over_every_other_format(model, tmp_path):
 
 
 def test_two_files_of_a_format_are_one_too_many(tmp_path):
-    refused(tmp_path, {"model.onnx": b"", "other.onnx": b""}, r"must hold one \*\.onnx; got model.onnx, other.onnx")
+    refused(tmp_path, {"a.onnx": b"", "b.onnx": b""}, r"must hold one \*\.onnx; got a.onnx, b.onnx")
 
 
 @pytest.mark.parametrize("form", FILES)

@@ -184,7 +184,7 @@ def test_two_files_are_one_too_many(draft, folder):
 
 def test_a_file_that_is_a_directory(tmp_path):
     (tmp_path / FILE).mkdir()
-    with pytest.raises(CheckpointError, match=f"{FILE} cannot be read"):
+    with pytest.raises(CheckpointError, match=f"{FILE} is a folder, where a file was expected"):
         jaxsmooth.load(tmp_path)
 
 
@@ -235,7 +235,10 @@ WRONG = {
     "heads": (lambda d: setattr(d, "sizes", (32, 2, 5, *d.sizes[3:])), "width must be a multiple of heads"),
     "negative": (lambda d: setattr(d, "sizes", (-32, *d.sizes[1:])), "width must be an integer from 1"),
     "eps": (lambda d: setattr(d, "eps", float("nan")), "eps must be a finite number"),
-    "layers": (lambda d: setattr(d, "sizes", (32, 2**31 - 1, *d.sizes[2:])), r"2147483647 layers; got \d+ tensors"),
+    "layers": (
+        lambda d: setattr(d, "sizes", (32, 2**31 - 1, *d.sizes[2:])),
+        "layers must be an integer from 1 to 65536; got 2147483647",
+    ),
     "one layer more": (lambda d: setattr(d, "sizes", (32, 3, *d.sizes[2:])), "tensor 'l2.q.w' is missing"),
     "one layer less": (lambda d: setattr(d, "sizes", (32, 1, *d.sizes[2:])), "tensor 'l1.q.w' is unexpected"),
     "width": (lambda d: setattr(d, "sizes", (64, *d.sizes[1:])), r"'emb.word' must have shape \(18, 64\), 1152 values"),

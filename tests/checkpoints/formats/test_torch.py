@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import json
 import pickle
 import tarfile
 import zipfile
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from support.checkpoint import assert_same_bits
-from support.formats import SOURCE, TENSORS, TorchDraft, refused, torch_draft, write
+from support.formats import SOURCE, TENSORS, TorchDraft, pickle_of, refused, torch_draft, write
 
 import jaxsmooth
 from jaxsmooth.checkpoints.formats import open_weights
@@ -123,3 +124,88 @@ def legacy_tar() -> bytes:
 @pytest.mark.parametrize("content", [legacy_tar(), pickle.dumps(0x1950A86A20F9469CFC6C, 2) + b"\x80\x02N."])
 def test_torchs_older_formats_are_refused(content, tmp_path):
     refused(tmp_path, {FILE: content}, f"{FILE} is not a whole zip archive as torch.save writes it since 1.6")
+
+
+def text(words: str) -> bytes:
+    return b"X" + len(words).to_bytes(4, "little") + words.encode()
+
+
+def nested(draft: TorchDraft, path: tuple[str, ...], beside: bytes = b"") -> bytes:
+    """A trainer's checkpoint with the state dict at the end of a path of keys, other things beside each."""
+    inner = pickle_of(draft.rows)[2:-1]
+    for key in reversed(path):
+        inner = b"}" + text("epoch") + b"K\x03s" + beside + text(key) + inner + b"s"
+    draft.pickle = b"\x80\x02" + inner + b"."
+    return draft.pack()
+
+
+LIGHTNING = (
+    text("pytorch-lightning_version") + text("2.4.0") + b"s"
+    + text("hyper_parameters") + b"}" + text("lr") + b"G\x3f\x00\x00\x00\x00\x00\x00\x00ss"
+    + text("optimizer_states") + b"]s" + text("callbacks") + b"}" + text("best") + b"Nss"
+)  # fmt: skip
+
+
+@pytest.mark.compatibility("loading", "a torch file that holds its state dict under `state_dict`", "found", was=3)
+@pytest.mark.compatibility("loading", "... under `model_state_dict` or `model`", "found", was=3)
+@pytest.mark.compatibility(
+    "loading", "a Lightning checkpoint (version, hyper_parameters, ...)", "its model is read", was=3
+)
+@pytest.mark.parametrize(
+    ("path", "beside"),
+    [
+        (("state_dict",), LIGHTNING),
+        (("model_state_dict",), b""),
+        (("model",), b""),
+        (("module",), b""),
+        (("model", "state_dict"), b""),
+    ],
+)
+def test_the_state_dict_of_a_trainers_checkpoint_is_found(path, beside, model, tmp_path):
+    content = nested(torch_draft(prefix="model.bert."), path, beside)
+    assert_same_bits(jaxsmooth.load(write(tmp_path, {FILE: content}))[0], model)
+
+
+@pytest.mark.compatibility("loading", "numbers and notes beside the tensors of a torch file", "passed over", was=3)
+def test_notes_beside_the_tensors_are_passed_over(model, tmp_path):
+    draft = torch_draft()
+    whole = pickle_of(draft.rows)
+    draft.pickle = whole[:-1] + text("epoch") + b"K\x03s" + text("note") + b"Ns."
+    assert_same_bits(jaxsmooth.load(write(tmp_path, {FILE: draft.pack()}))[0], model)
+
+
+def test_a_checkpoint_without_a_state_dict_says_where_it_may_lie(tmp_path):
+    refused(
+        tmp_path,
+        {FILE: nested(torch_draft(), ("ema",))},
+        r"itself or under one of \('state_dict'.*; got int under 'epoch'",
+    )
+
+
+@pytest.mark.compatibility("loading", "pytorch_model.bin in shards", "read", was=3)
+def test_shards_are_read_together(model, tmp_path):
+    weight_map = {}
+    for number in (1, 2):
+        draft, name = torch_draft(), f"pytorch_model-0000{number}-of-00002.bin"
+        draft.rows = draft.rows[number - 1 :: 2]
+        weight_map |= {row.name: name for row in draft.rows}
+        (tmp_path / name).write_bytes(draft.pack())
+    index = json.dumps({"metadata": {}, "weight_map": weight_map}).encode()
+    assert_same_bits(jaxsmooth.load(write(tmp_path, {f"{FILE}.index.json": index}))[0], model)
+    (tmp_path / "pytorch_model-00002-of-00002.bin").unlink()
+    refused(tmp_path, {}, "00002-of-00002.bin is missing, though pytorch_model.bin.index.json names it")
+
+
+@pytest.mark.parity
+def test_checkpoints_of_torch_itself_are_read(model, tmp_path):
+    import torch
+
+    state = {f"module.model.bert.{name}": torch.from_numpy(array.copy()) for name, array in TENSORS.items()}
+    write(tmp_path, {})
+    for whole in (
+        state,
+        {"state_dict": state, "epoch": 3, "pytorch-lightning_version": "2.4.0", "hyper_parameters": {"lr": 1e-3}},
+        {"model_state_dict": state, "optimizer_state_dict": {"state": {0: {"step": torch.tensor(3.0)}}}, "loss": 0.5},
+    ):
+        torch.save(whole, tmp_path / FILE)
+        assert_same_bits(jaxsmooth.load(tmp_path)[0], model)
