@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ..meshes import on_any_mesh
 from ..types import Batch, BlockTrace, Edits, ImageBatch, Trace
 from .attention import add_bias
 from .block import apply_edit, normalise, run_block
@@ -127,6 +128,7 @@ def encode(
     return _encode(model, batch, edits, collect=collect, remat=remat)
 
 
+@on_any_mesh(lambda model, batch: batch.mask)
 @jax.jit
 def _embed(model: Encoder, batch: Batch | ImageBatch) -> Array:
     table, config = model.embeddings, model.config
@@ -150,7 +152,7 @@ def embed_words(config: EncoderConfig, table: Embeddings, batch: Batch) -> Float
     """
     summed = _rows(table.word, batch.tokens)
     if table.position is not None:
-        summed = summed + _rows(table.position, position_ids(config, batch.mask))
+        summed = summed + _rows(table.position, position_ids(config, batch.tokens))
     return summed if table.segment is None else summed + _rows(table.segment, batch.segments)
 
 
@@ -183,6 +185,7 @@ def embed_patches(table: Embeddings, pixels: Float[Array, "B C Y X"]) -> Float[A
     return jnp.concatenate([classes, patches], axis=1) + table.position[None]
 
 
+@on_any_mesh(lambda model, batch, *rest, **options: batch.mask, lead=(0, 1))
 @functools.partial(jax.jit, static_argnames=("collect", "remat"))
 def _encode(
     model: Encoder, batch: Batch | ImageBatch, edits: Edits, *, collect: Callable, remat: Callable | bool

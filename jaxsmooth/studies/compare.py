@@ -74,9 +74,10 @@ def compare(
     ['none', 'contranorm']
     """
     chosen = parse_remedies(remedies) if isinstance(remedies, str) else list(remedies)
-    runs = [_Run(None, model), *(_Run(remedy, remedy.change(model)) for remedy in chosen)]
     stream = TextStream(model, tokenizer, texts, "comparing", tokens_per_batch=tokens_per_batch, progress=progress)
     with stream:
+        model = stream.model
+        runs = [_Run(None, model), *(_Run(remedy, remedy.change(model)) for remedy in chosen)]
         for encoded in stream:
             plain = None
             for run in runs:

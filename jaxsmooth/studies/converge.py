@@ -75,7 +75,7 @@ def converge_heads(
     stream = TextStream(model, tokenizer, texts, "iterating", tokens_per_batch=tokens_per_batch, progress=progress)
     with stream:
         for encoded in stream:
-            measured = iterate_heads(model, encoded.batch, jnp.int32(window), steps=steps, tolerance=tolerance)
+            measured = iterate_heads(stream.model, encoded.batch, jnp.int32(window), steps=steps, tolerance=tolerance)
             by_sentence = {key: np.moveaxis(np.asarray(values), 2, 1) for key, values in measured.items()}
             running.add(by_sentence, len(encoded.indices))
     spreads = running.spreads()

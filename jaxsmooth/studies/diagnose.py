@@ -76,9 +76,10 @@ def diagnose(
     running, chooser = RunningSpreads(), ExemplarChooser()
     stream = TextStream(model, tokenizer, texts, "diagnosing", tokens_per_batch=tokens_per_batch, progress=progress)
     with stream:
-        for encoded, measured in _measured(model, model_norms(model), stream, fused):
+        for encoded, measured in _measured(stream.model, model_norms(stream.model), stream, fused):
             running.add(measured, len(encoded.indices))
             chooser.offer(encoded)
+        exemplar = chooser.exemplar(stream.model, tokenizer)
     spreads = running.spreads()
     return Diagnosis(
         model=model_summary(model, name, note),
@@ -87,7 +88,7 @@ def diagnose(
         **{key: spreads[key] for key in ("mixing_rate", "ergodicity_coefficient", "attention_entropy")},
         **{key: _token_spread(spreads, key) for key in ("std_attn", "std_mlp")},
         rates={key: spreads[key] for key in RATES},
-        exemplar=chooser.exemplar(model, tokenizer),
+        exemplar=exemplar,
         versions=package_versions(),
         fused=None if fused is None else _fused_layers(fused, label, spreads),
     )

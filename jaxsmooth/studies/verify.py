@@ -83,7 +83,7 @@ def verify(
     units = np.inf if total is None else total * model.config.layers
     stream = TextStream(model, tokenizer, texts, "verifying", tokens_per_batch=tokens_per_batch, progress=progress)
     with stream:
-        checker = _Checker(model, names, compiled=units >= WORTH_COMPILING)
+        checker = _Checker(stream.model, names, compiled=units >= WORTH_COMPILING)
         for encoded in stream:
             checker.check(encoded, tally)
     return Verification(
