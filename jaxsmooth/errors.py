@@ -32,6 +32,10 @@ class DataError(JaxsmoothError, ValueError):
     """Data of a task that cannot be read, or do not fit the task."""
 
 
+class DivergedError(JaxsmoothError, ArithmeticError):
+    """Numbers of a model, or of its training, that are no longer finite."""
+
+
 class AssetError(JaxsmoothError, OSError):
     """A pinned asset that cannot be fetched, verified, unpacked or found."""
 
