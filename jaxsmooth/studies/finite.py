@@ -90,10 +90,10 @@ def _refuse(model: Encoder, encoded: EncodedBatch, edits: Edits, prefix: str, la
 def _cause(model: Encoder, layer: int) -> str:
     """The layer's parameters that are not finite themselves."""
     stored = 0 if model.config.shared_layers else layer
-    named = {name: leaf[stored] for name, leaf in named_leaves({"blocks": model.blocks}).items()}
-    if layer == 0:
-        named = named_leaves({"embeddings": model.embeddings}) | named
-    wrong = [name for name, leaf in named.items() if not jnp.isfinite(leaf).all()]
+    read = ("embeddings.", "blocks.") if layer == 0 else ("blocks.",)
+    named = {name: leaf for name, leaf in named_leaves(model).items() if name.startswith(read)}
+    own = {name: leaf[stored] if name.startswith("blocks.") else leaf for name, leaf in named.items()}
+    wrong = [name for name, leaf in own.items() if not jnp.isfinite(leaf).all()]
     return f"Its parameter {wrong[0]} is not finite either. " if wrong else ""
 
 
