@@ -35,7 +35,11 @@ ALLOWED: dict[str, set[str]] = {
     "theory.blocked_attention": {"theory.operators"},
     "theory.mixing": {"meshes", "linalg", "theory.consensus", "theory.operators"},
     "theory.theorems": {"types", "activations", "linalg", "theory.statement"},
-    "theory.markov": {"meshes", "linalg", *(f"theory.{name}" for name in ("consensus", "statement", "operators", "mixing"))},
+    "theory.markov": {
+        "meshes",
+        "linalg",
+        *(f"theory.{name}" for name in ("consensus", "statement", "operators", "mixing")),
+    },
     "theory.block": {
         *("types", "activations", "meshes", "linalg"),
         *(f"theory.{name}" for name in (*THEORY_GROUND, "theorems", "markov")),

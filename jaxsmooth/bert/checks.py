@@ -116,13 +116,13 @@ def check_shapes(config: EncoderConfig, batch: Batch) -> None:
             raise ShapeError(f"batch.{name} must have the shape of batch.tokens, {shape}; got {jnp.shape(array)}.")
     if jnp.result_type(batch.mask) != jnp.bool_:
         raise ShapeError(
-            f"batch.mask must be boolean, True on real tokens; got {jnp.result_type(batch.mask)}. Of an attention_mask of "
-            "zeros and ones it is `attention_mask == 1`."
+            f"batch.mask must be boolean, True on real tokens; got {jnp.result_type(batch.mask)}. Of an "
+            "attention_mask of zeros and ones it is `attention_mask == 1`."
         )
     if shape[1] > config.max_length:
         raise ShapeError(
-            f"the model has {config.max_length} positions; got sentences of {shape[1]} tokens. Did the tokenizer cut none, "
-            "or to another model's length?"
+            f"the model has {config.max_length} positions; got sentences of {shape[1]} tokens. Did the tokenizer cut "
+            "none, or to another model's length?"
         )
 
 
@@ -139,8 +139,8 @@ def check_ids(name: str, ids: Any, rows: int) -> None:
     """
     if not jnp.issubdtype(jnp.result_type(ids), jnp.integer):
         raise ShapeError(
-            f"batch.{name} must hold integers; got {jnp.result_type(ids)}. Are they embeddings, or was a table read with "
-            "gaps?"
+            f"batch.{name} must hold integers; got {jnp.result_type(ids)}. Are they embeddings, or was a table "
+            "read with gaps?"
         )
     # Under an outer trace the values are unknown; there, an id outside its table gives NaN.
     if not rows or isinstance(ids, jax.core.Tracer) or not np.size(ids):

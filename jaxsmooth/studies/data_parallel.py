@@ -1,8 +1,8 @@
 """Where a study computes: on the mesh that the model lies on or that is set, else on all devices of this process.
 
-The only maker of a mesh beside training/sharding.py. Where no parameter is cut a study has one axis, the sentences: each
-device gets some of the rows, and computes their quantities alone. Where some are (tensor parallelism), the rows are cut
-over the mesh axes that are left, and the compiler places the rest.
+The only maker of a mesh beside training/sharding.py. Where no parameter is cut a study has one axis, the sentences:
+each device gets some of the rows, and computes their quantities alone. Where some are (tensor parallelism), the rows are
+cut over the mesh axes that are left, and the compiler places the rest.
 """
 
 import dataclasses
@@ -27,8 +27,8 @@ class Placement(NamedTuple):
     Attributes:
       model: the encoder; on a mesh, each array cut as the caller's is.
       rows: how batches are cut; None for one device.
-      mesh: to be set while the study runs, in the place of the caller's: its axes are Auto, so that the compiler may cut
-        whatever is computed. None where the caller has none.
+      mesh: to be set while the study runs, in the place of the caller's: its axes are Auto, so that the compiler may
+        cut whatever is computed. None where the caller has none.
     """
 
     model: Encoder

@@ -49,8 +49,8 @@ def measure_batch(
       fusion: layers to fuse and measure besides.
 
     Returns:
-      name -> array, the names of `Diagnosis` and `RATES`; `finite_rows` as `finite`; the stds as `std_attn_min`, `std_attn`, `std_attn_max`; what
-      is fused after "fused/", [1 B] and of gates [K B].
+      name -> array, the names of `Diagnosis` and `RATES`; `finite_rows` as `finite`; the stds as `std_attn_min`,
+      `std_attn`, `std_attn_max`; what is fused after "fused/", [1 B] and of gates [K B].
     """
 
     def collect(narrow: BlockTrace) -> dict[str, Array]:

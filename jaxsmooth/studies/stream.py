@@ -23,7 +23,7 @@ from .data_parallel import over_devices, placement
 class TextStream:
     """Batches of an encoder's input; leaving its `with` block warns of texts that were cut.
 
-    Its `model` is the encoder, placed as the batches are (see `data_parallel`); inside the `with` block, work with that.
+    Its `model` is the encoder, placed as the batches are (see `data_parallel`); the `with` block works with that.
 
     Args:
       model: the encoder.

@@ -74,7 +74,9 @@ def last_hidden(directory, tokens: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 @pytest.mark.compatibility("rule", "the padding token written in a text, RoBERTa's kin", "counted as padding", was=1)
 @pytest.mark.compatibility("rule", "a mask that disagrees with the padding ids", "positions follow the ids", was=1)
-@pytest.mark.compatibility("rule", "MPNet whose pad_token_id is not 1", "positions are counted from 1 all the same", was=1)
+@pytest.mark.compatibility(
+    "rule", "MPNet whose pad_token_id is not 1", "positions are counted from 1 all the same", was=1
+)
 @pytest.mark.compatibility("rule", "padding on the left, GPT-2", "positions 0, 1, 2, ... from the first column", was=0)
 @pytest.mark.parametrize("directory", EXPECTED, indirect=True)
 def test_positions_are_counted_as_transformers_counts_them(directory):

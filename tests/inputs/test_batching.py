@@ -69,7 +69,9 @@ def test_bad_batch_size_is_refused_at_once(tokens_per_batch):
         TINY.batches(["a"], tokens_per_batch=tokens_per_batch)
 
 
-@pytest.mark.compatibility("size", "a text of 520 tokens in a model of 8,192 positions", "padded to 768, not to 8192", was=2)
+@pytest.mark.compatibility(
+    "size", "a text of 520 tokens in a model of 8,192 positions", "padded to 768, not to 8192", was=2
+)
 @pytest.mark.parametrize("longest", [16, 40, 128, 197, 510, 512, 514, 1024, 4096, 8192, 8194, 32768, 131072])
 def test_padding_less_than_doubles_any_length_in_few_shapes(longest):
     tokenizer = Tokenizer.tiny(jaxsmooth.EncoderConfig(vocab=TINY_VOCAB, max_length=longest))

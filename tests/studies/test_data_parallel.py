@@ -37,7 +37,12 @@ def same(found: dict, alone: dict) -> None:
 # A sum over features, heads or a shared axis is taken in parts, device by device: the order of float32 additions
 # differs. Differences are of the largest number of a result, and of the Lanczos iteration behind mixing_rate.
 ROUNDING = 2e-5
-KINDS = [f"{types}-{context}-{how}" for types in ("Explicit", "Auto") for context in ("set", "free") for how in ("tensor", "whole")]
+KINDS = [
+    f"{types}-{context}-{how}"
+    for types in ("Explicit", "Auto")
+    for context in ("set", "free")
+    for how in ("tensor", "whole")
+]
 
 
 def refuse_large(differences: dict[str, float], count: int) -> None:
@@ -50,10 +55,14 @@ def alone() -> dict:
     return run(1, "diagnose")
 
 
-@pytest.mark.compatibility("mesh", "encode, embed, heads: jax.make_mesh's Explicit axes, set", "the numbers of one device", was=2)
+@pytest.mark.compatibility(
+    "mesh", "encode, embed, heads: jax.make_mesh's Explicit axes, set", "the numbers of one device", was=2
+)
 @pytest.mark.compatibility("mesh", "metrics on arrays of Explicit axes", "the numbers of one device", was=2)
 @pytest.mark.compatibility("mesh", "a gradient of encode on Explicit axes", "the numbers of one device", was=2)
-@pytest.mark.compatibility("mesh", "diagnose of a model cut over a mesh (tensor parallel)", "rows over the other axes", was=2)
+@pytest.mark.compatibility(
+    "mesh", "diagnose of a model cut over a mesh (tensor parallel)", "rows over the other axes", was=2
+)
 def test_one_kind_of_mesh_gives_the_numbers_of_one_device(alone):
     found = run(8, "diagnose-on-mesh", "meshes:Explicit-set-tensor:bert")
     same(found, alone)
@@ -61,7 +70,9 @@ def test_one_kind_of_mesh_gives_the_numbers_of_one_device(alone):
 
 
 @pytest.mark.scale
-@pytest.mark.compatibility("mesh", "Explicit or Auto axes, set or not, every family", "the numbers of one device", was=2)
+@pytest.mark.compatibility(
+    "mesh", "Explicit or Auto axes, set or not, every family", "the numbers of one device", was=2
+)
 @pytest.mark.parametrize("family", ["bert", "roberta", "mpnet", "albert", "distilbert", "modernbert", "gpt2", "vit"])
 def test_every_kind_of_mesh_gives_the_numbers_of_one_device(family):
     refuse_large(run(8, f"meshes:{','.join(KINDS)}:{family}")["differences"], 20 * len(KINDS))

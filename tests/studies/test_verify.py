@@ -5,7 +5,6 @@ import json
 
 import numpy as np
 import pytest
-
 from support.models import MLP, with_factor
 
 import jaxsmooth

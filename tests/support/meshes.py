@@ -26,7 +26,14 @@ EDITS = Edits(
     hidden=lambda layer, hidden: hidden + hidden.mean(axis=1, keepdims=True),
 )
 OF_TOKENS = ("token_cosine_similarity", "cosine_matrix", "dirichlet_energy", "mean_average_distance", "singular_values")
-OF_TOKENS += ("singular_value_profile", "effective_rank", "stable_rank", "frequency_ratio", "dong_residual", "token_norm")
+OF_TOKENS += (
+    "singular_value_profile",
+    "effective_rank",
+    "stable_rank",
+    "frequency_ratio",
+    "dong_residual",
+    "token_norm",
+)
 OF_TOKENS += ("subspace_distance", "relative_distance")
 OF_ATTENTION = ("mixing_rate", "ergodicity_coefficient", "attention_entropy")
 
