@@ -109,9 +109,9 @@ class _Run:
         hidden, measured = self.program(self.model, self.norms, encoded.batch, plain)
         remedy, model, batch = self.remedy, self.model, encoded.batch
         if remedy is None:
-            refuse_diverged(model, encoded, measured.pop("finite"))
+            refuse_diverged(model, encoded, measured)
         else:
-            refuse_diverged(model, encoded, measured.pop("finite"), lambda: remedy.edits(model, batch), remedy.label)
+            refuse_diverged(model, encoded, measured, lambda: remedy.edits(model, batch), remedy.label)
         self.running.add(measured, len(encoded.indices))
         return hidden if plain is None else plain
 

@@ -78,7 +78,7 @@ def converge_heads(
     with stream:
         for encoded in stream:
             measured = iterate_heads(stream.model, encoded.batch, jnp.int32(window), steps=steps, tolerance=tolerance)
-            refuse_diverged(stream.model, encoded, measured.pop("finite"))
+            refuse_diverged(stream.model, encoded, measured)
             by_sentence = {key: np.moveaxis(np.asarray(values), 2, 1) for key, values in measured.items()}
             running.add(by_sentence, len(encoded.indices))
     spreads = running.spreads()

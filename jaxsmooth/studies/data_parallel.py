@@ -1,8 +1,8 @@
 """Where a study computes: on the mesh that the model lies on or that is set, else on all devices of this process.
 
 The only maker of a mesh beside training/sharding.py. Where no parameter is cut a study has one axis, the sentences:
-each device gets some of the rows, and computes their quantities alone. Where some are (tensor parallelism), the rows are
-cut over the mesh axes that are left, and the compiler places the rest.
+each device gets some of the rows, and computes their quantities alone. Where some are (tensor parallelism), the rows
+are cut over the mesh axes that are left, and the compiler places the rest.
 """
 
 import dataclasses
@@ -57,7 +57,7 @@ def _given_mesh(model: Encoder) -> Mesh | None:
     """The mesh that an array of the model lies on, else the one that is set (`jax.set_mesh`)."""
     where = (getattr(leaf, "sharding", None) for leaf in jax.tree.leaves(model))
     lying = (sharding.mesh for sharding in where if isinstance(sharding, NamedSharding))
-    return next((mesh for mesh in (*lying, jax.sharding.get_mesh()) if not mesh.empty), None)
+    return next((mesh for mesh in (*lying, jax.sharding.get_mesh()) if isinstance(mesh, Mesh) and not mesh.empty), None)
 
 
 def _spec(leaf: Any) -> PartitionSpec:

@@ -79,7 +79,7 @@ def diagnose(
     stream = TextStream(model, tokenizer, texts, "diagnosing", tokens_per_batch=tokens_per_batch, progress=progress)
     with stream:
         for encoded, measured in _measured(stream.model, model_norms(stream.model), stream, fused):
-            refuse_diverged(stream.model, encoded, measured.pop("finite"))
+            refuse_diverged(stream.model, encoded, measured)
             running.add(measured, len(encoded.indices))
             chooser.offer(encoded)
         exemplar = chooser.exemplar(stream.model, tokenizer)

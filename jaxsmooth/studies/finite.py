@@ -39,21 +39,21 @@ def finite_rows(trace: BlockTrace, mask: Bool[Array, "B T"]) -> Bool[Array, "B"]
 
 
 def refuse_diverged(
-    model: Encoder, encoded: EncodedBatch, finite: Any, edits: Callable[[], Edits] = Edits, what: str = ""
+    model: Encoder, encoded: EncodedBatch, measured: dict[str, Any], edits: Callable[[], Edits] = Edits, what: str = ""
 ) -> None:
     """Nothing, where all of a batch's numbers are finite.
 
     Args:
       model: the encoder.
       encoded: the batch.
-      finite: `finite_rows` of every layer, [L B].
+      measured: what the study measured; `finite_rows` of every layer, [L B], is taken out of it, where it is there.
       edits: gives those of the run.
       what: names them, for the message.
 
     Raises:
       DivergedError: names the first layer and array that is not finite, and a sentence.
     """
-    diverged = ~np.asarray(finite)[:, : len(encoded.indices)].all(axis=1)
+    diverged = ~np.asarray(measured.pop("finite", np.ones((1, 1), bool)))[:, : len(encoded.indices)].all(axis=1)
     if diverged.any():
         _refuse(model, encoded, edits(), f"with {what}, " if what else "", int(np.argmax(diverged)))
 

@@ -130,7 +130,7 @@ class _Checker:
     def check(self, encoded: EncodedBatch, tally: Tally) -> None:
         """All theorems on one batch."""
         seen, finite = jax.tree.map(np.asarray, _observe(self.model, encoded.batch))
-        refuse_diverged(self.model, encoded, finite)
+        refuse_diverged(self.model, encoded, {"finite": finite})
         lengths = np.asarray(encoded.batch.mask.sum(axis=1))[: len(encoded.indices)].tolist()
         first = self.stage(seen, lengths)
         measured = self.measured(seen, lengths)
