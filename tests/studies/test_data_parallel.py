@@ -34,9 +34,9 @@ def same(found: dict, alone: dict) -> None:
     assert found["verdicts"] == alone["verdicts"]
 
 
-# A sum over features, heads or a shared axis is taken in parts, device by device: the order of float32 additions
-# differs. Differences are of the largest number of a result, and of the Lanczos iteration behind mixing_rate.
-ROUNDING = 2e-5
+# A sum over features, heads or a shared axis is taken in parts, device by device: the order of additions differs, which
+# in float64 is less than this share of the largest number of a result.
+ROUNDING = 1e-10
 KINDS = [
     f"{types}-{context}-{how}"
     for types in ("Explicit", "Auto")

@@ -1,4 +1,4 @@
-"""Public functions on meshes of eight devices against the same on one device; runs in worker_devices.py."""
+"""Public functions on meshes of eight devices against the same on one device, in float64; runs in worker_devices.py."""
 
 import contextlib
 import dataclasses
@@ -58,10 +58,10 @@ def small(family: str) -> tuple[Encoder, Any]:
     """A random model and eight sentences or images."""
     vision = family in ("vit", "deit")
     config = jaxsmooth.family_config(family, **(IMAGE if vision else TEXT))
-    model = random_model(config, dtype=np.float32, pooler=False)
+    model = random_model(config, pooler=False)
     if vision:
         pixels = np.random.default_rng(0).standard_normal((8, 3, 12, 12))
-        return model, jaxsmooth.image_batch(config, jnp.asarray(pixels, jnp.float32))
+        return model, jaxsmooth.image_batch(config, jnp.asarray(pixels))
     return model, random_batch(LENGTHS, config=dataclasses.replace(config, segments=max(1, config.segments)))
 
 
@@ -71,7 +71,7 @@ def loss(model: Encoder, batch: Any) -> jax.Array:
 
 def results(model: Encoder, batch: Any) -> dict[str, Any]:
     """What the public functions give, by name."""
-    head = init_head(model.config, "tokens", jax.random.key(0), labels=3)
+    head = init_head(model.config, "tokens", jax.random.key(0), labels=3, dtype=jnp.float64)
     hidden, trace = jaxsmooth.encode(model, batch)
     return {
         "embed": jaxsmooth.embed(model, batch),

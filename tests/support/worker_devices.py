@@ -38,7 +38,8 @@ def numbers(commands: list[str]) -> dict:
             from support import meshes
 
             _, kinds, family = command.split(":")
-            differences |= meshes.differences(family, kinds.replace("-", " ").split(","))
+            with jax.enable_x64(True):
+                differences |= meshes.differences(family, kinds.replace("-", " ").split(","))
     if "diagnose" in commands:
         found = jaxsmooth.diagnose(model, tokenizer, TEXTS, **options)
         for name in ("cosine_similarity", "relative_distance", "effective_rank", "mixing_rate", "std_attn"):
