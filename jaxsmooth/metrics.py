@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Float
 from .errors import ShapeError
 from .linalg.eigh import batched_eigh
 from .linalg.rows import accumulation_dtype
+from .meshes import on_any_mesh
 from .theory.consensus import centre_tokens, per_row, token_mean
 from .theory.consensus import relative_distance as relative_distance
 from .theory.consensus import subspace_distance as subspace_distance
@@ -30,6 +31,7 @@ Measure = TypeVar("Measure", bound=Callable[..., Any])
 
 def _of_tokens(measure: Measure) -> Measure:
     """The measure, refusing a mask that is not one truth value for each of its token vectors."""
+    placed = on_any_mesh()(measure)
 
     @functools.wraps(measure)
     def checked(hidden: Any, mask: Any, *rest: Any, **options: Any) -> Any:
@@ -40,7 +42,7 @@ def _of_tokens(measure: Measure) -> Measure:
                 f"{np.shape(mask)} of {kind}. Leading axes are not repeated by themselves: "
                 "jnp.broadcast_to(mask, hidden.shape[:-1])."
             )
-        return measure(hidden, mask, *rest, **options)
+        return placed(hidden, mask, *rest, **options)
 
     return cast(Measure, checked)
 
@@ -218,6 +220,7 @@ def frequency_ratio(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -
     return subspace_distance(hidden, mask) / low
 
 
+@on_any_mesh()
 def attention_entropy(attn: Float[Array, "*B T S"], mask: Bool[Array, "..."]) -> Float[Array, "*B"]:
     """Mean entropy of the attention rows of real tokens, in nats: 0 (one token each) to ln n (uniform).
 
@@ -279,6 +282,7 @@ def token_norm(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> Flo
     return jnp.sum(_token_norms(hidden, mask), axis=-1) / _count(hidden, mask)
 
 
+@on_any_mesh()
 def std_range(
     std: Float[Array, "*B T 1"], mask: Bool[Array, "*B T"]
 ) -> tuple[Float[Array, "*B"], Float[Array, "*B"], Float[Array, "*B"]]:

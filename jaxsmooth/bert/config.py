@@ -54,7 +54,8 @@ class EncoderConfig:
       branch_scale: multiplies each sub-layer's output before the sum (1/sqrt(L) in Noci et al.).
       shared_layers: one set of block parameters, applied L times, as in ALBERT.
       positions: "learned" (a table added at the embedding), "rotary" (queries and keys are rotated), "none".
-      position_offset: id of the first position; where it is not 0, positions count real tokens only, as RoBERTa's.
+      position_offset: id of the first position; where it is not 0, positions count, as RoBERTa's, the tokens whose id
+        is not `position_offset` - 1, which is the padding's.
       relative_buckets: rows of a table of T5-style relative attention biases, shared by all layers; 0 for none.
       causal: whether tokens see themselves and earlier tokens only.
       window: how many tokens to either side a local layer sees; 0 for all.

@@ -19,6 +19,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..errors import OptionError, ShapeError
+from ..meshes import on_any_mesh
 from .config import EncoderConfig
 from .norm import accumulation_dtype
 
@@ -109,6 +110,7 @@ def init_fusion(
     return ConcatFusion(kernel=mean + config.std_init * noise, layers=chosen)
 
 
+@on_any_mesh(lambda fusion, hidden: hidden[0], lead=(0, 1))
 def fuse(
     fusion: Fusion, hidden: Float[Array, "L *B T D"]
 ) -> tuple[Float[Array, "*B T E"], Float[Array, "K *B T"] | None]:

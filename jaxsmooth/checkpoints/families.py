@@ -74,6 +74,11 @@ def _read_offset(hf: Mapping[str, Any], values: Values) -> Values:
     return {"position_offset": pad + 1, "max_length": rows - pad - 1}
 
 
+def _read_mpnet(hf: Mapping[str, Any], values: Values) -> Values:
+    """transformers counts MPNet's positions from the id 1, whatever pad_token_id is."""
+    return _read_offset(hf, {**values, "pad_token": 1})
+
+
 def _write_offset(config: Any) -> Values:
     return {"max_position_embeddings": config.max_length + config.position_offset}
 
@@ -239,7 +244,7 @@ FAMILIES: dict[str, Family] = {
         defaults={"pad_token": 1, "position_offset": 2, "max_length": 510},
         # The published code sorts distances into 32 buckets whatever the configuration says.
         must={"relative_attention_num_buckets": 32, **_ENCODER_ONLY},
-        read=_read_offset,
+        read=_read_mpnet,
         write=_write_offset,
     ),
     "modernbert": Family(

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from ..linalg.rows import centre_features as centre_features
+from ..meshes import on_any_mesh
 
 
 def token_mean(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> Float[Array, "*B 1 D"]:
@@ -46,6 +47,7 @@ def centre_tokens(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> 
     return (hidden - token_mean(hidden, mask)) * _weight(hidden, mask)
 
 
+@on_any_mesh()
 def subspace_distance(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> Float[Array, "*B"]:
     """d_M(H) = min over Y in M of ||H - Y||_F = ||J H||_F, over real tokens.
 
@@ -65,6 +67,7 @@ def subspace_distance(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"])
     return _frobenius(centre_tokens(hidden, mask))
 
 
+@on_any_mesh()
 def relative_distance(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> Float[Array, "*B"]:
     """d_M(H) / ||H||_F, in [0, 1]: the share of the hidden state that distinguishes tokens.
 

@@ -13,12 +13,14 @@ from jaxtyping import Array, Bool, Float, Int
 from ..linalg.batched_lanczos import largest_eigenvalues_of_batch
 from ..linalg.lanczos import by_portions, default_tolerance, largest_eigenvalue, start_vector
 from ..linalg.rows import accumulation_dtype, reciprocal
+from ..meshes import on_any_mesh
 from .consensus import centre_tokens, per_row
 from .operators import Operator
 
 FURTHER_ROUNDINGS = 16  # of every entry after the softmax: what edits of attention may add
 
 
+@on_any_mesh()
 def mixing_rate(
     attn: Float[Array, "*B T S"], mask: Bool[Array, "..."], *, tolerance: float | None = None
 ) -> Float[Array, "*B"]:

@@ -9,12 +9,14 @@ from jaxtyping import Array
 
 from ...activations import LIPSCHITZ
 from ...linalg.lanczos import root_of_largest_eigenvalue
+from ...meshes import on_any_mesh
 from ...types import Block
 from ..consensus import centre_features
 from ..theorems.parameters import BlockNorms, mlp_stretches
 from .plain_calculus import PlainCalculus
 
 
+@on_any_mesh()
 def block_norms(block: Block, activation: str) -> BlockNorms:
     """The parameter norms of one block. Use `jax.vmap` for stacked blocks.
 

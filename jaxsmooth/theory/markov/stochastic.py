@@ -4,11 +4,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from ...meshes import on_any_mesh
 from ..consensus import per_row, real_pairs, subspace_distance
 from ..mixing import rows_sum_to_one
 from ..statement import Statement
 
 
+@on_any_mesh()
 def ergodicity_coefficient(attn: Float[Array, "*B T S"], mask: Bool[Array, "..."]) -> Float[Array, "*B"]:
     """Dobrushin's coefficient tau(A) = 1/2 max_{i,k} sum_j |A_ij - A_kj| over real rows, in [0, 1].
 
