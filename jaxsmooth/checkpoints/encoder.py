@@ -1,17 +1,14 @@
-"""Checkpoints in Hugging Face's format, read and written by the same tables of names."""
+"""Checkpoints in Hugging Face's format, read by the tables of names that `save` writes by."""
 
 import fnmatch
-import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors.numpy
 from jax.typing import DTypeLike
 from jaxtyping import Array
 
@@ -19,14 +16,13 @@ from ..assets import fetch
 from ..assets.registry import REGISTRY
 from ..bert.config import EncoderConfig
 from ..bert.params import Encoder, encoder_shapes, init_encoder
-from ..errors import AssetError, CheckpointError, ShapeError
-from ..files import atomic_write
+from ..errors import AssetError, CheckpointError
 from ..inputs.tokenizer import TINY_VOCAB, Tokenizer
-from ..types import map_named, named_leaves
-from .config_json import config_from_file, config_to_dict
+from ..types import map_named
+from .config_json import config_from_file
 from .formats import INDEX, PATTERN, PREFIX, TORCH, Quantised, Weights, find_one, open_weights, refuse_tensorflow
 from .names import NAMES, Entry, entries_of
-from .tensors import WEIGHTS, and_more, by_plain_name, check_tensor, read_tensor
+from .tensors import and_more, by_plain_name, check_tensor, read_tensor
 
 TINY = EncoderConfig(
     vocab=TINY_VOCAB,
@@ -82,44 +78,6 @@ def load(name: str | Path, *, dtype: DTypeLike = jnp.float32) -> tuple[Encoder, 
         return _load_packed(packed, dtype)
     config = config_from_file(directory / "config.json")
     return read_encoder(open_weights(directory), config, dtype=dtype), Tokenizer.from_dir(directory, config)
-
-
-def save(model: Encoder, directory: str | Path) -> None:
-    """Write `config.json` and `model.safetensors` as Hugging Face's BertModel does.
-
-    Loading them again in the same dtype gives the same bits. Each file is written in one step, the config
-    last: an interrupted save leaves no weights beside another model's config.
-
-    Args:
-      model: the encoder.
-      directory: made if it does not exist.
-
-    Raises:
-      ShapeError: something else than an encoder.
-    """
-    if not isinstance(model, Encoder):
-        raise ShapeError(f"model must be an Encoder; got {type(model).__name__}. `load` gives (model, tokenizer).")
-    write_directory(directory, dict(tensors_of(model)), config_to_dict(model.config))
-
-
-def write_directory(directory: str | Path, tensors: Mapping[str, np.ndarray], config: Mapping[str, Any]) -> None:
-    """Write `model.safetensors` and `config.json`, each in one step, the config last.
-
-    Args:
-      directory: made if it does not exist.
-      tensors: by the names that the file gets.
-      config: what `config.json` says but for the dtype.
-    """
-    directory = Path(directory)
-    settings = json.dumps({**config, "dtype": str(next(iter(tensors.values())).dtype)}, indent=2) + "\n"
-
-    def write_weights(temporary: Path) -> None:
-        safetensors.numpy.save_file(dict(tensors), temporary, metadata={"format": "pt"})
-        # From here to the end there is no config: it would be another model's.
-        (directory / "config.json").unlink(missing_ok=True)
-
-    atomic_write(directory / WEIGHTS, write_weights)
-    atomic_write(directory / "config.json", settings)
 
 
 def find_directory(name: str | Path) -> Path:
@@ -212,13 +170,6 @@ def _blank(entry: Entry, shape: tuple[int, ...]) -> np.ndarray:
     return full(entry.flat_shape(shape), np.float32)
 
 
-def _put(sharing: list[tuple[Entry, np.ndarray]], shape: tuple[int, ...]) -> np.ndarray:
-    """The tensor of stored shape that holds these members side by side; `_taken` inverts it."""
-    entry = sharing[0][0]
-    flat = np.concatenate([member for _, member in sharing], axis=-1) if entry.parts > 1 else sharing[0][1]
-    return np.ascontiguousarray(flat.T if entry.transposed else flat).reshape(shape)
-
-
 def cast(tensor: str, array: np.ndarray, dtype: DTypeLike) -> Array:
     """The tensor's values in another dtype; what does not fit is a `CheckpointError`."""
     with np.errstate(over="ignore"):  # seen below
@@ -226,20 +177,6 @@ def cast(tensor: str, array: np.ndarray, dtype: DTypeLike) -> Array:
     if not bool(jnp.all(jnp.isfinite(cast))):
         raise CheckpointError(f"tensor {tensor.format('*')!r} holds numbers too large for {jnp.dtype(dtype)}.")
     return cast
-
-
-def tensors_of(model: Encoder) -> Iterator[tuple[str, np.ndarray]]:
-    """Every array of an encoder, or several side by side, under the names of the bare encoder of its family."""
-    leaves = {path: np.asarray(leaf) for path, leaf in named_leaves(model).items()}
-    sharing: dict[str, list[tuple[Entry, np.ndarray]]] = {}
-    for entry in entries_of(model.config, list(leaves)):
-        whole = leaves[entry.path] if entry.is_stacked else leaves[entry.path][None]
-        for name, member in zip(entry.names(model.config), whole, strict=True):
-            if name is not None:
-                sharing.setdefault(name, []).append((entry, member.reshape(entry.flat_shape(leaves[entry.path].shape))))
-    for name, parts in sharing.items():
-        entry = parts[0][0]
-        yield name, _put(parts, entry.stored_shape(leaves[entry.path].shape, model.config))
 
 
 def _hub_directory(name: str) -> Path:

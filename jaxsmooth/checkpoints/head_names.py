@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from ..bert.config import EncoderConfig
 from ..bert.heads import Head, Kind
 from ..errors import ConfigError
 from .config_json import ACTIVATION_NAMES
@@ -171,3 +172,18 @@ HEADS: dict[str, HeadFamily] = {
     "gpt2": HeadFamily(_GPT2),
 }
 """The heads of every family of `checkpoints.families`."""
+
+
+def head_names(config: EncoderConfig, kind: Kind) -> HeadNames:
+    """The names of a kind of head in the family of an encoder.
+
+    Raises:
+      ConfigError: no class of the family has such a head.
+    """
+    heads = HEADS[config.family].heads
+    stored: Kind = "classification" if kind == "regression" else kind
+    if stored not in heads:
+        raise ConfigError(
+            f"no class of the family {config.family!r} has a head of kind {kind!r}; its kinds are {tuple(heads)}."
+        )
+    return heads[stored]

@@ -17,8 +17,9 @@ import safetensors
 import safetensors.numpy
 
 from ..bert.params import Encoder
-from ..checkpoints.encoder import load, save
-from ..checkpoints.heads import load_with_head, save_with_head
+from ..checkpoints.encoder import load
+from ..checkpoints.heads import load_with_head
+from ..checkpoints.save import save, save_with_head
 from ..errors import CheckpointError, ConfigError
 from ..files import atomic_write
 from ..inputs.tokenizer import Tokenizer

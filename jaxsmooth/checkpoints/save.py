@@ -1,0 +1,198 @@
+"""Writing checkpoints in Hugging Face's format, of an encoder alone and of one with its head."""
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import safetensors.numpy
+
+from ..bert.config import EncoderConfig
+from ..bert.heads import FORMS, LANGUAGE, POOLED, Head, init_head
+from ..bert.params import Encoder
+from ..errors import ConfigError, ShapeError
+from ..files import atomic_write
+from ..types import Linear, named_leaves
+from .config_json import config_to_dict
+from .families import FAMILIES
+from .head_names import HEADS, HeadNames, head_names
+from .names import NAMES, OWN, Entry, entries_of
+from .tensors import WEIGHTS
+
+
+def save(model: Encoder, directory: str | Path) -> None:
+    """Write `config.json` and `model.safetensors` as Hugging Face's BertModel does.
+
+    Loading them again in the same dtype gives the same bits. Each file is written in one step, the config
+    last: an interrupted save leaves no weights beside another model's config.
+
+    Args:
+      model: the encoder.
+      directory: made if it does not exist.
+
+    Raises:
+      ShapeError: something else than an encoder.
+    """
+    if not isinstance(model, Encoder):
+        raise ShapeError(f"model must be an Encoder; got {type(model).__name__}. `load` gives (model, tokenizer).")
+    write_directory(directory, dict(tensors_of(model)), config_to_dict(model.config))
+
+
+def save_with_head(model: Encoder, head: Head, directory: str | Path, *, labels: Sequence[str] = ()) -> None:
+    """Write an encoder and its head as transformers' class of the family for it does; `load_with_head` gives both back.
+
+    The same bits, in the same dtype. What the class has not, is not written: the pooler under a head that reads every
+    token, the other heads of a model for pre-training.
+
+    Args:
+      model: the encoder.
+      head: as `init_head` draws it for the encoder's configuration, or `load_with_head` reads it.
+      directory: made if it does not exist. Written as by `save`.
+      labels: names of the classes, in order; () numbers them.
+
+    Raises:
+      ConfigError: a head that no class of the family has, or labels of another number than the head's outputs.
+
+    >>> import jax, tempfile
+    >>> from jaxsmooth.bert.heads import init_head
+    >>> from jaxsmooth.checkpoints.encoder import load
+    >>> model, _ = load("tiny")
+    >>> head = init_head(model.config, "classification", jax.random.key(0))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_with_head(model, head, folder, labels=["dull", "worth seeing"])
+    ...     load_with_head(folder)[1].kind
+    'classification'
+    """
+    config, names = model.config, head_names(model.config, head.kind)
+    own_pooler = head.kind in POOLED and head.reads == "pooler"
+    if own_pooler and model.pooler is None:
+        raise ConfigError(f"a head of kind {head.kind!r} reads the pooler, which the encoder lacks: see `with_pooler`.")
+    hf = {**config_to_dict(config), **_settings(config, head, names), **_labels(head, labels)}
+    _check_head(config, head, hf)
+    encoder = model if own_pooler and not names.pooler else dataclasses.replace(model, pooler=None)
+    prefix = NAMES[config.family].prefix
+    tensors = {tensor if tensor.startswith(OWN) else prefix + tensor: array for tensor, array in tensors_of(encoder)}
+    write_directory(directory, tensors | dict(_tensors(model, head, names)), hf)
+
+
+def write_directory(directory: str | Path, tensors: Mapping[str, np.ndarray], config: Mapping[str, Any]) -> None:
+    """Write `model.safetensors` and `config.json`, each in one step, the config last.
+
+    Args:
+      directory: made if it does not exist.
+      tensors: by the names that the file gets.
+      config: what `config.json` says but for the dtype.
+    """
+    directory = Path(directory)
+    settings = json.dumps({**config, "dtype": str(next(iter(tensors.values())).dtype)}, indent=2) + "\n"
+
+    def write_weights(temporary: Path) -> None:
+        safetensors.numpy.save_file(dict(tensors), temporary, metadata={"format": "pt"})
+        # From here to the end there is no config: it would be another model's.
+        (directory / "config.json").unlink(missing_ok=True)
+
+    atomic_write(directory / WEIGHTS, write_weights)
+    atomic_write(directory / "config.json", settings)
+
+
+def tensors_of(model: Encoder) -> Iterator[tuple[str, np.ndarray]]:
+    """Every array of an encoder, or several side by side, under the names of the bare encoder of its family."""
+    leaves = {path: np.asarray(leaf) for path, leaf in named_leaves(model).items()}
+    sharing: dict[str, list[tuple[Entry, np.ndarray]]] = {}
+    for entry in entries_of(model.config, list(leaves)):
+        whole = leaves[entry.path] if entry.is_stacked else leaves[entry.path][None]
+        for name, member in zip(entry.names(model.config), whole, strict=True):
+            if name is not None:
+                sharing.setdefault(name, []).append((entry, member.reshape(entry.flat_shape(leaves[entry.path].shape))))
+    for name, parts in sharing.items():
+        entry = parts[0][0]
+        yield name, _put(parts, entry.stored_shape(leaves[entry.path].shape, model.config))
+
+
+def _put(sharing: list[tuple[Entry, np.ndarray]], shape: tuple[int, ...]) -> np.ndarray:
+    """The tensor of stored shape that holds these members side by side; `_taken` inverts it."""
+    entry = sharing[0][0]
+    flat = np.concatenate([member for _, member in sharing], axis=-1) if entry.parts > 1 else sharing[0][1]
+    return np.ascontiguousarray(flat.T if entry.transposed else flat).reshape(shape)
+
+
+def _settings(config: EncoderConfig, head: Head, names: HeadNames) -> dict[str, Any]:
+    """The keys of `config.json` that describe a head."""
+    stem = FAMILIES[config.family].architecture.removesuffix("Model")
+    keys = {"architectures": [stem + names.classes[0]], **HEADS[config.family].write(head)}
+    if head.kind in LANGUAGE:
+        keys["tie_word_embeddings"] = head.out.kernel is None
+    if head.kind == "regression":
+        keys["problem_type"] = "regression"
+    return keys
+
+
+def _labels(head: Head, labels: Sequence[str]) -> dict[str, Any]:
+    """The names of the outputs, by which transformers knows their number."""
+    if head.kind not in ("classification", "regression", "tokens"):
+        if labels:
+            raise ConfigError(f"a head of kind {head.kind!r} has no labels; got {list(labels)!r}.")
+        return {}
+    count = head.out.kernel.shape[1]
+    names = list(labels) or [f"LABEL_{k}" for k in range(count)]
+    if len(names) != count or len(set(names)) != count:
+        raise ConfigError(f"labels must be {count} different names, one per output of the head; got {names!r}.")
+    return {"id2label": dict(enumerate(names)), "label2id": {name: k for k, name in enumerate(names)}}
+
+
+def _check_head(config: EncoderConfig, head: Head, hf: Mapping[str, Any]) -> None:
+    """Refuse a head of another form than what `load_with_head`, and transformers, would make of the files."""
+    form = FORMS[config.family]
+    wanted = {"reads": form.reads, "activation": form.activation, **HEADS[config.family].read(hf)}
+    got = {name: getattr(head, name) for name in wanted}
+    if got != wanted:
+        raise ConfigError(f"a head of kind {head.kind!r} in the family {config.family!r} has {wanted}; got {got}.")
+    free = {"dense.bias", "out.bias"} if head.kind in LANGUAGE else {"dense.bias"}
+    free = free if form.free_biases else set()
+    expected, found = _shapes(config, head)
+    for path in sorted((expected.keys() | found.keys()) - free):
+        if expected.get(path) != found.get(path):
+            raise ConfigError(
+                f"{path} of a head of kind {head.kind!r} in the family {config.family!r} must have shape "
+                f"{expected.get(path)}; got {found.get(path)}. Was the head made for another encoder?"
+            )
+
+
+def _shapes(config: EncoderConfig, head: Head) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
+    """Shapes of the arrays of the family's head of that kind, and of this one."""
+    tied = head.out.kernel is None
+    labels = 1 if tied else head.out.kernel.shape[-1]
+    drawn = jax.eval_shape(lambda: init_head(config, head.kind, jax.random.key(0), labels=labels, tied=tied))
+
+    def shapes(tree: Head) -> dict[str, tuple[int, ...]]:
+        return {path: leaf.shape for path, leaf in named_leaves(tree).items()}
+
+    return shapes(drawn), shapes(head)
+
+
+def _tensors(model: Encoder, head: Head, names: HeadNames) -> Iterator[tuple[str, np.ndarray]]:
+    """The head's arrays under transformers' names."""
+    if names.pooler and model.pooler is not None:
+        yield from _linear(names.pooler, model.pooler)
+    if head.dense is not None:
+        yield from _linear(names.dense, head.dense)
+    if head.norm is not None:
+        yield f"{names.norm}.weight", np.asarray(head.norm.scale)
+        if head.norm.bias is not None:
+            yield f"{names.norm}.bias", np.asarray(head.norm.bias)
+    tied = head.out.kernel is None
+    if names.bias and head.out.bias is not None:
+        yield names.bias, np.asarray(head.out.bias)
+    if not tied:
+        yield f"{names.out}.weight", np.ascontiguousarray(np.asarray(head.out.kernel).T)
+    if head.out.bias is not None and not (names.bias and tied):  # an untied decoder of BERT's has a second one
+        yield f"{names.out}.bias", np.asarray(head.out.bias)
+
+
+def _linear(name: str, linear: Linear) -> Iterator[tuple[str, np.ndarray]]:
+    yield f"{name}.weight", np.ascontiguousarray(np.asarray(linear.kernel).T)
+    if linear.bias is not None:
+        yield f"{name}.bias", np.asarray(linear.bias)
