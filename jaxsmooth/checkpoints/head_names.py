@@ -45,17 +45,27 @@ class HeadFamily(NamedTuple):
       heads: kind -> names.
       read: config.json -> fields of `Head` that it decides, where they are not always the family's.
       write: head -> the keys of `config.json` that hold them.
+      usual: what these keys are where they are absent.
       refused: endings of the names of classes whose heads are not supported, and why not.
     """
 
     heads: Mapping[Kind, HeadNames]
     read: Callable[[Mapping[str, Any]], dict[str, str]] = _read_nothing
     write: Callable[[Head], dict[str, Any]] = _write_nothing
+    usual: Mapping[str, Any] = {}
     refused: Mapping[str, str] = {}
 
 
 POOLING = {"cls": "first", "mean": "mean"}
 """ModernBERT's names of what a head reads -> `Head.reads`."""
+
+
+_MODERNBERT_USUAL = {
+    "classifier_pooling": "cls",
+    "classifier_activation": "gelu",
+    "classifier_bias": False,
+    "decoder_bias": True,
+}
 
 
 def _read_modernbert(hf: Mapping[str, Any]) -> dict[str, str]:
@@ -164,7 +174,7 @@ HEADS: dict[str, HeadFamily] = {
     "albert": HeadFamily({**_BERT, "masked_lm": _ALBERT_LM}),
     "distilbert": HeadFamily(_DISTILBERT),
     "electra": HeadFamily(_ELECTRA),
-    "modernbert": HeadFamily(_MODERNBERT, _read_modernbert, _write_modernbert),
+    "modernbert": HeadFamily(_MODERNBERT, _read_modernbert, _write_modernbert, usual=_MODERNBERT_USUAL),
     "vit": _VISION,
     "deit": _VISION._replace(
         refused={"ForImageClassificationWithTeacher": "it averages two classifiers, and a head here has one output"}

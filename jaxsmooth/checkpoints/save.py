@@ -41,7 +41,14 @@ def save(model: Encoder, directory: str | Path) -> None:
     write_directory(directory, dict(tensors_of(model)), config_to_dict(model.config))
 
 
-def save_with_head(model: Encoder, head: Head, directory: str | Path, *, labels: Sequence[str] = ()) -> None:
+def save_with_head(
+    model: Encoder,
+    head: Head,
+    directory: str | Path,
+    *,
+    labels: Sequence[str] = (),
+    keys: Mapping[str, Any] = {},
+) -> None:
     """Write an encoder and its head as transformers' class of the family for it does; `load_with_head` gives both back.
 
     The same bits, in the same dtype. What the class has not, is not written: the pooler under a head that reads every
@@ -51,7 +58,9 @@ def save_with_head(model: Encoder, head: Head, directory: str | Path, *, labels:
       model: the encoder.
       head: as `init_head` draws it for the encoder's configuration, or `load_with_head` reads it.
       directory: made if it does not exist. Written as by `save`.
-      labels: names of the classes, in order; () numbers them.
+      labels: names of the classes, in order; () keeps those that were read with the encoder, where there are as many
+        as the head has outputs, and numbers the classes elsewhere.
+      keys: further keys of `config.json`, in place of those that were read with the encoder.
 
     Raises:
       ConfigError: a head that no class of the family has, or labels of another number than the head's outputs.
@@ -70,7 +79,8 @@ def save_with_head(model: Encoder, head: Head, directory: str | Path, *, labels:
     own_pooler = head.kind in POOLED and head.reads == "pooler"
     if own_pooler and model.pooler is None:
         raise ConfigError(f"a head of kind {head.kind!r} reads the pooler, which the encoder lacks: see `with_pooler`.")
-    hf = {**config_to_dict(config), **_settings(config, head, names), **_labels(head, labels)}
+    hf = _with_labels(config_to_dict(config), head, labels)
+    hf = {**hf, **_settings(config, head, names, hf), **keys}
     _check_head(config, head, hf)
     encoder = model if own_pooler and not names.pooler else dataclasses.replace(model, pooler=None)
     prefix = NAMES[config.family].prefix
@@ -119,28 +129,57 @@ def _put(sharing: list[tuple[Entry, np.ndarray]], shape: tuple[int, ...]) -> np.
     return np.ascontiguousarray(flat.T if entry.transposed else flat).reshape(shape)
 
 
-def _settings(config: EncoderConfig, head: Head, names: HeadNames) -> dict[str, Any]:
-    """The keys of `config.json` that describe a head."""
-    stem = FAMILIES[config.family].architecture.removesuffix("Model")
-    keys = {"architectures": [stem + names.classes[0]], **HEADS[config.family].write(head)}
-    if head.kind in LANGUAGE:
-        keys["tie_word_embeddings"] = head.out.kernel is None
-    if head.kind == "regression":
-        keys["problem_type"] = "regression"
-    return keys
+def _settings(config: EncoderConfig, head: Head, names: HeadNames, hf: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of `config.json` that describe a head, where it does not say so already."""
+    stem, family = FAMILIES[config.family].architecture.removesuffix("Model"), HEADS[config.family]
+    keys = {key: value for key, value in family.write(head).items() if hf.get(key, family.usual[key]) != value}
+    tied = head.out.kernel is None
+    if head.kind in LANGUAGE and (hf.get("tie_word_embeddings") is not False) != tied:
+        keys["tie_word_embeddings"] = tied
+    return {"architectures": [stem + names.classes[0]], **keys}
 
 
-def _labels(head: Head, labels: Sequence[str]) -> dict[str, Any]:
-    """The names of the outputs, by which transformers knows their number."""
-    if head.kind not in ("classification", "regression", "tokens"):
-        if labels:
-            raise ConfigError(f"a head of kind {head.kind!r} has no labels; got {list(labels)!r}.")
-        return {}
+def _with_labels(hf: Mapping[str, Any], head: Head, labels: Sequence[str]) -> dict[str, Any]:
+    """`config.json` with the names of the outputs, by which transformers knows their number, and with their meaning."""
+    labelled = head.kind in ("classification", "regression", "tokens")
+    if labels and not labelled:
+        raise ConfigError(f"a head of kind {head.kind!r} has no labels; got {list(labels)!r}.")
+    hf = {**hf, "problem_type": _problem_type(hf.get("problem_type"), head)}
+    if hf["problem_type"] is None:
+        del hf["problem_type"]
+    if not labelled and head.kind != "span":
+        return hf
     count = head.out.kernel.shape[1]
+    if not labels and _outputs(hf) == count:
+        return hf
+    hf = {key: value for key, value in hf.items() if key not in ("id2label", "label2id", "num_labels", "_num_labels")}
+    if not labelled:  # two numbers, transformers' default
+        return hf
     names = list(labels) or [f"LABEL_{k}" for k in range(count)]
     if len(names) != count or len(set(names)) != count:
         raise ConfigError(f"labels must be {count} different names, one per output of the head; got {names!r}.")
-    return {"id2label": dict(enumerate(names)), "label2id": {name: k for k, name in enumerate(names)}}
+    return {**hf, "id2label": dict(enumerate(names)), "label2id": {name: k for k, name in enumerate(names)}}
+
+
+def _problem_type(read: Any, head: Head) -> Any:
+    """What `problem_type` is beside this head: what was read, unless the head contradicts it."""
+    if head.kind == "regression":
+        return "regression"
+    single = head.kind not in LANGUAGE and head.out.kernel.shape[1] == 1
+    # transformers refuses a configuration of one class that is one of several
+    contradicted = (head.kind == "classification" and read == "regression") or (
+        single and read == "single_label_classification"
+    )
+    return None if contradicted else read
+
+
+def _outputs(hf: Mapping[str, Any]) -> int | None:
+    """How many outputs transformers gives a classifier by a `config.json`; None where the names are not from 0 on."""
+    names, counted = hf.get("id2label"), hf.get("num_labels")
+    if names is None:
+        return 2 if counted is None else counted
+    numbered = isinstance(names, Mapping) and {str(k) for k in names} == {str(k) for k in range(len(names))}
+    return len(names) if numbered else None
 
 
 def _check_head(config: EncoderConfig, head: Head, hf: Mapping[str, Any]) -> None:
