@@ -22,6 +22,7 @@ from ..types import map_named
 from .config_json import config_from_file
 from .formats import INDEX, PATTERN, PREFIX, TORCH, Quantised, Weights, find_one, open_weights, refuse_tensorflow
 from .names import NAMES, Entry, entries_of
+from .self_check import check_read, known_answer
 from .tensors import and_more, by_plain_name, check_tensor, read_tensor
 
 TINY = EncoderConfig(
@@ -36,7 +37,7 @@ TINY = EncoderConfig(
 OLD_NAMES = {".LayerNorm.gamma": ".LayerNorm.weight", ".LayerNorm.beta": ".LayerNorm.bias"}  # TensorFlow's
 
 
-def load(name: str | Path, *, dtype: DTypeLike = jnp.float32) -> tuple[Encoder, Tokenizer | None]:
+def load(name: str | Path, *, dtype: DTypeLike = jnp.float32, check: bool = True) -> tuple[Encoder, Tokenizer | None]:
     """Load an encoder and its tokenizer.
 
     Args:
@@ -49,6 +50,10 @@ def load(name: str | Path, *, dtype: DTypeLike = jnp.float32) -> tuple[Encoder, 
         `pytorch_model.bin`, are fetched.
       dtype: dtype of every parameter, in which the model then runs: float32, float64 or bfloat16. float64
         needs `jax.config.update("jax_enable_x64", True)` first.
+      check: whether what was read is run on a short probe, which compiles a small program: its numbers must be finite,
+        its rows of attention sum to 1, the tokenizer's ids lie in the word table, and a model that `save` wrote, or an
+        asset, must give the answer that is known of it (`checkpoints.self_check`). False reads weights that are not
+        finite, too.
 
     Returns:
       `(model, tokenizer)`; the tokenizer is None when the directory has no tokenizer files.
@@ -75,9 +80,14 @@ def load(name: str | Path, *, dtype: DTypeLike = jnp.float32) -> tuple[Encoder, 
     directory = find_directory(name)
     packed = None if (directory / "config.json").exists() else find_one(directory, PATTERN)
     if packed is not None:
-        return _load_packed(packed, dtype)
-    config = config_from_file(directory / "config.json")
-    return read_encoder(open_weights(directory), config, dtype=dtype), Tokenizer.from_dir(directory, config)
+        model, tokenizer = _load_packed(packed, dtype)
+    else:
+        config = config_from_file(directory / "config.json")
+        model = read_encoder(open_weights(directory), config, dtype=dtype, finite=check)
+        tokenizer = Tokenizer.from_dir(directory, config)
+    if check:
+        check_read(model, tokenizer, str(name), known_answer(str(name), directory))
+    return model, tokenizer
 
 
 def find_directory(name: str | Path) -> Path:
@@ -97,8 +107,10 @@ def find_directory(name: str | Path) -> Path:
     return _hub_directory(str(name))
 
 
-def read_encoder(weights: Weights, config: EncoderConfig, *, dtype: DTypeLike) -> Encoder:
+def read_encoder(weights: Weights, config: EncoderConfig, *, dtype: DTypeLike, finite: bool = True) -> Encoder:
     """Read the weights of a Hugging Face directory, in whatever format they lie, into an `Encoder`.
+
+    `finite`: whether values that are not are refused.
 
     Raises:
       CheckpointError: as `load`.
@@ -125,7 +137,7 @@ def read_encoder(weights: Weights, config: EncoderConfig, *, dtype: DTypeLike) -
     # Every shape and type is checked before the first array is read: nothing is allocated for a bad checkpoint.
     for name, entry in wanted.items():
         check_tensor(found[name], entry.stored_shape(shapes[entry.path], config))
-    return _build(config, pooled, lambda name: read_tensor(found[name]), dtype)
+    return _build(config, pooled, lambda name: read_tensor(found[name], finite=finite), dtype, finite=finite)
 
 
 def _load_packed(file: Path, dtype: DTypeLike) -> tuple[Encoder, Tokenizer]:
@@ -143,7 +155,9 @@ def plain_name(name: str, family: str, *, heads: bool = False) -> str | None:
     return None if not heads and any(fnmatch.fnmatchcase(plain, pattern) for pattern in names.ignored) else plain
 
 
-def _build(config: EncoderConfig, pooled: bool, read: Callable[[str], np.ndarray], dtype: DTypeLike) -> Encoder:
+def _build(
+    config: EncoderConfig, pooled: bool, read: Callable[[str], np.ndarray], dtype: DTypeLike, *, finite: bool = True
+) -> Encoder:
     """An encoder of tensors that are known to be there and to fit."""
     shapes = encoder_shapes(config, pooler=pooled)
     arrays = {}
@@ -151,7 +165,7 @@ def _build(config: EncoderConfig, pooled: bool, read: Callable[[str], np.ndarray
         shape = shapes[entry.path]
         parts = [_blank(entry, shape) if name is None else _taken(entry, read(name)) for name in entry.names(config)]
         stacked = np.stack(parts) if entry.is_stacked else parts[0]
-        arrays[entry.path] = cast(entry.tensor, stacked.reshape(shape), dtype)
+        arrays[entry.path] = cast(entry.tensor, stacked.reshape(shape), dtype, finite=finite)
     model = jax.eval_shape(lambda: init_encoder(config, jax.random.key(0), pooler=pooled))
     return map_named(lambda path, _: arrays[path], model)
 
@@ -170,11 +184,11 @@ def _blank(entry: Entry, shape: tuple[int, ...]) -> np.ndarray:
     return full(entry.flat_shape(shape), np.float32)
 
 
-def cast(tensor: str, array: np.ndarray, dtype: DTypeLike) -> Array:
-    """The tensor's values in another dtype; what does not fit is a `CheckpointError`."""
+def cast(tensor: str, array: np.ndarray, dtype: DTypeLike, *, finite: bool = True) -> Array:
+    """The tensor's values in another dtype; what does not fit is a `CheckpointError`, if it must be `finite`."""
     with np.errstate(over="ignore"):  # seen below
         cast = jnp.asarray(array, dtype)
-    if not bool(jnp.all(jnp.isfinite(cast))):
+    if finite and not bool(jnp.all(jnp.isfinite(cast))):
         raise CheckpointError(f"tensor {tensor.format('*')!r} holds numbers too large for {jnp.dtype(dtype)}.")
     return cast
 

@@ -21,15 +21,19 @@ from .config_json import config_from_file
 from .encoder import cast, check_dtype, find_directory, plain_name, read_encoder
 from .formats import FileTensor, open_weights
 from .head_names import HEADS, head_names
+from .self_check import check_read, known_answer
 from .tensors import by_plain_name, check_tensor, read_tensor
 
 
-def load_with_head(name: str | Path, *, dtype: DTypeLike = jnp.float32) -> tuple[Encoder, Head, Tokenizer | None]:
+def load_with_head(
+    name: str | Path, *, dtype: DTypeLike = jnp.float32, check: bool = True
+) -> tuple[Encoder, Head, Tokenizer | None]:
     """Load an encoder with the task head of its checkpoint, as `BertForSequenceClassification` and its like save it.
 
     Args:
       name: as for `load`; a directory in Hugging Face's format, whose `architectures` names the head's class.
       dtype: dtype of every parameter.
+      check: as for `load`.
 
     Returns:
       `(model, head, tokenizer)`, for `bert.heads.apply_head`. Where a family keeps the dense layer over the first
@@ -46,15 +50,18 @@ def load_with_head(name: str | Path, *, dtype: DTypeLike = jnp.float32) -> tuple
     kind = head_kind(config, hf)
     names = head_names(config, kind)
     weights = open_weights(directory)
-    model = read_encoder(weights, config, dtype=wanted)
+    model = read_encoder(weights, config, dtype=wanted, finite=check)
     found = by_plain_name(weights.tensors, lambda tensor: plain_name(tensor, config.family, heads=True))
-    reader = _Reader(found, weights.where, wanted)
+    reader = _Reader(found, weights.where, wanted, check)
     if names.pooler:
         model = dataclasses.replace(model, pooler=reader.linear(names.pooler, config.width, config.width))
     head = _read_head(reader, config, kind, hf)
     if kind in POOLED and head.reads == "pooler" and model.pooler is None:
         raise CheckpointError(f"{weights.where}: a head of kind {kind!r} reads the pooler, which is missing.")
-    return model, head, Tokenizer.from_dir(directory, config)
+    tokenizer = Tokenizer.from_dir(directory, config)
+    if check:
+        check_read(model, tokenizer, str(name), known_answer(str(name), directory))
+    return model, head, tokenizer
 
 
 def head_kind(config: EncoderConfig, hf: Mapping[str, Any]) -> Kind:
@@ -102,8 +109,8 @@ def _read_head(reader: "_Reader", config: EncoderConfig, kind: Kind, hf: Mapping
 class _Reader:
     """Reads the parts of a head by name; what is missing or of another shape is refused."""
 
-    def __init__(self, found: Mapping[str, FileTensor], place: str, dtype: DTypeLike) -> None:
-        self.found, self.place, self.dtype = found, place, dtype
+    def __init__(self, found: Mapping[str, FileTensor], place: str, dtype: DTypeLike, finite: bool) -> None:
+        self.found, self.place, self.dtype, self.finite = found, place, dtype, finite
 
     def array(self, name: str, shape: tuple[int | None, ...]) -> np.ndarray:
         """A tensor of a shape in which None is any length."""
@@ -113,11 +120,11 @@ class _Reader:
         same_rank = len(tensor.shape) == len(shape)
         actual = tensor.shape if same_rank else (0,) * len(shape)
         check_tensor(tensor, tuple(a if s is None else s for a, s in zip(actual, shape, strict=True)))
-        return read_tensor(tensor)
+        return read_tensor(tensor, finite=self.finite)
 
     def kernel(self, name: str, inputs: int, outputs: int | None = None) -> jax.Array:
         """The kernel of a linear map, stored output axis first."""
-        return cast(f"{name}.weight", self.array(f"{name}.weight", (outputs, inputs)).T, self.dtype)
+        return cast(f"{name}.weight", self.array(f"{name}.weight", (outputs, inputs)).T, self.dtype, finite=self.finite)
 
     def linear(self, name: str, inputs: int, outputs: int | None = None) -> Linear:
         """A linear map; its bias where there is one."""
@@ -126,9 +133,9 @@ class _Reader:
 
     def norm(self, name: str, size: int) -> LayerNorm:
         """A norm; its shift where there is one."""
-        scale = cast(f"{name}.weight", self.array(f"{name}.weight", (size,)), self.dtype)
+        scale = cast(f"{name}.weight", self.array(f"{name}.weight", (size,)), self.dtype, finite=self.finite)
         return LayerNorm(scale=scale, bias=self.bias(f"{name}.bias", size))
 
     def bias(self, name: str, size: int) -> jax.Array | None:
         """A vector, or None where the checkpoint has none."""
-        return cast(name, self.array(name, (size,)), self.dtype) if name in self.found else None
+        return cast(name, self.array(name, (size,)), self.dtype, finite=self.finite) if name in self.found else None

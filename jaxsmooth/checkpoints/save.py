@@ -14,20 +14,22 @@ from ..bert.config import EncoderConfig
 from ..bert.heads import FORMS, LANGUAGE, POOLED, Head, init_head
 from ..bert.params import Encoder
 from ..errors import ConfigError, ShapeError
-from ..files import atomic_write
+from ..files import replaced_together
 from ..types import Linear, named_leaves
-from .config_json import config_to_dict
+from .config_json import ANSWER_KEY, config_to_dict
 from .families import FAMILIES
 from .head_names import HEADS, HeadNames, head_names
 from .names import NAMES, OWN, Entry, entries_of
+from .self_check import make_answer
 from .tensors import WEIGHTS
 
 
 def save(model: Encoder, directory: str | Path) -> None:
     """Write `config.json` and `model.safetensors` as Hugging Face's BertModel does.
 
-    Loading them again in the same dtype gives the same bits. Each file is written in one step, the config
-    last: an interrupted save leaves no weights beside another model's config.
+    Loading them again in the same dtype gives the same bits. Both are written whole before either takes its place:
+    an interrupted save leaves the former model, and never weights beside another model's config. What the `config.json`
+    said that the model was read with is in the new one again. It also holds an answer that `load` checks the model by.
 
     Args:
       model: the encoder.
@@ -38,7 +40,7 @@ def save(model: Encoder, directory: str | Path) -> None:
     """
     if not isinstance(model, Encoder):
         raise ShapeError(f"model must be an Encoder; got {type(model).__name__}. `load` gives (model, tokenizer).")
-    write_directory(directory, dict(tensors_of(model)), config_to_dict(model.config))
+    _write_directory(directory, model, dict(tensors_of(model)), config_to_dict(model.config))
 
 
 def save_with_head(
@@ -85,27 +87,18 @@ def save_with_head(
     encoder = model if own_pooler and not names.pooler else dataclasses.replace(model, pooler=None)
     prefix = NAMES[config.family].prefix
     tensors = {tensor if tensor.startswith(OWN) else prefix + tensor: array for tensor, array in tensors_of(encoder)}
-    write_directory(directory, tensors | dict(_tensors(model, head, names)), hf)
+    _write_directory(directory, model, tensors | dict(_tensors(model, head, names)), hf)
 
 
-def write_directory(directory: str | Path, tensors: Mapping[str, np.ndarray], config: Mapping[str, Any]) -> None:
-    """Write `model.safetensors` and `config.json`, each in one step, the config last.
-
-    Args:
-      directory: made if it does not exist.
-      tensors: by the names that the file gets.
-      config: what `config.json` says but for the dtype.
-    """
-    directory = Path(directory)
-    settings = json.dumps({**config, "dtype": str(next(iter(tensors.values())).dtype)}, indent=2) + "\n"
-
-    def write_weights(temporary: Path) -> None:
-        safetensors.numpy.save_file(dict(tensors), temporary, metadata={"format": "pt"})
-        # From here to the end there is no config: it would be another model's.
-        (directory / "config.json").unlink(missing_ok=True)
-
-    atomic_write(directory / WEIGHTS, write_weights)
-    atomic_write(directory / "config.json", settings)
+def _write_directory(
+    directory: str | Path, model: Encoder, tensors: Mapping[str, np.ndarray], config: Mapping[str, Any]
+) -> None:
+    """Write `model.safetensors` and `config.json`, with dtype and known answer, together."""
+    answer = make_answer(model)
+    settings = {**config, "dtype": str(next(iter(tensors.values())).dtype), **({ANSWER_KEY: answer} if answer else {})}
+    with replaced_together(directory, "config.json") as new:
+        safetensors.numpy.save_file(dict(tensors), new / WEIGHTS, metadata={"format": "pt"})
+        (new / "config.json").write_bytes((json.dumps(settings, indent=2) + "\n").encode())
 
 
 def tensors_of(model: Encoder) -> Iterator[tuple[str, np.ndarray]]:

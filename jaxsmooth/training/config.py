@@ -93,6 +93,8 @@ class FinetuneConfig:
     """Validation sentences on which over-smoothing is measured at each evaluation; 0 for none."""
     limit: int = 0
     """Use at most so many examples of each split, a fixed sample of it; 0 for all."""
+    check: bool = True
+    """Run the model that was read on a short probe first: finite numbers, known answers."""
 
     def __post_init__(self) -> None:
         for name, (least, most) in _RANGES.items():
@@ -209,5 +211,5 @@ _RANGES: dict[str, tuple[float, float]] = {
     "seed": (0, 2**32 - 1),
 }
 
-RESUMABLE = ("out", "eval_every", "patience", "checkpoint_every", "keep", "log_every", "mesh")
+RESUMABLE = ("out", "eval_every", "patience", "checkpoint_every", "keep", "log_every", "mesh", "check")
 """Settings that may differ between a run and its resumption: they change no parameter's bits, or only the mesh."""
