@@ -48,6 +48,9 @@ def _run(program: Jaxpr, consts: Sequence[Any], arguments: Sequence[Any]) -> lis
 
 def _step(equation: Any, inputs: list[Any]) -> Sequence[Any]:
     name, parameters = equation.primitive.name, equation.params
+    if name == "cond":
+        chosen = parameters["branches"][int(inputs[0])]
+        return _run(chosen.jaxpr, chosen.consts, inputs[1:])
     inner = next((parameters[key] for key in ("jaxpr", "call_jaxpr") if key in parameters), None)
     if name == "scan":
         return _scan(inner, inputs, parameters)
@@ -124,6 +127,11 @@ def _iota(*, dtype: Any, shape: tuple[int, ...], dimension: int, **_: Any) -> An
     return np.broadcast_to(np.arange(shape[dimension], dtype=dtype).reshape(along), shape)
 
 
+def _platform(*, platforms: Sequence[tuple[str, ...] | None], **_: Any) -> Any:
+    """Which of the texts for several platforms is the host's."""
+    return next(k for k, names in enumerate(platforms) if names is None or "cpu" in names)
+
+
 def _cumsum(x: Any, *, axis: int, reverse: bool, **_: Any) -> Any:
     return NotImplemented if reverse else np.cumsum(x, axis=axis, dtype=x.dtype)
 
@@ -169,6 +177,7 @@ _PRIMITIVES: dict[str, Primitive] = {
     "gather": _gather,
     "integer_pow": lambda x, y, **_: x**y,
     "iota": _iota,
+    "platform_index": _platform,
     "reduce_and": lambda x, axes, **_: np.all(x, axis=axes),
     "reduce_max": lambda x, axes, **_: np.max(x, axis=axes),
     "reduce_sum": lambda x, axes, **_: np.sum(x, axis=axes, dtype=x.dtype),
@@ -176,5 +185,6 @@ _PRIMITIVES: dict[str, Primitive] = {
     "select_n": _select,
     "slice": _slice,
     "squeeze": lambda x, dimensions, **_: np.squeeze(x, dimensions),
+    "stack": lambda *parts, axis, **_: np.stack(parts, axis),
     "transpose": lambda x, permutation, **_: x.transpose(permutation),
 }
