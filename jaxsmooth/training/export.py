@@ -23,6 +23,7 @@ from ..checkpoints.heads import load_with_head
 from ..checkpoints.save import save, save_with_head
 from ..errors import CheckpointError, ConfigError
 from ..files import replaced_together
+from ..inputs.normalizer import FILE as NORMALIZER
 from ..inputs.tokenizer import Tokenizer
 from ..types import map_named, named_leaves
 from .config import FinetuneConfig
@@ -48,7 +49,7 @@ def export_model(
     Returns:
       The directory. An interrupted export leaves the former one whole.
     """
-    with replaced_together(directory, "config.json", stale=(HEAD,)) as new:
+    with replaced_together(directory, "config.json", stale=(HEAD, NORMALIZER)) as new:
         tokenizer.save(new)
         trained = {"task": dataclasses.asdict(task), "config": config.to_dict(), "step": step}
         (new / TRAINED).write_bytes((json.dumps(trained, indent=2) + "\n").encode())
