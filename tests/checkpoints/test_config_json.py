@@ -232,7 +232,7 @@ KEPT = {
     "pad_token_id": None,
     "attention_dropout": 0,
     "hidden_dropout_prob": 0.3,
-    "classifier_dropout": None,
+    "classifier_dropout": 0.25,
     "finetuning_task": "mnli",
     "tie_word_embeddings": False,
     "chunk_size_feed_forward": 0,
