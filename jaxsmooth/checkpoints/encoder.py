@@ -18,6 +18,7 @@ from ..bert.config import EncoderConfig
 from ..bert.params import Encoder, encoder_shapes, init_encoder
 from ..errors import AssetError, CheckpointError
 from ..inputs.tokenizer import TINY_VOCAB, Tokenizer
+from ..inputs.tokenizer_files import TOKENIZER_FILES
 from ..types import map_named
 from .config_json import config_from_file
 from .formats import INDEX, PATTERN, PREFIX, TORCH, Quantised, Weights, find_one, open_weights, refuse_tensorflow
@@ -200,7 +201,7 @@ def _hub_directory(name: str) -> Path:
         raise CheckpointError(
             f"{name!r} looks like a hub id, which needs huggingface_hub: pip install 'jaxsmooth[hub]'."
         ) from error
-    settings = ["config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "merges.txt"]
+    settings = ["config.json", *TOKENIZER_FILES]
 
     def fetched(*weights: str) -> Path:
         return Path(huggingface_hub.snapshot_download(name, allow_patterns=[*settings, *weights]))

@@ -28,9 +28,13 @@ from .batching import (
 )
 from .encoding import RowEncoder
 from .normalizer import Normalizer
+from .tokenizer_class import CLASSES
 from .tokenizer_files import TokenizerFiles, read_tokenizer_files, write_tokenizer_files
-from .vocabulary import BERT_TOKENS, MASK_NAMES, Pieces, SpecialTokens, fit_to_model, tiny_wordpiece, unigram
+from .tokenizer_settings import TokenizerSettings
+from .vocabulary import BERT_TOKENS, MASK_NAMES, Pieces, tiny_wordpiece, unigram
 from .vocabulary import TINY_VOCAB as TINY_VOCAB
+
+BERT_SETTINGS = TokenizerSettings(CLASSES["BertTokenizer"].tokens)
 
 SPECIAL_NAMES = (*BERT_TOKENS, *MASK_NAMES, "<s>", "</s>", "<pad>", "<unk>")
 
@@ -47,6 +51,8 @@ class Tokenizer:
 
     Attributes:
       config: the encoder it feeds.
+      max_length: where a text is cut unless another length is asked for: at the model's positions, or before them where
+        the tokenizer's files say so.
       buckets: the lengths that batches are padded to, ascending.
     """
 
@@ -56,7 +62,7 @@ class Tokenizer:
         config: EncoderConfig,
         source: str,
         *,
-        special: SpecialTokens = BERT_TOKENS,
+        settings: TokenizerSettings = BERT_SETTINGS,
         normalize: Callable[[str], str] = str,
     ) -> None:
         """Wrap a tokenizer of the `tokenizers` library.
@@ -65,41 +71,44 @@ class Tokenizer:
           backend: the tokenizer; its cutting and padding are turned off in place.
           config: the encoder it is for.
           source: names it in errors.
-          special: the tokens it must have.
+          settings: its special tokens, limit and sides.
           normalize: what is done to every text first.
 
         Raises:
-          TextError: a token of `special` is missing, or the vocabulary exceeds the model's.
+          TextError: what stands around a text does not fit the model.
         """
-        fit_to_model(backend, config, source, special)
+        self._files = TokenizerFiles(backend, source, settings, normalize)
+        self._encoder = RowEncoder(self._files, config)
         self.config = config
+        self.max_length = min(config.max_length, settings.max_length or config.max_length)
         self.buckets = tuple(sorted({min(bucket, config.max_length) for bucket in (*BUCKETS, config.max_length)}))
         self._backend = backend
         self._source = source
-        self._special = special
-        self._pad = backend.token_to_id(special.pad) if special.pad else config.pad_token
-        self._encoder = RowEncoder(backend, normalize, source)
 
     @classmethod
     def from_dir(cls, path: str | Path, config: EncoderConfig) -> "Tokenizer | None":
-        """Read the tokenizer of a Hugging Face model directory.
+        """Read the tokenizer of a Hugging Face model directory, as transformers' AutoTokenizer does.
+
+        The class that `tokenizer_config.json` or `config.json` names, or else that of the family, decides what is done
+        with the vocabulary of `tokenizer.json`, `vocab.txt`, `vocab.json` with `merges.txt`, or the SentencePiece file;
+        `tokenizer_config.json`, `special_tokens_map.json` and `added_tokens.json` say which tokens are special or
+        added, which case, accents and side are kept, and where a text is cut. docs/tokenizers.md has the whole rule.
 
         Args:
-          path: the directory: `tokenizer.json` if it is there, with what `save` puts beside it, else `vocab.txt`
-            (WordPiece, with `do_lower_case`, `strip_accents` and `tokenize_chinese_chars` of `tokenizer_config.json`
-            if there; lower case by default), else `vocab.json` with `merges.txt` (byte-level BPE).
+          path: the directory.
           config: the model it is for.
 
         Returns:
-          The tokenizer, or None when the directory has none of these, or the model reads images.
+          The tokenizer, or None when the directory has no such files, or the model reads images.
 
         Raises:
-          TextError: a file that is corrupt, not UTF-8, lacks a special token, or does not fit the model.
+          TextError: a file that is corrupt or not UTF-8, a class of tokenizers that is not read here, a vocabulary that
+            the class does not read, or one that lacks what stands around a text.
         """
         files = None if config.is_vision else read_tokenizer_files(Path(path), config.family)
         if files is None:
             return None
-        return cls(files.backend, config, files.source, special=files.special, normalize=files.normalize)
+        return cls(files.backend, config, files.source, settings=files.settings, normalize=files.normalize)
 
     @classmethod
     def from_pieces(cls, pieces: Pieces, config: EncoderConfig, source: str, *, prefix: str = "") -> "Tokenizer":
@@ -114,8 +123,15 @@ class Tokenizer:
         Raises:
           TextError: a vocabulary that the tokenizers library refuses, or larger than the model's.
         """
+        if len(pieces.words) > config.vocab:
+            raise TextError(
+                f"{source}: token ids must lie below the model's vocabulary of {config.vocab}; the largest is "
+                f"{len(pieces.words) - 1}. Is the file whole?"
+            )
         normalizer = Normalizer(pieces.special, prefix, pieces.replacements)
-        return cls(unigram(pieces, source), config, source, special=pieces.special, normalize=normalizer)
+        names = ("pad_token", "unk_token", "cls_token", "sep_token")
+        settings = TokenizerSettings(dict(zip(names, pieces.special, strict=True)), segments=False)
+        return cls(unigram(pieces, source), config, source, settings=settings, normalize=normalizer)
 
     @classmethod
     def tiny(cls, config: EncoderConfig) -> "Tokenizer":
@@ -133,13 +149,17 @@ class Tokenizer:
         >>> tokenizer.strings(tokenizer(["So be it."], length=12).tokens[0])
         ['[CLS]', 's', '##o', 'b', '##e', 'i', '##t', '.', '[SEP]', '[PAD]', '[PAD]', '[PAD]']
         """
-        return cls(tiny_wordpiece(), config, "the built-in tiny tokenizer")
+        source = "the built-in tiny tokenizer"
+        if config.vocab < TINY_VOCAB:
+            raise TextError(f"{source} needs a model with a vocabulary of at least {TINY_VOCAB}; got {config.vocab}.")
+        return cls(tiny_wordpiece(), config, source)
 
     def save(self, directory: str | Path) -> None:
         """Write `tokenizer.json` and `tokenizer_config.json`, each whole or not at all; `from_dir` reads them back.
 
-        transformers reads them as a `PreTrainedTokenizerFast`. A SentencePiece vocabulary's prefix and replacements go
-        to a file of our own beside them, which transformers does not know.
+        transformers reads them as a `PreTrainedTokenizerFast` that gives the same rows; what else
+        `tokenizer_config.json` said when it was read is kept. The prefix and replacements of `from_pieces` go to a
+        file of our own beside them, which transformers does not know.
 
         Args:
           directory: made if it does not exist.
@@ -152,14 +172,13 @@ class Tokenizer:
         ...     Tokenizer.from_dir(folder, config).fingerprint == tokenizer.fingerprint
         True
         """
-        files = TokenizerFiles(self._backend, self._source, self._special, self._encoder.normalize)
-        write_tokenizer_files(files, self.config.max_length, Path(directory))
+        write_tokenizer_files(self._files, self.max_length, Path(directory), segments=self._encoder.segments)
 
     def __call__(self, texts: Iterable[str], pairs: Iterable[str] | None = None, *, length: int | None = None) -> Batch:
-        """Tokenise sentences into one batch: [CLS] text [SEP], or [CLS] text [SEP] pair [SEP].
+        """Tokenise sentences into one batch: [CLS] text [SEP], or [CLS] text [SEP] pair [SEP], or as the class does.
 
         An empty string is a sentence without words. What does not fit is cut, special tokens kept; of a pair
-        the longer text is cut first. Cutting gives one `TruncationWarning`.
+        the longer text is cut first. Cutting gives one `TruncationWarning`. Padding is always on the right.
 
         Args:
           texts: B strings, B >= 1.
@@ -178,7 +197,7 @@ class Tokenizer:
         >>> batch.tokens.shape, batch.mask.sum(axis=1).tolist()
         ((2, 16), [7, 2])
         """
-        limit = self.config.max_length if length is None else length
+        limit = self.max_length if length is None else length
         rows = self.rows(texts, pairs, length=limit)
         if not rows:
             raise TextError("texts is empty; expected at least one string.")
@@ -212,7 +231,7 @@ class Tokenizer:
         """
         refuse_single_string("texts", texts)
         require_int("tokens_per_batch", tokens_per_batch, 1, TextError)
-        self._check_length(self.config.max_length, pair=False)
+        self._check_length(self.max_length, pair=False)
         return bucketed_batches(self._stream(texts), self.buckets, self.pad_id, tokens_per_batch=tokens_per_batch)
 
     def strings(self, ids: Sequence[int] | NDArray | Array) -> list[str]:
@@ -295,40 +314,52 @@ class Tokenizer:
 
     @property
     def pad_id(self) -> int:
-        """Id of padding."""
-        assert self._pad is not None  # `fit_to_model` refuses a vocabulary without it
-        return self._pad
+        """Id of padding: the tokenizer's, or the model's where the tokenizer has none that the model knows."""
+        number = self._named("pad_token")
+        return self.config.pad_token if number is None else number
 
     @functools.cached_property
     def special_ids(self) -> frozenset[int]:
         """Ids of the special tokens: what no masked LM is asked for."""
         added = self._backend.get_added_tokens_decoder()
+        names = (*SPECIAL_NAMES, *map(str, self._files.settings.tokens.values()))
         return frozenset(number for number, token in added.items() if token.special) | {
-            number for name in SPECIAL_NAMES if (number := self._backend.token_to_id(name)) is not None
+            number for name in names if (number := self._backend.token_to_id(name)) is not None
         }
 
     @functools.cached_property
     def mask_id(self) -> int:
-        """Id of the mask token.
+        """Id of the mask token: the one that the files name, or else [MASK] or <mask>.
 
         Raises:
-          TextError: the vocabulary has none.
+          TextError: the vocabulary has none, or the model has no row for it.
         """
+        if (named := self._named("mask_token")) is not None:
+            return named
         for name in MASK_NAMES:
-            if (number := self._backend.token_to_id(name)) is not None:
+            if (number := self._backend.token_to_id(name)) is not None and number < self.config.vocab:
                 return number
         raise TextError(f"{self._source} has no mask token ({' or '.join(MASK_NAMES)}): it is of no use for masked LM.")
 
     @functools.cached_property
     def fingerprint(self) -> str:
         """Names the vocabulary and its rules: sha256 of the tokenizer as JSON."""
-        return hashlib.sha256(self._backend.to_str().encode()).hexdigest()
+        settings = self._files.settings
+        # What the JSON cannot say; nothing where it is as usual, so that old fingerprints still hold.
+        unusual = [name for name in ("cut_left", "split_special") if getattr(settings, name)]
+        return hashlib.sha256("".join([self._backend.to_str(), *unusual]).encode()).hexdigest()
+
+    def _named(self, name: str) -> int | None:
+        """Id of a named special token, where the model has a row for it."""
+        token = self._files.settings.string(name)
+        number = None if token is None else self._backend.token_to_id(token)
+        return number if number is not None and number < self.config.vocab else None
 
     def _stream(self, texts: Iterable[str]) -> Iterator[tuple[str, Row]]:
         start = 0
         for chunk in chunks(texts):
             checked = checked_strings("texts", chunk, start)
-            yield from zip(checked, self._encoder.rows(checked, None, self.config.max_length), strict=True)
+            yield from zip(checked, self._encoder.rows(checked, None, self.max_length, start), strict=True)
             start += len(checked)
         if not start:
             raise TextError("texts is empty; expected at least one string.")

@@ -3,21 +3,27 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tokenizers
 
+from ..errors import TextError
 from ..files import atomic_write
+from .declared import ADDED, CONFIG, SPECIAL, Declared, read_declared
 from .normalizer import FILE as NORMALIZER
 from .normalizer import Normalizer
-from .vocabulary import (
-    BERT_TOKENS,
-    FAMILY_TOKENS,
-    MASK_NAMES,
-    SpecialTokens,
-    read_byte_pairs,
-    read_tokenizer_json,
-    read_vocab_txt,
+from .text_files import read_object_if_there, read_text
+from .tokenizer_build import add_tokens, between, build
+from .tokenizer_class import CLASSES, TokenizerClass, class_name
+from .tokenizer_settings import TokenizerSettings, settings_of
+from .vocabulary import Vocabulary, json_vocabulary, read_byte_pairs, read_pieces, read_vocab_txt, refusals
+
+WHOLE, SENTENCEPIECE = "tokenizer.json", "tokenizer.model"
+TOKENIZER_FILES = (WHOLE, CONFIG, SPECIAL, ADDED, NORMALIZER, "vocab.txt", "vocab.json", "merges.txt", "*.model")
+"""Every file that is read here, for whoever fetches a model's directory."""
+_VOCABULARIES = (
+    *("tokenizer*.json", "*vocab.txt", "*vocab.json", "*vocab.bpe", "*merges.txt", "*.model", "*.tiktoken"),
+    *("bpe.codes", "dict.txt", "tekken.json"),
 )
 
 
@@ -27,13 +33,13 @@ class TokenizerFiles(NamedTuple):
     Attributes:
       backend: the tokenizer of the `tokenizers` library.
       source: names it in errors.
-      special: the tokens it must have.
+      settings: its special tokens, limit and sides.
       normalize: what is done to every text first.
     """
 
     backend: tokenizers.Tokenizer
     source: str
-    special: SpecialTokens
+    settings: TokenizerSettings
     normalize: Callable[[str], str] = str
 
 
@@ -41,46 +47,97 @@ def read_tokenizer_files(path: Path, family: str) -> TokenizerFiles | None:
     """Read the tokenizer of a directory, or None when it has none; see `Tokenizer.from_dir`.
 
     Raises:
-      TextError: a file that is corrupt, not UTF-8, or lacks a special token.
+      TextError: a file that is corrupt or not UTF-8, a class that is not read here, a vocabulary that the class does
+        not read, or one that lacks what stands around a text.
     """
-    files = ("tokenizer.json", "vocab.txt", "vocab.json", "merges.txt")
-    whole, words, pairs, merges = (path / name for name in files)
-    special = FAMILY_TOKENS.get(family, BERT_TOKENS)
-    own = path / NORMALIZER
-    if whole.exists() and own.exists():
-        normalizer = Normalizer.read(own)
-        return TokenizerFiles(read_tokenizer_json(whole), str(whole), normalizer.special, normalizer)
-    if whole.exists():
-        return TokenizerFiles(read_tokenizer_json(whole), str(whole), special)
-    if words.exists() and special.first:
-        return TokenizerFiles(read_vocab_txt(words, special), str(words), special)
-    if pairs.exists() and merges.exists():
-        return TokenizerFiles(read_byte_pairs(pairs, merges, special), str(pairs), special)
-    return None
+    whole = read_object_if_there(path / WHOLE)
+    declared = read_declared(path, whole)
+    name = class_name(declared, read_object_if_there(path / "config.json"), family)
+    kind = CLASSES.get(name)
+    if (path / WHOLE).exists():
+        return _read_whole(whole, declared, kind, path)
+    found = None if kind is None else _read_parts(path, kind)
+    if found is None or kind is None:
+        _refuse_unread(path, name, kind)
+        return None
+    vocabulary, file = found
+    return _of_class(kind, vocabulary, declared, whole, str(file))
 
 
-def write_tokenizer_files(files: TokenizerFiles, max_length: int, directory: Path) -> None:
+def write_tokenizer_files(files: TokenizerFiles, max_length: int, directory: Path, *, segments: bool) -> None:
     """Write `tokenizer.json`, `tokenizer_config.json` and what else `read_tokenizer_files` needs; see `Tokenizer.save`.
 
     Args:
       files: the tokenizer.
-      max_length: the model's, for transformers.
+      max_length: where a text is cut unless another length is asked for.
       directory: made if it does not exist.
+      segments: whether the model is told the second text of a pair by its segment.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    named = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token"), files.special, strict=True))
-    masks = [name for name in MASK_NAMES if files.backend.token_to_id(name) is not None]
-    settings = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "model_max_length": max_length,
-        **{key: token for key, token in named.items() if token},
-        **({"mask_token": masks[0]} if masks else {}),
-    }
+    added = files.backend.get_added_tokens_decoder()
+    config = files.settings.to_config(max_length, segments=segments)
+    # With this list transformers reads neither special_tokens_map.json nor added_tokens.json, of which old ones of
+    # another tokenizer may lie here.
+    config["added_tokens_decoder"] = {str(number): token.__getstate__() for number, token in added.items()}
     contents = {
-        "tokenizer.json": files.backend.to_str(pretty=True),
-        "tokenizer_config.json": json.dumps(settings, indent=2) + "\n",
+        WHOLE: files.backend.to_str(pretty=True),
+        CONFIG: json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False) + "\n",
     }
     for name, text in contents.items():
         atomic_write(directory / name, text)
     if isinstance(files.normalize, Normalizer):
         files.normalize.save(directory / NORMALIZER)
+    else:
+        (directory / NORMALIZER).unlink(missing_ok=True)
+
+
+def _of_class(
+    kind: TokenizerClass, vocabulary: Vocabulary, declared: Declared, whole: dict[str, Any], source: str
+) -> TokenizerFiles:
+    if vocabulary.added is not None:
+        declared = declared._replace(additional=[*vocabulary.added])
+    settings = settings_of(declared, whole, tokens=kind.tokens, extra=kind.extra, segments=kind.segments)
+    return TokenizerFiles(build(kind, vocabulary, declared, settings, source), source, settings)
+
+
+def _read_whole(whole: dict[str, Any], declared: Declared, kind: TokenizerClass | None, path: Path) -> TokenizerFiles:
+    source = path / WHOLE
+    vocabulary = json_vocabulary(whole, source)
+    with refusals(str(source)):
+        backend = tokenizers.Tokenizer.from_str(read_text(source))
+    normalize = Normalizer.read(path / NORMALIZER) if (path / NORMALIZER).exists() else str
+    if kind is not None and kind.model == vocabulary.model:
+        return _of_class(kind, vocabulary._replace(rows=backend.post_processor), declared, whole, str(source))
+    # No class stands between; or one that cannot hold this vocabulary, a WordPiece beside a RoBERTa, say, of which
+    # transformers makes a tokenizer of single letters, and nobody wants that.
+    padding = whole.get("padding")
+    tokens = {"pad_token": padding["pad_token"]} if isinstance(padding, dict) and "pad_token" in padding else {}
+    settings = settings_of(declared, whole, tokens=tokens, segments=kind is not None and kind.segments)
+    add_tokens(backend, declared, settings, str(source))
+    backend.post_processor = backend.post_processor or between(backend, [], [])
+    return TokenizerFiles(backend, str(source), settings, normalize)
+
+
+def _read_parts(path: Path, kind: TokenizerClass) -> tuple[Vocabulary, Path] | None:
+    """The vocabulary of a directory without `tokenizer.json`, by the files that the class has, and its file."""
+    files = [path / name for name in kind.files]
+    if kind.model == "Unigram" and not files[0].exists():
+        files = [path / SENTENCEPIECE]
+    if not all(file.exists() for file in files):
+        return None
+    if kind.model == "WordPiece":
+        return read_vocab_txt(files[0]), files[0]
+    if kind.model == "BPE":
+        return read_byte_pairs(files[0], files[1]), files[0]
+    return read_pieces(files[0]), files[0]
+
+
+def _refuse_unread(path: Path, name: str, kind: TokenizerClass | None) -> None:
+    """Refuse a directory whose vocabulary is one that its class does not read."""
+    found = sorted({file.name for pattern in _VOCABULARIES for file in path.glob(pattern)} - {CONFIG})
+    if found:
+        wanted = f"{name} reads {WHOLE} or {' with '.join(kind.files)}" if kind else f"here only {WHOLE} is read"
+        raise TextError(
+            f"{path} holds {', '.join(found)}, but {wanted}. Is a file missing, or should tokenizer_class in {CONFIG} "
+            "name another class?"
+        )

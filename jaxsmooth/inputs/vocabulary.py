@@ -1,29 +1,29 @@
-"""Reading a model's vocabulary: `tokenizer.json`, `vocab.txt`, Unigram pieces, or the built-in one without a file.
+"""Vocabularies: the words of a file, Unigram pieces, or the built-in one without a file.
 
-What comes out is a tokenizer of the `tokenizers` library that neither cuts nor pads and fits its model; what
-goes wrong, panics of the library's Rust code included, is a `TextError`.
+What goes wrong inside the tokenizers library, panics of its Rust code included, is a `TextError`.
 """
 
+import base64
 import contextlib
-import json
 import string
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tokenizers
-from tokenizers import processors
-from tokenizers.models import BPE, Unigram, WordPiece
+from tokenizers import AddedToken
+from tokenizers.models import Unigram, WordPiece
 from tokenizers.normalizers import BertNormalizer, Replace
-from tokenizers.pre_tokenizers import BertPreTokenizer, ByteLevel, Metaspace
-from tokenizers.processors import BertProcessing, RobertaProcessing, TemplateProcessing
+from tokenizers.pre_tokenizers import BertPreTokenizer, Metaspace
+from tokenizers.processors import BertProcessing, TemplateProcessing
 
-from ..bert.config import EncoderConfig
-from ..errors import TextError
+from ..errors import TextError, is_int
+from .sentencepiece import read_sentencepiece
+from .text_files import read_object, read_text
 
 
 class SpecialTokens(NamedTuple):
-    """The tokens that a vocabulary cannot do without: padding, unknown, and those around a text."""
+    """Padding, unknown, and the tokens around a text."""
 
     pad: str
     unknown: str
@@ -58,22 +58,34 @@ class Pieces(NamedTuple):
         return SpecialTokens(*(self.words[number] for number in (self.pad, self.unknown, self.first, self.last)))
 
 
+class Vocabulary(NamedTuple):
+    """What a file of a vocabulary holds.
+
+    Attributes:
+      model: "WordPiece", "BPE", "Unigram" or another name that the tokenizers library gives.
+      words: word -> id; of a Unigram model, each piece and its log-probability.
+      merges: of BPE, the pairs that are joined, first things first.
+      charsmap: SentencePiece's compiled table of replacements; b"" for none.
+      added: tokens of a SentencePiece file that stand for themselves in a text; None for another file.
+      whole: whether it is of a `tokenizer.json`.
+      rows: what that puts around a text.
+    """
+
+    model: str
+    words: Any
+    merges: list[tuple[str, str]] = []  # noqa: RUF012  never changed
+    charsmap: bytes = b""
+    added: list[AddedToken] | None = None
+    whole: bool = False
+    rows: Any = None
+
+
 BERT_TOKENS = SpecialTokens("[PAD]", "[UNK]", "[CLS]", "[SEP]")
-ROBERTA_TOKENS = SpecialTokens("<pad>", "<unk>", "<s>", "</s>")
-FAMILY_TOKENS = {
-    **dict.fromkeys(("roberta", "xlm-roberta", "camembert"), ROBERTA_TOKENS),
-    "albert": SpecialTokens("<pad>", "<unk>", "[CLS]", "[SEP]"),
-    "mpnet": SpecialTokens("<pad>", "[UNK]", "<s>", "</s>"),
-    # Byte-level: nothing is unknown. Without a padding token; the model's `pad_token` is put there and masked out.
-    "gpt2": SpecialTokens("", "", "", ""),
-}
-"""The special tokens of a family's vocabularies, where they are not BERT's; "" for none."""
 MASK_NAMES = ("[MASK]", "<mask>")
-_SPECIAL = (*BERT_TOKENS, "[MASK]")
 
 # Continuations of letters and digits only: the pre-tokenizer makes every punctuation mark a word of its own.
 _TINY_TOKENS = (
-    *_SPECIAL,
+    *(*BERT_TOKENS, "[MASK]"),
     *string.punctuation,
     *string.digits,
     *string.ascii_lowercase,
@@ -81,58 +93,69 @@ _TINY_TOKENS = (
 )
 TINY_VOCAB = len(_TINY_TOKENS)
 """Vocabulary size of `tiny_wordpiece`."""
+# What Rust takes for white space at the end of a line; Python's own list has four control characters more.
+_BLANK = "\t\n\x0b\x0c\r \x85\xa0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u2028\u2029\u202f\u205f\u3000"
 
 
-def read_tokenizer_json(path: Path) -> tokenizers.Tokenizer:
-    """Read a `tokenizer.json`.
+def json_vocabulary(whole: dict[str, Any], path: Path) -> Vocabulary:
+    """The vocabulary in a `tokenizer.json`.
 
-    Raises:
-      TextError: not UTF-8, not JSON, or not a tokenizer.
-    """
-    with refusals(str(path)):
-        return tokenizers.Tokenizer.from_str(_read(path))
-
-
-def read_vocab_txt(path: Path, special: SpecialTokens = BERT_TOKENS) -> tokenizers.Tokenizer:
-    """Read a `vocab.txt` (one token per line, its id the line's place) as BERT's WordPiece.
-
-    `do_lower_case` (true if not given), `strip_accents` and `tokenize_chinese_chars` are taken from the
-    `tokenizer_config.json` beside it, if there is one.
+    Args:
+      whole: its content.
+      path: the file, for errors.
 
     Raises:
-      TextError: not UTF-8, a special token missing, or an unreadable `tokenizer_config.json`.
+      TextError: it has none.
     """
-    lines = [line.removesuffix("\r") for line in _read(path).split("\n")]
-    # Of a token listed twice the last place counts, as in Hugging Face's reader.
-    vocabulary = {token: place for place, token in enumerate(lines[:-1] if lines[-1] == "" else lines)}
-    require_special_tokens(vocabulary, str(path), special)
-    normalizer = _bert_normalizer(path.with_name("tokenizer_config.json"))
-    with refusals(str(path)):
-        return _wordpiece(vocabulary, normalizer, special)
+    model = whole.get("model")
+    words = model.get("vocab") if isinstance(model, dict) else None
+    if not isinstance(model, dict) or not isinstance(words, (dict, list)):
+        raise TextError(f"{path} is not a tokenizer: it has no model with a vocab. Is the file whole?")
+    # Old files do not name their model.
+    guess = "Unigram" if isinstance(words, list) else "BPE" if "merges" in model else "WordPiece"
+    merges = [tuple(m.split(" ") if isinstance(m, str) else m) for m in model.get("merges") or ()]
+    pieces = [tuple(piece) for piece in words] if isinstance(words, list) else words
+    return Vocabulary(model.get("type") or guess, pieces, merges, _charsmap(whole.get("normalizer")), whole=True)
 
 
-def read_byte_pairs(vocabulary: Path, merges: Path, special: SpecialTokens) -> tokenizers.Tokenizer:
-    """Read `vocab.json` and `merges.txt` as GPT-2's byte-level BPE, with RoBERTa's special tokens if there are any.
+def read_vocab_txt(path: Path) -> Vocabulary:
+    """Read a `vocab.txt`: one token per line, its id the line's place; of a token listed twice the last place counts.
 
     Raises:
-      TextError: an unreadable file, or a special token missing.
+      TextError: it cannot be read, or is not UTF-8.
     """
-    _read_object(vocabulary)
-    _read(merges)
-    with refusals(f"{vocabulary} and {merges.name}"):
-        backend = tokenizers.Tokenizer(BPE.from_file(str(vocabulary), str(merges)))
-        backend.pre_tokenizer = ByteLevel(add_prefix_space=False)
-        known = backend.get_vocab()
-        require_special_tokens(known, str(vocabulary), special)
-        if not special.first:
-            backend.add_special_tokens([token for token in ("<|endoftext|>",) if token in known])
-            backend.post_processor = processors.ByteLevel(trim_offsets=False)
-            return backend
-        backend.add_special_tokens(list(special))
-        if "<mask>" in known:
-            backend.add_special_tokens([tokenizers.AddedToken("<mask>", lstrip=True)])
-        backend.post_processor = _around(special, known)
-    return backend
+    lines = read_text(path).split("\n")
+    lines = lines[:-1] if lines[-1] == "" else lines
+    return Vocabulary("WordPiece", {line.rstrip(_BLANK): place for place, line in enumerate(lines)})
+
+
+def read_byte_pairs(words: Path, merges: Path) -> Vocabulary:
+    """Read `vocab.json` and `merges.txt`.
+
+    Raises:
+      TextError: a file that cannot be read, or holds something else.
+    """
+    vocabulary = read_object(words)
+    wrong = [word for word, number in vocabulary.items() if not is_int(number, 0)]
+    if wrong:
+        raise TextError(f"{words}: the id of {wrong[0]!r} must be a whole number; got {vocabulary[wrong[0]]!r:.80}.")
+    lines = [line.removesuffix("\r") for line in read_text(merges).split("\n")]
+    pairs = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")]
+    bad = next((pair for pair in pairs if len(pair) != 2), None)
+    if bad is not None:
+        raise TextError(f"{merges}: a line must hold two pieces and a space; got {' '.join(bad)!r:.80}.")
+    return Vocabulary("BPE", vocabulary, pairs)  # type: ignore[arg-type]  # pairs, as was seen
+
+
+def read_pieces(path: Path) -> Vocabulary:
+    """Read a SentencePiece model file.
+
+    Raises:
+      TextError: not such a file, or not a Unigram model.
+    """
+    found = read_sentencepiece(path)
+    added = [AddedToken(t, normalized=False, special=special) for t, special in found.added]
+    return Vocabulary("Unigram", found.pieces, [], found.charsmap, added)
 
 
 def tiny_wordpiece() -> tokenizers.Tokenizer:
@@ -141,7 +164,14 @@ def tiny_wordpiece() -> tokenizers.Tokenizer:
     >>> tiny_wordpiece().encode("So?").tokens
     ['[CLS]', 's', '##o', '?', '[SEP]']
     """
-    return _wordpiece({token: place for place, token in enumerate(_TINY_TOKENS)}, BertNormalizer(lowercase=True))
+    vocabulary = {token: place for place, token in enumerate(_TINY_TOKENS)}
+    backend = tokenizers.Tokenizer(WordPiece(vocabulary, unk_token=BERT_TOKENS.unknown))
+    backend.add_special_tokens([*BERT_TOKENS, "[MASK]"])
+    backend.normalizer = BertNormalizer(lowercase=True)
+    backend.pre_tokenizer = BertPreTokenizer()
+    last, first = ((token, vocabulary[token]) for token in (BERT_TOKENS.last, BERT_TOKENS.first))
+    backend.post_processor = BertProcessing(last, first)
+    return backend
 
 
 def unigram(pieces: Pieces, source: str) -> tokenizers.Tokenizer:
@@ -176,54 +206,6 @@ def unigram(pieces: Pieces, source: str) -> tokenizers.Tokenizer:
     return backend
 
 
-def fit_to_model(
-    backend: tokenizers.Tokenizer, config: EncoderConfig, source: str, special: SpecialTokens = BERT_TOKENS
-) -> None:
-    """Turn off the cutting and padding that a file may bring, and hold every id to the model's tables.
-
-    Args:
-      backend: changed in place. One without a post-processor gets BERT's, [CLS] text [SEP] pair [SEP],
-        unless there are no such tokens.
-      config: the model.
-      source: names the tokenizer in errors.
-      special: the tokens it must have.
-
-    Raises:
-      TextError: a special token is missing, or an id or segment lies outside the model's table.
-    """
-    with refusals(source):
-        # MiniLM's tokenizer.json silently cuts at 128 and pads to 128.
-        backend.no_truncation()
-        backend.no_padding()
-        vocabulary = backend.get_vocab(with_added_tokens=True)
-        require_special_tokens(vocabulary, source, special)
-        if backend.post_processor is None and special.first:
-            backend.post_processor = _around(special, vocabulary)
-        # A post-processor inserts ids of its own, which need not be in the vocabulary.
-        probes = (backend.encode("a"), backend.encode("a", "a"))
-    largest = max(*vocabulary.values(), *(number for probe in probes for number in probe.ids))
-    if largest >= config.vocab:
-        raise TextError(
-            f"{source}: token ids must lie below the model's vocabulary of {config.vocab}; the largest is {largest}. "
-            "Does the tokenizer belong to another model?"
-        )
-    if any(segment > 1 for probe in probes for segment in probe.type_ids):
-        raise TextError(f"{source}: segments must be 0 and 1; its post-processor gives others. Is the file corrupt?")
-
-
-def require_special_tokens(vocabulary: dict[str, int], source: str, special: SpecialTokens = BERT_TOKENS) -> None:
-    """Refuse a vocabulary without [PAD], [UNK], [CLS] or [SEP], or what takes their place.
-
-    Raises:
-      TextError: names the ones that are missing.
-    """
-    missing = [token for token in special if token and token not in vocabulary]
-    if missing:
-        raise TextError(
-            f"{source}: the vocabulary must have {', '.join(filter(None, special))}; it lacks {', '.join(missing)}."
-        )
-
-
 @contextlib.contextmanager
 def refusals(source: str) -> Iterator[None]:
     """Turn whatever the tokenizers library throws into a `TextError` that names `source`."""
@@ -239,54 +221,8 @@ def refusals(source: str) -> Iterator[None]:
         raise TextError(f"{source}: the tokenizers library refused it: {error}. Is the file whole?") from error
 
 
-def _wordpiece(
-    vocabulary: dict[str, int], normalizer: BertNormalizer, special: SpecialTokens = BERT_TOKENS
-) -> tokenizers.Tokenizer:
-    backend = tokenizers.Tokenizer(WordPiece(vocabulary, unk_token=special.unknown))
-    backend.add_special_tokens([token for token in (*special, "[MASK]") if token in vocabulary])
-    if "<mask>" in vocabulary:
-        backend.add_special_tokens([tokenizers.AddedToken("<mask>", lstrip=True)])
-    backend.normalizer = normalizer
-    backend.pre_tokenizer = BertPreTokenizer()
-    backend.post_processor = _around(special, vocabulary)
-    return backend
-
-
-def _around(special: SpecialTokens, vocabulary: dict[str, int]) -> BertProcessing | RobertaProcessing:
-    """[CLS] text [SEP] pair [SEP] with two segments, as BERT; or <s> text </s></s> pair </s> with one, as RoBERTa."""
-    last, first = ((token, vocabulary[token]) for token in (special.last, special.first))
-    if special.first == "<s>":
-        return RobertaProcessing(last, first, trim_offsets=True, add_prefix_space=False)
-    return BertProcessing(last, first)
-
-
-def _bert_normalizer(settings_file: Path) -> BertNormalizer:
-    settings = _read_object(settings_file) if settings_file.exists() else {}
-    for name in ("do_lower_case", "strip_accents", "tokenize_chinese_chars"):
-        if not isinstance(settings.get(name), (bool, type(None))):
-            raise TextError(f"{settings_file}: {name} must be true, false or null; got {settings[name]!r}.")
-    return BertNormalizer(
-        lowercase=settings.get("do_lower_case") is not False,
-        strip_accents=settings.get("strip_accents"),
-        handle_chinese_chars=settings.get("tokenize_chinese_chars") is not False,
-    )
-
-
-def _read_object(path: Path) -> dict:
-    text = _read(path)
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise TextError(f"{path} is not readable JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise TextError(f"{path} must hold one JSON object; got {type(content).__name__}.")
-    return content
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_bytes().decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise TextError(f"{path}: byte {error.start} is not valid UTF-8. Is the file corrupt?") from error
-    except OSError as error:
-        raise TextError(f"{path} cannot be read: {error.strerror}.") from error
+def _charsmap(normalizer: Any) -> bytes:
+    """SentencePiece's table among the normalizers of a `tokenizer.json`; the first, as transformers takes it."""
+    steps = normalizer.get("normalizers") or [normalizer] if isinstance(normalizer, dict) else []
+    tables = [step.get("precompiled_charsmap") for step in steps if isinstance(step, dict)]
+    return base64.b64decode(next((table for table in tables if isinstance(table, str)), ""))

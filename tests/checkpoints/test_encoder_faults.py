@@ -272,13 +272,13 @@ def test_a_hub_id_is_downloaded_in_whatever_format_it_lies(layout, folder, model
     else:
         (repository / "pytorch_model.bin").write_bytes(b"a second copy that nobody needs")
     (repository / "model.onnx").write_bytes(b"nor this")
-    (repository / "vocab.json").write_text("{}")
+    (repository / "special_tokens_map.json").write_text("{}")
     hub = FakeHub(repository, tmp_path / "cache")
     monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
     assert_same_bits(jaxsmooth.load("some/model")[0], expected)
     assert {name for name, _ in hub.asked} == {"some/model"}
     there = {file.name for file in hub.cache.iterdir()}
-    assert "config.json" in there
+    assert {"config.json", "special_tokens_map.json"} <= there
     assert "model.onnx" not in there
     assert ("pytorch_model.bin" in there) == (layout == "torch")
     assert len(hub.asked) == (2 if layout == "torch" else 1)

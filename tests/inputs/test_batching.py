@@ -4,13 +4,16 @@ import itertools
 
 import numpy as np
 import pytest
+import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
-from support.text import LIMIT, TEXT, TINY, arrays, call_quietly
+from support.text import LIMIT, TEXT, TINY, arrays, call_quietly, config
 
 from jaxsmooth.assets import read_texts
 from jaxsmooth.errors import TextError
-from jaxsmooth.inputs.batching import CHUNK
+from jaxsmooth.inputs.batching import CHUNK, split_limit
+from jaxsmooth.inputs.tokenizer import Tokenizer
+from jaxsmooth.inputs.tokenizer_settings import TokenizerSettings
 from jaxsmooth.inputs.vocabulary import tiny_wordpiece
 
 
@@ -65,3 +68,34 @@ def test_stream_reads_no_further_than_it_must():
 def test_bad_batch_size_is_refused_at_once(tokens_per_batch):
     with pytest.raises(TextError, match="tokens_per_batch"):
         TINY.batches(["a"], tokens_per_batch=tokens_per_batch)
+
+
+@pytest.mark.compatibility(
+    "rule",
+    "a pair that is cut, at any lengths and limit, on either side",
+    "each text keeps what the tokenizers library leaves of it: 300 and 400 to 512 become 254 and 255",
+    was=1,
+)
+@given(
+    lengths=st.tuples(st.integers(0, 40), st.integers(0, 40)),
+    limit=st.integers(3, 50),
+    side=st.sampled_from(["right", "left"]),
+)
+def test_pairs_are_cut_as_the_library_cuts_them(lengths, limit, side):
+    words = {"[UNK]": 0, "[CLS]": 1, "[SEP]": 2} | {f"w{number}": 3 + number for number in range(80)}
+    backend = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="[UNK]"))
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    backend.post_processor = tokenizers.processors.BertProcessing(("[SEP]", 2), ("[CLS]", 1))
+    first, second = (" ".join(f"w{40 * k + number}" for number in range(n)) for k, n in enumerate(lengths))
+    settings = TokenizerSettings({}, cut_left=side == "left")
+    ours = Tokenizer(backend, config(vocab=90), "words", settings=settings).rows([first], [second], length=limit)[0]
+    alone = Tokenizer(backend, config(vocab=90), "words", settings=settings).rows([first], length=limit)[0]
+    backend.enable_truncation(limit, strategy="longest_first", direction=side)
+    assert (ours.ids, ours.segments) == ((cut := backend.encode(first, second)).ids, cut.type_ids)
+    assert ours.truncated == (sum(lengths) + 3 > limit)
+    assert alone.ids == backend.encode(first).ids
+
+
+@pytest.mark.parametrize(("lengths", "kept"), [((300, 400), [254, 255]), ((400, 300), [255, 254]), ((7, 7), [7, 7])])
+def test_the_odd_token_of_a_pair_goes_to_the_longer_text(lengths, kept):
+    assert split_limit(list(lengths), 509) == kept

@@ -25,6 +25,11 @@ def directory(tmp_path):
     return tmp_path
 
 
+def json_alone(path) -> None:
+    """Let tokenizer.json decide alone, without BERT's class between."""
+    (path / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
+
+
 def json_tokenizer(vocabulary: dict[str, int], **changes) -> str:
     backend = tokenizers.Tokenizer(tokenizers.models.WordPiece(vocabulary, unk_token="[UNK]"))
     backend.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
@@ -66,7 +71,7 @@ def test_tokenizer_json_comes_first_without_its_cutting_and_padding(directory):
     truncation = {"max_length": 4, "strategy": "LongestFirst", "stride": 0, "direction": "Right"}
     padding = {"strategy": {"Fixed": 9}, "direction": "Left", "pad_to_multiple_of": None}
     padding |= {"pad_id": 0, "pad_type_id": 0, "pad_token": "[PAD]"}
-    # Without a post-processor of its own it gets BERT's.
+    # BERT's class puts its own tokens around a text.
     text = json_tokenizer(VOCAB | {"z": 12}, truncation=truncation, padding=padding)
     (directory / "tokenizer.json").write_text(text, encoding="utf-8")
     tokenizer = Tokenizer.from_dir(directory, config(vocab=13))
@@ -76,7 +81,7 @@ def test_tokenizer_json_comes_first_without_its_cutting_and_padding(directory):
 
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "vocab.txt"])
-@pytest.mark.parametrize("missing", ["[PAD]", "[UNK]", "[CLS]", "[SEP]"])
+@pytest.mark.parametrize("missing", ["[UNK]", "[CLS]", "[SEP]"])
 def test_missing_special_token_is_named(tmp_path, name, missing):
     words = [word for word in WORDS if word != missing]
     vocabulary = {word: place for place, word in enumerate(words)}
@@ -90,11 +95,14 @@ def test_missing_special_token_is_named(tmp_path, name, missing):
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "vocab.txt"])
 def test_vocabulary_larger_than_the_model(tmp_path, name):
+    """Only a text that uses what the model lacks is refused."""
     content = "\n".join(WORDS) if name == "vocab.txt" else json_tokenizer(VOCAB)
     (tmp_path / name).write_text(content, encoding="utf-8")
-    assert Tokenizer.from_dir(tmp_path, config(vocab=len(WORDS))) is not None
-    with pytest.raises(TextError, match=rf"vocabulary of {len(WORDS) - 1}; the largest is {len(WORDS) - 1}"):
-        Tokenizer.from_dir(tmp_path, config(vocab=len(WORDS) - 1))
+    assert Tokenizer.from_dir(tmp_path, config(vocab=len(WORDS)))(["中"]).mask.sum() == 3
+    tokenizer = Tokenizer.from_dir(tmp_path, config(vocab=len(WORDS) - 1))
+    assert tokenizer(["a"]).mask.sum() == 3
+    with pytest.raises(TextError, match=r"texts\[0\] has the token '中', whose id 11 is not below the .* of 11"):
+        tokenizer(["中"])
     with pytest.raises(TextError, match="built-in tiny"):
         Tokenizer.tiny(config(vocab=TINY_VOCAB - 1))
 
@@ -107,8 +115,9 @@ def template(special_id: int, segment: int) -> dict:
     return {"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": ids}
 
 
-@pytest.mark.parametrize(("special_id", "segment", "fault"), [(2**32 - 1, 1, "the largest is"), (2, 7, "segments")])
+@pytest.mark.parametrize(("special_id", "segment", "fault"), [(2**32 - 1, 1, "ids around a text"), (2, 7, "segments")])
 def test_post_processor_with_ids_of_its_own(tmp_path, special_id, segment, fault):
+    json_alone(tmp_path)
     text = json_tokenizer(VOCAB, post_processor=template(special_id, segment))
     (tmp_path / "tokenizer.json").write_text(text, encoding="utf-8")
     with pytest.raises(TextError, match=fault):
@@ -116,6 +125,7 @@ def test_post_processor_with_ids_of_its_own(tmp_path, special_id, segment, fault
 
 
 def test_post_processor_that_repeats_the_text_cannot_be_cut(tmp_path):
+    json_alone(tmp_path)
     processor = template(2, 1)
     processor["single"] *= 2
     (tmp_path / "tokenizer.json").write_text(json_tokenizer(VOCAB, post_processor=processor), encoding="utf-8")
