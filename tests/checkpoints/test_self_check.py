@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
+import tyro
 from support.checkpoint import QUERY, assert_same_bits, rewrite, set_config
 from support.models import CONFIG, random_batch, random_model
 
@@ -22,6 +23,8 @@ from jaxsmooth.checkpoints.config_json import ANSWER_KEY, family_config
 from jaxsmooth.checkpoints.families import FAMILIES
 from jaxsmooth.checkpoints.host import run_on_host
 from jaxsmooth.checkpoints.self_check import known_answer, make_answer
+from jaxsmooth.cli import main as cli
+from jaxsmooth.cli.commands import Command
 from jaxsmooth.errors import CheckpointError
 from jaxsmooth.inputs.tokenizer import TINY_VOCAB, Tokenizer
 
@@ -178,7 +181,7 @@ def cut(folder: Path, rows: int) -> None:
 @pytest.mark.compatibility("self-check", "the word table cut", "refused: an id without a row", was=1)
 def test_a_cut_vocabulary_is_refused(folder):
     cut(folder, 20)
-    with pytest.raises(CheckpointError, match="was saved with id 29; the word table has rows 0 to 19. Was the vocab"):
+    with pytest.raises(CheckpointError, match=r"was saved with id 29; the word table has rows 0 to 19\. Was the vocab"):
         jaxsmooth.load(folder)
 
 
@@ -286,3 +289,17 @@ def test_the_program_run_in_numpy_is_the_encoder(family, activation):
     hidden, trace = encode(model, batch)
     for ours, theirs in zip(found, jax.tree.leaves((hidden, trace)), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-11)
+
+
+@pytest.mark.usefixtures("x64_restored")
+def test_the_command_checks_unless_it_is_told_not_to(tmp_path, capsys):
+    config = jaxsmooth.EncoderConfig(vocab=TINY_VOCAB, width=12, layers=2, heads=3, mlp_width=20, max_length=32)
+    jaxsmooth.save(random_model(config, dtype=jnp.float32), tmp_path)
+    Tokenizer.tiny(config).save(tmp_path)
+    rewrite(tmp_path, one_number)
+    assert cli.main(["diagnose", str(tmp_path), "--data", "tiny", "--out", str(tmp_path / "out")]) == 1
+    assert "not those that were saved" in capsys.readouterr().err
+    for words, expected in ((["diagnose", "x"], True), (["verify", "x", "--no-check"], False)):
+        assert tyro.cli(Command, args=words).check is expected
+    for words, expected in ((["finetune"], True), (["finetune", "--no-check"], False)):
+        assert tyro.cli(Command, args=words).config.check is expected

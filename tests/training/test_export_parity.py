@@ -7,8 +7,17 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from support.layouts import ROBERTA, albert_file, byte_pairs, camembert, directory, vocab_and_merges, vocab_txt
-from support.layouts import wordpiece, xlmr_file
+from support.layouts import (
+    ROBERTA,
+    albert_file,
+    byte_pairs,
+    camembert,
+    directory,
+    vocab_and_merges,
+    vocab_txt,
+    wordpiece,
+    xlmr_file,
+)
 from support.parity import TOLERANCE, precision
 from support.training import PLAIN, TASKS, drawn
 
