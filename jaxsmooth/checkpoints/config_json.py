@@ -3,12 +3,13 @@
 import dataclasses
 import json
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..bert.config import EncoderConfig
-from ..errors import ConfigError
+from ..errors import ConfigError, is_int
 from .families import FAMILIES, Family, Values
 
 ACTIVATION_NAMES = {
@@ -100,7 +101,12 @@ def _translated(hf: Mapping[str, Any]) -> EncoderConfig:
     own = hf.get(OWN_KEY, {})
     if not isinstance(own, Mapping) or not own.keys() <= _DEFAULTS.keys() - {"family"}:
         raise ConfigError(f"{OWN_KEY} must map fields of EncoderConfig to values; got {own!r}.")
-    values = {**translate(family, hf), "activation": ACTIVATION_NAMES[activation], "note": hf.get(NOTE_KEY, "")}
+    # An integer in the place of a float, which transformers refuses, means the float; 10**400 is refused below.
+    fields = {
+        name: float(value) if name in _FLOATS and is_int(value, 0, sys.float_info.max) else value
+        for name, value in translate(family, hf).items()
+    }
+    values = {**fields, "activation": ACTIVATION_NAMES[activation], "note": hf.get(NOTE_KEY, "")}
     try:
         return EncoderConfig(**{**values, **own, "family": hf["model_type"]})
     except ConfigError as error:

@@ -205,7 +205,8 @@ def _probe(bare: Encoder, tokens: list[int]) -> _Seen:
 @functools.lru_cache(maxsize=8)
 def _program(tree: Any, shapes: tuple[Any, ...], x64: bool) -> ClosedJaxpr:
     """The traced probe; precision of integers is part of its types."""
-    return jax.make_jaxpr(_run)(*jax.tree.unflatten(tree, [jax.ShapeDtypeStruct(*each) for each in shapes]))
+    with np.errstate(all="ignore"):  # an epsilon beyond float32, say, which shows in what comes out
+        return jax.make_jaxpr(_run)(*jax.tree.unflatten(tree, [jax.ShapeDtypeStruct(*each) for each in shapes]))
 
 
 def _finite_hidden(model: Encoder, tokens: list[int] | None, where: str) -> np.ndarray:
