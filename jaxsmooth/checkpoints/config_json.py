@@ -175,7 +175,11 @@ def _expressed(config: EncoderConfig) -> dict[str, Any]:
     """The keys that say what the fields are."""
     family = FAMILIES[config.family]
     activation = next(theirs for theirs, ours in ACTIVATION_NAMES.items() if ours == config.activation)
-    hf = {"architectures": [family.architecture], "model_type": config.family, family.activation[0]: activation}
+    hf: dict[str, Any] = {
+        "architectures": [family.architecture],
+        "model_type": config.family,
+        family.activation[0]: activation,
+    }
     hf |= {
         # transformers refuses an integer where its configuration has a float
         theirs: float(getattr(config, ours)) if ours in _FLOATS else getattr(config, ours)

@@ -51,10 +51,10 @@ def load(name: str | Path, *, dtype: DTypeLike = jnp.float32, check: bool = True
         `pytorch_model.bin`, are fetched.
       dtype: dtype of every parameter, in which the model then runs: float32, float64 or bfloat16. float64
         needs `jax.config.update("jax_enable_x64", True)` first.
-      check: whether what was read is run on a short probe, which compiles a small program: its numbers must be finite,
-        its rows of attention sum to 1, the tokenizer's ids lie in the word table, and a model that `save` wrote, or an
-        asset, must give the answer that is known of it (`checkpoints.self_check`). False reads weights that are not
-        finite, too.
+      check: whether what was read is run on a short probe, in numpy, so that nothing is compiled: its numbers must be
+        finite, its rows of attention sum to 1, the tokenizer's ids lie in the word table, and a model that `save`
+        wrote, or an asset, must give the answer that is known of it (`checkpoints.self_check`). False reads weights
+        that are not finite, too.
 
     Returns:
       `(model, tokenizer)`; the tokenizer is None when the directory has no tokenizer files.
@@ -80,6 +80,7 @@ def load(name: str | Path, *, dtype: DTypeLike = jnp.float32, check: bool = True
         return jax.tree.map(lambda array: array.astype(dtype), model), Tokenizer.tiny(TINY)
     directory = find_directory(name)
     packed = None if (directory / "config.json").exists() else find_one(directory, PATTERN)
+    tokenizer: Tokenizer | None
     if packed is not None:
         model, tokenizer = _load_packed(packed, dtype)
     else:

@@ -38,7 +38,10 @@ def _run(program: Jaxpr, consts: Sequence[Any], arguments: Sequence[Any]) -> lis
     values: dict[Any, Any] = dict(zip((*program.constvars, *program.invars), (*consts, *arguments), strict=True))
 
     def value(atom: Any) -> Any:
-        return np.asarray(atom.val, atom.aval.dtype) if isinstance(atom, Literal) else values[atom]
+        if not isinstance(atom, Literal):
+            return values[atom]
+        aval: Any = atom.aval
+        return np.asarray(atom.val, aval.dtype)
 
     for equation in program.eqns:
         inputs = [value(atom) for atom in equation.invars]
@@ -51,7 +54,7 @@ def _step(equation: Any, inputs: list[Any]) -> Sequence[Any]:
     if name == "cond":
         chosen = parameters["branches"][int(inputs[0])]
         return _run(chosen.jaxpr, chosen.consts, inputs[1:])
-    inner = next((parameters[key] for key in ("jaxpr", "call_jaxpr") if key in parameters), None)
+    inner: Any = next((parameters[key] for key in ("jaxpr", "call_jaxpr") if key in parameters), None)
     if name == "scan":
         return _scan(inner, inputs, parameters)
     if isinstance(inner, ClosedJaxpr):

@@ -145,9 +145,10 @@ def make_answer(model: Encoder) -> dict[str, Any] | None:
         with np.errstate(over="ignore"):  # beyond the range of float16, or of float32: no answer, below
             return numbers_of(_probe(jax.tree.map(change, bare), places).hidden)
 
-    found = {
-        name: numbers(lambda leaf, kind=kind: leaf.astype(kind).astype(np.float32)) for name, kind in ROUNDED.items()
-    }
+    def rounded(kind: Any) -> np.ndarray:
+        return numbers(lambda leaf: leaf.astype(kind).astype(np.float32))
+
+    found = {name: rounded(kind) for name, kind in ROUNDED.items()}
     if not np.all(np.isfinite(found["float32"])):
         return None
     moved = np.abs(numbers(_moved) - found["float32"]).max()
@@ -177,10 +178,10 @@ def numbers_of(hidden: np.ndarray) -> np.ndarray:
 class _Seen(NamedTuple):
     """The probe's way through the encoder: last hidden states [T D], and what was asked of every layer [L ...]."""
 
-    hidden: Array
-    embedded: Array
-    finite: Array
-    rows: Array
+    hidden: Any
+    embedded: Any
+    finite: Any
+    rows: Any
 
 
 def _run(model: Encoder, batch: Batch | ImageBatch) -> _Seen:
@@ -294,7 +295,8 @@ def _bare(model: Encoder, tokens: list[int]) -> tuple[Encoder, list[int]]:
         rows = sorted({*tokens, config.pad_token})
         tokens = [rows.index(token) for token in tokens]
         config = dataclasses.replace(config, vocab=len(rows), pad_token=rows.index(config.pad_token))
-        table = dataclasses.replace(table, word=np.asarray(table.word)[rows])
+        read: Any = np.asarray(table.word)[rows]
+        table = dataclasses.replace(table, word=read)
     model = dataclasses.replace(model, pooler=None, config=config, embeddings=table)
     return jax.tree.map(lambda leaf: np.asarray(leaf, np.promote_types(leaf.dtype, np.float32)), model), tokens
 
@@ -313,10 +315,11 @@ def _batch(config: EncoderConfig, tokens: list[int]) -> Batch | ImageBatch:
     """One sentence, its last token padding where there is another; or one image of waves."""
     if config.is_vision:
         shape = (1, config.channels, config.image_size, config.image_size)
-        waves = np.cos(np.arange(math.prod(shape), dtype=np.float32)).reshape(shape)
-        return ImageBatch(pixels=waves, mask=np.ones((1, config.position_rows), bool))
+        waves: Any = np.cos(np.arange(math.prod(shape), dtype=np.float32)).reshape(shape)
+        seen: Any = np.ones((1, config.position_rows), bool)
+        return ImageBatch(pixels=waves, mask=seen)
     places = np.arange(len(tokens))
-    mask = places < max(1, len(tokens) - 1)
-    second = (places >= len(tokens) // 2) & (config.segments > 1)
-    ids = np.where(mask, np.asarray(tokens), config.pad_token)
+    mask: Any = places < max(1, len(tokens) - 1)
+    second: Any = (places >= len(tokens) // 2) & (config.segments > 1)
+    ids: Any = np.where(mask, np.asarray(tokens), config.pad_token)
     return Batch(tokens=ids[None].astype(np.int32), segments=second[None].astype(np.int32), mask=mask[None])
