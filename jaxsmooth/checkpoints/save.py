@@ -69,7 +69,7 @@ def save_with_head(
 
     >>> import jax, tempfile
     >>> from jaxsmooth.bert.heads import init_head
-    >>> from jaxsmooth.checkpoints.encoder import load
+    >>> from jaxsmooth import load, load_with_head
     >>> model, _ = load("tiny")
     >>> head = init_head(model.config, "classification", jax.random.key(0))
     >>> with tempfile.TemporaryDirectory() as folder:
