@@ -114,7 +114,7 @@ OWNED: dict[str, set[str]] = {
     "optax": {"training"},
     "torch": set(),
     "transformers": set(),
-    "scipy": {"training"},
+    "scipy": {"checkpoints", "training"},
     "lazy_loader": {"__init__"},
 }
 ARRAYS = {"jax", "jaxlib", "numpy", "flax"}

@@ -100,6 +100,8 @@ class FinetuneConfig:
     """Validation sentences on which over-smoothing is measured at each evaluation; 0 for none."""
     limit: int = 0
     """Use at most so many examples of each split, a fixed sample of it; 0 for all."""
+    check: bool = True
+    """Run the model that was read on a short probe first: finite numbers, known answers."""
 
     def __post_init__(self) -> None:
         whole = {field.name for field in dataclasses.fields(self) if field.type is int}
@@ -223,6 +225,6 @@ _RANGES: dict[str, tuple[float, float]] = {
 
 MOST_STEPS = _COUNT
 
-RESUMABLE = ("out", "eval_every", "patience", "checkpoint_every", "keep", "log_every", "mesh", "remat")
+RESUMABLE = ("out", "eval_every", "patience", "checkpoint_every", "keep", "log_every", "mesh", "remat", "check")
 """Settings that may differ between a run and its resumption: they change no parameter's bits, or as mesh and remat only
 by rounding."""
