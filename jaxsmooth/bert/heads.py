@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from ..activations import ACTIVATIONS
 from ..errors import ConfigError
+from ..linalg.precision import matmul
 from ..types import LayerNorm, Linear
 from .attention import add_bias
 from .block import normalise
@@ -233,7 +234,7 @@ def read_vocabulary(head: Head, model: Encoder, hidden: Float[Array, "*N D"]) ->
     """
     wide = _transformed(head, model, hidden.reshape(1, -1, hidden.shape[-1]))
     kernel = model.embeddings.word.T if head.out.kernel is None else head.out.kernel
-    return add_bias(wide @ kernel, head.out.bias).reshape(*hidden.shape[:-1], kernel.shape[1])
+    return add_bias(matmul(wide, kernel), head.out.bias).reshape(*hidden.shape[:-1], kernel.shape[1])
 
 
 def apply_head(
@@ -285,7 +286,7 @@ def apply_head(
 
 
 def _affine(linear: Linear, x: Float[Array, "B T D"]) -> Float[Array, "B T K"]:
-    return add_bias(x @ linear.kernel, linear.bias)
+    return add_bias(matmul(x, linear.kernel), linear.bias)
 
 
 def _linear(

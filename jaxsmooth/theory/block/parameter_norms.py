@@ -9,12 +9,14 @@ from jaxtyping import Array
 
 from ...activations import LIPSCHITZ
 from ...linalg.lanczos import root_of_largest_eigenvalue
+from ...linalg.precision import at_least_float32, einsum, matmul
 from ...types import Block
 from ..consensus import centre_features
 from ..theorems.parameters import BlockNorms, mlp_stretches
 from .plain_calculus import PlainCalculus
 
 
+@at_least_float32
 def block_norms(block: Block, activation: str) -> BlockNorms:
     """The parameter norms of one block. Use `jax.vmap` for stacked blocks.
 
@@ -35,7 +37,7 @@ def block_norms(block: Block, activation: str) -> BlockNorms:
     gain_attn, gain_mlp = jnp.max(jnp.abs(block.norm_attn.scale)), jnp.max(jnp.abs(block.norm_mlp.scale))
     gamma = block.norm_attn.scale[:, None]
     width, heads = block.attn.value.kernel.shape[:2]
-    linear = gamma * (jnp.eye(width, dtype=gamma.dtype) + 0.5 * (block.up.kernel @ block.down.kernel))
+    linear = gamma * (jnp.eye(width, dtype=gamma.dtype) + 0.5 * matmul(block.up.kernel, block.down.kernel))
     head_grams = _head_grams(block)
     # All as D x D Gram matrices, so that one Lanczos program, compiled once, finds every norm.
     grams = [
@@ -58,9 +60,9 @@ def block_norms(block: Block, activation: str) -> BlockNorms:
 
 def _head_grams(block: Block) -> Array:
     """W_h W_h^T of every head, [N D D]."""
-    outer = jnp.einsum("nhd,ngd->nhg", block.attn.output.kernel, block.attn.output.kernel)
-    return jnp.einsum("dnh,nhg,eng->nde", block.attn.value.kernel, outer, block.attn.value.kernel)
+    outer = einsum("nhd,ngd->nhg", block.attn.output.kernel, block.attn.output.kernel)
+    return einsum("dnh,nhg,eng->nde", block.attn.value.kernel, outer, block.attn.value.kernel)
 
 
 def _gram(matrix: Array) -> Array:
-    return matrix @ matrix.T
+    return matmul(matrix, matrix.T)

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from ...linalg.precision import at_least_float32, matmul
 from ..consensus import per_row, real_pairs, subspace_distance
 from ..statement import Statement
 
@@ -37,7 +38,7 @@ class ChainLimit(NamedTuple):
     @property
     def matrix(self) -> Float[Array, "*B T T"]:
         """The Cesaro limit of A^k, which is its limit when no class is periodic; zero on padding."""
-        return self.absorption @ self.laws
+        return matmul(self.absorption, self.laws)
 
     @property
     def classes(self) -> Int[Array, "*B"]:
@@ -45,6 +46,7 @@ class ChainLimit(NamedTuple):
         return jnp.sum(self.roots, axis=-1)
 
 
+@at_least_float32
 def chain_limit(attn: Float[Array, "*B T S"], mask: Bool[Array, "..."]) -> ChainLimit:
     """The limit of A^k, or of its means if a class is periodic: sum_c h_c pi_c^T over the closed classes.
 
@@ -74,6 +76,7 @@ def chain_limit(attn: Float[Array, "*B T S"], mask: Bool[Array, "..."]) -> Chain
     return over_batch(_one_limit, attn, real)
 
 
+@at_least_float32
 def stationary_law(attn: Float[Array, "*B T S"], mask: Bool[Array, "..."]) -> Float[Array, "*B T"]:
     """pi with pi^T A = pi^T, sum 1: what every token's attention tends to. Zero on padding and transient tokens.
 
@@ -92,6 +95,7 @@ def stationary_law(attn: Float[Array, "*B T S"], mask: Bool[Array, "..."]) -> Fl
     return jnp.where(limit.classes[..., None] == 1, jnp.sum(limit.laws, axis=-2), jnp.nan)
 
 
+@at_least_float32
 def detailed_balance_defect(attn: Float[Array, "*B T S"], mask: Bool[Array, "..."]) -> Float[Array, "*B"]:
     """max_ij |pi_i A_ij - pi_j A_ji| over the largest flow pi_i A_ij, i != j: 0 exactly for reversible attention.
 
@@ -122,6 +126,7 @@ def detailed_balance_defect(attn: Float[Array, "*B T S"], mask: Bool[Array, "...
     return jnp.where(largest == 0, 0, difference / jnp.where(largest == 0, 1, largest))
 
 
+@at_least_float32
 def reversible_contraction(
     attn: Float[Array, "T S"], hidden: Float[Array, "T D"], mask: Bool[Array, "T"], second: Float[Array, ""], steps: int
 ) -> Statement:
@@ -153,7 +158,7 @@ def reversible_contraction(
     law = stationary_law(attn, mask)
     least, most = jnp.min(jnp.where(mask, law, jnp.inf)), jnp.max(jnp.where(mask, law, 0))
     real = jnp.where(mask[:, None], hidden, 0)
-    after = jax.lax.fori_loop(0, steps, lambda _, x: attn @ x, real)
+    after = jax.lax.fori_loop(0, steps, lambda _, x: matmul(attn, x), real)
     rounding = 32 * attn.shape[-1] * jnp.finfo(attn.dtype).eps
     applicable = (least > 0) & (detailed_balance_defect(attn, mask) <= rounding)
     bound = jnp.sqrt(most / least) * second**steps * subspace_distance(real, mask)
@@ -186,8 +191,8 @@ def _one_limit(attn: Array, real: Array) -> ChainLimit:
         out = jnp.sum(row)
         free = real[k] & ~roots[k]
         share = jnp.where(free, 1 / jnp.where(free, out, 1), 0)
-        absorption = absorption.at[k].set(jnp.where(free, share * (row @ absorption), absorption[k]))
-        laws = laws.at[:, k].set(jnp.where(free, share * (laws @ column), laws[:, k]))
+        absorption = absorption.at[k].set(jnp.where(free, share * matmul(row, absorption), absorption[k]))
+        laws = laws.at[:, k].set(jnp.where(free, share * matmul(laws, column), laws[:, k]))
         # A token that is hardly ever left can weigh 1e30 times its root: rescaled, nothing overflows.
         return absorption, laws / jnp.maximum(laws[:, k], 1)[:, None]
 

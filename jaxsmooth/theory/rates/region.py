@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from ...linalg.lanczos import default_tolerance, largest_eigenvalue, start_vector
+from ...linalg.precision import matmul
 from ...linalg.rows import centre_features, row_std
 from ...types import Block
 from ..block.attention_operator import mixing_adjoint, mixing_operator
@@ -258,8 +259,8 @@ def _separate_norm(block: Block, sentence: Region, pairs: _Pairs, gain: Array, t
     def of_pair(ends: tuple[Array, Array]) -> Array:
         slope, radius = ends
         middle = norm(lambda v: _mlp_adjoint(block, slope, gain, _mlp(block, slope, gain, v)))
-        inward = norm(lambda v: ((v @ left) * (radius * balance)) @ left.T)
-        outward = norm(lambda v: ((v @ right.T) * (radius / balance)) @ right)
+        inward = norm(lambda v: matmul(matmul(v, left) * (radius * balance), left.T))
+        outward = norm(lambda v: matmul(matmul(v, right.T) * (radius / balance), right))
         return middle + 2 * inward * outward
 
     # A few hundred pairs at once: their Krylov bases stay small and wait only for the slowest of those few.
@@ -288,12 +289,12 @@ def _pair_norm(
 def _mlp(block: Block, slope: Array, gain: Array, x: Array) -> Array:
     """x Gamma_1 (I + W_1 D W_2) C Gamma~."""
     x = x * _as_row(block.norm_attn.scale, x)
-    return centre_features(x + ((x @ block.up.kernel) * slope) @ block.down.kernel) * _as_row(gain, x)
+    return centre_features(x + matmul(matmul(x, block.up.kernel) * slope, block.down.kernel)) * _as_row(gain, x)
 
 
 def _mlp_adjoint(block: Block, slope: Array, gain: Array, y: Array) -> Array:
     y = centre_features(y * _as_row(gain, y))
-    return (y + ((y @ block.down.kernel.T) * slope) @ block.up.kernel.T) * _as_row(block.norm_attn.scale, y)
+    return (y + matmul(matmul(y, block.down.kernel.T) * slope, block.up.kernel.T)) * _as_row(block.norm_attn.scale, y)
 
 
 def _as_row(vector: Array, like: Array) -> Array:
