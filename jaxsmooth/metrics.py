@@ -315,9 +315,10 @@ def _cosine_distance(hidden: Array, mask: Array) -> Array:
     unit = unit_vectors(real_tokens(hidden, mask))
     count, units = _count(hidden, mask), _count(hidden, jnp.any(unit != 0, axis=-1))
     spread = jnp.sum(centre_tokens(unit, mask) ** 2, axis=(-2, -1))
+    others = jnp.maximum(count - 1, 1)
+    found = within((count - units) / jnp.maximum(count, 1) + spread / others, 0, count / others)
     # Asked for, not left to 0 / 0: rounding may make the spread of a single token 1e-16, and the quotient infinite.
-    others = jnp.where(count > 1, count - 1, jnp.nan)
-    return within((count - units) / jnp.maximum(count, 1) + spread / others, 0, count / others)
+    return jnp.where(count > 1, found, jnp.nan)
 
 
 def _token_median(hidden: Array, mask: Array) -> Array:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from ..linalg.precision import matmul
+from ..linalg.precision import at_least_float32, matmul
 from ..linalg.rows import masked_softmax
 from .consensus import centre_tokens
 
@@ -192,6 +192,7 @@ def allowed_pairs(
     return near & mask[None, :] & mask[:, None]
 
 
+@at_least_float32
 def masked_attention(logits: Float[Array, "T T"], allowed: Bool[Array, "T T"]) -> Float[Array, "T T"]:
     """Row-wise softmax over the allowed keys; a row without any is zero.
 

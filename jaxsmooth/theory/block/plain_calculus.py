@@ -230,7 +230,7 @@ def pair_weight(precision: Float[Array, "*B T"], mask: Bool[Array, "*B T"]) -> F
 
 
 def _pair_vector(precision: Array, diagonal: Array, value: Array) -> Array:
-    """The unit eigenvector of L_p; of an eigenvalue that is not simple, the one that tells the first two tokens apart."""
+    """The unit eigenvector of L_p; of a repeated eigenvalue, the one that tells the first two tokens apart."""
     rank = jnp.argsort(jnp.argsort(-diagonal, axis=-1), axis=-1)
     two = jnp.where(rank == 0, 1, jnp.where(rank == 1, -1, 0)).astype(diagonal.dtype) * 0.5**0.5
     apart = diagonal - value

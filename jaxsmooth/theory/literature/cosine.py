@@ -31,9 +31,10 @@ def cosine_distance(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -
 
     References: CosSim after Shi et al. (2022), arXiv 2202.08625; the identity in docs/theory.md.
     """
-    others = _others(hidden, mask)
+    count = jnp.sum(mask, axis=-1).astype(hidden.dtype)
+    others = jnp.maximum(count - 1, 1)
     found = subspace_distance(unit_vectors(real_tokens(hidden, mask)), mask) ** 2 / others
-    return within(found, 0, (others + 1) / others)
+    return jnp.where(count > 1, within(found, 0, count / others), jnp.nan)
 
 
 @at_least_float32

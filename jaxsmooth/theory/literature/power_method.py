@@ -8,7 +8,7 @@ from jaxtyping import Array, Bool, Float
 
 from ...linalg.norms import norm, quotient, unit_vectors, within
 from ...linalg.precision import at_least_float32, matmul
-from ..consensus import token_mean
+from ..consensus import real_tokens, token_mean
 
 
 @at_least_float32

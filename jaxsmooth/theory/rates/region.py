@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from ...linalg.lanczos import default_tolerance, largest_eigenvalue, start_vector
-from ...linalg.precision import matmul
+from ...linalg.precision import at_least_float32, matmul
 from ...linalg.rows import centre_features, row_std
 from ...types import Block
 from ..block.attention_operator import mixing_adjoint, mixing_operator
@@ -143,6 +143,7 @@ def inside(
     return jnp.all((near & wide[..., 0]) | ~region.mask, axis=-1)
 
 
+@at_least_float32
 def secant_box_rate(block: Block, region: Region, activation: str, *, tolerance: float | None = None) -> RegionRate:
     """A rate for a box around every token: secant slopes pair by pair.
 
@@ -184,6 +185,7 @@ def secant_box_rate(block: Block, region: Region, activation: str, *, tolerance:
     return _rate(block, region, slopes, tolerance)
 
 
+@at_least_float32
 def slope_box_rate(block: Block, region: Region, activation: str, *, tolerance: float | None = None) -> RegionRate:
     """A rate for one box per unit, shared by all tokens: the hull of the region's boxes over its real tokens.
 
