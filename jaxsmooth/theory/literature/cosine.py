@@ -31,10 +31,7 @@ def cosine_distance(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -
 
     References: CosSim after Shi et al. (2022), arXiv 2202.08625; the identity in docs/theory.md.
     """
-    count = jnp.sum(mask, axis=-1).astype(hidden.dtype)
-    others = jnp.maximum(count - 1, 1)
-    found = subspace_distance(unit_vectors(real_tokens(hidden, mask)), mask) ** 2 / others
-    return jnp.where(count > 1, within(found, 0, count / others), jnp.nan)
+    return _of_pairs(_distance(hidden, mask), mask)
 
 
 @at_least_float32
@@ -58,8 +55,8 @@ def cosine_distance_bound(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B 
     real = real_tokens(hidden, mask)
     scaled = real / binary_size(real, (-2, -1))
     least = jnp.sort(jnp.where(mask, norm(scaled), jnp.inf), axis=-1)[..., :2]
-    product = _others(hidden, mask) * least[..., 0] * least[..., 1]
-    rhs = quotient(subspace_distance(scaled, mask) ** 2, product, jnp.inf)
+    product = _others(hidden, mask) * least[..., 0] * jnp.where(jnp.isfinite(least[..., 1]), least[..., 1], 1)
+    rhs = _of_pairs(quotient(subspace_distance(scaled, mask) ** 2, product, jnp.inf), mask)
     return Statement(cosine_distance(hidden, mask), rhs, (least[..., 0] > 0) & jnp.isfinite(least[..., 1]))
 
 
@@ -93,11 +90,23 @@ def cosine_bridge(
     most = jnp.max(jnp.where(real, norms, 0), axis=-1)
     slack = 1 + ROUNDING * before.shape[-1] * jnp.finfo(before.dtype).eps
     stretched = subspace_distance(after, mask) <= rate * subspace_distance(before, mask) * slack
-    alike = (least > 0) & (most <= slack * least) & (_others(before, mask) > 0)
-    return Statement(cosine_distance(after, mask), rate**2 * cosine_distance(before, mask), alike & stretched)
+    alike = (least > 0) & (most <= slack * least) & (jnp.sum(mask, axis=-1) > 1)
+    bound = _of_pairs(rate**2 * _distance(before, mask), mask)
+    return Statement(cosine_distance(after, mask), bound, alike & stretched)
+
+
+def _distance(hidden: Array, mask: Array) -> Array:
+    """1 - CosSim, 0 where no pair of tokens is left."""
+    others = _others(hidden, mask)
+    found = subspace_distance(unit_vectors(real_tokens(hidden, mask)), mask) ** 2 / others
+    return within(found, 0, (others + 1) / others)
 
 
 def _others(hidden: Array, mask: Array) -> Array:
-    """n - 1, or NaN where no pair of tokens is left."""
-    count = jnp.sum(mask, axis=-1).astype(hidden.dtype)
-    return jnp.where(count > 1, count - 1, jnp.nan)
+    """n - 1, at least 1."""
+    return jnp.maximum(jnp.sum(mask, axis=-1) - 1, 1).astype(hidden.dtype)
+
+
+def _of_pairs(found: Array, mask: Array) -> Array:
+    """NaN where no pair of tokens is left."""
+    return jnp.where(jnp.sum(mask, axis=-1) > 1, found, jnp.nan)

@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float
 
 from ...linalg.eigh import batched_eigh
 from ...linalg.norms import binary_size, norm, quotient, safe_sqrt
-from ...linalg.precision import at_least_float32, matmul
+from ...linalg.precision import at_least_float32, einsum, matmul
 from ..consensus import centre_tokens, real_pairs, subspace_distance, token_mean
 from ..mixing import mixing_rate, rows_sum_to_one
 from ..operators import uniform_attention
@@ -43,7 +43,11 @@ def guo2023_smallest_eigenvalue(attn: Float[Array, "*B T S"], mask: Bool[Array, 
     # The direction 1 and the padding are lifted above everything else instead of being projected out.
     lift = 1 + norm(symmetric, (-2, -1), keepdims=True)
     rest = jnp.where(real, uniform_attention(attn, mask), eye)
-    return batched_eigh(symmetric + lift * rest)[0][..., 0]
+    lifted = symmetric + lift * rest
+    values, vectors = batched_eigh(jax.lax.stop_gradient(lifted))
+    # The eigenvalue has the derivative of x^T M x, x its unit eigenvector held still.
+    form = einsum("...i,...ij,...j->...", vectors[..., 0], lifted, vectors[..., 0])
+    return values[..., 0] + (form - jax.lax.stop_gradient(form))
 
 
 @at_least_float32

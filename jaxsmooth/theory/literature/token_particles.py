@@ -115,7 +115,9 @@ def geshkovski2023_clustering(
     speed = 2 / count * jnp.exp(-sharpness * (1 - start))
     # Rounding may leave the cosine of equal unit vectors above 1.
     known = jnp.clip(start, 0, 1)
-    bound = jnp.tanh(jnp.arctanh(known) + speed * time)
+    # tanh(artanh g + y), without artanh's pole at consensus.
+    moved = jnp.tanh(speed * time)
+    bound = (known + moved) / (1 + known * moved)
     return Statement(lhs=bound, rhs=smallest_cosine(after, mask), applicable=(start >= 0) & (sharpness >= 0))
 
 

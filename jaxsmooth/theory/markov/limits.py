@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from ...linalg.norms import quotient
 from ...linalg.precision import at_least_float32, matmul
 from ..consensus import per_row, real_pairs, subspace_distance
 from ..statement import Statement
@@ -116,14 +117,14 @@ def detailed_balance_defect(attn: Float[Array, "*B T S"], mask: Bool[Array, "...
 
     References: Kelly (1979), Reversibility and Stochastic Networks, chapter 1.
     """
-    flow = stationary_law(attn, mask)[..., :, None] * attn
-    real = per_row(mask, attn)
+    law, real = stationary_law(attn, mask), per_row(mask, attn)
+    known = jnp.logical_not(jnp.isnan(law))
+    flow = jnp.where(known, law, 0)[..., :, None] * attn
     diagonal = jnp.eye(attn.shape[-1], dtype=bool).reshape((1,) * (attn.ndim - 2) + attn.shape[-2:])
     flow = jnp.where(real_pairs(real) & ~diagonal, flow, 0)
     largest = jnp.max(flow, axis=(-2, -1))
     difference = jnp.max(jnp.abs(flow - jnp.swapaxes(flow, -2, -1)), axis=(-2, -1))
-    # Not `largest > 0`, which would turn a NaN, an undetermined pi, into 0.
-    return jnp.where(largest == 0, 0, difference / jnp.where(largest == 0, 1, largest))
+    return jnp.where(jnp.all(known | ~real, axis=-1), quotient(difference, largest, 0), jnp.nan)
 
 
 @at_least_float32

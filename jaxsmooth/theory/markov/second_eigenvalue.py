@@ -130,5 +130,5 @@ def _tighten(bounds: _Bounds, others: Array) -> _Bounds:
     """Better bounds, if the power gives them. A trace lost in the rounding of the entries gives none."""
     matrix, exponent, log_root, _ = bounds.power
     trace = jnp.abs(jnp.trace(matrix)) - matrix.shape[0] * jnp.finfo(matrix.dtype).eps
-    below = jnp.log(jnp.maximum(trace, 0) / others) / exponent + log_root
+    below = jnp.where(trace > 0, jnp.log(jnp.where(trace > 0, trace, 1) / others) / exponent + log_root, -jnp.inf)
     return bounds._replace(lower=jnp.maximum(bounds.lower, below), upper=jnp.minimum(bounds.upper, log_root))
