@@ -151,7 +151,7 @@ def singular_value_profile(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B
     Array([1. , 0.5], dtype=float32)
     """
     values = row_singular_values(_scaled(hidden, mask))
-    return quotient(values, values[..., :1])
+    return within(quotient(values, values[..., :1]), 0, 1)
 
 
 @_of_tokens
@@ -176,7 +176,7 @@ def effective_rank_of(values: Float[Array, "*B K"]) -> Float[Array, "*B"]:
     share = quotient(values, jnp.sum(values, axis=-1, keepdims=True))
     # -p ln p has an infinite slope at 0, where the rank has none: a share of 1, which adds 0, replaces it.
     rank = jnp.exp(jnp.sum(jax.scipy.special.entr(jnp.where(share == 0, 1, share)), axis=-1))
-    return within(rank, 1, jnp.maximum(jnp.sum(share > 0, axis=-1), 1).astype(rank.dtype))
+    return within(rank, 1, _rank(values))
 
 
 @_of_tokens
@@ -196,7 +196,8 @@ def stable_rank(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> Fl
 def stable_rank_of(values: Float[Array, "*B K"]) -> Float[Array, "*B"]:
     """`stable_rank` from singular values, largest first."""
     values = values / binary_size(values, -1)
-    return jnp.sum(quotient(values, values[..., :1]) ** 2, axis=-1)
+    rank = jnp.sum(quotient(values, values[..., :1]) ** 2, axis=-1)
+    return within(rank, 1, _rank(values))
 
 
 @_of_tokens
@@ -319,6 +320,10 @@ def _cosine_distance(hidden: Array, mask: Array) -> Array:
     found = within((count - units) / jnp.maximum(count, 1) + spread / others, 0, count / others)
     # Asked for, not left to 0 / 0: rounding may make the spread of a single token 1e-16, and the quotient infinite.
     return jnp.where(count > 1, found, jnp.nan)
+
+
+def _rank(values: Array) -> Array:
+    return jnp.maximum(jnp.sum(values > 0, axis=-1), 1).astype(values.dtype)
 
 
 def _token_median(hidden: Array, mask: Array) -> Array:

@@ -89,5 +89,13 @@ def within(
     >>> float(within(jnp.float32(1.0000001), 0, 1)), float(jax.grad(lambda x: within(3 * x, 0, 1))(1.0))
     (1.0, 3.0)
     """
-    moved = jnp.clip(value, low, high) - value
-    return value + jax.lax.stop_gradient(jnp.where(jnp.abs(moved) <= slack, moved, 0))
+    return _moved(value, *(jnp.asarray(bound, value.dtype) for bound in (low, high, slack)))
+
+
+@jax.custom_jvp
+def _moved(value: Array, low: Array, high: Array, slack: Array) -> Array:
+    clipped = jnp.clip(value, low, high)
+    return jnp.where(jnp.abs(clipped - value) <= slack, clipped, value)
+
+
+_moved.defjvps(lambda change, *_: change, None, None, None)
