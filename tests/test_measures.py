@@ -31,7 +31,7 @@ OTHERS = {
     # What no factor makes sense for: entropies, laws and eigenvalues of stochastic matrices; what would overflow.
     *("dirichlet_energy", "attention_entropy", "stationary_law", "chain_limit", "detailed_balance_defect", "slem"),
     *("causal_second_eigenvalue", "ali2023_centred_attention", "guo2023_smallest_eigenvalue"),
-    *("mixing_rate_by_columns", "real_tokens"),
+    "mixing_rate_by_columns",
 }
 RANGE = {
     "token_cosine_similarity": (-1, 1),

@@ -19,11 +19,11 @@ from jaxsmooth.training.step import init_state
 FUNCTIONS = public.functions()
 IN_THE_MODELS_DTYPE = ("jaxsmooth.mitigations", "jaxsmooth.interventions")
 GIVEN = {"largest_eigenvalue"}  # whose operator is the caller's
-SMALL = {"vocab": 30, "width": 8, "layers": 2, "heads": 2, "mlp_width": 16, "max_length": 12}
+SMALL = {"vocab": 30, "width": 8, "layers": 2, "heads": 2, "mlp_width": 16, "max_length": 12, "pad_token": 0}
 VARIANTS = {
     **{name: family_config(name, **SMALL) for name in ("bert", "mpnet", "modernbert", "gpt2")},
     "albert": family_config("albert", **SMALL, embedding_width=4),
-    "vit": family_config("vit", **{**SMALL, "vocab": 0, "max_length": 10}, image_size=6, patch_size=2),
+    "vit": family_config("vit", **{**SMALL, "max_length": 10}, image_size=6, patch_size=2),
     # From 256 terms on, sums are taken in halves.
     "wide": family_config("bert", **{**SMALL, "width": 256}),
 }

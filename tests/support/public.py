@@ -26,12 +26,12 @@ HOST = {
 
 
 def functions() -> dict[str, Callable[..., Any]]:
-    """By name, those of the rooms' contents that are the library's own and of arrays; names given twice, once."""
+    """By name, the rooms' own functions of arrays; those given twice, once."""
     found: dict[str, Callable[..., Any]] = {}
     for room in ROOMS:
         for name, value in vars(room).items():
             own = inspect.isfunction(value) and value.__module__.startswith("jaxsmooth.")
-            helper = value.__module__.startswith("jaxsmooth.linalg.") if own and room is metrics else False
+            helper = own and room is metrics and value.__module__ != metrics.__name__
             if own and not helper and not name.startswith("_") and name not in HOST and value not in found.values():
                 found[name] = value
     return found

@@ -72,6 +72,7 @@ class _Pairs(NamedTuple):
     radius: Array  # [P or 1, F]
 
 
+@at_least_float32
 def layer_norm_half_linear(
     u: Float[Array, "*B D"],
     v: Float[Array, "*B D"],
@@ -115,6 +116,7 @@ def layer_norm_half_linear(
     return Statement(lhs, rhs, positive & (least_u <= std_u[..., 0] * slack) & (least_v <= std_v[..., 0] * slack))
 
 
+@at_least_float32
 def inside(
     region: Region,
     std_attn: Float[Array, "B T 1"],
