@@ -78,24 +78,22 @@ def test_encode_and_its_gradient(name):
 
 @pytest.mark.compatibility("precision", "a float32 training step", "as --matmul-precision says: all digits", was=1)
 @pytest.mark.parametrize(
-    ("precision", "policy", "kept"),
+    ("precision", "policy", "fusion", "kept"),
     [
-        ("float32", "highest", "[HIGHEST, HIGHEST]"),
-        ("float32", "high", "[HIGH, HIGH]"),
-        ("float32", "default", "[DEFAULT, DEFAULT]"),
-        ("bfloat16", "highest", "[DEFAULT, DEFAULT]"),
+        ("float32", "highest", "concat", "[HIGHEST, HIGHEST]"),
+        ("float32", "high", "gate", "[HIGH, HIGH]"),
+        ("float32", "default", "", "[DEFAULT, DEFAULT]"),
+        ("bfloat16", "highest", "", "[DEFAULT, DEFAULT]"),
     ],
 )
-def test_a_training_step_has_the_precision_that_the_run_states(precision, policy, kept):
-    model = small_model("classification", jnp.float32)
+def test_a_training_step_has_the_precision_that_the_run_states(precision, policy, fusion, kept):
+    model = small_model("classification", jnp.float32, fusion=fusion)
     config = dataclasses.replace(PLAIN, precision=precision, matmul_precision=policy)
     trainer = make_trainer("classification", model, config)
-    state = init_state(model, trainer.optimiser, config)
-    found = products(lowered(trainer.step, state, small_batch("classification", dtype=np.float32)))
-    assert found
-    assert all(kept in line or ("precision" not in line and kept.startswith("[DEFAULT")) for line in found)
-    evaluated = products(lowered(trainer.logits, model, small_batch("classification", dtype=np.float32)))
-    assert all(kept in line or ("precision" not in line and kept.startswith("[DEFAULT")) for line in evaluated)
+    state, data = init_state(model, trainer.optimiser, config), small_batch("classification", dtype=np.float32)
+    for text in (lowered(trainer.step, state, data), lowered(trainer.logits, model, data)):
+        assert products(text)
+        assert all(kept in line or ("precision" not in line and "DEFAULT" in kept) for line in products(text))
 
 
 def test_what_the_user_states_holds():
