@@ -7,7 +7,7 @@ in `jaxsmooth.theory` and are listed here again: `subspace_distance`, `relative_
 
 All compute in float32 at least, whatever the hidden states are kept in, and return that. Measures without a unit do not
 change with the scale of the hidden states. A derivative is finite wherever the value is; where there is none, as of a
-norm at 0, it is 0. Numbers that are not finite make NaN.
+norm at 0, it is 0. Second derivatives are not to be had of singular values. Numbers that are not finite make NaN.
 """
 
 import functools
