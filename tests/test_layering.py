@@ -31,7 +31,7 @@ ALLOWED: dict[str, set[str]] = {
     "theory.consensus": {"linalg"},
     "theory.statement": {"linalg"},
     "theory.operators": {"linalg", "theory.consensus"},
-    "theory.blocked_attention": {"theory.operators"},
+    "theory.blocked_attention": {"linalg", "theory.operators"},
     "theory.mixing": {"linalg", "theory.consensus", "theory.operators"},
     "theory.theorems": {"types", "activations", "linalg", "theory.statement"},
     "theory.markov": {"linalg", *(f"theory.{name}" for name in ("consensus", "statement", "operators", "mixing"))},
