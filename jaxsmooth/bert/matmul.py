@@ -57,7 +57,7 @@ def _tangent(primals: tuple[Array, Array], tangents: tuple[Any, Any]) -> tuple[A
         parts.append(matmul(dx, kernel))
     if not isinstance(dkernel, SymbolicZero):
         parts.append(matmul(x, dkernel))
-    return matmul(x, kernel), sum(parts)
+    return matmul(x, kernel), sum(parts[1:], parts[0])
 
 
 split_matmul.defjvp(_tangent, symbolic_zeros=True)

@@ -23,8 +23,9 @@ def product_precision(*factors: Any) -> jax.lax.Precision | None:
 
     A product's derivative has the precision of the product.
     """
+    stated = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
     narrow = jnp.finfo(jnp.result_type(*factors)).bits < 32
-    return None if narrow or jax.config.jax_default_matmul_precision is not None else jax.lax.Precision.HIGHEST
+    return None if narrow or stated is not None else jax.lax.Precision.HIGHEST
 
 
 def matmul(x: Any, y: Any) -> Array:
