@@ -13,6 +13,8 @@ from support.parity import PRECISIONS, VOCABULARY, frozen_model, minilm_director
 import jaxsmooth
 
 RTOL = {"float32": 1e-3, "float64": 1e-9}
+FEW = 256
+"""Tokens of a batch, so that little of it is filler: a dozen sentences do not fill one of the usual size."""
 FIELDS = ("mean", "std", "min", "max")
 SENTENCES = [
     *("a", "bad cab", "a a a a a a a a", "the end", "t", "ab abc abcd", "q r s t", "s s t t s s"),
@@ -51,7 +53,7 @@ def test_a_random_model(name, dtype, tmp_path):
     expected = reference_ladder.diagnose(tensors, config, [letter_tokens(text) for text in SENTENCES])
     with precision(dtype):
         model, tokenizer = jaxsmooth.load(tmp_path, dtype=getattr(jnp, dtype))
-        diagnosis = jaxsmooth.diagnose(model, tokenizer, SENTENCES)
+        diagnosis = jaxsmooth.diagnose(model, tokenizer, SENTENCES, tokens_per_batch=FEW)
     assert diagnosis.model.precision == dtype
     compare(diagnosis, expected, RTOL[dtype])
 
@@ -67,7 +69,7 @@ def test_minilm_on_reviews(dtype, reviews):
     directory = minilm_directory()
     with precision(dtype):
         model, tokenizer = jaxsmooth.load(directory, dtype=getattr(jnp, dtype))
-        diagnosis = jaxsmooth.diagnose(model, tokenizer, reviews)
+        diagnosis = jaxsmooth.diagnose(model, tokenizer, reviews, tokens_per_batch=FEW)
     compare(diagnosis, frozen_diagnosis(), RTOL[dtype])
 
 
