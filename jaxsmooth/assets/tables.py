@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 from ..errors import DataError
 from ..files import format_name
+from .headers import refuse_separators
 from .lines import refuse_other_formats, utf8_lines
 
 Missing = Literal["refuse", "skip", "literal"]
@@ -169,6 +170,8 @@ def _csv_cells(path: Path) -> Iterator[tuple[int, list[str]]]:
 def _under_header(path: Path, lines: Iterator[tuple[int, list[str]]], cause: str) -> Iterator[Row]:
     """Rows of cells that have the names of the first."""
     _, header = next(lines, (1, []))
+    if path.suffix.lower() == ".csv":
+        refuse_separators(header, path)
     _refuse_twins(header, path)
     for number, cells in lines:
         where = f"{path}, line {number}"
@@ -180,30 +183,60 @@ def _under_header(path: Path, lines: Iterator[tuple[int, list[str]]], cause: str
 
 
 def _refuse_twins(header: list[str], path: Path) -> None:
-    twice = sorted({name for name in header if header.count(name) > 1})
+    # Columns without a name, as spreadsheets leave them at the end, cannot be asked for.
+    twice = sorted({name for name in header if name and header.count(name) > 1})
     if twice:
         raise DataError(f"{path}: every column must have a name of its own; {twice} occur twice in {header}.")
 
 
 def _json(path: Path) -> Iterator[Row]:
-    """One object per line, or a list of objects; which of the two, the first character says."""
+    """One object per line, a list of objects, or one object that is SQuAD's; which, the beginning says."""
     lines = utf8_lines(path, DataError)
     first: list[tuple[int, str]] = []
     for number, line in lines:
         first.append((number, line))
         if line.strip():
             break
-    if first and first[-1][1].lstrip().startswith("["):
+    if first and _WHOLE.match(first[-1][1]):
         # Not lines: parsed whole, so that a list written over several lines is read as well.
-        items = _parsed("".join(line for _, line in [*first, *lines]), path, 1)
+        whole = _parsed("".join(line for _, line in [*first, *lines]), path, 1)
+        items = _questions(whole, path) if isinstance(whole, dict) else whole
         numbered = ((number, f"{path}, row {number}", item) for number, item in enumerate(items, start=1))
     else:
-        whole = ((number, line.strip()) for part in (first, lines) for number, line in part if line.strip())
-        numbered = ((number, f"{path}, line {number}", _parsed(line, path, number)) for number, line in whole)
+        full = ((number, line.strip()) for part in (first, lines) for number, line in part if line.strip())
+        numbered = ((number, f"{path}, line {number}", _parsed(line, path, number)) for number, line in full)
     for number, where, item in numbered:
         if not isinstance(item, dict):
             raise DataError(f"{where}: expected a JSON object; got {type(item).__name__}.")
         yield Row(item, number, where)
+
+
+# A list, an object over several lines, or one in SQuAD's form.
+_WHOLE = re.compile(r'\s*(\[|\{\s*$|\{\s*("version"\s*:\s*"[^"]*"\s*,\s*)?"data"\s*:\s*\[)')
+
+
+def _questions(whole: dict[str, Any], path: Path) -> list[dict[str, Any]]:
+    """The rows of SQuAD's nested form: data, paragraphs, qas."""
+    try:
+        return [
+            {
+                "id": item.get("id"),
+                "question": item["question"],
+                "context": paragraph["context"],
+                "answers": {
+                    name: [] if item.get("is_impossible") else [answer[name] for answer in item.get("answers", [])]
+                    for name in ("text", "answer_start")
+                },
+            }
+            for article in whole["data"]
+            for paragraph in article["paragraphs"]
+            for item in paragraph["qas"]
+        ]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{path} is one JSON object, of {list(whole)[:8]}; expected one object per line, one list of objects, or "
+            "SQuAD's data, paragraphs and qas. From pandas: to_json(orient='records', lines=True)."
+        ) from error
 
 
 def _parsed(text: str, path: Path, number: int) -> Any:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import tyro
 from rich.table import Table
 
-from ..errors import AssetError, DataError, JaxsmoothError, PreemptedError
+from ..errors import AssetError, ConfigError, DataError, JaxsmoothError, PreemptedError
 from ..terminal import PlainConsole, say
 from ..training.config import AotConfig
 from .commands import (
@@ -176,8 +176,12 @@ def run_predict(command: Predict) -> None:
     from .. import report
     from ..training import predict
 
+    if command.out.is_dir():
+        raise ConfigError(f"--out must name a file; {command.out} is a folder.")
     report.check_writable(command.out.parent)
-    count = predict.write_predictions(command.run, command.data, command.out, columns=command.columns)
+    count = predict.write_predictions(
+        command.run, command.data, command.out, columns=command.columns, missing=command.missing
+    )
     say(f"{count} predictions -> {command.out}")
 
 
