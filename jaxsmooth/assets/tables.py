@@ -268,12 +268,7 @@ def _parquet(path: Path) -> Iterator[Row]:
             names = file.schema_arrow.names
             _refuse_twins(names, path)
             for batch in file.iter_batches():
-                # Python's own time has no nanoseconds, which pandas writes; as text they disturb nobody.
-                columns = [
-                    (column.cast(pyarrow.string()) if pyarrow.types.is_timestamp(column.type) else column).to_pylist()
-                    for column in batch.columns
-                ]
-                for cells in zip(*columns, strict=True):
+                for cells in zip(*map(_pylist, batch.columns), strict=True):
                     number += 1
                     yield Row(dict(zip(names, cells, strict=True)), number, f"{path}, row {number}")
     except DataError:
@@ -285,6 +280,19 @@ def _parquet(path: Path) -> Iterator[Row]:
         if start[:4] == b"PAR1":
             what = f"cannot be read{f' after row {number}' * bool(number)}"
         raise DataError(f"{path} {what}: {str(error).rstrip('.')}. Was it copied or downloaded whole?") from error
+
+
+def _pylist(column: Any) -> list[Any]:
+    """A column's values; times as text, for Python may lack their nanoseconds and zones, and they disturb nobody."""
+    import pyarrow
+
+    kind = column.type
+    if pyarrow.types.is_nested(kind) and "[ns" in str(kind):
+        return [None] * len(column)
+    if pyarrow.types.is_timestamp(kind) or pyarrow.types.is_time64(kind) or pyarrow.types.is_duration(kind):
+        bare = column.view(pyarrow.timestamp(kind.unit)) if pyarrow.types.is_timestamp(kind) else column
+        return bare.cast(pyarrow.string()).to_pylist()  # type: ignore[no-any-return]
+    return column.to_pylist()  # type: ignore[no-any-return]
 
 
 _READERS: dict[str, Callable[[Path], Iterator[Row]]] = {

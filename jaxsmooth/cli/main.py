@@ -1,5 +1,7 @@
 """The command line: parse, call, print."""
 
+import contextlib
+import io
 import json
 import os
 import sys
@@ -45,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
     """
     try:
         # Inside: a configuration that contradicts itself is refused while it is parsed.
-        command = tyro.cli(Command, prog="jaxsmooth", description=__doc__, args=arguments)
+        command = _parsed(arguments)
         match command:
             case Study():
                 return run_study(command)
@@ -69,6 +71,17 @@ def main(arguments: list[str] | None = None) -> int:
         say("jaxsmooth: interrupted; no file was left half-written.", stderr=True)
         return 130
     return 0
+
+
+def _parsed(arguments: list[str] | None) -> Any:
+    """The command; what tyro says of a wrong one repeats the arguments, so it passes through `say`."""
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(Command, prog="jaxsmooth", description=__doc__, args=arguments)
+    finally:
+        if complaint.getvalue():
+            say(complaint.getvalue().rstrip("\n"), stderr=True)
 
 
 def run_study(command: Study) -> int:

@@ -131,10 +131,16 @@ def test_malformed_files_are_refused(name, content, expected, tmp_path):
 
 
 @pytest.mark.compatibility("table", "a parquet file with a timestamp in nanoseconds beside the text", "read", was=2)
+@pytest.mark.compatibility("table", "times and spans of nanoseconds, or of an unknown zone, in parquet", "read", was=3)
 def test_columns_of_parquet(tmp_path):
     path = tmp_path / "a.parquet"
     path.write_bytes(parquet({"text": ["a"], "when": pyarrow.array([1], pyarrow.timestamp("ns")), "n": [[1]]}))
     assert cells(path) == [{"text": "a", "when": "1970-01-01 00:00:00.000000001", "n": [1]}]
+    odd = (pyarrow.duration("ns"), pyarrow.time64("ns"), pyarrow.timestamp("us", "Mars/Olympus"))
+    path.write_bytes(parquet({"text": ["a"], **{str(kind): pyarrow.array([1], kind) for kind in odd}}))
+    assert cells(path)[0]["text"] == "a"
+    path.write_bytes(parquet({"text": ["a"], "when": pyarrow.array([[1]], pyarrow.list_(odd[0]))}))
+    assert cells(path) == [{"text": "a", "when": None}]
     twice = pyarrow.table([pyarrow.array(["a"]), pyarrow.array(["b"])], names=["text", "text"])
     pyarrow.parquet.write_table(twice, path)
     with pytest.raises(DataError, match=r"\['text'\] occur twice"):

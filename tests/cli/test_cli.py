@@ -114,6 +114,11 @@ def test_a_table_is_read_by_its_column_of_texts(command, text, tmp_path, monkeyp
 def test_a_refusal_gives_no_commands_to_the_terminal(tmp_path, capfd):
     assert main(["diagnose", "tiny", "--data", f"{tmp_path}/a\x1b[2J\x1b]0;mine\x07\u202eb.txt"]) == 1
     assert f"there is no file {tmp_path}/ab.txt" in refusal(capfd)
+    # as a shell's pattern may bring them
+    with pytest.raises(SystemExit):
+        main(["diagnose", "tiny", "a\x1b[2J\x1b]0;mine\x07b.txt"])
+    assert "ab.txt" in (said := capfd.readouterr().err)
+    assert not {"\x1b", "\x07"} & set(said)
 
 
 @pytest.mark.compatibility(

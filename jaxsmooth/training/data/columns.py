@@ -101,7 +101,9 @@ def roles_like(first: Roles, names: Sequence[str], path: Path, *, targets: bool)
       DataError: a column that is missing.
     """
     absent = {role for role, column in first.columns.items() if column not in names} - {"id"}
-    if absent - (frozenset() if targets else TARGETS):
+    # one that is spelled otherwise is not absent, and must not pass for it
+    near = {bare(first.columns[role]).rstrip("s") for role in absent} & {bare(name).rstrip("s") for name in names}
+    if near or absent - (frozenset() if targets else TARGETS):
         wanted = [first.columns[role] for role in sorted(absent)]
         raise DataError(
             f"{path} has no column {', '.join(map(repr, wanted))}, which the training data have; its columns are "

@@ -123,7 +123,8 @@ def _files(path: Path) -> dict[Split, Path]:
         return {"train": path}
     found: dict[Split, Path] = {}
     for file in sorted(path.iterdir()):
-        split = _STEMS.get(file.stem)
+        # the hub calls the only part of a split train-00000-of-00001
+        split = _STEMS.get(file.stem.lower().removesuffix("-00000-of-00001"))
         if split is None or file.suffix.lower() not in SUFFIXES or not file.is_file():
             continue
         if split in found:
