@@ -291,8 +291,8 @@ def _pylist(column: Any) -> list[Any]:
         return [None] * len(column)
     if pyarrow.types.is_timestamp(kind) or pyarrow.types.is_time64(kind) or pyarrow.types.is_duration(kind):
         bare = column.view(pyarrow.timestamp(kind.unit)) if pyarrow.types.is_timestamp(kind) else column
-        return bare.cast(pyarrow.string()).to_pylist()  # type: ignore[no-any-return]
-    return column.to_pylist()  # type: ignore[no-any-return]
+        return bare.cast(pyarrow.string()).to_pylist()
+    return column.to_pylist()
 
 
 _READERS: dict[str, Callable[[Path], Iterator[Row]]] = {

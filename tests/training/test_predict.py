@@ -78,7 +78,10 @@ def test_predictions_of_a_table_state_line_and_texts(kind, tmp_path):
 
 
 @pytest.mark.compatibility(
-    "table", "`predict` on a table with a missing cell", "`predict --missing skip` or `literal`, as refused", was=1
+    "table",
+    "`predict` on a table with a missing cell",
+    "`predict --missing skip` or `literal`; the refusal named a flag it lacked",
+    was=4,
 )
 def test_columns_of_predictions(tmp_path):
     best = exported("regression", tmp_path)

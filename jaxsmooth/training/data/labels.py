@@ -102,7 +102,10 @@ def label_name(value: object, where: str) -> str:
             "score (--columns text=NAME,score=NAME). pandas makes such numbers of a column with missing cells: "
             "astype('Int64') before saving."
         )
-    hints = {list: " An example has one label here; several are not supported.", dict: COLUMN_BY_COLUMN}
+    hints: dict[type, str] = {
+        list: " An example has one label here; several are not supported.",
+        dict: COLUMN_BY_COLUMN,
+    }
     hint = hints.get(type(value), "")
     raise DataError(f"{where}: label must be a string or a whole number; got {value!r:.80}.{hint}")
 
