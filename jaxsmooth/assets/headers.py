@@ -2,6 +2,7 @@
 
 import re
 import warnings
+from pathlib import Path
 
 from ..errors import DataError, TextError
 
@@ -15,7 +16,6 @@ LIKE = {
 """What others call a role, as `bare` gives it: named in refusals, never taken for it."""
 
 _KNOWN = frozenset((*" ".join(LIKE.values()).split(), "id", "idx", "index", "question", "context", "title"))
-_MARKS = ";\t|"
 
 
 class TableAsTextWarning(UserWarning):
@@ -34,8 +34,8 @@ def bare(name: str) -> str:
     return "".join(part for part in name.casefold() if part.isalnum())
 
 
-def refuse_separators(header: list[str], path: object) -> None:
-    """Refuse a CSV header that another separator than the comma holds together, as spreadsheets write it in Europe.
+def refuse_separators(header: list[str], path: Path) -> None:
+    """Refuse a header that another separator than its format's holds together, as a CSV of spreadsheets in Europe.
 
     Args:
       header: its cells.
@@ -45,12 +45,28 @@ def refuse_separators(header: list[str], path: object) -> None:
       DataError: names the separator.
     """
     whole = header[0] if header else ""
-    mark = whole[4:] if whole.startswith("sep=") else next((mark for mark in _MARKS if mark in whole), None)
+    marks = ";|," if path.suffix.lower() == ".tsv" else ";|\t"
+    mark = whole[4:] if whole.startswith("sep=") else next((mark for mark in marks if mark in whole), None)
     if len(header) == 1 and mark is not None:
         raise DataError(
-            f"{path}: its first line is {whole!r:.80}. Are its cells separated by {mark!r}? Save it with commas, or as "
-            ".tsv with tabs."
+            f"{path}: its first line is {whole!r:.80}. Are its cells separated by {mark!r}? Save it with commas as "
+            ".csv, or with tabs as .tsv."
         )
+
+
+def refuse_twins(header: list[str], path: Path) -> None:
+    """Refuse two columns of one name. Without a name, as spreadsheets leave them at the end, none can be asked for.
+
+    Args:
+      header: the columns.
+      path: of the file.
+
+    Raises:
+      DataError: names them.
+    """
+    twice = sorted({name for name in header if name and header.count(name) > 1})
+    if twice:
+        raise DataError(f"{path}: every column must have a name of its own; {twice} occur twice in {header}.")
 
 
 def refuse_table(line: str, path: object) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 from ..errors import DataError
 from ..files import format_name
-from .headers import refuse_separators
+from .headers import refuse_separators, refuse_twins
 from .lines import refuse_other_formats, utf8_lines
 
 Missing = Literal["refuse", "skip", "literal"]
@@ -138,13 +138,18 @@ def _refuse_by_name(path: Path) -> None:
 
 
 def _tsv(path: Path) -> Iterator[Row]:
+    quoted = own = 0
     for row in _under_header(path, tsv_cells(path), "A tab inside a cell? A TSV has no quoting: save it as CSV."):
         for cell in row.cells.values():
             # pandas and spreadsheets quote cells that hold a quote, also in a TSV.
             inside = cell[1:-1] if cell[:1] == cell[-1:] == '"' else ""
             if '""' in inside and '"' not in inside.replace('""', ""):
                 raise DataError(f"{row.where}: {cell!r:.80} seems to be quoted. A TSV has no quoting: save it as CSV.")
+            quoted += "," in inside and '"' not in inside
+            own += ("," in cell) != bool(inside)
         yield row
+    if quoted and not own:  # and those that hold a comma; else the quotes are the text's own
+        raise DataError(f"{path}: every cell with a comma is in quotes. A TSV has no quoting: save it as CSV.")
 
 
 def _csv(path: Path) -> Iterator[Row]:
@@ -170,9 +175,8 @@ def _csv_cells(path: Path) -> Iterator[tuple[int, list[str]]]:
 def _under_header(path: Path, lines: Iterator[tuple[int, list[str]]], cause: str) -> Iterator[Row]:
     """Rows of cells that have the names of the first."""
     _, header = next(lines, (1, []))
-    if path.suffix.lower() == ".csv":
-        refuse_separators(header, path)
-    _refuse_twins(header, path)
+    refuse_separators(header, path)
+    refuse_twins(header, path)
     for number, cells in lines:
         where = f"{path}, line {number}"
         if len(cells) != len(header):
@@ -180,13 +184,6 @@ def _under_header(path: Path, lines: Iterator[tuple[int, list[str]]], cause: str
                 f"{where}: expected {len(header)} cells, for the columns {header}; got {len(cells)}. {cause}"
             )
         yield Row(dict(zip(header, cells, strict=True)), number, where)
-
-
-def _refuse_twins(header: list[str], path: Path) -> None:
-    # Columns without a name, as spreadsheets leave them at the end, cannot be asked for.
-    twice = sorted({name for name in header if name and header.count(name) > 1})
-    if twice:
-        raise DataError(f"{path}: every column must have a name of its own; {twice} occur twice in {header}.")
 
 
 def _json(path: Path) -> Iterator[Row]:
@@ -266,7 +263,7 @@ def _parquet(path: Path) -> Iterator[Row]:
     try:
         with pyarrow.parquet.ParquetFile(path, page_checksum_verification=True) as file:
             names = file.schema_arrow.names
-            _refuse_twins(names, path)
+            refuse_twins(names, path)
             for batch in file.iter_batches():
                 for cells in zip(*map(_pylist, batch.columns), strict=True):
                     number += 1

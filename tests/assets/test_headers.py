@@ -52,6 +52,9 @@ def test_a_separator_is_seen_in_the_header(tmp_path):
     (tmp_path / "a.csv").write_text("id;text;label\n1;a, b;0\n")
     with pytest.raises(DataError, match="separated by ';'"):
         list(read_table(tmp_path / "a.csv"))
+    (tmp_path / "a.tsv").write_text("text,label\na,0\n")
+    with pytest.raises(DataError, match="separated by ','"):
+        list(read_table(tmp_path / "a.tsv"))
 
 
 @pytest.mark.compatibility("table", "columns without a name at the end (SMS spam's `v1,v2,,,`)", "not read", was=3)

@@ -37,6 +37,19 @@ def test_a_tsv_has_no_quoting(tmp_path):
     assert [row.line for row in rows] == [2, 4, 5]
 
 
+@pytest.mark.compatibility(
+    "table", "a TSV of Excel, which quotes the cells that hold a comma", "refused; the quotes were read", was=1
+)
+def test_a_tsv_whose_commas_are_quoted(tmp_path):
+    path = tmp_path / "a.tsv"
+    path.write_text('text\tlabel\n"a, b"\t0\nc\t1\n')
+    with pytest.raises(DataError, match="every cell with a comma is in quotes"):
+        cells(path)
+    for own in ("d, e\t1\n", '"Yes."\t1\n'):
+        path.write_text(f'text\tlabel\n"a, b"\t0\n{own}')
+        assert cells(path)[0]["text"] == '"a, b"'
+
+
 def test_json_lines_keep_types_and_strings_that_look_like_dates(tmp_path):
     (tmp_path / "a.jsonl").write_text('\n{"text": "2020-01-01", "label": 1}\n\n{"text": "b", "label": "x"}\n')
     rows = list(read_table(tmp_path / "a.jsonl"))

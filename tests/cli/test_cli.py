@@ -145,18 +145,13 @@ def test_a_damaged_line_far_down_writes_nothing(text, tmp_path, capfd):
     assert not (tmp_path / "out").exists()
 
 
-def test_the_summary_names_the_report(text, tmp_path, capfd):
-    assert diagnose(text, tmp_path / "out") == 0
-    out, _ = capfd.readouterr()
-    assert str(tmp_path / "out" / "report.html") in out.replace("\n", "")
-
-
-def test_a_second_run_replaces_the_first(text, tmp_path, finished):
+def test_a_second_run_replaces_the_first_and_names_its_report(text, tmp_path, finished, capfd):
     out = tmp_path / "out"
     out.mkdir()
     (out / "report.json").write_text("old")
     (out / "mine.txt").write_text("mine")
     assert diagnose(text, out, "--limit", "4") == 0
+    assert str(out / "report.html") in capfd.readouterr().out.replace("\n", "")
     ours, first = (json.loads((folder / "report.json").read_text()) for folder in (out, finished))
     assert ours["layers"] == first["layers"]
     assert (out / "mine.txt").read_text() == "mine"

@@ -439,10 +439,10 @@ def test_the_other_files_of_a_folder(tmp_path):
     "damage", [b'{"text": "a"', b'{"text": "\xff", "label": 1}', b"\0\0\0\0", b'{"text": 3, "label": 1}']
 )
 def test_a_damaged_record_in_the_middle(damage, tmp_path):
-    lines = [json.dumps({"text": f"t{k}", "label": k % 2}).encode() for k in range(800)]
-    lines[600] = damage
+    lines = [json.dumps({"text": f"t{k}", "label": k % 2}).encode() for k in range(200)]
+    lines[150] = damage
     (tmp_path / "train.jsonl").write_bytes(b"\n".join(lines))
-    with pytest.raises(DataError, match=r"train\.jsonl, line 601: "):
+    with pytest.raises(DataError, match=r"train\.jsonl, line 151: "):
         load_task(str(tmp_path), TOKENIZER, split="train", max_length=48)
     assert [path.name for path in tmp_path.iterdir()] == ["train.jsonl"]
 
