@@ -65,6 +65,7 @@ def iterate_heads(args: Args, name: str) -> dict[str, np.ndarray]:
     parts = []
     for encoded in tokenizer.batches(read_texts(args.data, args.limit), tokens_per_batch=256):
         found = converge.iterate_heads(model, encoded.batch, jnp.int32(args.window), steps=args.steps, tolerance=1e-3)
+        del found["finite"]
         parts.append({key: np.asarray(values)[:, :, : len(encoded.indices)] for key, values in found.items()})
     return {key: np.concatenate([part[key] for part in parts], axis=2) for key in parts[0]}
 

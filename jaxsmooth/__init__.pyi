@@ -24,9 +24,9 @@ from .checkpoints.config_json import config_from_file as config_from_file
 from .checkpoints.config_json import config_to_dict as config_to_dict
 from .checkpoints.config_json import family_config as family_config
 from .checkpoints.encoder import load as load
-from .checkpoints.encoder import save as save
 from .checkpoints.heads import load_with_head as load_with_head
-from .checkpoints.heads import save_with_head as save_with_head
+from .checkpoints.save import save as save
+from .checkpoints.save import save_with_head as save_with_head
 from .errors import JaxsmoothError as JaxsmoothError
 from .inputs.tokenizer import Tokenizer as Tokenizer
 from .results.comparison import Comparison as Comparison

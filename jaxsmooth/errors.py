@@ -45,7 +45,7 @@ class StorageError(JaxsmoothError, OSError):
 
 
 class DivergedError(JaxsmoothError, ArithmeticError):
-    """A training whose loss, gradient, parameters or outputs are no longer finite."""
+    """Numbers of a model, or of its training, that are no longer finite."""
 
 
 class PreemptedError(JaxsmoothError):

@@ -1,5 +1,6 @@
 """Atomic writes, checks of folder and room, strict JSON, and what a file is by its first bytes."""
 
+import contextlib
 import errno
 import json
 import math
@@ -7,7 +8,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,43 @@ def _existing(path: str | Path) -> Path:
     while not os.path.lexists(there):
         there = there.parent
     return there
+
+
+@contextlib.contextmanager
+def replaced_together(folder: str | Path, last: str, stale: Sequence[str] = ()) -> Iterator[Path]:
+    """Write several files of one folder as one: those of before stay whole until all new ones are.
+
+    Args:
+      folder: where the files go; made if it does not exist. Other files in it stay.
+      last: the file without which a reader takes the folder for empty. It is removed before the first new file takes
+        its place and comes back last, so files of two generations are never read together.
+      stale: files that go where there are no new ones.
+
+    Yields:
+      An empty folder beside them, to write the files to. A failure leaves those of before.
+
+    Raises:
+      OSError: the folder cannot be made or written to.
+
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> with replaced_together(folder, "config.json") as new:
+    ...     written = [(new / name).write_text(name) for name in ("config.json", "weights")]
+    >>> sorted(path.name for path in folder.iterdir())
+    ['config.json', 'weights']
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    new = Path(tempfile.mkdtemp(prefix=".new.", dir=folder))
+    try:
+        yield new
+        names = sorted((path.name for path in new.iterdir()), key=lambda name: name == last)
+        (folder / last).unlink(missing_ok=True)
+        for name in set(stale).difference(names):
+            (folder / name).unlink(missing_ok=True)
+        for name in names:
+            os.replace(new / name, folder / name)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
 
 
 def check_writable(folder: str | Path) -> None:

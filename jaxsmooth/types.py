@@ -35,12 +35,14 @@ from jaxtyping import Array, Bool, Float, Int
 class Batch(nnx.Pytree):
     """Tokenised sentences, padded to one length.
 
-    `mask` is True on real tokens (special tokens such as [CLS] count as real) and False on padding.
+    `mask` is True on real tokens (special tokens such as [CLS] count as real) and False on padding, wherever that is.
+    Without `segments` all tokens are of segment 0. `encode` also takes the fields as numpy arrays, lists, or tensors of
+    torch on the CPU.
     """
 
     tokens: Int[Array, "B T"] = nnx.data()
-    segments: Int[Array, "B T"] = nnx.data()
-    mask: Bool[Array, "B T"] = nnx.data()
+    segments: Int[Array, "B T"] | None = nnx.data(default=None)
+    mask: Bool[Array, "B T"] = nnx.data(default=None)  # a batch without is refused: None only comes after a default
 
 
 @nnx.dataclass

@@ -22,6 +22,7 @@ CHECKED = [
     *(f"jaxsmooth.studies.{name}" for name in ("diagnose", "measurements", "hidden_states", "compare")),
     "jaxsmooth.inputs.tokenizer",
     "jaxsmooth.checkpoints.encoder",
+    "jaxsmooth.checkpoints.save",
     *(f"jaxsmooth.training.data.{name}" for name in ("records", "task_data", "splits", "batches", "pipeline")),
     *(f"jaxsmooth.training.data.{name}" for name in ("benchmarks", "official_files", "hub", "corpora", "catalogue")),
     *(f"jaxsmooth.training.data.{name}" for name in ("columns", "labels", "user_rows", "user_tables")),

@@ -8,31 +8,37 @@ import numpy as np
 
 from ..errors import ShapeError
 from ..types import Batch, Edits, ImageBatch
+from .as_batch import as_batch
 from .config import EncoderConfig
 from .params import Encoder
 
 
-def check_arguments(model: Any, batch: Any, edits: Any, collect: Any) -> None:
+def check_arguments(model: Any, batch: Any, edits: Any, collect: Any) -> Batch | ImageBatch:
     """Refuse what is not an encoder, a batch that fits it, edits or a function.
 
     Args:
       model, batch, edits, collect: as given to `encode`, of any type.
+
+    Returns:
+      The batch, of arrays.
 
     Raises:
       ShapeError: an argument of another type, or as `check_batch`.
     """
     if not isinstance(model, Encoder):
         raise ShapeError(f"model must be an Encoder; got {type(model).__name__}.")
+    batch = as_batch(model.config, batch)
     if not isinstance(batch, Batch | ImageBatch):
         raise ShapeError(
             f"batch must be a Batch or ImageBatch; got {type(batch).__name__}. "
-            "Text becomes a batch by calling the tokenizer."
+            "Text becomes a batch by calling the tokenizer; ids alone do with Batch(tokens=ids, mask=ids != pad)."
         )
     if not isinstance(edits, Edits):
         raise ShapeError(f"edits must be an Edits; got {type(edits).__name__}.")
     if not callable(collect):
         raise ShapeError(f"collect must be a function of a BlockTrace; got {type(collect).__name__}.")
     check_batch(model.config, batch)
+    return batch
 
 
 def check_batch(config: EncoderConfig, batch: Batch | ImageBatch) -> None:
@@ -59,7 +65,8 @@ def check_batch(config: EncoderConfig, batch: Batch | ImageBatch) -> None:
     else:
         check_shapes(config, batch)
         check_ids("tokens", batch.tokens, config.vocab)
-        check_ids("segments", batch.segments, config.segments)
+        if batch.segments is not None:
+            check_ids("segments", batch.segments, config.segments)
 
 
 def check_images(config: EncoderConfig, batch: ImageBatch) -> None:
@@ -99,13 +106,24 @@ def check_shapes(config: EncoderConfig, batch: Batch) -> None:
     shape = jnp.shape(batch.tokens)
     if len(shape) != 2:
         raise ShapeError(f"batch.tokens must have axes (B, T); got shape {shape}. Did you drop the batch axis?")
+    if batch.mask is None:
+        raise ShapeError(
+            f"batch.mask must have the shape of batch.tokens, {shape}; got None. Where nothing is padded it is "
+            "jnp.ones(tokens.shape, bool)."
+        )
     for name, array in (("segments", batch.segments), ("mask", batch.mask)):
-        if jnp.shape(array) != shape:
+        if array is not None and jnp.shape(array) != shape:
             raise ShapeError(f"batch.{name} must have the shape of batch.tokens, {shape}; got {jnp.shape(array)}.")
     if jnp.result_type(batch.mask) != jnp.bool_:
-        raise ShapeError(f"batch.mask must be boolean, True on real tokens; got {jnp.result_type(batch.mask)}.")
+        raise ShapeError(
+            f"batch.mask must be boolean, True on real tokens; got {jnp.result_type(batch.mask)}. Of an "
+            "attention_mask of zeros and ones it is `attention_mask == 1`."
+        )
     if shape[1] > config.max_length:
-        raise ShapeError(f"the model has {config.max_length} positions; got sentences of {shape[1]} tokens.")
+        raise ShapeError(
+            f"the model has {config.max_length} positions; got sentences of {shape[1]} tokens. Did the tokenizer cut "
+            "none, or to another model's length?"
+        )
 
 
 def check_ids(name: str, ids: Any, rows: int) -> None:
@@ -120,9 +138,14 @@ def check_ids(name: str, ids: Any, rows: int) -> None:
       ShapeError: says what was expected, and what came.
     """
     if not jnp.issubdtype(jnp.result_type(ids), jnp.integer):
-        raise ShapeError(f"batch.{name} must hold integers; got {jnp.result_type(ids)}.")
+        raise ShapeError(
+            f"batch.{name} must hold integers; got {jnp.result_type(ids)}. Are they embeddings, or was a table "
+            "read with gaps?"
+        )
     # Under an outer trace the values are unknown; there, an id outside its table gives NaN.
-    if not rows or isinstance(ids, jax.core.Tracer) or not ids.size:
+    if not rows or isinstance(ids, jax.core.Tracer) or not np.size(ids):
+        return
+    if isinstance(ids, jax.Array) and not ids.is_fully_addressable:  # other processes hold the rest, and check that
         return
     values = np.asarray(ids)
     least, largest = int(values.min()), int(values.max())

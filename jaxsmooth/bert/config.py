@@ -42,6 +42,8 @@ class EncoderConfig:
       pad_token: id of the padding token.
       family: one of `FAMILY_NAMES`: the form of its task heads, and the names of its tensors and configuration keys.
       note: what is unusual about the weights ("4-bit weights"); every report on the model shows it.
+      other_keys: what else the `config.json` said that was read (names of labels, rates of dropout, ids of special
+        tokens), as the text of a JSON object; saving writes it back.
 
       embedding_width: E, width of the embedding tables where a projection to `width` follows; 0 for none.
       norm: "layernorm"; "rmsnorm" (no centring); "none" (the norms only multiply by their gain).
@@ -54,7 +56,8 @@ class EncoderConfig:
       branch_scale: multiplies each sub-layer's output before the sum (1/sqrt(L) in Noci et al.).
       shared_layers: one set of block parameters, applied L times, as in ALBERT.
       positions: "learned" (a table added at the embedding), "rotary" (queries and keys are rotated), "none".
-      position_offset: id of the first position; where it is not 0, positions count real tokens only, as RoBERTa's.
+      position_offset: id of the first position; where it is not 0, positions count, as RoBERTa's, the tokens whose id
+        is not `position_offset` - 1, which is the padding's.
       relative_buckets: rows of a table of T5-style relative attention biases, shared by all layers; 0 for none.
       causal: whether tokens see themselves and earlier tokens only.
       window: how many tokens to either side a local layer sees; 0 for all.
@@ -87,6 +90,7 @@ class EncoderConfig:
     pad_token: int = 0
     family: str = "bert"
     note: str = ""
+    other_keys: str = ""
 
     embedding_width: int = 0
     norm: str = "layernorm"
@@ -139,8 +143,9 @@ class EncoderConfig:
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"{name} must be one of {allowed}; got {getattr(self, name)!r}.")
-        if not isinstance(self.note, str):
-            raise ConfigError(f"note must be a string; got {self.note!r}.")
+        for name in ("note", "other_keys"):
+            if not isinstance(getattr(self, name), str):
+                raise ConfigError(f"{name} must be a string; got {getattr(self, name)!r}.")
 
     def _check_size(self) -> None:
         """All fields together, by their largest arrays: before memory is asked for."""

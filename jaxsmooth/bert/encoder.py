@@ -2,13 +2,15 @@
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ..linalg.precision import matmul
+from ..meshes import on_any_mesh
 from ..types import Batch, BlockTrace, Edits, ImageBatch, Trace
 from .attention import add_bias
 from .block import apply_edit, normalise, run_block
@@ -41,12 +43,12 @@ def keep_nothing(trace: BlockTrace) -> tuple[()]:
     return ()
 
 
-def embed(model: Encoder, batch: Batch | ImageBatch) -> Float[Array, "B T D"]:
+def embed(model: Encoder, batch: Batch | ImageBatch | Mapping[str, Any]) -> Float[Array, "B T D"]:
     """LayerNorm of word + position + segment embeddings (Hugging Face: `hidden_states[0]`); the first block's input.
 
     Args:
       model: the encoder.
-      batch: tokens, segments and mask, [B T], or images.
+      batch: tokens, segments and mask, [B T], or images; or what transformers makes (see `as_batch`).
 
     Returns:
       [B T D].
@@ -61,8 +63,7 @@ def embed(model: Encoder, batch: Batch | ImageBatch) -> Float[Array, "B T D"]:
 
     References: Devlin et al. (2019), BERT, arXiv 1810.04805.
     """
-    check_arguments(model, batch, Edits(), keep_nothing)
-    return _embed(model, batch)
+    return _embed(model, check_arguments(model, batch, Edits(), keep_nothing))
 
 
 def image_batch(config: EncoderConfig, pixels: Float[Array, "B C Y X"]) -> ImageBatch:
@@ -91,7 +92,7 @@ def image_batch(config: EncoderConfig, pixels: Float[Array, "B C Y X"]) -> Image
 
 def encode(
     model: Encoder,
-    batch: Batch | ImageBatch,
+    batch: Batch | ImageBatch | Mapping[str, Any],
     *,
     edits: Edits = Edits(),
     collect: Callable[[BlockTrace], Any] = keep_trace,
@@ -101,7 +102,8 @@ def encode(
 
     Args:
       model: the encoder.
-      batch: tokens, segments and mask, [B T], or images.
+      batch: tokens, segments and mask, [B T], or images; or what a tokenizer or image processor of transformers
+        returns: a mapping with input_ids, attention_mask and token_type_ids, or pixel_values.
       edits: functions that replace intermediate values, see `Edits`.
       collect: maps each block's `BlockTrace` to any pytree; the results are stacked on a leading axis L.
         Like a plain-function edit it is compile-time structure, so pass the same function to compile once.
@@ -123,17 +125,17 @@ def encode(
 
     References: Devlin et al. (2019), BERT, arXiv 1810.04805.
     """
-    check_arguments(model, batch, edits, collect)
-    return _encode(model, batch, edits, collect=collect, remat=remat)
+    return _encode(model, check_arguments(model, batch, edits, collect), edits, collect=collect, remat=remat)
 
 
+@on_any_mesh(lambda model, batch: batch.mask)
 @jax.jit
 def _embed(model: Encoder, batch: Batch | ImageBatch) -> Array:
     table, config = model.embeddings, model.config
     summed = embed_patches(table, batch.pixels) if isinstance(batch, ImageBatch) else embed_words(config, table, batch)
     summed = normalise(config, table.norm, summed)
     if table.projection is not None:
-        summed = add_bias(summed @ table.projection.kernel, table.projection.bias)
+        summed = add_bias(matmul(summed, table.projection.kernel), table.projection.bias)
     return summed
 
 
@@ -150,8 +152,11 @@ def embed_words(config: EncoderConfig, table: Embeddings, batch: Batch) -> Float
     """
     summed = _rows(table.word, batch.tokens)
     if table.position is not None:
-        summed = summed + _rows(table.position, position_ids(config, batch.mask))
-    return summed if table.segment is None else summed + _rows(table.segment, batch.segments)
+        summed = summed + _rows(table.position, position_ids(config, batch.tokens))
+    if table.segment is None:
+        return summed
+    segments = jnp.zeros_like(batch.tokens) if batch.segments is None else batch.segments
+    return summed + _rows(table.segment, segments)
 
 
 def _rows(table: Array, ids: Array) -> Array:
@@ -177,12 +182,13 @@ def embed_patches(table: Embeddings, pixels: Float[Array, "B C Y X"]) -> Float[A
     side = math.isqrt(table.patch.kernel.shape[0] // c)
     cut = pixels.astype(table.patch.kernel.dtype).reshape(b, c, y // side, side, x // side, side)
     flat = cut.transpose(0, 2, 4, 1, 3, 5).reshape(b, (y // side) * (x // side), c * side**2)
-    patches = add_bias(flat @ table.patch.kernel, table.patch.bias)
+    patches = add_bias(matmul(flat, table.patch.kernel), table.patch.bias)
     classes = jnp.broadcast_to(table.classes[None], (b, *table.classes.shape))
     assert table.position is not None  # a vision encoder always has positions
     return jnp.concatenate([classes, patches], axis=1) + table.position[None]
 
 
+@on_any_mesh(lambda model, batch, *rest, **options: batch.mask, lead=(0, 1))
 @functools.partial(jax.jit, static_argnames=("collect", "remat"))
 def _encode(
     model: Encoder, batch: Batch | ImageBatch, edits: Edits, *, collect: Callable, remat: Callable | bool

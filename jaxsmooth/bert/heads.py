@@ -17,6 +17,8 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from ..activations import ACTIVATIONS
 from ..errors import ConfigError
+from ..linalg.precision import matmul
+from ..meshes import on_any_mesh
 from ..types import LayerNorm, Linear
 from .attention import add_bias
 from .block import normalise
@@ -161,6 +163,7 @@ def with_pooler(model: Encoder, key: PRNGKeyArray) -> Encoder:
     return dataclasses.replace(model, pooler=_linear(model.config, key, model.config.width, model.config.width, dtype))
 
 
+@on_any_mesh(lambda model, hidden: hidden)
 def pool(model: Encoder, hidden: Float[Array, "B T D"]) -> Float[Array, "B D"]:
     """The pooler: f(W h + b) of the first token, as BertPooler, whose f is tanh.
 
@@ -218,6 +221,7 @@ def _transformed(head: Head, model: Encoder, hidden: Array) -> Array:
     return normalise(dataclasses.replace(model.config, norm="layernorm"), head.norm, wide)
 
 
+@on_any_mesh(lambda head, model, hidden: hidden)
 def read_vocabulary(head: Head, model: Encoder, hidden: Float[Array, "*N D"]) -> Float[Array, "*N V"]:
     """Logits of a language head, LN(f(W h + b)) E^T + c, of any set of tokens; a causal one's are h E^T.
 
@@ -233,9 +237,10 @@ def read_vocabulary(head: Head, model: Encoder, hidden: Float[Array, "*N D"]) ->
     """
     wide = _transformed(head, model, hidden.reshape(1, -1, hidden.shape[-1]))
     kernel = model.embeddings.word.T if head.out.kernel is None else head.out.kernel
-    return add_bias(wide @ kernel, head.out.bias).reshape(*hidden.shape[:-1], kernel.shape[1])
+    return add_bias(matmul(wide, kernel), head.out.bias).reshape(*hidden.shape[:-1], kernel.shape[1])
 
 
+@on_any_mesh(lambda head, model, hidden, mask, **options: mask)
 def apply_head(
     head: Head,
     model: Encoder,
@@ -285,7 +290,7 @@ def apply_head(
 
 
 def _affine(linear: Linear, x: Float[Array, "B T D"]) -> Float[Array, "B T K"]:
-    return add_bias(x @ linear.kernel, linear.bias)
+    return add_bias(matmul(x, linear.kernel), linear.bias)
 
 
 def _linear(

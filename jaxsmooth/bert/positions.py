@@ -12,26 +12,31 @@ from .norm import accumulation_dtype
 RELATIVE_REACH = 128  # distance from which MPNet puts all positions into one bucket
 
 
-def position_ids(config: EncoderConfig, mask: Bool[Array, "B T"]) -> Int[Array, "B T"]:
+def position_ids(config: EncoderConfig, tokens: Int[Array, "B T"]) -> Int[Array, "B T"]:
     """Row of the position table for every token.
 
-    0, 1, 2, ... as BERT; with an offset o, as RoBERTa: o, o + 1, ... over real tokens, and o - 1 on padding.
+    0, 1, 2, ... as BERT, wherever the padding is; with an offset o, as RoBERTa and MPNet: o, o + 1, ... over the tokens
+    that are not the padding, whose id is o - 1, and o - 1 for the padding. What counts is the id, not the mask: a text
+    that spells the padding token out has it counted as padding, as in transformers.
 
     Args:
       config: the encoder's.
-      mask: True on real tokens, [B T].
+      tokens: token ids, [B T].
 
     Returns:
       [B T].
 
     >>> import jax.numpy as jnp
-    >>> position_ids(EncoderConfig(position_offset=2), jnp.array([[True, True, False]]))
-    Array([[2, 3, 1]], dtype=int32)
+    >>> position_ids(EncoderConfig(position_offset=2), jnp.array([[5, 1, 7, 1]]))
+    Array([[2, 1, 3, 1]], dtype=int32)
+
+    References: `create_position_ids_from_input_ids` of transformers; `make_positions` of fairseq.
     """
     if not config.position_offset:
-        return jnp.broadcast_to(jnp.arange(mask.shape[1], dtype=jnp.int32)[None], mask.shape)
-    count = jnp.cumsum(mask, axis=1, dtype=jnp.int32)
-    return jnp.where(mask, count, 0) + (config.position_offset - 1)
+        return jnp.broadcast_to(jnp.arange(tokens.shape[1], dtype=jnp.int32)[None], tokens.shape)
+    padding = config.position_offset - 1
+    real = tokens != padding
+    return jnp.where(real, jnp.cumsum(real, axis=1, dtype=jnp.int32), 0) + padding
 
 
 def is_local(config: EncoderConfig, layer: Int[Array, ""]) -> Bool[Array, ""]:

@@ -3,12 +3,13 @@
 import dataclasses
 import json
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ..bert.config import EncoderConfig
-from ..errors import ConfigError
+from ..errors import ConfigError, is_int
 from .families import FAMILIES, Family, Values
 from .model_type import with_model_type
 
@@ -16,20 +17,32 @@ ACTIVATION_NAMES = {
     "gelu": "gelu",  # exact, with erf
     "gelu_python": "gelu",
     "gelu_new": "gelu_tanh",
+    # transformers' other ways to compute the tanh form: within 1e-12 of each other for |x| <= 8
     "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_python_tanh": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "gelu_accurate": "gelu_tanh",
     "relu": "relu",
     "silu": "silu",
     "swish": "silu",
 }
 """Hugging Face's names of activations -> ours."""
 
-NOTE_KEY, OWN_KEY = "jaxsmooth_note", "jaxsmooth"
-"""Keys of our own, which other readers ignore: the note, and fields that the family's keys cannot express."""
+NOTE_KEY, OWN_KEY, ANSWER_KEY = "jaxsmooth_note", "jaxsmooth", "jaxsmooth_answer"
+"""Keys of our own, which other readers ignore: the note, fields that the family's keys cannot express, and the known
+answer of `self_check`."""
+
+WRITTEN_ANEW = (
+    *("model_type", "architectures", "dtype", "torch_dtype", "transformers_version"),
+    *(NOTE_KEY, OWN_KEY, ANSWER_KEY),
+)
+"""Keys that say what the files hold and who wrote them: none is kept from the file that was read."""
 
 SIZES = ("vocab", "width", "layers", "heads", "mlp_width")
 """Fields that are never guessed: their keys must be there, where the family has such a key."""
 
-_DEFAULTS = {field.name: field.default for field in dataclasses.fields(EncoderConfig)}
+_DEFAULTS = {field.name: field.default for field in dataclasses.fields(EncoderConfig) if field.name != "other_keys"}
+_FLOATS = tuple(field.name for field in dataclasses.fields(EncoderConfig) if field.type is float)
 
 
 def family_config(family: str, **fields: Any) -> EncoderConfig:
@@ -57,7 +70,7 @@ def config_from_dict(hf: Mapping[str, Any]) -> EncoderConfig:
     """Translate the content of a Hugging Face `config.json`.
 
     Args:
-      hf: the JSON object; keys that no field here corresponds to are ignored.
+      hf: the JSON object. What no field here corresponds to is kept in `other_keys`, for `config_to_dict`.
 
     Returns:
       An `EncoderConfig`.
@@ -73,6 +86,15 @@ def config_from_dict(hf: Mapping[str, Any]) -> EncoderConfig:
     if not isinstance(hf, Mapping):
         raise ConfigError(f"config.json must hold one JSON object; got {type(hf).__name__}.")
     hf = with_model_type(hf)
+    hf = _under_own_names(_row(hf.get("model_type")), hf)
+    config = _translated(hf)
+    written = _expressed(config)
+    other = {k: hf[k] for k in sorted(hf) if k not in WRITTEN_ANEW and not (k in written and written[k] == hf[k])}
+    return dataclasses.replace(config, other_keys=json.dumps(other) if other else "")
+
+
+def _translated(hf: Mapping[str, Any]) -> EncoderConfig:
+    """The fields of a `config.json`, without `other_keys`."""
     family = _row(hf.get("model_type"))
     key, usual = family.activation
     activation = hf.get(key, usual)
@@ -81,11 +103,23 @@ def config_from_dict(hf: Mapping[str, Any]) -> EncoderConfig:
     own = hf.get(OWN_KEY, {})
     if not isinstance(own, Mapping) or not own.keys() <= _DEFAULTS.keys() - {"family"}:
         raise ConfigError(f"{OWN_KEY} must map fields of EncoderConfig to values; got {own!r}.")
-    values = {**translate(family, hf), "activation": ACTIVATION_NAMES[activation], "note": hf.get(NOTE_KEY, "")}
+    # An integer in the place of a float, which transformers refuses, means the float; 10**400 is refused below.
+    fields = {
+        name: float(value) if name in _FLOATS and is_int(value, 0, sys.float_info.max) else value
+        for name, value in translate(family, hf).items()
+    }
+    values = {**fields, "activation": ACTIVATION_NAMES[activation], "note": hf.get(NOTE_KEY, "")}
     try:
         return EncoderConfig(**{**values, **own, "family": hf["model_type"]})
     except ConfigError as error:
         raise ConfigError(_with_keys(str(error), {**family.keys, "note": NOTE_KEY})) from error
+
+
+def _under_own_names(family: Family, hf: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The keys under the names that the family's own configuration has for them."""
+    return {family.aliases.get(key, key): value for key, value in hf.items()} | {
+        key: hf[key] for key in family.aliases.values() if key in hf
+    }
 
 
 def config_from_file(path: str | Path, *, names: Callable[[], Iterable[str]] = tuple) -> EncoderConfig:
@@ -117,7 +151,8 @@ def config_from_file(path: str | Path, *, names: Callable[[], Iterable[str]] = t
 def config_to_dict(config: EncoderConfig) -> dict[str, Any]:
     """The Hugging Face `config.json` of an encoder; `config_from_dict` inverts it.
 
-    What the family's keys cannot express (a BERT with sandwich norms) goes under `OWN_KEY`.
+    What was read with the encoder's configuration is in it again, word for word where it still says what the encoder
+    is. What the family's keys cannot express (a BERT with sandwich norms) goes under `OWN_KEY`.
 
     Args:
       config: any encoder's.
@@ -128,14 +163,35 @@ def config_to_dict(config: EncoderConfig) -> dict[str, Any]:
     >>> config_to_dict(EncoderConfig(placement="sandwich"))["jaxsmooth"]
     {'placement': 'sandwich'}
     """
+    bare = dataclasses.replace(config, other_keys="")
+    written = _expressed(bare)
+    other = json.loads(config.other_keys) if config.other_keys else {}
+    as_read = {**written, **other}
+    try:
+        holds = _translated(as_read) == bare
+    except ConfigError:
+        holds = False  # fields were replaced since
+    return as_read if holds else {**written, **{key: value for key, value in other.items() if key not in written}}
+
+
+def _expressed(config: EncoderConfig) -> dict[str, Any]:
+    """The keys that say what the fields are."""
     family = FAMILIES[config.family]
     activation = next(theirs for theirs, ours in ACTIVATION_NAMES.items() if ours == config.activation)
-    hf = {"architectures": [family.architecture], "model_type": config.family, family.activation[0]: activation}
-    hf |= {theirs: getattr(config, ours) for ours, theirs in family.keys.items()}
+    hf: dict[str, Any] = {
+        "architectures": [family.architecture],
+        "model_type": config.family,
+        family.activation[0]: activation,
+    }
+    hf |= {
+        # transformers refuses an integer where its configuration has a float
+        theirs: float(getattr(config, ours)) if ours in _FLOATS else getattr(config, ours)
+        for ours, theirs in family.keys.items()
+    }
     hf |= family.write(config)
     if config.note:
         hf[NOTE_KEY] = config.note
-    values = dataclasses.asdict(config)
+    values = {name: getattr(config, name) for name in _DEFAULTS}
     expressed = {"activation": config.activation, "family": config.family, "note": config.note}
     read = {**_DEFAULTS, **translate(family, hf), **expressed}
     own = {name: value for name, value in values.items() if value != read[name]}
@@ -156,7 +212,7 @@ def translate(family: Family, hf: Mapping[str, Any]) -> Values:
       ConfigError: a key that holds what the encoder does not have, or a missing size.
     """
     for key, only in family.must.items():
-        if key in hf and hf[key] != only:
+        if hf.get(key) not in (None, only):
             raise ConfigError(f"{key} must be {only!r}; got {hf[key]!r}, which this encoder does not have.")
     values = {"pad_token": 0, **family.defaults, **family.settings}
     # Hugging Face writes null for a model without a padding token.

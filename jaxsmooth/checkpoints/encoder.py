@@ -1,15 +1,12 @@
-"""Checkpoints in Hugging Face's format, read and written by the same tables of names."""
+"""Checkpoints in Hugging Face's format, read by the tables of names that `save` writes by."""
 
-import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors.numpy
 from jax.typing import DTypeLike
 from jaxtyping import Array
 
@@ -17,13 +14,11 @@ from ..assets import fetch
 from ..assets.registry import REGISTRY
 from ..bert.config import EncoderConfig
 from ..bert.params import Encoder, encoder_shapes, init_encoder
-from ..errors import AssetError, CheckpointError, ShapeError
-from ..files import atomic_write
+from ..errors import AssetError, CheckpointError
 from ..inputs.tokenizer import TINY_VOCAB, Tokenizer
 from ..inputs.tokenizer_files import TOKENIZER_FILES
-from ..types import map_named, named_leaves
+from ..types import map_named
 from .amiss import lacking, refuse_unexpected
-from .config_json import config_to_dict
 from .folders import MODULES, PROMPTS, local_folder, model_in, read_config, read_tokenizer, refuse_no_hub_id
 from .formats import (
     INDEX,
@@ -38,7 +33,8 @@ from .formats import (
     refuse_unfit,
 )
 from .names import Entry, entries_of
-from .tensors import WEIGHTS, and_more, by_plain_name, check_tensor, read_tensor
+from .self_check import check_read, known_answer
+from .tensors import and_more, by_plain_name, check_tensor, read_tensor
 from .tied import with_word_table
 from .wrappers import sort_names
 
@@ -53,7 +49,7 @@ TINY = EncoderConfig(
 )
 
 
-def load(name: str | Path, *, dtype: DTypeLike = jnp.float32) -> tuple[Encoder, Tokenizer | None]:
+def load(name: str | Path, *, dtype: DTypeLike = jnp.float32, check: bool = True) -> tuple[Encoder, Tokenizer | None]:
     """Load an encoder and its tokenizer.
 
     Args:
@@ -69,6 +65,10 @@ def load(name: str | Path, *, dtype: DTypeLike = jnp.float32) -> tuple[Encoder, 
         `CheckpointWarning`.
       dtype: dtype of every parameter, in which the model then runs: float32, float64 or bfloat16. float64
         needs `jax.config.update("jax_enable_x64", True)` first.
+      check: whether what was read is run on a short probe, in numpy, so that nothing is compiled: its numbers must be
+        finite, its rows of attention sum to 1, the tokenizer's ids lie in the word table, and a model that `save`
+        wrote, or an asset, must give the answer that is known of it (`checkpoints.self_check`). False reads weights
+        that are not finite, too.
 
     Returns:
       `(model, tokenizer)`; the tokenizer is None when the directory has no tokenizer files.
@@ -94,49 +94,17 @@ def load(name: str | Path, *, dtype: DTypeLike = jnp.float32) -> tuple[Encoder, 
         return jax.tree.map(lambda array: array.astype(dtype), model), Tokenizer.tiny(TINY)
     directory = find_directory(name)
     packed = None if (directory / "config.json").exists() else find_one(directory, PATTERN)
+    tokenizer: Tokenizer | None
     if packed is not None:
-        return _load_packed(packed, dtype)
-    config = read_config(directory)
-    weights = with_word_table(open_weights(directory), config, directory)
-    return read_encoder(weights, config, dtype=dtype), read_tokenizer(directory, config)
-
-
-def save(model: Encoder, directory: str | Path) -> None:
-    """Write `config.json` and `model.safetensors` as Hugging Face's BertModel does.
-
-    Loading them again in the same dtype gives the same bits. Each file is written in one step, the config
-    last: an interrupted save leaves no weights beside another model's config.
-
-    Args:
-      model: the encoder.
-      directory: made if it does not exist.
-
-    Raises:
-      ShapeError: something else than an encoder.
-    """
-    if not isinstance(model, Encoder):
-        raise ShapeError(f"model must be an Encoder; got {type(model).__name__}. `load` gives (model, tokenizer).")
-    write_directory(directory, dict(tensors_of(model)), config_to_dict(model.config))
-
-
-def write_directory(directory: str | Path, tensors: Mapping[str, np.ndarray], config: Mapping[str, Any]) -> None:
-    """Write `model.safetensors` and `config.json`, each in one step, the config last.
-
-    Args:
-      directory: made if it does not exist.
-      tensors: by the names that the file gets.
-      config: what `config.json` says but for the dtype.
-    """
-    directory = Path(directory)
-    settings = json.dumps({**config, "dtype": str(next(iter(tensors.values())).dtype)}, indent=2) + "\n"
-
-    def write_weights(temporary: Path) -> None:
-        safetensors.numpy.save_file(dict(tensors), temporary, metadata={"format": "pt"})
-        # From here to the end there is no config: it would be another model's.
-        (directory / "config.json").unlink(missing_ok=True)
-
-    atomic_write(directory / WEIGHTS, write_weights)
-    atomic_write(directory / "config.json", settings)
+        model, tokenizer = _load_packed(packed, dtype)
+    else:
+        config = read_config(directory)
+        weights = with_word_table(open_weights(directory), config, directory)
+        model = read_encoder(weights, config, dtype=dtype, finite=check)
+        tokenizer = read_tokenizer(directory, config)
+    if check:
+        check_read(model, tokenizer, str(name), known_answer(str(name), directory))
+    return model, tokenizer
 
 
 def find_directory(name: str | Path) -> Path:
@@ -152,8 +120,10 @@ def find_directory(name: str | Path) -> Path:
     return model_in(_hub_directory(str(name)))
 
 
-def read_encoder(weights: Weights, config: EncoderConfig, *, dtype: DTypeLike) -> Encoder:
+def read_encoder(weights: Weights, config: EncoderConfig, *, dtype: DTypeLike, finite: bool = True) -> Encoder:
     """Read the weights of a Hugging Face directory, in whatever format they lie, into an `Encoder`.
+
+    `finite`: whether values that are not are refused.
 
     Raises:
       CheckpointError: as `load`.
@@ -175,7 +145,7 @@ def read_encoder(weights: Weights, config: EncoderConfig, *, dtype: DTypeLike) -
     # Every shape and type is checked before the first array is read: nothing is allocated for a bad checkpoint.
     for name, entry in wanted.items():
         check_tensor(found[name], entry.stored_shape(shapes[entry.path], config))
-    return _build(config, pooled, lambda name: read_tensor(found[name]), dtype)
+    return _build(config, pooled, lambda name: read_tensor(found[name], finite=finite), dtype, finite=finite)
 
 
 def _load_packed(file: Path, dtype: DTypeLike) -> tuple[Encoder, Tokenizer]:
@@ -185,7 +155,9 @@ def _load_packed(file: Path, dtype: DTypeLike) -> tuple[Encoder, Tokenizer]:
     return _build(packed.config, False, packed.read, dtype), tokenizer
 
 
-def _build(config: EncoderConfig, pooled: bool, read: Callable[[str], np.ndarray], dtype: DTypeLike) -> Encoder:
+def _build(
+    config: EncoderConfig, pooled: bool, read: Callable[[str], np.ndarray], dtype: DTypeLike, *, finite: bool = True
+) -> Encoder:
     """An encoder of tensors that are known to be there and to fit."""
     shapes = encoder_shapes(config, pooler=pooled)
     arrays = {}
@@ -193,7 +165,7 @@ def _build(config: EncoderConfig, pooled: bool, read: Callable[[str], np.ndarray
         shape = shapes[entry.path]
         parts = [_blank(entry, shape) if name is None else _taken(entry, read(name)) for name in entry.names(config)]
         stacked = np.stack(parts) if entry.is_stacked else parts[0]
-        arrays[entry.path] = cast(entry.tensor, stacked.reshape(shape), dtype)
+        arrays[entry.path] = cast(entry.tensor, stacked.reshape(shape), dtype, finite=finite)
     model = jax.eval_shape(lambda: init_encoder(config, jax.random.key(0), pooler=pooled))
     return map_named(lambda path, _: arrays[path], model)
 
@@ -212,34 +184,13 @@ def _blank(entry: Entry, shape: tuple[int, ...]) -> np.ndarray:
     return full(entry.flat_shape(shape), np.float32)
 
 
-def _put(sharing: list[tuple[Entry, np.ndarray]], shape: tuple[int, ...]) -> np.ndarray:
-    """The tensor of stored shape that holds these members side by side; `_taken` inverts it."""
-    entry = sharing[0][0]
-    flat = np.concatenate([member for _, member in sharing], axis=-1) if entry.parts > 1 else sharing[0][1]
-    return np.ascontiguousarray(flat.T if entry.transposed else flat).reshape(shape)
-
-
-def cast(tensor: str, array: np.ndarray, dtype: DTypeLike) -> Array:
-    """The tensor's values in another dtype; what does not fit is a `CheckpointError`."""
+def cast(tensor: str, array: np.ndarray, dtype: DTypeLike, *, finite: bool = True) -> Array:
+    """The tensor's values in another dtype; what does not fit is a `CheckpointError`, if it must be `finite`."""
     with np.errstate(over="ignore"):  # seen below
         cast = jnp.asarray(array, dtype)
-    if not bool(jnp.all(jnp.isfinite(cast))):
+    if finite and not bool(jnp.all(jnp.isfinite(cast))):
         raise CheckpointError(f"tensor {tensor.format('*')!r} holds numbers too large for {jnp.dtype(dtype)}.")
     return cast
-
-
-def tensors_of(model: Encoder) -> Iterator[tuple[str, np.ndarray]]:
-    """Every array of an encoder, or several side by side, under the names of the bare encoder of its family."""
-    leaves = {path: np.asarray(leaf) for path, leaf in named_leaves(model).items()}
-    sharing: dict[str, list[tuple[Entry, np.ndarray]]] = {}
-    for entry in entries_of(model.config, list(leaves)):
-        whole = leaves[entry.path] if entry.is_stacked else leaves[entry.path][None]
-        for name, member in zip(entry.names(model.config), whole, strict=True):
-            if name is not None:
-                sharing.setdefault(name, []).append((entry, member.reshape(entry.flat_shape(leaves[entry.path].shape))))
-    for name, parts in sharing.items():
-        entry = parts[0][0]
-        yield name, _put(parts, entry.stored_shape(leaves[entry.path].shape, model.config))
 
 
 def _hub_directory(name: str) -> Path:

@@ -26,8 +26,9 @@ _BERT_KEYS = {
     "std_init": "initializer_range",
     "pad_token": "pad_token_id",
 }
-_ENCODER_ONLY = {"is_decoder": False, "add_cross_attention": False}
-_ABSOLUTE = {"position_embedding_type": "absolute", **_ENCODER_ONLY}
+# Of the families whose classes can be decoders; the others' classes read neither key.
+_DECODER = {"causal": "is_decoder"}
+_ABSOLUTE = {"position_embedding_type": "absolute"}
 
 
 def _without(keys: Mapping[str, str], *dropped: str) -> dict[str, str]:
@@ -51,17 +52,19 @@ class Family(NamedTuple):
       activation: the key that holds the activation's name, and its value where the key is absent.
       settings: our fields that every model of the family has.
       defaults: our fields whose keys may be absent, where BERT's default does not hold.
-      must: keys that hold one value only, where they are there at all.
+      must: keys that hold one value only, where they are there at all and not null.
+      aliases: other names of keys, as transformers' `attribute_map` has them.
       read: (config.json, our fields so far) -> our fields that take more than renaming.
       write: our config -> the keys that take more than renaming.
     """
 
     architecture: str
-    keys: Mapping[str, str] = _BERT_KEYS
+    keys: Mapping[str, str] = {**_BERT_KEYS, **_DECODER}
     activation: tuple[str, str] = ("hidden_act", "gelu")
     settings: Mapping[str, Any] = {}
     defaults: Mapping[str, Any] = {}
-    must: Mapping[str, Any] = _ABSOLUTE
+    must: Mapping[str, Any] = {**_ABSOLUTE, "add_cross_attention": False}
+    aliases: Mapping[str, str] = {}
     read: Callable[[Mapping[str, Any], Values], Values] = _read_nothing
     write: Callable[[Any], Values] = _write_nothing
 
@@ -72,6 +75,11 @@ def _read_offset(hf: Mapping[str, Any], values: Values) -> Values:
     if not (is_int(pad) and is_int(rows)):
         return {"max_length": rows}  # refused with all other fields
     return {"position_offset": pad + 1, "max_length": rows - pad - 1}
+
+
+def _read_mpnet(hf: Mapping[str, Any], values: Values) -> Values:
+    """transformers counts MPNet's positions from the id 1, whatever pad_token_id is."""
+    return _read_offset(hf, {**values, "pad_token": 1})
 
 
 def _write_offset(config: Any) -> Values:
@@ -172,7 +180,7 @@ def _read_vision(hf: Mapping[str, Any], values: Values) -> Values:
 
 _ROBERTA = Family(
     "RobertaModel",
-    keys=_without(_BERT_KEYS, "max_length"),
+    keys={**_without(_BERT_KEYS, "max_length"), **_DECODER},
     defaults={"pad_token": 1, "position_offset": 2, "max_length": 510},
     read=_read_offset,
     write=_write_offset,
@@ -195,7 +203,7 @@ _VIT = Family(
         "final_norm": True,
     },
     defaults={"image_size": 224, "patch_size": 16, "max_length": 197},
-    must={"qkv_bias": True, "pooler_act": "tanh", **_ENCODER_ONLY},
+    must={"qkv_bias": True, "pooler_act": "tanh"},
     read=_read_vision,
 )
 
@@ -223,7 +231,8 @@ FAMILIES: dict[str, Family] = {
         },
         activation=("activation", "gelu"),
         settings={"segments": 0, "pooler_activation": "relu"},
-        must=_ENCODER_ONLY,
+        must={},
+        aliases={"hidden_size": "dim", "num_hidden_layers": "n_layers", "num_attention_heads": "n_heads"},
     ),
     "electra": Family(
         "ElectraModel",
@@ -238,8 +247,8 @@ FAMILIES: dict[str, Family] = {
         settings={"segments": 0, "relative_buckets": 32},
         defaults={"pad_token": 1, "position_offset": 2, "max_length": 510},
         # The published code sorts distances into 32 buckets whatever the configuration says.
-        must={"relative_attention_num_buckets": 32, **_ENCODER_ONLY},
-        read=_read_offset,
+        must={"relative_attention_num_buckets": 32},
+        read=_read_mpnet,
         write=_write_offset,
     ),
     "modernbert": Family(
@@ -272,7 +281,7 @@ FAMILIES: dict[str, Family] = {
             "pad_token": 50283,
             "vocab": 50368,
         },
-        must=_ENCODER_ONLY,
+        must={},
         read=_read_modernbert,
         write=_write_modernbert,
     ),
@@ -298,6 +307,12 @@ FAMILIES: dict[str, Family] = {
         settings={"placement": "pre", "embedding_norm": False, "final_norm": True, "causal": True, "segments": 0},
         defaults={"max_length": 1024, "eps": 1e-5},
         must={"add_cross_attention": False, "scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False},
+        aliases={
+            "hidden_size": "n_embd",
+            "num_hidden_layers": "n_layer",
+            "num_attention_heads": "n_head",
+            "max_position_embeddings": "n_positions",
+        },
         read=_read_gpt2,
         write=_write_gpt2,
     ),

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from ..bert.config import EncoderConfig
 from ..bert.heads import Head, Kind
 from ..errors import ConfigError
 from .config_json import ACTIVATION_NAMES
@@ -44,17 +45,27 @@ class HeadFamily(NamedTuple):
       heads: kind -> names.
       read: config.json -> fields of `Head` that it decides, where they are not always the family's.
       write: head -> the keys of `config.json` that hold them.
+      usual: what these keys are where they are absent.
       refused: endings of the names of classes whose heads are not supported, and why not.
     """
 
     heads: Mapping[Kind, HeadNames]
     read: Callable[[Mapping[str, Any]], dict[str, str]] = _read_nothing
     write: Callable[[Head], dict[str, Any]] = _write_nothing
+    usual: Mapping[str, Any] = {}
     refused: Mapping[str, str] = {}
 
 
 POOLING = {"cls": "first", "mean": "mean"}
 """ModernBERT's names of what a head reads -> `Head.reads`."""
+
+
+_MODERNBERT_USUAL = {
+    "classifier_pooling": "cls",
+    "classifier_activation": "gelu",
+    "classifier_bias": False,
+    "decoder_bias": True,
+}
 
 
 def _read_modernbert(hf: Mapping[str, Any]) -> dict[str, str]:
@@ -163,7 +174,7 @@ HEADS: dict[str, HeadFamily] = {
     "albert": HeadFamily({**_BERT, "masked_lm": _ALBERT_LM}),
     "distilbert": HeadFamily(_DISTILBERT),
     "electra": HeadFamily(_ELECTRA),
-    "modernbert": HeadFamily(_MODERNBERT, _read_modernbert, _write_modernbert),
+    "modernbert": HeadFamily(_MODERNBERT, _read_modernbert, _write_modernbert, usual=_MODERNBERT_USUAL),
     "vit": _VISION,
     "deit": _VISION._replace(
         refused={"ForImageClassificationWithTeacher": "it averages two classifiers, and a head here has one output"}
@@ -171,3 +182,18 @@ HEADS: dict[str, HeadFamily] = {
     "gpt2": HeadFamily(_GPT2),
 }
 """The heads of every family of `checkpoints.families`."""
+
+
+def head_names(config: EncoderConfig, kind: Kind) -> HeadNames:
+    """The names of a kind of head in the family of an encoder.
+
+    Raises:
+      ConfigError: no class of the family has such a head.
+    """
+    heads = HEADS[config.family].heads
+    stored: Kind = "classification" if kind == "regression" else kind
+    if stored not in heads:
+        raise ConfigError(
+            f"no class of the family {config.family!r} has a head of kind {kind!r}; its kinds are {tuple(heads)}."
+        )
+    return heads[stored]

@@ -70,11 +70,12 @@ def check_tensor(tensor: FileTensor, shape: tuple[int, ...]) -> None:
         )
 
 
-def read_tensor(tensor: FileTensor) -> np.ndarray:
+def read_tensor(tensor: FileTensor, *, finite: bool = True) -> np.ndarray:
     """A tensor's values.
 
     Args:
       tensor: one that `check_tensor` accepts.
+      finite: whether values that are not are refused.
 
     Returns:
       An array of its shape and of the dtype in the file.
@@ -83,7 +84,7 @@ def read_tensor(tensor: FileTensor) -> np.ndarray:
       CheckpointError: a damaged file, or values that are not finite.
     """
     array = tensor.read()
-    if not np.all(np.isfinite(array)):
+    if finite and not np.all(np.isfinite(array)):
         raise CheckpointError(
             f"{tensor.file}: tensor {tensor.name!r} holds values that are not finite. Is the file damaged?"
         )

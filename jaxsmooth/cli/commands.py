@@ -28,6 +28,8 @@ class Study:
     """Precision of the model and of the mathematics."""
     tokens_per_batch: int = 512
     """Size of a batch, padding included; changes time and memory, not the numbers."""
+    check: bool = True
+    """Run the model that was read on a short probe first: finite numbers, known answers."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -268,7 +268,7 @@ def _load(command: Study) -> tuple["Encoder", "Tokenizer", Iterator[str]]:
     # Folder and text first: a wrong name costs no download and no work.
     report.check_writable(command.out)
     texts = stream_texts(command.data, command.limit, column=_text_column(command.columns))
-    model, tokenizer = encoder.load(command.model, dtype=command.precision)
+    model, tokenizer = encoder.load(command.model, dtype=command.precision, check=command.check)
     if tokenizer is None:
         raise AssetError(f"{command.model} has no tokenizer.json or vocab.txt; a tokenizer is needed to read text.")
     return model, tokenizer, texts

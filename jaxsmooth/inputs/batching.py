@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 from ..errors import TextError
 from ..types import Batch, ImageBatch
 
-BUCKETS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)
-"""Lengths that batches are padded to; a model's own longest length is always one as well."""
+BUCKETS = (16, *(length << doublings for doublings in range(26) for length in (32, 48)))
+"""Lengths that batches are padded to, 16, 32, 48, 64, 96, 128, 192, ..., up to the model's own longest, which is always
+one as well. From 16 tokens on padding less than doubles a length, from 32 on it adds less than half; and a model of
+twice the length has two programs more."""
 
 CHUNK = 256
 """Sentences tokenised at once in a stream: enough to keep every core busy, few enough to hold in memory."""

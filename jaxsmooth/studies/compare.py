@@ -12,6 +12,7 @@ from ..bert.config import EncoderConfig
 from ..bert.encoder import embed, encode
 from ..bert.fusion import Kind
 from ..bert.params import Encoder
+from ..inputs.batching import EncodedBatch
 from ..inputs.tokenizer import Tokenizer
 from ..interventions.attribution import PARTS, attribute
 from ..mitigations.parse import NamedRemedy, parse_remedies
@@ -21,6 +22,7 @@ from ..theory.block import ladder
 from ..theory.mixing import equal_row_sums
 from ..theory.theorems.parameters import BlockNorms
 from ..types import SITES, Batch, BlockTrace, Edits, ImageBatch
+from .finite import finite_rows, refuse_diverged
 from .hidden_states import chosen_fusion, fused_measures, hidden_measures
 from .measurements import model_norms, widened
 from .stream import TextStream
@@ -65,6 +67,7 @@ def compare(
     Raises:
       OptionError: a remedy that does not exist, or a parameter out of range.
       TextError: no text, or something that is not text.
+      DivergedError: numbers that are not finite; names the remedy, the first layer and the array.
 
     >>> import jaxsmooth
     >>> from jaxsmooth.studies.compare import compare
@@ -74,13 +77,14 @@ def compare(
     ['none', 'contranorm']
     """
     chosen = parse_remedies(remedies) if isinstance(remedies, str) else list(remedies)
-    runs = [_Run(None, model), *(_Run(remedy, remedy.change(model)) for remedy in chosen)]
     stream = TextStream(model, tokenizer, texts, "comparing", tokens_per_batch=tokens_per_batch, progress=progress)
     with stream:
+        model = stream.model
+        runs = [_Run(None, model), *(_Run(remedy, remedy.change(model)) for remedy in chosen)]
         for encoded in stream:
             plain = None
             for run in runs:
-                plain = run.measure(encoded.batch, len(encoded.indices), plain)
+                plain = run.measure(encoded, plain)
     return Comparison(
         model=model_summary(model, name, note),
         data=stream.summary(data),
@@ -100,10 +104,15 @@ class _Run:
         # One program per remedy and batch shape; the remedy is structure, the weights are arguments.
         self.program = jax.jit(lambda model, norms, batch, plain: measure_remedy(model, norms, batch, remedy, plain))
 
-    def measure(self, batch: Batch | ImageBatch, rows: int, plain: Array | None) -> Array:
+    def measure(self, encoded: EncodedBatch, plain: Array | None) -> Array:
         """Add a batch; return the last hidden states of the model without a remedy."""
-        hidden, measured = self.program(self.model, self.norms, batch, plain)
-        self.running.add(measured, rows)
+        hidden, measured = self.program(self.model, self.norms, encoded.batch, plain)
+        remedy, model, batch = self.remedy, self.model, encoded.batch
+        if remedy is None:
+            refuse_diverged(model, encoded, measured)
+        else:
+            refuse_diverged(model, encoded, measured, lambda: remedy.edits(model, batch), remedy.label)
+        self.running.add(measured, len(encoded.indices))
         return hidden if plain is None else plain
 
     def measured(self) -> Measured:
@@ -157,6 +166,7 @@ def measure_remedy(
         trace = widened(narrow)
         return {
             "hidden": trace.hidden,
+            "finite": finite_rows(narrow, batch.mask),
             "attribution": attribute(trace, batch.mask, model.config),
             **_rates(trace, norms, batch.mask, edits),
         }

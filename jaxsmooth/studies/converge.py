@@ -17,6 +17,7 @@ from ..results.convergence import CONVERGENCE, HeadConvergence
 from ..results.spread import RunningSpreads, Spread
 from ..theory import allowed_pairs, converge, masked_attention
 from ..types import Batch, BlockTrace, ImageBatch
+from .finite import finite_rows, refuse_diverged
 from .stream import TextStream
 from .summaries import model_summary, package_versions
 
@@ -61,6 +62,7 @@ def converge_heads(
 
     Raises:
       TextError: no text, something that is not text, or a number out of range.
+      DivergedError: numbers that are not finite; names the first layer and array.
 
     >>> import jaxsmooth
     >>> from jaxsmooth.studies.converge import converge_heads
@@ -75,7 +77,8 @@ def converge_heads(
     stream = TextStream(model, tokenizer, texts, "iterating", tokens_per_batch=tokens_per_batch, progress=progress)
     with stream:
         for encoded in stream:
-            measured = iterate_heads(model, encoded.batch, jnp.int32(window), steps=steps, tolerance=tolerance)
+            measured = iterate_heads(stream.model, encoded.batch, jnp.int32(window), steps=steps, tolerance=tolerance)
+            refuse_diverged(stream.model, encoded, measured)
             by_sentence = {key: np.moveaxis(np.asarray(values), 2, 1) for key, values in measured.items()}
             running.add(by_sentence, len(encoded.indices))
     spreads = running.spreads()
@@ -127,7 +130,10 @@ def iterate_heads(
 
     def collect(trace: BlockTrace) -> dict[str, Array]:
         visible = visible_tokens(model.config, trace.layer, batch.mask.shape[1])
-        return jax.lax.map(lambda reach: sentences(trace.attn_logits, trace.value, batch.mask, visible, reach), reaches)
+        found = jax.lax.map(
+            lambda reach: sentences(trace.attn_logits, trace.value, batch.mask, visible, reach), reaches
+        )
+        return found | {"finite": finite_rows(trace, batch.mask)}
 
     with jax.default_matmul_precision("highest"):
         return encode(model, batch, collect=collect)[1]

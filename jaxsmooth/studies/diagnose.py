@@ -17,6 +17,7 @@ from ..results.spread import HIDDEN_METRICS, RunningSpreads, Spread
 from ..results.summaries import RATES
 from ..theory.theorems.parameters import BlockNorms
 from .exemplar import ExemplarChooser
+from .finite import refuse_diverged
 from .hidden_states import chosen_fusion
 from .measurements import FUSED, measure_batch, model_norms
 from .stream import TextStream
@@ -62,6 +63,7 @@ def diagnose(
       OptionError: a fusion that does not exist.
       TextError: no text, or something that is not text.
       ShapeError: a tokenizer that does not fit the model.
+      DivergedError: numbers that are not finite; names the first layer and array.
 
     >>> import jaxsmooth
     >>> model, tokenizer = jaxsmooth.load("tiny")
@@ -76,9 +78,11 @@ def diagnose(
     running, chooser = RunningSpreads(), ExemplarChooser()
     stream = TextStream(model, tokenizer, texts, "diagnosing", tokens_per_batch=tokens_per_batch, progress=progress)
     with stream:
-        for encoded, measured in _measured(model, model_norms(model), stream, fused):
+        for encoded, measured in _measured(stream.model, model_norms(stream.model), stream, fused):
+            refuse_diverged(stream.model, encoded, measured)
             running.add(measured, len(encoded.indices))
             chooser.offer(encoded)
+        exemplar = chooser.exemplar(stream.model, tokenizer)
     spreads = running.spreads()
     return Diagnosis(
         model=model_summary(model, name, note),
@@ -87,7 +91,7 @@ def diagnose(
         **{key: spreads[key] for key in ("mixing_rate", "ergodicity_coefficient", "attention_entropy")},
         **{key: _token_spread(spreads, key) for key in ("std_attn", "std_mlp")},
         rates={key: spreads[key] for key in RATES},
-        exemplar=chooser.exemplar(model, tokenizer),
+        exemplar=exemplar,
         versions=package_versions(),
         fused=None if fused is None else _fused_layers(fused, label, spreads),
     )

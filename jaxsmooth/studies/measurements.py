@@ -10,6 +10,7 @@ from .. import metrics
 from ..bert.config import EncoderConfig
 from ..bert.encoder import embed, encode
 from ..bert.fusion import Fusion
+from ..bert.norm import accumulation_dtype
 from ..bert.params import Encoder
 from ..results.summaries import RATES
 from ..theory.block import ladder
@@ -19,6 +20,7 @@ from ..theory.theorems import RUNGS
 from ..theory.theorems.parameters import BlockNorms
 from ..types import Batch, BlockTrace, ImageBatch
 from .data_parallel import by_rows
+from .finite import finite_rows
 from .hidden_states import GATES, fused_measures, hidden_measures
 from .summaries import rungs
 
@@ -47,8 +49,8 @@ def measure_batch(
       fusion: layers to fuse and measure besides.
 
     Returns:
-      name -> array, the names of `Diagnosis` and `RATES`; the stds as `std_attn_min`, `std_attn`, `std_attn_max`; what
-      is fused after "fused/", [1 B] and of gates [K B].
+      name -> array, the names of `Diagnosis` and `RATES`; `finite_rows` as `finite`; the stds as `std_attn_min`,
+      `std_attn`, `std_attn_max`; what is fused after "fused/", [1 B] and of gates [K B].
     """
 
     def collect(narrow: BlockTrace) -> dict[str, Array]:
@@ -57,6 +59,7 @@ def measure_batch(
         hidden = hidden_measures(trace.hidden, batch.mask)
         stacked = {} if fusion is None else {"stacked": trace.hidden}
         attention = _attention_metrics(model.config, trace, own, batch.mask)
+        stacked["finite"] = finite_rows(narrow, batch.mask)
         return {**stacked, **hidden, **_std_metrics(trace, batch.mask), **attention}
 
     # float32 products must be float32 products on every device: TPUs and GPUs round them to fewer bits unasked.
@@ -110,5 +113,5 @@ def _where_known(actual: Array, rung: Array) -> Array:
 
 
 def widened(tree: Any) -> Any:
-    """bfloat16 arrays as float32: a bfloat16 model is measured in float32."""
-    return jax.tree.map(lambda x: x.astype(jnp.float32) if x.dtype == jnp.bfloat16 else x, tree)
+    """bfloat16 and float16 arrays as float32: such a model is measured in float32."""
+    return jax.tree.map(lambda x: x.astype(accumulation_dtype(x.dtype)) if x.dtype.itemsize == 2 else x, tree)

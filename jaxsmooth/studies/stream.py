@@ -1,10 +1,12 @@
 """One pass over texts or images: in batches over all devices, counted, with a progress bar."""
 
+import contextlib
 import warnings
 from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Any
 
+import jax
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -15,11 +17,13 @@ from ..inputs.batching import EncodedBatch
 from ..inputs.tokenizer import Tokenizer, TruncationWarning
 from ..results.summaries import DataSummary
 from ..terminal import PlainConsole
-from .data_parallel import over_devices
+from .data_parallel import over_devices, placement
 
 
 class TextStream:
     """Batches of an encoder's input; leaving its `with` block warns of texts that were cut.
+
+    Its `model` is the encoder, placed as the batches are (see `data_parallel`); the `with` block works with that.
 
     Args:
       model: the encoder.
@@ -56,12 +60,16 @@ class TextStream:
             )
         self._max_length = tokenizer.max_length if isinstance(tokenizer, Tokenizer) else model.config.max_length
         batches = encoded_batches(model.config, tokenizer, texts, tokens_per_batch=tokens_per_batch)
-        self._batches = over_devices(batches)
+        self.model, rows, self._mesh = placement(model)
+        self._batches = over_devices(batches, rows)
         self._bar = _progress_bar(progress)
         self._task = self._bar.add_task(doing, total=len(texts) if isinstance(texts, (list, tuple)) else None)
         self._sentences = self._tokens = self._truncated = 0
 
     def __enter__(self) -> "TextStream":
+        self._exit = contextlib.ExitStack()
+        if self._mesh is not None:
+            self._exit.enter_context(jax.set_mesh(self._mesh))
         self._bar.start()
         return self
 
@@ -76,6 +84,7 @@ class TextStream:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._bar.stop()
+        self._exit.close()
         if self._truncated and error is None:
             message = f"{self._truncated} of {self._sentences} texts were cut to {self._max_length} tokens."
             warnings.warn(message, TruncationWarning, stacklevel=3)  # at the caller of the function with the `with`

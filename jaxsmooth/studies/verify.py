@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from ..activations import ACTIVATIONS
 from ..bert.attention import add_bias
@@ -22,6 +23,7 @@ from ..theory.certify.enclosed_parameter_norms import enclosed_parameter_norms
 from ..theory.theorems.exact_block import Architecture, Observation
 from ..theory.theorems.registry import THEOREMS
 from ..types import Batch, Block, BlockTrace, ImageBatch
+from .finite import finite_rows, refuse_diverged, refuse_parameters
 from .stream import TextStream
 from .summaries import model_summary, package_versions
 from .verify_measured import MeasuredStage
@@ -70,6 +72,7 @@ def verify(
       TextError: no text, or something that is not text.
       ShapeError: a tokenizer that does not fit the model.
       OptionError: a theorem of an unknown name, or one that needs what a model on text does not provide.
+      DivergedError: numbers that are not finite; names the first layer and array.
 
     >>> import jaxsmooth
     >>> model, tokenizer = jaxsmooth.load("tiny")
@@ -83,7 +86,7 @@ def verify(
     units = np.inf if total is None else total * model.config.layers
     stream = TextStream(model, tokenizer, texts, "verifying", tokens_per_batch=tokens_per_batch, progress=progress)
     with stream:
-        checker = _Checker(model, names, compiled=units >= WORTH_COMPILING)
+        checker = _Checker(stream.model, names, compiled=units >= WORTH_COMPILING)
         for encoded in stream:
             checker.check(encoded, tally)
     return Verification(
@@ -112,6 +115,7 @@ class _Checker:
 
     def __init__(self, model: Encoder, names: tuple[str, ...], *, compiled: bool = False) -> None:
         """`names` are the theorems wanted; `compiled` says whether the first stage is worth compiling."""
+        refuse_parameters(model)
         self.model, self.names = model, names
         blocks = host_blocks(model)
         architecture = Architecture(model.config.eps, model.config.activation)
@@ -125,7 +129,8 @@ class _Checker:
 
     def check(self, encoded: EncodedBatch, tally: Tally) -> None:
         """All theorems on one batch."""
-        seen = jax.tree.map(np.asarray, observe(self.model, encoded.batch))
+        seen, finite = jax.tree.map(np.asarray, _observe(self.model, encoded.batch))
+        refuse_diverged(self.model, encoded, {"finite": finite})
         lengths = np.asarray(encoded.batch.mask.sum(axis=1))[: len(encoded.indices)].tolist()
         first = self.stage(seen, lengths)
         measured = self.measured(seen, lengths)
@@ -149,18 +154,24 @@ def applicable(config: EncoderConfig) -> frozenset[str]:
     return frozenset((*(name for name, theorem in THEOREMS.items() if needs[theorem.needs]), *measured))
 
 
-@jax.jit
 def observe(model: Encoder, batch: Batch | ImageBatch) -> Observation:
     """What every block computed, [L B ...], zero on padding."""
+    return _observe(model, batch)[0]
 
-    def collect(trace: BlockTrace) -> Observation:
+
+@jax.jit
+def _observe(model: Encoder, batch: Batch | ImageBatch) -> tuple[Observation, Array]:
+    """The same, and `finite_rows`, [L B]."""
+
+    def collect(trace: BlockTrace) -> tuple[Observation, Array]:
         wide = add_bias(trace.normed @ trace.block.up.kernel, trace.block.up.bias)
         activated = ACTIVATIONS[model.config.activation].function(wide)
         real = batch.mask[..., None]
         attended = attention_input(model.config, trace)
         rows = (attended, trace.mixed, trace.pre_attn, trace.normed, wide, activated, trace.mlp, trace.pre_mlp)
         hidden, *others = (jnp.where(real, x, 0) for x in rows)
-        return Observation(hidden, jnp.where(real[:, None], trace.attn, 0), *others)
+        seen = Observation(hidden, jnp.where(real[:, None], trace.attn, 0), *others)
+        return seen, finite_rows(trace, batch.mask)
 
     with jax.default_matmul_precision("highest"):
         return encode(model, batch, collect=collect)[1]

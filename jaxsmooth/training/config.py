@@ -74,6 +74,8 @@ class FinetuneConfig:
     """Remedies against over-smoothing, as "contranorm,attnscale:0.3"."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the computation; parameters and optimiser stay in float32."""
+    matmul_precision: Literal["highest", "high", "default"] = "highest"
+    """Of float32 products: all digits; bfloat16 in three passes, or TF32; or what the device does unasked."""
     remat: Remat = "auto"
     """What the backward pass recomputes: nothing, whole blocks, or all but the matrix products; auto takes the least
     that is estimated to fit into the device's memory, and says so."""
@@ -100,6 +102,8 @@ class FinetuneConfig:
     """Validation sentences on which over-smoothing is measured at each evaluation; 0 for none."""
     limit: int = 0
     """Use at most so many examples of each split, a fixed sample of it; 0 for all."""
+    check: bool = True
+    """Run the model that was read on a short probe first: finite numbers, known answers."""
 
     def __post_init__(self) -> None:
         whole = {field.name for field in dataclasses.fields(self) if field.type is int}
@@ -223,6 +227,6 @@ _RANGES: dict[str, tuple[float, float]] = {
 
 MOST_STEPS = _COUNT
 
-RESUMABLE = ("out", "eval_every", "patience", "checkpoint_every", "keep", "log_every", "mesh", "remat")
+RESUMABLE = ("out", "eval_every", "patience", "checkpoint_every", "keep", "log_every", "mesh", "remat", "check")
 """Settings that may differ between a run and its resumption: they change no parameter's bits, or as mesh and remat only
 by rounding."""

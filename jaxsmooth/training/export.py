@@ -17,10 +17,13 @@ import safetensors
 import safetensors.numpy
 
 from ..bert.params import Encoder
-from ..checkpoints.encoder import load, save
-from ..checkpoints.heads import load_with_head, save_with_head
+from ..checkpoints.dropout_keys import dropout_settings
+from ..checkpoints.encoder import load
+from ..checkpoints.heads import load_with_head
+from ..checkpoints.save import save, save_with_head
 from ..errors import CheckpointError, ConfigError
-from ..files import atomic_write
+from ..files import replaced_together
+from ..inputs.normalizer import FILE as NORMALIZER
 from ..inputs.tokenizer import Tokenizer
 from ..types import map_named, named_leaves
 from .config import FinetuneConfig
@@ -44,26 +47,39 @@ def export_model(
       step: whose parameters these are.
 
     Returns:
-      The directory.
+      The directory. An interrupted export leaves the former one whole.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(directory)
-    trained = {"task": dataclasses.asdict(task), "config": config.to_dict(), "step": step}
-    atomic_write(directory / TRAINED, json.dumps(trained, indent=2) + "\n")
+    with replaced_together(directory, "config.json", stale=(HEAD, NORMALIZER)) as new:
+        tokenizer.save(new)
+        trained = {"task": dataclasses.asdict(task), "config": config.to_dict(), "step": step}
+        (new / TRAINED).write_bytes((json.dumps(trained, indent=2) + "\n").encode())
+        if not _saved_with_head(model, task, config, new):
+            rest = {name: np.ascontiguousarray(leaf) for name, leaf in _without_encoder(model).items()}
+            safetensors.numpy.save_file(rest, new / HEAD)
+            save(model.encoder, new)
+    return directory
+
+
+def _saved_with_head(model: TaskModel, task: Task, config: FinetuneConfig, directory: Path) -> bool:
+    """Write the model as transformers' class for it, or return False where there is none."""
+    if model.fusion is not None:
+        return False
     # the names that transformers gives a regression's only output
     labels = task.classes if task.kind == "classification" else ("value",) if task.kind == "regression" else ()
-    if model.fusion is None:
-        try:
-            save_with_head(model.encoder, model.head, directory, labels=labels)
-        except ConfigError:  # the family has no class for it
-            pass
-        else:
-            (directory / HEAD).unlink(missing_ok=True)
-            return directory
-    rest = {name: np.ascontiguousarray(leaf) for name, leaf in _without_encoder(model).items()}
-    atomic_write(directory / HEAD, lambda path: safetensors.numpy.save_file(rest, path))
-    save(model.encoder, directory)
-    return directory
+    keys = dropout_settings(
+        model.encoder.config.family,
+        hidden=config.hidden_dropout,
+        attention=config.attention_dropout,
+        head=config.head_dropout,
+    )
+    several = {"problem_type": "single_label_classification"} if len(task.classes) > 1 else {}
+    try:
+        save_with_head(
+            model.encoder, model.head, directory, labels=labels, keys={"finetuning_task": task.name, **several, **keys}
+        )
+    except ConfigError:  # the family has no class for it
+        return False
+    return True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,10 +133,10 @@ def load_export(directory: Path, shapes: Callable[[Encoder, Task, FinetuneConfig
             raise
         raise CheckpointError(f"{directory / TRAINED} must hold task, config and step: {error!r:.200}.") from error
     if (directory / HEAD).exists():
-        encoder, tokenizer = load(directory)
+        encoder, tokenizer = load(directory, check=config.check)
         model = _with_rest(encoder, shapes(encoder, task, config), directory / HEAD)
     else:
-        encoder, head, tokenizer = load_with_head(directory)
+        encoder, head, tokenizer = load_with_head(directory, check=config.check)
         model = TaskModel(encoder=encoder, head=head)
     if tokenizer is None:
         raise CheckpointError(f"{directory} has no tokenizer.json: the export is not whole.")

@@ -86,7 +86,7 @@ def prepare(config: FinetuneConfig) -> Run:
     """
     mesh = make_mesh(config.mesh)
     remedy = find_remedy(config.remedy)
-    encoder, tokenizer = load(config.model)
+    encoder, tokenizer = load(config.model, check=config.check)
     if tokenizer is None:
         raise ConfigError(f"{config.model} has no tokenizer; one is needed to read text.")
     if config.max_length > encoder.config.max_length:

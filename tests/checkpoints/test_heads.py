@@ -21,8 +21,9 @@ from jaxsmooth.bert.heads import KINDS as HEAD_KINDS
 from jaxsmooth.checkpoints.config_json import family_config
 from jaxsmooth.checkpoints.families import FAMILIES
 from jaxsmooth.checkpoints.head_names import HEADS
-from jaxsmooth.checkpoints.heads import load_with_head, save_with_head
+from jaxsmooth.checkpoints.heads import load_with_head
 from jaxsmooth.checkpoints.names import NAMES
+from jaxsmooth.checkpoints.save import save_with_head
 from jaxsmooth.checkpoints.tensors import WEIGHTS
 from jaxsmooth.errors import CheckpointError, ConfigError
 

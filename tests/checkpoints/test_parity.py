@@ -209,3 +209,18 @@ def test_transformers_decodes_with_an_untied_head_that_we_save(name, tmp_path):
     assert np.array_equal(make_families.run_head(name, head, again.double(), batch), expected)
     ours = run_ours_with_head(tmp_path / "ours", "float64", batch)
     assert np.abs(ours - expected)[batch["mask"]].max() <= TOLERANCE["float64"]
+
+
+@pytest.mark.parametrize("name", ["bert", "roberta", "electra"])
+@pytest.mark.parametrize("dtype", PRECISIONS)
+def test_a_decoder_sees_what_transformers_lets_it_see(name, dtype, tmp_path):
+    import torch
+
+    family, settings = make_families.MODELS[name]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(make_families.MODELS, name, (family, {**settings, "is_decoder": True}))
+        model = make_families.write(name, tmp_path).to(getattr(torch, dtype))
+        batch = make_families.random_batch(name)
+        theirs = make_families.run_torch(name, model, batch)
+    errors = worst_errors(run_ours(tmp_path, dtype, batch), theirs, batch["mask"])
+    assert max(errors.values()) <= TOLERANCE[dtype], errors

@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.text import LIMIT, TEXT, TINY, arrays, call_quietly, config
 
+import jaxsmooth
 from jaxsmooth.assets import read_texts
 from jaxsmooth.errors import TextError
-from jaxsmooth.inputs.batching import CHUNK, split_limit
-from jaxsmooth.inputs.tokenizer import Tokenizer
+from jaxsmooth.inputs.batching import CHUNK, Row, row_count, smallest_bucket, split_limit
+from jaxsmooth.inputs.tokenizer import TINY_VOCAB, Tokenizer
 from jaxsmooth.inputs.tokenizer_settings import TokenizerSettings
 from jaxsmooth.inputs.vocabulary import tiny_wordpiece
 
@@ -99,3 +100,25 @@ def test_pairs_are_cut_as_the_library_cuts_them(lengths, limit, side):
 @pytest.mark.parametrize(("lengths", "kept"), [((300, 400), [254, 255]), ((400, 300), [255, 254]), ((7, 7), [7, 7])])
 def test_the_odd_token_of_a_pair_goes_to_the_longer_text(lengths, kept):
     assert split_limit(list(lengths), 509) == kept
+
+
+@pytest.mark.compatibility(
+    "size", "a text of 520 tokens in a model of 8,192 positions", "padded to 768, not to 8192", was=2
+)
+@pytest.mark.parametrize("longest", [16, 40, 128, 197, 510, 512, 514, 1024, 4096, 8192, 8194, 32768, 131072])
+def test_padding_less_than_doubles_any_length_in_few_shapes(longest):
+    tokenizer = Tokenizer.tiny(jaxsmooth.EncoderConfig(vocab=TINY_VOCAB, max_length=longest))
+    buckets = tokenizer.buckets
+    lengths = np.arange(1, min(longest, 8192) + 1)
+    padded = np.array([smallest_bucket([Row([0] * length, [0] * length, False)], buckets) for length in lengths])
+    assert (padded >= lengths).all()
+    above = lengths > buckets[0]
+    assert (padded[above] < 2 * lengths[above]).all()
+    assert (padded[lengths > 32] < 1.5 * lengths[lengths > 32]).all()
+    assert (padded[lengths <= buckets[0]] <= 16).all()
+    assert len(buckets) <= 2 * max(1, np.log2(longest / 8))
+    for tokens_per_batch in (1, 100, 512, 4096, 16384):
+        rows = np.array([row_count(bucket, tokens_per_batch) for bucket in buckets])
+        full = np.minimum(np.array(buckets), 2**31) * rows
+        assert (full[rows > 1] <= tokens_per_batch).all()
+        assert (rows[np.array(buckets) > tokens_per_batch] == 1).all()

@@ -72,7 +72,12 @@ def test_smallest_bucket_that_holds_all(letters, bucket):
 
 @pytest.mark.parametrize(
     ("max_length", "buckets"),
-    [(512, BUCKETS), (40, (16, 32, 40)), (8, (8,)), (1024, (*BUCKETS, 1024))],
+    [
+        (512, (16, 32, 48, 64, 96, 128, 192, 256, 384, 512)),
+        (40, (16, 32, 40)),
+        (8, (8,)),
+        (8192, (*BUCKETS[:16], 6144, 8192)),
+    ],
 )
 def test_buckets_are_capped_at_the_model(max_length, buckets):
     assert Tokenizer.tiny(config(max_length=max_length)).buckets == buckets

@@ -10,17 +10,19 @@ import pytest
 from rich.console import Console
 from support import ROOT, reference, reference_ladder, reference_remedies
 from support.edits import edited_block
-from support.models import CONFIG, hugging_face, random_model
+from support.models import CONFIG, hugging_face, random_model, with_factor
 from support.parity import VOCABULARY
 
 import jaxsmooth
 from jaxsmooth import report
 from jaxsmooth.cli.main import main
-from jaxsmooth.errors import OptionError, TextError
+from jaxsmooth.errors import DivergedError, OptionError, TextError
 from jaxsmooth.interventions import PARTS
 from jaxsmooth.mitigations import METHODS, parse_remedies
+from jaxsmooth.mitigations.parse import NamedRemedy
 from jaxsmooth.results.comparison import COMPARED_RATES
 from jaxsmooth.studies import compare
+from jaxsmooth.types import Edits
 
 pytestmark = pytest.mark.usefixtures("x64_restored")
 LINES = ["bad cab", "ab abc abcd", "t"]
@@ -197,3 +199,21 @@ def test_a_causal_model_is_warned_of_remedies_that_mix():
 def test_the_documentation_lists_every_method():
     text = (ROOT / "docs" / "compare.md").read_text(encoding="utf-8")
     assert all(f"| `{name}` |" in text for name in METHODS)
+
+
+@pytest.mark.compatibility("long", "compare of a model that has diverged", "the first layer and array is named", was=2)
+def test_a_diverged_model_is_refused_by_its_first_array(small, found):
+    model, tokenizer = small
+    bad = with_factor(model, "blocks.attn.key.kernel", 1, np.inf)
+    with pytest.raises(DivergedError, match=r"^layer 2, key is not finite for sentence 1; .* blocks.attn.key.kernel"):
+        jaxsmooth.compare(bad, tokenizer, LINES, "contranorm:0.2", tokens_per_batch=32)
+
+
+def test_a_remedy_that_makes_a_model_diverge_is_named(small):
+    class Far(NamedRemedy):
+        def edits(self, model, batch):
+            return Edits(mixed=lambda layer, value: value / 0)
+
+    far = Far("far", parse_remedies("contranorm:0.2")[0].parts)
+    with pytest.raises(DivergedError, match=r"^with far, layer 1, mixed is not finite for sentence 1; "):
+        jaxsmooth.compare(*small, LINES, [far], tokens_per_batch=32)

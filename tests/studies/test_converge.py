@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.models import with_factor
 
 import jaxsmooth
 from jaxsmooth.cli.main import main
-from jaxsmooth.errors import TextError
+from jaxsmooth.errors import DivergedError, TextError
 from jaxsmooth.results.convergence import CONVERGENCE
 from jaxsmooth.results.spread import Spread
 from jaxsmooth.studies import converge
@@ -178,3 +179,13 @@ def test_a_refusal_of_the_command_is_one_line_and_status_1(tmp_path, capfd):
     assert out == ""
     assert re.fullmatch(r"jaxsmooth: there is no file .*\n", err)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.compatibility("long", "converge of a model that has diverged", "the first layer and array is named", was=2)
+def test_a_diverged_model_is_refused_by_its_first_array(tiny, found):
+    model, tokenizer = tiny
+    bad = with_factor(model, "blocks.attn.value.kernel", 1, np.nan)
+    with pytest.raises(
+        DivergedError, match=r"^layer 2, value is not finite for sentence 1; .* blocks.attn.value.kernel"
+    ):
+        converge_heads(bad, tokenizer, LINES, window=3, steps=STEPS, tokens_per_batch=64)

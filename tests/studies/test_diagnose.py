@@ -6,11 +6,12 @@ import weakref
 import jax
 import numpy as np
 import pytest
+from support.models import MLP, with_factor
 from support.parity import precision
 
 import jaxsmooth
 from jaxsmooth.checkpoints.encoder import TINY
-from jaxsmooth.errors import TextError
+from jaxsmooth.errors import DivergedError, TextError
 from jaxsmooth.inputs.tokenizer import Tokenizer, TruncationWarning
 from jaxsmooth.results.diagnosis import Diagnosis, Exemplar
 from jaxsmooth.results.spread import HIDDEN_METRICS, Spread
@@ -368,3 +369,56 @@ def test_a_model_with_few_positions_has_an_exemplar_too():
     exemplar = exemplar_of(["Dull.", "a film or"], max_length=10)
     assert exemplar.text == "a film or"
     assert exemplar.cosine.shape == (3, 9, 9)
+
+
+DIVERGED = {
+    "the embedding": (
+        "embeddings.norm.scale",
+        ...,
+        np.inf,
+        r"the embedding is not finite .* parameter embeddings.norm.scale",
+    ),
+    "queries overflow": (
+        "blocks.attn.query.kernel",
+        0,
+        1e39,
+        r"layer 1, query is not finite .* blocks.attn.query.kernel",
+    ),
+    "an MLP overflows": (MLP, 1, 1e25, r"layer 2, mlp is not finite for sentence 1; .* float32 is 3.4e\+38"),
+    "a variance overflows": ("blocks.down.kernel", 1, 1e30, "layer 2, std_mlp is not finite for sentence 1"),
+    "NaN": ("blocks.attn.value.bias", 1, np.nan, r"layer 2, value is not finite .* parameter blocks.attn.value.bias"),
+}
+
+
+@pytest.mark.compatibility("long", "diagnose of a model that has diverged", "the first layer and array is named", was=2)
+@pytest.mark.parametrize("case", DIVERGED)
+def test_a_diverged_model_is_refused_by_its_first_array(case, found):
+    name, layer, factor, message = DIVERGED[case]
+    with precision("float32"):
+        model, tokenizer = jaxsmooth.load("tiny")
+        bad = with_factor(model, name, layer, factor)
+        with pytest.raises(DivergedError, match=message):
+            jaxsmooth.diagnose(bad, tokenizer, TEXTS, **SMALL)
+
+
+@pytest.mark.compatibility(
+    "long", "diagnose of a float16 model whose numbers leave its range", "says so, and the range", was=2
+)
+def test_a_model_in_a_narrow_dtype_is_refused_by_its_first_array():
+    with precision("float32"):
+        model, tokenizer = jaxsmooth.load("tiny")
+        narrow = jax.tree.map(lambda leaf: leaf.astype("float16"), with_factor(model, MLP, 1, 1e4))
+        with pytest.raises(DivergedError, match=r"layer 2, mlp .* largest number of float16 is 6.55e\+04"):
+            jaxsmooth.diagnose(narrow, tokenizer, TEXTS, **SMALL)
+
+
+def test_the_sentence_that_diverges_is_named(found):
+    with precision("float32"):
+        model, tokenizer = jaxsmooth.load("tiny")
+        [rare] = set(tokenizer(["2"]).tokens[0].tolist()) - set(tokenizer(["b"]).tokens[0].tolist())
+        word = model.embeddings.word.at[rare].set(np.nan)
+        bad = dataclasses.replace(model, embeddings=dataclasses.replace(model.embeddings, word=word))
+        with pytest.raises(
+            DivergedError, match=f"the embedding is not finite for sentence {TEXTS.index('2 b or not 2 b') + 1};"
+        ):
+            jaxsmooth.diagnose(bad, tokenizer, TEXTS, **SMALL)

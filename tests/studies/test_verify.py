@@ -5,11 +5,12 @@ import json
 
 import numpy as np
 import pytest
+from support.models import MLP, with_factor
 
 import jaxsmooth
 from jaxsmooth.checkpoints.encoder import TINY
 from jaxsmooth.cli.main import main
-from jaxsmooth.errors import OptionError, TextError
+from jaxsmooth.errors import DivergedError, OptionError, TextError
 from jaxsmooth.linalg.intervals import Interval
 from jaxsmooth.results.verification import VERDICTS, Verification
 from jaxsmooth.studies import verify, verify_stages
@@ -207,3 +208,18 @@ def test_the_catalogue_is_measured_on_request():
 def test_what_a_model_does_not_provide_is_refused():
     with pytest.raises(OptionError, match="fusion_gate needs hidden, gates, mask, which verify does not take"):
         jaxsmooth.verify(None, None, TEXTS, theorems=["fusion_gate"])
+
+
+@pytest.mark.compatibility("long", "verify of a model that has diverged", "the first layer and array is named", was=2)
+@pytest.mark.parametrize(
+    ("names", "factor", "message"),
+    [
+        (MLP, 1e25, r"^layer 2, mlp is not finite for sentence 1; what is computed before it is\. The largest"),
+        ("blocks.down.kernel", 1e30, "^layer 2, std_mlp is not finite for sentence 1; "),
+        ("blocks.down.kernel", np.nan, r"^parameter blocks\.down\.kernel of layer 2 is not finite"),
+    ],
+)
+def test_a_diverged_model_is_refused_by_its_first_array(names, factor, message):
+    model, tokenizer = jaxsmooth.load("tiny")
+    with pytest.raises(DivergedError, match=message):
+        jaxsmooth.verify(with_factor(model, names, 1, factor), tokenizer, TEXTS)

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 import jaxsmooth
 from jaxsmooth.bert.config import EncoderConfig
 from jaxsmooth.bert.params import Encoder
-from jaxsmooth.types import Batch
+from jaxsmooth.types import Batch, map_named
 
 CONFIG = EncoderConfig(vocab=30, width=12, layers=3, heads=3, mlp_width=20, max_length=12)
 
@@ -26,6 +26,15 @@ def random_model(config: EncoderConfig = CONFIG, *, dtype=jnp.float64, seed: int
         return jnp.asarray(centre + 0.4 * random.standard_normal(leaf.shape), dtype)
 
     return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
+MLP = ("blocks.up.kernel", "blocks.down.kernel")
+
+
+def with_factor(model: Encoder, names: tuple[str, ...] | str, layer: int, factor: float) -> Encoder:
+    """The encoder with some parameters of one layer, counted from 0, multiplied."""
+    names = (names,) if isinstance(names, str) else names
+    return map_named(lambda own, leaf: leaf.at[layer].multiply(factor) if own in names else leaf, model)
 
 
 def random_batch(lengths: tuple[int, ...] = (7, 3), length: int = 8, *, config=CONFIG, seed: int = 0) -> Batch:

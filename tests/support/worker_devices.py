@@ -1,6 +1,9 @@
 """`diagnose`, `verify` and `compare` of a small model on as many simulated devices as asked; prints numbers as JSON.
 
 python worker_devices.py 8 diagnose verify compare
+
+`diagnose-on-mesh` and the like do the same of a model that lies on a mesh of Explicit axes, its parameters cut;
+`meshes:Explicit-set-tensor,Auto-free-whole:bert` gives the differences of support/meshes.py.
 """
 
 import json
@@ -24,7 +27,19 @@ def numbers(commands: list[str]) -> dict:
     config = jaxsmooth.EncoderConfig(vocab=TINY_VOCAB, width=16, layers=2, heads=2, mlp_width=32, max_length=16)
     model, tokenizer = random_model(config, dtype=np.float32), Tokenizer.tiny(config)
     options = {"tokens_per_batch": TOKENS_PER_BATCH}
-    spreads, verdicts = {}, {}
+    spreads, verdicts, differences = {}, {}, {}
+    if any(command.endswith("-on-mesh") for command in commands):
+        from support.meshes import laid_out
+
+        commands = [command.removesuffix("-on-mesh") for command in commands]
+        model = laid_out(model, jax.make_mesh((4, 2), ("data", "tensor")), tensor=True)
+    for command in commands:
+        if command.startswith("meshes:"):
+            from support import meshes
+
+            _, kinds, family = command.split(":")
+            with jax.enable_x64(True):
+                differences |= meshes.differences(family, kinds.replace("-", " ").split(","))
     if "diagnose" in commands:
         found = jaxsmooth.diagnose(model, tokenizer, TEXTS, **options)
         for name in ("cosine_similarity", "relative_distance", "effective_rank", "mixing_rate", "std_attn"):
@@ -44,7 +59,7 @@ def numbers(commands: list[str]) -> dict:
         for name, spread in spreads.items()
         for part in ("mean", "max", "count")
     }
-    return {"devices": jax.local_device_count(), "values": values, "verdicts": verdicts}
+    return {"devices": jax.local_device_count(), "values": values, "verdicts": verdicts, "differences": differences}
 
 
 if __name__ == "__main__":

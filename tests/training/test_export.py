@@ -2,10 +2,13 @@
 
 import dataclasses
 import json
+import os
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+import safetensors.numpy
 from support.training import PLAIN, TASKS, drawn, to_arrays
 
 import jaxsmooth
@@ -64,6 +67,64 @@ def test_fused_models_come_back(fusion, tmp_path):
     assert {name: value.tobytes() for name, value in after.items()} == {n: v.tobytes() for n, v in before.items()}
     encoder, _ = jaxsmooth.load(tmp_path)
     assert all(np.array_equal(value, before[f"encoder.{name}"]) for name, value in to_arrays(encoder).items())
+
+
+@pytest.mark.compatibility("saving", "finetune's export", "names of labels, problem_type, task and dropout used", was=1)
+@pytest.mark.compatibility(
+    "saving", "an export of a model that was a multi-label classifier", "the new task's keys", was=1
+)
+@pytest.mark.parametrize("kind", TASKS)
+def test_an_export_says_how_it_was_trained(kind, tmp_path):
+    read = {"problem_type": "multi_label_classification", "id2label": {str(k): f"old {k}" for k in range(5)}, "x": 1.0}
+    model = trained(kind, dataclasses.replace(CONFIG, other_keys=json.dumps(read)))
+    config = dataclasses.replace(PLAIN, hidden_dropout=0.3, attention_dropout=0.2, head_dropout=0.4)
+    export_model(model, TASKS[kind], TOKENIZER, config, tmp_path)
+    found = json.loads((tmp_path / "config.json").read_text())
+    rates = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout")
+    assert [found[key] for key in rates] == [0.3, 0.2, 0.4]
+    assert (found["finetuning_task"], found["x"]) == (TASKS[kind].name, 1.0)
+    if kind == "classification":
+        assert found["id2label"] == {"0": "a", "1": "b", "2": "c"}
+        assert found["problem_type"] == "single_label_classification"
+    if kind == "regression":
+        assert (found["id2label"], found["problem_type"]) == ({"0": "value"}, "regression")
+    assert "id2label" not in found or kind != "span"
+
+
+@pytest.mark.compatibility(
+    "saving", "an export interrupted", "weights, tokenizer and settings of one step, or none", was=1
+)
+@pytest.mark.parametrize("fusion", ["", "max"])
+def test_an_interrupted_export_leaves_one_generation(fusion, tmp_path, monkeypatch):
+    first, second = trained("classification"), trained("classification", fusion=fusion)
+    config = dataclasses.replace(PLAIN, fusion=fusion or "none")
+    export_model(first, TASKS["classification"], TOKENIZER, PLAIN, tmp_path, step=1)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def full(*arguments, **more):
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(safetensors.numpy, "save_file", full)
+        with pytest.raises(OSError, match="No space left"):
+            export_model(second, TASKS["classification"], TOKENIZER, config, tmp_path, step=2)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    replace = os.replace
+
+    def interrupted(source, target):
+        if Path(target) == tmp_path / "model.safetensors":
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            export_model(second, TASKS["classification"], TOKENIZER, config, tmp_path, step=2)
+    with pytest.raises(ConfigError, match=r"config\.json does not exist"):
+        load_export(tmp_path, shapes)
+    export_model(second, TASKS["classification"], TOKENIZER, config, tmp_path, step=2)
+    found = load_export(tmp_path, shapes)
+    assert (found.step, (tmp_path / "head.safetensors").exists()) == (2, bool(fusion))
 
 
 def test_what_is_not_whole_is_refused(tmp_path):
