@@ -242,6 +242,8 @@ def format_name(start: bytes) -> str:
         return "a tar archive: unpack it first, `tar -xf FILE`"
     if start.lstrip(b"\xef\xbb\xbf \t\r\n")[:14].lower().startswith((b"<!doctype html", b"<html")):
         return "an HTML page, perhaps saved in place of the file"
+    if start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<?xml"):
+        return "XML: write its texts one a line, or as a table"
     # Of UTF-16 without a mark every other byte of Western text is 0; a text may hold a NUL without being that.
     low, high = sorted((start[::2].count(0), start[1::2].count(0)))
     return _UTF16 if high > len(start) // 4 > 20 * low else ""
@@ -265,6 +267,9 @@ _FORMATS = {
     b"PK\x03\x04": _ZIP,
     b"\xd0\xcf\x11\xe0": "an Office document of the old kind (.xls, .doc): save it as CSV or as plain text",
     b"%PDF-": "a PDF: extract its text first, `pdftotext FILE`",
+    b"-DOCSTART-": "CoNLL, one token a line: write its sentences one a line",
+    b"# sent_id": "CoNLL, one token a line: write its sentences one a line",
+    b"# newdoc": "CoNLL, one token a line: write its sentences one a line",
     b"{\\rtf": "rich text (RTF): save it as plain text",
     b"version https://git-lfs": "a pointer of Git LFS, not the file itself: fetch that, `git lfs pull`",
     b"PAR1\x15": "a parquet table: give it a name that ends in .parquet",

@@ -63,4 +63,4 @@ def _decode(raw: bytes, path: Path | Traversable, number: int, offset: int, erro
             f"{path}, line {number}: byte {offset + fault.start} (0x{raw[fault.start]:02x}) is not valid UTF-8. "
             "Was the file saved as Latin-1 or UTF-16? Save it as UTF-8."
         ) from fault
-    return text.removeprefix("\ufeff") if number == 1 else text
+    return text.lstrip("\ufeff") if number == 1 else text

@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 from ..errors import DataError
 from ..files import format_name
+from .headers import refuse_separators, refuse_twins
 from .lines import refuse_other_formats, utf8_lines
 
 Missing = Literal["refuse", "skip", "literal"]
@@ -137,13 +138,18 @@ def _refuse_by_name(path: Path) -> None:
 
 
 def _tsv(path: Path) -> Iterator[Row]:
+    quoted = own = 0
     for row in _under_header(path, tsv_cells(path), "A tab inside a cell? A TSV has no quoting: save it as CSV."):
         for cell in row.cells.values():
             # pandas and spreadsheets quote cells that hold a quote, also in a TSV.
             inside = cell[1:-1] if cell[:1] == cell[-1:] == '"' else ""
             if '""' in inside and '"' not in inside.replace('""', ""):
                 raise DataError(f"{row.where}: {cell!r:.80} seems to be quoted. A TSV has no quoting: save it as CSV.")
+            quoted += "," in inside and '"' not in inside
+            own += ("," in cell) != bool(inside)
         yield row
+    if quoted and not own:  # and those that hold a comma; else the quotes are the text's own
+        raise DataError(f"{path}: every cell with a comma is in quotes. A TSV has no quoting: save it as CSV.")
 
 
 def _csv(path: Path) -> Iterator[Row]:
@@ -169,7 +175,8 @@ def _csv_cells(path: Path) -> Iterator[tuple[int, list[str]]]:
 def _under_header(path: Path, lines: Iterator[tuple[int, list[str]]], cause: str) -> Iterator[Row]:
     """Rows of cells that have the names of the first."""
     _, header = next(lines, (1, []))
-    _refuse_twins(header, path)
+    refuse_separators(header, path)
+    refuse_twins(header, path)
     for number, cells in lines:
         where = f"{path}, line {number}"
         if len(cells) != len(header):
@@ -179,31 +186,54 @@ def _under_header(path: Path, lines: Iterator[tuple[int, list[str]]], cause: str
         yield Row(dict(zip(header, cells, strict=True)), number, where)
 
 
-def _refuse_twins(header: list[str], path: Path) -> None:
-    twice = sorted({name for name in header if header.count(name) > 1})
-    if twice:
-        raise DataError(f"{path}: every column must have a name of its own; {twice} occur twice in {header}.")
-
-
 def _json(path: Path) -> Iterator[Row]:
-    """One object per line, or a list of objects; which of the two, the first character says."""
+    """One object per line, a list of objects, or one object that is SQuAD's; which, the beginning says."""
     lines = utf8_lines(path, DataError)
     first: list[tuple[int, str]] = []
     for number, line in lines:
         first.append((number, line))
         if line.strip():
             break
-    if first and first[-1][1].lstrip().startswith("["):
+    if first and _WHOLE.match(first[-1][1]):
         # Not lines: parsed whole, so that a list written over several lines is read as well.
-        items = _parsed("".join(line for _, line in [*first, *lines]), path, 1)
+        whole = _parsed("".join(line for _, line in [*first, *lines]), path, 1)
+        items = _questions(whole, path) if isinstance(whole, dict) else whole
         numbered = ((number, f"{path}, row {number}", item) for number, item in enumerate(items, start=1))
     else:
-        whole = ((number, line.strip()) for part in (first, lines) for number, line in part if line.strip())
-        numbered = ((number, f"{path}, line {number}", _parsed(line, path, number)) for number, line in whole)
+        full = ((number, line.strip()) for part in (first, lines) for number, line in part if line.strip())
+        numbered = ((number, f"{path}, line {number}", _parsed(line, path, number)) for number, line in full)
     for number, where, item in numbered:
         if not isinstance(item, dict):
             raise DataError(f"{where}: expected a JSON object; got {type(item).__name__}.")
         yield Row(item, number, where)
+
+
+# A list, an object over several lines, or one in SQuAD's form.
+_WHOLE = re.compile(r'\s*(\[|\{\s*$|\{\s*("version"\s*:\s*"[^"]*"\s*,\s*)?"data"\s*:\s*\[)')
+
+
+def _questions(whole: dict[str, Any], path: Path) -> list[dict[str, Any]]:
+    """The rows of SQuAD's nested form: data, paragraphs, qas."""
+    try:
+        return [
+            {
+                "id": item.get("id"),
+                "question": item["question"],
+                "context": paragraph["context"],
+                "answers": {
+                    name: [] if item.get("is_impossible") else [answer[name] for answer in item.get("answers", [])]
+                    for name in ("text", "answer_start")
+                },
+            }
+            for article in whole["data"]
+            for paragraph in article["paragraphs"]
+            for item in paragraph["qas"]
+        ]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{path} is one JSON object, of {list(whole)[:8]}; expected one object per line, one list of objects, or "
+            "SQuAD's data, paragraphs and qas. From pandas: to_json(orient='records', lines=True)."
+        ) from error
 
 
 def _parsed(text: str, path: Path, number: int) -> Any:
@@ -233,14 +263,9 @@ def _parquet(path: Path) -> Iterator[Row]:
     try:
         with pyarrow.parquet.ParquetFile(path, page_checksum_verification=True) as file:
             names = file.schema_arrow.names
-            _refuse_twins(names, path)
+            refuse_twins(names, path)
             for batch in file.iter_batches():
-                # Python's own time has no nanoseconds, which pandas writes; as text they disturb nobody.
-                columns = [
-                    (column.cast(pyarrow.string()) if pyarrow.types.is_timestamp(column.type) else column).to_pylist()
-                    for column in batch.columns
-                ]
-                for cells in zip(*columns, strict=True):
+                for cells in zip(*map(_pylist, batch.columns), strict=True):
                     number += 1
                     yield Row(dict(zip(names, cells, strict=True)), number, f"{path}, row {number}")
     except DataError:
@@ -252,6 +277,19 @@ def _parquet(path: Path) -> Iterator[Row]:
         if start[:4] == b"PAR1":
             what = f"cannot be read{f' after row {number}' * bool(number)}"
         raise DataError(f"{path} {what}: {str(error).rstrip('.')}. Was it copied or downloaded whole?") from error
+
+
+def _pylist(column: Any) -> list[Any]:
+    """A column's values; times as text, for Python may lack their nanoseconds and zones, and they disturb nobody."""
+    import pyarrow
+
+    kind = column.type
+    if pyarrow.types.is_nested(kind) and "[ns" in str(kind):
+        return [None] * len(column)
+    if pyarrow.types.is_timestamp(kind) or pyarrow.types.is_time64(kind) or pyarrow.types.is_duration(kind):
+        bare = column.view(pyarrow.timestamp(kind.unit)) if pyarrow.types.is_timestamp(kind) else column
+        return bare.cast(pyarrow.string()).to_pylist()
+    return column.to_pylist()
 
 
 _READERS: dict[str, Callable[[Path], Iterator[Row]]] = {

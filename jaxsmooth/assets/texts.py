@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ..errors import TextError, require_int
 from .fetch import fetch
+from .headers import refuse_table
 from .lines import utf8_lines
 from .registry import REGISTRY, Asset
 from .tables import is_missing, is_table, read_table
@@ -26,11 +27,11 @@ class MalformedRowWarning(UserWarning):
 def read_texts(source: str | Path, limit: int | None = None, *, column: str = "text") -> list[str]:
     """Read sentences, in the order of the file.
 
-    A file is UTF-8 with one sentence per line. A line ends at LF or CR LF and at nothing else (Unicode's other
-    line breaks, such as U+2028, stay inside a sentence); a byte-order mark at the start is dropped; lines of
-    white space alone are skipped; nothing else is changed. Reading stops after `limit` sentences, so a limit
-    on a huge file is cheap, and a fault after that point goes unseen. Of a table (see `tables.read_table`) one column
-    is read; cells without text are skipped.
+    A file is UTF-8 with one sentence per line. A line ends at LF or CR LF and at nothing else (Unicode's other line
+    breaks, such as U+2028, stay inside a sentence); a byte-order mark at the start is dropped; lines of white space
+    alone are skipped; nothing else is changed. A table that is named as text is refused. Reading stops after
+    `limit` sentences, so a limit on a huge file is cheap, and a fault after that point goes unseen. Of a table (see
+    `tables.read_table`) one column is read; cells without text are skipped.
 
     Args:
       source: the name of a text asset (fetched if it is not in the cache), `tiny` for the sentences shipped in
@@ -136,7 +137,7 @@ def _of_file(path: Path, column: str) -> Iterator[tuple[int, str]]:
         raise TextError(f"there is no file {path}, and no text of that name; the texts are {_text_names()}.{hint}")
     if is_table(path) and path.is_file():
         return _cells(path, column)
-    return _sentences(path)
+    return _prose(path)
 
 
 def _cells(path: Path, column: str) -> Iterator[tuple[int, str]]:
@@ -161,8 +162,18 @@ def _cells(path: Path, column: str) -> Iterator[tuple[int, str]]:
         warnings.warn(message, MalformedRowWarning, stacklevel=3)
 
 
+def _prose(path: Path) -> Iterator[tuple[int, str]]:
+    """The sentences of a file that is named as text."""
+    for place, (number, line) in enumerate(_sentences(path)):
+        if place == 0:
+            refuse_table(line, path)
+        yield number, line
+
+
 def _sentences(path: Path | Traversable) -> Iterator[tuple[int, str]]:
     for number, line in utf8_lines(path, TextError):
+        if number == 1 and "\r" in line.strip("\r\n") and not line.endswith("\n"):
+            raise TextError(f"{path}: its lines end in CR alone, as on old Macs. Make them LF: tr '\\r' '\\n'.")
         if line.strip():
             yield number, line.removesuffix("\n").removesuffix("\r")
 

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from ..assets.tables import Missing
 from ..training.config import AotConfig, FinetuneConfig
 
 
@@ -124,6 +125,8 @@ class Predict:
     """A split, a table of the task's texts, or for tasks of one sentence a text asset or a utf-8 file, one per line."""
     columns: str = ""
     """Of a table: which column is which, as "text=review"; the run's own if left out."""
+    missing: Missing | None = None
+    """Of a table: refuse or skip rows with a missing cell, or take NA, ... for words; the run's own if left out."""
     out: Path = Path("reports/predictions.jsonl")
     """The file to write."""
 

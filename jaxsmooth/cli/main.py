@@ -1,5 +1,7 @@
 """The command line: parse, call, print."""
 
+import contextlib
+import io
 import json
 import os
 import sys
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import tyro
 from rich.table import Table
 
-from ..errors import AssetError, DataError, JaxsmoothError, PreemptedError
+from ..errors import AssetError, ConfigError, DataError, JaxsmoothError, PreemptedError
 from ..terminal import PlainConsole, say
 from ..training.config import AotConfig
 from .commands import (
@@ -45,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
     """
     try:
         # Inside: a configuration that contradicts itself is refused while it is parsed.
-        command = tyro.cli(Command, prog="jaxsmooth", description=__doc__, args=arguments)
+        command = _parsed(arguments)
         match command:
             case Study():
                 return run_study(command)
@@ -69,6 +71,17 @@ def main(arguments: list[str] | None = None) -> int:
         say("jaxsmooth: interrupted; no file was left half-written.", stderr=True)
         return 130
     return 0
+
+
+def _parsed(arguments: list[str] | None) -> Any:
+    """The command; what tyro says of a wrong one repeats the arguments, so it passes through `say`."""
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(Command, prog="jaxsmooth", description=__doc__, args=arguments)
+    finally:
+        if complaint.getvalue():
+            say(complaint.getvalue().rstrip("\n"), stderr=True)
 
 
 def run_study(command: Study) -> int:
@@ -176,8 +189,12 @@ def run_predict(command: Predict) -> None:
     from .. import report
     from ..training import predict
 
+    if command.out.is_dir():
+        raise ConfigError(f"--out must name a file; {command.out} is a folder.")
     report.check_writable(command.out.parent)
-    count = predict.write_predictions(command.run, command.data, command.out, columns=command.columns)
+    count = predict.write_predictions(
+        command.run, command.data, command.out, columns=command.columns, missing=command.missing
+    )
     say(f"{count} predictions -> {command.out}")
 
 

@@ -122,7 +122,7 @@ class Events:
 
 
 def read_records(folder: Path) -> list[dict[str, Any]]:
-    """The records of a run so far, a half-written last line left out.
+    """The records of a run so far, half-written and damaged lines left out.
 
     Args:
       folder: of the run.
@@ -133,26 +133,27 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
     Raises:
       OSError: the folder holds no records.
     """
-    lines = (folder / METRICS).read_text(encoding="utf-8").splitlines()
-    return [record for line in lines if (record := _parsed(line)) is not None]
+    return [record for line in _lines(folder / METRICS) if (record := _parsed(line)) is not None]
 
 
 def _drop_after(path: Path, step: int) -> None:
     if not path.exists():
         return
-    kept = [
-        line
-        for line in path.read_text(encoding="utf-8").splitlines()
-        if (_parsed(line) or {"step": step + 1})["step"] <= step
-    ]
+    kept = [line for line in _lines(path) if (_parsed(line) or {"step": step + 1})["step"] <= step]
     atomic_write(path, "".join(f"{line}\n" for line in kept))
+
+
+def _lines(path: Path) -> list[str]:
+    # A loss of power may leave any bytes at the end.
+    return path.read_text(encoding="utf-8", errors="replace").splitlines()
 
 
 def _parsed(line: str) -> dict[str, Any] | None:
     try:
-        return json.loads(line)
+        record = json.loads(line)
     except ValueError:  # a process was killed while writing it
         return None
+    return record if isinstance(record, dict) and isinstance(record.get("step"), int) else None
 
 
 @dataclasses.dataclass

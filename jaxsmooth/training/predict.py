@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from ..assets import numbered_texts
-from ..assets.tables import is_table
+from ..assets.tables import Missing, is_table
 from ..bert.params import Encoder
 from ..errors import CheckpointError, ConfigError
 from ..files import atomic_write, dumps_strict
@@ -144,7 +144,9 @@ def evaluate_run(
     return {"task": data.task.name, "split": split, "records": len(data), "step": found.step, "scores": scores}
 
 
-def predict_run(folder: Path, source: str, *, columns: str = "") -> Iterator[dict[str, Any]]:
+def predict_run(
+    folder: Path, source: str, *, columns: str = "", missing: Missing | None = None
+) -> Iterator[dict[str, Any]]:
     """Predictions of a run's best parameters, one JSON-able dict per record, in the order of the records.
 
     Args:
@@ -152,6 +154,7 @@ def predict_run(folder: Path, source: str, *, columns: str = "") -> Iterator[dic
       source: a split ("train", "validation", "test"), all of it whatever the run's limit; a table with the task's
         texts (see `user_tables`; it need not have labels); or text to classify or score as `read_texts` reads it.
       columns: of a table, which column is which; "" for the run's own.
+      missing: of a table, what becomes of rows with a missing cell; None for the run's own.
 
     Yields:
       "record" (the place of the example, from 0) and "line" (of the file, from 1; of parquet and a JSON list the number
@@ -164,7 +167,7 @@ def predict_run(folder: Path, source: str, *, columns: str = "") -> Iterator[dic
       DataError: a table that lacks what the task reads.
     """
     run = load_trained(folder)
-    data = _data_of(run, source, columns)
+    data = _data_of(run, source, columns, missing)
     found: dict[int, dict[str, Any]] = {}
     owners = data.records.owners if run.task.kind == "span" else None
     for batch, logits, _, _ in outputs(run.trainer, run.model, data, run.mesh, batch_size=run.config.batch_size):
@@ -178,7 +181,7 @@ def predict_run(folder: Path, source: str, *, columns: str = "") -> Iterator[dic
     yield from (found[index] for index in sorted(found))
 
 
-def _data_of(run: Trained, source: str, columns: str) -> TaskData:
+def _data_of(run: Trained, source: str, columns: str, missing: Missing | None) -> TaskData:
     """The split, the table or the texts that `predict_run` is asked for."""
     task = run.task
     if task.kind == "masked_lm":
@@ -186,10 +189,10 @@ def _data_of(run: Trained, source: str, columns: str) -> TaskData:
     if source in SPLITS:
         return read_split(dataclasses.replace(run.config, limit=0), run.tokenizer, source)
     if is_table(Path(source)):
-        rows = read_unlabelled(Path(source), task, columns or run.config.columns, run.config.missing)
+        rows = read_unlabelled(Path(source), task, columns or run.config.columns, missing or run.config.missing)
         return TaskData(task, "test", rows, run.tokenizer, run.config.max_length)
-    if columns:
-        raise ConfigError(f"{source} is no table, so it has no columns; got columns={columns!r}.")
+    if columns or missing:
+        raise ConfigError(f"{source} is no table, so it has no columns and no cells; got {columns or missing!r}.")
     if task.pairs or task.kind not in ("classification", "regression"):
         raise ConfigError(
             f"{task.name} needs more than one sentence; predict on a table or a split: {', '.join(SPLITS)}."
@@ -231,7 +234,9 @@ def _prediction(data: TaskData, index: int, logits: Any) -> dict[str, Any]:
     return {"label": names[best], "probabilities": dict(zip(names, shares, strict=True))}
 
 
-def write_predictions(folder: Path, source: str, path: Path, *, columns: str = "") -> int:
+def write_predictions(
+    folder: Path, source: str, path: Path, *, columns: str = "", missing: Missing | None = None
+) -> int:
     """Write `predict_run` as JSON lines.
 
     Args:
@@ -239,6 +244,7 @@ def write_predictions(folder: Path, source: str, path: Path, *, columns: str = "
       source: as for `predict_run`.
       path: the file; missing folders are made, and it appears whole or not at all.
       columns: as for `predict_run`.
+      missing: as for `predict_run`.
 
     Returns:
       How many predictions there are.
@@ -247,6 +253,6 @@ def write_predictions(folder: Path, source: str, path: Path, *, columns: str = "
       ConfigError: as `predict_run`.
       DataError: as `predict_run`.
     """
-    lines = [dumps_strict(each) + "\n" for each in predict_run(folder, source, columns=columns)]
+    lines = [dumps_strict(each) + "\n" for each in predict_run(folder, source, columns=columns, missing=missing)]
     atomic_write(path, "".join(lines))
     return len(lines)

@@ -78,6 +78,21 @@ def small_files(limit: int = 20_000):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once():
+    """All runs here have the same settings: one compiled step serves them all."""
+    compile_step, made = loop.compile_step, []
+
+    def once(trainer):
+        if not made:
+            made.append(compile_step(trainer))
+        return made[0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "compile_step", once)
+        yield
+
+
 @pytest.fixture(scope="module")
 def undisturbed(task, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("undisturbed") / "run"

@@ -77,6 +77,12 @@ def test_predictions_of_a_table_state_line_and_texts(kind, tmp_path):
     assert [{**each, "line": 0} for each in of_csv] == [{**each, "line": 0} for each in of_json]
 
 
+@pytest.mark.compatibility(
+    "table",
+    "`predict` on a table with a missing cell",
+    "`predict --missing skip` or `literal`; the refusal named a flag it lacked",
+    was=4,
+)
 def test_columns_of_predictions(tmp_path):
     best = exported("regression", tmp_path)
     (tmp_path / "a.tsv").write_text("n\treview\n1\tso\n", encoding="utf-8")
@@ -85,6 +91,10 @@ def test_columns_of_predictions(tmp_path):
     assert not (tmp_path / "out.jsonl").exists()
     assert write_predictions(best, str(tmp_path / "a.tsv"), tmp_path / "out.jsonl", columns="text=review") == 1
     assert json.loads((tmp_path / "out.jsonl").read_text())["text"] == "so"
+    (tmp_path / "a.tsv").write_text("text\nso\nNA\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"line 3: text is missing.*--missing skip"):
+        next(predict_run(best, str(tmp_path / "a.tsv")))
+    assert [each["text"] for each in predict_run(best, str(tmp_path / "a.tsv"), missing="literal")] == ["so", "NA"]
     with pytest.raises(ConfigError, match="no table, so it has no columns"):
         next(predict_run(best, "tiny", columns="text=review"))
 

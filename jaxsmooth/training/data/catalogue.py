@@ -105,6 +105,8 @@ def read_task(
         path = Path(name)
         if not path.exists() and not is_table(path):
             raise DataError(f"there is no task {name!r}, and no such file; the tasks are {', '.join(TASKS)}.")
+        if folder is not None:
+            raise DataError(f"data_dir is for official files; {name} is a file of your own: name it by its whole path.")
         return read_tables(path, columns, missing)
     entry = TASKS[name]
     if columns or missing != "refuse":

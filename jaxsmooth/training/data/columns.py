@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from ...assets.headers import LIKE, bare
 from ...errors import DataError
 from .tasks import Kind
 
@@ -26,13 +27,6 @@ TARGETS = frozenset(("label", "score", "answer", "start", "answers", "starts"))
 
 # Numbers of rows, as pandas writes them, say nothing of the task.
 _NUMBERS = frozenset(("id", "idx", "index", "", "Unnamed: 0", "__index_level_0__"))
-# What others call a role, small and without spaces, "-" and "_": named in refusals, never taken for it.
-_LIKE = {
-    "text": "text sentence sentence1 text1 texta review reviewtext comment content body tweet message premise input",
-    "pair": "pair text2 textb textpair pairtext sentence2 sentenceb hypothesis",
-    "label": "label labels target sentiment class category gold goldlabel y stars rating topic emotion intent",
-    "score": "score scores similarity",
-}
 _ROLES = frozenset(
     role
     for role in ("text", "pair", "score", "id", *(role for needs in _NEEDS.values() for need in needs for role in need))
@@ -72,6 +66,8 @@ def roles_of(names: Sequence[str], mapping: Mapping[str, str], path: Path) -> Ro
     only = columns.keys() - {"id"} == {"text"}
     if not kinds and only and (mapping or not set(names) - {"text"} - _NUMBERS):
         kinds = ["masked_lm"]
+    if kinds in ([], ["choice"]):
+        _refuse_gaps(columns, path)
     if len(kinds) != 1:
         several = f"describe {' and '.join(kinds)} at once" if kinds else "describe no task"
         raise DataError(f"{path}: the columns {list(names)} {several}. {_expected(names, path)}")
@@ -105,7 +101,9 @@ def roles_like(first: Roles, names: Sequence[str], path: Path, *, targets: bool)
       DataError: a column that is missing.
     """
     absent = {role for role, column in first.columns.items() if column not in names} - {"id"}
-    if absent - (frozenset() if targets else TARGETS):
+    # one that is spelled otherwise is not absent, and must not pass for it
+    near = {bare(first.columns[role]).rstrip("s") for role in absent} & {bare(name).rstrip("s") for name in names}
+    if near or absent - (frozenset() if targets else TARGETS):
         wanted = [first.columns[role] for role in sorted(absent)]
         raise DataError(
             f"{path} has no column {', '.join(map(repr, wanted))}, which the training data have; its columns are "
@@ -162,6 +160,17 @@ def _is_numbered(name: str) -> bool:
     return name.startswith("choice") and name[6:].isdecimal()
 
 
+def _refuse_gaps(columns: Mapping[str, str], path: Path) -> None:
+    """Numbered choices whose numbers are not those that the labels count."""
+    numbers = sorted(int(role[6:]) for role in columns if _is_numbered(role))
+    if numbers != list(range(len(numbers))):
+        raise DataError(
+            f"{path}: choices are counted from choice0, as their labels are, without a gap; got "
+            f"{[f'choice{number}' for number in numbers]}. Say which column is which: --columns "
+            "prompt=NAME,choice0=NAME,choice1=NAME,label=NAME."
+        )
+
+
 def _taken(kind: Kind, columns: Mapping[str, str]) -> set[str]:
     """The roles that a kind reads of those that are there."""
     if kind == "masked_lm":
@@ -173,13 +182,9 @@ def _taken(kind: Kind, columns: Mapping[str, str]) -> set[str]:
 
 def _doubtful(names: Sequence[str], found: Mapping[str, str]) -> list[str]:
     """Columns that are another spelling of one that is read, or of a second text where none is."""
-    read = {_bare(column) for column in found.values()}
-    second = set(_LIKE["pair"].split()) if "text" in found and "pair" not in found else set()
-    return [name for name in names if name not in found.values() and _bare(name) and _bare(name) in read | second]
-
-
-def _bare(name: str) -> str:
-    return "".join(part for part in name.casefold() if part.isalnum())
+    read = {bare(column) for column in found.values()}
+    second = set(LIKE["pair"].split()) if "text" in found and "pair" not in found else set()
+    return [name for name in names if name not in found.values() and bare(name) and bare(name) in read | second]
 
 
 def _expected(names: Sequence[str], path: Path) -> str:
@@ -188,12 +193,7 @@ def _expected(names: Sequence[str], path: Path) -> str:
         f"text alone. Say which column is which: {_flag(names)}; for a masked LM: {_flag(names).partition(',')[0]}."
     ]
     if path.suffix.lower() in (".csv", ".tsv"):
-        mark = next((mark for mark in (";", "\t", "|") if len(names) == 1 and mark in names[0]), None)
-        if mark or (len(names) == 1 and names[0].startswith("sep=")):
-            parts.append(
-                f"Are its cells separated by {mark or names[0][4:]!r}? Save it with commas, or as .tsv with tabs."
-            )
-        elif path.suffix.lower() == ".tsv" and any(name.startswith('"') for name in names):
+        if path.suffix.lower() == ".tsv" and any(name.startswith('"') for name in names):
             parts.append("Is it quoted? A TSV has no quoting: save it as CSV.")
         else:
             parts.append("Does the first line name the columns?")
@@ -202,9 +202,7 @@ def _expected(names: Sequence[str], path: Path) -> str:
 
 def _flag(names: Sequence[str]) -> str:
     """`--columns` as it may be meant: a column that looks like a role for it, else NAME."""
-    guesses = {
-        role: next((name for name in names if _bare(name) in like.split()), None) for role, like in _LIKE.items()
-    }
+    guesses = {role: next((name for name in names if bare(name) in like.split()), None) for role, like in LIKE.items()}
     goal = "score" if guesses["score"] and not guesses["label"] else "label"
     kept = [role for role in ("text", "pair", goal) if role != "pair" or guesses["pair"]]
     return _as_flag({role: guesses[role] or "NAME" for role in kept})

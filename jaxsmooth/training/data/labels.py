@@ -3,12 +3,13 @@
 import collections
 import contextlib
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from ...errors import DataError
 
+COLUMN_BY_COLUMN = " Was the table written column by column? From pandas: to_json(orient='records', lines=True)."
 # Of a table in which every row has a label of its own; below it may be chance.
 _MANY = 20
 
@@ -44,7 +45,7 @@ def class_names(labels: Sequence[Labelled], path: Path) -> tuple[str, ...]:
         raise DataError(f"labels must be all strings, all whole numbers or all booleans; got {seen}.")
     if all(_is_number(name) for name in first):
         for name, each in first.items():
-            if not name.strip().lstrip("+-").isdecimal():
+            if not _is_whole(name):
                 raise DataError(
                     f"{each.where}: the labels are numbers, and {name!r} is not whole. To regress on them, name the "
                     "column score (--columns text=NAME,score=NAME); classes are words or whole numbers. pandas writes "
@@ -55,7 +56,32 @@ def class_names(labels: Sequence[Labelled], path: Path) -> tuple[str, ...]:
         raise DataError(f"{path}: expected at least two labels; got {sorted(first)}.")
     if len(first) == len(labels) >= _MANY:
         raise DataError(f"{path}: no two of its {len(labels)} rows share a label. Is {next(iter(first))!r} a class?")
-    return tuple(sorted(first, key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name)))
+    return tuple(sorted(first, key=lambda name: (not _is_whole(name), int(name) if _is_whole(name) else 0, name)))
+
+
+def missing_marks(labels: Iterable[object]) -> frozenset[str]:
+    """What stands for a class that is missing: "-" beside words (SNLI), -1 beside 0, 1, 2 ... (`datasets`).
+
+    A mark that the labels make a class of is none: "-" beside "+", and -1 beside 0 and 1 alone or beside -2.
+
+    Args:
+      labels: of the training file.
+
+    >>> sorted(missing_marks(["entailment", "neutral", "-"])), missing_marks(["+", "-"])
+    (['-', '--', '-1', '?'], frozenset())
+    >>> missing_marks([0, 1, 2, -1]), missing_marks([-1, 0, 1])
+    (frozenset({'-1'}), frozenset())
+    """
+    names = {str(label) for label in labels if isinstance(label, str | int)}
+    words = names - _NO_CLASS
+    if words and all(any(part.isalpha() for part in name) for name in words):
+        return _NO_CLASS | {"-1"}
+    numbers = names - {"-1"}
+    counted = numbers == {str(number) for number in range(len(numbers))}
+    return frozenset({"-1"} if counted and (len(numbers) > 2 or "-1" not in names) else ())
+
+
+_NO_CLASS = frozenset(("-", "--", "?"))
 
 
 def label_name(value: object, where: str) -> str:
@@ -76,7 +102,11 @@ def label_name(value: object, where: str) -> str:
             "score (--columns text=NAME,score=NAME). pandas makes such numbers of a column with missing cells: "
             "astype('Int64') before saving."
         )
-    hint = " An example has one label here; several are not supported." if isinstance(value, list) else ""
+    hints: dict[type, str] = {
+        list: " An example has one label here; several are not supported.",
+        dict: COLUMN_BY_COLUMN,
+    }
+    hint = hints.get(type(value), "")
     raise DataError(f"{where}: label must be a string or a whole number; got {value!r:.80}.{hint}")
 
 
@@ -94,6 +124,10 @@ def _refuse_twins(first: dict[str, Labelled]) -> None:
             raise DataError(
                 f"labels that differ in case, spaces or zeros alone would be classes of their own: {where}."
             )
+
+
+def _is_whole(name: str) -> bool:
+    return name.strip().lstrip("+-").isdecimal()
 
 
 def _is_number(name: str) -> bool:

@@ -2,12 +2,12 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from ...assets.tables import Missing, Row, is_missing
 from ...errors import DataError
-from .labels import label_name
+from .labels import COLUMN_BY_COLUMN, label_name
 from .tasks import Choice, Example, Kind, Question, Sentence
 
 
@@ -41,18 +41,27 @@ class Cells:
         return cls(values, row.where, row.line, str(number if is_missing(own) else own))
 
 
-def first_missing(kind: Kind, cells: Cells, missing: Missing) -> str | None:
+def first_missing(kind: Kind, cells: Cells, missing: Missing, marks: Collection[str] = ()) -> str | None:
     """The first role that must have a value and has none.
 
     Args:
       kind: of the task. Of a span the answer may be missing: the question has none.
       cells: of the row.
       missing: how words such as NA are read.
+      marks: what stands for a missing class, unless `missing` is "literal".
     """
-    needed = {"span": ("question", "context"), "choice": ("prompt", "label")}.get(
+    row = cells.values
+    choices = [role for role in row if role.startswith("choice")]
+    needed = {"span": ("question", "context"), "choice": ("prompt", *choices, "label")}.get(
         kind, ("text", "pair", "label", "score")
     )
-    return next((r for r in needed if r in cells.values and is_missing(cells.values[r], missing)), None)
+
+    def lacks(role: str) -> bool:
+        parts = row[role] if isinstance(row[role], list) and role == "choices" else [row[role]]
+        marked = role == "label" and missing != "literal" and str(row[role]) in marks
+        return marked or any(is_missing(part, missing) for part in parts)
+
+    return next((role for role in needed if role in row and lacks(role)), None)
 
 
 def make_example(kind: Kind, cells: Cells, classes: tuple[str, ...]) -> Example:
@@ -102,7 +111,8 @@ def _answers(row: dict[str, Any], where: str) -> list[tuple[str, int]]:
         elif texts == [] and starts is None:
             starts = []
     else:
-        none = is_missing(row["answer"], "literal")
+        # pandas writes nan into both; nan alone may be a word of the context
+        none = is_missing(row["answer"], "literal") or (is_missing(row["answer"]) and is_missing(row["start"]))
         texts, starts = ([], []) if none else ([row["answer"]], [row["start"]])
     if not isinstance(texts, list) or not isinstance(starts, list):
         raise DataError(
@@ -110,13 +120,28 @@ def _answers(row: dict[str, Any], where: str) -> list[tuple[str, int]]:
             f"{starts!r:.80}. A cell of CSV or TSV is no list: use answer and start."
         )
     try:
-        return [(_string(text, "an answer", where), int(start)) for text, start in zip(texts, starts, strict=True)]
+        return [(_answer(text, where), _whole(start)) for text, start in zip(texts, starts, strict=True)]
     except (TypeError, ValueError) as error:
         if isinstance(error, DataError):
             raise
         raise DataError(
             f"{where}: expected as many answers as starts, whole numbers; got {texts!r:.80}, {starts!r:.80}."
         ) from error
+
+
+def _answer(value: object, where: str) -> str:
+    text = _string(value, "an answer", where)
+    if not text.strip():
+        raise DataError(f"{where}: an answer is empty. A question without one has no answers: two empty lists.")
+    return text
+
+
+def _whole(value: Any) -> int:
+    # pandas writes 4.0 for 4 where other rows have none
+    number = math.nan if isinstance(value, bool) else float(value)
+    if not number.is_integer():
+        raise ValueError
+    return int(number)
 
 
 def _choice(cells: Cells) -> Choice:
@@ -143,7 +168,7 @@ def _text(cells: Cells, role: str) -> str:
 
 def _string(value: object, name: str, where: str) -> str:
     if not isinstance(value, str):
-        hint = " Was the table written column by column?" if isinstance(value, dict) else ""
+        hint = COLUMN_BY_COLUMN if isinstance(value, dict) else ""
         raise DataError(f"{where}: {name} must be a string; got {value!r:.80}.{hint}")
     try:
         value.encode()

@@ -18,11 +18,11 @@ and maybe `validation` (or `valid`, `dev`, `val`) and `test`, each in one of the
 import warnings
 from pathlib import Path
 
-from ...assets.tables import SUFFIXES, Missing, Row, parse_columns, read_table
+from ...assets.tables import SUFFIXES, Missing, Row, is_missing, parse_columns, read_table
 from ...assets.texts import MalformedRowWarning
 from ...errors import DataError
 from .columns import Roles, roles_like, roles_of, roles_to_read
-from .labels import Labelled, class_names
+from .labels import Labelled, class_names, missing_marks
 from .splits import Parts, normalise, split_by_hash
 from .tasks import Choice, Example, Kind, Question, Sentence, Split, Task
 from .user_rows import Cells, first_missing, make_example
@@ -53,7 +53,7 @@ def read_tables(path: Path, columns: str = "", missing: Missing = "refuse") -> t
       missing: "refuse" a row with a missing cell, "skip" it, or take words such as NA for what they say ("literal").
 
     Returns:
-      The task that the columns describe, and the splits there are. A test file may lack the labels.
+      The task that the columns describe, and the splits there are. A test file may lack the labels, also as -1s.
 
     Raises:
       DataError: no such file, another format, columns that describe no task, or a row that does not fit.
@@ -63,11 +63,14 @@ def read_tables(path: Path, columns: str = "", missing: Missing = "refuse") -> t
     first = roles_of(_names(tables["train"]), parse_columns(columns), files["train"])
     notes: list[str] = []
     cells: dict[Split, list[Cells]] = {}
+    marks = _marks(first, tables["train"])
     for split, rows in tables.items():
         roles = first.columns
         if split != "train":
             roles = roles_like(first, _names(rows), files[split], targets=split != "test" or first.kind == "span")
-        cells[split] = _whole(rows, Roles(first.kind, roles), missing, files[split], notes)
+        if split == "test":
+            roles = _without_targets(roles, rows, marks)
+        cells[split] = _whole(rows, Roles(first.kind, roles), missing, files[split], notes, marks)
     # The classes are the training file's: one that it never shows cannot be learnt.
     labelled = [Labelled(each.values["label"], each.where) for each in cells["train"] if first.kind == "classification"]
     classes = class_names(labelled, files["train"]) if labelled else ()
@@ -108,7 +111,7 @@ def read_unlabelled(path: Path, task: Task, columns: str = "", missing: Missing 
     rows = list(read_table(path))
     mapping = parse_columns(columns)
     roles = roles_to_read(task.kind, pairs=task.pairs, names=_names(rows), mapping=mapping, path=path)
-    cells = _whole(rows, roles, missing, path, [])
+    cells = _whole(rows, roles, missing, path, [], frozenset())
     examples = [make_example(task.kind, each, ()) for each in cells]
     if task.kind == "choice" and _choice_count({"test": examples}, path) != task.choices:
         raise DataError(f"{path}: expected {task.choices} choices in every row, as the model was trained on.")
@@ -120,7 +123,8 @@ def _files(path: Path) -> dict[Split, Path]:
         return {"train": path}
     found: dict[Split, Path] = {}
     for file in sorted(path.iterdir()):
-        split = _STEMS.get(file.stem)
+        # the hub calls the only part of a split train-00000-of-00001
+        split = _STEMS.get(file.stem.lower().removesuffix("-00000-of-00001"))
         if split is None or file.suffix.lower() not in SUFFIXES or not file.is_file():
             continue
         if split in found:
@@ -140,18 +144,40 @@ def _names(rows: list[Row]) -> list[str]:
     return list(names)
 
 
-def _whole(rows: list[Row], roles: Roles, missing: Missing, path: Path, notes: list[str]) -> list[Cells]:
+def _marks(first: Roles, rows: list[Row]) -> frozenset[str]:
+    """What stands for a missing label in a table, as `datasets` writes test sets of benchmarks."""
+    targets = [
+        row.cells.get(first.columns[role]) for role in ("label", "score") if role in first.columns for row in rows
+    ]
+    if first.kind == "classification":
+        return missing_marks(targets)
+    negative = any(isinstance(target, str | int | float) and str(target).startswith("-") for target in targets)
+    return frozenset() if negative else frozenset(("-1", "-1.0"))
+
+
+def _without_targets(roles: dict[str, str], rows: list[Row], marks: frozenset[str]) -> dict[str, str]:
+    """The roles of a test file without the target, where no row has one."""
+    for role in ("label", "score"):
+        cells = [row.cells.get(roles[role]) for row in rows] if role in roles else []
+        if cells and all(is_missing(cell) or str(cell) in marks for cell in cells):
+            return {other: column for other, column in roles.items() if other != role}
+    return roles
+
+
+def _whole(
+    rows: list[Row], roles: Roles, missing: Missing, path: Path, notes: list[str], marks: frozenset[str]
+) -> list[Cells]:
     """The rows by role; those with a missing cell are refused, or left out and counted."""
     kept, left_out = [], []
     for number, row in enumerate(rows, start=1):
         cells = Cells.of(row, roles.columns, number)
-        role = first_missing(roles.kind, cells, missing)
+        role = first_missing(roles.kind, cells, missing, marks)
         if role is None:
             kept.append(cells)
         elif missing != "skip":
             raise DataError(
                 f"{row.where}: {role} is missing; got {cells.values.get(role)!r}. Fill it in, or leave such rows out: "
-                "--missing skip. If NA, None or null is meant as a word: --missing literal."
+                "--missing skip. If NA, null, -1 or the like is meant as such: --missing literal."
             )
         else:
             left_out.append(row.line)

@@ -129,6 +129,9 @@ def test_missing_files_and_folders(tmp_path, glue):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"must hold CoLA/train\.tsv"):
         read_task("glue/cola", data_dir=tmp_path / "empty")
+    (tmp_path / "a.csv").write_text("text,label\na,0\nb,1\n")
+    with pytest.raises(DataError, match="name it by its whole path"):
+        read_task(str(tmp_path / "a.csv"), data_dir=tmp_path)
     with pytest.raises(DataError, match="data_dir must be a folder"):
         read_task("glue/cola", data_dir=tmp_path / "absent")
     with pytest.raises(DataError, match="has no validation split; it has train, test"):

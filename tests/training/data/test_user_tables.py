@@ -394,6 +394,24 @@ def test_booleans_and_words_that_are_numbers_in_part_are_classes(tmp_path):
 @pytest.mark.compatibility("table", "a test file without labels", "read, for predictions", was=3)
 @pytest.mark.compatibility("table", "a folder with `valid.csv`", "is the validation split; was passed over", was=1)
 @pytest.mark.compatibility(
+    "table", "a folder with Train.csv, or with the hub's train-00000-of-00001.parquet", "read", was=3
+)
+def test_other_names_of_a_folders_files(tmp_path):
+    rows = [{"text": f"t{k}", "label": k % 2} for k in range(4)]
+    for folder, names in (("a", ("Train.csv", "VALID.csv")), ("b", ("train-00000-of-00001.parquet", "dev.tsv"))):
+        (tmp_path / folder).mkdir()
+        for name in names:
+            write(tmp_path / folder / name, rows)
+        assert {split: len(part) for split, part in read_task(str(tmp_path / folder))[1].splits.items()} == {
+            "train": 4,
+            "validation": 4,
+        }
+
+
+@pytest.mark.compatibility(
+    "table", "a test file whose label's column is spelled otherwise (Label)", "refused; was without labels", was=1
+)
+@pytest.mark.compatibility(
     "table", "a validation file without the label's column", "refused, naming its columns", was=4
 )
 def test_the_other_files_of_a_folder(tmp_path):
@@ -403,6 +421,10 @@ def test_the_other_files_of_a_folder(tmp_path):
     splits = read_task(str(tmp_path))[1].splits
     assert splits["validation"] == [Sentence("v", label=1, id="1")]
     assert (splits["test"], splits["test"][0].line) == ([Sentence("x", id="1")], 2)
+    (tmp_path / "test.tsv").unlink()
+    write(tmp_path / "test.csv", [{"Labels": 1, "text": "v"}])
+    with pytest.raises(DataError, match=r"test.csv has no column 'label'.*'Labels'"):
+        read_task(str(tmp_path))
     write(tmp_path / "valid.csv", [{"labels": 1, "text": "v"}])
     with pytest.raises(
         DataError, match=r"valid.csv has no column 'label', which the training data have; its columns are"
@@ -417,10 +439,10 @@ def test_the_other_files_of_a_folder(tmp_path):
     "damage", [b'{"text": "a"', b'{"text": "\xff", "label": 1}', b"\0\0\0\0", b'{"text": 3, "label": 1}']
 )
 def test_a_damaged_record_in_the_middle(damage, tmp_path):
-    lines = [json.dumps({"text": f"t{k}", "label": k % 2}).encode() for k in range(800)]
-    lines[600] = damage
+    lines = [json.dumps({"text": f"t{k}", "label": k % 2}).encode() for k in range(200)]
+    lines[150] = damage
     (tmp_path / "train.jsonl").write_bytes(b"\n".join(lines))
-    with pytest.raises(DataError, match=r"train\.jsonl, line 601: "):
+    with pytest.raises(DataError, match=r"train\.jsonl, line 151: "):
         load_task(str(tmp_path), TOKENIZER, split="train", max_length=48)
     assert [path.name for path in tmp_path.iterdir()] == ["train.jsonl"]
 
