@@ -89,8 +89,8 @@ _HEAD = """# What users bring
 Files, habits and accidents of ordinary use, what happens, and the test that shows it. This page is written from the
 tests by `make compatibility`, which runs them first; "before" is what happened at commit 2f85bd4, tried there or, for
 about a third of the rows, read off its code. What transformers, tokenizers and torch make of a file is taken as what it
-means; where this library differs, the row says so. Rows of tests marked parity, scale or long are shown by `make parity`,
-`make scale` and `make long`.
+means; where this library differs, the row says so. Rows of tests marked parity, scale or long are shown by `make
+parity`, `make scale` and `make long`.
 
 {total} rows, by severity:
 """
