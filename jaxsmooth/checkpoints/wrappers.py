@@ -29,6 +29,7 @@ WRAPPERS = frozenset(
         ),
         *("transformer", "transformer_model", "backbone", "base", "net", "network", "core", "lm", "plm"),
         *("language_model", "text_model", "text_encoder", "sentence_encoder"),
+        *("question_encoder", "query_encoder", "ctx_encoder", "span_predictor"),
     )
 )
 """Segments of a name that say nothing about the model: what trainers and common classes put before it."""
