@@ -72,12 +72,12 @@ compatibility: install
 
 # torch and transformers, for comparison only
 parity: install
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check ".[parity]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --editable ".[parity]"
 	JAXSMOOTH_PARITY_TABLE=benchmarks/results/parity.txt JAXSMOOTH_HEADS_TABLE=benchmarks/results/parity-heads.txt \
 	  $(BIN)/python -m pytest -m parity -s
 
 bench: install
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check ".[parity]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --editable ".[parity]"
 	$(BIN)/python benchmarks/diagnose.py
 	$(BIN)/python benchmarks/spectra.py
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 import jax
+import numpy as np
 from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -61,8 +62,8 @@ def _explicit_mesh(leaves: list[Any]) -> AbstractMesh | None:
     return next((mesh for mesh in (jax.sharding.get_abstract_mesh(), *arrays) if mesh.explicit_axes), None)
 
 
-def _first_array(leaves: list[Any]) -> jax.Array:
-    return next(leaf for leaf in leaves if isinstance(leaf, jax.Array))
+def _first_array(leaves: list[Any]) -> Any:
+    return next(leaf for leaf in leaves if isinstance(leaf, jax.Array | np.ndarray))
 
 
 def _left_to_xla(leaf: Any) -> Any:

@@ -4,6 +4,10 @@ Every function runs over real tokens only; adding padding changes nothing. Leadi
 trace [L B T D] goes in with its mask broadcast by `jnp.broadcast_to`. Those that the theory is stated in live
 in `jaxsmooth.theory` and are listed here again: `subspace_distance`, `relative_distance`, `mixing_rate`,
 `ergodicity_coefficient`.
+
+All compute in float32 at least, whatever the hidden states are kept in, and return that. Measures without a unit do not
+change with the scale of the hidden states. A derivative is finite wherever the value is; where there is none, as of a
+norm at 0, it is 0. Second derivatives are not to be had of singular values. Numbers that are not finite make NaN.
 """
 
 import functools
@@ -16,10 +20,11 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from .errors import ShapeError
-from .linalg.eigh import batched_eigh
-from .linalg.rows import accumulation_dtype
+from .linalg.norms import binary_size, norm, quotient, unit_vectors, within
+from .linalg.precision import at_least_float32, einsum
+from .linalg.singular import row_singular_values
 from .meshes import on_any_mesh
-from .theory.consensus import centre_tokens, per_row, token_mean
+from .theory.consensus import centre_tokens, per_row, real_tokens, token_mean
 from .theory.consensus import relative_distance as relative_distance
 from .theory.consensus import subspace_distance as subspace_distance
 from .theory.literature.rank_collapse import dong2021_composite_norm
@@ -30,8 +35,8 @@ Measure = TypeVar("Measure", bound=Callable[..., Any])
 
 
 def _of_tokens(measure: Measure) -> Measure:
-    """The measure, refusing a mask that is not one truth value for each of its token vectors."""
-    placed = on_any_mesh()(measure)
+    """The measure, in float32 at least, refusing a mask that is not one truth value for each of its token vectors."""
+    wide = on_any_mesh()(at_least_float32(measure))
 
     @functools.wraps(measure)
     def checked(hidden: Any, mask: Any, *rest: Any, **options: Any) -> Any:
@@ -42,7 +47,7 @@ def _of_tokens(measure: Measure) -> Measure:
                 f"{np.shape(mask)} of {kind}. Leading axes are not repeated by themselves: "
                 "jnp.broadcast_to(mask, hidden.shape[:-1])."
             )
-        return placed(hidden, mask, *rest, **options)
+        return wide(hidden, mask, *rest, **options)
 
     return cast(Measure, checked)
 
@@ -51,8 +56,8 @@ def _of_tokens(measure: Measure) -> Measure:
 def token_cosine_similarity(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> Float[Array, "*B"]:
     """Mean cosine over distinct pairs of real tokens, 1/(n(n-1)) sum_{i != j} cos(h_i, h_j).
 
-    Computed as (||sum_i h_i/||h_i||||^2 - n) / (n (n - 1)), so no T x T matrix is formed. A zero vector has
-    cosine 0 with everything.
+    Computed as 1 - MAD, so no T x T matrix is formed, and identical tokens give 1. A zero vector has cosine 0 with
+    everything.
 
     Args:
       hidden: token vectors, [..., T, D].
@@ -67,25 +72,20 @@ def token_cosine_similarity(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*
 
     References: after Shi et al. (2022), arXiv 2202.08625, section 3 (CosSim).
     """
-    unit = _unit_rows(hidden, mask)
-    count = _count(hidden, mask)
-    total = jnp.sum(jnp.sum(unit, axis=-2) ** 2, axis=-1)
-    # Asked for, not left to 0 / 0: rounding may make the numerator of a single token 1e-16, and the quotient infinite.
-    pairs = jnp.where(count > 1, count * (count - 1), jnp.nan)
-    return (total - jnp.sum(unit * unit, axis=(-2, -1))) / pairs
+    return 1 - _cosine_distance(hidden, mask)
 
 
 @_of_tokens
 def cosine_matrix(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> Float[Array, "*B T T"]:
-    """Cosine similarity of every pair of tokens, zero on padding.
+    """Cosine similarity of every pair of tokens, in [-1, 1], zero on padding.
 
     >>> import jax.numpy as jnp
     >>> cosine_matrix(jnp.array([[1.0, 0.0], [0.0, 2.0]]), jnp.ones(2, bool))
     Array([[1., 0.],
            [0., 1.]], dtype=float32)
     """
-    unit = _unit_rows(hidden, mask)
-    return jnp.einsum("...td,...sd->...ts", unit, unit)
+    unit = unit_vectors(real_tokens(hidden, mask))
+    return within(einsum("...td,...sd->...ts", unit, unit), -1, 1)
 
 
 @_of_tokens
@@ -98,7 +98,9 @@ def dirichlet_energy(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) 
 
     References: Rusch, Bronstein and Mishra (2023), arXiv 2303.10993, for the energy; ordered pairs.
     """
-    return 2 * jnp.sum(centre_tokens(hidden, mask) ** 2, axis=(-2, -1))
+    centred = centre_tokens(hidden, mask)
+    size = binary_size(centred, (-2, -1))
+    return 2 * jnp.sum((centred / size) ** 2, axis=(-2, -1)) * size[..., 0, 0] ** 2
 
 
 @_of_tokens
@@ -111,7 +113,8 @@ def mean_average_distance(
     """MAD: cosine distance between tokens. Two conventions are published; they differ by the factor n - 1.
 
     "mean_pairs": mean of 1 - cos over distinct pairs, 1 - CosSim (Chen et al. 2020). "sum_neighbours":
-    (1/n) sum_i sum_{j != i} (1 - cos_ij), as Rusch et al. (2023) define it on the complete graph.
+    (1/n) sum_i sum_{j != i} (1 - cos_ij), as Rusch et al. (2023) define it on the complete graph. Never negative;
+    NaN for a sentence with fewer than two real tokens.
 
     >>> import jax.numpy as jnp
     >>> h = jnp.array([[1.0, 0.0], [0.0, 2.0], [0.0, 1.0]])
@@ -123,7 +126,7 @@ def mean_average_distance(
     """
     if convention not in ("mean_pairs", "sum_neighbours"):
         raise ValueError(f"convention must be 'mean_pairs' or 'sum_neighbours'; got {convention!r}.")
-    distance = 1 - token_cosine_similarity(hidden, mask)
+    distance = _cosine_distance(hidden, mask)
     return distance * (_count(hidden, mask) - 1) if convention == "sum_neighbours" else distance
 
 
@@ -135,21 +138,9 @@ def singular_values(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -
     >>> singular_values(jnp.array([[3.0, 0.0, 0.0], [0.0, 4.0, 0.0]]), jnp.ones(2, bool)).round(4)
     Array([4., 3.], dtype=float32)
     """
-    wide = hidden.astype(accumulation_dtype(hidden.dtype))  # eigh takes no bfloat16
-    real = wide * mask[..., None].astype(wide.dtype)
-    if real.shape[-2] > real.shape[-1]:
-        real = jnp.swapaxes(real, -1, -2)
-    gram = jnp.einsum("...td,...sd->...ts", real, real)
-    # The norm of u^T H has, with u held still, the derivative of the singular value whose left vector u is.
-    _, vectors = jax.lax.stop_gradient(batched_eigh(jax.lax.stop_gradient(gram)))
-    # The roots of the Gram matrix's eigenvalues would lose half the digits of small singular values; the norms
-    # of V^T H do not.
-    squares = jnp.sum(jnp.einsum("...tk,...td->...kd", vectors, real) ** 2, axis=-1)
-    values = jnp.where(squares > 0, jnp.sqrt(jnp.where(squares > 0, squares, 1)), 0)
-    values = -jnp.sort(-values, axis=-1)
-    # H has no more singular values than real tokens; the others are rounding noise.
-    index = jnp.arange(values.shape[-1]).reshape((1,) * (values.ndim - 1) + (-1,))
-    return jnp.where(index < jnp.sum(mask, axis=-1, keepdims=True), values, 0)
+    real = real_tokens(hidden, mask)
+    size = binary_size(real, (-2, -1))
+    return row_singular_values(real / size) * size[..., 0]
 
 
 @_of_tokens
@@ -160,8 +151,8 @@ def singular_value_profile(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B
     >>> singular_value_profile(jnp.array([[2.0, 0.0], [0.0, 4.0]]), jnp.ones(2, bool)).round(4)
     Array([1. , 0.5], dtype=float32)
     """
-    values = singular_values(hidden, mask)
-    return values / values[..., :1]
+    values = row_singular_values(_scaled(hidden, mask))
+    return within(quotient(values, values[..., :1]), 0, 1)
 
 
 @_of_tokens
@@ -176,14 +167,17 @@ def effective_rank(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) ->
 
     References: Roy and Vetterli (2007), The effective rank: a measure of effective dimensionality.
     """
-    return effective_rank_of(singular_values(hidden, mask))
+    return effective_rank_of(row_singular_values(_scaled(hidden, mask)))
 
 
+@at_least_float32
 def effective_rank_of(values: Float[Array, "*B K"]) -> Float[Array, "*B"]:
     """`effective_rank` from singular values."""
-    share = values / jnp.sum(values, axis=-1, keepdims=True)
+    values = values / binary_size(values, -1)
+    share = quotient(values, jnp.sum(values, axis=-1, keepdims=True))
     # -p ln p has an infinite slope at 0, where the rank has none: a share of 1, which adds 0, replaces it.
-    return jnp.exp(jnp.sum(jax.scipy.special.entr(jnp.where(share == 0, 1, share)), axis=-1))
+    rank = jnp.exp(jnp.sum(jax.scipy.special.entr(jnp.where(share == 0, 1, share)), axis=-1))
+    return within(rank, 1, _rank(values))
 
 
 @_of_tokens
@@ -196,19 +190,22 @@ def stable_rank(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> Fl
 
     References: Rudelson and Vershynin (2007), Sampling from large matrices.
     """
-    return stable_rank_of(singular_values(hidden, mask))
+    return stable_rank_of(row_singular_values(_scaled(hidden, mask)))
 
 
+@at_least_float32
 def stable_rank_of(values: Float[Array, "*B K"]) -> Float[Array, "*B"]:
     """`stable_rank` from singular values, largest first."""
-    return jnp.sum((values / values[..., :1]) ** 2, axis=-1)
+    values = values / binary_size(values, -1)
+    rank = jnp.sum(quotient(values, values[..., :1]) ** 2, axis=-1)
+    return within(rank, 1, _rank(values))
 
 
 @_of_tokens
 def frequency_ratio(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> Float[Array, "*B"]:
     """||J H||_F / ||(I - J) H||_F: high frequency (what differs between tokens) over low (their mean).
 
-    Returns infinity when the mean is zero and the tokens are not.
+    Returns infinity when the mean is zero and the tokens are not; NaN when both are zero.
 
     >>> import jax.numpy as jnp
     >>> frequency_ratio(jnp.array([[1.0], [3.0]]), jnp.ones(2, bool))
@@ -216,11 +213,14 @@ def frequency_ratio(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -
 
     References: Wang et al. (2022), arXiv 2203.05962.
     """
-    low = jnp.sqrt(_count(hidden, mask) * jnp.sum(token_mean(hidden, mask) ** 2, axis=(-2, -1)))
-    return subspace_distance(hidden, mask) / low
+    scaled = _scaled(hidden, mask)
+    low = jnp.sqrt(_count(hidden, mask)) * norm(token_mean(scaled, mask), (-2, -1))
+    high = subspace_distance(scaled, mask)
+    return jnp.where(high > 0, quotient(high, low, jnp.inf), quotient(high, low))
 
 
 @on_any_mesh()
+@at_least_float32
 def attention_entropy(attn: Float[Array, "*B T S"], mask: Bool[Array, "..."]) -> Float[Array, "*B"]:
     """Mean entropy of the attention rows of real tokens, in nats: 0 (one token each) to ln n (uniform).
 
@@ -229,16 +229,20 @@ def attention_entropy(attn: Float[Array, "*B T S"], mask: Bool[Array, "..."]) ->
       mask: True on real tokens, [..., T]; broadcast over the axes of `attn` in front of T (heads).
 
     Returns:
-      [...].
+      [...]; NaN for a sentence without real tokens.
 
     >>> import jax.numpy as jnp
     >>> attention_entropy(jnp.array([[0.5, 0.5], [1.0, 0.0]]), jnp.ones(2, bool)).round(4)
     Array(0.3466, dtype=float32)
     """
     real = per_row(mask, attn)
+    attn = jnp.where(real[..., None], attn, 0)
     # entr has an infinite slope at 0, where every padded key is; entr(1) = 0 has the value without the slope.
     rows = jnp.sum(jax.scipy.special.entr(jnp.where(attn == 0, 1, attn)), axis=-1)
-    return jnp.sum(jnp.where(real, rows, 0), axis=-1) / jnp.sum(real, axis=-1).astype(attn.dtype)
+    count = jnp.sum(real, axis=-1).astype(attn.dtype)
+    # Rows that sum to 1 up to rounding have entropies in their range up to rounding; others are left as they are.
+    slack = 4 * attn.shape[-1] * float(jnp.finfo(attn.dtype).eps)
+    return within(quotient(jnp.sum(rows, axis=-1), count), 0, jnp.log(jnp.maximum(count, 1)), slack)
 
 
 @_of_tokens
@@ -261,6 +265,8 @@ def dong_residual(
     if centre not in ("mean", "minimiser"):
         raise ValueError(f"centre must be 'mean' or 'minimiser'; got {centre!r}.")
 
+    hidden = _scaled(hidden, mask)
+
     def residual(c: Array) -> Array:
         return dong2021_composite_norm(hidden - c, mask)
 
@@ -268,7 +274,7 @@ def dong_residual(
     least = residual(mean)
     if centre == "minimiser":
         least = jnp.minimum(_descend(residual, mean), _descend(residual, _token_median(hidden, mask)))
-    return least / dong2021_composite_norm(hidden, mask)
+    return quotient(least, dong2021_composite_norm(hidden, mask))
 
 
 @_of_tokens
@@ -279,10 +285,11 @@ def token_norm(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> Flo
     >>> token_norm(jnp.array([[3.0, 4.0], [0.0, 1.0]]), jnp.ones(2, bool))
     Array(3., dtype=float32)
     """
-    return jnp.sum(_token_norms(hidden, mask), axis=-1) / _count(hidden, mask)
+    return quotient(jnp.sum(norm(real_tokens(hidden, mask)), axis=-1), _count(hidden, mask))
 
 
 @on_any_mesh()
+@at_least_float32
 def std_range(
     std: Float[Array, "*B T 1"], mask: Bool[Array, "*B T"]
 ) -> tuple[Float[Array, "*B"], Float[Array, "*B"], Float[Array, "*B"]]:
@@ -293,7 +300,7 @@ def std_range(
     [1.0, 1.5, 2.0]
     """
     value = std[..., 0]
-    mean = jnp.sum(jnp.where(mask, value, 0), axis=-1) / _count(std, mask)
+    mean = quotient(jnp.sum(jnp.where(mask, value, 0), axis=-1), _count(std, mask))
     return jnp.min(jnp.where(mask, value, jnp.inf), axis=-1), mean, jnp.max(jnp.where(mask, value, -jnp.inf), axis=-1)
 
 
@@ -301,17 +308,25 @@ def _count(hidden: Array, mask: Array) -> Array:
     return jnp.sum(mask, axis=-1).astype(hidden.dtype)
 
 
-def _unit_rows(hidden: Array, mask: Array) -> Array:
-    norms = _token_norms(hidden, mask)[..., None]
-    real = norms > 0
-    return jnp.where(real, hidden / jnp.where(real, norms, 1), 0)
+def _scaled(hidden: Array, mask: Array) -> Array:
+    """Zero on padding, and scaled to a moderate size: for measures that do not change with it."""
+    real = real_tokens(hidden, mask)
+    return real / binary_size(real, (-2, -1))
 
 
-def _token_norms(hidden: Array, mask: Array) -> Array:
-    """Norms of real tokens, zero on padding. The gradient at a zero vector, NaN in jnp.linalg.norm, is zero."""
-    squares = jnp.sum(jnp.where(mask[..., None], hidden, 0) ** 2, axis=-1)
-    real = squares > 0
-    return jnp.where(real, jnp.sqrt(jnp.where(real, squares, 1)), 0)
+def _cosine_distance(hidden: Array, mask: Array) -> Array:
+    """1 - CosSim: the m unit vectors among n tokens spread by S about their mean give 1 - m/n + S/(n - 1)."""
+    unit = unit_vectors(real_tokens(hidden, mask))
+    count, units = _count(hidden, mask), _count(hidden, jnp.any(unit != 0, axis=-1))
+    spread = jnp.sum(centre_tokens(unit, mask) ** 2, axis=(-2, -1))
+    others = jnp.maximum(count - 1, 1)
+    found = within((count - units) / jnp.maximum(count, 1) + spread / others, 0, count / others)
+    # Asked for, not left to 0 / 0: rounding may make the spread of a single token 1e-16, and the quotient infinite.
+    return jnp.where(count > 1, found, jnp.nan)
+
+
+def _rank(values: Array) -> Array:
+    return jnp.maximum(jnp.sum(values > 0, axis=-1), 1).astype(values.dtype)
 
 
 def _token_median(hidden: Array, mask: Array) -> Array:
@@ -327,9 +342,9 @@ def _descend(residual: Callable[[Array], Array], start: Array, steps: int = 400)
     def step(k: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
         c, least = state
         slope = jax.grad(lambda c: jnp.sum(residual(c)))(c)
-        length = jnp.linalg.norm(slope, axis=-1, keepdims=True)
+        length = norm(slope, keepdims=True)
         shrink = jnp.asarray(0.5 ** (20 / steps), c.dtype) ** k.astype(c.dtype)
-        # The slope is NaN where the residual is zero: there is nothing left to descend.
+        # The slope is 0 where the residual is: there is nothing left to descend.
         c = c - 0.25 * reach * shrink * jnp.where(length > 0, slope / jnp.where(length > 0, length, 1), 0)
         return c, jnp.minimum(least, residual(c))
 

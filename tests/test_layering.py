@@ -33,7 +33,7 @@ ALLOWED: dict[str, set[str]] = {
     "theory.consensus": {"meshes", "linalg"},
     "theory.statement": {"linalg"},
     "theory.operators": {"linalg", "theory.consensus"},
-    "theory.blocked_attention": {"theory.operators"},
+    "theory.blocked_attention": {"linalg", "theory.operators"},
     "theory.mixing": {"meshes", "linalg", "theory.consensus", "theory.operators"},
     "theory.theorems": {"types", "activations", "linalg", "theory.statement"},
     "theory.markov": {

@@ -2,9 +2,9 @@
 
 import math
 
-import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from ..linalg.precision import einsum, matmul
 from ..linalg.rows import accumulation_dtype, masked_softmax
 from ..types import Linear
 
@@ -27,7 +27,7 @@ def attention_logits(
 
     References: Vaswani et al. (2017), arXiv 1706.03762.
     """
-    logits = jnp.einsum("bnth,bnsh->bnts", query, key) / math.sqrt(query.shape[-1])
+    logits = einsum("bnth,bnsh->bnts", query, key) / math.sqrt(query.shape[-1])
     return logits if bias is None else logits + bias[None]
 
 
@@ -70,7 +70,7 @@ def mix_tokens(attn: Float[Array, "B N T S"], value: Float[Array, "B N S H"]) ->
     >>> mix_tokens(jnp.full((1, 1, 1, 2), 0.5), jnp.array([[[[1.0], [3.0]]]]))
     Array([[[[2.]]]], dtype=float32)
     """
-    return jnp.einsum("bnts,bnsh->bnth", attn, value)
+    return einsum("bnts,bnsh->bnth", attn, value)
 
 
 def join_heads(output: Linear, context: Float[Array, "B N T H"]) -> Float[Array, "B T D"]:
@@ -85,7 +85,7 @@ def join_heads(output: Linear, context: Float[Array, "B N T H"]) -> Float[Array,
     """
     n, h, d = output.kernel.shape
     flat = context.transpose(0, 2, 1, 3).reshape(context.shape[0], context.shape[2], n * h)
-    return add_bias(flat @ output.kernel.reshape(n * h, d), output.bias)
+    return add_bias(matmul(flat, output.kernel.reshape(n * h, d)), output.bias)
 
 
 def project_heads(linear: Linear, hidden: Float[Array, "B T D"]) -> Float[Array, "B N T H"]:
@@ -104,7 +104,7 @@ def project_heads(linear: Linear, hidden: Float[Array, "B T D"]) -> Float[Array,
     # One flat matrix product and an explicit transpose: XLA's CPU backend runs the equivalent three-axis
     # einsum about 1.5 times slower.
     d, n, h = linear.kernel.shape
-    flat = hidden @ linear.kernel.reshape(d, n * h)
+    flat = matmul(hidden, linear.kernel.reshape(d, n * h))
     flat = add_bias(flat, None if linear.bias is None else linear.bias.reshape(n * h))
     return flat.reshape(*hidden.shape[:2], n, h).transpose(0, 2, 1, 3)
 

@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ..activations import ACTIVATIONS
 from ..errors import ShapeError
+from ..linalg.precision import matmul
 from ..types import Block, BlockTrace, Edit, Edits, LayerNorm
 from .attention import add_bias, attention_logits, attention_probs, join_heads, mix_tokens, project_heads
 from .config import EncoderConfig
@@ -137,7 +138,7 @@ def mlp(scope: Scope, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
     """f(x W_up + b) W_down + c, or its gated form."""
     down = scope.block.down
     wide = feed_forward(scope.config, scope.block, scope.at("normed", x))
-    return scope.at("mlp", add_bias(wide @ down.kernel, down.bias))
+    return scope.at("mlp", add_bias(matmul(wide, down.kernel), down.bias))
 
 
 def norm_attn(scope: Scope, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ..linalg.precision import matmul
 from ..meshes import on_any_mesh
 from ..types import Batch, BlockTrace, Edits, ImageBatch, Trace
 from .attention import add_bias
@@ -134,7 +135,7 @@ def _embed(model: Encoder, batch: Batch | ImageBatch) -> Array:
     summed = embed_patches(table, batch.pixels) if isinstance(batch, ImageBatch) else embed_words(config, table, batch)
     summed = normalise(config, table.norm, summed)
     if table.projection is not None:
-        summed = add_bias(summed @ table.projection.kernel, table.projection.bias)
+        summed = add_bias(matmul(summed, table.projection.kernel), table.projection.bias)
     return summed
 
 
@@ -181,7 +182,7 @@ def embed_patches(table: Embeddings, pixels: Float[Array, "B C Y X"]) -> Float[A
     side = math.isqrt(table.patch.kernel.shape[0] // c)
     cut = pixels.astype(table.patch.kernel.dtype).reshape(b, c, y // side, side, x // side, side)
     flat = cut.transpose(0, 2, 4, 1, 3, 5).reshape(b, (y // side) * (x // side), c * side**2)
-    patches = add_bias(flat @ table.patch.kernel, table.patch.bias)
+    patches = add_bias(matmul(flat, table.patch.kernel), table.patch.bias)
     classes = jnp.broadcast_to(table.classes[None], (b, *table.classes.shape))
     assert table.position is not None  # a vision encoder always has positions
     return jnp.concatenate([classes, patches], axis=1) + table.position[None]

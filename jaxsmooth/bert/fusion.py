@@ -19,6 +19,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..errors import OptionError, ShapeError
+from ..linalg.precision import einsum
 from ..meshes import on_any_mesh
 from .config import EncoderConfig
 from .norm import accumulation_dtype
@@ -142,7 +143,7 @@ def fuse(
     if isinstance(fusion, MaxFusion):
         return jnp.max(chosen, axis=0), None
     if isinstance(fusion, ConcatFusion):
-        return jnp.einsum("l...d,lde->...e", chosen, fusion.kernel.astype(chosen.dtype)), None
+        return einsum("l...d,lde->...e", chosen, fusion.kernel.astype(chosen.dtype)), None
     weights = gates(fusion, chosen)
     return jnp.sum(weights[..., None].astype(chosen.dtype) * chosen, axis=0), weights
 
@@ -162,7 +163,7 @@ def gates(fusion: GateFusion, chosen: Float[Array, "K *B T D"]) -> Float[Array, 
     Array([0.5, 0.5], dtype=float32)
     """
     wide = accumulation_dtype(chosen.dtype)
-    scores = jnp.einsum("l...d,d->l...", chosen.astype(wide), fusion.weight.astype(wide))
+    scores = einsum("l...d,d->l...", chosen.astype(wide), fusion.weight.astype(wide))
     return jax.nn.sigmoid(scores) if fusion.normalisation == "sigmoid" else jax.nn.softmax(scores, axis=0)
 
 

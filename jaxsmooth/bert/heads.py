@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from ..activations import ACTIVATIONS
 from ..errors import ConfigError
+from ..linalg.precision import matmul
 from ..meshes import on_any_mesh
 from ..types import LayerNorm, Linear
 from .attention import add_bias
@@ -236,7 +237,7 @@ def read_vocabulary(head: Head, model: Encoder, hidden: Float[Array, "*N D"]) ->
     """
     wide = _transformed(head, model, hidden.reshape(1, -1, hidden.shape[-1]))
     kernel = model.embeddings.word.T if head.out.kernel is None else head.out.kernel
-    return add_bias(wide @ kernel, head.out.bias).reshape(*hidden.shape[:-1], kernel.shape[1])
+    return add_bias(matmul(wide, kernel), head.out.bias).reshape(*hidden.shape[:-1], kernel.shape[1])
 
 
 @on_any_mesh(lambda head, model, hidden, mask, **options: mask)
@@ -289,7 +290,7 @@ def apply_head(
 
 
 def _affine(linear: Linear, x: Float[Array, "B T D"]) -> Float[Array, "B T K"]:
-    return add_bias(x @ linear.kernel, linear.bias)
+    return add_bias(matmul(x, linear.kernel), linear.bias)
 
 
 def _linear(

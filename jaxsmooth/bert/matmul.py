@@ -6,6 +6,8 @@ import jax
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
+from ..linalg.precision import matmul
+
 TERMS = 256
 """From how many terms on a float32 sum is taken in halves."""
 
@@ -38,17 +40,13 @@ def split_matmul(x: Float[Array, "B T D"], kernel: Float[Array, "D K"]) -> Float
     """
     # In bfloat16 each half would be rounded to its 8 bits; float64 needs no help.
     if x.dtype != "float32" or x.shape[-1] < TERMS:
-        return x @ kernel
-    return jax.lax.platform_dependent(x, kernel, cpu=_in_halves, default=_whole)
-
-
-def _whole(x: Array, kernel: Array) -> Array:
-    return x @ kernel
+        return matmul(x, kernel)
+    return jax.lax.platform_dependent(x, kernel, cpu=_in_halves, default=matmul)
 
 
 def _in_halves(x: Array, kernel: Array) -> Array:
     half = x.shape[-1] // 2
-    return x[..., :half] @ kernel[:half] + x[..., half:] @ kernel[half:]
+    return matmul(x[..., :half], kernel[:half]) + matmul(x[..., half:], kernel[half:])
 
 
 def _tangent(primals: tuple[Array, Array], tangents: tuple[Any, Any]) -> tuple[Array, Array]:
@@ -56,10 +54,10 @@ def _tangent(primals: tuple[Array, Array], tangents: tuple[Any, Any]) -> tuple[A
     (x, kernel), (dx, dkernel) = primals, tangents
     parts = []
     if not isinstance(dx, SymbolicZero):
-        parts.append(dx @ kernel)
+        parts.append(matmul(dx, kernel))
     if not isinstance(dkernel, SymbolicZero):
-        parts.append(x @ dkernel)
-    return x @ kernel, sum(parts)
+        parts.append(matmul(x, dkernel))
+    return matmul(x, kernel), sum(parts[1:], parts[0])
 
 
 split_matmul.defjvp(_tangent, symbolic_zeros=True)

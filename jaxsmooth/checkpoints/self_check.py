@@ -292,9 +292,12 @@ def _bare(model: Encoder, tokens: list[int]) -> tuple[Encoder, list[int]]:
     config = dataclasses.replace(model.config, other_keys="", note="")
     table = model.embeddings
     if not config.is_vision:
-        rows = sorted({*tokens, config.pad_token})
+        # Padding keeps the id by which positions know it.
+        pad = max(0, config.position_offset - 1)
+        others = sorted({*tokens} - {config.pad_token})
+        rows = [*others[:pad], *(pad - len(others)) * [config.pad_token], config.pad_token, *others[pad:]]
         tokens = [rows.index(token) for token in tokens]
-        config = dataclasses.replace(config, vocab=len(rows), pad_token=rows.index(config.pad_token))
+        config = dataclasses.replace(config, vocab=len(rows), pad_token=pad)
         read: Any = np.asarray(table.word)[rows]
         table = dataclasses.replace(table, word=read)
     model = dataclasses.replace(model, pooler=None, config=config, embeddings=table)

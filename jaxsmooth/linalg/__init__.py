@@ -1,4 +1,7 @@
-"""Numerical linear algebra that knows no theorem: largest eigenvalues, enclosures, norms.
+"""Numerical linear algebra that knows no theorem: products, norms, singular values, eigenvalues, enclosures.
+
+Every product of the library is one of `precision`, every norm and quotient that may be 0 one of `norms`, and singular
+values are those of `singular`, small ones beside large ones included.
 
 The largest eigenvalue of a positive semidefinite operator is found in one of four ways, each the fastest where it is
 used:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .precision import einsum
 from .tridiagonal import largest_of_tridiagonal, vector_of_tridiagonal
 
 FIRST = 8  # steps before the first test of convergence; later ones come every 4 steps, then every quarter of the steps
@@ -145,7 +146,7 @@ def ritz_vectors(apply: Callable[[Any, Array], Array], operators: Any, start: Fl
         return next_vectors, (vectors.basis, own, next_vectors.coupling)
 
     _, (basis, diagonal, coupling) = jax.lax.scan(step, _begin(starts.astype(jnp.float32)), length=SEARCH)
-    found = jnp.einsum("mn,mnk->nk", vector_of_tridiagonal(diagonal, coupling), basis).astype(start.dtype)
+    found = einsum("mn,mnk->nk", vector_of_tridiagonal(diagonal, coupling), basis).astype(start.dtype)
     usable = jnp.all(jnp.isfinite(found), axis=1) & jnp.any(found != 0, axis=1)
     return jnp.where(usable[:, None], found, starts)
 

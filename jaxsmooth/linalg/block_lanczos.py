@@ -9,6 +9,8 @@ from jaxtyping import Array, Float
 
 from .block_tridiagonal import eigenvalues_above, largest_of_block_tridiagonal
 from .lanczos import Eigenvalue, orthonormal_rows
+from .norms import norm
+from .precision import matmul
 
 
 class _Slots(NamedTuple):
@@ -126,7 +128,7 @@ def _test(diagonal: Array, coupling: Array, size: Array, tolerance: float) -> tu
     value, residual = largest_of_block_tridiagonal(diagonal, coupling, size)
     error = tolerance * value
     # In a cluster the gap between Ritz values is larger than that of the eigenvalues, so it is not trusted alone.
-    bound = value - 2 * residual**2 / jnp.where(error > 0, error, 1)
+    bound = value - 2 * residual * (residual / jnp.where(error > 0, error, 1))
     near_value = eigenvalues_above(diagonal, coupling, size, bound)
     return value, residual, (residual <= error) | ((residual <= 5 * error) & (near_value <= 1))
 
@@ -156,10 +158,10 @@ def _three_terms(images: Array, basis: Array, previous: Array, last: Array) -> t
       last: B_j-1, [2 2].
     """
     shape, (images, basis, previous) = images.shape, (v.reshape(2, -1) for v in (images, basis, previous))
-    floor = 8 * jnp.finfo(images.dtype).eps * jnp.max(jnp.linalg.norm(images, axis=1))
-    own = basis @ images.T
-    rest = images - own.T @ basis - last @ previous
-    again = basis @ rest.T
-    rows, inner = orthonormal_rows(rest - again.T @ basis, floor)
+    floor = 8 * jnp.finfo(images.dtype).eps * jnp.max(norm(images))
+    own = matmul(basis, images.T)
+    rest = images - matmul(own.T, basis) - matmul(last, previous)
+    again = matmul(basis, rest.T)
+    rows, inner = orthonormal_rows(rest - matmul(again.T, basis), floor)
     own = own + again
     return rows.reshape(shape), (own + own.T) / 2, inner

@@ -9,6 +9,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from .norms import norm
+from .precision import at_least_float32, matmul
+
 RADIUS_SQUARINGS = 40  # at the 2^40-th power the formula has converged to rounding
 
 
@@ -47,12 +50,13 @@ def squared(power: Power) -> Power:
     >>> round(float(squared(first_power(jnp.array([[0.0, 4.0], [-1.0, 0.0]]))).log_root), 4)
     0.8664
     """
-    unit, norm = _scaled(power.matrix @ power.matrix)
+    unit, length = _scaled(matmul(power.matrix, power.matrix))
     exponent = 2 * power.exponent
     # From the first power that vanishes the matrix is nilpotent.
-    return Power(unit, exponent, power.log_root + _log(norm) / exponent, jnp.where(norm == 0, 1, norm))
+    return Power(unit, exponent, power.log_root + _log(length) / exponent, jnp.where(length == 0, 1, length))
 
 
+@at_least_float32
 def log_spectral_radius(matrix: Float[Array, "D D"]) -> Float[Array, ""]:
     """log of the largest eigenvalue modulus.
 
@@ -80,14 +84,14 @@ def unit_norm(matrix: Float[Array, "D D"]) -> tuple[Float[Array, "D D"], Float[A
     >>> [round(float(entry), 4) for entry in unit.diagonal()], round(float(log_norm), 4)
     ([0.6, 0.8], 1.6094)
     """
-    unit, norm = _scaled(matrix)
-    return unit, _log(norm)
+    unit, length = _scaled(matrix)
+    return unit, _log(length)
 
 
 def _scaled(matrix: Array) -> tuple[Array, Array]:
-    norm = jnp.linalg.norm(matrix)
-    return matrix / jnp.where(norm == 0, 1, norm), norm
+    length = norm(matrix, (-2, -1))
+    return matrix / jnp.where(length == 0, 1, length), length
 
 
-def _log(norm: Array) -> Array:
-    return jnp.where(norm == 0, -jnp.inf, jnp.log(jnp.where(norm == 0, 1, norm)))
+def _log(length: Array) -> Array:
+    return jnp.where(length == 0, -jnp.inf, jnp.log(jnp.where(length == 0, 1, length)))

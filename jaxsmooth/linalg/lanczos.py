@@ -1,5 +1,6 @@
 """Thick-restarted Lanczos: the largest eigenvalue of a symmetric operator that is only applied, never formed."""
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,7 +13,10 @@ from jaxtyping import Array, Float, Int
 
 from .batched_lanczos import largest_eigenvalues_of_batch
 from .eigh import jacobi_eigh
+from .norms import binary_size, norm, quotient
+from .precision import at_least_float32, einsum, matmul
 from .rows import reciprocal
+from .singular import largest_singular_pair
 
 BASIS = 10  # vectors stored: memory is BASIS + 1 times one vector
 KEPT = 6  # Ritz vectors that survive a restart: convergence is tested every BASIS - KEPT steps
@@ -60,7 +64,8 @@ def largest_eigenvalue(
       max_steps: at most about this many applications.
 
     Returns:
-      An `Eigenvalue`, a lower estimate whose residual is returned with it.
+      An `Eigenvalue`, a lower estimate whose residual is returned with it, in float32 at least. Operators as small as
+      1e-20 or as large as 1e20 are no less accurate.
 
     >>> import jax.numpy as jnp
     >>> found = largest_eigenvalue(lambda v: v * jnp.array([1.0, 4.0, 2.0]), jnp.ones(3), tolerance=1e-6)
@@ -70,6 +75,9 @@ def largest_eigenvalue(
     References: Wu and Simon (2000), Thick-restart Lanczos method for large symmetric eigenvalue problems;
     Parlett (1998), The Symmetric Eigenvalue Problem, chapters 11 and 13.
     """
+    if jnp.finfo(start.dtype).bits < 32:
+        narrow, image, start = start.dtype, apply, start.astype(jnp.float32)
+        apply = lambda v: image(v.astype(narrow)).astype(jnp.float32)  # noqa: E731
     # A basis wider than the space would be filled up with rounding errors.
     size = min(BASIS, start.size)
     kept = min(KEPT, size - 1)
@@ -95,6 +103,7 @@ def largest_eigenvalue(
     return jax.lax.while_loop(unfinished, cycle, state).result
 
 
+@at_least_float32
 def spectral_norm(matrix: Float[Array, "*B rows columns"], *, tolerance: float | None = None) -> Float[Array, "*B"]:
     """Largest singular value of each matrix, by Lanczos on its smaller Gram matrix.
 
@@ -110,9 +119,22 @@ def spectral_norm(matrix: Float[Array, "*B rows columns"], *, tolerance: float |
     >>> round(float(spectral_norm(jnp.array([[3.0, 0.0], [0.0, -4.0]]))), 4)
     4.0
     """
+    return _spectral_norm(tolerance, matrix)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _spectral_norm(tolerance: float | None, matrix: Array) -> Array:
+    size = binary_size(matrix, (-2, -1))
+    matrix = matrix / size
     wide = matrix.shape[-2] < matrix.shape[-1]
-    gram = jnp.einsum("...ij,...kj->...ik" if wide else "...ij,...ik->...jk", matrix, matrix)
-    return root_of_largest_eigenvalue(gram, tolerance=tolerance)
+    gram = einsum("...ij,...kj->...ik" if wide else "...ij,...ik->...jk", matrix, matrix)
+    return root_of_largest_eigenvalue(gram, tolerance=tolerance) * size[..., 0, 0]
+
+
+@_spectral_norm.defjvp
+def _norm_tangent(tolerance: float | None, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    left, right = largest_singular_pair(*primals)
+    return _spectral_norm(tolerance, *primals), einsum("...i,...ij,...j->...", left, *tangents, right)
 
 
 def root_of_largest_eigenvalue(gram: Float[Array, "*B K K"], *, tolerance: float | None = None) -> Float[Array, "*B"]:
@@ -122,19 +144,32 @@ def root_of_largest_eigenvalue(gram: Float[Array, "*B K K"], *, tolerance: float
     >>> round(float(root_of_largest_eigenvalue(jnp.array([[9.0, 0.0], [0.0, 16.0]]))), 4)
     4.0
     """
-    tolerance = default_tolerance(gram.dtype) if tolerance is None else tolerance
+    return _root(default_tolerance(gram.dtype) if tolerance is None else tolerance, gram)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _root(tolerance: float, gram: Array) -> Array:
     start = start_vector(gram.shape[-1:], gram.dtype)
 
     def apply(matrices: tuple[Array, Array], v: Array) -> Array:
         gram, scale = matrices
-        return jnp.einsum("nij,nj->ni", gram, v * scale)
+        return einsum("nij,nj->ni", gram, v * scale)
 
     def roots(gram: Array) -> Array:
         trace = jnp.trace(gram, axis1=1, axis2=2)
         value = largest_eigenvalues_of_batch(apply, (gram, reciprocal(trace)[:, None]), start, tolerance=tolerance)
-        return jnp.sqrt(jnp.maximum(value * trace, 0))
+        # Lanczos takes numbers that are not finite for the end of its space.
+        known = jnp.all(jnp.isfinite(gram), axis=(1, 2))
+        return jnp.where(known, jnp.sqrt(jnp.maximum(value * trace, 0)), jnp.nan)
 
     return by_portions(roots, gram.reshape(-1, *gram.shape[-2:])).reshape(gram.shape[:-2])
+
+
+@_root.defjvp
+def _root_tangent(tolerance: float, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    (gram,), (change,) = primals, tangents
+    root, (vector, _) = _root(tolerance, gram), largest_singular_pair(gram)
+    return root, quotient(einsum("...i,...ij,...j->...", vector, change, vector), 2 * root, 0)
 
 
 def by_portions(function: Callable[[Any], Array], matrices: Any) -> Array:
@@ -200,13 +235,13 @@ def expand_basis(
         basis, projected, _ = state
         at = first + block * k
         images = jax.vmap(apply)(jax.lax.dynamic_slice_in_dim(basis, at, block))
-        scale = jnp.maximum(jnp.max(jnp.linalg.norm(images.reshape(block, -1), axis=1)), jnp.max(jnp.abs(projected)))
+        scale = jnp.maximum(jnp.max(norm(images.reshape(block, -1))), jnp.max(jnp.abs(projected)))
         images, columns = _orthogonalise(images, basis)
         rows, inner = orthonormal_rows(images, 8 * jnp.finfo(images.dtype).eps * scale)
         # Twice, and only now: what is left of nearly parallel images may not be orthogonal to the basis any more.
         rows, rest = _orthogonalise(rows, basis)
         rows, outer = orthonormal_rows(rows, 0.5)
-        columns, coupling = (columns + inner.T @ rest)[:, :size], outer @ inner
+        columns, coupling = (columns + matmul(inner.T, rest))[:, :size], matmul(outer, inner)
         projected = jax.lax.dynamic_update_slice_in_dim(projected, columns, at, 0)
         projected = jax.lax.dynamic_update_slice_in_dim(projected, columns.T, at, 1)
         return jax.lax.dynamic_update_slice_in_dim(basis, rows, at + block, 0), projected, coupling
@@ -231,7 +266,7 @@ def restart_basis(
     """
     size = values.size
     best = slice(size - kept, size)
-    ritz = vectors[:, best].T @ basis[:size].reshape(size, -1)
+    ritz = matmul(vectors[:, best].T, basis[:size].reshape(size, -1))
     fresh = jnp.zeros_like(basis).at[:kept].set(ritz.reshape(kept, *basis.shape[1:]))
     fresh = fresh.at[kept : kept + basis.shape[0] - size].set(basis[size:])
     return fresh, jnp.zeros_like(vectors).at[:kept, :kept].set(jnp.diag(values[best]))
@@ -251,17 +286,17 @@ def orthonormal_rows(vectors: Float[Array, "P ..."], floor: Array | float = 0.0)
     rows, parts = jnp.zeros_like(flat), jnp.zeros((flat.shape[0],) * 2, flat.dtype)
     for i, vector in enumerate(flat):
         for _ in range(2 if i else 0):
-            part = rows @ vector
-            vector, parts = vector - part @ rows, parts.at[:, i].add(part)
-        norm = jnp.linalg.norm(vector)
-        real = norm > floor
-        rows = rows.at[i].set(jnp.where(real, vector / jnp.where(real, norm, 1), 0))
-        parts = parts.at[i, i].set(jnp.where(real, norm, 0))
+            part = matmul(rows, vector)
+            vector, parts = vector - matmul(part, rows), parts.at[:, i].add(part)
+        length = norm(vector)
+        real = length > floor
+        rows = rows.at[i].set(jnp.where(real, vector / jnp.where(real, length, 1), 0))
+        parts = parts.at[i, i].set(jnp.where(real, length, 0))
     return rows.reshape(vectors.shape), parts
 
 
 def _orthogonalise(vectors: Array, basis: Array) -> tuple[Array, Array]:
     # Rows not yet filled are zero and take nothing away.
     flat = basis.reshape(basis.shape[0], -1)
-    parts = vectors.reshape(vectors.shape[0], -1) @ flat.T
-    return vectors - (parts @ flat).reshape(vectors.shape), parts
+    parts = matmul(vectors.reshape(vectors.shape[0], -1), flat.T)
+    return vectors - matmul(parts, flat).reshape(vectors.shape), parts

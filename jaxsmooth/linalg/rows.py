@@ -5,6 +5,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
+from .norms import binary_size, quotient, safe_sqrt
+
 
 def masked_softmax(logits: Float[Array, "*B S"], allowed: Bool[Array, "*#B S"]) -> Float[Array, "*B S"]:
     """Softmax of every row over its allowed columns; the others get exactly 0.
@@ -42,7 +44,8 @@ def row_std(centred: Float[Array, "*B D"], eps: float = 0.0) -> Float[Array, "*B
     >>> row_std(jnp.array([[3.0, 4.0, 0.0, 0.0]]))
     Array([[2.5]], dtype=float32)
     """
-    return jnp.sqrt(jnp.mean(centred**2, axis=-1, keepdims=True) + eps)
+    root = jnp.sqrt if isinstance(eps, float) and eps > 0 else safe_sqrt
+    return root(jnp.mean(centred**2, axis=-1, keepdims=True) + eps)
 
 
 def standardise_rows(matrix: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
@@ -59,8 +62,8 @@ def standardise_rows(matrix: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
     Array([[-1.,  1.]], dtype=float32)
     """
     centred = centre_features(matrix)
-    std = row_std(centred)
-    return jnp.where(std > 0, centred / jnp.where(std > 0, std, 1), 0)
+    scaled = centred / binary_size(centred, -1)
+    return quotient(scaled, row_std(scaled), 0)
 
 
 def reciprocal(size: Float[Array, "*B"]) -> Float[Array, "*B"]:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from ..linalg.precision import einsum
 from ..theory.operators import uniform_attention
 
 Strength = Float[Array, ""] | Float[Array, " N"] | float
@@ -104,7 +105,7 @@ def graph_filter(
     steps = jnp.asarray(order - 1).astype(attn.dtype)
     eye = jnp.broadcast_to(jnp.eye(attn.shape[-2], attn.shape[-1], dtype=attn.dtype), attn.shape)
     eye = jnp.where(mask[..., None, None, :], eye, 0)
-    squared = jnp.einsum("...ij,...jk->...ik", attn, attn)
+    squared = einsum("...ij,...jk->...ik", attn, attn)
     return w0 * eye + w1 * attn + wk * (attn + steps * (squared - attn))
 
 

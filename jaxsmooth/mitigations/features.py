@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from ..errors import OptionError
+from ..linalg.precision import einsum, matmul
 from ..linalg.rows import masked_softmax
 from ..theory.consensus import centre_tokens, token_mean
 
@@ -57,7 +58,7 @@ def contranorm(
     s = per_channel(strength, hidden)
     similar = contranorm_similarity(hidden, mask, dual=dual, temperature=temperature)
     rows = unit_rows(hidden, mask) if unit else jnp.where(mask[..., None], hidden, 0)
-    away = s * (similar @ rows)
+    away = s * matmul(similar, rows)
     return jnp.where(mask[..., None], (1 + s if form == "bert" else 1) * rows - away, hidden)
 
 
@@ -76,7 +77,7 @@ def contranorm_similarity(
            [1., 1.]], dtype=float32)
     """
     unit = unit_rows(hidden, mask)
-    cosines = jnp.einsum("...td,...sd->...ts", unit, unit) / jnp.asarray(temperature).astype(hidden.dtype)
+    cosines = einsum("...td,...sd->...ts", unit, unit) / jnp.asarray(temperature).astype(hidden.dtype)
     rows = masked_softmax(cosines, mask[..., None, :])
     if not dual:
         return rows
@@ -117,7 +118,7 @@ def feat_scale(
     if convention not in ("paper", "released"):
         raise OptionError(f"convention must be 'paper' or 'released'; got {convention!r}.")
     factor = 1 if convention == "paper" else 2
-    mean = token_mean(jnp.where(mask[..., None], hidden, 0), mask)
+    mean = token_mean(hidden, mask).astype(hidden.dtype)
     gains = [1 + factor * per_channel(t, hidden) for t in (low, high)]
     return jnp.where(mask[..., None], gains[0] * mean + gains[1] * (hidden - mean), hidden)
 
@@ -177,10 +178,10 @@ def pair_norm(
 
     References: Zhao and Akoglu (2020), PairNorm, arXiv 1909.12223.
     """
-    centred = centre_tokens(jnp.where(mask[..., None], hidden, 0), mask)
+    centred = centre_tokens(hidden, mask).astype(hidden.dtype)
     squares = jnp.sum(centred * centred, axis=-1, keepdims=True)
     if not each_token:
-        squares = jnp.broadcast_to(token_mean(squares, mask), squares.shape)
+        squares = jnp.broadcast_to(token_mean(squares, mask).astype(hidden.dtype), squares.shape)
     known = squares > 0
     unit = jnp.where(known, centred / jnp.sqrt(jnp.where(known, squares, 1)), 0)
     return jnp.where(mask[..., None], jnp.asarray(scale).astype(hidden.dtype) * unit, hidden)
@@ -255,7 +256,7 @@ def _decayed(x: Array, a: Array, keep_largest: bool) -> Array:
     new = jnp.where(there, -jnp.log(1 - a * (jnp.where(there, values, 1) + a) + eps) / a, 0)
     if keep_largest:
         new = new * jnp.where(there[0], values[0] / jnp.where(there[0], new[0], 1), 0)
-    return (left * new[None]) @ right
+    return matmul(left * new[None], right)
 
 
 def scale_branch(branch: Float[Array, "*B T D"], factor: Float[Array, ""] | float) -> Float[Array, "*B T D"]:

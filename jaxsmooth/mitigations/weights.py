@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ..bert.params import Encoder
 from ..errors import OptionError
+from ..linalg.precision import matmul
 from ..types import Linear
 
 Sign = Literal[-1, 1]
@@ -43,7 +44,7 @@ def definite_matrix(
     References: after Dovonon, Bronstein and Kusner (2024), arXiv 2401.04301, whose eigenvalues this fixes in sign.
     """
     value, output = definite_kernels(lower, raw, sign)
-    return value @ output
+    return matmul(value, output)
 
 
 def definite_kernels(

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from ..linalg.precision import at_least_float32, matmul
 from .operators import keep_real, limit_of
 
 
@@ -44,8 +45,8 @@ class Blocked(NamedTuple):
             query, log_sum = self.query[i], self.log_sum[i]
 
             def add(j: Array, total: Array) -> Array:
-                weight = _exp(query @ self.key[j].T - log_sum[:, None], _allowed(self, i, j))
-                return total + weight @ values[j]
+                weight = _exp(matmul(query, self.key[j].T) - log_sum[:, None], _allowed(self, i, j))
+                return total + matmul(weight, values[j])
 
             return None, jax.lax.fori_loop(*_span(self, i, self.behind, self.ahead), add, jnp.zeros_like(values[0]))
 
@@ -60,8 +61,8 @@ class Blocked(NamedTuple):
             key = self.key[j]
 
             def add(i: Array, total: Array) -> Array:
-                weight = _exp(key @ self.query[i].T - self.log_sum[i][None, :], _allowed(self, i, j).T)
-                return total + weight @ values[i]
+                weight = _exp(matmul(key, self.query[i].T) - self.log_sum[i][None, :], _allowed(self, i, j).T)
+                return total + matmul(weight, values[i])
 
             return None, jax.lax.fori_loop(*_span(self, j, self.ahead, self.behind), add, jnp.zeros_like(values[0]))
 
@@ -69,6 +70,7 @@ class Blocked(NamedTuple):
         return _join(image, self.size)
 
 
+@at_least_float32
 def blocked_attention(
     query: Float[Array, "T H"],
     key: Float[Array, "T H"],
@@ -115,7 +117,7 @@ def _log_sums(parts: Blocked) -> Array:
 
         def add(j: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
             top, total = state
-            scores = jnp.where(_allowed(parts, i, j), query @ parts.key[j].T, -jnp.inf)
+            scores = jnp.where(_allowed(parts, i, j), matmul(query, parts.key[j].T), -jnp.inf)
             higher = jnp.maximum(top, jnp.max(scores, axis=1))
             return higher, total * jnp.exp(top - higher) + jnp.sum(jnp.exp(scores - higher[:, None]), axis=1)
 

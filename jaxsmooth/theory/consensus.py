@@ -8,10 +8,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from ..linalg.norms import binary_size, norm, quotient, safe_sqrt, within
+from ..linalg.precision import at_least_float32, einsum
 from ..linalg.rows import centre_features as centre_features
 from ..meshes import on_any_mesh
 
 
+@at_least_float32
 def token_mean(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> Float[Array, "*B 1 D"]:
     """Mean over real tokens: the coordinates of the projection onto M.
 
@@ -26,10 +29,11 @@ def token_mean(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> Flo
     >>> token_mean(jnp.array([[1.0], [3.0], [99.0]]), jnp.array([True, True, False]))
     Array([[2.]], dtype=float32)
     """
-    weight = _weight(hidden, mask)
-    return jnp.sum(hidden * weight, axis=-2, keepdims=True) / jnp.maximum(jnp.sum(weight, axis=-2, keepdims=True), 1)
+    count = jnp.sum(mask, axis=-1)[..., None, None].astype(hidden.dtype)
+    return jnp.sum(real_tokens(hidden, mask), axis=-2, keepdims=True) / jnp.maximum(count, 1)
 
 
+@at_least_float32
 def centre_tokens(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> Float[Array, "*B T D"]:
     """J H: every real token minus the mean of the real tokens; zero on padding.
 
@@ -44,10 +48,11 @@ def centre_tokens(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> 
     >>> centre_tokens(jnp.array([[1.0], [3.0], [99.0]]), jnp.array([True, True, False])).ravel()
     Array([-1.,  1.,  0.], dtype=float32)
     """
-    return (hidden - token_mean(hidden, mask)) * _weight(hidden, mask)
+    return real_tokens(hidden - token_mean(hidden, mask), mask)
 
 
 @on_any_mesh()
+@at_least_float32
 def subspace_distance(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> Float[Array, "*B"]:
     """d_M(H) = min over Y in M of ||H - Y||_F = ||J H||_F, over real tokens.
 
@@ -64,10 +69,11 @@ def subspace_distance(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"])
 
     References: Shi et al. (2022), arXiv 2202.08625, Definition 1.
     """
-    return _frobenius(centre_tokens(hidden, mask))
+    return norm(centre_tokens(hidden, mask), (-2, -1))
 
 
 @on_any_mesh()
+@at_least_float32
 def relative_distance(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> Float[Array, "*B"]:
     """d_M(H) / ||H||_F, in [0, 1]: the share of the hidden state that distinguishes tokens.
 
@@ -82,9 +88,12 @@ def relative_distance(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"])
     >>> relative_distance(jnp.array([[3.0], [-3.0]]), jnp.array([True, True]))
     Array(1., dtype=float32)
     """
-    return subspace_distance(hidden, mask) / _frobenius(hidden * _weight(hidden, mask))
+    real = real_tokens(hidden, mask)
+    scaled = real / binary_size(real, (-2, -1))
+    return within(quotient(subspace_distance(scaled, mask), norm(scaled, (-2, -1))), 0, 1)
 
 
+@at_least_float32
 def symmetric_basis(degrees: Float[Array, "*B T"], mask: Bool[Array, "*B T"]) -> Float[Array, "*B T 1"]:
     """D^(1/2) 1: what the symmetric normalisation D^(-1/2) A D^(-1/2) of a graph leaves in place, as 1 for D^(-1) A.
 
@@ -101,9 +110,10 @@ def symmetric_basis(degrees: Float[Array, "*B T"], mask: Bool[Array, "*B T"]) ->
 
     References: Oono and Suzuki (2020), arXiv 1905.10947, for graph convolutions; Shi et al. (2022), section 3.
     """
-    return jnp.where(mask, jnp.sqrt(degrees), 0)[..., None]
+    return jnp.where(mask, safe_sqrt(degrees), 0)[..., None]
 
 
+@at_least_float32
 def orthonormal_basis(patterns: Float[Array, "*B T K"], mask: Bool[Array, "*B T"]) -> Float[Array, "*B T K"]:
     """Orthonormal columns with the same span over real tokens, by Gram and Schmidt, twice.
 
@@ -119,22 +129,23 @@ def orthonormal_basis(patterns: Float[Array, "*B T K"], mask: Bool[Array, "*B T"
     >>> [round(float(x), 4) for x in frame.ravel()]
     [0.6, 0.8, 0.8, -0.6]
     """
-    patterns = patterns * _weight(patterns, mask)
+    patterns = real_tokens(patterns, mask)
     floor = 64 * jnp.finfo(patterns.dtype).eps
     columns: list[Array] = []
     # One column after another in Python: there are as many as closed classes, a handful.
     for k in range(patterns.shape[-1]):
         column = patterns[..., k]
-        size = jnp.linalg.norm(column, axis=-1, keepdims=True)
+        size = norm(column, keepdims=True)
         for _ in range(2):
             for known in columns:
                 column = column - known * jnp.sum(known * column, axis=-1, keepdims=True)
-        left = jnp.linalg.norm(column, axis=-1, keepdims=True)
+        left = norm(column, keepdims=True)
         new = left > floor * size
         columns.append(jnp.where(new, column / jnp.where(new, left, 1), 0))
     return jnp.stack(columns, axis=-1)
 
 
+@at_least_float32
 def project_away(
     hidden: Float[Array, "*B T D"], patterns: Float[Array, "*B T K"], mask: Bool[Array, "*B T"]
 ) -> Float[Array, "*B T D"]:
@@ -147,13 +158,14 @@ def project_away(
     Array([-1.,  1.], dtype=float32)
     """
     frame = orthonormal_basis(patterns, mask)
-    left = hidden * _weight(hidden, mask)
+    left = real_tokens(hidden, mask)
     # Twice, as a remainder much smaller than `hidden` keeps only what rounding left of it.
     for _ in range(2):
-        left = left - jnp.einsum("...tk,...sk,...sd->...td", frame, frame, left)
+        left = left - einsum("...tk,...sk,...sd->...td", frame, frame, left)
     return left
 
 
+@at_least_float32
 def span_distance(
     hidden: Float[Array, "*B T D"], patterns: Float[Array, "*B T K"], mask: Bool[Array, "*B T"]
 ) -> Float[Array, "*B"]:
@@ -178,17 +190,10 @@ def span_distance(
 
     References: after Oono and Suzuki (2020), arXiv 1905.10947.
     """
-    return _frobenius(project_away(hidden, patterns, mask))
+    return norm(project_away(hidden, patterns, mask), (-2, -1))
 
 
-def _weight(hidden: Array, mask: Array) -> Array:
-    return mask[..., None].astype(hidden.dtype)
-
-
-def _frobenius(hidden: Array) -> Array:
-    return jnp.sqrt(jnp.sum(hidden * hidden, axis=(-2, -1)))
-
-
+@at_least_float32
 def diameter(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> Float[Array, "*B"]:
     """D(X): the largest distance of two real tokens; at most sqrt(2) d_M(X).
 
@@ -205,10 +210,15 @@ def diameter(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> Float
     """
 
     def farthest(i: Array) -> Array:
-        distances = jnp.linalg.norm(hidden - hidden[..., i, None, :], axis=-1)
+        distances = norm(hidden - hidden[..., i, None, :])
         return jnp.max(jnp.where(mask & mask[..., i, None], distances, 0), axis=-1)
 
     return jnp.max(jax.lax.map(farthest, jnp.arange(hidden.shape[-2])), axis=0)
+
+
+def real_tokens(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> Float[Array, "*B T D"]:
+    """The hidden states with zero on padding, whatever stood there."""
+    return jnp.where(mask[..., None], hidden, 0)
 
 
 def real_pairs(mask: Bool[Array, "*B T"]) -> Bool[Array, "*B T T"]:

@@ -4,7 +4,8 @@ The mixing rate sqrt(lambda) = ||(I - e e^T) A|| bounds what A does to the dista
 one sum; `mixing_rate` takes it of matrices, `operator_norm` of attention that is never formed.
 """
 
-from typing import NamedTuple
+import functools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,10 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ..linalg.batched_lanczos import largest_eigenvalues_of_batch
 from ..linalg.lanczos import by_portions, default_tolerance, largest_eigenvalue, start_vector
+from ..linalg.norms import binary_size, norm, quotient, safe_sqrt
+from ..linalg.precision import at_least_float32, einsum
 from ..linalg.rows import accumulation_dtype, reciprocal
+from ..linalg.singular import largest_singular_pair
 from ..meshes import on_any_mesh
 from .consensus import centre_tokens, per_row
 from .operators import Operator
@@ -21,6 +25,7 @@ FURTHER_ROUNDINGS = 16  # of every entry after the softmax: what edits of attent
 
 
 @on_any_mesh()
+@at_least_float32
 def mixing_rate(
     attn: Float[Array, "*B T S"], mask: Bool[Array, "..."], *, tolerance: float | None = None
 ) -> Float[Array, "*B"]:
@@ -36,7 +41,8 @@ def mixing_rate(
 
     Returns:
       [...]; a lower estimate, usually far closer than the tolerance, less close when the largest eigenvalues are so
-      near each other that the step limit ends the search.
+      near each other that the step limit ends the search. Its derivative is u^T dA v, of the singular vectors of J A,
+      which are held: second derivatives are not those of the rate.
 
     >>> import jax.numpy as jnp
     >>> real = jnp.array([True, True])
@@ -46,23 +52,34 @@ def mixing_rate(
     References: Shi et al. (2022), arXiv 2202.08625, Lemma 1 and Theorem 2.
     """
     tolerance = default_tolerance(attn.dtype) if tolerance is None else tolerance
+    return _rates(tolerance, attn, per_row(mask, attn))
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _rates(tolerance: float, attn: Array, real: Array) -> Array:
     shape = attn.shape[-2:]
     start = start_vector(shape[:1], attn.dtype)
 
     def apply(heads: tuple[Array, Array], v: Array) -> Array:
         # J A A^T J has the same largest eigenvalue as A^T J A, and vanishes on padded tokens.
         matrices, scale = heads
-        return jnp.einsum("nts,ns->nt", matrices, jnp.einsum("nts,nt->ns", matrices, v) * scale) * scale
+        return einsum("nts,ns->nt", matrices, einsum("nts,nt->ns", matrices, v) * scale) * scale
 
     def rates(heads: tuple[Array, Array]) -> Array:
-        attn, real = heads
-        centred = centre_tokens(attn * real[:, None].astype(attn.dtype), real)
-        size = jnp.sqrt(jnp.sum(centred * centred, axis=(1, 2)))
+        centred = centre_tokens(*heads)
+        size = norm(centred, (1, 2))
         value = largest_eigenvalues_of_batch(apply, (centred, reciprocal(size)[:, None]), start, tolerance=tolerance)
         return size * jnp.sqrt(jnp.maximum(value, 0))
 
-    flat = attn.reshape(-1, *shape), per_row(mask, attn).reshape(-1, shape[0])
+    flat = attn.reshape(-1, *shape), real.reshape(-1, shape[0])
     return by_portions(rates, flat).reshape(attn.shape[:-2])
+
+
+@_rates.defjvp
+def _rates_tangent(tolerance: float, primals: tuple[Array, Array], tangents: tuple[Array, Any]) -> tuple[Array, Array]:
+    """u^T dA v: u, like J A, is zero on padding and in the direction of 1."""
+    left, right = largest_singular_pair(centre_tokens(*primals))
+    return _rates(tolerance, *primals), einsum("...t,...ts,...s->...", left, tangents[0], right)
 
 
 def equal_row_sums(
@@ -129,6 +146,7 @@ class SingularValue(NamedTuple):
     steps: Int[Array, ""]
 
 
+@at_least_float32
 def operator_norm(
     operator: Operator, *, width: int = 1, tolerance: float | None = None, max_steps: int = 600
 ) -> SingularValue:
@@ -158,12 +176,14 @@ def operator_norm(
     dtype = operator_dtype(operator)
     tolerance = default_tolerance(dtype) if tolerance is None else tolerance
     start = jnp.where(operator.mask[:, None], start_vector((operator.size, width), dtype), 0)
+    # A^T A of a small A vanishes, of a large one overflows: Lanczos has A^T A / size, and size is next to ||A||.
+    size = binary_size(operator.apply(start))[0, 0]
     found = largest_eigenvalue(
-        lambda v: operator.transpose_apply(operator.apply(v)), start, tolerance=tolerance, max_steps=max_steps
+        lambda v: operator.transpose_apply(operator.apply(v) / size), start, tolerance=tolerance, max_steps=max_steps
     )
-    value = jnp.sqrt(jnp.maximum(found.value, 0))
-    residual = jnp.where(value > 0, found.residual / jnp.where(value > 0, value, 1), jnp.sqrt(found.residual))
-    return SingularValue(value, residual, found.steps)
+    root = safe_sqrt(size) * safe_sqrt(jnp.maximum(found.value, 0))
+    residual = quotient(found.residual, root, 0) * size
+    return SingularValue(root, jnp.where(root > 0, residual, found.residual), found.steps)
 
 
 def operator_dtype(operator: Operator) -> jnp.dtype:

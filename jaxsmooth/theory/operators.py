@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from ..linalg.precision import at_least_float32, matmul
 from ..linalg.rows import masked_softmax
 from .consensus import centre_tokens
 
@@ -56,11 +57,11 @@ class Dense(NamedTuple):
         return self.matrix.shape[-1]
 
     def apply(self, hidden: Float[Array, "T D"]) -> Float[Array, "T D"]:
-        return keep_real(self.matrix @ keep_real(hidden, self.mask), self.mask)
+        return keep_real(matmul(self.matrix, keep_real(hidden, self.mask)), self.mask)
 
     def transpose_apply(self, hidden: Float[Array, "T D"]) -> Float[Array, "T D"]:
         # As a left product: XLA's CPU backend is far slower at A^T v than at v A.
-        return keep_real((keep_real(hidden, self.mask).T @ self.matrix).T, self.mask)
+        return keep_real(matmul(keep_real(hidden, self.mask).T, self.matrix).T, self.mask)
 
 
 class Centred(NamedTuple):
@@ -152,14 +153,14 @@ class MultiHead(NamedTuple):
     def apply(self, hidden: Float[Array, "T D"]) -> Float[Array, "T D"]:
         def add(total: Array, head: tuple[Operator, Array]) -> tuple[Array, None]:
             operator, weight = head
-            return total + operator.apply(hidden) @ weight, None
+            return total + matmul(operator.apply(hidden), weight), None
 
         return jax.lax.scan(add, keep_real(hidden, self.mask), (self.heads, self.weight))[0]
 
     def transpose_apply(self, hidden: Float[Array, "T D"]) -> Float[Array, "T D"]:
         def add(total: Array, head: tuple[Operator, Array]) -> tuple[Array, None]:
             operator, weight = head
-            return total + operator.transpose_apply(hidden @ weight.T), None
+            return total + operator.transpose_apply(matmul(hidden, weight.T)), None
 
         return jax.lax.scan(add, keep_real(hidden, self.mask), (self.heads, self.weight))[0]
 
@@ -191,6 +192,7 @@ def allowed_pairs(
     return near & mask[None, :] & mask[:, None]
 
 
+@at_least_float32
 def masked_attention(logits: Float[Array, "T T"], allowed: Bool[Array, "T T"]) -> Float[Array, "T T"]:
     """Row-wise softmax over the allowed keys; a row without any is zero.
 

@@ -74,6 +74,8 @@ class FinetuneConfig:
     """Remedies against over-smoothing, as "contranorm,attnscale:0.3"."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the computation; parameters and optimiser stay in float32."""
+    matmul_precision: Literal["highest", "high", "default"] = "highest"
+    """Of float32 products: all digits; bfloat16 in three passes, or TF32; or what the device does unasked."""
     remat: Remat = "auto"
     """What the backward pass recomputes: nothing, whole blocks, or all but the matrix products; auto takes the least
     that is estimated to fit into the device's memory, and says so."""

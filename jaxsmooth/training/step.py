@@ -1,7 +1,9 @@
 """One training step as a pure function of a state and a batch."""
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import jax
@@ -98,6 +100,12 @@ class Trainer:
     remedy: Remedy | None = None
     constrain: Edits = dataclasses.field(default_factory=Edits)
 
+    def products(self) -> AbstractContextManager[Any]:
+        """In which the run's float32 products have the precision it states. bfloat16 is left as fast as it is."""
+        if self.config.precision == "bfloat16":
+            return contextlib.nullcontext()
+        return jax.default_matmul_precision(self.config.matmul_precision)
+
     def logits(self, model: TaskModel, data: TrainBatch, key: PRNGKeyArray | None = None) -> Float[Array, "..."]:
         """Logits of a batch in the run's precision.
 
@@ -109,6 +117,10 @@ class Trainer:
         Returns:
           As `task_logits`.
         """
+        with self.products():
+            return self._logits(model, data, key)
+
+    def _logits(self, model: TaskModel, data: TrainBatch, key: PRNGKeyArray | None) -> Float[Array, "..."]:
         if self.config.precision == "bfloat16":
             model = cast_floats(model, jnp.bfloat16)
         edits = [self.remedy(model.encoder, data.batch)] if self.remedy else []
@@ -179,6 +191,10 @@ class Trainer:
         Returns:
           The state after it, and what it reports.
         """
+        with self.products():
+            return self._step(state, data)
+
+    def _step(self, state: TrainState, data: TrainBatch) -> tuple[TrainState, StepMetrics]:
         config = self.config
         drops = max(config.hidden_dropout, config.attention_dropout, config.head_dropout) > 0
         root = jax.random.wrap_key_data(state.key, impl=config.prng)

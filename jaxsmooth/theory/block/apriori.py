@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ...linalg.lanczos import spectral_norm
+from ...linalg.precision import at_least_float32, einsum
 from ..consensus import diameter, per_row, subspace_distance
 from ..markov.stochastic import ergodicity_coefficient, logit_spread
 from ..mixing import mixing_rate
@@ -17,6 +18,7 @@ from ..statement import Statement
 from .lemmas import ROUNDING
 
 
+@at_least_float32
 def oscillation_ergodicity(
     attn: Float[Array, "*B T S"], logits: Float[Array, "*B T S"], mask: Bool[Array, "..."]
 ) -> Statement:
@@ -45,6 +47,7 @@ def oscillation_ergodicity(
     return Statement(ergodicity_coefficient(attn, mask), jnp.tanh(oscillation / 4), jnp.isfinite(oscillation))
 
 
+@at_least_float32
 def weight_oscillation(
     query: Float[Array, "D N H"], key: Float[Array, "D N H"], hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]
 ) -> Statement:
@@ -71,14 +74,15 @@ def weight_oscillation(
     count = jnp.maximum(jnp.sum(mask, axis=-1), 1).astype(hidden.dtype)[..., None, None]
     real = mask[..., None].astype(hidden.dtype)
     moved = (hidden - jnp.sum(hidden * real, axis=-2, keepdims=True) / count) * real
-    asked, offered = (jnp.einsum("...td,dnh->...nth", moved, kernel) for kernel in (query, key))
-    logits = jnp.einsum("...nth,...nsh->...nts", asked, offered) / jnp.sqrt(jnp.asarray(width, hidden.dtype))
+    asked, offered = (einsum("...td,dnh->...nth", moved, kernel) for kernel in (query, key))
+    logits = einsum("...nth,...nsh->...nts", asked, offered) / jnp.sqrt(jnp.asarray(width, hidden.dtype))
     lhs = logit_spread(logits, mask)
     squared = diameter(hidden, mask)[..., None] ** 2
     rhs = coupling_norms(query, key).reshape((1,) * (squared.ndim - 1) + (-1,)) * squared
     return Statement(lhs, rhs, jnp.ones(lhs.shape, bool))
 
 
+@at_least_float32
 def apriori_mixing_rate(
     attn: Float[Array, "*B N T S"],
     hidden: Float[Array, "*B T D"],
@@ -112,6 +116,7 @@ def apriori_mixing_rate(
     return Statement(mixing_rate(attn, mask), rhs, _one_mask(attn, mask))
 
 
+@at_least_float32
 def shi2022_rate_floor(
     norm: Float[Array, "*B"],
     mixing_rate: Float[Array, "*B"],
@@ -151,6 +156,7 @@ def shi2022_rate_floor(
     return Statement((1 + mixing_rate * stretch) / (1 + stretch), rate, reachable)
 
 
+@at_least_float32
 def tanh_collapse(
     hidden: Float[Array, "*B T D"],
     mixed: Float[Array, "*B T D"],
@@ -191,6 +197,7 @@ def tanh_collapse(
     return Statement(diameter(mixed, mask), rhs, jnp.all(_one_mask(attn, mask), axis=-1))
 
 
+@at_least_float32
 def cubic_collapse(
     hidden: Float[Array, "*B T D"],
     mixed: Float[Array, "*B T D"],
@@ -217,6 +224,7 @@ def cubic_collapse(
     return Statement(sharp.lhs, rhs, sharp.applicable)
 
 
+@at_least_float32
 def cubic_collapse_depth(
     coefficient: Float[Array, "*B"], start: Float[Array, "*B"], layers: Int[Array, "*B"]
 ) -> Float[Array, "*B"]:
@@ -238,9 +246,14 @@ def cubic_collapse_depth(
     """
     # (sqrt(b) D)^(3^L) / sqrt(b), with the power taken of the logarithm
     power = 3.0 ** layers.astype(start.dtype)
-    return jnp.exp(power * jnp.log(jnp.sqrt(coefficient) * start) - jnp.log(coefficient) / 2)
+    zero = (coefficient == 0) | (start == 0)
+    b, distance = jnp.where(zero, 1, coefficient), jnp.where(zero, 1, start)
+    bound = jnp.exp(power * jnp.log(jnp.sqrt(b) * distance) - jnp.log(b) / 2)
+    # b^0 D of no layer, 0 of any number of them.
+    return jnp.where(zero, jnp.where(layers == 0, start, 0), bound)
 
 
+@at_least_float32
 def collapse_coefficient(couplings: Float[Array, "N"], mixers: Float[Array, "N"]) -> Float[Array, ""]:
     """b = sum_h ||W_h|| ||W_QK^h|| / (4 sqrt(H)) of `cubic_collapse`.
 
@@ -251,6 +264,7 @@ def collapse_coefficient(couplings: Float[Array, "N"], mixers: Float[Array, "N"]
     return jnp.sum(couplings * mixers) / 4
 
 
+@at_least_float32
 def coupling_norms(query: Float[Array, "D N H"], key: Float[Array, "D N H"]) -> Float[Array, "N"]:
     """||W_Q W_K^T|| / sqrt(H) of every head.
 
@@ -259,9 +273,10 @@ def coupling_norms(query: Float[Array, "D N H"], key: Float[Array, "D N H"]) -> 
     Array([0.5], dtype=float32)
     """
     width = jnp.asarray(query.shape[-1], query.dtype)
-    return spectral_norm(jnp.einsum("dnh,enh->nde", query, key)) / jnp.sqrt(width)
+    return spectral_norm(einsum("dnh,enh->nde", query, key)) / jnp.sqrt(width)
 
 
+@at_least_float32
 def mixer_norms(value: Float[Array, "D N H"], output: Float[Array, "N H D"]) -> Float[Array, "N"]:
     """||W_h|| of every head, W_h = value[:, h] @ output[h].
 
@@ -269,7 +284,7 @@ def mixer_norms(value: Float[Array, "D N H"], output: Float[Array, "N H D"]) -> 
     >>> mixer_norms(2 * jnp.eye(4)[:, None], jnp.eye(4)[None]).round(4)
     Array([2.], dtype=float32)
     """
-    return spectral_norm(jnp.einsum("dnh,nhe->nde", value, output))
+    return spectral_norm(einsum("dnh,nhe->nde", value, output))
 
 
 def _one_mask(attn: Array, mask: Array) -> Array:

@@ -7,6 +7,7 @@ from jaxtyping import Array, Bool, Float
 
 from ...linalg.block_lanczos import largest_eigenvalues_of_queue
 from ...linalg.lanczos import Eigenvalue
+from ...linalg.precision import einsum
 from ...types import Block
 from ..consensus import centre_features, centre_tokens
 from .ladder_starts import source_token_starts
@@ -21,15 +22,15 @@ TOLERANCE = {4: 1e-3, 8: 2e-10}
 
 def mixing_operator(block: Block, attn: Float[Array, "N T S"], x: Float[Array, "S D"]) -> Float[Array, "T D"]:
     """(X + sum_h A_h X W_h) C of one sentence: what the attention sub-layer makes of X, centred as LayerNorm does."""
-    mixed = jnp.einsum("nts,snh->tnh", attn, jnp.einsum("sd,dnh->snh", x, block.attn.value.kernel))
-    return centre_features(x + jnp.einsum("tnh,nhd->td", mixed, block.attn.output.kernel))
+    mixed = einsum("nts,snh->tnh", attn, einsum("sd,dnh->snh", x, block.attn.value.kernel))
+    return centre_features(x + einsum("tnh,nhd->td", mixed, block.attn.output.kernel))
 
 
 def mixing_adjoint(block: Block, attn: Float[Array, "N T S"], y: Float[Array, "T D"]) -> Float[Array, "S D"]:
     """The adjoint of `mixing_operator` in the Frobenius inner product: Y C + sum_h A_h^T (Y C) W_h^T."""
     y = centre_features(y)
-    mixed = jnp.einsum("nts,tnh->snh", attn, jnp.einsum("td,nhd->tnh", y, block.attn.output.kernel))
-    return y + jnp.einsum("snh,dnh->sd", mixed, block.attn.value.kernel)
+    mixed = einsum("nts,tnh->snh", attn, einsum("td,nhd->tnh", y, block.attn.output.kernel))
+    return y + einsum("snh,dnh->sd", mixed, block.attn.value.kernel)
 
 
 def squared_operator_norm(

@@ -10,11 +10,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from ...linalg.lanczos import root_of_largest_eigenvalue, spectral_norm
+from ...linalg.precision import at_least_float32, einsum, matmul
 from ..consensus import orthonormal_basis, project_away, span_distance
 from ..statement import Statement
 from .lemmas import ROUNDING, stretched_at_most
 
 
+@at_least_float32
 def invariant_linear(
     hidden: Float[Array, "*B T D"],
     weight: Float[Array, "D E"],
@@ -38,11 +40,12 @@ def invariant_linear(
     >>> round(float(found.lhs), 4) == round(float(found.rhs), 4)
     True
     """
-    lhs = span_distance(hidden @ weight, patterns, mask)
+    lhs = span_distance(matmul(hidden, weight), patterns, mask)
     rhs = spectral_norm(weight) * span_distance(hidden, patterns, mask)
     return Statement(lhs, rhs, jnp.ones(lhs.shape, bool))
 
 
+@at_least_float32
 def invariant_sum(
     hidden: Float[Array, "*B T D"],
     other: Float[Array, "*B T D"],
@@ -75,6 +78,7 @@ def invariant_sum(
     return Statement(lhs, rhs, jnp.ones(lhs.shape, bool))
 
 
+@at_least_float32
 def invariant_mixing(
     attn: Float[Array, "*B T S"],
     hidden: Float[Array, "*B T D"],
@@ -106,16 +110,17 @@ def invariant_mixing(
     References: after Shi et al. (2022), arXiv 2202.08625, Lemma 1.
     """
     real = mask[..., None].astype(hidden.dtype)
-    lhs = span_distance(attn @ (hidden * real), patterns, mask)
+    lhs = span_distance(matmul(attn, hidden * real), patterns, mask)
     # (I - Pi) A (I - Pi) = (I - Pi) (A^T projected away by columns)^T
     restricted = project_away(
         jnp.swapaxes(project_away(jnp.swapaxes(attn, -1, -2), patterns, mask), -1, -2), patterns, mask
     )
-    gram = jnp.einsum("...ts,...us->...tu", restricted, restricted)
+    gram = einsum("...ts,...us->...tu", restricted, restricted)
     rhs = root_of_largest_eigenvalue(gram) * span_distance(hidden, patterns, mask)
     return Statement(lhs, rhs, _maps_into_itself(attn, patterns, mask))
 
 
+@at_least_float32
 def invariant_activation(
     before: Float[Array, "*B T D"],
     after: Float[Array, "*B T D"],
@@ -153,6 +158,7 @@ def invariant_activation(
     )
 
 
+@at_least_float32
 def spanned_by_indicators(patterns: Float[Array, "*B T K"], mask: Bool[Array, "*B T"]) -> Bool[Array, "*B"]:
     """Whether the span consists of the patterns that are constant on each group of some partition of the real tokens.
 
@@ -165,7 +171,7 @@ def spanned_by_indicators(patterns: Float[Array, "*B T K"], mask: Bool[Array, "*
     True
     """
     frame = orthonormal_basis(patterns, mask)
-    projector = jnp.einsum("...tk,...sk->...ts", frame, frame)
+    projector = einsum("...tk,...sk->...ts", frame, frame)
     slack = ROUNDING * patterns.shape[-2] * jnp.finfo(patterns.dtype).eps
     covered = jnp.abs(jnp.sum(projector, axis=-1) - mask.astype(projector.dtype)) <= slack
     return jnp.all(covered, axis=-1) & jnp.all(projector >= -slack, axis=(-2, -1))
@@ -173,7 +179,7 @@ def spanned_by_indicators(patterns: Float[Array, "*B T K"], mask: Bool[Array, "*
 
 def _maps_into_itself(attn: Array, patterns: Array, mask: Array) -> Array:
     frame = orthonormal_basis(patterns, mask)
-    moved = jnp.max(jnp.abs(project_away(attn @ frame, patterns, mask)), axis=(-2, -1))
+    moved = jnp.max(jnp.abs(project_away(matmul(attn, frame), patterns, mask)), axis=(-2, -1))
     size = jnp.max(jnp.sum(jnp.abs(attn) * mask[..., None].astype(attn.dtype), axis=-1), axis=-1)
     leak = jnp.any((attn != 0) & mask[..., :, None] & ~mask[..., None, :], axis=(-2, -1))
     slack = ROUNDING * attn.shape[-1] * jnp.finfo(attn.dtype).eps

@@ -15,6 +15,8 @@ from jaxtyping import Array, Bool, Float
 
 from ...activations import LIPSCHITZ
 from ...linalg.lanczos import Eigenvalue
+from ...linalg.norms import quotient
+from ...linalg.precision import at_least_float32
 from ...meshes import on_any_mesh
 from ...types import Block
 from ..consensus import subspace_distance
@@ -28,6 +30,7 @@ _BY_SENTENCE = on_any_mesh(lambda norms, state, *rest: state.mask)
 
 
 @on_any_mesh()
+@at_least_float32
 def actual_rate(
     before: Float[Array, "B T D"], after: Float[Array, "B T D"], mask: Bool[Array, "B T"]
 ) -> Float[Array, "B"]:
@@ -38,10 +41,12 @@ def actual_rate(
     >>> actual_rate(x, x / 2, jnp.ones((1, 2), bool))
     Array([0.5], dtype=float32)
     """
-    return subspace_distance(after, mask) / subspace_distance(before, mask)
+    apart, started = subspace_distance(after, mask), subspace_distance(before, mask)
+    return jnp.where(apart > 0, quotient(apart, started, jnp.inf), quotient(apart, started))
 
 
 @on_any_mesh(lambda norms, activation, mixing_rates, *rest: mixing_rates)
+@at_least_float32
 def shi2022_rate(
     norms: BlockNorms, activation: str, mixing_rates: Float[Array, "L B N"], std_products: Float[Array, "L B"]
 ) -> Float[Array, "L B"]:
@@ -79,6 +84,7 @@ class _EveryBlock(BlockQuantities[Array, Array]):
 
 
 @_BY_SENTENCE
+@at_least_float32
 def contraction_threshold(norms: BlockNorms, state: BlockState) -> Float[Array, "B"]:
     """What sigma_1 sigma_2 must exceed for L1 to promise contraction.
 
@@ -88,12 +94,14 @@ def contraction_threshold(norms: BlockNorms, state: BlockState) -> Float[Array, 
 
 
 @_BY_SENTENCE
+@at_least_float32
 def block_rate(norms: BlockNorms, state: BlockState) -> Float[Array, "B"]:
     """L1: Shi et al.'s rate with every constant the block's own, `contraction_threshold` / `std_product`."""
     return rates.block_rate(q := TracedBlock(norms, state)).value(q)
 
 
 @_BY_SENTENCE
+@at_least_float32
 def refined_rate(norms: BlockNorms, state: BlockState) -> Float[Array, "B"]:
     """L2: a f G_2 / sqrt(product of the two smallest stds at each LayerNorm).
 
@@ -104,6 +112,7 @@ def refined_rate(norms: BlockNorms, state: BlockState) -> Float[Array, "B"]:
 
 
 @_BY_SENTENCE
+@at_least_float32
 def pairwise_rate(norms: BlockNorms, state: BlockState) -> Float[Array, "B"]:
     """L2b: as L2, with every pair of tokens weighted by its own stds: a f G_2 lambda_max(L_P)^(1/2).
 
@@ -113,6 +122,7 @@ def pairwise_rate(norms: BlockNorms, state: BlockState) -> Float[Array, "B"]:
 
 
 @on_any_mesh(lambda block, norms, state, **options: state.mask)
+@at_least_float32
 def operator_rate(
     block: Block, norms: BlockNorms, state: BlockState, *, tolerance: float | None = None
 ) -> tuple[Float[Array, "B"], Eigenvalue]:
@@ -133,12 +143,14 @@ def operator_rate(
 
 
 @_BY_SENTENCE
+@at_least_float32
 def data_rate(norms: BlockNorms, state: BlockState) -> Float[Array, "B"]:
     """L4: f G_2 [(1/n) sum_{i<j} P_i P_j ||C u_i - C u_j||^2]^(1/2) / d_M(X), at the data's own U."""
     return rates.data_rate(q := TracedBlock(norms, state)).value(q)
 
 
 @_BY_SENTENCE
+@at_least_float32
 def pre_norm_block_rate(norms: BlockNorms, state: BlockState, activation: str) -> Float[Array, "B"]:
     """The rate of a PRE-LN block, U = X + sum_h A_h LN1(X) W_h + b, H' = U + phi(LN2(U) W_1 + b_1) W_2 + b_2.
 
@@ -164,6 +176,7 @@ def pre_norm_block_rate(norms: BlockNorms, state: BlockState, activation: str) -
 
 
 @on_any_mesh(lambda state: state.mask)
+@at_least_float32
 def std_product(state: BlockState) -> Float[Array, "B"]:
     """sigma_1 sigma_2 of the theorem: the least std over real tokens at one LayerNorm times that at the other."""
     c = PlainCalculus(state.mask, state.input.dtype)
@@ -171,6 +184,7 @@ def std_product(state: BlockState) -> Float[Array, "B"]:
 
 
 @_BY_SENTENCE
+@at_least_float32
 def attention_stretch(norms: BlockNorms, state: BlockState) -> Float[Array, "B"]:
     """a: how much X + sum_h A_h X W_h can stretch d_M; the least of three bounds.
 

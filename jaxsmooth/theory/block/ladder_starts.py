@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ...linalg.lanczos import start_vector
+from ...linalg.precision import einsum, matmul
 from ...types import Block
 from ..consensus import centre_features
 
@@ -45,13 +46,13 @@ def source_token_starts(
     pair = start_vector((2, features.shape[1]), forms.dtype)
     best, second = (jnp.broadcast_to(start[None, None], forms.shape[:-1]) for start in pair)
     for _ in range(ROUNDS):
-        best, second = (jnp.einsum("bsij,bsj->bsi", forms, _unit_rows(rows)) for rows in (best, second))
+        best, second = (einsum("bsij,bsj->bsi", forms, _unit_rows(rows)) for rows in (best, second))
         unit = _unit_rows(best)
         second = second - jnp.sum(second * unit, axis=-1, keepdims=True) * unit
     found = jnp.stack([best, second], axis=1)
     stretch = jnp.linalg.norm(found, axis=-1, keepdims=True)
     share = stretch / jnp.maximum(jnp.max(stretch, axis=2, keepdims=True), jnp.finfo(stretch.dtype).tiny)
-    chosen = share**SHARPNESS * _unit_rows(found) @ features.T
+    chosen = matmul(share**SHARPNESS * _unit_rows(found), features.T)
     noise = start_vector((1, *chosen.shape[1:]), chosen.dtype)
     return chosen + NOISE * noise / jnp.linalg.norm(noise)
 
@@ -59,15 +60,15 @@ def source_token_starts(
 def _token_forms(block: Block, attn: Array, weighted: Array, diagonal: Array, features: Array) -> Array:
     """The quadratic form of every token in the given features, [B S M M]."""
     shape = (*diagonal.shape, *features.shape[1:], *features.shape[1:])
-    inside = jnp.einsum("dm,dnh->nmh", features, block.attn.value.kernel)
-    heads = jnp.einsum("nmh,nhd->nmd", inside, centre_features(block.attn.output.kernel))
+    inside = einsum("dm,dnh->nmh", features, block.attn.value.kernel)
+    heads = einsum("nmh,nhd->nmd", inside, centre_features(block.attn.output.kernel))
     own = centre_features(features.T)
-    pairs = jnp.einsum("nid,gjd->ngij", heads, heads).reshape(-1, shape[2] * shape[3])
-    cross = jnp.einsum("id,njd->nij", own, heads)
+    pairs = einsum("nid,gjd->ngij", heads, heads).reshape(-1, shape[2] * shape[3])
+    cross = einsum("id,njd->nij", own, heads)
     cross = (cross + cross.mT).reshape(-1, shape[2] * shape[3])
-    by_pair = jnp.einsum("bnts,bgts->bsng", attn, weighted).reshape(*diagonal.shape, -1)
-    alone = diagonal[..., None] * (own @ own.T).reshape(1, 1, -1)
-    return (by_pair @ pairs + jnp.einsum("bnss->bsn", weighted) @ cross + alone).reshape(shape)
+    by_pair = einsum("bnts,bgts->bsng", attn, weighted).reshape(*diagonal.shape, -1)
+    alone = diagonal[..., None] * matmul(own, own.T).reshape(1, 1, -1)
+    return (matmul(by_pair, pairs) + matmul(einsum("bnss->bsn", weighted), cross) + alone).reshape(shape)
 
 
 def leading_features(block: Block, count: int = FEATURES) -> Float[Array, "D M"]:
@@ -81,14 +82,14 @@ def leading_features(block: Block, count: int = FEATURES) -> Float[Array, "D M"]
       [D min(count, D)].
     """
     output = centre_features(block.attn.output.kernel)
-    inner = jnp.einsum("nhd,ngd->nhg", output, output)
+    inner = einsum("nhd,ngd->nhg", output, output)
     start = start_vector(
         (block.attn.value.kernel.shape[0], min(count, block.attn.value.kernel.shape[0])), block.attn.value.kernel.dtype
     )
 
     def iterate(_: Array, features: Array) -> Array:
-        heads = jnp.einsum("dnh,dm->nhm", block.attn.value.kernel, jnp.linalg.qr(features)[0])
-        return jnp.einsum("dnh,nhg,ngm->dm", block.attn.value.kernel, inner, heads)
+        heads = einsum("dnh,dm->nhm", block.attn.value.kernel, jnp.linalg.qr(features)[0])
+        return einsum("dnh,nhg,ngm->dm", block.attn.value.kernel, inner, heads)
 
     return jnp.linalg.qr(jax.lax.fori_loop(0, 3, iterate, start))[0]
 

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from ...linalg.norms import safe_sqrt
+from ...linalg.precision import at_least_float32
 from ...linalg.rows import centre_features, row_std
 from ..statement import Statement
 from ..theorems import layer_norms
@@ -43,7 +45,7 @@ class LayerNormCalculus(PlainCalculus):
         """Pair by pair: through the Laplacian, tokens that are close and of small std would lose digits."""
         precision = jnp.where(self.mask, weights, 0)
         weighted = _pair_gaps(matrix) * precision[..., None] * precision[..., None, :]
-        return jnp.sqrt(jnp.sum(weighted, axis=(-2, -1)) / (2 * self.tokens))
+        return safe_sqrt(jnp.sum(weighted, axis=(-2, -1)) / (2 * self.tokens))
 
 
 class RMSNormCalculus(LayerNormCalculus):
@@ -53,6 +55,7 @@ class RMSNormCalculus(LayerNormCalculus):
         return matrix
 
 
+@at_least_float32
 def layer_norm_pair_distances(
     hidden: Float[Array, "*B T D"], eps: float, mask: Bool[Array, "*B T"], *, centred: bool = True
 ) -> Float[Array, "*B T T"]:
@@ -83,6 +86,7 @@ def layer_norm_pair_distances(
     return jnp.where(mask[..., None] & mask[..., None, :], (apart - fold) / product, 0)
 
 
+@at_least_float32
 def layer_norm_chain(
     hidden: Float[Array, "*B T D"],
     scale: Float[Array, "D"],
@@ -115,6 +119,7 @@ def layer_norm_chain(
     return LayerNormChain(q.normed, *(bound(q).rhs for bound in chain))
 
 
+@at_least_float32
 def shi2022_layer_norm(
     hidden: Float[Array, "*B T D"],
     scale: Float[Array, "D"],
@@ -149,6 +154,7 @@ def shi2022_layer_norm(
     return layer_norms.least(q)._replace(applicable=jnp.all(q.stds > 0, axis=-1))
 
 
+@at_least_float32
 def pre_norm_attention_rate(
     std: Float[Array, "*B T 1"],
     mixing_rates: Float[Array, "*B N"],
@@ -177,7 +183,7 @@ def pre_norm_attention_rate(
     """
     precision = jnp.sort(jnp.where(mask, 1 / jnp.where(mask, std[..., 0], 1), 0), axis=-1)
     stretch = jnp.sum(mixing_rates * head_norms.reshape((1,) * (mixing_rates.ndim - 1) + head_norms.shape), axis=-1)
-    return 1 + jnp.max(jnp.abs(scale)) * stretch * jnp.sqrt(precision[..., -1] * precision[..., -2])
+    return 1 + jnp.max(jnp.abs(scale)) * stretch * safe_sqrt(precision[..., -1] * precision[..., -2])
 
 
 def _quantities(hidden: Array, scale: Array, eps: float, mask: Array, centred: bool) -> NormQuantities[Array, Array]:

@@ -7,6 +7,8 @@ factor at most. Proofs are in docs/theory.md. All functions run over real tokens
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from ...linalg.norms import safe_sqrt
+from ...linalg.precision import at_least_float32
 from ..consensus import per_row, subspace_distance
 from ..markov.stochastic import ergodicity_coefficient
 from ..mixing import equal_row_sums, mixing_rate
@@ -17,6 +19,7 @@ from .plain_calculus import PlainCalculus
 ROUNDING = 16  # in units of the dtype's precision: what a hypothesis may be off by and still count as met
 
 
+@at_least_float32
 def shi2022_linear(hidden: Float[Array, "*B T D"], weight: Float[Array, "D E"], mask: Bool[Array, "*B T"]) -> Statement:
     """Lemma 1(1): d_M(H W) <= ||W|| d_M(H), for a matrix W of any shape.
 
@@ -41,6 +44,7 @@ def shi2022_linear(hidden: Float[Array, "*B T D"], weight: Float[Array, "D E"], 
     return _always(linear(c, hidden, weight, c.norm(weight)))
 
 
+@at_least_float32
 def shi2022_activation(
     before: Float[Array, "*B T D"], after: Float[Array, "*B T D"], lipschitz: float, mask: Bool[Array, "*B T"]
 ) -> Statement:
@@ -71,6 +75,7 @@ def shi2022_activation(
     return found._replace(applicable=stretched_at_most(before, after, lipschitz, mask))
 
 
+@at_least_float32
 def shi2022_sum(
     hidden: Float[Array, "*B T D"],
     other: Float[Array, "*B T D"],
@@ -105,6 +110,7 @@ def shi2022_sum(
     return _always(summed(c, alpha * hidden + beta * other, one, two))
 
 
+@at_least_float32
 def shi2022_mixing(
     attn: Float[Array, "*B T S"], hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]
 ) -> Statement:
@@ -136,6 +142,7 @@ def shi2022_mixing(
     return found._replace(applicable=equal_row_sums(attn, mask))
 
 
+@at_least_float32
 def mixing_with_defect(
     attn: Float[Array, "*B T S"], hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]
 ) -> Statement:
@@ -185,6 +192,7 @@ def largest_mixing_rate(tokens: Int[Array, "*B"]) -> Float[Array, "*B"]:
     return jnp.sqrt(jnp.where(tokens % 2 == 0, n * n, n * n - 1) / (2 * n))
 
 
+@at_least_float32
 def mixing_rate_by_columns(attn: Float[Array, "*B T S"], mask: Bool[Array, "..."]) -> Float[Array, "*B"]:
     """sqrt(lambda) <= sqrt(largest column sum), for row-stochastic A: ||A||^2 <= ||A||_1 ||A||_inf.
 
@@ -193,9 +201,10 @@ def mixing_rate_by_columns(attn: Float[Array, "*B T S"], mask: Bool[Array, "..."
     Array(1.4142, dtype=float32)
     """
     real = per_row(mask, attn)
-    return jnp.sqrt(jnp.max(jnp.sum(attn * real[..., None].astype(attn.dtype), axis=-2), axis=-1))
+    return safe_sqrt(jnp.max(jnp.sum(jnp.where(real[..., None], attn, 0), axis=-2), axis=-1))
 
 
+@at_least_float32
 def mixing_rate_by_ergodicity(attn: Float[Array, "*B T S"], mask: Bool[Array, "..."]) -> Float[Array, "*B"]:
     """sqrt(lambda) <= sqrt(n / 2) tau(A), for row-stochastic A; with equality for n = 2.
 
@@ -209,6 +218,7 @@ def mixing_rate_by_ergodicity(attn: Float[Array, "*B T S"], mask: Bool[Array, ".
     return jnp.sqrt(count / 2) * ergodicity_coefficient(attn, mask)
 
 
+@at_least_float32
 def mixing_rate_by_entries(attn: Float[Array, "*B T S"], mask: Bool[Array, "..."]) -> Float[Array, "*B"]:
     """sqrt(lambda) <= ||J A||_F: the root of the sum of all squared singular values bounds the largest.
 

@@ -15,6 +15,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from ...linalg.gelfand import log_spectral_radius, unit_norm
+from ...linalg.norms import norm
+from ...linalg.precision import at_least_float32, einsum, matmul
 from ...linalg.rows import centre_features, row_std
 from ...types import Block, LayerNorm
 from ..consensus import centre_tokens
@@ -39,6 +41,7 @@ class LocalLaw(NamedTuple):
     std_mlp: Float[Array, "*L"]
 
 
+@at_least_float32
 def local_law(block: Block, row: Float[Array, "D"], activation: Callable[[Array], Array], eps: float) -> LocalLaw:
     """M at the collapsed state X = 1 x^T, exact: J block(X + E) = J (E + sum_h A_0 E W_h) M + O(||E||^2).
 
@@ -66,17 +69,18 @@ def local_law(block: Block, row: Float[Array, "D"], activation: Callable[[Array]
     References: docs/lemmas.md.
     """
     attn, output = block.attn, block.attn.output.kernel
-    mixer = jnp.einsum("dnh,nhe->de", attn.value.kernel, output)
-    bias = jnp.einsum("nh,nhd->d", bias_of(heads_of(attn).value)[:, 0], output) + bias_of(attn.output)
-    normed, first, std_attn = _norm_row(row + row @ mixer + bias, block.norm_attn, eps)
-    argument = normed @ block.up.kernel + bias_of(block.up)
+    mixer = einsum("dnh,nhe->de", attn.value.kernel, output)
+    bias = einsum("nh,nhd->d", bias_of(heads_of(attn).value)[:, 0], output) + bias_of(attn.output)
+    normed, first, std_attn = _norm_row(row + matmul(row, mixer) + bias, block.norm_attn, eps)
+    argument = matmul(normed, block.up.kernel) + bias_of(block.up)
     wide, slopes = jax.jvp(activation, (argument,), (jnp.ones_like(argument),))
-    summed = normed + wide @ block.down.kernel + bias_of(block.down)
+    summed = normed + matmul(wide, block.down.kernel) + bias_of(block.down)
     after, second, std_mlp = _norm_row(summed, block.norm_mlp, eps)
-    mlp = jnp.eye(row.size, dtype=row.dtype) + (block.up.kernel * slopes[None]) @ block.down.kernel
-    return LocalLaw(after, first @ mlp @ second, mixer, std_attn, std_mlp)
+    mlp = jnp.eye(row.size, dtype=row.dtype) + matmul(block.up.kernel * slopes[None], block.down.kernel)
+    return LocalLaw(after, matmul(matmul(first, mlp), second), mixer, std_attn, std_mlp)
 
 
+@at_least_float32
 def local_laws(blocks: Block, row: Float[Array, "D"], activation: Callable[[Array], Array], eps: float) -> LocalLaw:
     """`local_law` of every block of an encoder along the path of a collapsed sentence.
 
@@ -105,6 +109,7 @@ def local_laws(blocks: Block, row: Float[Array, "D"], activation: Callable[[Arra
     return jax.lax.scan(step, row, blocks)[1]
 
 
+@at_least_float32
 def local_step(
     deviation: Float[Array, "T D"], law: LocalLaw, allowed: Bool[Array, "T S"], mask: Bool[Array, "T"]
 ) -> Float[Array, "T D"]:
@@ -129,9 +134,10 @@ def local_step(
     """
     seen = (allowed & mask[None]).astype(deviation.dtype)
     uniform = seen / jnp.maximum(jnp.sum(seen, axis=-1, keepdims=True), 1)
-    return centre_tokens(deviation + uniform @ deviation @ law.mixer, mask) @ law.matrix
+    return matmul(centre_tokens(deviation + matmul(matmul(uniform, deviation), law.mixer), mask), law.matrix)
 
 
+@at_least_float32
 def local_exponent(laws: LocalLaw, eigenvalue: Float[Array, ""]) -> Float[Array, ""]:
     """Lyapunov exponent per layer, (1/L) log rho(prod_l (I + mu W_l) M_l), of the blocks repeated for ever.
 
@@ -155,6 +161,7 @@ def local_exponent(laws: LocalLaw, eigenvalue: Float[Array, ""]) -> Float[Array,
     return (size + log_spectral_radius(product)) / laws.matrix.shape[0]
 
 
+@at_least_float32
 def local_growth(laws: LocalLaw, eigenvalue: Float[Array, ""]) -> Float[Array, ""]:
     """log ||prod_l (I + mu W_l) M_l||_F: no deviation grows by more in one pass through the encoder.
 
@@ -166,7 +173,7 @@ def local_growth(laws: LocalLaw, eigenvalue: Float[Array, ""]) -> Float[Array, "
     0.5
     """
     product, size = _product(laws, eigenvalue)
-    return size + jnp.log(jnp.linalg.norm(product))
+    return size + jnp.log(norm(product, (-2, -1)))
 
 
 def _product(laws: LocalLaw, eigenvalue: Array) -> tuple[Array, Array]:
@@ -176,7 +183,7 @@ def _product(laws: LocalLaw, eigenvalue: Array) -> tuple[Array, Array]:
     def step(state: tuple[Array, Array], law: tuple[Array, Array]) -> tuple[tuple[Array, Array], None]:
         product, log = state
         matrix, mixer = law
-        product, size = unit_norm(product @ (eye + eigenvalue * mixer) @ matrix)
+        product, size = unit_norm(matmul(matmul(product, eye + eigenvalue * mixer), matrix))
         return (product, log + size), None
 
     return jax.lax.scan(step, (eye, jnp.zeros((), eye.dtype)), (laws.matrix, laws.mixer))[0]

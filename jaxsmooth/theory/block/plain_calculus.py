@@ -10,6 +10,8 @@ from jaxtyping import Array, Bool, Float
 from ...activations import ACTIVATIONS
 from ...linalg.intervals import Interval
 from ...linalg.lanczos import root_of_largest_eigenvalue, spectral_norm
+from ...linalg.norms import binary_size, norm, quotient, safe_sqrt, unit_vectors
+from ...linalg.precision import at_least_float32, einsum, matmul
 from ...linalg.rows import centre_features, masked_softmax, row_std
 from .. import consensus
 from ..markov import stochastic
@@ -39,7 +41,7 @@ class PlainCalculus:
         return self.matrix(0.5 * known.lower + 0.5 * known.upper)
 
     def matmul(self, x: Array, y: Array) -> Array:
-        return x @ y
+        return matmul(x, y)
 
     def add(self, x: Array, y: Array) -> Array:
         return x + y
@@ -73,15 +75,15 @@ class PlainCalculus:
         return self._real(normed * self._row(gains, matrix) + self._row(shift, matrix))
 
     def mix(self, attn: Array, hidden: Array, value: Array, bias: Array, output: Array) -> Array:
-        spread = jnp.einsum("sd,ndh->nsh", hidden, value) + bias
-        return jnp.einsum("nts,nsh,nhd->td", attn, spread, output)
+        spread = einsum("sd,ndh->nsh", hidden, value) + bias
+        return einsum("nts,nsh,nhd->td", attn, spread, output)
 
     def sum_over_heads(self, function: Callable[[Heads], tuple[Array, Array]], heads: Heads) -> tuple[Array, Array]:
         matrices, numbers = jax.vmap(function)(heads)
         return jnp.sum(matrices, axis=0), jnp.sum(numbers)
 
     def sqrt(self, value: Array) -> Array:
-        return jnp.sqrt(value)
+        return safe_sqrt(value)
 
     def tanh(self, value: Array) -> Array:
         return jnp.tanh(value)
@@ -111,7 +113,7 @@ class PlainCalculus:
         return high
 
     def frobenius(self, matrix: Array) -> Array:
-        return jnp.sqrt(jnp.sum(matrix * matrix, axis=(-2, -1)))
+        return norm(matrix, (-2, -1))
 
     def norm(self, matrix: Array) -> Array:
         return spectral_norm(matrix)
@@ -119,7 +121,7 @@ class PlainCalculus:
     def mixing_norm(self, attn: Float[Array, "*B N T S"]) -> Float[Array, "*B"]:
         real = jnp.broadcast_to(self.mask[..., None, :], attn.shape[:-1])
         centred = consensus.centre_tokens(attn, real)
-        return root_of_largest_eigenvalue(jnp.einsum("...nts,...nus->...tu", centred, centred))
+        return root_of_largest_eigenvalue(einsum("...nts,...nus->...tu", centred, centred))
 
     def distance(self, matrix: Array) -> Array:
         return consensus.subspace_distance(matrix, self.mask)
@@ -127,9 +129,10 @@ class PlainCalculus:
     def pair_distance(self, matrix: Array, weights: Array) -> Array:
         # Subtracting the token mean changes no pair difference and keeps the cancellation small.
         centred = self.centre_tokens(matrix)
-        precision = jnp.where(self.mask, weights, 0)[..., None]
-        spread = jnp.sum(centred * pair_laplacian(precision, self.tokens[..., None, None], centred), axis=(-2, -1))
-        return jnp.sqrt(jnp.maximum(spread, 0))
+        size = binary_size(centred, (-2, -1))
+        scaled, precision = centred / size, jnp.where(self.mask, weights, 0)[..., None]
+        spread = jnp.sum(scaled * pair_laplacian(precision, self.tokens[..., None, None], scaled), axis=(-2, -1))
+        return size[..., 0, 0] * safe_sqrt(jnp.maximum(spread, 0))
 
     def pair_weight(self, weights: Array) -> Array:
         return pair_weight(weights, self.mask)
@@ -147,12 +150,14 @@ class PlainCalculus:
         return stochastic.ergodicity_coefficient(attn, self.mask)
 
     def cross_ratio(self, attn: Array) -> Array:
-        return jnp.exp(-self.logit_spread(jnp.log(attn)))
+        logits = jnp.where(attn == 0, -jnp.inf, jnp.log(jnp.where(attn == 0, 1, attn)))
+        return jnp.exp(-self.logit_spread(logits))
 
     def entry_ratio(self, attn: Array) -> Array:
         keys = self.mask[..., None, :]
-        least = jnp.min(jnp.where(keys, attn, jnp.inf), axis=-1) / jnp.max(jnp.where(keys, attn, 0), axis=-1)
-        return jnp.min(jnp.where(self.mask, least, 1), axis=-1)
+        least = jnp.min(jnp.where(keys, attn, jnp.inf), axis=-1)
+        ratio = quotient(least, jnp.max(jnp.where(keys, attn, 0), axis=-1))
+        return jnp.min(jnp.where(self.mask, ratio, 1), axis=-1)
 
     def logit_spread(self, logits: Array) -> Array:
         return stochastic.logit_spread(logits, self.mask)
@@ -164,7 +169,7 @@ class PlainCalculus:
         return self.distance(self._row_sums(attn)[..., None])
 
     def head_defects(self, attn: Array, hidden: Array, value: Array, bias: Array, output: Array) -> Array:
-        rows = (self.mean_row(hidden) @ value + bias) @ output
+        rows = matmul(matmul(self.mean_row(hidden), value) + bias, output)
         return jnp.sum(jax.vmap(self.defect)(attn) * self.frobenius(rows))
 
     def _row_sums(self, attn: Array) -> Array:
@@ -178,6 +183,7 @@ class PlainCalculus:
         return row.reshape((1,) * (like.ndim - row.ndim) + row.shape)
 
 
+@at_least_float32
 def pair_weight(precision: Float[Array, "*B T"], mask: Bool[Array, "*B T"]) -> Float[Array, "*B"]:
     """lambda_max(L_p)^(1/2), L_p = (1/n)[diag(p) sum(p) - p p^T]: the most that weighting pairs by p_i p_j adds to d_M.
 
@@ -214,8 +220,22 @@ def pair_weight(precision: Float[Array, "*B T"], mask: Bool[Array, "*B T"]) -> F
         return jnp.where(beyond, low, middle), jnp.where(beyond, middle, high)
 
     steps = jnp.finfo(precision.dtype).nmant + 4
-    high = jax.lax.fori_loop(0, steps, halve, (top[..., :1], top[..., 1:]))[1]
-    return jnp.sqrt(jnp.where(count > 1, high, 0))[..., 0]
+    still = jax.lax.stop_gradient
+    high = jax.lax.fori_loop(0, steps, halve, (still(top[..., :1]), still(top[..., 1:])))[1]
+    x = _pair_vector(still(precision), still(diagonal), high)
+    # The eigenvalue has the derivative of x^T L_p x, x its unit eigenvector held still.
+    own, common = (jnp.sum(part, axis=-1, keepdims=True) for part in (diagonal * x**2, precision * x))
+    form = own - common**2 / count
+    return safe_sqrt(jnp.where(count > 1, high + (form - still(form)), 0))[..., 0]
+
+
+def _pair_vector(precision: Array, diagonal: Array, value: Array) -> Array:
+    """The unit eigenvector of L_p; of a repeated eigenvalue, the one that tells the first two tokens apart."""
+    rank = jnp.argsort(jnp.argsort(-diagonal, axis=-1), axis=-1)
+    two = jnp.where(rank == 0, 1, jnp.where(rank == 1, -1, 0)).astype(diagonal.dtype) * 0.5**0.5
+    apart = diagonal - value
+    near = jnp.min(jnp.abs(apart), axis=-1, keepdims=True) <= 64 * jnp.finfo(value.dtype).eps * value
+    return jnp.where(near, two, unit_vectors(quotient(precision, apart, 0)))
 
 
 def pair_laplacian(

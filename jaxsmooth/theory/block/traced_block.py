@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from ...linalg.lanczos import Eigenvalue
+from ...linalg.norms import safe_sqrt
 from ...types import Block
 from ..theorems.parameters import BlockNorms
 from ..theorems.quantities import BlockQuantities
@@ -62,4 +63,4 @@ class TracedBlock(BlockQuantities[Array, Array]):
 
     @functools.cached_property
     def operator_norm(self) -> Array:
-        return jnp.sqrt(jnp.maximum(self.squared_operator_norm.value, 0))
+        return safe_sqrt(jnp.maximum(self.squared_operator_norm.value, 0))

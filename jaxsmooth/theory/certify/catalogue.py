@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool
 
 from ...activations import LIPSCHITZ
 from ...linalg.intervals import Interval, Namespace
+from ...linalg.precision import matmul
 from ...types import Attention, Block
 from ..block import apriori, invariant_subspaces, layernorm, lemmas
 from ..consensus import subspace_distance
@@ -208,8 +209,8 @@ def _of_block(block: Block, own: Observation, mask: Array, architecture: Archite
 
 def _of_head(weights: Attention, attn: Array, hidden: Array, mask: Array) -> dict[str, ArrayLike]:
     attn = _row_stochastic(attn, jnp)
-    query, key = (hidden @ side.kernel + bias_of(side) for side in (weights.query, weights.key))
-    logits = query @ key.mT / weights.query.kernel.shape[-1] ** 0.5
+    query, key = (matmul(hidden, side.kernel) + bias_of(side) for side in (weights.query, weights.key))
+    logits = matmul(query, key.mT) / weights.query.kernel.shape[-1] ** 0.5
     graph = attn > 0
     return {"hidden": hidden, "attn": attn, "chain": attn[None], "graph": graph, "logits": logits, "mask": mask}
 

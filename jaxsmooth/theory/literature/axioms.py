@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from ...linalg.precision import at_least_float32
 from ..markov.stochastic import token_spread
 from ..statement import Statement
 
@@ -24,6 +25,7 @@ class Decay(NamedTuple):
     constant: Float[Array, "..."]
 
 
+@at_least_float32
 def rusch2023_subadditivity(
     measure: Measure, left: Float[Array, "*B T D"], right: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]
 ) -> Statement:
@@ -54,6 +56,7 @@ def rusch2023_subadditivity(
     return Statement(lhs=measure(left + right, mask), rhs=total, applicable=jnp.isfinite(total))
 
 
+@at_least_float32
 def rusch2023_vanishes_at_consensus(
     measure: Measure, hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"], tolerance: float
 ) -> Bool[Array, "*B"]:
@@ -86,6 +89,7 @@ def rusch2023_vanishes_at_consensus(
     return equal == (measure(hidden / unit[..., None, None], mask) <= tolerance)
 
 
+@at_least_float32
 def rusch2023_decay(measures: Float[Array, "L *B"]) -> Decay:
     """Over-smoothing as Rusch et al. define it: the exponent with which a measure decays over layers.
 

@@ -7,11 +7,14 @@ tokens of equal norm the two are one quantity; in general d_M bounds 1 - CosSim,
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from ...linalg.norms import binary_size, norm, quotient, unit_vectors, within
+from ...linalg.precision import at_least_float32
 from ..block.lemmas import ROUNDING
-from ..consensus import subspace_distance
+from ..consensus import real_tokens, subspace_distance
 from ..statement import Statement
 
 
+@at_least_float32
 def cosine_distance(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> Float[Array, "*B"]:
     """1 - CosSim(H) = d_M(H / row norms)^2 / (n - 1), an identity; near consensus it loses no digits.
 
@@ -28,11 +31,10 @@ def cosine_distance(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -
 
     References: CosSim after Shi et al. (2022), arXiv 2202.08625; the identity in docs/theory.md.
     """
-    norms = jnp.linalg.norm(hidden, axis=-1, keepdims=True)
-    unit = hidden / jnp.where(norms == 0, 1, norms)
-    return subspace_distance(unit, mask) ** 2 / _others(hidden, mask)
+    return _of_pairs(_distance(hidden, mask), mask)
 
 
+@at_least_float32
 def cosine_distance_bound(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> Statement:
     """1 - CosSim(H) <= d_M(H)^2 / ((n - 1) r_1 r_2), r_1 and r_2 the two smallest token norms.
 
@@ -50,12 +52,15 @@ def cosine_distance_bound(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B 
     >>> round(float(found.lhs), 4), round(float(found.rhs), 4)
     (1.0, 1.25)
     """
-    norms = jnp.where(mask, jnp.linalg.norm(hidden, axis=-1), jnp.inf)
-    least = jnp.sort(norms, axis=-1)[..., :2]
-    rhs = subspace_distance(hidden, mask) ** 2 / (_others(hidden, mask) * least[..., 0] * least[..., 1])
+    real = real_tokens(hidden, mask)
+    scaled = real / binary_size(real, (-2, -1))
+    least = jnp.sort(jnp.where(mask, norm(scaled), jnp.inf), axis=-1)[..., :2]
+    product = _others(hidden, mask) * least[..., 0] * jnp.where(jnp.isfinite(least[..., 1]), least[..., 1], 1)
+    rhs = _of_pairs(quotient(subspace_distance(scaled, mask) ** 2, product, jnp.inf), mask)
     return Statement(cosine_distance(hidden, mask), rhs, (least[..., 0] > 0) & jnp.isfinite(least[..., 1]))
 
 
+@at_least_float32
 def cosine_bridge(
     before: Float[Array, "*B T D"], after: Float[Array, "*B T D"], rate: Float[Array, "*B"], mask: Bool[Array, "*B T"]
 ) -> Statement:
@@ -79,17 +84,29 @@ def cosine_bridge(
     >>> bool(found.applicable), round(float(found.lhs), 4), round(float(found.rhs), 4)
     (True, 0.04, 0.25)
     """
-    norms = jnp.linalg.norm(jnp.concatenate([before, after], axis=-2), axis=-1)
+    norms = norm(jnp.concatenate([before, after], axis=-2))
     real = jnp.concatenate([mask, mask], axis=-1)
     least = jnp.min(jnp.where(real, norms, jnp.inf), axis=-1)
     most = jnp.max(jnp.where(real, norms, 0), axis=-1)
     slack = 1 + ROUNDING * before.shape[-1] * jnp.finfo(before.dtype).eps
     stretched = subspace_distance(after, mask) <= rate * subspace_distance(before, mask) * slack
-    alike = (least > 0) & (most <= slack * least) & (_others(before, mask) > 0)
-    return Statement(cosine_distance(after, mask), rate**2 * cosine_distance(before, mask), alike & stretched)
+    alike = (least > 0) & (most <= slack * least) & (jnp.sum(mask, axis=-1) > 1)
+    bound = _of_pairs(rate**2 * _distance(before, mask), mask)
+    return Statement(cosine_distance(after, mask), bound, alike & stretched)
+
+
+def _distance(hidden: Array, mask: Array) -> Array:
+    """1 - CosSim, 0 where no pair of tokens is left."""
+    others = _others(hidden, mask)
+    found = subspace_distance(unit_vectors(real_tokens(hidden, mask)), mask) ** 2 / others
+    return within(found, 0, (others + 1) / others)
 
 
 def _others(hidden: Array, mask: Array) -> Array:
-    """n - 1, or NaN where no pair of tokens is left."""
-    count = jnp.sum(mask, axis=-1).astype(hidden.dtype)
-    return jnp.where(count > 1, count - 1, jnp.nan)
+    """n - 1, at least 1."""
+    return jnp.maximum(jnp.sum(mask, axis=-1) - 1, 1).astype(hidden.dtype)
+
+
+def _of_pairs(found: Array, mask: Array) -> Array:
+    """NaN where no pair of tokens is left."""
+    return jnp.where(jnp.sum(mask, axis=-1) > 1, found, jnp.nan)

@@ -8,10 +8,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from ...linalg.lanczos import spectral_norm
+from ...linalg.norms import norm
+from ...linalg.precision import at_least_float32, einsum
 from ..consensus import subspace_distance, token_mean
 from ..statement import Statement
 
 
+@at_least_float32
 def fusion_concat(
     hidden: Float[Array, "L *B T D"], weight: Float[Array, "L D E"], mask: Bool[Array, "*B T"]
 ) -> Statement:
@@ -35,11 +38,12 @@ def fusion_concat(
 
     References: the fusion after Shi et al. (2022), arXiv 2202.08625; the bound in docs/lemmas.md.
     """
-    lhs = subspace_distance(jnp.einsum("l...td,lde->...te", hidden, weight), mask)
+    lhs = subspace_distance(einsum("l...td,lde->...te", hidden, weight), mask)
     rhs = spectral_norm(weight.reshape(-1, weight.shape[-1])) * layers_distance(hidden, mask)
     return Statement(lhs, rhs, jnp.ones(lhs.shape, bool))
 
 
+@at_least_float32
 def fusion_max(hidden: Float[Array, "L *B T D"], mask: Bool[Array, "*B T"]) -> Statement:
     """The elementwise maximum over layers has d_M <= S, S = (sum_l d_M(H_l)^2)^(1/2).
 
@@ -64,6 +68,7 @@ def fusion_max(hidden: Float[Array, "L *B T D"], mask: Bool[Array, "*B T"]) -> S
     return Statement(lhs, layers_distance(hidden, mask), jnp.ones(lhs.shape, bool))
 
 
+@at_least_float32
 def fusion_gate(
     hidden: Float[Array, "L *B T D"], gates: Float[Array, "L *B T"], mask: Bool[Array, "*B T"]
 ) -> Statement:
@@ -98,6 +103,7 @@ def fusion_gate(
     return Statement(lhs, kept + away, jnp.ones(lhs.shape, bool))
 
 
+@at_least_float32
 def layers_distance(hidden: Float[Array, "L *B T D"], mask: Bool[Array, "*B T"]) -> Float[Array, "*B"]:
     """S = (sum_l d_M(H_l)^2)^(1/2): the distance to consensus of all layers together.
 
@@ -105,7 +111,7 @@ def layers_distance(hidden: Float[Array, "L *B T D"], mask: Bool[Array, "*B T"])
     >>> round(float(layers_distance(jnp.array([[[3.0], [-3.0]], [[4.0], [-4.0]]]), jnp.ones(2, bool))), 4)
     7.0711
     """
-    return jnp.sqrt(jnp.sum(_distances(hidden, mask) ** 2, axis=0))
+    return norm(_distances(hidden, mask), 0)
 
 
 def _distances(hidden: Array, mask: Array) -> Array:

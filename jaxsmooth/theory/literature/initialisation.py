@@ -3,11 +3,14 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from ...linalg.norms import safe_sqrt
+from ...linalg.precision import at_least_float32, matmul
 from ..consensus import subspace_distance
 from ..operators import uniform_attention
 from ..statement import Statement
 
 
+@at_least_float32
 def saada2025_second_singular_value(logit_std: Float[Array, "*B"], tokens: Float[Array, "*B"]) -> Float[Array, "*B"]:
     """Limit of the second singular value of softmax attention: 2 sqrt(e^{s^2} - 1) / sqrt(n).
 
@@ -31,6 +34,7 @@ def saada2025_second_singular_value(logit_std: Float[Array, "*B"], tokens: Float
     return 2 * saada2025_second_eigenvalue(logit_std, tokens)
 
 
+@at_least_float32
 def saada2025_second_eigenvalue(logit_std: Float[Array, "*B"], tokens: Float[Array, "*B"]) -> Float[Array, "*B"]:
     """Limit of the second largest modulus of an eigenvalue: sqrt(e^{s^2} - 1) / sqrt(n), half the singular value's.
 
@@ -47,9 +51,10 @@ def saada2025_second_eigenvalue(logit_std: Float[Array, "*B"], tokens: Float[Arr
 
     References: after Saada, Naderi and Tanner (2025), arXiv 2410.07799.
     """
-    return jnp.sqrt(jnp.expm1(logit_std * logit_std) / tokens)
+    return safe_sqrt(jnp.expm1(logit_std * logit_std) / tokens)
 
 
+@at_least_float32
 def ali2023_centred_attention(attn: Float[Array, "*B T S"], mask: Bool[Array, "*B T"]) -> Float[Array, "*B T S"]:
     """A - 1 1^T / n over real keys: attention without the eigenvalue of consensus. Rows sum to 0.
 
@@ -73,6 +78,7 @@ def ali2023_centred_attention(attn: Float[Array, "*B T S"], mask: Bool[Array, "*
     return attn - uniform_attention(attn, mask)
 
 
+@at_least_float32
 def ali2023_centring_keeps_distance(
     attn: Float[Array, "*B T S"], hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]
 ) -> Statement:
@@ -94,5 +100,5 @@ def ali2023_centring_keeps_distance(
     References: proved in docs/catalogue.md; the method after Ali et al. (2023), arXiv 2306.01610.
     """
     clean = hidden * mask[..., None].astype(hidden.dtype)
-    centred = subspace_distance(ali2023_centred_attention(attn, mask) @ clean, mask)
-    return Statement(lhs=centred, rhs=subspace_distance(attn @ clean, mask), applicable=jnp.any(mask, axis=-1))
+    centred = subspace_distance(matmul(ali2023_centred_attention(attn, mask), clean), mask)
+    return Statement(lhs=centred, rhs=subspace_distance(matmul(attn, clean), mask), applicable=jnp.any(mask, axis=-1))

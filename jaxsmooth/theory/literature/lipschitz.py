@@ -7,6 +7,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from ...linalg.lanczos import default_tolerance, largest_eigenvalue, spectral_norm, start_vector
+from ...linalg.norms import norm
+from ...linalg.precision import at_least_float32, matmul
 from ...linalg.rows import masked_softmax
 from ..statement import Statement
 
@@ -31,7 +33,7 @@ def dot_product_attention(
     """
     real = mask[:, None].astype(hidden.dtype)
     clean = hidden * real
-    return masked_softmax(clean @ interaction @ clean.T, mask[None]) @ clean @ value * real
+    return matmul(matmul(masked_softmax(matmul(matmul(clean, interaction), clean.T), mask[None]), clean), value) * real
 
 
 def kim2021_witness(radius: float) -> Float[Array, "T D"]:
@@ -56,6 +58,7 @@ def kim2021_witness(radius: float) -> Float[Array, "T D"]:
     return jnp.array([[0.0], [radius], [-radius]])
 
 
+@at_least_float32
 def castin2024_bound(
     value_norm: Float[Array, "*B"],
     interaction_norm: Float[Array, "*B"],
@@ -85,6 +88,7 @@ def castin2024_bound(
     return math.sqrt(3) * value_norm * jnp.sqrt(square * (4 * tokens + 1) + tokens)
 
 
+@at_least_float32
 def castin2024_local_lipschitz(
     hidden: Float[Array, "T D"], mask: Bool[Array, "T"], interaction: Float[Array, "D D"], value: Float[Array, "D E"]
 ) -> Statement:
@@ -112,6 +116,6 @@ def castin2024_local_lipschitz(
     start = start_vector(hidden.shape, hidden.dtype) * real
     found = largest_eigenvalue(lambda v: pull(push(v))[0], start, tolerance=default_tolerance(hidden.dtype))
     count = jnp.sum(mask).astype(hidden.dtype)
-    radius = jnp.max(jnp.where(mask, jnp.linalg.norm(hidden, axis=-1), 0))
+    radius = jnp.max(jnp.where(mask, norm(hidden), 0))
     bound = castin2024_bound(spectral_norm(value), spectral_norm(interaction), radius, count)
     return Statement(lhs=jnp.sqrt(jnp.maximum(found.value, 0)), rhs=bound, applicable=count > 0)

@@ -7,12 +7,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Inexact
 
 from ...linalg.lanczos import spectral_norm
+from ...linalg.precision import at_least_float32, matmul
 from ...linalg.rows import masked_softmax
 from ..consensus import real_pairs, subspace_distance, token_mean
 from ..operators import uniform_attention
 from ..statement import Statement
 
 
+@at_least_float32
 def wang2022_low_pass_rate(largest_logit: Float[Array, "*B"], tokens: Float[Array, "*B"]) -> Float[Array, "*B"]:
     """sqrt(n e^{2 alpha} / (e^{2 alpha} + n - 1)): how much high frequency softmax attention can pass, at most.
 
@@ -36,6 +38,7 @@ def wang2022_low_pass_rate(largest_logit: Float[Array, "*B"], tokens: Float[Arra
     return jnp.sqrt(tokens / (1 + (tokens - 1) * jnp.exp(-2 * largest_logit)))
 
 
+@at_least_float32
 def wang2022_tanh_rate(largest_logit: Float[Array, "*B"], tokens: Float[Array, "*B"]) -> Float[Array, "*B"]:
     """sqrt(n / 2) tanh(alpha): the same factor, vanishing with the logits; attained for n = 2.
 
@@ -58,6 +61,7 @@ def wang2022_tanh_rate(largest_logit: Float[Array, "*B"], tokens: Float[Array, "
     return jnp.sqrt(tokens / 2) * jnp.tanh(largest_logit)
 
 
+@at_least_float32
 def wang2022_high_frequency(
     logits: Float[Array, "*B T S"],
     hidden: Float[Array, "*B T D"],
@@ -88,7 +92,7 @@ def wang2022_high_frequency(
     count = jnp.sum(mask, axis=-1).astype(hidden.dtype)
     rate = jnp.minimum(wang2022_low_pass_rate(alpha, count), wang2022_tanh_rate(alpha, count))
     attn = masked_softmax(logits, mask[..., None, :])
-    mixed = attn @ (hidden * mask[..., None].astype(hidden.dtype)) @ value
+    mixed = matmul(matmul(attn, hidden * mask[..., None].astype(hidden.dtype)), value)
     return Statement(
         lhs=subspace_distance(mixed, mask),
         rhs=rate * spectral_norm(value) * subspace_distance(hidden, mask),
@@ -96,6 +100,7 @@ def wang2022_high_frequency(
     )
 
 
+@at_least_float32
 def wang2022_attn_scale(
     attn: Float[Array, "*B T S"], mask: Bool[Array, "*B T"], strength: Float[Array, ""] | float
 ) -> Float[Array, "*B T S"]:
@@ -120,6 +125,7 @@ def wang2022_attn_scale(
     return uniform + (1 + strength) * (attn - uniform)
 
 
+@at_least_float32
 def wang2022_feat_scale(
     hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"], low: Float[Array, "D"], high: Float[Array, "D"]
 ) -> Float[Array, "*B T D"]:
@@ -148,6 +154,7 @@ def wang2022_feat_scale(
     return jnp.where(mask[..., None], scaled, hidden)
 
 
+@at_least_float32
 def choi2024_filter_response(
     eigenvalues: Inexact[Array, "*B T"],
     power: Float[Array, ""] | float,
@@ -182,6 +189,7 @@ def choi2024_filter_response(
     return identity + linear * x + power * (x + (order - 1) * (x * x - x))
 
 
+@at_least_float32
 def dovonon2024_unification_rate(
     attn_eigenvalues: Inexact[Array, "*B T"], value_eigenvalues: Inexact[Array, "*B D"]
 ) -> Float[Array, "*B"]:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from ...linalg.precision import at_least_float32, einsum, matmul
 from ...linalg.rows import masked_softmax, standardise_rows
 from ..consensus import diameter, real_pairs
 from ..markov.stochastic import ergodicity_coefficient, token_spread
@@ -58,12 +59,13 @@ def wu2024_radius(graph: Bool[Array, "*B T S"], mask: Bool[Array, "*B T"]) -> In
         reached, radius = state
         rooted = jnp.any(jnp.all(reached | ~mask[..., :, None], axis=-2) & mask, axis=-1)
         radius = jnp.where((radius < 0) & rooted, distance.astype(jnp.int32), radius)
-        return reached | (step @ reached.astype(jnp.float32) > 0), radius
+        return reached | (matmul(step, reached.astype(jnp.float32)) > 0), radius
 
     never = jnp.full(mask.shape[:-1], -1, jnp.int32)
     return jax.lax.fori_loop(0, graph.shape[-1], grow, (eye & real, never))[1]
 
 
+@at_least_float32
 def wu2024_collapse_rate(
     least_weight: Float[Array, "*B"], radius: Int[Array, "*B"], depth: Int[Array, ""] | int
 ) -> Float[Array, "*B"]:
@@ -90,6 +92,7 @@ def wu2024_collapse_rate(
     return (1 - least_weight ** radius.astype(least_weight.dtype)) ** whole
 
 
+@at_least_float32
 def wu2024_masked_attention(
     attn: Float[Array, "L *B T S"],
     hidden: Float[Array, "*B T D"],
@@ -121,12 +124,13 @@ def wu2024_masked_attention(
     radius = wu2024_radius(graph, mask)
     edges = jnp.broadcast_to((graph & real)[None], attn.shape)
     least = jnp.min(jnp.where(edges, attn, jnp.inf), axis=(0, -2, -1))
-    after = jax.lax.scan(lambda x, a: (jnp.where(real, a, 0) @ x, None), hidden, attn)[0]
+    after = jax.lax.scan(lambda x, a: (matmul(jnp.where(real, a, 0), x), None), hidden, attn)[0]
     rate = wu2024_collapse_rate(least, jnp.maximum(radius, 1), attn.shape[0])
     loops = jnp.all(jnp.diagonal(graph, axis1=-2, axis2=-1) | ~mask, axis=-1)
     return Statement(lhs=diameter(after, mask), rhs=rate * diameter(hidden, mask), applicable=(radius >= 0) & loops)
 
 
+@at_least_float32
 def wu2023_gat_collapse(
     before: Float[Array, "*B T D"],
     after: Float[Array, "*B T E"],
@@ -166,6 +170,7 @@ def wu2023_gat_collapse(
     )
 
 
+@at_least_float32
 def wu2024_layer(
     hidden: Float[Array, "*B T D"],
     mask: Bool[Array, "*B T"],
@@ -190,8 +195,8 @@ def wu2024_layer(
 
     References: after Wu et al. (2024), arXiv 2405.18781.
     """
-    logits = jnp.einsum("...td,de,...se->...ts", hidden, query_key, hidden) / math.sqrt(hidden.shape[-1])
-    return standardise_rows(masked_softmax(logits, mask[..., None, :]) @ hidden @ value)
+    logits = einsum("...td,de,...se->...ts", hidden, query_key, hidden) / math.sqrt(hidden.shape[-1])
+    return standardise_rows(matmul(matmul(masked_softmax(logits, mask[..., None, :]), hidden), value))
 
 
 def wu2024_equilibrium() -> FixedPoint:
@@ -214,7 +219,7 @@ def wu2024_equilibrium() -> FixedPoint:
     a = jax.nn.sigmoid(jnp.sqrt(jnp.array(3.0)))
     attn = jnp.array([[a, 1 - a], [1 - a, a]])
     inverse = jnp.array([[a, a - 1], [a - 1, a]]) / (2 * a - 1)
-    return FixedPoint(hidden=math.sqrt(3) * frame.T, value=frame @ inverse @ frame.T, attn=attn)
+    return FixedPoint(hidden=math.sqrt(3) * frame.T, value=matmul(matmul(frame, inverse), frame.T), attn=attn)
 
 
 def wu2024_antipodal() -> FixedPoint:

@@ -6,9 +6,12 @@ Rows are tokens, so x -> x F: an invariant direction is a LEFT eigenvector, v F 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from ..consensus import token_mean
+from ...linalg.norms import norm, quotient, unit_vectors, within
+from ...linalg.precision import at_least_float32, matmul
+from ..consensus import real_tokens, token_mean
 
 
+@at_least_float32
 def li2026_step(
     hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"], weight: Float[Array, "*B D D"]
 ) -> Float[Array, "*B T D"]:
@@ -29,10 +32,11 @@ def li2026_step(
 
     References: after Li and Altafini (2026), arXiv 2605.25619: full attention, shared weights, no MLP.
     """
-    moved = hidden + token_mean(hidden, mask) @ weight
-    return moved / jnp.linalg.norm(moved, axis=-1, keepdims=True)
+    moved = hidden + matmul(token_mean(hidden, mask), weight)
+    return unit_vectors(moved)
 
 
+@at_least_float32
 def li2026_tangent(
     hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"], direction: Float[Array, "*B D"]
 ) -> Float[Array, "*B"]:
@@ -55,9 +59,10 @@ def li2026_tangent(
     """
     mean = token_mean(hidden, mask)[..., 0, :]
     along = jnp.sum(mean * direction, axis=-1, keepdims=True)
-    return jnp.linalg.norm(mean - along * direction, axis=-1) / jnp.abs(along[..., 0])
+    return quotient(norm(mean - along * direction), jnp.abs(along[..., 0]), jnp.inf)
 
 
+@at_least_float32
 def li2026_rate(eigenvalues: Float[Array, "*B D"]) -> Float[Array, "*B"]:
     """(1 + mu_2) / (1 + mu_1): factor per layer of the tangent to the top eigenvector, for symmetric F.
 
@@ -83,6 +88,7 @@ def li2026_rate(eigenvalues: Float[Array, "*B D"]) -> Float[Array, "*B"]:
     return jnp.where((ordered[..., -1] > 0) & (rest < top), rest / top, jnp.nan)
 
 
+@at_least_float32
 def li2026_layer_norm_matrix(weight: Float[Array, "*B D D"]) -> Float[Array, "*B D D"]:
     """C (I + F) C, C the centring of features: what consensus under LayerNorm iterates.
 
@@ -105,6 +111,7 @@ def li2026_layer_norm_matrix(weight: Float[Array, "*B D D"]) -> Float[Array, "*B
     return centred - jnp.mean(centred, axis=-2, keepdims=True)
 
 
+@at_least_float32
 def li2026_alignment(
     hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"], direction: Float[Array, "*B D"]
 ) -> Float[Array, "*B"]:
@@ -124,13 +131,13 @@ def li2026_alignment(
 
     References: after Li and Altafini (2026), arXiv 2605.25619 (projection of tokens on the principal eigenvector).
     """
-    along = jnp.abs(jnp.sum(hidden * direction[..., None, :], axis=-1))
-    lengths = jnp.linalg.norm(hidden, axis=-1) * jnp.linalg.norm(direction, axis=-1)[..., None]
-    real = mask & (lengths > 0)
-    total = jnp.sum(jnp.where(real, along / jnp.where(real, lengths, 1), 0), axis=-1)
-    return total / jnp.maximum(jnp.sum(mask, axis=-1), 1).astype(hidden.dtype)
+    unit = unit_vectors(real_tokens(hidden, mask))
+    along = jnp.abs(jnp.sum(unit * unit_vectors(direction)[..., None, :], axis=-1))
+    count = jnp.maximum(jnp.sum(mask, axis=-1), 1).astype(hidden.dtype)
+    return within(jnp.sum(along, axis=-1) / count, 0, 1)
 
 
+@at_least_float32
 def li2026_steered_weight(
     weight: Float[Array, "*B D D"], direction: Float[Array, "*B D"], eigenvalue: Float[Array, "*B"]
 ) -> Float[Array, "*B D D"]:
@@ -154,7 +161,7 @@ def li2026_steered_weight(
 
     References: after Li and Altafini (2026), arXiv 2605.25619 (steering); this form is ours.
     """
-    unit = direction / jnp.linalg.norm(direction, axis=-1, keepdims=True)
+    unit = unit_vectors(direction)
     outer = unit[..., :, None] * unit[..., None, :]
     rest = jnp.broadcast_to(jnp.eye(weight.shape[-1], dtype=weight.dtype), weight.shape) - outer
-    return rest @ weight @ rest + eigenvalue[..., None, None] * outer
+    return matmul(matmul(rest, weight), rest) + eigenvalue[..., None, None] * outer

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from ...linalg.norms import binary_size, norm, quotient, safe_sqrt, within
+from ...linalg.precision import at_least_float32, einsum, matmul
 from ...linalg.rows import masked_softmax
 from ..consensus import real_pairs, token_mean
 from ..statement import Statement
@@ -15,6 +17,7 @@ from ..statement import Statement
 SMALL_LOGITS = 1.256
 
 
+@at_least_float32
 def dong2021_composite_norm(matrix: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> Float[Array, "*B"]:
     """||X||_{1,inf} = sqrt(||X||_1 ||X||_inf) over real tokens: largest column sum times largest row sum of moduli.
 
@@ -34,9 +37,12 @@ def dong2021_composite_norm(matrix: Float[Array, "*B T D"], mask: Bool[Array, "*
     References: after Dong, Cordonnier and Loukas (2021), arXiv 2103.03404.
     """
     moduli = jnp.where(mask[..., None], jnp.abs(matrix), 0)
-    return jnp.sqrt(jnp.max(jnp.sum(moduli, axis=-2), axis=-1) * jnp.max(jnp.sum(moduli, axis=-1), axis=-1))
+    size = binary_size(moduli, (-2, -1))
+    moduli, size = moduli / size, size[..., 0, 0]
+    return safe_sqrt(jnp.max(jnp.sum(moduli, axis=-2), axis=-1) * jnp.max(jnp.sum(moduli, axis=-1), axis=-1)) * size
 
 
+@at_least_float32
 def dong2021_gamma(deviations: Float[Array, "*B T S"], mask: Bool[Array, "*B T"]) -> Float[Array, "*B"]:
     """gamma of Dong et al.: how much worse the rows of the logits are, one by one, than their worst pair of columns.
 
@@ -65,9 +71,10 @@ def dong2021_gamma(deviations: Float[Array, "*B T S"], mask: Bool[Array, "*B T"]
 
     worst_pair = jnp.max(jax.lax.map(against, jnp.arange(deviations.shape[-1])), axis=0)
     by_row = jnp.sum(_row_range(deviations, mask), axis=-1)
-    return jnp.where(worst_pair > 0, jnp.sqrt(by_row / jnp.where(worst_pair > 0, worst_pair, 1)), 1)
+    return safe_sqrt(quotient(by_row, worst_pair, 1))
 
 
+@at_least_float32
 def dong2021_cubic_rate(
     hidden: Float[Array, "*B T D"],
     mask: Bool[Array, "*B T"],
@@ -105,9 +112,10 @@ def dong2021_cubic_rate(
     query_key_norm = _column_norm(jnp.abs(query_key))
     columns = jnp.sum(gamma**2 * _lead(query_key_norm * _column_norm(moduli), gamma), axis=-1)
     rows = jnp.sum(query_key_norm * jnp.max(jnp.sum(moduli, axis=-1), axis=-1))
-    return 4 * jnp.sqrt(columns * rows / head_width)
+    return 4 * safe_sqrt(columns * rows / head_width)
 
 
+@at_least_float32
 def dong2021_one_layer(
     hidden: Float[Array, "*B T D"],
     mask: Bool[Array, "*B T"],
@@ -147,7 +155,7 @@ def dong2021_one_layer(
     deviations = _deviations(residual, query_key, head_width)
     reach = jnp.max(_row_range(deviations, _each_head(mask, query_key)), axis=(-2, -1))
     attn = masked_softmax(_deviations(hidden, query_key, head_width), mask[..., None, None, :])
-    mixed = jnp.einsum("...nts,...sd,nde->...te", attn, hidden, value)
+    mixed = einsum("...nts,...sd,nde->...te", attn, hidden, value)
     after = mixed - dong2021_next_centre(hidden, mask, centre, query_key, value, head_width)
     return Statement(
         lhs=dong2021_composite_norm(after, mask),
@@ -156,6 +164,7 @@ def dong2021_one_layer(
     )
 
 
+@at_least_float32
 def dong2021_next_centre(
     hidden: Float[Array, "*B T D"],
     mask: Bool[Array, "*B T"],
@@ -176,13 +185,14 @@ def dong2021_next_centre(
     >>> dong2021_next_centre(x, jnp.ones(2, bool), jnp.zeros((1, 1)), one, one, 1)
     Array([[0.]], dtype=float32)
     """
-    logits = jnp.einsum("...td,nde,...se->...nts", centre, query_key, hidden) / jnp.sqrt(
+    logits = einsum("...td,nde,...se->...nts", centre, query_key, hidden) / jnp.sqrt(
         jnp.asarray(head_width, hidden.dtype)
     )
     attn = masked_softmax(logits, mask[..., None, None, :])
-    return jnp.einsum("...nts,...sd,nde->...te", attn, hidden, value)
+    return einsum("...nts,...sd,nde->...te", attn, hidden, value)
 
 
+@at_least_float32
 def dong2021_log_residual(
     log_residual: Float[Array, "*B"], log_rate: Float[Array, "*B"], depth: int
 ) -> Float[Array, "*B"]:
@@ -209,6 +219,7 @@ def dong2021_log_residual(
     return (power - 1) / 2 * log_rate + power * log_residual
 
 
+@at_least_float32
 def noci2022_step(
     hidden: Float[Array, "*B T D"],
     mask: Bool[Array, "*B T"],
@@ -233,9 +244,10 @@ def noci2022_step(
 
     References: after Noci et al. (2022), arXiv 2206.03126.
     """
-    return hidden + strength * token_mean(hidden, mask) @ weight
+    return hidden + matmul(strength * token_mean(hidden, mask), weight)
 
 
+@at_least_float32
 def noci2022_mean_growth(strength: Float[Array, "*B"], depth: int) -> Float[Array, "*B"]:
     """E||mean after L blocks||^2 / ||mean||^2 = (1 + alpha^2)^L for `noci2022_step` with W_ij ~ N(0, 1/D).
 
@@ -258,6 +270,7 @@ def noci2022_mean_growth(strength: Float[Array, "*B"], depth: int) -> Float[Arra
     return (1 + strength * strength) ** depth
 
 
+@at_least_float32
 def noci2022_relative_distance(
     distance: Float[Array, "*B"], mean_norm: Float[Array, "*B"], tokens: int, growth: Float[Array, "*B"]
 ) -> Float[Array, "*B"]:
@@ -280,13 +293,14 @@ def noci2022_relative_distance(
 
     References: after Noci et al. (2022), arXiv 2206.03126; proof in docs/catalogue.md.
     """
-    return distance / jnp.sqrt(distance * distance + tokens * mean_norm * mean_norm * growth)
+    sides = jnp.stack([distance, mean_norm * jnp.sqrt(tokens * growth)])
+    return within(quotient(distance, norm(sides, 0)), 0, 1)
 
 
 def _deviations(tokens: Array, query_key: Array, head_width: int) -> Array:
     """Logits of every head, [..., N, T, S]."""
     scaled = query_key / jnp.sqrt(jnp.asarray(head_width, tokens.dtype))
-    return jnp.einsum("...td,nde,...se->...nts", tokens, scaled, tokens)
+    return einsum("...td,nde,...se->...nts", tokens, scaled, tokens)
 
 
 def _row_range(deviations: Array, mask: Array) -> Array:

@@ -8,12 +8,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from ...linalg.eigh import batched_eigh
+from ...linalg.norms import binary_size, norm, quotient, safe_sqrt
+from ...linalg.precision import at_least_float32, einsum, matmul
 from ..consensus import centre_tokens, real_pairs, subspace_distance, token_mean
 from ..mixing import mixing_rate, rows_sum_to_one
 from ..operators import uniform_attention
 from ..statement import Statement
 
 
+@at_least_float32
 def guo2023_smallest_eigenvalue(attn: Float[Array, "*B T S"], mask: Bool[Array, "*B T"]) -> Float[Array, "*B"]:
     """sigma_min of ContraNorm: least eigenvalue of J(I - A) + (I - A)^T J on the complement of 1.
 
@@ -38,11 +41,16 @@ def guo2023_smallest_eigenvalue(attn: Float[Array, "*B T S"], mask: Bool[Array, 
     half = centre_tokens(jnp.where(real, eye - attn, 0), mask)
     symmetric = half + jnp.swapaxes(half, -1, -2)
     # The direction 1 and the padding are lifted above everything else instead of being projected out.
-    lift = 1 + jnp.sqrt(jnp.sum(symmetric * symmetric, axis=(-2, -1), keepdims=True))
+    lift = 1 + norm(symmetric, (-2, -1), keepdims=True)
     rest = jnp.where(real, uniform_attention(attn, mask), eye)
-    return batched_eigh(symmetric + lift * rest)[0][..., 0]
+    lifted = symmetric + lift * rest
+    values, vectors = batched_eigh(jax.lax.stop_gradient(lifted))
+    # The eigenvalue has the derivative of x^T M x, x its unit eigenvector held still.
+    form = einsum("...i,...ij,...j->...", vectors[..., 0], lifted, vectors[..., 0])
+    return values[..., 0] + (form - jax.lax.stop_gradient(form))
 
 
+@at_least_float32
 def guo2023_contranorm(
     hidden: Float[Array, "*B T D"],
     attn: Float[Array, "*B T S"],
@@ -70,7 +78,7 @@ def guo2023_contranorm(
 
     References: after Guo et al. (2023), arXiv 2303.06562; proof in docs/catalogue.md.
     """
-    spread = hidden + strength * (hidden - attn @ (hidden * mask[..., None].astype(hidden.dtype)))
+    spread = hidden + strength * (hidden - matmul(attn, hidden * mask[..., None].astype(hidden.dtype)))
     least = guo2023_smallest_eigenvalue(attn, mask)
     return Statement(
         lhs=(1 + strength * least) * subspace_distance(hidden, mask) ** 2,
@@ -79,6 +87,7 @@ def guo2023_contranorm(
     )
 
 
+@at_least_float32
 def nguyen2023_neutreno_fixed_point(
     attn: Float[Array, "*B T S"],
     first_value: Float[Array, "*B T D"],
@@ -116,6 +125,7 @@ def nguyen2023_neutreno_fixed_point(
     return jax.lax.map(lambda pair: jnp.linalg.solve(*pair), flat).reshape(target.shape)
 
 
+@at_least_float32
 def nguyen2023_neutreno_distance(
     attn: Float[Array, "*B T S"],
     first_value: Float[Array, "*B T D"],
@@ -152,6 +162,7 @@ def nguyen2023_neutreno_distance(
     )
 
 
+@at_least_float32
 def scholkemper2024_initial_residual(
     attn: Float[Array, "*B T S"],
     first: Float[Array, "*B T D"],
@@ -182,6 +193,7 @@ def scholkemper2024_initial_residual(
     return nguyen2023_neutreno_fixed_point(attn, first, mask, share / (1 - share))
 
 
+@at_least_float32
 def scholkemper2024_batch_norm(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> Float[Array, "*B T D"]:
     """BatchNorm over tokens: every feature gets mean 0 and variance 1 over real tokens.
 
@@ -202,10 +214,11 @@ def scholkemper2024_batch_norm(hidden: Float[Array, "*B T D"], mask: Bool[Array,
     References: after Scholkemper et al. (2024), arXiv 2406.02997.
     """
     centred = centre_tokens(hidden, mask)
-    std = jnp.sqrt(token_mean(centred * centred, mask))
-    return jnp.where(std > 0, centred / jnp.where(std > 0, std, 1), 0)
+    scaled = centred / binary_size(centred, -2)
+    return quotient(scaled, safe_sqrt(token_mean(scaled * scaled, mask)), 0)
 
 
+@at_least_float32
 def zhao2020_pair_norm(
     hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"], scale: Float[Array, ""] | float
 ) -> Statement:
@@ -229,8 +242,8 @@ def zhao2020_pair_norm(
     References: Zhao and Akoglu (2020), PairNorm, arXiv 1909.12223.
     """
     centred = centre_tokens(hidden, mask)
-    size = jnp.sqrt(jnp.sum(centred * centred, axis=(-2, -1), keepdims=True))
+    scaled = centred / binary_size(centred, (-2, -1))
+    size = norm(scaled, (-2, -1), keepdims=True)
     root = jnp.sqrt(jnp.sum(mask, axis=-1).astype(hidden.dtype))
-    unit = jnp.where(size > 0, centred / jnp.where(size > 0, size, 1), 0)
-    put = scale * root[..., None, None] * unit
+    put = scale * root[..., None, None] * quotient(scaled, size, 0)
     return Statement(lhs=subspace_distance(put, mask), rhs=scale * root, applicable=size[..., 0, 0] > 0)

@@ -4,11 +4,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from ...linalg.norms import unit_vectors
+from ...linalg.precision import at_least_float32, einsum, matmul
 from ...linalg.rows import masked_softmax
 from ..consensus import diameter, real_pairs
 from ..statement import Statement
 
 
+@at_least_float32
 def geshkovski2023_velocity(
     hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"], sharpness: Float[Array, ""] | float
 ) -> Float[Array, "*B T D"]:
@@ -31,11 +34,12 @@ def geshkovski2023_velocity(
     """
     real = mask[..., None].astype(hidden.dtype)
     clean = hidden * real
-    logits = sharpness * jnp.einsum("...td,...sd->...ts", clean, clean)
-    pull = masked_softmax(logits, mask[..., None, :]) @ clean
+    logits = sharpness * einsum("...td,...sd->...ts", clean, clean)
+    pull = matmul(masked_softmax(logits, mask[..., None, :]), clean)
     return (pull - jnp.sum(pull * clean, axis=-1, keepdims=True) * clean) * real
 
 
+@at_least_float32
 def geshkovski2023_flow(
     hidden: Float[Array, "*B T D"],
     mask: Bool[Array, "*B T"],
@@ -70,11 +74,12 @@ def geshkovski2023_flow(
         k3 = geshkovski2023_velocity(x + width / 2 * k2, mask, sharpness)
         k4 = geshkovski2023_velocity(x + width * k3, mask, sharpness)
         moved = x + width / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
-        return jnp.where(mask[..., None], moved / jnp.linalg.norm(moved, axis=-1, keepdims=True), x)
+        return jnp.where(mask[..., None], unit_vectors(moved), x)
 
     return jax.lax.fori_loop(0, steps, step, hidden)
 
 
+@at_least_float32
 def geshkovski2023_clustering(
     before: Float[Array, "*B T D"],
     after: Float[Array, "*B T D"],
@@ -110,10 +115,13 @@ def geshkovski2023_clustering(
     speed = 2 / count * jnp.exp(-sharpness * (1 - start))
     # Rounding may leave the cosine of equal unit vectors above 1.
     known = jnp.clip(start, 0, 1)
-    bound = jnp.tanh(jnp.arctanh(known) + speed * time)
+    # tanh(artanh g + y), without artanh's pole at consensus.
+    moved = jnp.tanh(speed * time)
+    bound = (known + moved) / (1 + known * moved)
     return Statement(lhs=bound, rhs=smallest_cosine(after, mask), applicable=(start >= 0) & (sharpness >= 0))
 
 
+@at_least_float32
 def geshkovski2023_discrete_step(
     before: Float[Array, "*B T D"],
     after: Float[Array, "*B T D"],
@@ -164,6 +172,6 @@ def smallest_cosine(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -
     >>> smallest_cosine(jnp.eye(2), jnp.ones(2, bool))
     Array(0., dtype=float32)
     """
-    products = jnp.einsum("...td,...sd->...ts", hidden, hidden)
+    products = einsum("...td,...sd->...ts", hidden, hidden)
     real = real_pairs(mask)
     return jnp.min(jnp.where(real, products, jnp.inf), axis=(-2, -1))

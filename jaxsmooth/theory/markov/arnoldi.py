@@ -8,6 +8,8 @@ import numpy as np
 from jaxtyping import Array, Complex, Float
 
 from ...linalg.lanczos import start_vector
+from ...linalg.norms import norm, unit_vectors
+from ...linalg.precision import at_least_float32, matmul
 from ..mixing import operator_dtype
 from ..operators import Operator
 
@@ -24,6 +26,7 @@ class Hessenberg(NamedTuple):
     coupling: Float[Array, ""]
 
 
+@at_least_float32
 def arnoldi(operator: Operator, steps: int) -> Hessenberg:
     """The operator on the Krylov space of a fixed random start, by Arnoldi with two orthogonalisations.
 
@@ -45,21 +48,21 @@ def arnoldi(operator: Operator, steps: int) -> Hessenberg:
     References: Saad (2011), Numerical Methods for Large Eigenvalue Problems, chapter 6.
     """
     start = jnp.where(operator.mask, start_vector((operator.size,), operator_dtype(operator)), 0)
-    basis = jnp.zeros((steps + 1, operator.size), start.dtype).at[0].set(start / jnp.linalg.norm(start))
+    basis = jnp.zeros((steps + 1, operator.size), start.dtype).at[0].set(unit_vectors(start))
 
     def step(j: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
         basis, projected = state
         image = operator.apply(basis[j][:, None])[:, 0]
-        size = jnp.linalg.norm(image)
-        once = basis @ image
-        image = image - once @ basis
-        twice = basis @ image
-        image = image - twice @ basis
-        norm = jnp.linalg.norm(image)
+        size = norm(image)
+        once = matmul(basis, image)
+        image = image - matmul(once, basis)
+        twice = matmul(basis, image)
+        image = image - matmul(twice, basis)
+        left = norm(image)
         # The remainder of an invariant space is rounding noise; normalised, it would pass for a direction.
-        real = norm > 8 * jnp.finfo(image.dtype).eps * size
-        unit = jnp.where(real, image / jnp.where(real, norm, 1), 0)
-        column = (once + twice).at[j + 1].set(jnp.where(real, norm, 0))
+        real = left > 8 * jnp.finfo(image.dtype).eps * size
+        unit = jnp.where(real, image / jnp.where(real, left, 1), 0)
+        column = (once + twice).at[j + 1].set(jnp.where(real, left, 0))
         return basis.at[j + 1].set(unit), projected.at[:, j].set(column)
 
     projected = jnp.zeros((steps + 1, steps), start.dtype)

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from ...linalg.norms import norm
+from ...linalg.precision import at_least_float32, matmul
 from ..mixing import mixing_rate
 from ..operators import Dense, Operator, keep_real
 from .limits import ChainLimit, chain_limit
@@ -79,6 +81,7 @@ class Convergence(NamedTuple):
     birkhoff_held: Bool[Array, ""]
 
 
+@at_least_float32
 def iterate(
     operator: Operator, hidden: Float[Array, "T D"], steps: int, *, collect: Callable[[Array], Any] = lambda _: ()
 ) -> tuple[Float[Array, "T D"], Any]:
@@ -108,6 +111,7 @@ def iterate(
     return jax.lax.scan(step, keep_real(hidden, operator.mask), None, length=steps)
 
 
+@at_least_float32
 def iterate_until(
     operator: Operator, hidden: Float[Array, "T D"], *, tolerance: float, max_steps: int = 10_000
 ) -> Settled:
@@ -131,20 +135,21 @@ def iterate_until(
     4
     """
     start = keep_real(hidden, operator.mask)
-    size = jnp.linalg.norm(start)
+    size = _length(start)
 
     def unsettled(state: Settled) -> Array:
         return (state.change > tolerance) & (state.steps < max_steps)
 
     def step(state: Settled) -> Settled:
         after = operator.apply(state.hidden)
-        change = jnp.linalg.norm(after - state.hidden) / jnp.where(size > 0, size, 1)
+        change = _length(after - state.hidden) / jnp.where(size > 0, size, 1)
         return Settled(after, change, state.steps + 1)
 
     first = Settled(start, jnp.asarray(jnp.inf, start.dtype), jnp.zeros((), jnp.int32))
     return jax.lax.while_loop(unsettled, step, first)
 
 
+@at_least_float32
 def converge(
     attn: Float[Array, "T S"],
     hidden: Float[Array, "T D"],
@@ -176,7 +181,7 @@ def converge(
     (Array([2., 2.], dtype=float32), 0.5, 10)
     """
     start, limit = keep_real(hidden, mask), chain_limit(attn, mask)
-    predicted = limit.matrix @ start
+    predicted = matmul(limit.matrix, start)
     observed, ratios, spreads = _observe(attn, start, predicted, mask, steps)
     rate = subdominant(attn, mask, limit).upper
     observed_rate, growth = _decay(attn, limit, start - predicted, mask, steps)
@@ -224,9 +229,9 @@ def _observe(attn: Array, start: Array, limit: Array, mask: Array, steps: int) -
         Dense(attn, mask),
         start,
         steps,
-        collect=lambda x: (jnp.linalg.norm(x - limit), jnp.max(token_spread(x, mask))),
+        collect=lambda x: (_length(x - limit), jnp.max(token_spread(x, mask))),
     )
-    before = jnp.linalg.norm(start - limit)
+    before = _length(start - limit)
     # A start that is its own limit has arrived: every ratio is 0.
     return observed, jnp.where(before > 0, distances / jnp.where(before > 0, before, 1), 0), spreads
 
@@ -248,20 +253,24 @@ def _decay(attn: Array, limit: ChainLimit, deviation: Array, mask: Array, steps:
 
     def step(state: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], Array]:
         unit, log_size = state
-        after = keep_real(attn @ unit, mask)
-        after = after - limit.matrix @ after
-        norm = jnp.linalg.norm(after)
-        real = norm > 0
-        log_size = jnp.where(real, log_size + jnp.log(jnp.where(real, norm, 1)), -jnp.inf)
-        return (after / jnp.where(real, norm, 1), log_size), log_size
+        after = keep_real(matmul(attn, unit), mask)
+        after = after - matmul(limit.matrix, after)
+        length = _length(after)
+        real = length > 0
+        log_size = jnp.where(real, log_size + jnp.log(jnp.where(real, length, 1)), -jnp.inf)
+        return (after / jnp.where(real, length, 1), log_size), log_size
 
-    norm = jnp.linalg.norm(deviation)
-    unit = deviation / jnp.where(norm > 0, norm, 1)
+    length = _length(deviation)
+    unit = deviation / jnp.where(length > 0, length, 1)
     _, logs = jax.lax.scan(step, (unit, jnp.zeros((), attn.dtype)), None, length=steps)
     half = steps // 2
     alive = jnp.isfinite(logs[-1])
     rate = jnp.exp((jnp.where(alive, logs[-1], 0) - jnp.where(alive, logs[half - 1], 0)) / (steps - half))
     return jnp.where(alive, rate, 0), jnp.maximum(jnp.exp(jnp.max(logs)), 1)
+
+
+def _length(hidden: Array) -> Array:
+    return norm(hidden, (-2, -1))
 
 
 def _bounded(spreads: Array, factor: Array, start: Array, mask: Array) -> Array:

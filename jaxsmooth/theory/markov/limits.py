@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from ...linalg.norms import quotient
+from ...linalg.precision import at_least_float32, matmul
 from ..consensus import per_row, real_pairs, subspace_distance
 from ..statement import Statement
 
@@ -37,7 +39,7 @@ class ChainLimit(NamedTuple):
     @property
     def matrix(self) -> Float[Array, "*B T T"]:
         """The Cesaro limit of A^k, which is its limit when no class is periodic; zero on padding."""
-        return self.absorption @ self.laws
+        return matmul(self.absorption, self.laws)
 
     @property
     def classes(self) -> Int[Array, "*B"]:
@@ -45,6 +47,7 @@ class ChainLimit(NamedTuple):
         return jnp.sum(self.roots, axis=-1)
 
 
+@at_least_float32
 def chain_limit(attn: Float[Array, "*B T S"], mask: Bool[Array, "..."]) -> ChainLimit:
     """The limit of A^k, or of its means if a class is periodic: sum_c h_c pi_c^T over the closed classes.
 
@@ -74,6 +77,7 @@ def chain_limit(attn: Float[Array, "*B T S"], mask: Bool[Array, "..."]) -> Chain
     return over_batch(_one_limit, attn, real)
 
 
+@at_least_float32
 def stationary_law(attn: Float[Array, "*B T S"], mask: Bool[Array, "..."]) -> Float[Array, "*B T"]:
     """pi with pi^T A = pi^T, sum 1: what every token's attention tends to. Zero on padding and transient tokens.
 
@@ -92,6 +96,7 @@ def stationary_law(attn: Float[Array, "*B T S"], mask: Bool[Array, "..."]) -> Fl
     return jnp.where(limit.classes[..., None] == 1, jnp.sum(limit.laws, axis=-2), jnp.nan)
 
 
+@at_least_float32
 def detailed_balance_defect(attn: Float[Array, "*B T S"], mask: Bool[Array, "..."]) -> Float[Array, "*B"]:
     """max_ij |pi_i A_ij - pi_j A_ji| over the largest flow pi_i A_ij, i != j: 0 exactly for reversible attention.
 
@@ -112,16 +117,17 @@ def detailed_balance_defect(attn: Float[Array, "*B T S"], mask: Bool[Array, "...
 
     References: Kelly (1979), Reversibility and Stochastic Networks, chapter 1.
     """
-    flow = stationary_law(attn, mask)[..., :, None] * attn
-    real = per_row(mask, attn)
+    law, real = stationary_law(attn, mask), per_row(mask, attn)
+    known = jnp.logical_not(jnp.isnan(law))
+    flow = jnp.where(known, law, 0)[..., :, None] * attn
     diagonal = jnp.eye(attn.shape[-1], dtype=bool).reshape((1,) * (attn.ndim - 2) + attn.shape[-2:])
     flow = jnp.where(real_pairs(real) & ~diagonal, flow, 0)
     largest = jnp.max(flow, axis=(-2, -1))
     difference = jnp.max(jnp.abs(flow - jnp.swapaxes(flow, -2, -1)), axis=(-2, -1))
-    # Not `largest > 0`, which would turn a NaN, an undetermined pi, into 0.
-    return jnp.where(largest == 0, 0, difference / jnp.where(largest == 0, 1, largest))
+    return jnp.where(jnp.all(known | ~real, axis=-1), quotient(difference, largest, 0), jnp.nan)
 
 
+@at_least_float32
 def reversible_contraction(
     attn: Float[Array, "T S"], hidden: Float[Array, "T D"], mask: Bool[Array, "T"], second: Float[Array, ""], steps: int
 ) -> Statement:
@@ -153,7 +159,7 @@ def reversible_contraction(
     law = stationary_law(attn, mask)
     least, most = jnp.min(jnp.where(mask, law, jnp.inf)), jnp.max(jnp.where(mask, law, 0))
     real = jnp.where(mask[:, None], hidden, 0)
-    after = jax.lax.fori_loop(0, steps, lambda _, x: attn @ x, real)
+    after = jax.lax.fori_loop(0, steps, lambda _, x: matmul(attn, x), real)
     rounding = 32 * attn.shape[-1] * jnp.finfo(attn.dtype).eps
     applicable = (least > 0) & (detailed_balance_defect(attn, mask) <= rounding)
     bound = jnp.sqrt(most / least) * second**steps * subspace_distance(real, mask)
@@ -186,8 +192,8 @@ def _one_limit(attn: Array, real: Array) -> ChainLimit:
         out = jnp.sum(row)
         free = real[k] & ~roots[k]
         share = jnp.where(free, 1 / jnp.where(free, out, 1), 0)
-        absorption = absorption.at[k].set(jnp.where(free, share * (row @ absorption), absorption[k]))
-        laws = laws.at[:, k].set(jnp.where(free, share * (laws @ column), laws[:, k]))
+        absorption = absorption.at[k].set(jnp.where(free, share * matmul(row, absorption), absorption[k]))
+        laws = laws.at[:, k].set(jnp.where(free, share * matmul(laws, column), laws[:, k]))
         # A token that is hardly ever left can weigh 1e30 times its root: rescaled, nothing overflows.
         return absorption, laws / jnp.maximum(laws[:, k], 1)[:, None]
 

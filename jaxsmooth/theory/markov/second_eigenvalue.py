@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from ...linalg.gelfand import Power, first_power, squared
+from ...linalg.precision import at_least_float32
 from ..consensus import per_row, real_pairs
 from .limits import ChainLimit, chain_limit, over_batch
 
@@ -28,6 +29,7 @@ class Modulus(NamedTuple):
     rounding: Float[Array, "*B"]
 
 
+@at_least_float32
 def slem(attn: Float[Array, "*B T S"], mask: Bool[Array, "..."], *, squarings: int = BRACKET_SQUARINGS) -> Modulus:
     """Second-largest eigenvalue modulus |lambda_2| of A over real tokens, the rate of A^k in the end.
 
@@ -52,6 +54,7 @@ def slem(attn: Float[Array, "*B T S"], mask: Bool[Array, "..."], *, squarings: i
     return Modulus(*(jnp.where(several, known, side) for side, known in zip(found, (1, 1, 0), strict=True)))
 
 
+@at_least_float32
 def subdominant(
     attn: Float[Array, "*B T S"], mask: Bool[Array, "..."], limit: ChainLimit, *, squarings: int = BRACKET_SQUARINGS
 ) -> Modulus:
@@ -127,5 +130,5 @@ def _tighten(bounds: _Bounds, others: Array) -> _Bounds:
     """Better bounds, if the power gives them. A trace lost in the rounding of the entries gives none."""
     matrix, exponent, log_root, _ = bounds.power
     trace = jnp.abs(jnp.trace(matrix)) - matrix.shape[0] * jnp.finfo(matrix.dtype).eps
-    below = jnp.log(jnp.maximum(trace, 0) / others) / exponent + log_root
+    below = jnp.where(trace > 0, jnp.log(jnp.where(trace > 0, trace, 1) / others) / exponent + log_root, -jnp.inf)
     return bounds._replace(lower=jnp.maximum(bounds.lower, below), upper=jnp.minimum(bounds.upper, log_root))

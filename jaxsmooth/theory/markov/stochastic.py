@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from ...linalg.norms import within
+from ...linalg.precision import at_least_float32, einsum, matmul
 from ...meshes import on_any_mesh
 from ..consensus import per_row, real_pairs, subspace_distance
 from ..mixing import rows_sum_to_one
@@ -11,6 +13,7 @@ from ..statement import Statement
 
 
 @on_any_mesh()
+@at_least_float32
 def ergodicity_coefficient(attn: Float[Array, "*B T S"], mask: Bool[Array, "..."]) -> Float[Array, "*B"]:
     """Dobrushin's coefficient tau(A) = 1/2 max_{i,k} sum_j |A_ij - A_kj| over real rows, in [0, 1].
 
@@ -37,9 +40,12 @@ def ergodicity_coefficient(attn: Float[Array, "*B T S"], mask: Bool[Array, "..."
         apart = jnp.sum(jnp.abs(attn - attn[..., i, None, :]), axis=-1)
         return jnp.max(jnp.where(real & real[..., i, None], apart, 0), axis=-1)
 
-    return 0.5 * jnp.max(jax.lax.map(farthest, jnp.arange(attn.shape[-2])), axis=0)
+    tau = 0.5 * jnp.max(jax.lax.map(farthest, jnp.arange(attn.shape[-2])), axis=0)
+    # At most 1 but for the rounding of rows that sum to 1; of other rows it may be more.
+    return within(tau, 0, 1, 4 * attn.shape[-1] * float(jnp.finfo(attn.dtype).eps))
 
 
+@at_least_float32
 def logit_spread(logits: Float[Array, "*B T S"], mask: Bool[Array, "..."]) -> Float[Array, "*B"]:
     """Delta = max (l_ij + l_kr - l_ir - l_kj) over real tokens i, k, j, r: Hilbert's diameter of exp(logits).
 
@@ -73,6 +79,7 @@ def logit_spread(logits: Float[Array, "*B T S"], mask: Bool[Array, "..."]) -> Fl
     return jnp.max(jax.lax.map(widest, jnp.arange(logits.shape[-2])), axis=0)
 
 
+@at_least_float32
 def birkhoff1957_contraction(logits: Float[Array, "*B T S"], mask: Bool[Array, "..."]) -> Float[Array, "*B"]:
     """tanh(Delta / 4) >= tau(softmax(logits)) >= |lambda_2|: a rate of mixing from the scores alone.
 
@@ -93,6 +100,7 @@ def birkhoff1957_contraction(logits: Float[Array, "*B T S"], mask: Bool[Array, "
     return jnp.tanh(logit_spread(logits, mask) / 4)
 
 
+@at_least_float32
 def token_spread(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> Float[Array, "*B D"]:
     """max - min over real tokens of every feature.
 
@@ -113,6 +121,7 @@ def token_spread(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> F
     return jnp.where(jnp.any(real, axis=-2), high - low, 0)
 
 
+@at_least_float32
 def dobrushin1956_spread(
     attn: Float[Array, "*K T S"], hidden: Float[Array, "T D"], mask: Bool[Array, "T"]
 ) -> Statement:
@@ -139,6 +148,7 @@ def dobrushin1956_spread(
     return Statement(token_spread(after, mask), rhs, jnp.broadcast_to(sound, rhs.shape))
 
 
+@at_least_float32
 def weak_ergodicity_bound(
     attn: Float[Array, "*K T S"], hidden: Float[Array, "T D"], mask: Bool[Array, "T"]
 ) -> Statement:
@@ -173,6 +183,7 @@ def weak_ergodicity_bound(
     )
 
 
+@at_least_float32
 def hajnal1958_sum(attn: Float[Array, "K T S"], mask: Bool[Array, "T"], *, block: int = 1) -> Float[Array, ""]:
     """sum (1 - tau(block)) over consecutive blocks of the sequence A_1, ..., A_K of layers.
 
@@ -200,11 +211,12 @@ def hajnal1958_sum(attn: Float[Array, "K T S"], mask: Bool[Array, "T"], *, block
 
     def product(layers: Array) -> Array:
         # The first layer is the rightmost factor.
-        return jax.lax.fori_loop(1, block, lambda k, done: jnp.where(real, layers[k], 0) @ done, layers[0])
+        return jax.lax.fori_loop(1, block, lambda k, done: matmul(jnp.where(real, layers[k], 0), done), layers[0])
 
     return jnp.sum(1 - ergodicity_coefficient(jax.vmap(product)(grouped), jnp.broadcast_to(mask, (blocks, mask.size))))
 
 
+@at_least_float32
 def wolfowitz1963_word_contraction(
     matrices: Float[Array, "M T S"], mask: Bool[Array, "T"], *, length: int
 ) -> Float[Array, ""]:
@@ -234,10 +246,11 @@ def wolfowitz1963_word_contraction(
     real = jnp.where(mask[None, :, None] & mask[None, None, :], matrices, 0)
     words = real
     for _ in range(length - 1):
-        words = jnp.einsum("mts,wsu->mwtu", real, words).reshape(-1, *real.shape[1:])
+        words = einsum("mts,wsu->mwtu", real, words).reshape(-1, *real.shape[1:])
     return jnp.max(ergodicity_coefficient(words, jnp.broadcast_to(mask, words.shape[:2])))
 
 
+@at_least_float32
 def wolfowitz1963_products(
     matrices: Float[Array, "M T S"],
     word: Int[Array, "K"],
@@ -276,6 +289,7 @@ def wolfowitz1963_products(
     return Statement(token_spread(after, mask), spread, jnp.broadcast_to(sound, spread.shape))
 
 
+@at_least_float32
 def causal_second_eigenvalue(attn: Float[Array, "*B T S"], mask: Bool[Array, "..."]) -> Float[Array, "*B"]:
     """max_i>=2 A_ii: the second eigenvalue of causal attention, whose eigenvalues are its diagonal.
 
@@ -307,7 +321,7 @@ def _apply_all(attn: Array, hidden: Array, mask: Array) -> tuple[Array, Array, A
     layers = attn[None] if attn.ndim == 2 else attn
     layers = jnp.where(mask[None, :, None] & mask[None, None, :], layers, 0)
     before = jnp.where(mask[:, None], hidden, 0)
-    after, _ = jax.lax.scan(lambda x, layer: (layer @ x, None), before, layers)
+    after, _ = jax.lax.scan(lambda x, layer: (matmul(layer, x), None), before, layers)
     sound = jnp.all(rows_sum_to_one(layers, mask)) & jnp.all(layers >= 0)
     taus = ergodicity_coefficient(layers, jnp.broadcast_to(mask, layers.shape[:2]))
     return before, after, taus, sound

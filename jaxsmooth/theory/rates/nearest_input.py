@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ...linalg.intervals import Ball, Interval, epsilon, frobenius, sum_of
 from ...linalg.norm_ball import raise_all, size, up
+from ...linalg.precision import matmul
 from ...types import Block
 from ..block.attention_operator import mixing_adjoint, mixing_operator
 from ..certify.float_calculus import HostCalculus
@@ -145,18 +146,18 @@ def _best_dual(block: Block, near: Neighbourhood, box: Box) -> NDArray[np.float6
 def _solve(block: Block, attn: Array, direction: Array, std: Array, root: Array, held: Array, floor: Array) -> Array:
     y = jnp.where(held[:, None], direction, 0)
     square = jnp.where(held, jnp.sum(y * y, axis=1), 1)
-    inverse = jnp.linalg.pinv(len(y) * jnp.eye(y.shape[1]) - (y / square[:, None]).T @ y, hermitian=True)
+    inverse = jnp.linalg.pinv(len(y) * jnp.eye(y.shape[1]) - matmul((y / square[:, None]).T, y), hermitian=True)
 
     def meet(x: Array, goal: Array) -> Array:
         """The nearest G of centred rows, columns that sum to zero, and held rows of <G_i, y_i> = goal_i."""
         x = centre_features(x)
         excess = (jnp.sum(x * y, axis=1) - goal) / square
-        common = (jnp.sum(x, axis=0) - excess @ y) @ inverse
-        return x - common[None] - (excess - (y @ common) / square)[:, None] * y
+        common = matmul(jnp.sum(x, axis=0) - matmul(excess, y), inverse)
+        return x - common[None] - (excess - matmul(y, common) / square)[:, None] * y
 
     def apply(x: Array) -> Array:
         gain = block.norm_attn.scale[None]
-        box = WEIGHT * std**2 * ((x / gain) @ root.T @ root) / gain
+        box = WEIGHT * std**2 * matmul(matmul(x / gain, root.T), root) / gain
         return mixing_operator(block, attn, mixing_adjoint(block, attn, x)) + box
 
     free = jnp.zeros_like(floor)

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from ...linalg.lanczos import default_tolerance, largest_eigenvalue, start_vector
+from ...linalg.precision import at_least_float32, matmul
 from ...linalg.rows import centre_features, row_std
 from ...types import Block
 from ..block.attention_operator import mixing_adjoint, mixing_operator
@@ -71,6 +72,7 @@ class _Pairs(NamedTuple):
     radius: Array  # [P or 1, F]
 
 
+@at_least_float32
 def layer_norm_half_linear(
     u: Float[Array, "*B D"],
     v: Float[Array, "*B D"],
@@ -114,6 +116,7 @@ def layer_norm_half_linear(
     return Statement(lhs, rhs, positive & (least_u <= std_u[..., 0] * slack) & (least_v <= std_v[..., 0] * slack))
 
 
+@at_least_float32
 def inside(
     region: Region,
     std_attn: Float[Array, "B T 1"],
@@ -142,6 +145,7 @@ def inside(
     return jnp.all((near & wide[..., 0]) | ~region.mask, axis=-1)
 
 
+@at_least_float32
 def secant_box_rate(block: Block, region: Region, activation: str, *, tolerance: float | None = None) -> RegionRate:
     """A rate for a box around every token: secant slopes pair by pair.
 
@@ -183,6 +187,7 @@ def secant_box_rate(block: Block, region: Region, activation: str, *, tolerance:
     return _rate(block, region, slopes, tolerance)
 
 
+@at_least_float32
 def slope_box_rate(block: Block, region: Region, activation: str, *, tolerance: float | None = None) -> RegionRate:
     """A rate for one box per unit, shared by all tokens: the hull of the region's boxes over its real tokens.
 
@@ -258,8 +263,8 @@ def _separate_norm(block: Block, sentence: Region, pairs: _Pairs, gain: Array, t
     def of_pair(ends: tuple[Array, Array]) -> Array:
         slope, radius = ends
         middle = norm(lambda v: _mlp_adjoint(block, slope, gain, _mlp(block, slope, gain, v)))
-        inward = norm(lambda v: ((v @ left) * (radius * balance)) @ left.T)
-        outward = norm(lambda v: ((v @ right.T) * (radius / balance)) @ right)
+        inward = norm(lambda v: matmul(matmul(v, left) * (radius * balance), left.T))
+        outward = norm(lambda v: matmul(matmul(v, right.T) * (radius / balance), right))
         return middle + 2 * inward * outward
 
     # A few hundred pairs at once: their Krylov bases stay small and wait only for the slowest of those few.
@@ -288,12 +293,12 @@ def _pair_norm(
 def _mlp(block: Block, slope: Array, gain: Array, x: Array) -> Array:
     """x Gamma_1 (I + W_1 D W_2) C Gamma~."""
     x = x * _as_row(block.norm_attn.scale, x)
-    return centre_features(x + ((x @ block.up.kernel) * slope) @ block.down.kernel) * _as_row(gain, x)
+    return centre_features(x + matmul(matmul(x, block.up.kernel) * slope, block.down.kernel)) * _as_row(gain, x)
 
 
 def _mlp_adjoint(block: Block, slope: Array, gain: Array, y: Array) -> Array:
     y = centre_features(y * _as_row(gain, y))
-    return (y + ((y @ block.down.kernel.T) * slope) @ block.up.kernel.T) * _as_row(block.norm_attn.scale, y)
+    return (y + matmul(matmul(y, block.down.kernel.T) * slope, block.up.kernel.T)) * _as_row(block.norm_attn.scale, y)
 
 
 def _as_row(vector: Array, like: Array) -> Array:

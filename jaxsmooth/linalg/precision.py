@@ -1,0 +1,86 @@
+"""What arithmetic is done in: products that round as their numbers do, sums in float32 at least.
+
+A product of float32 matrices is not one of float32 numbers on every device: unasked, a GPU rounds the factors to 10
+bits (TF32) and a TPU to 8 (bfloat16). Every product of this library is asked for here, in full. A precision that the
+user states, by `jax.default_matmul_precision`, holds instead. Products of narrower numbers are left to the device.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, TypeVar, cast, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def product_precision(*factors: Any) -> jax.lax.Precision | None:
+    """HIGHEST for factors of 32 bits or more; None, jax's default, for narrower ones or where the user states one.
+
+    A product's derivative has the precision of the product.
+    """
+    stated = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
+    narrow = jnp.finfo(jnp.result_type(*factors)).bits < 32
+    return None if narrow or stated is not None else jax.lax.Precision.HIGHEST
+
+
+def matmul(x: Any, y: Any) -> Array:
+    """`x @ y`, in full precision.
+
+    >>> import jax.numpy as jnp
+    >>> matmul(jnp.ones((1, 2)), jnp.ones((2, 1)))
+    Array([[2.]], dtype=float32)
+    """
+    return jnp.matmul(x, y, precision=product_precision(x, y))
+
+
+def einsum(subscripts: str, *factors: Any) -> Array:
+    """`jnp.einsum`, in full precision.
+
+    >>> import jax.numpy as jnp
+    >>> einsum("td,sd->ts", jnp.ones((1, 2)), jnp.ones((1, 2)))
+    Array([[2.]], dtype=float32)
+    """
+    return jnp.einsum(subscripts, *factors, precision=product_precision(*factors))
+
+
+def at_least_float32(function: Function) -> Function:
+    """The function, of arrays in float32 at least: narrower ones are widened, whole numbers made real.
+
+    So whatever it adds up is added up in float32, and what it returns is float32. Whole numbers are made real where the
+    annotation asks for real ones; the leaves of structs are only widened.
+    """
+    parameters = inspect.signature(function).parameters
+    real = {name for name, parameter in parameters.items() if _is_real(parameter.annotation)}
+
+    @functools.wraps(function)
+    def widened(*arguments: Any, **options: Any) -> Any:
+        wide = [_widen(value, name in real) for name, value in zip(parameters, arguments, strict=False)]
+        named = {name: _widen(value, name in real) for name, value in options.items()}
+        return function(*wide, *arguments[len(wide) :], **named)
+
+    return cast(Function, widened)
+
+
+def _is_real(annotation: Any) -> bool:
+    kinds = get_args(annotation) or (annotation,)
+    return any("float32" in getattr(kind, "dtypes", ()) for kind in kinds)
+
+
+def _widen(value: Any, real: bool) -> Any:
+    if real and not isinstance(value, (bool, int, float)) and value is not None:
+        array = jnp.asarray(value)
+        return _wide(array if jnp.issubdtype(array.dtype, jnp.inexact) else array.astype(jnp.result_type(float)))
+    return jax.tree.map(_wide, value)
+
+
+def _wide(leaf: Any) -> Any:
+    if isinstance(leaf, np.ndarray):
+        leaf = jnp.asarray(leaf)
+    if not isinstance(leaf, jax.Array) or not jnp.issubdtype(leaf.dtype, jnp.floating):
+        return leaf
+    return leaf if jnp.finfo(leaf.dtype).bits >= 32 else leaf.astype(jnp.float32)
