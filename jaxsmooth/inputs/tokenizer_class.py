@@ -77,7 +77,7 @@ def class_name(declared: Declared, config: Mapping[str, Any], family: str) -> st
         raise TextError(
             f"{by}: tokenizer_class {named!r} is none of those read here ({', '.join(CLASSES)}); another class would "
             "give other tokens. If tokenizer.json says all of it, name PreTrainedTokenizerFast instead; to read the "
-            "model alone, load a folder without the files of its vocabulary."
+            "model alone, take the tokenizer's files out of the folder."
         )
     return name
 

@@ -53,14 +53,16 @@ def read_tokenizer_files(path: Path, family: str) -> TokenizerFiles | None:
         not read, or one that lacks what stands around a text.
     """
     there = sorted({file.name for pattern in _VOCABULARIES for file in path.glob(pattern)} - {CONFIG})
-    if not there:
-        return None
+    if not there and not (path / CONFIG).exists():
+        return None  # whatever class config.json names
     whole = read_object_if_there(path / WHOLE)
     declared = read_declared(path, whole)
     name = class_name(declared, read_object_if_there(path / "config.json"), family)
     kind = CLASSES.get(name)
     if (path / WHOLE).exists():
         return _read_whole(whole, declared, kind, path)
+    if not there:
+        return None
     found = None if kind is None else _read_parts(path, kind)
     if found is None or kind is None:
         wanted = f"{name} reads {WHOLE} or {' with '.join(kind.files)}" if kind else f"here only {WHOLE} is read"
