@@ -326,7 +326,9 @@ def test_nothing_is_read_where_there_is_nothing(tmp_path):
     assert Tokenizer.from_dir(tmp_path, model_config("bert")) is None
 
 
-@pytest.mark.compatibility("tokenizer", "a class that is not read in config.json, and no vocabulary", "no tokenizer", was=0)
+@pytest.mark.compatibility(
+    "tokenizer", "a class that is not read in config.json, and no vocabulary", "no tokenizer", was=0
+)
 def test_a_class_without_a_vocabulary_is_no_tokenizer(tmp_path):
     write_json(tmp_path / "config.json", {"model_type": "bert", "tokenizer_class": "BertJapaneseTokenizer"})
     assert Tokenizer.from_dir(tmp_path, model_config("bert")) is None

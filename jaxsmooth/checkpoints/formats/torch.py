@@ -122,8 +122,8 @@ def _older(path: Path) -> tuple[_Archive, dict[str, View]]:
             place += 8 + sizes[key]
             if stored != numbers or place > whole:
                 raise CheckpointError(
-                    f"{path}: storage {key:.40} must hold {numbers} numbers, to byte {place}; got {stored} in a file of "
-                    f"{whole} bytes. Was the file cut short?"
+                    f"{path}: storage {key:.40} must hold {numbers} numbers, to byte {place}; got {stored} in a file "
+                    f"of {whole} bytes. Was the file cut short?"
                 )
     return _Archive(path, sizes, lambda key: _part(path, places[key], sizes[key])), views
 
