@@ -246,5 +246,6 @@ def test_checkpoints_of_torch_itself_are_read(model, tmp_path):
         {"state_dict": state, "epoch": 3, "pytorch-lightning_version": "2.4.0", "hyper_parameters": {"lr": 1e-3}},
         {"model_state_dict": state, "optimizer_state_dict": {"state": {0: {"step": torch.tensor(3.0)}}}, "loss": 0.5},
     ):
-        torch.save(whole, tmp_path / FILE)
-        assert_same_bits(jaxsmooth.load(tmp_path)[0], model)
+        for zipped in (True, False):
+            torch.save(whole, tmp_path / FILE, _use_new_zipfile_serialization=zipped)
+            assert_same_bits(jaxsmooth.load(tmp_path)[0], model)
