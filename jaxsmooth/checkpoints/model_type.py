@@ -11,8 +11,12 @@ from .wrappers import families_of, has_own_prefix
 _CLASSES = r"(Model|PreTrainedModel|LMHeadModel|DoubleHeadsModel|For[A-Z]\w*)"
 
 
+SAME = {"dpr": "bert"}
+"""Families whose encoder is that of another one, in a module of its own."""
+
+
 def with_model_type(hf: Mapping[str, Any], names: Callable[[], Iterable[str]] = tuple) -> Mapping[str, Any]:
-    """A `config.json` with its `model_type` filled in, where it has none and something else tells.
+    """A `config.json` with the `model_type` of its encoder, filled in where it has none and something else tells.
 
     Args:
       hf: the JSON object.
@@ -28,7 +32,8 @@ def with_model_type(hf: Mapping[str, Any], names: Callable[[], Iterable[str]] = 
     'bert'
     """
     if hf.get("model_type") is not None:
-        return hf
+        own = next((own for name, own in SAME.items() if hf["model_type"] == name), None)
+        return {**hf, "model_type": own} if own else hf
     family = family_of_class(hf)
     if family is None:
         there = list(names())

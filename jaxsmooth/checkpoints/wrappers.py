@@ -29,6 +29,7 @@ WRAPPERS = frozenset(
         ),
         *("transformer", "transformer_model", "backbone", "base", "net", "network", "core", "lm", "plm"),
         *("language_model", "text_model", "text_encoder", "sentence_encoder"),
+        *("question_encoder", "query_encoder", "ctx_encoder", "span_predictor"),
     )
 )
 """Segments of a name that say nothing about the model: what trainers and common classes put before it."""
@@ -42,6 +43,14 @@ DEPTH, SAMPLE = 40, 500
 """Segments of a name, and names of a checkpoint, beyond which nothing is made out: a damaged file may have millions."""
 
 _OLD = {"gamma": "weight", "beta": "bias"}  # of norms, TensorFlow's
+_VIT_5 = re.compile(r"layers\.(\d+)\.(attention\.[qkvo]_proj|mlp\.fc[12]|layernorm_\w+)\.(weight|bias)")
+_OF_VIT_5 = {
+    **{f"attention.{name[0]}_proj": f"attention.attention.{name}" for name in ("query", "key", "value")},
+    "attention.o_proj": "attention.output.dense",
+    "mlp.fc1": "intermediate.dense",
+    "mlp.fc2": "output.dense",
+}
+"""What transformers 5 calls a vision encoder's layers in memory, and so in a state dict; its files keep older names."""
 _LIKE_ROBERTA = ("roberta", "xlm-roberta", "camembert")  # one encoder under three names
 
 
@@ -87,7 +96,8 @@ def sort_names(names: Iterable[str], family: str) -> Sorted:
     """
     rules, found = _rules(family), Sorted({}, {}, [], [])
     for name in names:
-        for rest in _unwrapped(name, rules.wrappers):
+        for spelled in _unwrapped(name, rules.wrappers):
+            rest = _as_in_files(spelled, family)
             if rules.own.fullmatch(rest):
                 found.own[name] = rest
             elif rules.heads.fullmatch(rest):
@@ -111,6 +121,11 @@ def _unwrapped(name: str, wrappers: frozenset[str]) -> Iterator[str]:
         yield ".".join(segments[start:])
         if segment not in wrappers:
             return
+
+
+def _as_in_files(name: str, family: str) -> str:
+    found = _VIT_5.fullmatch(name) if family in ("vit", "deit") else None
+    return name if found is None else f"encoder.layer.{found[1]}.{_OF_VIT_5.get(found[2], found[2])}.{found[3]}"
 
 
 def _segments(name: str) -> list[str]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import TextError
+from ..files import format_name
 
 _POINTER = b"version https://git-lfs.github.com/spec/"
 
@@ -31,9 +32,11 @@ def read_text(path: Path) -> str:
       TextError: it cannot be read, or is not UTF-8.
     """
     try:
-        return read_bytes(path).decode("utf-8").removeprefix("\ufeff")
+        return (content := read_bytes(path)).decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
-        raise TextError(f"{path}: byte {error.start} is not valid UTF-8. Is the file corrupt?") from error
+        what = format_name(content[:512])
+        why = f"It is {what}." if what else "Is the file corrupt?"
+        raise TextError(f"{path}: byte {error.start} is not valid UTF-8. {why}") from error
 
 
 def read_object(path: Path) -> dict[str, Any]:

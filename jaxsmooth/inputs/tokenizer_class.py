@@ -63,19 +63,21 @@ def class_name(declared: Declared, config: Mapping[str, Any], family: str) -> st
             f"{declared.source}: auto_map names code that comes with the model ({code}), and no such code is run here. "
             "Save the tokenizer as tokenizer.json, without auto_map."
         )
-    named = declared.config.get("tokenizer_class") or config.get("tokenizer_class")
-    if not named and declared.config.get("word_tokenizer_type") not in (None, "basic"):
-        named = "BertJapaneseTokenizer"  # the only class with that setting, in files older than the name
+    beside = declared.config.get("tokenizer_class")
+    if not beside and declared.config.get("word_tokenizer_type") not in (None, "basic"):
+        beside = "BertJapaneseTokenizer"  # the only class with that setting, in files older than the name
+    named = beside or config.get("tokenizer_class")
     own = OF_FAMILY.get(family, "BertTokenizer")
     if not own:  # ModernBERT: whatever is named, tokenizer.json decides
         return ""
     name = str(named or own).removesuffix("Fast")
     name = ALIASES.get(name, name)
     if name and name not in CLASSES:
-        by = declared.source if declared.config.get("tokenizer_class") else declared.source.with_name("config.json")
+        by = declared.source if beside else declared.source.with_name("config.json")
         raise TextError(
             f"{by}: tokenizer_class {named!r} is none of those read here ({', '.join(CLASSES)}); another class would "
-            "give other tokens. If tokenizer.json says all of it, name PreTrainedTokenizerFast instead."
+            "give other tokens. If tokenizer.json says all of it, name PreTrainedTokenizerFast instead; to read the "
+            "model alone, take the tokenizer's files out of the folder."
         )
     return name
 
@@ -238,11 +240,12 @@ CLASSES: dict[str, TokenizerClass] = {
 }
 ALIASES = {
     **dict.fromkeys(("ElectraTokenizer", "MobileBertTokenizer", "SqueezeBertTokenizer"), "BertTokenizer"),
-    **dict.fromkeys(("LxmertTokenizer", "LayoutLMTokenizer"), "BertTokenizer"),
+    **dict.fromkeys(("LxmertTokenizer", "LayoutLMTokenizer", "ConvBertTokenizer"), "BertTokenizer"),
+    **dict.fromkeys(("DPRQuestionEncoderTokenizer", "DPRContextEncoderTokenizer"), "BertTokenizer"),
     **dict.fromkeys(("BartTokenizer", "LongformerTokenizer", "LEDTokenizer", "MvpTokenizer"), "RobertaTokenizer"),
     **dict.fromkeys(("PreTrainedTokenizer", "TokenizersBackend"), ""),
 }
-"""Names, less an ending "Fast", under which transformers has one of these classes; "" is its class without rules."""
+"""Names, less an ending "Fast", of classes of transformers that are one of these or do as it does; "" has no rules."""
 OF_FAMILY = {
     "albert": "AlbertTokenizer",
     "camembert": "CamembertTokenizer",

@@ -52,16 +52,24 @@ def read_tokenizer_files(path: Path, family: str) -> TokenizerFiles | None:
       TextError: a file that is corrupt or not UTF-8, a class that is not read here, a vocabulary that the class does
         not read, or one that lacks what stands around a text.
     """
+    there = sorted({file.name for pattern in _VOCABULARIES for file in path.glob(pattern)} - {CONFIG})
+    if not there and not (path / CONFIG).exists():
+        return None  # whatever class config.json names
     whole = read_object_if_there(path / WHOLE)
     declared = read_declared(path, whole)
     name = class_name(declared, read_object_if_there(path / "config.json"), family)
     kind = CLASSES.get(name)
     if (path / WHOLE).exists():
         return _read_whole(whole, declared, kind, path)
+    if not there:
+        return None
     found = None if kind is None else _read_parts(path, kind)
     if found is None or kind is None:
-        _refuse_unread(path, name, kind)
-        return None
+        wanted = f"{name} reads {WHOLE} or {' with '.join(kind.files)}" if kind else f"here only {WHOLE} is read"
+        raise TextError(
+            f"{path} holds {', '.join(there)}, but {wanted}. Is a file missing, or should tokenizer_class in {CONFIG} "
+            "name another class?"
+        )
     vocabulary, file = found
     return _of_class(kind, vocabulary, declared, whole, str(file))
 
@@ -134,14 +142,3 @@ def _read_parts(path: Path, kind: TokenizerClass) -> tuple[Vocabulary, Path] | N
     if kind.model == "BPE":
         return read_byte_pairs(files[0], files[1]), files[0]
     return read_pieces(files[0]), files[0]
-
-
-def _refuse_unread(path: Path, name: str, kind: TokenizerClass | None) -> None:
-    """Refuse a directory whose vocabulary is one that its class does not read."""
-    found = sorted({file.name for pattern in _VOCABULARIES for file in path.glob(pattern)} - {CONFIG})
-    if found:
-        wanted = f"{name} reads {WHOLE} or {' with '.join(kind.files)}" if kind else f"here only {WHOLE} is read"
-        raise TextError(
-            f"{path} holds {', '.join(found)}, but {wanted}. Is a file missing, or should tokenizer_class in {CONFIG} "
-            "name another class?"
-        )

@@ -47,6 +47,14 @@ def test_a_model_is_loaded_by_its_tensors(tmp_path):
     assert_same_bits(loaded, small("roberta"))
 
 
+@pytest.mark.compatibility("loading", "DPR's encoders (model_type dpr)", "the BERT in them", was=3)
+@pytest.mark.parametrize("prefix", ["question_encoder.", "ctx_encoder.", "span_predictor.encoder."])
+def test_dprs_encoders_are_berts(prefix, tmp_path):
+    loaded, _ = jaxsmooth.load(folder(tmp_path, prefixed(tensors(), f"{prefix}bert_model."), config(model_type="dpr")))
+    assert loaded.config.family == "bert"
+    assert_same_bits(loaded, small())
+
+
 @pytest.mark.compatibility("loading", "no model_type, tensors of BERT or of RoBERTa", "refused, naming both", was=4)
 @pytest.mark.parametrize("family", ["roberta", "electra"])
 def test_what_the_tensors_leave_open_is_asked_for(family, tmp_path):

@@ -206,3 +206,30 @@ def test_integer_weights_are_refused(tmp_path):
     weights["encoder.layer.0.output.dense.weight"] = np.zeros((6, 5), np.int8)
     with pytest.raises(CheckpointError, match=r"layer.0.output.dense.weight' must be one of .*; got I8. Quantised"):
         jaxsmooth.load(folder(tmp_path, weights, config()))
+
+
+IN_MEMORY = {
+    "attention.attention.query": "attention.q_proj",
+    "attention.attention.key": "attention.k_proj",
+    "attention.attention.value": "attention.v_proj",
+    "attention.output.dense": "attention.o_proj",
+    "intermediate.dense": "mlp.fc1",
+    "output.dense": "mlp.fc2",
+}
+"""As `ViTModel.state_dict()` of transformers 5.24 says; `save_pretrained` writes the left names."""
+
+
+@pytest.mark.compatibility(
+    "loading", "a ViT's or DeiT's state dict out of transformers 5 (layers.0.attention.q_proj)", "read", was=3
+)
+@pytest.mark.parametrize("family", ["vit", "deit"])
+def test_a_vision_encoders_state_dict_of_transformers_5_is_read(family, tmp_path):
+    def in_memory(name: str) -> str:
+        for stored, short in IN_MEMORY.items():
+            name = name.replace(f".{stored}.", f".{short}.")
+        return f"model.{family}.{name.replace('encoder.layer.', 'layers.')}"
+
+    weights = {in_memory(name): tensor for name, tensor in tensors(family).items()}
+    assert any("layers.1.mlp.fc2" in name for name in weights)
+    loaded, _ = jaxsmooth.load(folder(tmp_path, weights, config(family)))
+    assert_same_bits(loaded, small(family))

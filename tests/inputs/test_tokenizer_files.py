@@ -198,7 +198,7 @@ REFUSED = {
                 write_json(folder / "config.json", {"model_type": "bert", "tokenizer_class": "BertJapaneseTokenizer"}),
             )
         ),
-        r"config\.json: tokenizer_class 'BertJapaneseTokenizer'",
+        r"[/\\]config\.json: tokenizer_class 'BertJapaneseTokenizer'",
     ),
     **{
         name: (
@@ -324,6 +324,21 @@ def test_nothing_is_read_where_there_is_nothing(tmp_path):
     assert Tokenizer.from_dir(tmp_path, model_config("bert")) is None
     write_json(tmp_path / "tokenizer_config.json", {"do_lower_case": True})
     assert Tokenizer.from_dir(tmp_path, model_config("bert")) is None
+
+
+@pytest.mark.compatibility(
+    "tokenizer", "a class that is not read in config.json, and no vocabulary", "no tokenizer", was=0
+)
+def test_a_class_without_a_vocabulary_is_no_tokenizer(tmp_path):
+    write_json(tmp_path / "config.json", {"model_type": "bert", "tokenizer_class": "BertJapaneseTokenizer"})
+    assert Tokenizer.from_dir(tmp_path, model_config("bert")) is None
+
+
+@pytest.mark.compatibility("tokenizer", "a vocab.txt in UTF-16", "refused, named, with the way to convert it", was=4)
+def test_a_vocabulary_in_utf_16_is_named(tmp_path):
+    (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n", encoding="utf-16")
+    with pytest.raises(TextError, match=r"vocab\.txt: .* It is UTF-16: save it as UTF-8"):
+        Tokenizer.from_dir(tmp_path, model_config("bert"))
 
 
 @pytest.mark.compatibility("tokenizer", "tokenizer files with a byte order mark", "read without it", was=3)

@@ -281,6 +281,14 @@ LAYOUTS: dict[str, tuple[str, Layout]] = {
         ),
     ),
     "bert, DistilBertTokenizer": ("bert", directory(wordpiece, config={"tokenizer_class": "DistilBertTokenizerFast"})),
+    "bert, DPRQuestionEncoderTokenizer": (
+        "bert",
+        directory(wordpiece, config={"tokenizer_class": "DPRQuestionEncoderTokenizerFast"}),
+    ),
+    "bert, ConvBertTokenizer": (
+        "bert",
+        directory(config={"tokenizer_class": "ConvBertTokenizer", "do_lower_case": False}, more=vocab_txt),
+    ),
     "electra": ("electra", directory(wordpiece, config={"tokenizer_class": "ElectraTokenizerFast"})),
     "distilbert": ("distilbert", directory(wordpiece, config={"tokenizer_class": "DistilBertTokenizer"})),
     "distilbert, vocab.txt alone": ("distilbert", directory(more=vocab_txt)),

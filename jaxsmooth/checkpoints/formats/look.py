@@ -67,9 +67,11 @@ def mistaken(path: Path) -> str:
         head = _head(path, CheckpointError)
     except CheckpointError:
         return ""
-    if head[8:10] == b'{"':
+    if head[8:10] == b'{"' and path.suffix != ".safetensors":
         return " By its content it is a safetensors file: give it the name model.safetensors."
     if archive(path) == "a zip archive" and b"data.pkl" in head:
+        if path.suffix == ".bin":
+            return ""
         return " By its content it is a file of torch: give it the name pytorch_model.bin."
     return f" By its content it is {archive(path)}: unpack it." if archive(path) else ""
 

@@ -11,11 +11,12 @@ keys, because hashing tuples that hold one another takes exponential time, or ov
 References: Python's pickle and pickletools (the opcodes); torch.serialization and torch._utils (what torch writes).
 """
 
+import contextlib
 import io
 import pickle
 import pickletools
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from ...errors import CheckpointError, is_int
@@ -26,10 +27,10 @@ AXES_LIMIT = 8
 
 
 class Storage(NamedTuple):
-    """A run of numbers in a member of the archive.
+    """A run of numbers in the file.
 
     Attributes:
-      key: the member's name below `data/`.
+      key: its name in the file; the member's below `data/`.
       dtype: as `tensor.DTYPES` spells it.
       numbers: how many.
     """
@@ -63,12 +64,48 @@ def read_state_dict(raw: bytes, source: str) -> dict[str, View]:
     """
     if len(raw) > SIZE_LIMIT:
         raise CheckpointError(f"{source}: its pickle must have at most {SIZE_LIMIT} bytes; got {len(raw)}.")
+    with _refusals(source):
+        return _state_dict(_StateDictUnpickler(io.BytesIO(raw)).load(), source)
+
+
+def read_older_state_dict(raw: bytes, source: str) -> tuple[dict[str, View], list[Storage], int]:
+    """The same of torch's format before 1.6: five pickles, of which the fourth is the state dict.
+
+    Args:
+      raw: the file's beginning, with all five in it.
+      source: names it in errors.
+
+    Returns:
+      Name -> view; the storages in the order in which they follow; and where the first begins.
+
+    Raises:
+      CheckpointError: as `read_state_dict`; also numbers that are big-endian.
+    """
+    stream = io.BytesIO(raw)
+    with _refusals(source):
+        for _ in range(2):  # a number that marks the format, and its version
+            _StateDictUnpickler(stream).load()
+        system = _StateDictUnpickler(stream).load()
+        if not isinstance(system, _Dict) or system.get("little_endian") is not True:
+            raise CheckpointError("it must hold little-endian numbers.")
+        unpickler = _StateDictUnpickler(stream)
+        views = _state_dict(unpickler.load(), source)
+        keys = _StateDictUnpickler(stream).load()
+        return views, [unpickler.storages[key] for key in keys], stream.tell()
+
+
+@contextlib.contextmanager
+def _refusals(source: str) -> Iterator[None]:
+    """Turn whatever a damaged pickle raises into a `CheckpointError` that names `source`."""
     try:
-        result = _StateDictUnpickler(io.BytesIO(raw)).load()
+        yield
     except CheckpointError as error:
-        raise CheckpointError(f"{source}: {error}") from error
+        raise CheckpointError(f"{source}: {str(error).removeprefix(f'{source}: ')}") from error
     except _DAMAGED as error:
         raise CheckpointError(f"{source} does not hold a whole pickle: {error!r:.200}. Is the file damaged?") from error
+
+
+def _state_dict(result: object, source: str) -> dict[str, View]:
     if not isinstance(result, _Dict):
         raise CheckpointError(f"{source} must hold a dict of tensors; got {_describe(result)}.")
     return _tensors(_root(result), source)
@@ -209,6 +246,10 @@ _OPCODES[pickle.EMPTY_DICT[0]] = lambda unpickler: unpickler.append(_Dict())  # 
 class _StateDictUnpickler(pickle._Unpickler):  # the one written in Python
     dispatch = _OPCODES
 
+    def __init__(self, stream: io.BytesIO) -> None:
+        super().__init__(stream)
+        self.storages: dict[str, Storage] = {}
+
     def find_class(self, module: str, name: str) -> object:
         """The stand-in of a name; nothing is imported."""
         if f"{module}.{name}" not in _NAMES:
@@ -219,9 +260,12 @@ class _StateDictUnpickler(pickle._Unpickler):  # the one written in Python
         return _NAMES[f"{module}.{name}"]
 
     def persistent_load(self, pid: Any) -> Storage:
-        """The storage of ("storage", type, key, device, count)."""
-        kind, form, key, _, numbers = pid
+        """The storage of ("storage", type, key, device, count), before torch 1.6 with a view of it, which is None."""
+        kind, form, key, _, numbers, *view = pid
         typed = isinstance(form, _StandIn) and form.dtype
-        if kind != "storage" or not typed or not isinstance(key, str) or not _is_count(numbers):
+        if kind != "storage" or not typed or not isinstance(key, str) or not _is_count(numbers) or any(view):
             raise ValueError("a persistent id is that of no storage")
-        return Storage(key, form.dtype, numbers)
+        storage = Storage(key, form.dtype, numbers)
+        if self.storages.setdefault(key, storage) != storage:
+            raise ValueError("a storage has two types, or two sizes")
+        return storage

@@ -63,7 +63,7 @@ KINDS = (
         'save_pretrained("merged")), and load the folder "merged".',
     ),
     Unread(
-        ("openvino_*.xml", "openvino_*.bin"),
+        ("openvino_*.xml", "openvino_*.bin", "openvino/*.xml"),
         "is a graph of OpenVINO, which is not read",
         "Take the safetensors or the ONNX file that it was exported from.",
     ),
@@ -96,7 +96,9 @@ KINDS = (
         "Download it again.",
     ),
     Unread(
-        ("*.mlmodel", "*.mlpackage"), "is a model of Core ML, which is not read", "Take what it was converted from."
+        ("*.mlmodel", "*.mlpackage", "coreml/*/*.mlpackage"),
+        "is a model of Core ML, which is not read",
+        "Take what it was converted from.",
     ),
     Unread(
         ("*.distcp", "zero_to_fp32.py", "*optim_states.pt", "*model_states.pt"),

@@ -48,6 +48,14 @@ def test_the_encoder_is_found(encoder, kind, tmp_path):
     assert (model.config, head.kind) == (loaded.config, "masked_lm")
 
 
+@pytest.mark.compatibility(
+    "loading", "a sentence-transformers root of before 0.4 (config.json of its own)", "read", was=3
+)
+def test_a_config_of_the_root_is_not_the_encoders(tmp_path):
+    folder(root(tmp_path), None, {"__version__": "0.3.9"})
+    assert_same_bits(jaxsmooth.load(tmp_path)[0], small())
+
+
 def with_head(place):
     import numpy as np
     from support.checkpoint import rewrite, set_config

@@ -66,7 +66,7 @@ def set_row(**changes: object) -> Callable[[TorchDraft], None]:
 
 
 WRONG_TORCH: dict[str, tuple[Callable[[TorchDraft], object], str]] = {
-    "huge": (set_row(shape=(2**40, 2**20), numbers=2**60), "must lie in a member"),
+    "huge": (set_row(shape=(2**40, 2**20), numbers=2**60), "must lie in a storage"),
     "huge view": (set_row(shape=(2**31, 20), strides=(0, 1)), "reaches beyond its storage"),
     "far strides": (set_row(strides=(2**40, 1)), "reaches beyond its storage"),
     "offset": (set_row(offset=1), "reaches beyond its storage"),
@@ -74,9 +74,9 @@ WRONG_TORCH: dict[str, tuple[Callable[[TorchDraft], object], str]] = {
     "negative offset": (set_row(offset=-1), "has no storage, or no shape"),
     "one stride": (set_row(strides=(1,)), "has no storage, or no shape"),
     "many axes": (set_row(shape=(1,) * 999, strides=(1,) * 999), "has no storage, or no shape"),
-    "more numbers": (set_row(numbers=961), "must lie in a member data/.* of 3844 bytes; got 3840"),
-    "no member": (set_row(key="nowhere"), "must lie in a member data/nowhere of .*; got none"),
-    "a path": (set_row(key="../../../etc/passwd"), r"must lie in a member data/\.\./\.\./\.\./etc/passwd"),
+    "more numbers": (set_row(numbers=961), "must lie in a storage .* of 3844 bytes; got 3840"),
+    "no member": (set_row(key="nowhere"), "must lie in a storage nowhere of .*; got none"),
+    "a path": (set_row(key="../../../etc/passwd"), r"must lie in a storage \.\./\.\./\.\./etc/passwd"),
     "another type": (set_row(storage="torch\nQInt8Storage"), "asks for 'torch.QInt8Storage', which no tensor needs"),
     "sharing": (tensors_that_share, "they share storages"),
     "two pickles": (lambda d: d.extra.update({"other/data.pkl": b"."}), r"must hold one data.pkl"),
@@ -121,9 +121,48 @@ def legacy_tar() -> bytes:
     return out.getvalue()
 
 
-@pytest.mark.parametrize("content", [legacy_tar(), pickle.dumps(0x1950A86A20F9469CFC6C, 2) + b"\x80\x02N."])
-def test_torchs_older_formats_are_refused(content, tmp_path):
-    refused(tmp_path, {FILE: content}, f"{FILE} is not a whole zip archive as torch.save writes it since 1.6")
+def test_torchs_oldest_format_is_refused(tmp_path):
+    refused(tmp_path, {FILE: legacy_tar()}, f"{FILE} is not a whole file as torch.save writes it.*a tar archive")
+
+
+def older(draft: TorchDraft, *, system: object = None, lengths: int = 0) -> bytes:
+    """The same file as torch wrote it before 1.6; to each length written before a storage, `lengths` more."""
+    system = {"protocol_version": 1001, "little_endian": True, "type_sizes": {"int": 4}} if system is None else system
+    first = b"".join(pickle.dumps(value, 2) for value in (0x1950A86A20F9469CFC6C, 1001, system))
+    # A storage's identity had a sixth part, the view that it was.
+    state = pickle_of(draft.rows).replace(b"tQ", b"NtQ") if draft.pickle is None else draft.pickle
+    numbers = {row.key: row.numbers + lengths for row in draft.rows}
+    storages = b"".join(numbers.get(key, 0).to_bytes(8, "little") + raw for key, raw in draft.data.items())
+    return first + state + pickle.dumps(list(draft.data), 2) + storages
+
+
+@pytest.mark.compatibility("loading", "a torch file of before 1.6, as of BioBERT or SciBERT", "read", was=3)
+@pytest.mark.compatibility("loading", "... whose norms have gamma and beta", "read", was=3)
+def test_files_of_before_torch_1_6_are_read(model, tmp_path):
+    draft = torch_draft()
+    for row in draft.rows:
+        row.name = row.name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
+    words = draft.row("word_embeddings.weight")
+    draft.rows.append(dataclasses.replace(words, name="cls.predictions.decoder.weight"))  # tied
+    assert_same_bits(jaxsmooth.load(write(tmp_path, {FILE: older(draft)}))[0], model)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (older(torch_draft())[:-1], "in a file of .* bytes. Was the file cut short"),
+        (older(torch_draft())[:3000], "does not hold a whole pickle"),
+        (older(torch_draft(), lengths=1), "must hold 20 numbers, .*; got 21"),
+        (older(torch_draft(), system={"little_endian": False}), "must hold little-endian numbers"),
+        (older(torch_draft(), system=[]), "must hold little-endian numbers"),
+        (older(dataclasses.replace(torch_draft(), data={"nowhere": b""}, rows=[])), "does not hold a whole pickle"),
+        (older(dataclasses.replace(torch_draft(), pickle=b"\x80\x02cos\nsystem\n.")), "asks for 'os.system'"),
+        (older(TorchDraft([dataclasses.replace(torch_draft().rows[0], numbers=2**62)], {"ids": b""})), "cut short"),
+        (older(TorchDraft([dataclasses.replace(torch_draft().rows[0], key="a")], {})), "must lie in a storage a of"),
+    ],
+)
+def test_damaged_files_of_before_torch_1_6_are_refused(content, message, tmp_path):
+    refused(tmp_path, {FILE: content}, f"{FILE}.*{message}")
 
 
 def text(words: str) -> bytes:
@@ -207,5 +246,6 @@ def test_checkpoints_of_torch_itself_are_read(model, tmp_path):
         {"state_dict": state, "epoch": 3, "pytorch-lightning_version": "2.4.0", "hyper_parameters": {"lr": 1e-3}},
         {"model_state_dict": state, "optimizer_state_dict": {"state": {0: {"step": torch.tensor(3.0)}}}, "loss": 0.5},
     ):
-        torch.save(whole, tmp_path / FILE)
-        assert_same_bits(jaxsmooth.load(tmp_path)[0], model)
+        for zipped in (True, False):
+            torch.save(whole, tmp_path / FILE, _use_new_zipfile_serialization=zipped)
+            assert_same_bits(jaxsmooth.load(tmp_path)[0], model)

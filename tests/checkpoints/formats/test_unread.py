@@ -62,6 +62,15 @@ def test_other_weights_are_refused_by_what_they_are(name, with_config, tmp_path)
         jaxsmooth.load(tmp_path)
 
 
+@pytest.mark.compatibility("loading", "OpenVINO's graph in a folder of its own", "refused by name", was=4)
+def test_a_graph_in_a_folder_of_its_own_is_named(tmp_path):
+    write(tmp_path, {})
+    (tmp_path / "openvino").mkdir()
+    (tmp_path / "openvino" / "openvino_model.xml").write_text("<net/>")
+    with pytest.raises(CheckpointError, match=r"openvino_model\.xml is a graph of OpenVINO"):
+        jaxsmooth.load(tmp_path)
+
+
 def test_an_adapters_base_model_is_named(tmp_path):
     settings = json.dumps({"base_model_name_or_path": "owner/base", "peft_type": "LORA"}).encode()
     write(tmp_path, {"adapter_model.safetensors": b"x", "adapter_config.json": settings})
