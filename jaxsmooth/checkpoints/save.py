@@ -14,7 +14,7 @@ from ..bert.config import EncoderConfig
 from ..bert.heads import FORMS, LANGUAGE, POOLED, Head, init_head
 from ..bert.params import Encoder
 from ..errors import ConfigError, ShapeError
-from ..files import replaced_together
+from ..files import replaced_together, require_room
 from ..types import Linear, named_leaves
 from .config_json import ANSWER_KEY, config_to_dict
 from .families import FAMILIES
@@ -33,10 +33,11 @@ def save(model: Encoder, directory: str | Path) -> None:
 
     Args:
       model: the encoder.
-      directory: made if it does not exist.
+      directory: made if it does not exist; "~" is the user's home.
 
     Raises:
       ShapeError: something else than an encoder.
+      StorageError: the disk has no room.
     """
     if not isinstance(model, Encoder):
         raise ShapeError(f"model must be an Encoder; got {type(model).__name__}. `load` gives (model, tokenizer).")
@@ -96,6 +97,7 @@ def _write_directory(
     """Write `model.safetensors` and `config.json`, with dtype and known answer, together."""
     answer = make_answer(model)
     settings = {**config, "dtype": str(next(iter(tensors.values())).dtype), **({ANSWER_KEY: answer} if answer else {})}
+    require_room(directory, sum(array.nbytes for array in tensors.values()))
     with replaced_together(directory, "config.json") as new:
         safetensors.numpy.save_file(dict(tensors), new / WEIGHTS, metadata={"format": "pt"})
         (new / "config.json").write_bytes((json.dumps(settings, indent=2) + "\n").encode())

@@ -135,3 +135,18 @@ def test_an_interrupt_at_any_moment_leaves_one_generation(tmp_path, monkeypatch)
                 assert_same_bits(jaxsmooth.load(folder)[0], new)
         assert {path.name for path in folder.iterdir()} <= {"config.json", "model.safetensors"}
     assert moments == [1, 2]
+
+
+@pytest.mark.compatibility("saving", "`save` to `~/model` or `$MODELS/model`", "where `load` reads it", was=1)
+@pytest.mark.compatibility("saving", "weights on a shared disk", "readable by others, as every file beside them", was=3)
+def test_a_model_is_saved_where_it_is_loaded_from(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("MODELS", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    model, tokenizer = jaxsmooth.load("tiny")
+    for name in ("~/home", "$MODELS/there"):
+        jaxsmooth.save(model, name)
+        tokenizer.save(name)
+        assert_same_bits(jaxsmooth.load(name)[0], model)
+    assert {path.name for path in tmp_path.iterdir()} == {"home", "there"}
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "home").iterdir()} == {0o644}

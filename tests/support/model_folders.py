@@ -9,7 +9,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from jaxsmooth.checkpoints.config_json import config_to_dict, family_config
-from jaxsmooth.checkpoints.encoder import tensors_of
+from jaxsmooth.checkpoints.save import tensors_of
 from support.models import random_model
 
 SIZES = {"vocab": 9, "width": 6, "layers": 2, "heads": 1, "mlp_width": 5, "max_length": 8, "pad_token": 0}
