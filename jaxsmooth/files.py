@@ -160,6 +160,7 @@ def replaced_together(folder: str | Path, last: str, stale: Sequence[str] = ()) 
     folder = Path(spelled_out(folder))
     new: Path | None = None
     try:
+        check_writable(folder)
         folder.mkdir(parents=True, exist_ok=True)
         new = Path(tempfile.mkdtemp(prefix=".new.", dir=folder))
         yield new

@@ -127,7 +127,9 @@ def test_a_disk_that_fills_is_named_and_the_old_file_stays(tmp_path, content, wa
     assert (tmp_path / "a.bin").read_text() == "old"
 
 
-@pytest.mark.compatibility("long", "a disk that is full when a model is saved", "one line, the former model stays", was=4)
+@pytest.mark.compatibility(
+    "long", "a disk that is full when a model is saved", "one line, the former model stays", was=4
+)
 @pytest.mark.parametrize(
     "content",
     [

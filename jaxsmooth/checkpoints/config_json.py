@@ -33,7 +33,7 @@ NOTE_KEY, OWN_KEY, ANSWER_KEY = "jaxsmooth_note", "jaxsmooth", "jaxsmooth_answer
 answer of `self_check`."""
 
 WRITTEN_ANEW = (
-    *("model_type", "architectures", "dtype", "torch_dtype", "transformers_version"),
+    *("model_type", "architectures", "dtype", "torch_dtype", "quantization_config", "transformers_version"),
     *(NOTE_KEY, OWN_KEY, ANSWER_KEY),
 )
 """Keys that say what the files hold and who wrote them: none is kept from the file that was read."""

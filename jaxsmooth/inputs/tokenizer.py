@@ -175,7 +175,9 @@ class Tokenizer:
         ...     Tokenizer.from_dir(folder, config).fingerprint == tokenizer.fingerprint
         True
         """
-        write_tokenizer_files(self._files, self.max_length, Path(spelled_out(directory)), segments=self._encoder.segments)
+        write_tokenizer_files(
+            self._files, self.max_length, Path(spelled_out(directory)), segments=self._encoder.segments
+        )
 
     def __call__(self, texts: Iterable[str], pairs: Iterable[str] | None = None, *, length: int | None = None) -> Batch:
         """Tokenise sentences into one batch: [CLS] text [SEP], or [CLS] text [SEP] pair [SEP], or as the class does.
