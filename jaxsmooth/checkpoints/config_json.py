@@ -215,9 +215,12 @@ def translate(family: Family, hf: Mapping[str, Any]) -> Values:
         if hf.get(key) not in (None, only):
             raise ConfigError(f"{key} must be {only!r}; got {hf[key]!r}, which this encoder does not have.")
     values = {"pad_token": 0, **family.defaults, **family.settings}
-    # Hugging Face writes null for a model without a padding token.
+    # Without a padding token the key is null, or -1, which to RoBERTa is where positions count from.
+    none = (None,) if "position_offset" in values else (None, -1)
     values |= {
-        ours: hf[key] for ours, key in family.keys.items() if key in hf and (ours, hf[key]) != ("pad_token", None)
+        ours: hf[key]
+        for ours, key in family.keys.items()
+        if key in hf and not (ours == "pad_token" and hf[key] in none)
     }
     for ours in SIZES:
         if ours in family.keys and family.keys[ours] not in hf:

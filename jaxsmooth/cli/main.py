@@ -1,5 +1,6 @@
 """The command line: parse, call, print."""
 
+import dataclasses
 import json
 import os
 import sys
@@ -12,6 +13,7 @@ import tyro
 from rich.table import Table
 
 from ..errors import AssetError, DataError, JaxsmoothError, PreemptedError
+from ..files import spelled_out
 from ..terminal import PlainConsole, say
 from ..training.config import AotConfig
 from .commands import (
@@ -45,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
     """
     try:
         # Inside: a configuration that contradicts itself is refused while it is parsed.
-        command = tyro.cli(Command, prog="jaxsmooth", description=__doc__, args=arguments)
+        command = _at_home(tyro.cli(Command, prog="jaxsmooth", description=__doc__, args=arguments))
         match command:
             case Study():
                 return run_study(command)
@@ -69,6 +71,13 @@ def main(arguments: list[str] | None = None) -> int:
         say("jaxsmooth: interrupted; no file was left half-written.", stderr=True)
         return 130
     return 0
+
+
+def _at_home(command: Any) -> Any:
+    """The command with "~" filled in, which a shell leaves as it is in `--out=~/run`."""
+    values = {field.name: getattr(command, field.name) for field in dataclasses.fields(command)}
+    paths = {name: Path(spelled_out(value)) for name, value in values.items() if isinstance(value, Path)}
+    return dataclasses.replace(command, **paths)
 
 
 def run_study(command: Study) -> int:
