@@ -22,7 +22,7 @@ def atomic_write(path: str | Path, content: str | bytes | Callable[[Path], objec
     it was and no temporary file.
 
     Args:
-      path: the destination; missing folders are made.
+      path: the destination, which is `spelled_out`; missing folders are made.
       content: text (written as UTF-8 with plain newlines), bytes, or a function that writes the file whose path it
         is given, such as a library's own `save`. That path has the destination's suffix.
 
@@ -39,7 +39,7 @@ def atomic_write(path: str | Path, content: str | bytes | Callable[[Path], objec
     >>> atomic_write(folder / "b.txt", lambda temporary: temporary.write_text("written")).read_text()
     'written'
     """
-    path = Path(path)
+    path = Path(spelled_out(path))
     wanted: int | None = None
     temporary: Path | None = None
     try:
@@ -127,7 +127,7 @@ def _megabytes(size: int) -> str:
 
 def _existing(path: str | Path) -> Path:
     """The path, or the nearest folder above it that there is."""
-    there = Path(path).absolute()
+    there = Path(spelled_out(path)).absolute()
     while not os.path.lexists(there):
         there = there.parent
     return there
@@ -138,15 +138,17 @@ def replaced_together(folder: str | Path, last: str, stale: Sequence[str] = ()) 
     """Write several files of one folder as one: those of before stay whole until all new ones are.
 
     Args:
-      folder: where the files go; made if it does not exist. Other files in it stay.
+      folder: where the files go, `spelled_out`; made if it does not exist. Other files in it stay.
       last: the file without which a reader takes the folder for empty. It is removed before the first new file takes
-        its place and comes back last, so files of two generations are never read together.
+        its place and comes back last, so files of two generations are never read together; nor are those of two that
+        write here at once, where the system can lock a folder.
       stale: files that go where there are no new ones.
 
     Yields:
       An empty folder beside them, to write the files to. A failure leaves those of before.
 
     Raises:
+      StorageError: the disk has no room for the files.
       OSError: the folder cannot be made or written to.
 
     >>> folder = Path(tempfile.mkdtemp())
@@ -155,19 +157,55 @@ def replaced_together(folder: str | Path, last: str, stale: Sequence[str] = ()) 
     >>> sorted(path.name for path in folder.iterdir())
     ['config.json', 'weights']
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    new = Path(tempfile.mkdtemp(prefix=".new.", dir=folder))
+    folder = Path(spelled_out(folder))
+    new: Path | None = None
     try:
+        check_writable(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        new = Path(tempfile.mkdtemp(prefix=".new.", dir=folder))
         yield new
-        names = sorted((path.name for path in new.iterdir()), key=lambda name: name == last)
-        (folder / last).unlink(missing_ok=True)
-        for name in set(stale).difference(names):
-            (folder / name).unlink(missing_ok=True)
-        for name in names:
-            os.replace(new / name, folder / name)
+        with _alone(folder):
+            names = sorted((path.name for path in new.iterdir()), key=lambda name: name == last)
+            (folder / last).unlink(missing_ok=True)
+            for name in set(stale).difference(names):
+                (folder / name).unlink(missing_ok=True)
+            for name in names:
+                (new / name).chmod(0o644)  # as `atomic_write`; safetensors makes its files private
+                os.replace(new / name, folder / name)
+    except Exception as error:
+        cause = error.__cause__ if isinstance(error, StorageError) else error  # of a file that was to come in here
+        if cause is not None and (full := storage_fault(cause, folder)) is not None:
+            raise full from cause
+        raise
     finally:
-        shutil.rmtree(new, ignore_errors=True)
+        if new is not None:
+            shutil.rmtree(new, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the folder's own lock, which leaves no file there; not on systems or disks without one."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def spelled_out(name: str | Path) -> str:
+    """A path with "~" and variables of the environment filled in, unless there is a file of that very name.
+
+    >>> spelled_out("~") == os.path.expanduser("~")
+    True
+    """
+    return str(name) if os.path.lexists(name) else os.path.expanduser(os.path.expandvars(name))
 
 
 def check_writable(folder: str | Path) -> None:

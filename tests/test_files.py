@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import resource
+import threading
 
 import numpy as np
 import pytest
@@ -13,7 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxsmooth.errors import StorageError
-from jaxsmooth.files import atomic_write, check_writable, dumps_strict, require_room, storage_fault, strict
+from jaxsmooth.files import (
+    atomic_write,
+    check_writable,
+    dumps_strict,
+    replaced_together,
+    require_room,
+    storage_fault,
+    strict,
+)
 
 
 def fail(*_):
@@ -116,6 +125,62 @@ def test_a_disk_that_fills_is_named_and_the_old_file_stays(tmp_path, content, wa
     assert message.endswith(" MB free.")
     assert [path.name for path in tmp_path.iterdir()] == ["a.bin"]
     assert (tmp_path / "a.bin").read_text() == "old"
+
+
+@pytest.mark.compatibility(
+    "long", "a disk that is full when a model is saved", "one line, the former model stays", was=4
+)
+@pytest.mark.parametrize(
+    "content",
+    [
+        lambda folder: (folder / "a.bin").write_bytes(b"x" * 9000),
+        lambda folder: safetensors.numpy.save_file({"a": np.zeros(9000)}, folder / "a.bin"),
+        lambda folder: atomic_write(folder / "a.bin", b"x" * 9000),
+        lambda folder: _together(folder / "inner", b"x" * 9000),
+    ],
+    ids=["bytes", "a library's own exception", "a file of its own", "files of their own"],
+)
+def test_a_disk_that_fills_is_named_and_the_old_files_stay(tmp_path, content):
+    _together(tmp_path, b"old")
+    with small_files(1000), pytest.raises(StorageError) as caught, replaced_together(tmp_path, "a.bin") as new:
+        content(new)
+    message = str(caught.value)
+    assert message.startswith(f"{tmp_path} could not be written: the file is larger than is allowed there")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.bin"]
+    assert (tmp_path / "a.bin").read_bytes() == b"old"
+
+
+def _together(folder, content):
+    with replaced_together(folder, "a.bin") as new:
+        (new / "a.bin").write_bytes(content)
+
+
+def test_files_that_were_private_while_they_were_made_are_not_after(tmp_path):
+    with replaced_together(tmp_path, "a.bin") as new:
+        (new / "a.bin").touch(mode=0o600)
+    assert (tmp_path / "a.bin").stat().st_mode & 0o777 == 0o644
+
+
+def test_two_who_write_at_once_are_not_mixed(tmp_path, monkeypatch):
+    """The second waits at the first's first rename until that has put all its files in place."""
+    replace, second = os.replace, threading.Thread(target=lambda: write("second"))
+
+    def write(who):
+        with replaced_together(tmp_path, "a.bin") as new:
+            for name in ("a.bin", "b.bin"):
+                (new / name).write_text(who)
+
+    def slow(source, target):
+        replace(source, target)
+        if threading.current_thread() is not second and not second.is_alive():
+            second.start()
+            second.join(0.2)
+            assert second.is_alive()
+
+    monkeypatch.setattr(os, "replace", slow)
+    write("first")
+    second.join()
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(("a.bin", "b.bin"), "second")
 
 
 def test_what_is_no_lack_of_room_is_not_taken_for_one(tmp_path):

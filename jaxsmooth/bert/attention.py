@@ -22,6 +22,7 @@ def attention_logits(
     Returns:
       [B N T S].
 
+    >>> import jax.numpy as jnp
     >>> attention_logits(jnp.ones((1, 1, 1, 4)), jnp.ones((1, 1, 2, 4)))
     Array([[[[2., 2.]]]], dtype=float32)
 
@@ -67,6 +68,7 @@ def mix_tokens(attn: Float[Array, "B N T S"], value: Float[Array, "B N S H"]) ->
     Returns:
       [B N T H], the context vectors, before the output projection.
 
+    >>> import jax.numpy as jnp
     >>> mix_tokens(jnp.full((1, 1, 1, 2), 0.5), jnp.array([[[[1.0], [3.0]]]]))
     Array([[[[2.]]]], dtype=float32)
     """
@@ -98,6 +100,7 @@ def project_heads(linear: Linear, hidden: Float[Array, "B T D"]) -> Float[Array,
     Returns:
       [B N T H].
 
+    >>> import jax.numpy as jnp
     >>> project_heads(Linear(kernel=jnp.ones((6, 3, 2))), jnp.ones((1, 5, 6))).shape
     (1, 3, 5, 2)
     """

@@ -33,7 +33,7 @@ NOTE_KEY, OWN_KEY, ANSWER_KEY = "jaxsmooth_note", "jaxsmooth", "jaxsmooth_answer
 answer of `self_check`."""
 
 WRITTEN_ANEW = (
-    *("model_type", "architectures", "dtype", "torch_dtype", "transformers_version"),
+    *("model_type", "architectures", "dtype", "torch_dtype", "quantization_config", "transformers_version"),
     *(NOTE_KEY, OWN_KEY, ANSWER_KEY),
 )
 """Keys that say what the files hold and who wrote them: none is kept from the file that was read."""
@@ -215,9 +215,12 @@ def translate(family: Family, hf: Mapping[str, Any]) -> Values:
         if hf.get(key) not in (None, only):
             raise ConfigError(f"{key} must be {only!r}; got {hf[key]!r}, which this encoder does not have.")
     values = {"pad_token": 0, **family.defaults, **family.settings}
-    # Hugging Face writes null for a model without a padding token.
+    # Without a padding token the key is null, or -1, which to RoBERTa is where positions count from.
+    none = (None,) if "position_offset" in values else (None, -1)
     values |= {
-        ours: hf[key] for ours, key in family.keys.items() if key in hf and (ours, hf[key]) != ("pad_token", None)
+        ours: hf[key]
+        for ours, key in family.keys.items()
+        if key in hf and not (ours == "pad_token" and hf[key] in none)
     }
     for ours in SIZES:
         if ours in family.keys and family.keys[ours] not in hf:

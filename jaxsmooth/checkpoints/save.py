@@ -1,6 +1,7 @@
 """Writing checkpoints in Hugging Face's format, of an encoder alone and of one with its head."""
 
 import dataclasses
+import functools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,9 +13,9 @@ import safetensors.numpy
 
 from ..bert.config import EncoderConfig
 from ..bert.heads import FORMS, LANGUAGE, POOLED, Head, init_head
-from ..bert.params import Encoder
+from ..bert.params import Encoder, encoder_shapes
 from ..errors import ConfigError, ShapeError
-from ..files import replaced_together
+from ..files import replaced_together, require_room
 from ..types import Linear, named_leaves
 from .config_json import ANSWER_KEY, config_to_dict
 from .families import FAMILIES
@@ -22,6 +23,9 @@ from .head_names import HEADS, HeadNames, head_names
 from .names import NAMES, OWN, Entry, entries_of
 from .self_check import make_answer
 from .tensors import WEIGHTS
+
+FLOATS = ("float32", "bfloat16", "float16", "float64")
+"""What is written, and read again."""
 
 
 def save(model: Encoder, directory: str | Path) -> None:
@@ -33,10 +37,11 @@ def save(model: Encoder, directory: str | Path) -> None:
 
     Args:
       model: the encoder.
-      directory: made if it does not exist.
+      directory: made if it does not exist; "~" is the user's home.
 
     Raises:
-      ShapeError: something else than an encoder.
+      ShapeError: something else than an encoder, or one whose arrays are not those of its config.
+      StorageError: the disk has no room.
     """
     if not isinstance(model, Encoder):
         raise ShapeError(f"model must be an Encoder; got {type(model).__name__}. `load` gives (model, tokenizer).")
@@ -95,15 +100,24 @@ def _write_directory(
 ) -> None:
     """Write `model.safetensors` and `config.json`, with dtype and known answer, together."""
     answer = make_answer(model)
-    settings = {**config, "dtype": str(next(iter(tensors.values())).dtype), **({ANSWER_KEY: answer} if answer else {})}
+    # transformers casts every tensor to this dtype: of several, one that holds them all.
+    kinds = {array.dtype for array in tensors.values()}
+    dtype = kinds.pop() if len(kinds) == 1 else functools.reduce(np.promote_types, kinds, np.dtype(np.float32))
+    settings = {**config, "dtype": str(dtype), **({ANSWER_KEY: answer} if answer else {})}
+    require_room(directory, sum(array.nbytes for array in tensors.values()))
     with replaced_together(directory, "config.json") as new:
         safetensors.numpy.save_file(dict(tensors), new / WEIGHTS, metadata={"format": "pt"})
         (new / "config.json").write_bytes((json.dumps(settings, indent=2) + "\n").encode())
 
 
 def tensors_of(model: Encoder) -> Iterator[tuple[str, np.ndarray]]:
-    """Every array of an encoder, or several side by side, under the names of the bare encoder of its family."""
+    """Every array of an encoder, or several side by side, under the names of the bare encoder of its family.
+
+    Raises:
+      ShapeError: arrays that are not those of the encoder's configuration.
+    """
     leaves = {path: np.asarray(leaf) for path, leaf in named_leaves(model).items()}
+    _check_arrays(leaves, model)
     sharing: dict[str, list[tuple[Entry, np.ndarray]]] = {}
     for entry in entries_of(model.config, list(leaves)):
         whole = leaves[entry.path] if entry.is_stacked else leaves[entry.path][None]
@@ -113,6 +127,20 @@ def tensors_of(model: Encoder) -> Iterator[tuple[str, np.ndarray]]:
     for name, parts in sharing.items():
         entry = parts[0][0]
         yield name, _put(parts, entry.stored_shape(leaves[entry.path].shape, model.config))
+
+
+def _check_arrays(leaves: Mapping[str, np.ndarray], model: Encoder) -> None:
+    """Refuse what `load` would, before it is written."""
+    shapes = encoder_shapes(model.config, pooler=model.pooler is not None)
+    for path in sorted(shapes.keys() | leaves.keys()):
+        found = leaves[path].shape if path in leaves else None
+        if found != shapes.get(path):
+            raise ShapeError(
+                f"{path} must have shape {shapes.get(path)} by the model's config; got {found}. Was the model edited? "
+                "dataclasses.replace its config too (layers, vocab, ...)."
+            )
+        if leaves[path].dtype.name not in FLOATS:
+            raise ShapeError(f"{path} must be one of {FLOATS} to be saved; got {leaves[path].dtype}.")
 
 
 def _put(sharing: list[tuple[Entry, np.ndarray]], shape: tuple[int, ...]) -> np.ndarray:

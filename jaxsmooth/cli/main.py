@@ -1,6 +1,7 @@
 """The command line: parse, call, print."""
 
 import contextlib
+import dataclasses
 import io
 import json
 import os
@@ -14,6 +15,7 @@ import tyro
 from rich.table import Table
 
 from ..errors import AssetError, ConfigError, DataError, JaxsmoothError, PreemptedError
+from ..files import spelled_out
 from ..terminal import PlainConsole, say
 from ..training.config import AotConfig
 from .commands import (
@@ -47,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
     """
     try:
         # Inside: a configuration that contradicts itself is refused while it is parsed.
-        command = _parsed(arguments)
+        command = _at_home(_parsed(arguments))
         match command:
             case Study():
                 return run_study(command)
@@ -82,6 +84,13 @@ def _parsed(arguments: list[str] | None) -> Any:
     finally:
         if complaint.getvalue():
             say(complaint.getvalue().rstrip("\n"), stderr=True)
+
+
+def _at_home(command: Any) -> Any:
+    """The command with "~" filled in, which a shell leaves as it is in `--out=~/run`."""
+    values = {field.name: getattr(command, field.name) for field in dataclasses.fields(command)}
+    paths = {name: Path(spelled_out(value)) for name, value in values.items() if isinstance(value, Path)}
+    return dataclasses.replace(command, **paths)
 
 
 def run_study(command: Study) -> int:

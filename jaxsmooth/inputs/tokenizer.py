@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ..bert.config import EncoderConfig
 from ..errors import TextError, is_int, require_int
+from ..files import spelled_out
 from ..types import Batch
 from .batching import (
     BUCKETS,
@@ -164,7 +165,7 @@ class Tokenizer:
         file of our own beside them, which transformers does not know.
 
         Args:
-          directory: made if it does not exist.
+          directory: made if it does not exist; "~" is the user's home.
 
         >>> import tempfile
         >>> config = EncoderConfig(vocab=TINY_VOCAB, max_length=64)
@@ -174,7 +175,9 @@ class Tokenizer:
         ...     Tokenizer.from_dir(folder, config).fingerprint == tokenizer.fingerprint
         True
         """
-        write_tokenizer_files(self._files, self.max_length, Path(directory), segments=self._encoder.segments)
+        write_tokenizer_files(
+            self._files, self.max_length, Path(spelled_out(directory)), segments=self._encoder.segments
+        )
 
     def __call__(self, texts: Iterable[str], pairs: Iterable[str] | None = None, *, length: int | None = None) -> Batch:
         """Tokenise sentences into one batch: [CLS] text [SEP], or [CLS] text [SEP] pair [SEP], or as the class does.

@@ -306,3 +306,13 @@ def test_the_names_of_activations_are_transformers():
     for theirs, ours in ACTIVATION_NAMES.items():
         expected = activations.ACT2FN[theirs](torch.from_numpy(x)).numpy()
         np.testing.assert_allclose(ACTIVATIONS[ours].function(jnp.asarray(x)), expected, atol=1e-12, err_msg=theirs)
+
+
+@pytest.mark.compatibility("loading", "pad_token_id -1, for none", "as null, and kept on a save", was=3)
+@pytest.mark.parametrize("family", ["bert", "gpt2"])
+def test_minus_one_is_no_padding_token(family):
+    hf = config_to_dict(family_config(family)) | {"pad_token_id": -1}
+    assert config_from_dict(hf).pad_token == family_config(family).pad_token
+    assert config_to_dict(config_from_dict(hf))["pad_token_id"] == -1
+    with pytest.raises(ConfigError, match="pad_token_id"):
+        config_from_dict(config_to_dict(family_config("roberta")) | {"pad_token_id": -1})

@@ -16,7 +16,7 @@ from jaxsmooth.bert.heads import init_head
 from jaxsmooth.checkpoints.config_json import family_config
 from jaxsmooth.checkpoints.heads import load_with_head
 from jaxsmooth.checkpoints.save import save_with_head
-from jaxsmooth.errors import ConfigError
+from jaxsmooth.errors import ConfigError, ShapeError
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 NAMED = {"id2label": {"0": "no", "1": "yes", "2": "maybe"}, "label2id": {"no": 0, "yes": 1, "maybe": 2}}
@@ -135,3 +135,67 @@ def test_an_interrupt_at_any_moment_leaves_one_generation(tmp_path, monkeypatch)
                 assert_same_bits(jaxsmooth.load(folder)[0], new)
         assert {path.name for path in folder.iterdir()} <= {"config.json", "model.safetensors"}
     assert moments == [1, 2]
+
+
+@pytest.mark.compatibility("saving", "`save` to `~/model` or `$MODELS/model`", "where `load` reads it", was=1)
+@pytest.mark.compatibility("saving", "weights on a shared disk", "readable by others, as every file beside them", was=3)
+def test_a_model_is_saved_where_it_is_loaded_from(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("MODELS", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    model, tokenizer = jaxsmooth.load("tiny")
+    for name in ("~/home", "$MODELS/there"):
+        jaxsmooth.save(model, name)
+        tokenizer.save(name)
+        assert_same_bits(jaxsmooth.load(name)[0], model)
+    assert {path.name for path in tmp_path.iterdir()} == {"home", "there"}
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "home").iterdir()} == {0o644}
+
+
+@pytest.mark.compatibility("saving", "layers or rows taken out of a model, its config left", "refused by name", was=4)
+@pytest.mark.compatibility("saving", "parameters as integers", "refused before anything is written", was=4)
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (
+            lambda m: {"blocks": jax.tree.map(lambda leaf: leaf[:2], m.blocks)},
+            r"\(3, .*by the model's config; got \(2, ",
+        ),
+        (lambda m: {"config": dataclasses.replace(m.config, layers=2)}, r"\(2, .*by the model's config; got \(3, "),
+        (lambda m: {"config": dataclasses.replace(m.config, vocab=9)}, "embeddings.word must have shape"),
+        (lambda m: {"embeddings": jax.tree.map(lambda leaf: leaf.astype(int), m.embeddings)}, "to be saved; got int"),
+    ],
+)
+def test_a_model_that_was_edited_in_part_is_refused(edit, message, tmp_path):
+    model = random_model(dtype=jnp.float32)
+    with pytest.raises(ShapeError, match=message):
+        jaxsmooth.save(dataclasses.replace(model, **edit(model)), tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_fewer_layers_are_saved_with_their_config(tmp_path):
+    model = random_model(dtype=jnp.float32)
+    config = dataclasses.replace(model.config, layers=2)
+    model = dataclasses.replace(model, blocks=jax.tree.map(lambda leaf: leaf[:2], model.blocks), config=config)
+    jaxsmooth.save(model, tmp_path)
+    assert_same_bits(jaxsmooth.load(tmp_path)[0], model)
+
+
+@pytest.mark.compatibility(
+    "saving", "parameters of several dtypes", "dtype in config.json is the one that holds all", was=1
+)
+@pytest.mark.compatibility(
+    "saving", "quantization_config beside full weights", "not kept: it is not what is written", was=1
+)
+def test_what_the_files_hold_is_said_anew(tmp_path):
+    model = random_model(dtype=jnp.float32)
+    jaxsmooth.save(model, tmp_path)
+    set_config(tmp_path, quantization_config={"quant_method": "bitsandbytes"})
+    model, _ = jaxsmooth.load(tmp_path)
+    half = {"blocks": jnp.float16, "embeddings": jnp.bfloat16}
+    model = dataclasses.replace(
+        model,
+        **{name: jax.tree.map(lambda a, d=dtype: a.astype(d), getattr(model, name)) for name, dtype in half.items()},
+    )
+    jaxsmooth.save(model, tmp_path)
+    assert (written(tmp_path)["dtype"], "quantization_config" in written(tmp_path)) == ("float32", False)

@@ -307,3 +307,10 @@ def test_the_process_ends_with_the_status(arguments, status, tmp_path):
 def test_bad_flags_end_the_process_with_2():
     done = run("diagnose", "tiny", "--tokens-per-batch", "x")
     assert (done.returncode, done.stdout) == (2, "")
+
+
+@pytest.mark.compatibility("saving", "`--out=~/run`, which a shell leaves as it is", "the user's home", was=1)
+def test_home_is_filled_in_for_every_path(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert main(["evaluate", "~/run"]) == 1
+    assert str(tmp_path / "run") in capsys.readouterr().err

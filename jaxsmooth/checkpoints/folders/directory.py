@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 from ...errors import CheckpointError
+from ...files import spelled_out
 from ..formats import refuse_unfit, refuse_unreadable
 from .sentence import encoder_folder
 
@@ -45,15 +46,6 @@ def local_folder(name: str | Path) -> Path | None:
     if os.path.lexists(place):
         refuse_unfit(Path(place))  # a link that leads nowhere
     return None
-
-
-def spelled_out(name: str | Path) -> str:
-    """A path with "~" and variables of the environment filled in, unless there is a file of that very name.
-
-    >>> spelled_out("~") == os.path.expanduser("~")
-    True
-    """
-    return str(name) if os.path.lexists(name) else os.path.expanduser(os.path.expandvars(name))
 
 
 def model_in(folder: Path) -> Path:
