@@ -42,7 +42,9 @@ def as_batch(config: EncoderConfig, given: Any) -> Any:
     if not isinstance(given, Batch | ImageBatch):
         return given
     fields = {field.name: getattr(given, field.name) for field in dataclasses.fields(given)}
-    arrays = {name: value if value is None else as_array(f"batch.{name}", value) for name, value in fields.items()}
+    arrays: dict[str, Any] = {
+        name: value if value is None else as_array(f"batch.{name}", value) for name, value in fields.items()
+    }
     return given if all(arrays[name] is fields[name] for name in fields) else type(given)(**arrays)
 
 

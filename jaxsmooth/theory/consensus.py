@@ -254,5 +254,5 @@ def per_row(mask: Bool[Array, "..."], attn: Float[Array, "*B T S"]) -> Bool[Arra
             "jnp.broadcast_to(mask[:, None], attn.shape[:-1]). Of an attention_mask of zeros and ones it is "
             "`attention_mask == 1`."
         )
-    heads = (1,) * heads
-    return jnp.broadcast_to(mask.reshape(*mask.shape[:-1], *heads, mask.shape[-1]), attn.shape[:-1])
+    lead = (1,) * heads
+    return jnp.broadcast_to(mask.reshape(*mask.shape[:-1], *lead, mask.shape[-1]), attn.shape[:-1])
