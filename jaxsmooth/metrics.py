@@ -10,18 +10,16 @@ change with the scale of the hidden states. A derivative is finite wherever the 
 norm at 0, it is 0. Second derivatives are not to be had of singular values. Numbers that are not finite make NaN.
 """
 
-import functools
 from collections.abc import Callable
-from typing import Any, Literal, TypeVar, cast
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from .errors import ShapeError
 from .linalg.norms import binary_size, norm, quotient, unit_vectors, within
 from .linalg.precision import at_least_float32, einsum
+from .linalg.rows import ROUNDING_OF_ROWS
 from .linalg.singular import row_singular_values
 from .meshes import on_any_mesh
 from .theory.consensus import centre_tokens, per_row, real_tokens, token_mean
@@ -31,28 +29,9 @@ from .theory.literature.rank_collapse import dong2021_composite_norm
 from .theory.markov.stochastic import ergodicity_coefficient as ergodicity_coefficient
 from .theory.mixing import mixing_rate as mixing_rate
 
-Measure = TypeVar("Measure", bound=Callable[..., Any])
 
-
-def _of_tokens(measure: Measure) -> Measure:
-    """The measure, in float32 at least, refusing a mask that is not one truth value for each of its token vectors."""
-    wide = on_any_mesh()(at_least_float32(measure))
-
-    @functools.wraps(measure)
-    def checked(hidden: Any, mask: Any, *rest: Any, **options: Any) -> Any:
-        shape, kind = np.shape(hidden), jnp.result_type(mask)
-        if len(shape) < 2 or np.shape(mask) != shape[:-1] or kind != jnp.bool_:
-            raise ShapeError(
-                f"{measure.__name__} takes token vectors [..., T, D] and a boolean mask [..., T]; got {shape} and "
-                f"{np.shape(mask)} of {kind}. Leading axes are not repeated by themselves: "
-                "jnp.broadcast_to(mask, hidden.shape[:-1])."
-            )
-        return wide(hidden, mask, *rest, **options)
-
-    return cast(Measure, checked)
-
-
-@_of_tokens
+@at_least_float32
+@on_any_mesh()
 def token_cosine_similarity(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> Float[Array, "*B"]:
     """Mean cosine over distinct pairs of real tokens, 1/(n(n-1)) sum_{i != j} cos(h_i, h_j).
 
@@ -75,7 +54,8 @@ def token_cosine_similarity(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*
     return 1 - _cosine_distance(hidden, mask)
 
 
-@_of_tokens
+@at_least_float32
+@on_any_mesh()
 def cosine_matrix(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> Float[Array, "*B T T"]:
     """Cosine similarity of every pair of tokens, in [-1, 1], zero on padding.
 
@@ -88,7 +68,8 @@ def cosine_matrix(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> 
     return within(einsum("...td,...sd->...ts", unit, unit), -1, 1)
 
 
-@_of_tokens
+@at_least_float32
+@on_any_mesh()
 def dirichlet_energy(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> Float[Array, "*B"]:
     """Dirichlet energy on the complete graph of real tokens, (1/n) sum_ij ||h_i - h_j||^2 = 2 d_M(H)^2.
 
@@ -103,7 +84,8 @@ def dirichlet_energy(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) 
     return 2 * jnp.sum((centred / size) ** 2, axis=(-2, -1)) * size[..., 0, 0] ** 2
 
 
-@_of_tokens
+@at_least_float32
+@on_any_mesh()
 def mean_average_distance(
     hidden: Float[Array, "*B T D"],
     mask: Bool[Array, "*B T"],
@@ -130,7 +112,8 @@ def mean_average_distance(
     return distance * (_count(hidden, mask) - 1) if convention == "sum_neighbours" else distance
 
 
-@_of_tokens
+@at_least_float32
+@on_any_mesh()
 def singular_values(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> Float[Array, "*B K"]:
     """Singular values of H over real tokens, largest first, K = min(T, D); zero beyond the number of real tokens.
 
@@ -143,7 +126,8 @@ def singular_values(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -
     return row_singular_values(real / size) * size[..., 0]
 
 
-@_of_tokens
+@at_least_float32
+@on_any_mesh()
 def singular_value_profile(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> Float[Array, "*B K"]:
     """Singular values over the largest: 1 first, and how fast they fall off. NaN for a zero matrix.
 
@@ -155,7 +139,8 @@ def singular_value_profile(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B
     return within(quotient(values, values[..., :1]), 0, 1)
 
 
-@_of_tokens
+@at_least_float32
+@on_any_mesh()
 def effective_rank(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> Float[Array, "*B"]:
     """exp(-sum_k p_k ln p_k), p the singular values over their sum, 0 ln 0 = 0: from 1 (rank one) to the rank.
 
@@ -180,7 +165,8 @@ def effective_rank_of(values: Float[Array, "*B K"]) -> Float[Array, "*B"]:
     return within(rank, 1, _rank(values))
 
 
-@_of_tokens
+@at_least_float32
+@on_any_mesh()
 def stable_rank(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> Float[Array, "*B"]:
     """||H||_F^2 / ||H||_2^2 of H itself (not of its Gram matrix): from 1 to the rank. NaN for a zero matrix.
 
@@ -201,7 +187,8 @@ def stable_rank_of(values: Float[Array, "*B K"]) -> Float[Array, "*B"]:
     return within(rank, 1, _rank(values))
 
 
-@_of_tokens
+@at_least_float32
+@on_any_mesh()
 def frequency_ratio(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> Float[Array, "*B"]:
     """||J H||_F / ||(I - J) H||_F: high frequency (what differs between tokens) over low (their mean).
 
@@ -219,8 +206,8 @@ def frequency_ratio(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -
     return jnp.where(high > 0, quotient(high, low, jnp.inf), quotient(high, low))
 
 
-@on_any_mesh()
 @at_least_float32
+@on_any_mesh()
 def attention_entropy(attn: Float[Array, "*B T S"], mask: Bool[Array, "..."]) -> Float[Array, "*B"]:
     """Mean entropy of the attention rows of real tokens, in nats: 0 (one token each) to ln n (uniform).
 
@@ -241,11 +228,12 @@ def attention_entropy(attn: Float[Array, "*B T S"], mask: Bool[Array, "..."]) ->
     rows = jnp.sum(jax.scipy.special.entr(jnp.where(attn == 0, 1, attn)), axis=-1)
     count = jnp.sum(real, axis=-1).astype(attn.dtype)
     # Rows that sum to 1 up to rounding have entropies in their range up to rounding; others are left as they are.
-    slack = 4 * attn.shape[-1] * float(jnp.finfo(attn.dtype).eps)
-    return within(quotient(jnp.sum(rows, axis=-1), count), 0, jnp.log(jnp.maximum(count, 1)), slack)
+    most = jnp.log(jnp.maximum(count, 1))
+    return within(quotient(jnp.sum(rows, axis=-1), count), 0, most, ROUNDING_OF_ROWS * (1 + most))
 
 
-@_of_tokens
+@at_least_float32
+@on_any_mesh()
 def dong_residual(
     hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"], *, centre: Literal["mean", "minimiser"] = "mean"
 ) -> Float[Array, "*B"]:
@@ -277,7 +265,8 @@ def dong_residual(
     return quotient(least, dong2021_composite_norm(hidden, mask))
 
 
-@_of_tokens
+@at_least_float32
+@on_any_mesh()
 def token_norm(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> Float[Array, "*B"]:
     """Mean Euclidean norm of a real token.
 
@@ -288,8 +277,8 @@ def token_norm(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> Flo
     return quotient(jnp.sum(norm(real_tokens(hidden, mask)), axis=-1), _count(hidden, mask))
 
 
-@on_any_mesh()
 @at_least_float32
+@on_any_mesh()
 def std_range(
     std: Float[Array, "*B T 1"], mask: Bool[Array, "*B T"]
 ) -> tuple[Float[Array, "*B"], Float[Array, "*B"], Float[Array, "*B"]]:

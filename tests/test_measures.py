@@ -10,6 +10,8 @@ import pytest
 from support import public
 
 from jaxsmooth import metrics, theory
+from jaxsmooth.errors import ShapeError
+from jaxsmooth.theory import consensus
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
@@ -223,3 +225,60 @@ def test_eigenvalues_of_small_and_large_operators(size):
     np.testing.assert_allclose(norm.value / size, 2, rtol=1e-4)
     assert norm.residual <= 1e-2 * norm.value
     np.testing.assert_allclose(theory.spectral_norm(jnp.diag(spectrum)) / size, 2, rtol=1e-4)
+
+
+class Tensor:
+    """As one of torch that needs a gradient: numpy may not read it."""
+
+    def __array__(self, *_, **__):
+        raise RuntimeError("Can't call numpy() on Tensor that requires grad.")
+
+
+@pytest.mark.compatibility("measure", "lists in a measure", "as arrays", was=2)
+@pytest.mark.compatibility("measure", "a tensor that numpy cannot read", "refused, saying how to hand it over", was=2)
+def test_what_is_no_array_is_made_one_or_refused():
+    array, mask = generic("token_norm")[:1], np.ones((1, T), bool)
+    expected = metrics.token_norm(jnp.asarray(array), jnp.asarray(mask))
+    np.testing.assert_allclose(metrics.token_norm(array.tolist(), mask.tolist()), expected, rtol=1e-6)
+    for given, reason in ((Tensor(), "requires grad. Lists must be padded"), ([[1], [2, 3]], "inhomogeneous")):
+        with pytest.raises(ShapeError, match=f"hidden must be an array of numbers.*{reason}"):
+            metrics.token_norm(given, mask)
+    with pytest.raises(ShapeError, match="hidden must be an array of numbers; got ndarray of complex"):
+        metrics.token_norm(array.astype(complex), mask)
+
+
+@pytest.mark.compatibility("measure", "as many layers as sentences, and a mask [B T]", "refused, saying how", was=1)
+@pytest.mark.parametrize("name", ["attention_entropy", "mixing_rate", "ergodicity_coefficient"])
+def test_layers_and_sentences_are_not_mixed_up(name):
+    stacked = jnp.broadcast_to(jnp.asarray(generic(name))[:, None, None], (8, 8, 1, T, T))
+    with pytest.raises(ShapeError, match="For stacked layers"):
+        MEASURES[name](stacked, jnp.ones((8, T), bool))
+
+
+@pytest.mark.compatibility("measure", "an additive mask of 0 and -1e9", "refused, saying what a mask is", was=1)
+def test_a_mask_of_numbers_is_refused():
+    """By the functions that every measure asks, without the annotations, which no user's program checks."""
+    array, additive = jnp.ones((2, T, T)), jnp.zeros((2, T))
+    for refused in (
+        lambda: inspect.unwrap(consensus.per_row)(additive, array),
+        lambda: inspect.unwrap(consensus.real_tokens)(array, additive),
+        lambda: inspect.unwrap(consensus.real_tokens)(array, jnp.ones((2, 1), bool)),
+    ):
+        with pytest.raises(ShapeError, match="`attention_mask == 1`"):
+            refused()
+
+
+@pytest.mark.compatibility("measure", "an empty batch", "no numbers", was=0)
+def test_an_empty_batch():
+    found = metrics.singular_values(jnp.ones((0, T, D)), jnp.ones((0, T), bool))
+    assert found.shape == (0, D)
+    assert metrics.effective_rank(jnp.ones((0, T, D)), jnp.ones((0, T), bool)).shape == (0,)
+
+
+@pytest.mark.compatibility("measure", "attention kept in bfloat16, whose rows miss 1", "in the documented range", was=1)
+def test_rows_rounded_to_bfloat16_stay_in_range():
+    apart = np.zeros((6, 6))
+    apart[:3, :3] = apart[3:, 3:] = 1 / 3
+    assert metrics.ergodicity_coefficient(jnp.asarray(apart, jnp.bfloat16), jnp.ones(6, bool)) == 1
+    even = metrics.attention_entropy(jnp.full((3, 3), 1 / 3, jnp.bfloat16), jnp.ones(3, bool))
+    assert even == jnp.log(jnp.float32(3))

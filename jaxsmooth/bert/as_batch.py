@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import ShapeError
+from ..linalg.precision import as_array
 from ..types import Batch, ImageBatch
 from .config import EncoderConfig
 
@@ -41,12 +42,15 @@ def as_batch(config: EncoderConfig, given: Any) -> Any:
     if not isinstance(given, Batch | ImageBatch):
         return given
     fields = {field.name: getattr(given, field.name) for field in dataclasses.fields(given)}
-    arrays = {name: _array(f"batch.{name}", value) for name, value in fields.items()}
+    arrays: dict[str, Any] = {
+        name: value if value is None else as_array(f"batch.{name}", value) for name, value in fields.items()
+    }
     return given if all(arrays[name] is fields[name] for name in fields) else type(given)(**arrays)
 
 
 def _from_mapping(config: EncoderConfig, given: Mapping[str, Any]) -> Batch | ImageBatch:
     ids = "pixel_values" if config.is_vision else "input_ids"
+    given = {key: value for key, value in given.items() if value is not None}
     unknown = sorted(str(key) for key in given if key not in FIELDS)
     if unknown or ids not in given:
         raise ShapeError(
@@ -54,30 +58,13 @@ def _from_mapping(config: EncoderConfig, given: Mapping[str, Any]) -> Batch | Im
             f"{', '.join(sorted(map(str, given))) or 'none'}. Are positions or embeddings given by hand? An edit of "
             "`embedded` can put them in."
         )
-    arrays = {key: _array(key, value) for key, value in given.items()}
+    arrays = {key: as_array(key, value) for key, value in given.items()}
     if config.is_vision:
         tokens = config.class_tokens + (config.image_size // config.patch_size) ** 2
         return ImageBatch(pixels=arrays[ids], mask=jnp.ones((*np.shape(arrays[ids])[:1], tokens), bool))
     mask = arrays.get("attention_mask")
     mask = np.ones(np.shape(arrays[ids]), bool) if mask is None else _truths(mask)
     return Batch(tokens=arrays[ids], segments=arrays.get("token_type_ids"), mask=mask)  # type: ignore[arg-type]
-
-
-def _array(name: str, value: Any) -> Any:
-    """The value if it is an array of jax or numpy, else as numpy's."""
-    if value is None or isinstance(value, jax.Array):
-        return value
-    try:
-        array = np.asarray(value)
-    except (TypeError, ValueError, RuntimeError) as error:  # torch: on a GPU, bfloat16, with a gradient; ragged lists
-        raise ShapeError(
-            f"{name} must be an array of numbers; got {type(value).__name__}, which numpy does not read: "
-            f"{str(error).splitlines()[0] if str(error) else type(error).__name__} Lists must be padded to one length, "
-            "a tensor of torch detached and on the CPU."
-        ) from error
-    if array.dtype.kind not in "biuf" and not jnp.issubdtype(array.dtype, jnp.floating):
-        raise ShapeError(f"{name} must be an array of numbers; got {type(value).__name__} of {array.dtype}.")
-    return value if isinstance(value, np.ndarray) else array
 
 
 def _truths(mask: Any) -> Any:

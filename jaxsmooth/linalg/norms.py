@@ -80,7 +80,7 @@ def safe_sqrt(square: Float[Array, "*B"]) -> Float[Array, "*B"]:
 
 
 def within(
-    value: Float[Array, "*B"], low: Array | float | int, high: Array | float | int, slack: float = jnp.inf
+    value: Float[Array, "*B"], low: Array | float | int, high: Array | float | int, slack: Array | float = jnp.inf
 ) -> Float[Array, "*B"]:
     """The value moved into [low, high] if it is outside by at most `slack`, as by rounding; its derivative is kept.
 

@@ -15,6 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from ..errors import ShapeError
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -51,30 +53,60 @@ def einsum(subscripts: str, *factors: Any) -> Array:
 def at_least_float32(function: Function) -> Function:
     """The function, of arrays in float32 at least: narrower ones are widened, whole numbers made real.
 
-    So whatever it adds up is added up in float32, and what it returns is float32. Whole numbers are made real where the
-    annotation asks for real ones; the leaves of structs are only widened.
+    So whatever it adds up is added up in float32, and what it returns is float32. Lists and tensors are made arrays,
+    and whole numbers real, where the annotation asks for it; the leaves of structs are only widened.
     """
-    parameters = inspect.signature(function).parameters
-    real = {name for name, parameter in parameters.items() if _is_real(parameter.annotation)}
+    asked = {name: _types(parameter.annotation) for name, parameter in inspect.signature(function).parameters.items()}
 
     @functools.wraps(function)
     def widened(*arguments: Any, **options: Any) -> Any:
-        wide = [_widen(value, name in real) for name, value in zip(parameters, arguments, strict=False)]
-        named = {name: _widen(value, name in real) for name, value in options.items()}
+        wide = [_widen(name, value, asked[name]) for name, value in zip(asked, arguments, strict=False)]
+        named = {name: _widen(name, value, asked.get(name, ())) for name, value in options.items()}
         return function(*wide, *arguments[len(wide) :], **named)
 
     return cast(Function, widened)
 
 
-def _is_real(annotation: Any) -> bool:
+def as_array(name: str, value: Any) -> Any:
+    """The value if it is an array of jax or numpy, else as numpy's.
+
+    Args:
+      name: of the argument, for the message.
+      value: an array, a list, a tensor on the CPU.
+
+    Raises:
+      ShapeError: no array of numbers.
+
+    >>> as_array("mask", [True, False])
+    array([ True, False])
+    """
+    if isinstance(value, jax.Array):
+        return value
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError, RuntimeError) as error:  # torch: on a GPU, bfloat16, with a gradient; ragged lists
+        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+        raise ShapeError(
+            f"{name} must be an array of numbers; got {type(value).__name__}, which numpy does not read: {reason}. "
+            "Lists must be padded to one length, a tensor of torch detached, on the CPU and not of bfloat16 "
+            "(`tensor.detach().cpu().float()`)."
+        ) from error
+    if array.dtype.kind not in "biuf" and not jnp.issubdtype(array.dtype, jnp.floating):
+        raise ShapeError(f"{name} must be an array of numbers; got {type(value).__name__} of {array.dtype}.")
+    return array
+
+
+def _types(annotation: Any) -> tuple[str, ...]:
+    """Those that an argument's array may have; () where it need not be one."""
     kinds = get_args(annotation) or (annotation,)
-    return any("float32" in getattr(kind, "dtypes", ()) for kind in kinds)
+    return tuple(dtype for kind in kinds for dtype in getattr(kind, "dtypes", ()))
 
 
-def _widen(value: Any, real: bool) -> Any:
-    if real and not isinstance(value, (bool, int, float)) and value is not None:
-        array = jnp.asarray(value)
-        return _wide(array if jnp.issubdtype(array.dtype, jnp.inexact) else array.astype(jnp.result_type(float)))
+def _widen(name: str, value: Any, types: tuple[str, ...]) -> Any:
+    if types and not isinstance(value, (bool, int, float)) and value is not None:
+        value = jnp.asarray(as_array(name, value))
+        if "float32" in types and not jnp.issubdtype(value.dtype, jnp.inexact):
+            value = value.astype(jnp.result_type(float))
     return jax.tree.map(_wide, value)
 
 

@@ -7,6 +7,9 @@ from jaxtyping import Array, Bool, Float
 
 from .norms import binary_size, quotient, safe_sqrt
 
+ROUNDING_OF_ROWS = 2.0**-7
+"""By how much rows that sum to 1 may miss it where they are kept in bfloat16, of 8 bits; twice that, to be safe."""
+
 
 def masked_softmax(logits: Float[Array, "*B S"], allowed: Bool[Array, "*#B S"]) -> Float[Array, "*B S"]:
     """Softmax of every row over its allowed columns; the others get exactly 0.

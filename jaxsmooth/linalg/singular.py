@@ -39,6 +39,8 @@ def row_singular_values(rows: Float[Array, "*B T D"]) -> Float[Array, "*B K"]:
     References: Higham (2000), QR factorization with complete pivoting and accurate computation of the SVD, for the
     order of rows and columns.
     """
+    if 0 in rows.shape:
+        return jnp.zeros((*rows.shape[:-2], min(rows.shape[-2:])), rows.dtype)
     flat = rows.reshape(-1, *rows.shape[-2:])
     values = norm(_from_gram(flat)[1])
     rank = jnp.minimum(jnp.sum(jnp.any(flat != 0, axis=-1), axis=-1), values.shape[-1])[:, None]
@@ -54,6 +56,8 @@ def row_singular_values(rows: Float[Array, "*B T D"]) -> Float[Array, "*B K"]:
 def _tangent(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     (rows,), (change,) = primals, tangents
     values = row_singular_values(rows)
+    if 0 in rows.shape:
+        return values, values
     left, images = _from_gram(jax.lax.stop_gradient(rows))
     right = quotient(images, norm(images, keepdims=True), 0)
     return values, jnp.where(values > 0, einsum("...tk,...td,...kd->...k", left, change, right), 0)

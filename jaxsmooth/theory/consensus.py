@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from ..errors import ShapeError
 from ..linalg.norms import binary_size, norm, quotient, safe_sqrt, within
 from ..linalg.precision import at_least_float32, einsum
 from ..linalg.rows import centre_features as centre_features
@@ -51,8 +52,8 @@ def centre_tokens(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> 
     return real_tokens(hidden - token_mean(hidden, mask), mask)
 
 
-@on_any_mesh()
 @at_least_float32
+@on_any_mesh()
 def subspace_distance(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> Float[Array, "*B"]:
     """d_M(H) = min over Y in M of ||H - Y||_F = ||J H||_F, over real tokens.
 
@@ -72,8 +73,8 @@ def subspace_distance(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"])
     return norm(centre_tokens(hidden, mask), (-2, -1))
 
 
-@on_any_mesh()
 @at_least_float32
+@on_any_mesh()
 def relative_distance(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> Float[Array, "*B"]:
     """d_M(H) / ||H||_F, in [0, 1]: the share of the hidden state that distinguishes tokens.
 
@@ -217,7 +218,18 @@ def diameter(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> Float
 
 
 def real_tokens(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> Float[Array, "*B T D"]:
-    """The hidden states with zero on padding, whatever stood there."""
+    """The hidden states with zero on padding, whatever stood there.
+
+    Raises:
+      ShapeError: a mask that is not one truth value for each token vector. Every function of hidden states asks here.
+    """
+    if hidden.ndim < 2 or mask.shape != hidden.shape[:-1] or mask.dtype != jnp.bool_:
+        raise ShapeError(
+            f"hidden states are token vectors [..., T, D], their mask is boolean [..., T]; got {hidden.shape} and "
+            f"{mask.shape} of {mask.dtype}. Leading axes are not repeated by themselves: "
+            "jnp.broadcast_to(mask, hidden.shape[:-1]). Of an attention_mask of zeros and ones it is "
+            "`attention_mask == 1`."
+        )
     return jnp.where(mask[..., None], hidden, 0)
 
 
@@ -227,6 +239,20 @@ def real_pairs(mask: Bool[Array, "*B T"]) -> Bool[Array, "*B T T"]:
 
 
 def per_row(mask: Bool[Array, "..."], attn: Float[Array, "*B T S"]) -> Bool[Array, "*B T"]:
-    """The mask of real tokens repeated for every head: [..., T] against `attn`'s [..., N, T, S]."""
-    heads = (1,) * (attn.ndim - 1 - mask.ndim)
-    return jnp.broadcast_to(mask.reshape(*mask.shape[:-1], *heads, mask.shape[-1]), attn.shape[:-1])
+    """The mask of real tokens repeated for every head: [..., T] against `attn`'s [..., N, T, S].
+
+    Raises:
+      ShapeError: a mask that is not boolean or does not fit. Every function of attention asks here. A mask [B T] of
+        several layers, [L B N T S], is refused: its rows could be taken for those of the layers.
+    """
+    heads = attn.ndim - 1 - mask.ndim
+    fits = mask.ndim > 0 and mask.shape == (*attn.shape[: mask.ndim - 1], *attn.shape[-2:-1])
+    if not fits or heads < 0 or (heads > 1 < mask.ndim) or mask.dtype != jnp.bool_:
+        raise ShapeError(
+            f"attention is [..., T, S], its mask boolean [..., T] or, where the axis in front of T is heads, without "
+            f"that; got {attn.shape} and {mask.shape} of {mask.dtype}. For stacked layers it is "
+            "jnp.broadcast_to(mask[:, None], attn.shape[:-1]). Of an attention_mask of zeros and ones it is "
+            "`attention_mask == 1`."
+        )
+    lead = (1,) * heads
+    return jnp.broadcast_to(mask.reshape(*mask.shape[:-1], *lead, mask.shape[-1]), attn.shape[:-1])

@@ -24,8 +24,8 @@ from .operators import Operator
 FURTHER_ROUNDINGS = 16  # of every entry after the softmax: what edits of attention may add
 
 
-@on_any_mesh()
 @at_least_float32
+@on_any_mesh()
 def mixing_rate(
     attn: Float[Array, "*B T S"], mask: Bool[Array, "..."], *, tolerance: float | None = None
 ) -> Float[Array, "*B"]:

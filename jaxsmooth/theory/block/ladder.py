@@ -29,8 +29,8 @@ from .traced_block import BlockState, TracedBlock
 _BY_SENTENCE = on_any_mesh(lambda norms, state, *rest: state.mask)
 
 
-@on_any_mesh()
 @at_least_float32
+@on_any_mesh()
 def actual_rate(
     before: Float[Array, "B T D"], after: Float[Array, "B T D"], mask: Bool[Array, "B T"]
 ) -> Float[Array, "B"]:
@@ -45,8 +45,8 @@ def actual_rate(
     return jnp.where(apart > 0, quotient(apart, started, jnp.inf), quotient(apart, started))
 
 
-@on_any_mesh(lambda norms, activation, mixing_rates, *rest: mixing_rates)
 @at_least_float32
+@on_any_mesh(lambda norms, activation, mixing_rates, *rest: mixing_rates)
 def shi2022_rate(
     norms: BlockNorms, activation: str, mixing_rates: Float[Array, "L B N"], std_products: Float[Array, "L B"]
 ) -> Float[Array, "L B"]:
@@ -121,8 +121,8 @@ def pairwise_rate(norms: BlockNorms, state: BlockState) -> Float[Array, "B"]:
     return rates.pairwise_rate(q := TracedBlock(norms, state)).value(q)
 
 
-@on_any_mesh(lambda block, norms, state, **options: state.mask)
 @at_least_float32
+@on_any_mesh(lambda block, norms, state, **options: state.mask)
 def operator_rate(
     block: Block, norms: BlockNorms, state: BlockState, *, tolerance: float | None = None
 ) -> tuple[Float[Array, "B"], Eigenvalue]:
@@ -175,8 +175,8 @@ def pre_norm_block_rate(norms: BlockNorms, state: BlockState, activation: str) -
     return (1 + attention) * (1 + slope / jnp.sqrt(c.least(state.std_mlp[..., 0], 2)))
 
 
-@on_any_mesh(lambda state: state.mask)
 @at_least_float32
+@on_any_mesh(lambda state: state.mask)
 def std_product(state: BlockState) -> Float[Array, "B"]:
     """sigma_1 sigma_2 of the theorem: the least std over real tokens at one LayerNorm times that at the other."""
     c = PlainCalculus(state.mask, state.input.dtype)

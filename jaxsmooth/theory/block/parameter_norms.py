@@ -18,8 +18,8 @@ from ..theorems.parameters import BlockNorms, mlp_stretches
 from .plain_calculus import PlainCalculus
 
 
-@on_any_mesh()
 @at_least_float32
+@on_any_mesh()
 def block_norms(block: Block, activation: str) -> BlockNorms:
     """The parameter norms of one block. Use `jax.vmap` for stacked blocks.
 

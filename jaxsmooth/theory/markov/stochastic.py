@@ -6,14 +6,15 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ...linalg.norms import within
 from ...linalg.precision import at_least_float32, einsum, matmul
+from ...linalg.rows import ROUNDING_OF_ROWS
 from ...meshes import on_any_mesh
 from ..consensus import per_row, real_pairs, subspace_distance
 from ..mixing import rows_sum_to_one
 from ..statement import Statement
 
 
-@on_any_mesh()
 @at_least_float32
+@on_any_mesh()
 def ergodicity_coefficient(attn: Float[Array, "*B T S"], mask: Bool[Array, "..."]) -> Float[Array, "*B"]:
     """Dobrushin's coefficient tau(A) = 1/2 max_{i,k} sum_j |A_ij - A_kj| over real rows, in [0, 1].
 
@@ -42,7 +43,7 @@ def ergodicity_coefficient(attn: Float[Array, "*B T S"], mask: Bool[Array, "..."
 
     tau = 0.5 * jnp.max(jax.lax.map(farthest, jnp.arange(attn.shape[-2])), axis=0)
     # At most 1 but for the rounding of rows that sum to 1; of other rows it may be more.
-    return within(tau, 0, 1, 4 * attn.shape[-1] * float(jnp.finfo(attn.dtype).eps))
+    return within(tau, 0, 1, ROUNDING_OF_ROWS)
 
 
 @at_least_float32
