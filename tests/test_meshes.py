@@ -14,6 +14,7 @@ import jaxsmooth
 from jaxsmooth.meshes import on_any_mesh
 
 
+@pytest.mark.scale
 def test_the_example_of_the_documentation_runs(capsys):
     [example] = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "meshes.md").read_text(encoding="utf-8"), re.DOTALL)
     with jax.enable_x64(False), jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):

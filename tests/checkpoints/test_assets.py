@@ -32,6 +32,7 @@ def tensors(folder: Path) -> dict[str, np.ndarray]:
     return {stored.name: stored.read() for stored in open_weights(folder).tensors}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=needs(name)) for name in ("minilm-l3", "antiberty", "mpnet-base")]
 )

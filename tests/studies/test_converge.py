@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.models import with_factor
+from support.parity import precision
 
 import jaxsmooth
 from jaxsmooth.cli.main import main
@@ -184,8 +185,7 @@ def test_a_refusal_of_the_command_is_one_line_and_status_1(tmp_path, capfd):
 @pytest.mark.compatibility("long", "converge of a model that has diverged", "the first layer and array is named", was=2)
 def test_a_diverged_model_is_refused_by_its_first_array(tiny, found):
     model, tokenizer = tiny
-    bad = with_factor(model, "blocks.attn.value.kernel", 1, np.nan)
-    with pytest.raises(
-        DivergedError, match=r"^layer 2, value is not finite for sentence 1; .* blocks.attn.value.kernel"
-    ):
+    refusal = r"^layer 2, value is not finite for sentence 1; .* blocks.attn.value.kernel"
+    with precision("float64"), pytest.raises(DivergedError, match=refusal):
+        bad = with_factor(model, "blocks.attn.value.kernel", 1, np.nan)
         converge_heads(bad, tokenizer, LINES, window=3, steps=STEPS, tokens_per_batch=64)

@@ -42,15 +42,19 @@ LANCZOS_FLOAT32 = 5e-4
 def assert_same_numbers(ours: Diagnosis, theirs: Diagnosis, tolerance: float) -> None:
     for name, expected in spreads(theirs).items():
         got = spreads(ours)[name]
-        lanczos = name == "L3" and "float32" in (ours.model.precision, theirs.model.precision)
+        single = "float32" in (ours.model.precision, theirs.model.precision)
+        lanczos = name == "L3" and single
+        # Attention rounds in another way in batches of another shape, by eps/2 of its Frobenius norm, which is at least
+        # 1; a mixing rate, the norm of what is left without the mean, moves by no less however small it is.
+        atol = 2.0**-24 if name == "mixing_rate" and single else 0
         rtol = max(tolerance, LANCZOS_FLOAT32) if lanczos else tolerance
         np.testing.assert_array_equal(got.count, expected.count, err_msg=name)
         for field in ("mean", "min", "max"):
             values = getattr(got, field), getattr(expected, field)
-            np.testing.assert_allclose(*values, rtol=rtol, atol=0, err_msg=f"{name}.{field}")
+            np.testing.assert_allclose(*values, rtol=rtol, atol=atol, err_msg=f"{name}.{field}")
         # A standard deviation is a difference of values: it is as exact as they are, not as it is small.
         scale = np.maximum(np.abs(expected.max), np.abs(expected.min))
-        assert np.all(np.abs(got.std - expected.std) <= rtol * scale), name
+        assert np.all(np.abs(got.std - expected.std) <= rtol * scale + atol), name
 
 
 def permuted(texts: list[str]) -> list[str]:

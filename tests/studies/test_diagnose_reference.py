@@ -43,8 +43,15 @@ def compare(diagnosis: jaxsmooth.Diagnosis, expected: dict[str, dict], rtol: flo
     assert not wrong, f"relative errors above {rtol}: {wrong}"
 
 
-@pytest.mark.parametrize("dtype", PRECISIONS)
-@pytest.mark.parametrize("name", ["gelu-many-heads", "silu-deep"])
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        ("gelu-many-heads", "float64"),
+        ("silu-deep", "float32"),
+        pytest.param("gelu-many-heads", "float32", marks=pytest.mark.long),
+        pytest.param("silu-deep", "float64", marks=pytest.mark.long),
+    ],
+)
 def test_a_random_model(name, dtype, tmp_path):
     for file in ("config.json", "model.safetensors"):
         (tmp_path / file).write_bytes((FROZEN / name / file).read_bytes())
@@ -69,6 +76,7 @@ def test_minilm_on_reviews(dtype, reviews):
     directory = minilm_directory()
     with precision(dtype):
         model, tokenizer = jaxsmooth.load(directory, dtype=getattr(jnp, dtype))
+        tokenizer.buckets = (64,)  # one shape, one compilation; padding changes nothing
         diagnosis = jaxsmooth.diagnose(model, tokenizer, reviews, tokens_per_batch=FEW)
     compare(diagnosis, frozen_diagnosis(), RTOL[dtype])
 
