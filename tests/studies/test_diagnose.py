@@ -408,6 +408,7 @@ def test_a_diverged_model_is_refused_by_its_first_array(case, found):
 @pytest.mark.compatibility(
     "long", "diagnose of a float16 model whose numbers leave its range", "says so, and the range", was=2
 )
+@pytest.mark.long
 def test_a_model_in_a_narrow_dtype_is_refused_by_its_first_array():
     with precision("float32"):
         model, tokenizer = jaxsmooth.load("tiny")
