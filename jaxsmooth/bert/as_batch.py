@@ -64,6 +64,7 @@ def _from_mapping(config: EncoderConfig, given: Mapping[str, Any]) -> Batch | Im
         return ImageBatch(pixels=arrays[ids], mask=jnp.ones((*np.shape(arrays[ids])[:1], tokens), bool))
     mask = arrays.get("attention_mask")
     mask = np.ones(np.shape(arrays[ids]), bool) if mask is None else _truths(mask)
+    # numpy's arrays are as good as jax's, which the annotation names
     return Batch(tokens=arrays[ids], segments=arrays.get("token_type_ids"), mask=mask)  # type: ignore[arg-type]
 
 

@@ -90,7 +90,7 @@ Files, habits and accidents of ordinary use, what happens, and the test that sho
 tests by `make compatibility`, which runs them first; "before" is what happened at commit 2f85bd4, tried there or, for
 about a third of the rows, read off its code. What transformers, tokenizers and torch make of a file is taken as what it
 means; where this library differs, the row says so. Rows of tests marked parity, scale or long are shown by `make
-parity`, `make scale` and `make long`.
+parity`, `make scale` and `make long`. "After" is what the tests assert, so it holds while they pass.
 
 {total} rows, by severity:
 """
