@@ -23,6 +23,7 @@ from rich.console import Console
 
 from ..errors import AssetError
 from ..files import atomic_write
+from ..json_reading import loads
 from .registry import REGISTRY, Asset, Distribution, find_asset
 
 CACHE_VARIABLE = "JAXSMOOTH_CACHE"
@@ -97,7 +98,7 @@ def inspect(asset: Asset, *, again: bool = False) -> tuple[State, str]:
     if not folder.is_dir():
         return "absent", ""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest = loads((folder / MANIFEST).read_text(encoding="utf-8"))
         if manifest["source"] != _source(asset):
             return "damaged", "it comes from another release of the package"
         wrong = _first_wrong_file(folder, manifest["files"], _record(asset), again=again)
@@ -130,7 +131,7 @@ def _first_wrong_file(folder: Path, files: dict[str, dict[str, Any]], record: Pa
 
 def _read_stamps(record: Path) -> dict[str, list[int]]:
     try:
-        found = json.loads(record.read_text(encoding="utf-8"))
+        found = loads(record.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}  # every file is hashed
     return found if isinstance(found, dict) else {}

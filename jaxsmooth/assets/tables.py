@@ -5,7 +5,6 @@ closed for the rest of the file, and the one for JSON refuses columns of mixed t
 """
 
 import csv
-import json
 import math
 import os
 import re
@@ -15,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 from ..errors import DataError
 from ..files import format_name
+from ..json_reading import loads
 from .headers import refuse_separators, refuse_twins
 from .lines import refuse_other_formats, utf8_lines
 
@@ -238,14 +238,12 @@ def _questions(whole: dict[str, Any], path: Path) -> list[dict[str, Any]]:
 
 def _parsed(text: str, path: Path, number: int) -> Any:
     try:
-        return json.loads(text, object_pairs_hook=_unique)
+        return loads(text, object_pairs_hook=_unique)
     except ValueError as error:
         line = number + getattr(error, "lineno", 1) - 1
         raise DataError(
             f"{path}, line {line}: not JSON: {error}. Expected one object per line, or one list of objects."
         ) from error
-    except RecursionError as error:
-        raise DataError(f"{path}, line {number}: JSON that is nested too deeply.") from error
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..bert.config import EncoderConfig
 from ..errors import ConfigError, is_int
+from ..json_reading import loads
 from .families import FAMILIES, Family, Values
 from .model_type import with_model_type
 
@@ -137,10 +138,10 @@ def config_from_file(path: str | Path, *, names: Callable[[], Iterable[str]] = t
     """
     path = Path(path)
     try:
-        hf = json.loads(path.read_text(encoding="utf-8"))
+        hf = loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ConfigError(f"{path} does not exist; a Hugging Face model directory holds a config.json.") from error
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{path} is not readable JSON: {error}") from error
     try:
         return config_from_dict(with_model_type(hf, names) if isinstance(hf, dict) else hf)
@@ -165,7 +166,7 @@ def config_to_dict(config: EncoderConfig) -> dict[str, Any]:
     """
     bare = dataclasses.replace(config, other_keys="")
     written = _expressed(bare)
-    other = json.loads(config.other_keys) if config.other_keys else {}
+    other = loads(config.other_keys) if config.other_keys else {}
     as_read = {**written, **other}
     try:
         holds = _translated(as_read) == bare

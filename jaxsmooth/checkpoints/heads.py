@@ -1,7 +1,6 @@
 """Checkpoints of an encoder with a task head, in the form of BertForSequenceClassification and its like."""
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from ..bert.heads import FORMS, LANGUAGE, POOLED, Head, Kind, tied_output
 from ..bert.params import Encoder
 from ..errors import CheckpointError, ConfigError
 from ..inputs.tokenizer import Tokenizer
+from ..json_reading import loads
 from ..types import LayerNorm, Linear
 from .encoder import cast, check_dtype, find_directory, read_encoder
 from .folders import read_config, read_tokenizer
@@ -48,7 +48,7 @@ def load_with_head(
     wanted = check_dtype(dtype)
     directory = find_directory(name)
     config = read_config(directory)
-    hf = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    hf = loads((directory / "config.json").read_text(encoding="utf-8"))
     kind = head_kind(config, hf)
     names = head_names(config, kind)
     weights = with_word_table(open_weights(directory), config, directory)

@@ -13,7 +13,6 @@ by 2^-9 of itself moved the answer by m; float32 operations move theirs by 2^-24
 
 import dataclasses
 import functools
-import json
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -33,6 +32,7 @@ from ..bert.encoder import embed, encode
 from ..bert.params import Encoder
 from ..errors import CheckpointError
 from ..inputs.tokenizer import Tokenizer
+from ..json_reading import loads
 from ..types import Batch, BlockTrace, ImageBatch
 from .config_json import ANSWER_KEY
 from .host import run_on_host
@@ -109,7 +109,7 @@ def known_answer(name: str, directory: Path) -> dict[str, Any] | None:
         file, text = str(own), own.read_text(encoding="utf-8")
     else:
         return None
-    hf = json.loads(text)
+    hf = loads(text)
     answer = hf.get(ANSWER_KEY)
     if answer is None or "transformers_version" in hf:
         return None

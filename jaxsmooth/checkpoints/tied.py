@@ -1,6 +1,5 @@
 """The word table and the decoder of a language head, which are one tensor unless a checkpoint says otherwise."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from ..bert.config import EncoderConfig
 from ..bert.heads import LANGUAGE
 from ..errors import ConfigError
+from ..json_reading import loads
 from .formats import Weights
 from .head_names import HEADS
 from .names import NAMES
@@ -59,6 +59,6 @@ def with_word_table(weights: Weights, config: EncoderConfig, directory: Path) ->
     decoder = next((tensor for tensor in weights.tensors if names.heads.get(tensor.name) in outputs), None)
     if table is None or decoder is None or table in names.own.values():
         return weights
-    if not is_tied(json.loads((directory / "config.json").read_text(encoding="utf-8"))):
+    if not is_tied(loads((directory / "config.json").read_text(encoding="utf-8"))):
         return weights
     return weights._replace(tensors=(*weights.tensors, decoder._replace(name=table)))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..errors import TextError
 from ..files import atomic_write
+from ..json_reading import loads
 from .vocabulary import SpecialTokens
 
 FILE = "preparation.json"
@@ -45,7 +46,7 @@ class Normalizer:
           TextError: another file.
         """
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = loads(path.read_text(encoding="utf-8"))
             special = SpecialTokens(*map(str, values["special"]))
             return cls(special, str(values["prefix"]), {int(code): str(text) for code, text in values["replacements"]})
         except (OSError, ValueError, KeyError, TypeError) as error:

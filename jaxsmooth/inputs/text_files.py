@@ -1,11 +1,11 @@
 """Small files of a model's directory: bytes, UTF-8 text, and JSON objects, each refused by its name when damaged."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from ..errors import TextError
 from ..files import format_name
+from ..json_reading import loads
 
 _POINTER = b"version https://git-lfs.github.com/spec/"
 
@@ -47,8 +47,8 @@ def read_object(path: Path) -> dict[str, Any]:
     """
     text = read_text(path)
     try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        content = loads(text)
+    except ValueError as error:
         raise TextError(f"{path} is not readable JSON: {error}") from error
     if not isinstance(content, dict):
         raise TextError(f"{path} must hold one JSON object; got {type(content).__name__}.")

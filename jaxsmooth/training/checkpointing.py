@@ -6,7 +6,6 @@ a damaged checkpoint is detected instead of trained on; the one before it is the
 
 import contextlib
 import dataclasses
-import json
 import os
 import shutil
 import warnings
@@ -25,6 +24,7 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 from ..errors import CheckpointError, StorageError
 from ..files import require_room, storage_fault
+from ..json_reading import loads
 from ..types import map_named, named_leaves
 from .guards.divergence import not_finite
 
@@ -262,7 +262,7 @@ class Checkpoints:
         faults = {}
         for path in sorted(self.folder.glob("*/metrics/metrics")):
             try:
-                json.loads(path.read_bytes())
+                loads(path.read_bytes())
             except ValueError as error:
                 faults[int(path.parts[-3])] = f"{path.name}: {error}"
             except OSError:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from ..assets.tables import Missing
 from ..errors import ConfigError
 from ..files import atomic_write
+from ..json_reading import loads
 
 Remat = Literal["auto", "none", "full", "dots"]
 Fusion = Literal["none", "concat", "max", "gate"]
@@ -174,7 +175,7 @@ class FinetuneConfig:
           ConfigError: no such file, no JSON object, or as `from_dict`.
         """
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise ConfigError(f"{path} is no saved run configuration: {error}. Is this the folder of a run?") from error
         if not isinstance(values, dict):

@@ -25,6 +25,7 @@ from ..errors import CheckpointError, ConfigError
 from ..files import replaced_together
 from ..inputs.normalizer import FILE as NORMALIZER
 from ..inputs.tokenizer import Tokenizer
+from ..json_reading import loads
 from ..types import map_named, named_leaves
 from .config import FinetuneConfig
 from .data.tasks import Task
@@ -125,7 +126,7 @@ def load_export(directory: Path, shapes: Callable[[Encoder, Task, FinetuneConfig
       ConfigError: settings that this version does not know.
     """
     try:
-        trained = json.loads((directory / TRAINED).read_text(encoding="utf-8"))
+        trained = loads((directory / TRAINED).read_text(encoding="utf-8"))
         values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in trained["task"].items()}
         task, config, step = Task(**values), FinetuneConfig.from_dict(trained["config"]), int(trained["step"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import scalar
 
 from ..files import atomic_write, dumps_strict, storage_fault
+from ..json_reading import loads
 from ..terminal import PlainConsole
 
 METRICS, EVENTS = "metrics.jsonl", "events"
@@ -150,7 +150,7 @@ def _lines(path: Path) -> list[str]:
 
 def _parsed(line: str) -> dict[str, Any] | None:
     try:
-        record = json.loads(line)
+        record = loads(line)
     except ValueError:  # a process was killed while writing it
         return None
     return record if isinstance(record, dict) and isinstance(record.get("step"), int) else None

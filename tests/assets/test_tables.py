@@ -116,7 +116,7 @@ REFUSED = [
     ("a.jsonl", b'{"text": "a"}\n{"text": "b"\n', "line 2: not JSON"),
     ("a.jsonl", b'{"text": "a", "text": "b"}\n', "line 1: .*a key occurs twice"),
     ("a.jsonl", b'{\n"text": "a"}\n', "is one JSON object, .*expected one object per line"),
-    ("a.jsonl", b'{"a":' * 100_000, "line 1: JSON that is nested too deeply"),
+    ("a.jsonl", b'{"a":' * 100_000, "line 1: not JSON: nested too deeply"),
     ("a.json", b'[{"text": "a"},\n {"text": }]\n', "line 2: not JSON"),
     ("a.json", b'[{"text": "a"}, 3]\n', "row 2: expected a JSON object; got int"),
     ("a.txt", b"text\n", "must end in one of .csv, .tsv, .jsonl, .ndjson, .json, .parquet; got '.txt'"),

@@ -8,13 +8,13 @@ are cut, and `do_lower_case`. The steps after it (pooling, Dense, Normalize) mak
 Reference: sentence-transformers 6, base/modules/transformer.py and base/model.py.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from ...errors import CheckpointError, ConfigError, is_int
+from ...json_reading import loads
 from ..formats import has_weights, refuse_unfit
 
 MODULES = "modules.json"
@@ -155,6 +155,6 @@ def _object(path: Path) -> dict[str, Any]:
 def _json(path: Path) -> Any:
     refuse_unfit(path, ConfigError)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        return loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{path} is not readable JSON: {error}") from error

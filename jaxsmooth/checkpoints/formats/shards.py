@@ -1,9 +1,9 @@
 """The index of a checkpoint in several files, as transformers writes it for safetensors and for torch."""
 
-import json
 from pathlib import Path
 
 from ...errors import CheckpointError
+from ...json_reading import loads
 from .look import refuse_unfit
 
 
@@ -21,8 +21,8 @@ def shards_of(index: Path) -> list[Path]:
     """
     refuse_unfit(index)
     try:
-        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        shards = set(loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{index} is not an index of shards (JSON with a weight_map): {error!r}") from error
     # A shard must be a plain name: an index cannot point outside its own directory.
     strangers = [name for name in shards if not _is_plain_name(name)]

@@ -1,10 +1,10 @@
 """Weights that are not read, by the names of their files: what each is, and what to do with it."""
 
-import json
 from pathlib import Path
 from typing import NamedTuple
 
 from ...errors import CheckpointError
+from ...json_reading import loads
 from .look import archive, refuse_unfit
 
 TENSORFLOW = ("tf_model.h5", "tf_model.h5.index.json", "*.ckpt*.index", "variables.index", "*.data-?????-of-?????")
@@ -174,7 +174,7 @@ def _message(path: Path, kind: Unread) -> str:
 def _base(directory: Path) -> str:
     """The base model that an adapter's configuration names, in brackets."""
     try:
-        base = json.loads((directory / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        base = loads((directory / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
+    except (OSError, ValueError, KeyError, TypeError):
         return ""
     return f" ({base})" if isinstance(base, str) and base.isprintable() else ""

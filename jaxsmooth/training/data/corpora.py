@@ -4,12 +4,12 @@ None but the topic corpora comes with official splits; the others are split by h
 not be on two sides: the sentence, the passage and its page, the article, the goal, the sentence's template.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 from ...assets import fetch, read_rows
 from ...errors import DataError
+from ...json_reading import loads
 from .official_files import read_squad_file
 from .splits import Parts, keep_test, normalise, split_by_hash
 from .tasks import Choice, Example, Sentence
@@ -173,7 +173,7 @@ def _file(name: str) -> Path:
 
 def _items(path: Path) -> list[dict[str, Any]]:
     try:
-        items = json.loads(path.read_text(encoding="utf-8"))["examples"]
+        items = loads(path.read_text(encoding="utf-8"))["examples"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} must be JSON with a list `examples`; got {error!r}. Is it another file?") from error
     return items

@@ -3,13 +3,13 @@
 Official splits stay as they are. The labels of GLUE's and SWAG's test splits are not public: -1 (or NaN).
 """
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ...assets.tables import read_table, tsv_cells
 from ...errors import DataError
+from ...json_reading import loads
 from .benchmarks import GLUE, SWAG_COLUMNS, GlueTask, glue_sentence, swag_choice
 from .splits import Parts
 from .tasks import Choice, Example, Question, Sentence, Split
@@ -106,7 +106,7 @@ def read_squad_file(path: Path) -> tuple[list[tuple[str, Question]], tuple[str, 
     """
     questions, spans, skipped = [], 0, 0
     try:
-        for number, article in enumerate(json.loads(path.read_text(encoding="utf-8"))["data"]):
+        for number, article in enumerate(loads(path.read_text(encoding="utf-8"))["data"]):
             for paragraph in article["paragraphs"]:
                 for item in paragraph["qas"]:
                     question, misplaced = _question(item, paragraph["context"])

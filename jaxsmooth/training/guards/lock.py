@@ -16,6 +16,7 @@ from jax.experimental import multihost_utils
 
 from ...errors import StorageError
 from ...files import atomic_write
+from ...json_reading import loads
 
 LOCK, HOLDER = ".lock", ".running.json"
 
@@ -73,7 +74,7 @@ def _locked(folder: Path) -> filelock.BaseFileLock | None:
 
 def _refusal(folder: Path) -> str:
     try:
-        holder = json.loads((folder / HOLDER).read_text(encoding="utf-8"))
+        holder = loads((folder / HOLDER).read_text(encoding="utf-8"))
         who = f"process {holder['process']} on {holder['host']}, since {holder['since']}"
     except (OSError, ValueError, KeyError, TypeError):  # it has only begun, or was begun by hand
         who = "a process that has not said who it is"
