@@ -12,6 +12,8 @@ from jaxsmooth.mitigations import parse_remedies
 from jaxsmooth.training.model import task_logits
 from jaxsmooth.training.step import compile_step, init_state
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 
 def gradients(trainer, model, data, key=None):
     return compiled(trainer.gradients)(model, data, key)
