@@ -38,8 +38,7 @@ ALLOWED: dict[str, set[str]] = {
     "theory.mixing": {"meshes", "linalg", "theory.consensus", "theory.operators"},
     "theory.theorems": {"types", "activations", "linalg", "theory.statement"},
     "theory.markov": {
-        "meshes",
-        "linalg",
+        *("errors", "meshes", "linalg"),
         *(f"theory.{name}" for name in ("consensus", "statement", "operators", "mixing")),
     },
     "theory.block": {
@@ -47,7 +46,7 @@ ALLOWED: dict[str, set[str]] = {
         *(f"theory.{name}" for name in (*THEORY_GROUND, "theorems", "markov")),
     },
     "theory.literature": {
-        *("types", "activations", "linalg"),
+        *("errors", "types", "activations", "linalg"),
         *(f"theory.{name}" for name in (*THEORY_GROUND, "markov", "block")),
     },
     "theory.certify": {

@@ -132,6 +132,17 @@ def rows_sum_to_one(attn: Float[Array, "*B T S"], mask: Bool[Array, "..."]) -> B
     return near_one & equal_row_sums(attn, mask)
 
 
+def is_row_stochastic(attn: Float[Array, "*B T S"], mask: Bool[Array, "..."]) -> Bool[Array, "*B"]:
+    """Whether the rows of real tokens sum to 1, up to that rounding, and no weight of theirs is negative.
+
+    >>> import jax.numpy as jnp
+    >>> is_row_stochastic(jnp.array([[[0.5, 0.5], [1.0, 0.0]], [[0.5, 0.5], [2.0, -1.0]]]), jnp.ones((2, 2), bool))
+    Array([ True, False], dtype=bool)
+    """
+    real = per_row(mask, attn)
+    return rows_sum_to_one(attn, mask) & jnp.all((attn >= 0) | ~real[..., None], axis=(-2, -1))
+
+
 class SingularValue(NamedTuple):
     """A computed singular value, never larger than the norm of the operator beyond rounding.
 

@@ -14,6 +14,8 @@ import numpy as np
 from jaxsmooth.linalg.intervals import Interval
 from jaxsmooth.theory.certify.arb_calculus import ArbCalculus, ends
 from jaxsmooth.theory.certify.float_calculus import FloatCalculus
+from jaxsmooth.theory.theorems.quantities import HeadQuantities
+from jaxsmooth.types import Attention, Linear
 from support.matrices import FAMILIES, doubly_stochastic, orthonormal, stochastic, with_spectrum
 
 TOKENS, WIDTH = 5, 4
@@ -98,3 +100,14 @@ def on_device(formula, dtype: str):
 def on_host(formula, calculus, dtype: str, *arrays) -> Interval:
     with np.errstate(all="ignore"):
         return formula(calculus(REAL, np.dtype(dtype)), *arrays)
+
+
+def one_head(calculus: Any, hidden: np.ndarray, attn: np.ndarray) -> HeadQuantities:
+    """A head whose kernels are 1 x 1 identities, on given tokens of one feature and given attention."""
+    one = np.ones((1, 1))
+    side, bias = Linear(one, np.zeros(1)), Linear(one, np.zeros(1))
+    weights = Attention(query=side, key=side, value=side, output=bias)
+    tokens = len(hidden)
+    c = calculus(tokens) if calculus is ArbCalculus else calculus(np.ones(tokens, bool), np.float64)
+    norm = Interval(np.float64(1), np.float64(1))
+    return HeadQuantities(c, weights, (norm, norm), hidden, attn)

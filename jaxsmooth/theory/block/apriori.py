@@ -13,7 +13,7 @@ from ...linalg.lanczos import spectral_norm
 from ...linalg.precision import at_least_float32, einsum
 from ..consensus import diameter, per_row, subspace_distance
 from ..markov.stochastic import ergodicity_coefficient, logit_spread
-from ..mixing import mixing_rate
+from ..mixing import is_row_stochastic, mixing_rate
 from ..statement import Statement
 from .lemmas import ROUNDING
 
@@ -101,7 +101,7 @@ def apriori_mixing_rate(
 
     Returns:
       A `Statement` of shape [..., N], applicable where every query gives every real key positive weight and padding
-      none (one mask for all queries).
+      none (one mask for all queries), and the weights of a row sum to 1.
 
     >>> import jax, jax.numpy as jnp
     >>> x, real = jnp.array([[1.0], [-1.0]]), jnp.ones(2, bool)
@@ -138,7 +138,8 @@ def shi2022_rate_floor(
       std_mlp: sigma_2, the smallest std at the MLP LayerNorm, [...].
 
     Returns:
-      A `Statement` of shape [...], applicable where the stds are at most what such a block can reach.
+      A `Statement` of shape [...], applicable where the stds are positive and at most what such a block can reach, and
+      s and sqrt(lambda) are not negative.
 
     >>> import jax.numpy as jnp
     >>> one = jnp.array(1.0)
@@ -153,7 +154,8 @@ def shi2022_rate_floor(
     rate = most_mlp * (1 + mixing_rate * stretch) / (std_attn * std_mlp)
     slack = 1 + ROUNDING * jnp.finfo(norm.dtype).eps
     reachable = (std_attn <= most_attn * slack) & (std_mlp <= most_mlp * slack)
-    return Statement((1 + mixing_rate * stretch) / (1 + stretch), rate, reachable)
+    signs = (std_attn > 0) & (std_mlp > 0) & (norm >= 0) & (mixing_rate >= 0)
+    return Statement((1 + mixing_rate * stretch) / (1 + stretch), rate, reachable & signs)
 
 
 @at_least_float32
@@ -179,7 +181,8 @@ def tanh_collapse(
       mask: True on real tokens, [..., T].
 
     Returns:
-      A `Statement` of shape [...], applicable where every query gives every real key positive weight and padding none.
+      A `Statement` of shape [...], applicable where every query gives every real key positive weight and padding none,
+      and the weights of a row sum to 1.
 
     >>> import jax, jax.numpy as jnp
     >>> x, real = jnp.array([[0.5], [-0.5]]), jnp.ones(2, bool)
@@ -288,7 +291,7 @@ def mixer_norms(value: Float[Array, "D N H"], output: Float[Array, "N H D"]) -> 
 
 
 def _one_mask(attn: Array, mask: Array) -> Array:
-    """Whether real queries give positive weight to real keys and none to padding, [..., N]."""
+    """Whether real queries give positive weight to real keys and none to padding, 1 together, [..., N]."""
     real = per_row(mask, attn)
     as_masked = (attn > 0) == real[..., None, :]
-    return jnp.all(as_masked | ~real[..., None], axis=(-2, -1))
+    return jnp.all(as_masked | ~real[..., None], axis=(-2, -1)) & is_row_stochastic(attn, mask)

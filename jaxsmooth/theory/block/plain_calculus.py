@@ -15,6 +15,7 @@ from ...linalg.precision import at_least_float32, einsum, matmul
 from ...linalg.rows import centre_features, masked_softmax, row_std
 from .. import consensus
 from ..markov import stochastic
+from ..statement import Statement
 from ..theorems.calculus import ArrayLike, Heads
 
 
@@ -54,6 +55,13 @@ class PlainCalculus:
 
     def add_row(self, matrix: Array, row: Array) -> Array:
         return self._real(matrix + self._row(row, matrix))
+
+    def alike(self, array: Array) -> Array:
+        first = jnp.take_along_axis(array, jnp.argmax(self.mask, axis=-1)[..., None, None], axis=-2)
+        return jnp.all((array == first) | ~self.mask[..., None], axis=(-2, -1))
+
+    def zero_where(self, known: Array, statement: Statement[Array]) -> Statement[Array]:
+        return statement._replace(lhs=jnp.where(known, 0, statement.lhs))
 
     def centre_features(self, matrix: Array) -> Array:
         return centre_features(matrix)

@@ -70,10 +70,12 @@ class ArbCalculus(ArbMatrices):
         return vector([self.sqrt(sum((x * x for x in line), arb(0)) / len(line) + arb(eps)) for line in lines])
 
     def least(self, values: Number, count: int = 1) -> Number:
-        rest, product = list(values), arb(1)
-        for _ in range(count):
-            product *= -_extreme([-x for x in rest])
-            rest.remove(min(rest, key=lambda x: float(x.mid())))
+        # Whatever the numbers are, their k-th smallest lies between the k-th smallest of the ends.
+        lows, highs = sorted(x.lower() for x in values), sorted(x.upper() for x in values)
+        product = arb(1)
+        # Of fewer numbers than `count` the least takes the place of those that are missing.
+        for place in [*range(min(count, len(lows))), *[0] * (count - len(lows))]:
+            product *= lows[place].union(highs[place])
         return product
 
     def mixing_norm(self, attn: Heads) -> Number:

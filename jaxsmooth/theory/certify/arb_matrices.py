@@ -9,6 +9,7 @@ import numpy as np
 from flint import arb, arb_mat, ctx
 
 from ...linalg.intervals import Interval
+from ..statement import Statement
 from ..theorems.calculus import ArrayLike, Heads
 
 BITS = 300
@@ -72,6 +73,14 @@ class ArbMatrices:
 
     def centre_tokens(self, matrix: Matrix) -> Matrix:
         return self.centre_features(matrix.transpose()).transpose()
+
+    def alike(self, array: ArrayLike) -> ArrayLike:
+        array = np.asarray(array)
+        return (array == array[..., :1, :]).all(axis=(-2, -1))
+
+    def zero_where(self, known: ArrayLike, statement: Statement[Number]) -> Statement[Number]:
+        lhs, rhs, applicable = statement
+        return Statement(arb(0) if known else lhs, rhs, applicable)
 
     def softmax(self, logits: Matrix) -> Matrix:
         rows = []

@@ -7,6 +7,7 @@ from jax.typing import DTypeLike
 
 from ...activations import ACTIVATIONS, LIPSCHITZ
 from ...linalg.intervals import Ball, Interval, epsilon, fence, namespace, raised, settled, sum_of, tiny
+from ..statement import Statement
 from ..theorems.calculus import ArrayLike
 
 # exp, tanh, erf and what is made of them are not correctly rounded anywhere; 32 u of the argument's size (of the
@@ -63,6 +64,17 @@ class MatrixCalculus:
         known = Ball.of(factors)
         columns = (self.xp.broadcast_to(x[:, None], matrix.mid.shape) for x in (known.mid, known.rad))
         return matrix * Ball(*columns)
+
+    def alike(self, array: ArrayLike) -> ArrayLike:
+        """Whether all real tokens have the same row, bit by bit: of [... T D] every matrix, [...]."""
+        first = array[..., self.xp.argmax(self.mask), :][..., None, :]
+        return self.xp.all((array == first) | ~self.mask[:, None], axis=(-2, -1))
+
+    def zero_where(self, known: ArrayLike, statement: Statement[Interval]) -> Statement[Interval]:
+        """With a left side of exactly 0 where that is known; no side is negative."""
+        xp, (lhs, rhs, applicable) = self.xp, statement
+        low, high = (xp.where(known, 0, end) for end in ends_of(lhs))
+        return Statement(Interval(low, high), rhs.nonnegative(), applicable)
 
     def add_row(self, matrix: Ball, row: Ball) -> Ball:
         """The same row onto every real token."""

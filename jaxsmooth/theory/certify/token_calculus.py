@@ -65,13 +65,15 @@ class TokenCalculus(MatrixCalculus):
         return Interval(*(self.xp.where(self.mask, end, 1) for end in (found.lower, found.upper)))
 
     def least(self, values: Interval, count: int = 1) -> Interval:
-        """The product of the `count` smallest of the real tokens' values."""
+        """The product of the `count` smallest of the real tokens' values; the least takes the place of missing ones."""
         xp = self.xp
         low = xp.where(xp.isnan(values.lower), -xp.inf, values.lower)
-        smallest = [xp.sort(xp.where(self.mask, end, xp.inf))[:count] for end in (low, values.upper)]
-        product = Interval(smallest[0][0], smallest[1][0])
+        ordered = [xp.sort(xp.where(self.mask, end, xp.inf)) for end in (low, values.upper)]
+        tokens = xp.sum(self.mask)
+        product = Interval(ordered[0][0], ordered[1][0])
         for place in range(1, count):
-            product = product * Interval(smallest[0][place], smallest[1][place])
+            at = xp.where(place < tokens, place, 0)
+            product = product * Interval(ordered[0][at], ordered[1][at])
         return product
 
     def largest(self, values: Interval) -> Interval:

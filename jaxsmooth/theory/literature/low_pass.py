@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Inexact
 
 from ...linalg.lanczos import spectral_norm
+from ...linalg.norms import quotient
 from ...linalg.precision import at_least_float32, matmul
 from ...linalg.rows import masked_softmax
 from ..consensus import real_pairs, subspace_distance, token_mean
@@ -204,7 +205,8 @@ def dovonon2024_unification_rate(
       value_eigenvalues: mu, of W = W_V W_O, [..., D].
 
     Returns:
-      [...]; NaN where the first eigenvalue of A is not 1 (to about 2e-3 in float32, 1e-6 in float64).
+      [...]; 0 of a single token; NaN where the first eigenvalue of A is not 1 (to about 2e-3 in float32, 1e-6 in
+      float64), and where nothing is left of any X, infinity where nothing is of its consensus.
 
     >>> import jax.numpy as jnp
     >>> eigenvalues = jnp.array([1.0, 0.5])
@@ -218,4 +220,5 @@ def dovonon2024_unification_rate(
     together = jnp.abs(1 + value_eigenvalues)
     tolerance = jnp.finfo(attn_eigenvalues.dtype).eps ** 0.375
     known = jnp.abs(attn_eigenvalues[..., 0] - 1) <= tolerance
-    return jnp.where(known, jnp.max(apart, axis=(-2, -1)) / jnp.max(together, axis=-1), jnp.nan)
+    rest, kept = jnp.max(apart, axis=(-2, -1), initial=0), jnp.max(together, axis=-1, initial=0)
+    return jnp.where(known & ((rest > 0) | (kept > 0)), quotient(rest, kept, jnp.inf), jnp.nan)

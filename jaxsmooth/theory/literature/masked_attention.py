@@ -14,6 +14,7 @@ from ...linalg.precision import at_least_float32, einsum, matmul
 from ...linalg.rows import masked_softmax, standardise_rows
 from ..consensus import diameter, real_pairs
 from ..markov.stochastic import ergodicity_coefficient, token_spread
+from ..mixing import is_row_stochastic
 from ..statement import Statement
 
 # math, not jnp: a constant of the module must not depend on the precision jax had when it was imported.
@@ -76,11 +77,11 @@ def wu2024_collapse_rate(
 
     Args:
       least_weight: eps, [...].
-      radius: r >= 1, [...].
+      radius: r, [...]; 0 counts as 1.
       depth: t.
 
     Returns:
-      [...].
+      [...]; 1, which promises nothing, where r is negative: the mask has no root.
 
     >>> import jax.numpy as jnp
     >>> wu2024_collapse_rate(jnp.array([0.5, 0.5]), jnp.array([1, 2]), 4)
@@ -88,8 +89,9 @@ def wu2024_collapse_rate(
 
     References: after Wu et al. (2024), arXiv 2405.18781, with the constant made explicit.
     """
-    whole = (depth // radius).astype(least_weight.dtype)
-    return (1 - least_weight ** radius.astype(least_weight.dtype)) ** whole
+    least = jnp.maximum(radius, 1)
+    whole = (depth // least).astype(least_weight.dtype)
+    return jnp.where(radius < 0, 1, (1 - least_weight ** least.astype(least_weight.dtype)) ** whole)
 
 
 @at_least_float32
@@ -110,7 +112,8 @@ def wu2024_masked_attention(
       mask: True on real tokens, [..., T].
 
     Returns:
-      A `Statement`, [...]; applicable where the graph has a root and every real token attends to itself.
+      A `Statement`, [...]; applicable where the graph has a root, every real token attends to itself, and weights
+      are not negative and sum to 1 in every layer; weights off the graph do no harm.
 
     >>> import jax.numpy as jnp
     >>> attn = jnp.array([[[1.0, 0.0], [0.25, 0.75]]])
@@ -125,9 +128,14 @@ def wu2024_masked_attention(
     edges = jnp.broadcast_to((graph & real)[None], attn.shape)
     least = jnp.min(jnp.where(edges, attn, jnp.inf), axis=(0, -2, -1))
     after = jax.lax.scan(lambda x, a: (matmul(jnp.where(real, a, 0), x), None), hidden, attn)[0]
-    rate = wu2024_collapse_rate(least, jnp.maximum(radius, 1), attn.shape[0])
+    rate = wu2024_collapse_rate(least, radius, attn.shape[0])
     loops = jnp.all(jnp.diagonal(graph, axis1=-2, axis2=-1) | ~mask, axis=-1)
-    return Statement(lhs=diameter(after, mask), rhs=rate * diameter(hidden, mask), applicable=(radius >= 0) & loops)
+    stochastic = jnp.all(is_row_stochastic(attn, jnp.broadcast_to(mask[None], attn.shape[:-1])), axis=0)
+    return Statement(
+        lhs=diameter(after, mask),
+        rhs=rate * diameter(hidden, mask),
+        applicable=(radius >= 0) & loops & stochastic,
+    )
 
 
 @at_least_float32
@@ -152,7 +160,8 @@ def wu2023_gat_collapse(
       mask: True on real tokens, [..., T].
 
     Returns:
-      A `Statement`, [...]; the slope of phi is not checked, applicable where two tokens are real.
+      A `Statement`, [...]; the slope of phi is not checked, applicable where a token is real and the weights of real
+      tokens are not negative and sum to 1.
 
     >>> import jax, jax.numpy as jnp
     >>> x, attn = jnp.array([[2.0], [0.0]]), jnp.array([[0.75, 0.25], [0.25, 0.75]])
@@ -166,7 +175,7 @@ def wu2023_gat_collapse(
     return Statement(
         lhs=jnp.max(token_spread(after, mask), axis=-1),
         rhs=ergodicity_coefficient(attn, mask) * norm * jnp.max(token_spread(before, mask), axis=-1),
-        applicable=jnp.sum(mask, axis=-1) > 1,
+        applicable=jnp.any(mask, axis=-1) & is_row_stochastic(attn, mask),
     )
 
 

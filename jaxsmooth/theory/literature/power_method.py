@@ -73,8 +73,8 @@ def li2026_rate(eigenvalues: Float[Array, "*B D"]) -> Float[Array, "*B"]:
       eigenvalues: mu of F, any order, [..., D].
 
     Returns:
-      [...]; NaN unless 1 + mu_1 is positive and exceeds every other |1 + mu_j|, and mu_1 > 0, without which tokens
-      need not agree.
+      [...], 0 of a single feature; NaN unless 1 + mu_1 is positive and exceeds every other |1 + mu_j|, and mu_1 > 0,
+      without which tokens need not agree.
 
     >>> import jax.numpy as jnp
     >>> li2026_rate(jnp.array([0.5, 1.0, 0.0]))
@@ -84,7 +84,7 @@ def li2026_rate(eigenvalues: Float[Array, "*B D"]) -> Float[Array, "*B"]:
     """
     ordered = jnp.sort(eigenvalues, axis=-1)
     top = 1 + ordered[..., -1]
-    rest = jnp.max(jnp.abs(1 + ordered[..., :-1]), axis=-1)
+    rest = jnp.max(jnp.abs(1 + ordered[..., :-1]), axis=-1, initial=0)
     return jnp.where((ordered[..., -1] > 0) & (rest < top), rest / top, jnp.nan)
 
 

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float
 from ...linalg.eigh import batched_eigh
 from ...linalg.norms import binary_size, norm, quotient, safe_sqrt
 from ...linalg.precision import at_least_float32, einsum, matmul
-from ..consensus import centre_tokens, real_pairs, subspace_distance, token_mean
+from ..consensus import centre_tokens, real_pairs, real_tokens, subspace_distance, token_mean
 from ..mixing import mixing_rate, rows_sum_to_one
 from ..operators import uniform_attention
 from ..statement import Statement
@@ -117,12 +117,8 @@ def nguyen2023_neutreno_fixed_point(
     References: after Nguyen et al. (2023), NeuTRENO, NeurIPS 2023.
     """
     eye = jnp.broadcast_to(jnp.eye(attn.shape[-1], dtype=attn.dtype), attn.shape)
-    real = real_pairs(mask)
-    matrix = (1 + strength) * eye - jnp.where(real, attn, 0)
-    target = strength * first_value * mask[..., None].astype(first_value.dtype)
-    flat = (matrix.reshape(-1, *matrix.shape[-2:]), target.reshape(-1, *target.shape[-2:]))
-    # One at a time: XLA's CPU spreads a batch of LAPACK calls over a pool that can wait for itself.
-    return jax.lax.map(lambda pair: jnp.linalg.solve(*pair), flat).reshape(target.shape)
+    matrix = (1 + strength) * eye - jnp.where(real_pairs(mask), attn, 0)
+    return _solved(matrix, strength * real_tokens(first_value, mask))
 
 
 @at_least_float32
@@ -178,10 +174,10 @@ def scholkemper2024_initial_residual(
       attn: A, rows of sum 1, zero on padded keys, [..., T, S].
       first: X_0, [..., T, D].
       mask: True on real tokens, [..., T].
-      share: a, above 0 and below 1.
+      share: a, above 0 and at most 1.
 
     Returns:
-      [..., T, D]; zero on padding.
+      [..., T, D]; zero on padding; X_0 for a = 1.
 
     >>> import jax.numpy as jnp
     >>> x = scholkemper2024_initial_residual(jnp.full((2, 2), 0.5), jnp.array([[3.0], [1.0]]), jnp.ones(2, bool), 0.5)
@@ -190,7 +186,9 @@ def scholkemper2024_initial_residual(
 
     References: after Scholkemper et al. (2024), arXiv 2406.02997.
     """
-    return nguyen2023_neutreno_fixed_point(attn, first, mask, share / (1 - share))
+    eye = jnp.broadcast_to(jnp.eye(attn.shape[-1], dtype=attn.dtype), attn.shape)
+    matrix = eye - (1 - share) * jnp.where(real_pairs(mask), attn, 0)
+    return _solved(matrix, share * real_tokens(first, mask))
 
 
 @at_least_float32
@@ -232,7 +230,7 @@ def zhao2020_pair_norm(
       scale: s, at least 0.
 
     Returns:
-      A `Statement`, an equality, [...]; applicable where the real tokens are not all equal.
+      A `Statement`, an equality, [...]; applicable where the real tokens are not all equal and s is not negative.
 
     >>> import jax.numpy as jnp
     >>> found = zhao2020_pair_norm(jnp.array([[1.0], [5.0]]), jnp.ones(2, bool), 3.0)
@@ -246,4 +244,10 @@ def zhao2020_pair_norm(
     size = norm(scaled, (-2, -1), keepdims=True)
     root = jnp.sqrt(jnp.sum(mask, axis=-1).astype(hidden.dtype))
     put = scale * root[..., None, None] * quotient(scaled, size, 0)
-    return Statement(lhs=subspace_distance(put, mask), rhs=scale * root, applicable=size[..., 0, 0] > 0)
+    return Statement(lhs=subspace_distance(put, mask), rhs=scale * root, applicable=(size[..., 0, 0] > 0) & (scale >= 0))
+
+
+def _solved(matrix: Array, target: Array) -> Array:
+    """M^{-1} X, one at a time: XLA's CPU spreads a batch of LAPACK calls over a pool that can wait for itself."""
+    flat = (matrix.reshape(-1, *matrix.shape[-2:]), target.reshape(-1, *target.shape[-2:]))
+    return jax.lax.map(lambda pair: jnp.linalg.solve(*pair), flat).reshape(target.shape)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+LARGEST_CONDITION = 1e7  # of eigenvectors: those of a double eigenvalue that has one only come out at 1e8 or so
 Eigenvalues = NDArray[np.complexfloating]
 
 
@@ -19,8 +20,11 @@ class ResidualFate(NamedTuple):
       consensus: max_j |1 + mu_j|, growth per step of the part in consensus (lambda_1 = 1).
       rest: max over i >= 2 and j of |1 + lambda_i mu_j|, growth per step of the part outside it.
       tokens_unify: whether rest < consensus, so that d_M(X) / ||X|| -> 0, like (rest / consensus)^k.
-      rank_collapses: whether one pair (i, j) dominates all others, so that X / ||X|| tends to rank one.
+      rank_collapses: whether all pairs (i, j) of largest |1 + lambda_i mu_j| have one i or one j in common, so that
+        X / ||X|| tends to matrices of rank one: they then have one left or one right vector in common.
       separation: second-largest over largest of the moduli |1 + lambda_i mu_j|, conjugates counted as two.
+      applicable: whether `rank_collapses` is known: it is not where these pairs have several i and several j and A or W
+        is not diagonalisable, nor for no tokens, no features, or numbers that are not finite.
     """
 
     consensus: float
@@ -28,6 +32,7 @@ class ResidualFate(NamedTuple):
     tokens_unify: bool
     rank_collapses: bool
     separation: float
+    applicable: bool
 
 
 def residual_eigenvalues(attn: NDArray[np.floating], weight: NDArray[np.floating]) -> Eigenvalues:
@@ -56,8 +61,8 @@ def residual_fate(attn: NDArray[np.floating], weight: NDArray[np.floating], *, t
     """Whether X <- X + A X W, repeated, makes all tokens the same, and whether it leaves rank one.
 
     The two are different: if every mu lies in (-2, 0) and every lambda in [0, 1], then the smallest lambda dominates,
-    and X tends to rank one with d_M(X) / ||X|| away from 0: rank collapse without token uniformity. Stated for A and
-    W diagonalisable and X generic.
+    and X tends to rank one with d_M(X) / ||X|| away from 0: rank collapse without token uniformity. For generic X; what
+    is not diagonalisable, see `ResidualFate.applicable`.
 
     Args:
       attn: A, row-stochastic over real tokens only, [n, n].
@@ -75,15 +80,25 @@ def residual_fate(attn: NDArray[np.floating], weight: NDArray[np.floating], *, t
 
     References: after Dovonon et al. (2024), arXiv 2401.04301.
     """
+    attn, weight = np.asarray(attn, np.float64), np.asarray(weight, np.float64)
+    if not (attn.size and weight.size and np.isfinite(attn).all() and np.isfinite(weight).all()):
+        return ResidualFate(np.nan, np.nan, False, False, np.nan, False)
     moduli = np.abs(residual_eigenvalues(attn, weight))
     consensus, rest = float(moduli[0].max()), float(moduli[1:].max(initial=0.0))
     ordered = np.sort(moduli, axis=None)[::-1]
     second = float(ordered[1]) if ordered.size > 1 else 0.0
-    separation = second / float(ordered[0]) if ordered[0] else 1.0
+    tokens, features = np.nonzero(moduli >= ordered[0] * (1 - tolerance))
+    alone = bool(np.ptp(tokens) == 0 or np.ptp(features) == 0)
     return ResidualFate(
         consensus=consensus,
         rest=rest,
         tokens_unify=rest < consensus * (1 - tolerance),
-        rank_collapses=separation < 1 - tolerance,
-        separation=separation,
+        rank_collapses=alone and bool(ordered[0] > 0),
+        separation=second / float(ordered[0]) if ordered[0] else 1.0,
+        applicable=alone or (_diagonalisable(attn) and _diagonalisable(weight)),
     )
+
+
+def _diagonalisable(matrix: NDArray[np.float64]) -> bool:
+    """As far as float64 tells: its computed eigenvectors are independent."""
+    return bool(np.linalg.cond(np.linalg.eig(matrix)[1]) < LARGEST_CONDITION)

@@ -4,9 +4,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from ...linalg.norms import unit_vectors
+from ...errors import OptionError, require_int
+from ...linalg.norms import norm, unit_vectors
 from ...linalg.precision import at_least_float32, einsum, matmul
 from ...linalg.rows import masked_softmax
+from ..block.lemmas import ROUNDING
 from ..consensus import diameter, real_pairs
 from ..statement import Statement
 
@@ -59,6 +61,9 @@ def geshkovski2023_flow(
     Returns:
       [..., T, D], unit vectors; padding does not move.
 
+    Raises:
+      OptionError: fewer than one step.
+
     >>> import jax.numpy as jnp
     >>> x = geshkovski2023_flow(jnp.eye(2), jnp.ones(2, bool), 0.0, 1.0, 20)
     >>> round(float(x[0] @ x[1]), 4), round(float(jnp.tanh(1.0)), 4)
@@ -66,6 +71,7 @@ def geshkovski2023_flow(
 
     References: after Geshkovski et al. (2023), arXiv 2312.10794.
     """
+    require_int("steps", steps, 1, OptionError)
     width = time / steps
 
     def step(_: Array, x: Array) -> Array:
@@ -100,7 +106,8 @@ def geshkovski2023_clustering(
       time: t.
 
     Returns:
-      A `Statement`, [...]; applicable where beta >= 0 and no two real tokens are at an obtuse angle.
+      A `Statement`, [...]; applicable where beta and t are not negative, a token is real, all real ones have length 1
+      up to rounding, and no two are at an obtuse angle.
 
     >>> import jax.numpy as jnp
     >>> after = geshkovski2023_flow(jnp.eye(2), jnp.ones(2, bool), 0.0, 1.0, 20)
@@ -118,7 +125,8 @@ def geshkovski2023_clustering(
     # tanh(artanh g + y), without artanh's pole at consensus.
     moved = jnp.tanh(speed * time)
     bound = (known + moved) / (1 + known * moved)
-    return Statement(lhs=bound, rhs=smallest_cosine(after, mask), applicable=(start >= 0) & (sharpness >= 0))
+    sound = on_sphere(before, mask) & on_sphere(after, mask) & (start >= 0) & (sharpness >= 0) & (time >= 0)
+    return Statement(lhs=bound, rhs=smallest_cosine(after, mask), applicable=sound)
 
 
 @at_least_float32
@@ -139,7 +147,8 @@ def geshkovski2023_discrete_step(
       sharpness: beta >= 0.
 
     Returns:
-      A `Statement`, [...]; applicable where beta >= 0 and all angles are acute, D^2 < 2.
+      A `Statement`, [...]; applicable where beta >= 0, a token is real, all real ones have length 1 up to rounding,
+      and all angles are acute, D^2 < 2.
 
     >>> import jax.numpy as jnp
     >>> x = jnp.array([[0.6, 0.8], [-0.6, 0.8]])
@@ -153,9 +162,21 @@ def geshkovski2023_discrete_step(
     square = size * size
     count = jnp.maximum(jnp.sum(mask, axis=-1), 1).astype(before.dtype)
     acute = square < 2
-    norm = 1 - (1 - 1 / count) * jnp.where(acute, square, 0) / 2
-    rate = jnp.tanh(sharpness * square / 4) / jnp.sqrt(norm)
-    return Statement(lhs=diameter(after, mask), rhs=rate * size, applicable=acute & (sharpness >= 0))
+    length = 1 - (1 - 1 / count) * jnp.where(acute, square, 0) / 2
+    rate = jnp.tanh(sharpness * square / 4) / jnp.sqrt(length)
+    sound = on_sphere(before, mask) & on_sphere(after, mask) & (sharpness >= 0)
+    return Statement(lhs=diameter(after, mask), rhs=rate * size, applicable=acute & sound)
+
+
+def on_sphere(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> Bool[Array, "*B"]:
+    """Whether there are real tokens and all of them are unit vectors up to rounding.
+
+    >>> import jax.numpy as jnp
+    >>> on_sphere(jnp.array([[[1.0, 0.0]], [[2.0, 0.0]]]), jnp.ones((2, 1), bool))
+    Array([ True, False], dtype=bool)
+    """
+    slack = ROUNDING * hidden.shape[-1] * jnp.finfo(hidden.dtype).eps
+    return jnp.all((jnp.abs(norm(hidden) - 1) <= slack) | ~mask, axis=-1) & jnp.any(mask, axis=-1)
 
 
 def smallest_cosine(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> Float[Array, "*B"]:

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 from numpy.typing import NDArray
 
+from ...errors import ShapeError
 from ..statement import Statement
 
 
@@ -81,8 +82,13 @@ def group_inverse(attn: NDArray, mask: NDArray) -> NDArray[np.float64]:
       attn: attention with one closed class, [T S].
       mask: True on real tokens, [T].
 
+    Raises:
+      ShapeError: several closed classes, or no token: pi is not determined.
+
     References: Meyer (1975), The role of the group generalized inverse in the theory of finite Markov chains.
     """
+    if (count := len(closed_classes(attn, mask).closed)) != 1:
+        raise ShapeError(f"the group inverse takes attention with one closed class; this has {count}, see closed_classes.")
     regular, law = _regularised(attn, mask)
     return np.linalg.inv(regular) - law[None, :]
 
@@ -95,7 +101,8 @@ def meyer1994_lower(attn: NDArray, mask: NDArray) -> Statement:
       mask: True on real tokens, [T].
 
     Returns:
-      A `Statement`; applicable when A is irreducible and has at least two tokens.
+      A `Statement`; applicable when A is irreducible with rows that sum to 1 and has at least two tokens, else its sides
+      are NaN.
 
     >>> import numpy as np
     >>> found = meyer1994_lower(np.array([[0.5, 0.5], [0.5, 0.5]]), np.ones(2, bool))
@@ -104,12 +111,14 @@ def meyer1994_lower(attn: NDArray, mask: NDArray) -> Statement:
 
     References: after Meyer (1994), Sensitivity of the stationary distribution of a Markov chain.
     """
+    if not _irreducible(attn, mask):
+        return _numbers(np.nan, np.nan, False)
     regular, law = _regularised(attn, mask)
     count = len(law)
     gaps = np.sort(np.abs(np.linalg.eigvals(regular - law[None, :])))[1:]
     least = gaps.min(initial=np.inf)
     sensitivity = np.abs(np.linalg.inv(regular) - law[None, :]).max()
-    return _numbers(1 / (count * least), sensitivity, _irreducible(attn, mask))
+    return _numbers(1 / (count * least), sensitivity, True)
 
 
 def meyer1994_upper(attn: NDArray, mask: NDArray) -> Statement:
@@ -122,7 +131,8 @@ def meyer1994_upper(attn: NDArray, mask: NDArray) -> Statement:
       mask: True on real tokens, [T].
 
     Returns:
-      A `Statement`; applicable when A is irreducible and has at least two tokens.
+      A `Statement`; applicable when A is irreducible with rows that sum to 1 and has at least two tokens, else its sides
+      are NaN.
 
     >>> import numpy as np
     >>> found = meyer1994_upper(np.array([[0.5, 0.5], [0.5, 0.5]]), np.ones(2, bool))
@@ -131,13 +141,21 @@ def meyer1994_upper(attn: NDArray, mask: NDArray) -> Statement:
 
     References: after Meyer (1994), Sensitivity of the stationary distribution of a Markov chain.
     """
+    if not _irreducible(attn, mask):
+        return _numbers(np.nan, np.nan, False)
     regular, law = _regularised(attn, mask)
     sensitivity = np.abs(np.linalg.inv(regular) - law[None, :]).max()
-    return _numbers(sensitivity, 2 * (len(law) - 1) / np.linalg.det(regular), _irreducible(attn, mask))
+    return _numbers(sensitivity, 2 * (len(law) - 1) / np.linalg.det(regular), True)
 
 
 def _irreducible(attn: NDArray, mask: NDArray) -> bool:
-    return closed_classes(attn, mask).kind == "irreducible" and int(np.sum(mask)) > 1
+    """Of at least two tokens, with rows that sum to 1 up to the rounding of their dtype."""
+    where = np.flatnonzero(np.asarray(mask))
+    weights = np.asarray(attn)[where]
+    eps = np.finfo(weights.dtype if weights.dtype.kind == "f" else np.float64).eps
+    near = np.abs(weights[:, where].sum(axis=1, dtype=np.float64) - 1) <= (2 * len(where) + 16) * eps
+    stochastic = bool(near.all() and (weights >= 0).all() and not np.delete(weights, where, axis=1).any())
+    return stochastic and len(where) > 1 and closed_classes(attn, mask).kind == "irreducible"
 
 
 def _numbers(lhs: float, rhs: float, applicable: bool) -> Statement:

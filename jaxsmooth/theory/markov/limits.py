@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float, Int
 from ...linalg.norms import quotient
 from ...linalg.precision import at_least_float32, matmul
 from ..consensus import per_row, real_pairs, subspace_distance
+from ..mixing import is_row_stochastic
 from ..statement import Statement
 
 Result = TypeVar("Result")
@@ -146,7 +147,8 @@ def reversible_contraction(
       steps: k.
 
     Returns:
-      A `Statement`; applicable when A is irreducible and reversible to rounding.
+      A `Statement`; applicable when A is irreducible and reversible to rounding, its rows sum to 1, and |lambda_2| is
+      no less than 0.
 
     >>> import jax.numpy as jnp
     >>> attn = jnp.array([[0.75, 0.25], [0.25, 0.75]])
@@ -161,13 +163,14 @@ def reversible_contraction(
     real = jnp.where(mask[:, None], hidden, 0)
     after = jax.lax.fori_loop(0, steps, lambda _, x: matmul(attn, x), real)
     rounding = 32 * attn.shape[-1] * jnp.finfo(attn.dtype).eps
-    applicable = (least > 0) & (detailed_balance_defect(attn, mask) <= rounding)
+    applicable = (least > 0) & (detailed_balance_defect(attn, mask) <= rounding) & jnp.any(mask)
+    applicable = applicable & is_row_stochastic(attn, mask) & (second >= 0)
     bound = jnp.sqrt(most / least) * second**steps * subspace_distance(real, mask)
     return Statement(subspace_distance(after, mask), bound, applicable)
 
 
 def over_batch(
-    function: Callable[[Array, Array], Result], attn: Float[Array, "*B T S"], real: Bool[Array, "*B T"]
+    function: Callable[[Array, Array], Result], attn: Float[Array, "*B rows S"], real: Bool[Array, "*B S"]
 ) -> Result:
     """`function(matrix, mask)` of every matrix, for any leading axes.
 
@@ -178,6 +181,35 @@ def over_batch(
     leading = attn.shape[:-2]
     found = jax.vmap(function)(attn.reshape(-1, *attn.shape[-2:]), real.reshape(-1, real.shape[-1]))
     return jax.tree.map(lambda leaf: leaf.reshape(*leading, *leaf.shape[1:]), found)
+
+
+def log_weights(attn: Float[Array, "T S"], real: Bool[Array, "T"]) -> Float[Array, "T"]:
+    """log of what a token weighs in the law of its closed class, over its root's weight: it does not underflow.
+
+    Args:
+      attn: one matrix, as for `chain_limit`.
+      real: True on real tokens.
+
+    Returns:
+      [T]; -inf on transient tokens, 0 on padding.
+
+    >>> import jax.numpy as jnp
+    >>> log_weights(jnp.array([[0.0, 1.0], [0.25, 0.75]]), jnp.ones(2, bool)).round(4)
+    Array([0.    , 1.3863], dtype=float32)
+    """
+    reduced, roots = _eliminate(jnp.where(real_pairs(real), attn, 0), real)
+
+    def substitute(k: Array, logs: Array) -> Array:
+        known = _remaining(k, real, roots)
+        row, column = jnp.where(known, reduced[k], 0), jnp.where(known, reduced[:, k], 0)
+        seen = (column > 0) & jnp.isfinite(logs)
+        top = jnp.max(jnp.where(seen, logs, -jnp.inf))
+        size = jnp.sum(jnp.where(seen, column * jnp.exp(logs - jnp.where(jnp.isfinite(top), top, 0)), 0))
+        weight = top + jnp.log(jnp.where(size > 0, size, 1)) - jnp.log(jnp.where(jnp.sum(row) > 0, jnp.sum(row), 1))
+        return logs.at[k].set(jnp.where(real[k] & ~roots[k], weight, logs[k]))
+
+    start = jnp.where(roots | ~real, 0, -jnp.inf).astype(attn.dtype)
+    return jax.lax.fori_loop(0, attn.shape[-1], substitute, start)
 
 
 def _one_limit(attn: Array, real: Array) -> ChainLimit:

@@ -1,27 +1,32 @@
-"""The second eigenvalue of attention, bracketed by powers of the matrix: no eigenvalue solver is needed."""
+"""The second eigenvalue of attention between two bounds that rounding cannot break: no eigenvalue solver is needed."""
 
+import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from ...linalg.gelfand import Power, first_power, squared
-from ...linalg.precision import at_least_float32
+from ...linalg.intervals import gamma, tiny
+from ...linalg.norms import binary_size, norm
+from ...linalg.precision import at_least_float32, matmul
 from ..consensus import per_row, real_pairs
-from .limits import ChainLimit, chain_limit, over_batch
+from .limits import ChainLimit, chain_limit, log_weights, over_batch
 
 BRACKET_SQUARINGS = 30
+NORM_SQUARINGS = 5  # the bound of a norm is then too large by a factor of n^(1/64) at most
+ROUNDED = 16  # in units of the dtype's precision: what logarithms and exponentials may add to a bound
 
 
 class Modulus(NamedTuple):
-    """A spectral radius between two bounds.
+    """A spectral radius between two bounds, which hold for the exact numbers: rounding is allowed for in both.
 
     Attributes:
-      lower: at most the spectral radius, up to rounding; 0 where nothing better is known.
-      upper: at least the spectral radius, up to rounding.
-      rounding: first-order estimate of how much rounding may have changed either, relative; it assumes an eigenvalue
-        that is well conditioned. 0 where the eigenvalues were read off a triangular matrix.
+      lower: at most the spectral radius; 0 where nothing better is known.
+      upper: at least the spectral radius. Far above it where the matrix is so far from normal that its dtype does not
+        tell the eigenvalue.
+      rounding: the share of `upper` that is the allowance for rounding, in [0, 1]; 0 where the eigenvalues were read
+        off a matrix that is triangular in some order of its tokens.
     """
 
     lower: Float[Array, "*B"]
@@ -41,7 +46,7 @@ def slem(attn: Float[Array, "*B T S"], mask: Bool[Array, "..."], *, squarings: i
       squarings: see `subdominant`.
 
     Returns:
-      A `Modulus`, [...].
+      A `Modulus`, [...]; 0 of a single token and of none.
 
     >>> import jax.numpy as jnp
     >>> found = slem(jnp.array([[0.75, 0.25], [0.5, 0.5]]), jnp.ones(2, bool))
@@ -60,24 +65,29 @@ def subdominant(
 ) -> Modulus:
     """Spectral radius of A - lim A^k: the rate at which A^k approaches its limit, however many closed classes.
 
-    B = A - L has B^m = A^m - L. With m = 1, 2, 4, ..., by repeated squaring, rescaled so that nothing overflows,
+    The eigenvalues of A are those of its blocks on tokens that reach each other, which the pattern of zeros tells; a
+    block of one token has its diagonal entry, exactly. On a closed class 1 q^T is taken from A, q its law: for any q of
+    sum 1 that replaces the eigenvalue 1 by 0 and no other, so errors of the law cost nothing. With the roots of its
+    law as the basis, rounded to powers of two, a block of a reversible chain is next to symmetric. Of what is left, B, with m = 1, 2,
+    4, ..., by repeated squaring, rescaled by powers of two,
 
-      max_m (|trace B^m| / (n - 1))^(1/m) <= rho(B) <= min_m ||B^m||_F^(1/m) (Gelfand),
+      max_m (|trace B^m| / count)^(1/m) <= rho(B) <= min_m ||B^m||^(1/m) (Gelfand),
 
-    in exact arithmetic. With m = 2^30 the right side exceeds rho by less than 1e-6 of it even for a Jordan block of
-    64. The left one is weak where eigenvalues cancel in every trace. Both are subject to rounding: for a matrix far
-    from normal the spectrum itself is, and no algorithm in floating point finds it (numpy's eigenvalues of J A for a
-    window of 2 over 64 tokens say 0.785 instead of 0.5). Triangular attention, that is causal masks and windows, is
-    the case that matters, and there the diagonal is returned.
+    where the computed B^m is P with ||B^m - P||_F <= a, and a is carried along: the left side takes n^(1/2) a from the
+    trace, the right side adds a to the norm. For a matrix far from normal a soon exceeds ||P||, and there it ends; its eigenvalue is then no property of the numbers given (numpy's eigenvalues of J A for a window of 2 over
+    64 tokens say 0.785 instead of 0.5). With m = 2^30 the right side exceeds rho by less than 1e-6 of it even for a
+    Jordan block of 64, rounding apart. The left one is weak where eigenvalues cancel in every trace.
 
     Args:
-      attn: attention whose rows sum to 1 over real keys and vanish on padded keys, [..., T, S].
+      attn: attention whose rows sum to 1 over real keys and vanish on padded keys, [..., T, S]. In closed classes
+        diagonal entries are not read, see `chain_limit`. Entries too small to be normal numbers count as 0.
       mask: True on real tokens, [..., T]; broadcast over the axes of `attn` in front of T (heads).
       limit: `chain_limit(attn, mask)`.
       squarings: log2 of the highest power; in float32 more than 20 change little.
 
     Returns:
-      A `Modulus`, [...].
+      A `Modulus`, [...]; 0 of a single token and of none. Of attention with negative or unknown (NaN) weights nothing
+      is known: from 0 to infinity.
 
     >>> import jax.numpy as jnp
     >>> attn = jnp.array([[0.75, 0.25], [0.5, 0.5]])
@@ -87,48 +97,125 @@ def subdominant(
     References: Gelfand (1941), Normierte Ringe; Higham (2002), Accuracy and Stability of Numerical Algorithms.
     """
     real = per_row(mask, attn)
-    deflated = jnp.where(real_pairs(real), attn - limit.matrix, 0)
-    count = jnp.sum(real, axis=-1)
-
-    def one(matrix: Array, real: Array) -> Modulus:
-        return _bracket(matrix, jnp.sum(real), squarings)
-
-    return jax.tree.map(lambda side: jnp.where(count > 1, side, 0), over_batch(one, deflated, real))
+    # The laws go along as a row more of the matrix.
+    whole = jnp.concatenate([jnp.where(real_pairs(real), attn, 0), jnp.sum(limit.laws, axis=-2, keepdims=True)], axis=-2)
+    whole = jnp.where(jnp.abs(whole) < tiny(attn), 0, whole)
+    return over_batch(lambda rows, real: _bracket(rows[:-1], rows[-1], real, squarings), whole, real)
 
 
-class _Bounds(NamedTuple):
-    power: Power
-    lower: Array  # logs of the best bounds so far
-    upper: Array
-    rounding: Array
+class _Power(NamedTuple):
+    """What is known of B^m and of the bounds that it and the powers before it give."""
+
+    matrix: Array  # P, B^m over a power of two as it was computed
+    error: Array  # a, at least the Frobenius norm of what P is off by
+    exponent: Array  # m
+    log_scale: Array  # of that power of two, over m
+    modulus: Modulus  # the bounds of the powers before it as logarithms
+    lost: Array  # whether the power before it was lost in its error: no later one gives a better bound
 
 
-def _bracket(matrix: Array, count: Array, squarings: int) -> Modulus:
-    """The spectral radius of one matrix over `count` real tokens."""
-    others = jnp.maximum(count - 1, 1).astype(matrix.dtype)
-    zero = jnp.zeros((), matrix.dtype)
-    start = _tighten(_Bounds(first_power(matrix), zero - jnp.inf, zero + jnp.inf, zero), others)
-    end = jax.lax.fori_loop(0, squarings, lambda _, bounds: _tighten(_square(bounds), others), start)
-    # The eigenvalues of a triangular matrix are its diagonal.
-    triangular = jnp.all(jnp.triu(matrix, 1) == 0)
-    exact = jnp.max(jnp.abs(jnp.diagonal(matrix)))
-    return Modulus(
-        lower=jnp.where(triangular, exact, jnp.exp(end.lower)),
-        upper=jnp.where(triangular, exact, jnp.exp(end.upper)),
-        rounding=jnp.where(triangular, 0, end.rounding),
+def _bracket(attn: Array, law: Array, real: Array, squarings: int) -> Modulus:
+    """The spectral radius of one matrix less its limit."""
+    same, closed = _components(attn > 0, real)
+    members = jnp.sum(same, axis=-1)
+    alone = members <= 1
+    start, error = _deflated(attn, law, same, closed & ~alone, real)
+    start = jnp.where((closed & alone)[:, None], 0, start)
+    # In every closed class one eigenvalue is 0.
+    zeros = jnp.sum(jnp.where(closed, 1 / jnp.maximum(members, 1).astype(attn.dtype), 0))
+    others = jnp.maximum(jnp.sum(real).astype(attn.dtype) - zeros, 1)
+    zero = jnp.zeros((), attn.dtype)
+    nothing = Modulus(zero - jnp.inf, zero + jnp.inf, zero + 1)
+    first, most = _Power(start, error, zero + 1, zero, nothing, jnp.array(False)), 2.0**squarings
+    last = jax.lax.while_loop(
+        lambda power: (power.exponent <= most) & ~power.lost, lambda power: _squared(power, others), first
+    )
+    lower, upper, rounding = last.modulus
+    slack = ROUNDED * jnp.finfo(attn.dtype).eps
+    # A - lim A^k has no eigenvalue beyond the circle.
+    bounds = Modulus(jnp.exp(lower) * (1 - slack), jnp.minimum(jnp.exp(upper) * (1 + slack), 1), rounding)
+    diagonal = jnp.max(jnp.abs(jnp.diagonal(start)), initial=0)
+    exact, unknown = Modulus(diagonal, diagonal, zero), Modulus(zero, zero + jnp.inf, zero + 1)
+    found = jax.tree.map(lambda known, bound: jnp.where(jnp.all(alone), known, bound), exact, bounds)
+    return jax.tree.map(lambda side, none: jnp.where(jnp.all(attn >= 0), side, none), found, unknown)
+
+
+def _components(graph: Array, real: Array) -> tuple[Array, Array]:
+    """Which tokens reach each other, [T T], real ones themselves, and which are in a closed class, [T]."""
+    reach = graph | jnp.diag(real)
+    for _ in range(math.ceil(math.log2(max(graph.shape[0], 2)))):
+        steps = reach.astype(jnp.float32)
+        reach = matmul(steps, steps) > 0
+    same = reach & reach.T
+    return same, real & jnp.all(same | ~reach, axis=-1)
+
+
+def _deflated(attn: Array, law: Array, same: Array, closed: Array, real: Array) -> tuple[Array, Array]:
+    """B, and at least the Frobenius norm of its error: the blocks of A, less 1 q^T on closed classes, in their bases.
+
+    There the diagonal is what makes rows sum to 1, and q is what makes the law sum to 1.
+    """
+    eps, count = jnp.finfo(attn.dtype).eps, attn.shape[0]
+    one = jnp.eye(count, dtype=bool)
+    rest = jnp.sum(jnp.where(one, 0, attn), axis=-1)
+    block = jnp.where(same, jnp.where(one & closed[:, None], 1 - rest[:, None], attn), 0)
+    mean = jnp.where(same & closed[:, None], law[None], 0)
+    # By powers of two nothing is rounded: the root of every block's own law, over the largest of the block.
+    heights = log_weights(jnp.where(same, attn, 0), real) / math.log(4)
+    heights = heights - jnp.max(jnp.where(same, heights, -jnp.inf), axis=-1)
+    powers = jnp.where(jnp.isfinite(heights), jnp.round(heights), 0).astype(jnp.int32)
+    block, mean = (jnp.ldexp(x, powers[:, None] - powers[None]) for x in (block, mean))
+    # The sums of n numbers, the diagonal and the law; a law that is off is mended at its largest entry.
+    off = jnp.where(closed, jnp.abs(jnp.sum(jnp.where(same, law, 0), axis=-1) - 1) + count * eps, 0)
+    sums = jnp.where(closed, count * eps * (1 + rest), 0) + 2 * off
+    rounded = 4 * eps * (_frobenius(block) + _frobenius(mean)) + 2 * count * count * tiny(attn)
+    return block - mean, rounded + norm(sums)
+
+
+def _squared(power: _Power, others: Array) -> _Power:
+    """B^(2 m), and the bounds that B^m gives: the error of P P is P E + E P + E E, and that of the product."""
+    matrix, error, exponent, log_scale, modulus, _ = power
+    count = matrix.shape[0]
+    size, product, square = _size(matrix), matmul(matrix, matrix), _frobenius(matrix) ** 2
+    rounded = 1.01 * gamma(count, product) * square + 2 * count * count * tiny(product)
+    scale = binary_size(product)[0, 0]
+    return _Power(
+        matrix=product / scale,
+        error=(1.01 * error * (2 * size + error) + rounded) / scale,
+        exponent=2 * exponent,
+        log_scale=log_scale + jnp.log(scale) / (2 * exponent),
+        modulus=_tightened(power, size, others),
+        lost=error >= size,
     )
 
 
-def _square(bounds: _Bounds) -> _Bounds:
-    power = squared(bounds.power)
-    # Higham (2002), section 3.5: a product of two matrices of norm 1 is off by at most n eps in this norm.
-    error = power.matrix.shape[0] * jnp.finfo(power.matrix.dtype).eps / (power.last_norm * power.exponent)
-    return bounds._replace(power=power, rounding=bounds.rounding + error)
+def _size(matrix: Array) -> Array:
+    """At least ||P||: ||P||^2 = ||P P^T||, again and again, each P P^T made one of Frobenius norm 1; then that."""
+    rounding = 1.01 * gamma(matrix.shape[0], matrix)
+    sizes = []
+    for _ in range(NORM_SQUARINGS):
+        sizes.append(_frobenius(matrix))
+        unit = matrix / jnp.where(sizes[-1] > 0, sizes[-1], 1)
+        matrix = matmul(unit, unit.T)
+    found = _frobenius(matrix)
+    for size in reversed(sizes):
+        found = size * jnp.sqrt(found + 2 * rounding)
+    return found
 
 
-def _tighten(bounds: _Bounds, others: Array) -> _Bounds:
-    """Better bounds, if the power gives them. A trace lost in the rounding of the entries gives none."""
-    matrix, exponent, log_root, _ = bounds.power
-    trace = jnp.abs(jnp.trace(matrix)) - matrix.shape[0] * jnp.finfo(matrix.dtype).eps
-    below = jnp.where(trace > 0, jnp.log(jnp.where(trace > 0, trace, 1) / others) / exponent + log_root, -jnp.inf)
-    return bounds._replace(lower=jnp.maximum(bounds.lower, below), upper=jnp.minimum(bounds.upper, log_root))
+def _frobenius(matrix: Array) -> Array:
+    """Not less, up to the rounding of the last operation: row by row, so that few terms are added."""
+    return norm(norm(matrix)) * (1 + 2 * gamma(matrix.shape[0], matrix))
+
+
+def _tightened(power: _Power, size: Array, others: Array) -> Modulus:
+    """Better bounds, if the power of norm at most `size` gives them."""
+    matrix, error, exponent, log_scale, (lower, upper, rounding), _ = power
+    count = matrix.shape[0]
+    above = log_scale + jnp.log(size + error) / exponent
+    lost = math.sqrt(count) * (error + gamma(count, matrix) * norm(jnp.diagonal(matrix)))
+    trace = (jnp.abs(jnp.trace(matrix)) - lost) / others
+    below = jnp.where(trace > 0, log_scale + jnp.log(jnp.where(trace > 0, trace, 1)) / exponent, -jnp.inf)
+    share = -jnp.expm1(jnp.log(size / (size + error)) / exponent)
+    better = above < upper
+    return Modulus(jnp.maximum(lower, below), jnp.where(better, above, upper), jnp.where(better, share, rounding))

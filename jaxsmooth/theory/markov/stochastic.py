@@ -4,12 +4,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from ...errors import OptionError, require_int
 from ...linalg.norms import within
 from ...linalg.precision import at_least_float32, einsum, matmul
 from ...linalg.rows import ROUNDING_OF_ROWS
 from ...meshes import on_any_mesh
 from ..consensus import per_row, real_pairs, subspace_distance
-from ..mixing import rows_sum_to_one
+from ..mixing import is_row_stochastic
 from ..statement import Statement
 
 
@@ -195,10 +196,13 @@ def hajnal1958_sum(attn: Float[Array, "K T S"], mask: Bool[Array, "T"], *, block
     Args:
       attn: matrices in the order in which they are applied, [K T S].
       mask: True on real tokens, [T].
-      block: layers in a block; a last block that is not full is left out.
+      block: layers in a block, at least 1; a last block that is not full is left out.
 
     Returns:
       A number from 0 to K / block.
+
+    Raises:
+      OptionError: a block of no layers.
 
     >>> import jax.numpy as jnp
     >>> hajnal1958_sum(jnp.array([[[0.75, 0.25], [0.5, 0.5]]] * 3), jnp.ones(2, bool))
@@ -206,6 +210,7 @@ def hajnal1958_sum(attn: Float[Array, "K T S"], mask: Bool[Array, "T"], *, block
 
     References: after Hajnal (1958), Weak ergodicity in non-homogeneous Markov chains.
     """
+    require_int("block", block, 1, OptionError)
     blocks = attn.shape[0] // block
     grouped = attn[: blocks * block].reshape(blocks, block, *attn.shape[1:])
     real = mask[:, None] & mask[None, :]
@@ -236,6 +241,9 @@ def wolfowitz1963_word_contraction(
     Returns:
       A number in [0, 1].
 
+    Raises:
+      OptionError: a word of no letters.
+
     >>> import jax.numpy as jnp
     >>> pair = jnp.array([[[1.0, 0.0], [0.5, 0.5]], [[0.5, 0.5], [0.0, 1.0]]])
     >>> [float(wolfowitz1963_word_contraction(pair, jnp.ones(2, bool), length=k)) for k in (1, 2)]
@@ -244,6 +252,7 @@ def wolfowitz1963_word_contraction(
     References: after Wolfowitz (1963), Products of indecomposable, aperiodic, stochastic matrices; Seneta (2006),
     section 4.3.
     """
+    require_int("length", length, 1, OptionError)
     real = jnp.where(mask[None, :, None] & mask[None, None, :], matrices, 0)
     words = real
     for _ in range(length - 1):
@@ -323,6 +332,6 @@ def _apply_all(attn: Array, hidden: Array, mask: Array) -> tuple[Array, Array, A
     layers = jnp.where(mask[None, :, None] & mask[None, None, :], layers, 0)
     before = jnp.where(mask[:, None], hidden, 0)
     after, _ = jax.lax.scan(lambda x, layer: (matmul(layer, x), None), before, layers)
-    sound = jnp.all(rows_sum_to_one(layers, mask)) & jnp.all(layers >= 0)
-    taus = ergodicity_coefficient(layers, jnp.broadcast_to(mask, layers.shape[:2]))
+    every = jnp.broadcast_to(mask, layers.shape[:2])
+    sound, taus = jnp.all(is_row_stochastic(layers, every)), ergodicity_coefficient(layers, every)
     return before, after, taus, sound

@@ -11,20 +11,27 @@ from .registry import OURS, SHI, theorem
 @theorem("shi2022_lemma1_1_up", f"{SHI}, Lemma 1(1)", needs="block")
 def expansion(q: ExactBlock[M, N]) -> Statement[N]:
     """d_M(Y W_1) <= ||W_1|| d_M(Y)."""
-    return linear(q.c, q.c.matrix(q.data.normed), q.c.weight(q.block.up.kernel), q.norms.up)
+    return _linear(q, q.data.normed, q.block.up.kernel, q.norms.up)
 
 
 @theorem("shi2022_lemma1_1_down", f"{SHI}, Lemma 1(1)", needs="block")
 def projection(q: ExactBlock[M, N]) -> Statement[N]:
     """d_M(F W_2) <= ||W_2|| d_M(F)."""
-    return linear(q.c, q.c.matrix(q.data.activated), q.c.weight(q.block.down.kernel), q.norms.down)
+    return _linear(q, q.data.activated, q.block.down.kernel, q.norms.down)
+
+
+def _linear(q: ExactBlock[M, N], hidden: ArrayLike, kernel: ArrayLike, norm: N) -> Statement[N]:
+    c = q.c
+    known = c.alike(hidden) | ~(kernel != 0).any()
+    return c.zero_where(known, linear(c, c.matrix(hidden), c.weight(kernel), norm))
 
 
 @theorem("shi2022_lemma1_2_activation", f"{SHI}, Lemma 1(2), with the activation's slope", needs="block")
 def activation(q: ExactBlock[M, N]) -> Statement[N]:
     """d_M(phi(P)) <= L d_M(P)."""
     c, wide = q.c, q.c.matrix(q.data.pre_activation)
-    return stretched(c, c.activation(wide, q.architecture.activation), q.slope, c.distance(wide))
+    found = stretched(c, c.activation(wide, q.architecture.activation), q.slope, c.distance(wide))
+    return c.zero_where(c.alike(q.data.pre_activation), found)
 
 
 @theorem("shi2022_lemma1_3_attention", f"{SHI}, Lemma 1(3)", needs="block")
@@ -42,7 +49,7 @@ def residual_mlp(q: ExactBlock[M, N]) -> Statement[N]:
 def _sum(q: ExactBlock[M, N], one: ArrayLike, other: ArrayLike) -> Statement[N]:
     c = q.c
     x, y = c.matrix(one), c.matrix(other)
-    return summed(c, c.add(x, y), c.distance(x), c.distance(y))
+    return c.zero_where(c.alike(one) & c.alike(other), summed(c, c.add(x, y), c.distance(x), c.distance(y)))
 
 
 @theorem("attention_stretch_by_head", OURS, needs="block")
@@ -64,11 +71,13 @@ def stretch_together(q: ExactBlock[M, N]) -> Statement[N]:
 
 
 def _stretched(q: ExactBlock[M, N], added: N) -> Statement[N]:
-    return Statement(q.c.distance(q.pre_attn), (q.one + added) * q.distance + q.row_defect)
+    bound = (q.one + added) * q.distance + q.row_defect
+    return q.c.zero_where(q.level, Statement(q.c.distance(q.pre_attn), bound))
 
 
 @theorem("cubic_collapse_heads", f"{OURS}; compare Dong et al. (2021), arXiv 2103.03404", needs="block")
 def cubic_heads(q: ExactBlock[M, N]) -> Statement[N]:
     """D(sum_h A_h X W_h) <= sum_h ||W_h|| tanh(||W_Q^h W_K^hT|| D(X)^2 / (4 H^(1/2))) D(X), A_h the exact softmax."""
     mixed, bound = q.over_heads(collapse)
-    return Statement(q.c.diameter(mixed), bound * q.diameter)
+    known = (q.known.level | q.known.silent).all()
+    return q.c.zero_where(known, Statement(q.c.diameter(mixed), bound * q.diameter))

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from ...activations import LIPSCHITZ
 from ...linalg.intervals import Interval
 from ...types import Attention, Block, LayerNorm
+from ..statement import Truth
 from .calculus import ArrayLike, Calculus, M, N
 from .parameters import EnclosedNorms, bias_of, heads_of, mlp_stretches
-from .quantities import BlockQuantities, HeadQuantities, NormQuantities
+from .quantities import BlockQuantities, HeadKnown, HeadQuantities, NormQuantities
 
 
 class Observation(NamedTuple):
@@ -106,6 +107,16 @@ class ExactBlock(BlockQuantities[M, N]):
     def by_head(self) -> Attention:
         """The attention's parameters, heads on a leading axis."""
         return heads_of(self.block.attn)
+
+    @functools.cached_property
+    def known(self) -> HeadKnown:
+        """Of all heads, [N]."""
+        return HeadKnown(self.c, self.by_head, self.data.input, self.data.attn)
+
+    @functools.cached_property
+    def level(self) -> Truth:
+        """Whether the tokens of U are plainly equal: those of X are, and what attention adds is the same for all."""
+        return self.known.alike & (self.known.even | self.known.mute).all()
 
     @functools.cached_property
     def attn(self) -> M:

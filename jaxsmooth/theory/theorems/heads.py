@@ -14,13 +14,14 @@ from .registry import OURS, SHI, theorem
 @theorem("shi2022_lemma1_1_values", f"{SHI}, Lemma 1(1)", needs="head")
 def values(q: HeadQuantities[M, N]) -> Statement[N]:
     """d_M(X W_h) <= ||W_h|| d_M(X)."""
-    return stretched(q.c, q.values, q.head_norm, q.distance)
+    known = q.known.alike | q.known.silent
+    return q.c.zero_where(known, stretched(q.c, q.values, q.head_norm, q.distance))
 
 
 @theorem("shi2022_lemma1_4_mixing", f"{SHI}, Lemma 1(4)", needs="head")
 def mixing(q: HeadQuantities[M, N]) -> Statement[N]:
     """d_M(A X) <= ||J A|| d_M(X)."""
-    return mixed(q.c, q.mixed, q.mixing, q.distance, q.defect, q.mean_size)
+    return q.c.zero_where(q.known.even, mixed(q.c, q.mixed, q.mixing, q.distance, q.defect, q.mean_size))
 
 
 @theorem("wang2022_high_frequency", "after Wang et al. (2022), arXiv 2203.05962", needs="head")
@@ -35,14 +36,16 @@ def high_frequency(q: HeadQuantities[M, N]) -> Statement[N]:
     sums = one + q.row_defect
     rest = q.defect * c.frobenius(c.mean_row(q.values))
     after = c.matmul(q.attn, q.values)
-    return Statement(c.distance(after), sums * c.sqrt(spread) * q.head_norm * q.distance + rest)
+    bound = sums * c.sqrt(spread) * q.head_norm * q.distance + rest
+    return c.zero_where(q.known.even | q.known.silent, Statement(c.distance(after), bound, q.known.positive))
 
 
 @theorem("dobrushin1956_diameter", "Dobrushin (1956); Seneta (2006), section 3.1", needs="head")
 def diameter(q: HeadQuantities[M, N]) -> Statement[N]:
     """D(A X) <= tau(A) D(X), D the largest distance of two tokens."""
     uneven = q.row_defect + q.row_defect
-    return Statement(q.c.diameter(q.mixed), (q.ergodicity + uneven) * q.diameter + uneven * q.mean_size)
+    bound = (q.ergodicity + uneven) * q.diameter + uneven * q.mean_size
+    return q.c.zero_where(q.known.even, Statement(q.c.diameter(q.mixed), bound))
 
 
 @theorem("birkhoff1957_ergodicity", "Birkhoff (1957); Seneta (2006), section 3.4", needs="head")
@@ -50,7 +53,8 @@ def birkhoff(q: HeadQuantities[M, N]) -> Statement[N]:
     """tau(A) <= tanh(Delta / 4), Delta = max log (a_ij a_kl) / (a_il a_kj)."""
     c, one = q.c, q.c.number(1.0)
     root = c.sqrt(c.cross_ratio(q.attn))
-    return Statement(q.ergodicity, (one - root) / (one + root) + q.row_defect)
+    bound = (one - root) / (one + root) + q.row_defect
+    return c.zero_where(q.known.even, Statement(q.ergodicity, bound, q.known.positive))
 
 
 @theorem("mixing_by_ergodicity", OURS, needs="head")
@@ -58,13 +62,15 @@ def mixing_by_ergodicity(q: HeadQuantities[M, N]) -> Statement[N]:
     """||J A|| <= (n / 2)^(1/2) tau(A)."""
     c, two = q.c, q.c.number(2.0)
     uneven = q.row_defect + q.row_defect
-    return Statement(q.mixing, c.sqrt(c.tokens / two) * (q.ergodicity + uneven) + c.sqrt(c.tokens) * uneven)
+    bound = c.sqrt(c.tokens / two) * (q.ergodicity + uneven) + c.sqrt(c.tokens) * uneven
+    return c.zero_where(q.known.even, Statement(q.mixing, bound))
 
 
 @theorem("score_spread", OURS, needs="scores")
 def score_spread(q: HeadQuantities[M, N]) -> Statement[N]:
     """Delta <= ||W_Q W_K^T|| D(X)^2 / H^(1/2), Delta the largest double difference of the scores: biases cancel."""
-    return Statement(q.c.logit_spread(q.logits), q.score_norm * q.diameter * q.diameter / q.root_width)
+    bound = q.score_norm * q.diameter * q.diameter / q.root_width
+    return q.c.zero_where(q.known.level, Statement(q.c.logit_spread(q.logits), bound))
 
 
 @theorem("mixing_before_attention", OURS, needs="scores")
@@ -72,14 +78,15 @@ def mixing_before_attention(q: HeadQuantities[M, N]) -> Statement[N]:
     """||J A|| <= (n / 2)^(1/2) tanh(||W_Q W_K^T|| d_M(X)^2 / (2 H^(1/2))), A the exact softmax."""
     c, two = q.c, q.c.number(2.0)
     inside = q.score_norm * q.distance * q.distance / (two * q.root_width)
-    return Statement(c.norm(c.centre_tokens(q.exact_attn)), c.sqrt(c.tokens / two) * c.tanh(inside))
+    bound = c.sqrt(c.tokens / two) * c.tanh(inside)
+    return c.zero_where(q.known.level, Statement(c.norm(c.centre_tokens(q.exact_attn)), bound))
 
 
 @theorem("cubic_collapse", f"{OURS}; compare Dong et al. (2021), arXiv 2103.03404", needs="scores")
 def cubic(q: HeadQuantities[M, N]) -> Statement[N]:
     """D(A X W_h) <= ||W_h|| tanh(||W_Q W_K^T|| D(X)^2 / (4 H^(1/2))) D(X), A the exact softmax."""
     after, factor = collapse(q)
-    return Statement(q.c.diameter(after), factor * q.diameter)
+    return q.c.zero_where(q.known.level | q.known.silent, Statement(q.c.diameter(after), factor * q.diameter))
 
 
 def collapse(q: HeadQuantities[M, N]) -> tuple[M, N]:

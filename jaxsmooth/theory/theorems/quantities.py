@@ -14,6 +14,30 @@ from .calculus import ArrayLike, Calculus, M, N
 from .parameters import HeadNorms, bias_of
 
 
+class HeadKnown:
+    """What is plain to see of the data of one head, of several on a leading axis: no rounding is in it.
+
+    Attributes:
+      alike: all real tokens of X are equal.
+      even: all queries attend alike, J A = 0.
+      mute: W_O is zero.
+      silent: W_V or W_O is zero.
+      level: all exact scores of a key are equal, so that the exact softmax has J A = 0.
+      positive: no weight is negative.
+    """
+
+    def __init__(self, calculus: Calculus[M, N], weights: Attention, hidden: ArrayLike, attn: ArrayLike) -> None:
+        self.alike, self.even = calculus.alike(hidden), calculus.alike(attn)
+        self.mute = _is_zero(weights.output.kernel)
+        self.silent = self.mute | _is_zero(weights.value.kernel)
+        self.level = self.alike | _is_zero(weights.query.kernel) | _is_zero(weights.key.kernel)
+        self.positive = ~(attn < 0).any(axis=(-2, -1))
+
+
+def _is_zero(kernel: ArrayLike) -> ArrayLike:
+    return ~(kernel != 0).any(axis=(-2, -1))
+
+
 class HeadQuantities(Generic[M, N]):
     """One head of one block on one sentence."""
 
@@ -30,6 +54,7 @@ class HeadQuantities(Generic[M, N]):
         self.head_norm, self.score_norm = (calculus.lift(norm) for norm in norms)
         self.hidden, self.attn = calculus.matrix(hidden), calculus.matrix(attn)
         self.root_width = calculus.sqrt(calculus.number(float(weights.query.kernel.shape[-1])))
+        self.known = HeadKnown(calculus, weights, hidden, attn)
 
     @functools.cached_property
     def distance(self) -> N:
@@ -104,6 +129,8 @@ class NormQuantities(Generic[M, N]):
         self.stds = c.stds(self.hidden, eps)
         self.precision = c.number(1.0) / self.stds
         self.normed = c.distance(c.layer_norm(self.hidden, c.weight(scale[None]), c.weight(shift[None]), self.stds))
+        self.level = c.alike(hidden) | ~(scale != 0).any()
+        """Whether the normalised tokens are plainly equal."""
         self.gain = c.gain(scale)
         self.centred = c.centre_features(self.hidden)
 

@@ -57,9 +57,11 @@ class Rate(Generic[N]):
         factor = _product(self.before + self.after)
         factor = factor if self.divisor is None else factor / self.divisor
         if not self.relative:
-            return Statement(q.after, factor * self.stretch)
-        defect = q.row_defect if self.defect_weight is None else self.defect_weight * q.row_defect
-        return Statement(q.after, factor * (self.stretch * q.distance + defect))
+            bound = factor * self.stretch
+        else:
+            defect = q.row_defect if self.defect_weight is None else self.defect_weight * q.row_defect
+            bound = factor * (self.stretch * q.distance + defect)
+        return q.c.zero_where(q.level, Statement(q.after, bound))
 
 
 def _product(factors: tuple[N, ...]) -> N:

@@ -127,11 +127,34 @@ def test_rank_collapse_without_token_uniformity():
     assert relative(x) == pytest.approx(1, abs=1e-6)
 
 
-def test_conjugate_eigenvalues_keep_rank_two():
-    """W a rotation: |1 + mu| is shared by a conjugate pair, so X never becomes rank one, though tokens unify."""
+def test_eigenvalues_of_one_modulus_that_share_a_vector_leave_rank_one():
+    """W a rotation: |1 + mu| is that of a conjugate pair, X turns for ever, but as tokens unify its rank is one."""
     attn = reversible(np.random.default_rng(0), np.zeros(SIZE - 1))
     weight = np.kron(np.eye(2), np.array([[0.3, -1.0], [1.0, 0.3]]))
     fate = residual_attention.residual_fate(attn, weight)
-    assert (fate.tokens_unify, fate.rank_collapses) == (True, False)
+    assert (fate.tokens_unify, fate.rank_collapses, fate.applicable) == (True, True, True)
+    assert second_singular(iterate(attn, weight, 400)) < 1e-9
     one = residual_attention.residual_fate(np.ones((1, 1)), np.array([[0.5]]))
-    assert (one.tokens_unify, one.rest) == (True, 0)
+    assert (one.tokens_unify, one.rest, one.rank_collapses) == (True, 0, True)
+
+
+def test_a_jordan_block_leaves_rank_one():
+    """The largest eigenvalue is double and has one vector: no pair dominates, yet the rank does collapse."""
+    attn, weight = np.array([[0.9, 0.1], [0.1, 0.9]]), np.array([[0.5, 1.0], [0.0, 0.5]])
+    fate = residual_attention.residual_fate(attn, weight)
+    assert (fate.tokens_unify, fate.rank_collapses, fate.applicable, fate.separation) == (True, True, True, 1)
+    x = np.array([[1.0, 0.3], [-0.4, 0.8]])
+    for _ in range(400):
+        x = x + attn @ x @ weight
+        x /= np.linalg.norm(x)
+    assert np.linalg.svd(x)[1][1] < 1e-9
+
+
+def test_rank_two_and_what_is_not_known():
+    """Several tokens and several features tie: rank two for matrices with as many vectors, else nothing is claimed."""
+    two = residual_attention.residual_fate(np.eye(2), 0.5 * np.eye(2))
+    assert (two.rank_collapses, two.applicable) == (False, True)
+    unknown = residual_attention.residual_fate(np.eye(2), np.array([[0.5, 1.0], [0.0, 0.5]]))
+    assert not unknown.applicable
+    for attn, weight in ((np.zeros((0, 0)), np.eye(2)), (np.full((1, 1), np.nan), np.eye(1))):
+        assert not residual_attention.residual_fate(attn, weight).applicable

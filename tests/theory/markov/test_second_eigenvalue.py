@@ -45,7 +45,8 @@ def check_bracket(seed: int) -> None:
     assert np.all(found.lower[trusted] <= second[trusted] * (1 + 1e-9) + 1e-12)
     assert np.all(found.upper[trusted] >= second[trusted] * (1 - 1e-9) - 1e-12)
     record(second[trusted], np.asarray(found.upper)[trusted])
-    narrow = np.asarray(found.upper - found.lower) <= 1e-8
+    # Both ends allow for all rounding, which a matrix far from normal magnifies.
+    narrow = np.asarray(found.upper - found.lower) <= 1e-6
     assert narrow[trusted].mean() > 0.95
     # Up to rounding that a defective eigenvalue magnifies.
     assert np.all(found.upper <= np.asarray(tau(wide, mask)) * (1 + 1e-7) + 1e-7)
@@ -65,8 +66,9 @@ def test_the_second_eigenvalue_of_a_prescribed_spectrum():
         assert attn.min() > 0
         found = radius(attn, np.ones(TOKENS, bool))
         exact = np.abs(spectrum).max()
-        assert float(found.lower) == pytest.approx(exact, rel=2e-6, abs=1e-15)
-        assert float(found.upper) == pytest.approx(exact, rel=2e-6, abs=1e-15)
+        assert exact * (1 - 1e-6) - 1e-12 <= float(found.lower) <= exact + 1e-16
+        # Rows of sum 1 leave 1e-9 but six digits.
+        assert exact - 1e-16 <= float(found.upper) <= exact * (1 + 1e-6) + 1e-13
 
 
 def test_the_second_eigenvalue_of_extremes():
@@ -77,7 +79,8 @@ def test_the_second_eigenvalue_of_extremes():
     nilpotent = np.eye(TOKENS)[[0, 0, 1, 2, 3, 4]]
     assert float(radius(nilpotent, ones).upper) == 0
     assert float(radius(two_camps(TOKENS), ones).upper) == 0
-    assert float(radius(np.full((TOKENS, TOKENS), 1 / TOKENS), ones).upper) < 1e-15
+    # 0, if 1/6 were a number of binary digits.
+    assert 0 < float(radius(np.full((TOKENS, TOKENS), 1 / TOKENS), ones).upper) < 1e-13
     one = np.zeros((TOKENS, TOKENS))
     one[0, 0] = 1
     assert float(radius(one, np.arange(TOKENS) == 0).upper) == 0
