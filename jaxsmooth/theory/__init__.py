@@ -146,9 +146,10 @@ from .markov.closed_classes import closed_classes as closed_classes
 from .markov.closed_classes import group_inverse as group_inverse
 from .markov.closed_classes import meyer1994_lower as meyer1994_lower
 from .markov.closed_classes import meyer1994_upper as meyer1994_upper
-from .markov.iteration import Convergence as Convergence
+from .markov.convergence import Convergence as Convergence
+from .markov.convergence import converge as converge
+from .markov.convergence import converge_symmetric as converge_symmetric
 from .markov.iteration import Settled as Settled
-from .markov.iteration import converge as converge
 from .markov.iteration import iterate as iterate
 from .markov.iteration import iterate_until as iterate_until
 from .markov.limits import ChainLimit as ChainLimit
@@ -169,6 +170,7 @@ from .markov.stochastic import token_spread as token_spread
 from .markov.stochastic import weak_ergodicity_bound as weak_ergodicity_bound
 from .markov.stochastic import wolfowitz1963_products as wolfowitz1963_products
 from .markov.stochastic import wolfowitz1963_word_contraction as wolfowitz1963_word_contraction
+from .markov.verdicts import Held as Held
 from .mixing import SingularValue as SingularValue
 from .mixing import mixing_rate as mixing_rate
 from .mixing import operator_norm as operator_norm
@@ -179,6 +181,7 @@ from .operators import Operator as Operator
 from .operators import Residual as Residual
 from .operators import allowed_pairs as allowed_pairs
 from .operators import masked_attention as masked_attention
+from .operators import symmetric_normalised as symmetric_normalised
 from .rates.activation_slopes import secant_range as secant_range
 from .rates.activation_slopes import secant_slope as secant_slope
 from .rates.activation_slopes import slope_range as slope_range
