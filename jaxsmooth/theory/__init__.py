@@ -6,6 +6,7 @@
 ``markov``       products of stochastic matrices: limits, rates, closed classes, eigenvalues
 ``block``        one Transformer block: the ladder of rates, the lemmas, LayerNorm, the law next to consensus
 ``rates``        rates that hold for whole sets of inputs
+``fate``         a map of token vectors applied again and again: where the tokens go, and whether they stay there
 ``literature``   one function a published statement, named by its source; docs/catalogue.md
 ``theorems``     the registry: one text per theorem, for every calculus; docs/theorems.md
 ``certify``      the calculi that account for rounding, and what `verify` evaluates with them; docs/certify.md
@@ -78,6 +79,17 @@ from .consensus import span_distance as span_distance
 from .consensus import subspace_distance as subspace_distance
 from .consensus import symmetric_basis as symmetric_basis
 from .consensus import token_mean as token_mean
+from .fate.clusters import token_clusters as token_clusters
+from .fate.orbit import Fate as Fate
+from .fate.orbit import Orbit as Orbit
+from .fate.orbit import consensus_basin as consensus_basin
+from .fate.orbit import follow as follow
+from .fate.orbit import towards_mean as towards_mean
+from .fate.stability import Approach as Approach
+from .fate.stability import Krylov as Krylov
+from .fate.stability import approach_consensus as approach_consensus
+from .fate.stability import jacobian_krylov as jacobian_krylov
+from .fate.stability import krylov_radius as krylov_radius
 from .literature.axioms import rusch2023_decay as rusch2023_decay
 from .literature.axioms import rusch2023_subadditivity as rusch2023_subadditivity
 from .literature.axioms import rusch2023_vanishes_at_consensus as rusch2023_vanishes_at_consensus

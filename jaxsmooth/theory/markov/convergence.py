@@ -232,11 +232,12 @@ def _compare(
     tau, spread = ergodicity_coefficient(walk, mask), start / chain.weight[:, None]
     birkhoff = jnp.ones_like(tau) if birkhoff is None else birkhoff
     apart = away(start, predicted, mask)
-    verdicts = (
+    found = (
         limit_verdict(chain, ratios, rate, arrived, steps),
         rate_verdict(logs, modulus, apart, steps, walk.shape[-1]),
         verdict(arrived & (taken <= 2 * promised + 1), taken > 2 * promised + 1),
     )
+    verdicts = [jnp.where(chain.applicable, each, Held.NOT_APPLICABLE.value).astype(jnp.int8) for each in found]
     return Convergence(
         predicted_limit=predicted,
         observed_limit=observed,
@@ -254,10 +255,7 @@ def _compare(
         transient=taken - promised,
         arrived=arrived,
         applicable=chain.applicable,
-        **{
-            name: jnp.where(chain.applicable, verdict, Held.NOT_APPLICABLE.value).astype(jnp.int8)
-            for name, verdict in zip(("limit", "rate", "steps"), verdicts, strict=True)
-        },
+        **dict(zip(("limit", "rate", "steps"), verdicts, strict=True)),
         ergodicity_held=bounded(spreads, tau, spread, mask),
         birkhoff_held=bounded(spreads, birkhoff, spread, mask),
     )
