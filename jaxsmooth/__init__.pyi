@@ -31,8 +31,10 @@ from .errors import JaxsmoothError as JaxsmoothError
 from .inputs.tokenizer import Tokenizer as Tokenizer
 from .results.comparison import Comparison as Comparison
 from .results.diagnosis import Diagnosis as Diagnosis
+from .results.fate import MapConvergence as MapConvergence
 from .results.verification import Verification as Verification
 from .studies.compare import compare as compare
+from .studies.converge import converge as converge
 from .studies.diagnose import diagnose as diagnose
 from .studies.verify import verify as verify
 from .types import SITES as SITES

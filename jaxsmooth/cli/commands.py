@@ -46,14 +46,23 @@ class Diagnose(Study):
 
 @dataclasses.dataclass(frozen=True)
 class Converge(Study):
-    """Iterate every head's attention as an operator; compare limit and rate with the theory's."""
+    """Apply attention, a layer or all of them again and again; say where the tokens go, and what theory says of it."""
 
     out: Path = Path("reports/converge")
-    """Folder for converge.json and converge.png, .svg and .pdf."""
+    """Folder for the numbers (converge.json, of a real map fate.json) and the figures, as .png, .svg and .pdf."""
+    map: Literal["frozen", "attention", "attention-values", "layer", "stack"] = "frozen"
+    """frozen: every head's matrix as it is; the others are the model's own maps, everything in them recomputed each
+    time: mean attention acting on the tokens, the attention sub-layer alone, a whole layer, all layers in turn."""
+    layer: int | None = None
+    """Of a real map: which layer, from 1; all of them, one after the other, if left out."""
     window: int = 4
-    """Tokens in the causal sliding window, the query included."""
-    steps: int = 256
-    """How often each attention matrix is applied."""
+    """Of the frozen map: tokens in the causal sliding window, the query included."""
+    steps: int | None = None
+    """The most applications: 256 of a frozen matrix, 200 of a real map if left out."""
+    std: tuple[float, ...] = ()
+    """Of layer and stack: impose this std on both LayerNorms of every block; several numbers for a sweep."""
+    basin: int = 0
+    """Of a real map: find how near to consensus a sentence must start to reach it, by so many halvings."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -131,7 +131,9 @@ def _steps(command: Study) -> _Steps:
         case Converge():
             from ..studies import converge
 
-            return _Steps(converge.converge_heads, report.write_convergence, report.print_convergence)
+            if command.map == "frozen":
+                return _Steps(converge.converge, report.write_convergence, report.print_convergence)
+            return _Steps(converge.converge, report.write_fates, report.print_fates)
         case Verify():
             from ..studies import verify
 
@@ -148,7 +150,9 @@ def _own_options(command: Study) -> dict[str, Any]:
         case Diagnose():
             return {"fusion": None if command.fusion == "none" else command.fusion}
         case Converge():
-            return {"window": command.window, "steps": command.steps}
+            std = command.std[0] if len(command.std) == 1 else command.std or None
+            shared = {"map": command.map, "layer": command.layer, "window": command.window, "steps": command.steps}
+            return {**shared, "std": std, "basin": command.basin}
         case Compare():
             from ..mitigations.parse import parse_remedies
 

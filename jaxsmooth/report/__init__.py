@@ -9,6 +9,9 @@ from .converge import print_convergence as print_convergence
 from .converge import write_convergence as write_convergence
 from .diagnose import print_diagnosis as print_diagnosis
 from .diagnose import write_diagnosis as write_diagnosis
+from .fate.write import fates_json as fates_json
+from .fate.write import print_fates as print_fates
+from .fate.write import write_fates as write_fates
 from .figures import write_figures as write_figures
 from .headline import Headline as Headline
 from .headline import headline as headline

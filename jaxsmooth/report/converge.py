@@ -172,8 +172,11 @@ def _findings(found: HeadConvergence) -> Iterator[str]:
         longest = spreads["transient"].max
         worst = float(np.nanmax(longest)) if np.isfinite(longest).any() else float("nan")
         shares = {name: _share(spreads[name]) for name in spreads if spreads[name].count.any()}
+        limit, rate, steps = (
+            f"{shares[f'{name}_held']} (failed in {shares[f'{name}_failed']})" for name in ("limit", "rate", "steps")
+        )
         yield (
-            f"{mask}: {shares['arrived']} of heads and sentences arrived; the limit held in {shares['limit_held']}, "
-            f"the rate in {shares['rate_held']}, the number of steps in {shares['steps_held']}; tau bounded every "
-            f"step in {shares['ergodicity_held']}; longest transient {digits(worst)} steps."
+            f"{mask}: {shares['arrived']} of heads and sentences arrived; the limit held in {limit}, "
+            f"the rate in {rate}, the number of steps in {steps}; the rest is not decided by {found.steps} steps; "
+            f"tau bounded every step in {shares['ergodicity_held']}; longest transient {digits(worst)} steps."
         )

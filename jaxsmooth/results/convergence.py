@@ -19,12 +19,18 @@ CONVERGENCE = (
     "limit_error",
     "arrived",
     "limit_held",
+    "limit_failed",
     "rate_held",
+    "rate_failed",
     "steps_held",
+    "steps_failed",
     "ergodicity_held",
     "birkhoff_held",
 )
-"""What is known of each head's iteration; defined in `jaxsmooth.theory.Convergence`. Means of `_held` are shares."""
+"""What is known of each head's iteration; defined in `jaxsmooth.theory.Convergence`.
+
+Means of `_held` and `_failed` are shares; what neither held nor failed is not decided by so many steps.
+"""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,6 @@
-"""`converge_heads`: every head of a real model iterated as an operator, prediction against observation."""
+"""`converge`: attention iterated as it is, head by head, or one of the model's own maps with everything recomputed."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
@@ -14,14 +14,68 @@ from ..bert.positions import visible_tokens
 from ..errors import TextError, require_int
 from ..inputs.tokenizer import Tokenizer
 from ..results.convergence import CONVERGENCE, HeadConvergence
+from ..results.fate import MapConvergence
 from ..results.spread import RunningSpreads, Spread
-from ..theory import allowed_pairs, converge, masked_attention
+from ..theory import allowed_pairs, masked_attention
+from ..theory import converge as converge_operator
 from ..types import Batch, BlockTrace, ImageBatch
+from .fate.study import converge_map
 from .finite import finite_rows, refuse_diverged
 from .stream import TextStream
 from .summaries import model_summary, package_versions
 
 MASKS = ("full", "causal", "window")
+
+
+def converge(
+    model: Encoder,
+    tokenizer: Tokenizer | None,
+    texts: Iterable[Any],
+    *,
+    map: str = "frozen",
+    layer: int | None = None,
+    window: int = 4,
+    steps: int | None = None,
+    tolerance: float | None = None,
+    std: float | Sequence[float] | None = None,
+    basin: int = 0,
+    **options: Any,
+) -> HeadConvergence | MapConvergence:
+    """Where do the tokens go when attention, a layer or the whole stack is applied again and again?
+
+    Args:
+      model: the encoder; its dtype is the precision.
+      tokenizer: its tokenizer; None for a vision encoder.
+      texts: sentences, any iterable of strings; for a vision encoder images, each [C Y X].
+      map: "frozen" for every head's attention matrix as it is in the model's run, see `converge_heads`; "attention",
+        "attention-values", "layer" or "stack" for the real map, see `converge_map`.
+      layer: of a real map: which block, from 1; all unless given.
+      window: of the frozen map: tokens in the sliding window.
+      steps: the most applications; 256 of a frozen matrix, 200 of a real map unless given.
+      tolerance: relative distance that counts as none; 1e-3 for a frozen matrix, 1e-9 (in float32 1e-5) for a real map
+        unless given.
+      std: of the maps layer and stack: imposed on both norms; several for a sweep.
+      basin: of a real map: halvings of the interval in which the basin of consensus ends; 0 to leave it out.
+      **options: `name`, `data`, `note`, `tokens_per_batch` and `progress` of both.
+
+    Returns:
+      A `HeadConvergence` of the frozen map, else a `MapConvergence`.
+
+    Raises:
+      TextError, DivergedError: as the two studies.
+
+    >>> import jaxsmooth
+    >>> model, tokenizer = jaxsmooth.load("tiny")
+    >>> jaxsmooth.converge(model, tokenizer, ["Dull."], map="attention", layer=1, steps=20).maps[0].fate
+    ('consensus',)
+    """
+    if map != "frozen":
+        own = {"layer": layer, "steps": steps or 200, "tolerance": tolerance, "std": std, "basin": basin}
+        return converge_map(model, tokenizer, texts, map=map, **own, **options)
+    if layer is not None or std is not None or basin:
+        raise TextError("layer, std and basin belong to a real map; the frozen one takes every layer as it is.")
+    frozen = {"window": window, "steps": steps or 256, "tolerance": tolerance or 1e-3}
+    return converge_heads(model, tokenizer, texts, **frozen, **options)
 
 
 def converge_heads(
@@ -120,7 +174,7 @@ def iterate_heads(
         allowed = allowed if visible is None else allowed & visible
         seen = jnp.where(allowed, logits, -jnp.inf)
         attn = masked_attention(logits, allowed)
-        result = converge(attn, values, mask, logits=seen, steps=steps, tolerance=tolerance)
+        result = converge_operator(attn, values, mask, logits=seen, steps=steps, tolerance=tolerance)
         kept = {key: getattr(result, key).astype(logits.dtype) for key in CONVERGENCE}
         transient = jnp.where(result.arrived, result.transient, jnp.nan)
         return kept | {"transient": transient, "predicted_steps": jnp.minimum(result.predicted_steps, steps + 1)}

@@ -6,6 +6,7 @@
 ``markov``       products of stochastic matrices: limits, rates, closed classes, eigenvalues
 ``block``        one Transformer block: the ladder of rates, the lemmas, LayerNorm, the law next to consensus
 ``rates``        rates that hold for whole sets of inputs
+``fate``         a map of token vectors applied again and again: where the tokens go, and whether they stay there
 ``literature``   one function a published statement, named by its source; docs/catalogue.md
 ``theorems``     the registry: one text per theorem, for every calculus; docs/theorems.md
 ``certify``      the calculi that account for rounding, and what `verify` evaluates with them; docs/certify.md
@@ -78,6 +79,17 @@ from .consensus import span_distance as span_distance
 from .consensus import subspace_distance as subspace_distance
 from .consensus import symmetric_basis as symmetric_basis
 from .consensus import token_mean as token_mean
+from .fate.clusters import token_clusters as token_clusters
+from .fate.orbit import Fate as Fate
+from .fate.orbit import Orbit as Orbit
+from .fate.orbit import consensus_basin as consensus_basin
+from .fate.orbit import follow as follow
+from .fate.orbit import towards_mean as towards_mean
+from .fate.stability import Approach as Approach
+from .fate.stability import Krylov as Krylov
+from .fate.stability import approach_consensus as approach_consensus
+from .fate.stability import jacobian_krylov as jacobian_krylov
+from .fate.stability import krylov_radius as krylov_radius
 from .literature.axioms import rusch2023_decay as rusch2023_decay
 from .literature.axioms import rusch2023_subadditivity as rusch2023_subadditivity
 from .literature.axioms import rusch2023_vanishes_at_consensus as rusch2023_vanishes_at_consensus
@@ -146,9 +158,10 @@ from .markov.closed_classes import closed_classes as closed_classes
 from .markov.closed_classes import group_inverse as group_inverse
 from .markov.closed_classes import meyer1994_lower as meyer1994_lower
 from .markov.closed_classes import meyer1994_upper as meyer1994_upper
-from .markov.iteration import Convergence as Convergence
+from .markov.convergence import Convergence as Convergence
+from .markov.convergence import converge as converge
+from .markov.convergence import converge_symmetric as converge_symmetric
 from .markov.iteration import Settled as Settled
-from .markov.iteration import converge as converge
 from .markov.iteration import iterate as iterate
 from .markov.iteration import iterate_until as iterate_until
 from .markov.limits import ChainLimit as ChainLimit
@@ -169,6 +182,7 @@ from .markov.stochastic import token_spread as token_spread
 from .markov.stochastic import weak_ergodicity_bound as weak_ergodicity_bound
 from .markov.stochastic import wolfowitz1963_products as wolfowitz1963_products
 from .markov.stochastic import wolfowitz1963_word_contraction as wolfowitz1963_word_contraction
+from .markov.verdicts import Held as Held
 from .mixing import SingularValue as SingularValue
 from .mixing import mixing_rate as mixing_rate
 from .mixing import operator_norm as operator_norm
@@ -179,6 +193,7 @@ from .operators import Operator as Operator
 from .operators import Residual as Residual
 from .operators import allowed_pairs as allowed_pairs
 from .operators import masked_attention as masked_attention
+from .operators import symmetric_normalised as symmetric_normalised
 from .rates.activation_slopes import secant_range as secant_range
 from .rates.activation_slopes import secant_slope as secant_slope
 from .rates.activation_slopes import slope_range as slope_range

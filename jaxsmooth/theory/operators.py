@@ -193,6 +193,33 @@ def allowed_pairs(
 
 
 @at_least_float32
+def symmetric_normalised(adjacency: Float[Array, "T S"], mask: Bool[Array, "T"]) -> Dense:
+    """D^(-1/2) A D^(-1/2) of a graph, D the row sums over real tokens: what leaves span(D^(1/2) 1) in place.
+
+    The rows do not have one sum, so it does not keep M, the states of equal tokens; its subspace is that of
+    `symmetric_basis`. See `converge_symmetric`.
+
+    Args:
+      adjacency: A, at least 0, [T S]; symmetric, if the subspace is to be kept by the transpose too.
+      mask: True on real tokens, [T].
+
+    Returns:
+      A `Dense`; rows and columns of tokens without an edge are zero.
+
+    >>> import jax.numpy as jnp
+    >>> symmetric_normalised(jnp.array([[0.0, 2.0], [2.0, 6.0]]), jnp.ones(2, bool)).matrix
+    Array([[0.  , 0.5 ],
+           [0.5 , 0.75]], dtype=float32)
+
+    References: Kipf and Welling (2017), arXiv 1609.02907; Shi et al. (2022), arXiv 2202.08625, section 3.
+    """
+    real = jnp.where(mask[:, None] & mask[None], adjacency, 0)
+    degrees = jnp.sum(real, axis=-1)
+    weight = jnp.where(degrees > 0, 1 / jnp.sqrt(jnp.where(degrees > 0, degrees, 1)), 0)
+    return Dense(weight[:, None] * real * weight[None], mask)
+
+
+@at_least_float32
 def masked_attention(logits: Float[Array, "T T"], allowed: Bool[Array, "T T"]) -> Float[Array, "T T"]:
     """Row-wise softmax over the allowed keys; a row without any is zero.
 

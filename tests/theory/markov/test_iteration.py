@@ -18,14 +18,17 @@ from support.statements import record
 from jaxsmooth.theory import (
     Centred,
     Dense,
+    Held,
     arnoldi,
     blocked_attention,
     converge,
+    converge_symmetric,
     iterate,
     iterate_until,
     operator_norm,
     slem,
 )
+from jaxsmooth.theory.markov.verdicts import Chain, limit_verdict, observe
 
 WIDE = 64
 
@@ -203,3 +206,151 @@ def test_eigvals_would_not_lower():
     """The negative control: what the routines above do without."""
     with pytest.raises(NotImplementedError):
         export.export(jax.jit(jnp.linalg.eigvals), platforms=["tpu"])(jax.ShapeDtypeStruct((4, 4), "float32"))
+
+
+def random_attention(rng, count: int, size: int = 12) -> np.ndarray:
+    weight = np.exp(rng.standard_normal((count, size, size)))
+    return weight / weight.sum(axis=-1, keepdims=True)
+
+
+def names(verdicts) -> list[str]:
+    return [Held(int(verdict)).name for verdict in np.ravel(verdicts)]
+
+
+def unsuitable(rng) -> list[np.ndarray]:
+    """Centred attention; the symmetric normalisation; rows of .9; a negative entry; a NaN."""
+    one = random_attention(rng, 1)[0]
+    scores = rng.standard_normal((12, 12))
+    graph = np.exp(scores + scores.T)
+    root = np.sqrt(graph.sum(axis=1))
+    negative = one.copy()
+    negative[0, :2] += [-0.5, 0.5]
+    return [one - 1 / 12, graph / root[:, None] / root[None], 0.9 * one, negative, np.where(np.eye(12), np.nan, one)]
+
+
+def with_eigenvalues(*values: float) -> np.ndarray:
+    """Symmetric and stochastic, of n = 4, with the eigenvalues 1 and those given, by Hadamard's vectors."""
+    vectors = np.array([[1, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]]) / 2
+    return vectors.T @ np.diag([1.0, *values]) @ vectors
+
+
+SECOND, THIRD = np.array([[1.0], [-1], [1], [-1]]), np.array([[1.0], [1], [-1], [-1]])
+LEAK = 1e-7
+LEAKY = (1 - LEAK) * np.kron(np.eye(2), np.full((2, 2), 0.5)) + LEAK / 4
+SMALL = {
+    "slow": (with_eigenvalues(0.999, 0.3, 0.3), SECOND + THIRD),
+    "fast": (with_eigenvalues(0.99, 0.3, 0.3), SECOND + THIRD),
+    "nothing of the second": (with_eigenvalues(0.999, 0.99, 0.9895), THIRD),
+    "little of the second": (with_eigenvalues(0.9, 0.5, 0.5), THIRD + 1e-12 * SECOND),
+    "leak": (LEAKY, np.array([[1.0], [2], [5], [7]])),
+    "one token": (np.ones((1, 1)), np.ones((1, 1))),
+    "no token": (np.ones((0, 0)), np.ones((0, 1))),
+    "zero": (with_eigenvalues(0.9, 0.5, 0.5), np.zeros((4, 1))),
+}
+
+
+@pytest.fixture(scope="module")
+def judged():
+    """Everything below in one program: 200 starts in consensus, unsuitable matrices and a suitable one, `SMALL`."""
+    rng = np.random.default_rng(11)
+    attn = np.concatenate([random_attention(rng, 200), unsuitable(rng), random_attention(rng, 1)])
+    hidden = np.broadcast_to(rng.standard_normal((206, 1, 3)), (206, 12, 3)).copy()
+    hidden[200:] = rng.standard_normal((6, 12, 3))
+    mask = np.ones((206, 12), bool)
+    small = np.full((len(SMALL), 12, 12), 7.0), np.full((len(SMALL), 12, 3), np.nan), np.zeros((len(SMALL), 12), bool)
+    for k, (matrix, tokens) in enumerate(SMALL.values()):
+        n = len(matrix)
+        small[0][k, :n, :n], small[1][k, :n], small[2][k, :n] = matrix, tokens, True
+    stacked = (np.concatenate(parts) for parts in zip((attn, hidden, mask), small, strict=True))
+    found = converge_all(*stacked, 64)
+    rows = {"consensus": slice(0, 200), "other": slice(200, 206)}
+    rows |= {name: slice(206 + k, 207 + k) for k, name in enumerate(SMALL)}
+    return {name: jax.tree.map(lambda leaf, at=at: np.asarray(leaf)[at], found) for name, at in rows.items()}
+
+
+def test_a_start_in_consensus_has_arrived(judged):
+    """What is left of H - limit there is rounding, which must not be judged."""
+    found = judged["consensus"]
+    assert np.all(found.applicable)
+    assert np.all(found.limit_held)
+    assert np.all(found.arrived)
+    np.testing.assert_array_equal(found.limit_error, 0)
+    np.testing.assert_array_equal(found.observed_steps, 1)
+    assert set(names(found.rate)) == {"UNDECIDED"}
+
+
+@pytest.mark.parametrize("name", ["one token", "no token", "zero"])
+def test_the_smallest_sizes_are_in_consensus(judged, name):
+    assert names(judged[name].limit) == ["HELD"]
+    assert judged[name].limit_error == 0
+
+
+def test_a_matrix_that_is_not_stochastic_is_not_judged(judged):
+    found = judged["other"]
+    assert found.applicable.tolist() == [False] * 5 + [True]
+    for verdicts in (found.limit, found.rate, found.steps):
+        assert names(verdicts) == ["NOT_APPLICABLE"] * 5 + ["HELD"]
+
+
+def test_rates_are_compared_by_their_time_scales(judged):
+    """A rate of .999 is ten times as slow as .99, however near it looks; one that still changes is not decided."""
+    expected = {
+        "slow": (0.999, "HELD"),
+        "fast": (0.99, "HELD"),
+        "nothing of the second": (0.999, "FAILED"),
+        "little of the second": (0.9, "UNDECIDED"),
+    }
+    for name, (rate, verdict) in expected.items():
+        np.testing.assert_allclose(judged[name].predicted_rate, rate, rtol=1e-6)
+        assert names(judged[name].rate) == [verdict], name
+    assert abs(judged["nothing of the second"].observed_rate[0] - 0.99) < 1e-3
+
+
+def test_not_yet_is_not_not(judged):
+    """A leak of 1e-7 between two halves: nothing of the predicted limit is seen in 64 steps, and nothing against it."""
+    found = judged["leak"]
+    assert not found.arrived[0]
+    assert names([found.limit, found.steps]) == ["UNDECIDED"] * 2
+
+
+def test_the_symmetric_normalisation_has_a_subspace_and_a_rate_of_its_own():
+    rng = np.random.default_rng(13)
+    scores = rng.standard_normal((12, 12))
+    graph = np.exp(scores + scores.T)
+    degrees = graph.sum(axis=1)
+    matrix = graph / np.sqrt(np.outer(degrees, degrees))
+    hidden, values = rng.standard_normal((12, 3)), np.linalg.eigvalsh(matrix)
+    basis = np.sqrt(degrees / degrees.sum())
+    padded = np.full((15, 15), 7.0)
+    padded[1:13, 1:13] = graph
+    mask = np.zeros(15, bool)
+    mask[1:13] = True
+    tokens = np.full((15, 3), np.nan)
+    tokens[1:13] = hidden
+    found = jax.jit(converge_symmetric)(padded, tokens, mask)
+    np.testing.assert_allclose(found.predicted_limit[mask], np.outer(basis, basis @ hidden), rtol=1e-10)
+    power = np.linalg.matrix_power(matrix, 256) @ hidden
+    np.testing.assert_allclose(found.observed_limit[mask], power, atol=1e-12)
+    np.testing.assert_allclose(found.predicted_rate, np.sort(np.abs(values))[-2], rtol=1e-6)
+    assert bool(found.applicable)
+    assert names([found.limit, found.rate, found.steps]) == ["HELD"] * 3
+    assert bool(found.ergodicity_held)
+    # Tokens do not become equal: the limit is not in M. The transpose of a graph that is not symmetric is another one.
+    assert np.ptp(found.predicted_limit[mask], axis=0).min() > 1e-3
+    padded[1, 2] *= 2
+    assert names(jax.jit(converge_symmetric)(padded, tokens, mask).limit) == ["NOT_APPLICABLE"]
+
+
+def test_a_wrong_limit_is_refuted():
+    """The verdict's own test: the limit of another matrix, from which the iterates stay away."""
+    attn, wrong = jnp.asarray(random_attention(np.random.default_rng(14), 2))
+    hidden, ones = jnp.asarray(np.random.default_rng(16).standard_normal((12, 3))), jnp.ones(12, bool)
+
+    @jax.jit
+    def judge(limit: jax.Array) -> jax.Array:
+        chain = Chain(attn, limit, ones, jnp.ones(12), jnp.int32(1), jnp.bool_(True))
+        _, ratios, _ = observe(chain, hidden, limit @ hidden, 64)
+        return limit_verdict(chain, ratios, jnp.asarray(0.5), ratios[-1] <= 1e-3, 64)
+
+    limits = [np.linalg.matrix_power(matrix, 200) for matrix in (wrong, attn)]
+    assert names([judge(limit) for limit in limits]) == ["FAILED", "HELD"]

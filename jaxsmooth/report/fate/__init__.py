@@ -1,0 +1,1 @@
+"""Where the tokens go: `converge --map` as files, figures and words."""

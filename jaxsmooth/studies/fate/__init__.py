@@ -1,0 +1,1 @@
+"""A model's own maps, applied again and again to the tokens of real text."""
