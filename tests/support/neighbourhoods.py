@@ -6,11 +6,11 @@ import functools
 import numpy as np
 import scipy.optimize
 from scipy.special import softmax
-from support.regions import SmallBlock, small_block
-from support.statements import distance
 
 from jaxsmooth.theory import block_of
 from jaxsmooth.theory.rates.neighbourhood import Neighbourhood, NeighbourhoodRate, neighbourhood_rate
+from support.regions import SmallBlock, small_block
+from support.statements import distance
 
 TOKENS, WIDTH, HEADS, UNITS = 4, 6, 2, 11
 

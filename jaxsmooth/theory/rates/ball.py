@@ -122,7 +122,7 @@ def inner_radius(block: Block, hidden: Float[NDArray, "T D"], near: Neighbourhoo
     for _ in range(BISECTIONS):
         middle = high / 8 if low == 0 else np.sqrt(low * high)
         low, high = (middle, high) if allowed.holds(middle) else (low, middle)
-    return low
+    return float(low)
 
 
 class _Allowed:
@@ -133,16 +133,15 @@ class _Allowed:
         move, offset = _attention_offset(centre, near.attn), _pre_offset(block, centre, near.normed)
         self.move = np.broadcast_to(np.asarray(near.attn_move, np.float64), move.shape) - move
         self.pre = near.radius[None] - offset
-        whole, none = (least_stds(block, near, eps, share) for share in (1.0, 0.0))
-        # Along the way the least stds fall in proportion to the share of the box that is used.
-        with np.errstate(divide="ignore", invalid="ignore"):
-            share = np.min(np.where(whole < near.std_mlp, (none - near.std_mlp) / (none - whole), 1))
-        self.share = float(share) * (1 - 1e-9)
+        found = least_stds(block, near, eps)
+        room = np.maximum(found.centre - near.std_mlp, 0) * (1 - 1e-14)
+        # The part of the box that may be used before a std at the MLP LayerNorm can be below its bound.
+        self.share = min(1.0, float(np.min(room / found.fall)))
 
     def holds(self, radius: float) -> bool:
         reach = self.centre.reach(radius)
         stds = np.all(reach.std_attn >= self.near.std_attn)
-        # The box's share counts from the neighbourhood's own centre.
+        # The share counts from the neighbourhood's own centre.
         used = reach.pre_move + (self.near.radius[None] - self.pre)
         box = np.all(used <= self.share * self.near.radius[None])
         return bool(stds and box and np.all(reach.attn_move <= self.move))
@@ -177,7 +176,7 @@ def _distance(hidden: NDArray[np.float64]) -> float:
     return float(c.distance(c.matrix(hidden)).lower)
 
 
-def _real(block: Block, hidden: Float[NDArray, "T D"], mask: Bool[NDArray, "T"] | None) -> Float[NDArray, "T D"]:
+def _real(block: Block, hidden: Float[NDArray, "T D"], mask: Bool[NDArray, "T"] | None) -> Float[NDArray, "R D"]:
     hidden = np.asarray(hidden, np.float64)
     real = np.ones(len(hidden), bool) if mask is None else np.asarray(mask, bool)
     width = block.up.kernel.shape[0]

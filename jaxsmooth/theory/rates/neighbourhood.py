@@ -147,11 +147,23 @@ def _farthest(block: Block, near: Neighbourhood, box: Box, eps: float) -> float:
     return up(float(centre.c.distance(centre.out).upper) + size(np.array([moved])))
 
 
-def least_stds(block: Block, near: Neighbourhood, eps: float, share: float = 1.0) -> NDArray[np.float64]:
-    """At most the stds at the MLP LayerNorm, [T], where pre-activations move by no more than `share` of the box."""
-    centre, width = _Outputs(block, near, _box(block, near), eps), near.normed.shape[1]
-    lengths = np.array([centre.length(token) for token in range(len(near.normed))])
-    return (centre.stds.lower - raise_all(share * lengths / np.sqrt(width))) * (1 - 1e-12)
+class LeastStds(NamedTuple):
+    """What the stds at the MLP LayerNorm are at least: `centre` less `fall` times the share of the box that is used.
+
+    Attributes:
+      centre: [T].
+      fall: [T].
+    """
+
+    centre: NDArray[np.float64]
+    fall: NDArray[np.float64]
+
+
+def least_stds(block: Block, near: Neighbourhood, eps: float) -> LeastStds:
+    """Of a neighbourhood, whatever attention is; see `neighbourhood_rate` for what it takes."""
+    outputs, width = _Outputs(block, near, _box(block, near), eps), near.normed.shape[1]
+    lengths = np.array([outputs.length(token) for token in range(len(near.normed))])
+    return LeastStds(outputs.stds.lower, raise_all(lengths / np.sqrt(width)))
 
 
 class _Outputs:

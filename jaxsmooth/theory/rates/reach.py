@@ -140,9 +140,8 @@ def centre_of(block: Block, hidden: Array, eps: float) -> Centre:
     lengths = raise_all(np.sqrt(_squares(turned).sum(axis=1)) * _above(turned.mid.shape[1]))
     apart = c.centre_tokens(x)
     norms = raise_all(np.sqrt(_squares((apart @ value) @ output).sum(axis=-1)) * _above(len(block.up.kernel)))
-    frames = np.array(
-        [size(abs(w.mid) + w.rad) for w in (Ball(*both) for both in zip(*parts_of(value @ output), strict=True))]
-    )
+    products = value @ output
+    frames = np.array([size(w) for w in raise_all(np.abs(products.mid) + products.rad)])
     return Centre(
         attn=attn,
         normed=normed,

@@ -10,6 +10,7 @@ from support.statements import distance, record
 
 from jaxsmooth.theory.rates.neighbourhood import Neighbourhood
 
+
 def members(setting: Setting, rng: np.random.Generator, count: int) -> list[np.ndarray]:
     """Inputs of the neighbourhood: the observed one; of moved tokens, the nearest and others of larger stds."""
     made = [setting.x]
