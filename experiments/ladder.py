@@ -25,7 +25,7 @@ import jaxsmooth
 from drawing import COLOURS, canvas, layer_axis, log_axis, remark, save, title
 from jaxsmooth.assets.texts import read_texts
 from jaxsmooth.files import atomic_write
-from jaxsmooth.results.summaries import RATES
+from jaxsmooth.results.summaries import LADDER as RATES
 from jaxsmooth.studies.measurements import measure_batch, model_norms
 
 BOUNDS = RATES[1:]

@@ -2,8 +2,12 @@
 
 import dataclasses
 
-RATES = ("actual", "L4", "L3", "L2b", "L2", "L1", "L0")
-"""The contraction of a block and its upper bounds, tightest first; definitions in `jaxsmooth.theory.block.ladder`."""
+LADDER = ("actual", "L4", "L3", "L2b", "L2", "L1", "L0")
+"""The contraction of a block and the ladder of bounds that are proved of each other too, tightest first; definitions in
+`jaxsmooth.theory.block.ladder`."""
+
+RATES = ("actual", "L5", *LADDER[1:])
+"""The same with what is tighter still, and knows the MLP's pre-activations: `jaxsmooth.theory.rates.spectrum_rung`."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,11 +15,12 @@ from ..inputs.tokenizer import Tokenizer
 from ..results.diagnosis import Diagnosis, FusedLayers
 from ..results.spread import HIDDEN_METRICS, RunningSpreads, Spread
 from ..results.summaries import RATES
+from ..theory.rates.spectrum_rung import OutputSpectrum
 from ..theory.theorems.parameters import BlockNorms
 from .exemplar import ExemplarChooser
 from .finite import refuse_diverged
 from .hidden_states import chosen_fusion
-from .measurements import FUSED, measure_batch, model_norms
+from .measurements import FUSED, measure_batch, model_norms, model_spectra
 from .stream import TextStream
 from .summaries import model_summary, package_versions
 
@@ -78,7 +79,8 @@ def diagnose(
     running, chooser = RunningSpreads(), ExemplarChooser()
     stream = TextStream(model, tokenizer, texts, "diagnosing", tokens_per_batch=tokens_per_batch, progress=progress)
     with stream:
-        for encoded, measured in _measured(stream.model, model_norms(stream.model), stream, fused):
+        spectra = model_spectra(stream.model) if stream.model.config.is_plain else None
+        for encoded, measured in _measured(stream.model, model_norms(stream.model), spectra, stream, fused):
             refuse_diverged(stream.model, encoded, measured)
             running.add(measured, len(encoded.indices))
             chooser.offer(encoded)
@@ -108,12 +110,16 @@ def _fused_layers(fusion: Fusion, label: str, spreads: dict[str, Spread]) -> Fus
 
 
 def _measured(
-    model: Encoder, norms: BlockNorms, batches: Iterable[EncodedBatch], fusion: Fusion | None
+    model: Encoder,
+    norms: BlockNorms,
+    spectra: OutputSpectrum | None,
+    batches: Iterable[EncodedBatch],
+    fusion: Fusion | None,
 ) -> Iterator[tuple[EncodedBatch, dict[str, Array]]]:
     """Each batch with its measurements, one batch behind: the device computes while the host tokenises."""
     waiting = None
     for encoded in batches:
-        started = (encoded, measure_batch(model, norms, encoded.batch, fusion))
+        started = (encoded, measure_batch(model, norms, encoded.batch, fusion, spectra))
         if waiting is not None:
             yield waiting
         waiting = started

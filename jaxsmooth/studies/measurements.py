@@ -16,9 +16,11 @@ from ..results.summaries import RATES
 from ..theory.block import ladder
 from ..theory.block.parameter_norms import block_norms
 from ..theory.block.traced_block import TracedBlock
+from ..theory.consensus import subspace_distance
+from ..theory.rates.spectrum_rung import OutputSpectrum, output_spectrum, spectrum_rung
 from ..theory.theorems import RUNGS
-from ..theory.theorems.parameters import BlockNorms
-from ..types import Batch, BlockTrace, ImageBatch
+from ..theory.theorems.parameters import BlockNorms, bias_of
+from ..types import Batch, Block, BlockTrace, ImageBatch
 from .data_parallel import by_rows
 from .finite import finite_rows
 from .hidden_states import GATES, fused_measures, hidden_measures
@@ -30,15 +32,29 @@ FUSED = "fused/"
 @jax.jit
 def model_norms(model: Encoder) -> BlockNorms:
     """The norms of every block's parameters that the bounds need, stacked over layers."""
+    return jax.lax.map(lambda block: block_norms(block, model.config.activation), _every_block(model))
+
+
+@jax.jit
+def model_spectra(model: Encoder) -> OutputSpectrum:
+    """What L5 needs of every block's parameters, stacked over layers."""
+    return jax.lax.map(output_spectrum, _every_block(model))
+
+
+def _every_block(model: Encoder) -> Block:
     blocks = widened(model.blocks)
-    if model.config.shared_layers:
-        blocks = jax.tree.map(lambda leaf: jnp.repeat(leaf, model.config.layers, axis=0), blocks)
-    return jax.lax.map(lambda block: block_norms(block, model.config.activation), blocks)
+    if not model.config.shared_layers:
+        return blocks
+    return jax.tree.map(lambda leaf: jnp.repeat(leaf, model.config.layers, axis=0), blocks)
 
 
 @by_rows
 def measure_batch(
-    model: Encoder, norms: BlockNorms, batch: Batch | ImageBatch, fusion: Fusion | None = None
+    model: Encoder,
+    norms: BlockNorms,
+    batch: Batch | ImageBatch,
+    fusion: Fusion | None = None,
+    spectra: OutputSpectrum | None = None,
 ) -> dict[str, Array]:
     """Every per-sentence quantity of one batch: [L+1 B] of hidden states, [L B] of blocks, [L B N] of heads.
 
@@ -47,6 +63,7 @@ def measure_batch(
       norms: `model_norms(model)`.
       batch: tokens, segments and mask, [B T], or images.
       fusion: layers to fuse and measure besides.
+      spectra: `model_spectra(model)`; without, L5 has no value.
 
     Returns:
       name -> array, the names of `Diagnosis` and `RATES`; `finite_rows` as `finite`; the stds as `std_attn_min`,
@@ -59,6 +76,10 @@ def measure_batch(
         hidden = hidden_measures(trace.hidden, batch.mask)
         stacked = {} if fusion is None else {"stacked": trace.hidden}
         attention = _attention_metrics(model.config, trace, own, batch.mask)
+        attention["L5"] = jnp.full_like(attention["L4"], jnp.nan)
+        if spectra is not None and model.config.is_plain:
+            known = jax.tree.map(lambda stacked: stacked[trace.layer], spectra)
+            attention["L5"] = jnp.minimum(attention["L4"], _spectrum_rung(model.config, trace, known, batch.mask))
         stacked["finite"] = finite_rows(narrow, batch.mask)
         return {**stacked, **hidden, **_std_metrics(trace, batch.mask), **attention}
 
@@ -105,6 +126,13 @@ def _attention_metrics(config: EncoderConfig, trace: BlockTrace, norms: BlockNor
         "actual": actual,
         **{key: _where_known(actual, rung) for key, rung in found.items()},
     }
+
+
+def _spectrum_rung(config: EncoderConfig, trace: BlockTrace, known: OutputSpectrum, mask: Array) -> Array:
+    less_shift = trace.hidden - bias_of(trace.block.norm_mlp)[None, None]
+    lengths = jnp.sqrt(jnp.sum(less_shift * less_shift, axis=-1))
+    distance = subspace_distance(trace.input, mask)
+    return spectrum_rung(trace.block, known, distance, trace.normed, trace.std_mlp, lengths, mask, config.activation)
 
 
 def _where_known(actual: Array, rung: Array) -> Array:

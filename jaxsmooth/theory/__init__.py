@@ -197,6 +197,9 @@ from .operators import symmetric_normalised as symmetric_normalised
 from .rates.activation_slopes import secant_range as secant_range
 from .rates.activation_slopes import secant_slope as secant_slope
 from .rates.activation_slopes import slope_range as slope_range
+from .rates.ball import BallRate as BallRate
+from .rates.ball import ball_rate as ball_rate
+from .rates.ball import inner_radius as inner_radius
 from .rates.neighbourhood import Neighbourhood as Neighbourhood
 from .rates.neighbourhood import NeighbourhoodRate as NeighbourhoodRate
 from .rates.neighbourhood import neighbourhood_rate as neighbourhood_rate

@@ -186,7 +186,7 @@ def test_a_sentence_of_one_token_is_left_out_of_what_it_has_not():
         alone = jaxsmooth.diagnose(model, lone, ["a"], **SMALL)
     batches = -(-len(TEXTS) // 4)
     # One token has no pair, and nothing to contract; all else it has.
-    undefined = {"cosine_similarity", "actual", "L4", "L3", "L2b", "L2", "L1", "L0"}
+    undefined = {"cosine_similarity", "actual", "L5", "L4", "L3", "L2b", "L2", "L1", "L0"}
     for name in undefined:
         assert np.all(spreads(diagnosis)[name].count == len(TEXTS) - batches), name
         assert np.all(np.isfinite(spreads(diagnosis)[name].mean)), name
@@ -239,11 +239,12 @@ def unmeasured(monkeypatch):
     names |= {"mixing_rate", "ergodicity_coefficient", "attention_entropy"}
     names |= {f"{key}{end}" for key in ("std_attn", "std_mlp") for end in ("", "_min", "_max")}
 
-    def measure_batch(model, norms, batch, fusion):
+    def measure_batch(model, norms, batch, fusion, spectra):
         count = np.asarray(batch.mask.sum(axis=1), np.float64)[None]
         return dict.fromkeys(names, count)
 
     monkeypatch.setattr(diagnose, "measure_batch", measure_batch)
+    monkeypatch.setattr(diagnose, "model_spectra", lambda model: None)
     monkeypatch.setattr(diagnose, "model_norms", lambda model: BlockNorms(*(None,) * len(BlockNorms._fields)))
 
 

@@ -10,6 +10,7 @@ LayerNorm standard deviations, [1 - L, L] the range of slopes of the activation.
     L2b a f |g2| sqrt(largest eigenvalue of K), K = (diag(p) sum p - p p^T) / n, p_i = 1 / (s1_i s2_i)
     L3  f |g2| times the norm of X -> sqrt(K) (X + sum_h A_h X W_h) C
     L4  f |g2| sqrt(<C U, K C U>) / d_M(X), U the residual sum before the first LayerNorm
+    L5  what theorem 3 of docs/rates.md makes of the MLP's residual after a fit by lines, where that is less than L4
 """
 
 import functools
@@ -38,7 +39,7 @@ from support.reference import (
     token_norm,
 )
 
-RATES = ("actual", "L4", "L3", "L2b", "L2", "L1", "L0")
+RATES = ("actual", "L5", "L4", "L3", "L2b", "L2", "L1", "L0")
 DENSE_LIMIT = 600  # unknowns up to which L3 is a plain SVD of the Kronecker matrix
 
 
@@ -78,10 +79,13 @@ class Layer:
         stem = f"encoder.layer.{layer}."
         self.value, _ = w.affine(layer, "attention.self.value")
         self.output, _ = w.affine(layer, "attention.output.dense")
-        self.w1, _ = w.affine(layer, "intermediate.dense")
+        self.w1, self.b1 = w.affine(layer, "intermediate.dense")
         self.w2, _ = w.affine(layer, "output.dense")
+        self.shift1, self.shift2 = (w.norm(stem + f"{part}output.LayerNorm")[1] for part in ("attention.", ""))
+        self.phi = ACTIVATIONS[w.config.get("hidden_act", "gelu")]
         self.heads = [self.value[:, cut] @ self.output[cut] for cut in map(w.head_columns, range(w.heads))]
         gain1, gain2 = w.norm(stem + "attention.output.LayerNorm")[0], w.norm(stem + "output.LayerNorm")[0]
+        self.gains1, self.gains2 = gain1, gain2
         self.gain1, self.gain2 = float(np.abs(gain1).max()), float(np.abs(gain2).max())
         self.slope = largest_slope(w.config.get("hidden_act", "gelu"))
         self.head_norms = [norm(m) for m in self.heads]
@@ -125,9 +129,11 @@ def block_rungs(layer: Layer, run: Run, k: int, top_rate: float, top_norm: float
     a, f = layer.attention_factor(attn), layer.mlp * layer.gain2
     pair = pair_matrix(1.0 / (s1 * s2))
     spread = run.pre_attn[k] - run.pre_attn[k].mean(axis=1, keepdims=True)
+    l4 = f * math.sqrt(np.sum(spread * (pair @ spread))) / before
     return {
         "actual": subspace_distance(run.hidden[k + 1]) / before,
-        "L4": f * math.sqrt(np.sum(spread * (pair @ spread))) / before,
+        "L5": min(l4, residual_spectrum(layer, run, k) / before),
+        "L4": l4,
         "L3": f * operator_norm(layer, attn, pair),
         "L2b": a * f * math.sqrt(norm(pair)),
         "L2": a * f / math.sqrt(np.prod(np.sort(s1)[:2]) * np.prod(np.sort(s2)[:2])),
@@ -136,6 +142,34 @@ def block_rungs(layer: Layer, run: Run, k: int, top_rate: float, top_norm: float
         "std_product": product,
         "threshold": threshold,
     }
+
+
+def residual_spectrum(layer: Layer, run: Run, k: int) -> float:
+    """Theorem 3 of docs/rates.md times d_M(X), with units scaled by the lengths of their rows alone, by plain SVDs."""
+    std = run.std_mlp[k]
+    normed = (run.pre_attn[k] - run.pre_attn[k].mean(axis=1, keepdims=True)) / run.std_attn[k][:, None]
+    normed = normed * layer.gains1 + layer.shift1
+    pre = normed @ layer.w1 + layer.b1
+    values, vectors = np.linalg.eigh(pair_matrix(1.0 / std))
+    root = vectors * np.sqrt(np.clip(values, 0.0, None)) @ vectors.T
+    fitted, active = root @ pre, root @ layer.phi(pre)
+    slopes = (fitted * active).sum(axis=0) / (fitted * fitted).sum(axis=0)
+    out = (layer.w2 - layer.w2.mean(axis=1, keepdims=True)) * layer.gains2
+    scale = np.linalg.norm(out, axis=1) ** -0.5
+    skip = root @ normed
+    linear = (skip - skip.mean(axis=1, keepdims=True)) * layer.gains2 + (fitted * slopes) @ out
+    residual, scaled = (active - fitted * slopes) / scale, scale[:, None] * out
+    own, rows, turned = (np.linalg.svd(m, compute_uv=False) for m in (residual, scaled, scaled @ linear.T))
+    least = min(len(own), len(rows))
+    rho, size = np.linalg.norm(own[:least] * rows[:least]), np.linalg.norm(linear)
+    cross = min(size * rho, own[: len(turned)] @ turned[: len(own)])
+    lengths = np.linalg.norm(run.hidden[k + 1] - layer.shift2, axis=1)
+    gain = sum(
+        (std[j] - std[i]) * (lengths[i] ** 2 * std[i] - lengths[j] ** 2 * std[j]) / (std[i] * std[j])
+        for i in range(len(std))
+        for j in range(i)
+    )
+    return math.sqrt(size**2 + 2 * cross + rho**2 + gain / len(std))
 
 
 def pair_matrix(p: Array) -> Array:

@@ -56,6 +56,7 @@ def rates(layers):
     depth = np.linspace(0, 1, layers)
     rows = {
         "actual": 0.8 + 0.35 * np.sin(2.5 * depth) ** 2,
+        "L5": 1.7 + 0.4 * depth,
         "L4": 42 + 44 * depth,
         "L3": 142 + 170 * depth,
         "L2b": 600 + 500 * depth,

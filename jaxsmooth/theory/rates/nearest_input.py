@@ -22,6 +22,7 @@ from ..block.attention_operator import mixing_adjoint, mixing_operator
 from ..certify.float_calculus import HostCalculus
 from ..consensus import centre_features
 from ..theorems.parameters import bias_of, heads_of
+from .moved_attention import moved_adjoint
 
 WEIGHT = 0.05  # of the box against the distance in the search, whose result hardly depends on it from 0.01 to 0.1
 STEPS = 200
@@ -31,7 +32,7 @@ SPARE = 1.2  # what a held token's term is over what the box takes of it
 
 
 class Neighbourhood(NamedTuple):
-    """The inputs of one block and one sentence with this attention, stds at least these, pre-activations in a box.
+    """The inputs of one block and one sentence with attention near this, stds at least these, pre-activations in a box.
 
     Stds computed from an input may exceed its own by their rounding; lowered by 1e-12 of them, they let it in.
 
@@ -41,6 +42,8 @@ class Neighbourhood(NamedTuple):
       std_attn: lower bounds of the stds at the attention LayerNorm, [T].
       std_mlp: lower bounds of the stds at the MLP LayerNorm, [T].
       radius: half-widths of the box, positive, one for every unit of the MLP and shared by tokens, [F].
+      attn_move: how far, in Euclidean length, a row of an input's attention may be from that of `attn`: one number, or
+        one for every head and token, [N T]. With 0, attention is `attn`.
     """
 
     attn: NDArray[np.float64]
@@ -48,6 +51,7 @@ class Neighbourhood(NamedTuple):
     std_attn: NDArray[np.float64]
     std_mlp: NDArray[np.float64]
     radius: NDArray[np.float64]
+    attn_move: NDArray[np.float64] | float = 0.0
 
 
 class Box(NamedTuple):
@@ -67,7 +71,7 @@ class Box(NamedTuple):
 
 
 def least_distance(block: Block, near: Neighbourhood, box: Box) -> float:
-    """A lower bound of d_M(X) over all X with the neighbourhood's attention, stds and normed tokens in the box.
+    """A lower bound of d_M(X) over all X whose attention, stds and normed tokens are the neighbourhood's.
 
     Args:
       block: float64 parameters; no gain of the attention LayerNorm is zero.
@@ -77,7 +81,7 @@ def least_distance(block: Block, near: Neighbourhood, box: Box) -> float:
     Returns:
       The bound; 0 where none was found.
 
-    References: docs/rates.md, theorem 4.
+    References: docs/rates.md, theorems 4 and 5.
     """
     return _proved(block, near, box, _best_dual(block, near, box))
 
@@ -101,7 +105,11 @@ def _proved(block: Block, near: Neighbourhood, box: Box, dual: NDArray[np.float6
     if not np.all(kept >= 0):
         return 0.0
     terms = Interval.exact(kept) * Interval.exact(near.std_attn)
-    quotient = sum_of(terms) / frobenius(_mixed_back(block, near.attn, dual_ball))
+    length = frobenius(_mixed_back(block, near.attn, dual_ball))
+    if np.any(near.attn_move):
+        move = np.broadcast_to(np.asarray(near.attn_move, np.float64), near.attn.shape[:2])
+        length = length + Interval.exact(np.float64(moved_adjoint(block, move, dual_ball)))
+    quotient = sum_of(terms) / length
     return float(quotient.lower) if quotient.lower > 0 else 0.0
 
 

@@ -2,8 +2,8 @@
 
 A box around every MLP pre-activation confines every normed token, because W_1 has full row rank; so the block's output
 is known to within a perturbation, and the input, through its attention sub-layer, has at least a certain distance from
-consensus. Norms of the block's factors enter times the size of the box only. Statement and proof: docs/rates.md,
-theorem 4. Host only, float64, one sentence.
+consensus. Norms of the block's factors enter times the size of the box, and of what attention may move, only. Statement
+and proof: docs/rates.md, theorems 4 and 5. Host only, float64, one sentence.
 """
 
 from typing import NamedTuple
@@ -58,8 +58,8 @@ def neighbourhood_rate(block: Block, near: Neighbourhood, activation: str, eps: 
 
     Raises:
       ValueError: another activation; a gain of the attention LayerNorm that is zero; W_1 whose rank is not its number
-        of rows; a radius or std that is not positive, eps below 0; attention that is negative or whose rows do not sum
-        to 1 within 1e-3; numbers that are not finite; shapes that do not fit.
+        of rows; a radius or std that is not positive, eps or a move of attention below 0; attention that is negative or
+        whose rows do not sum to 1 within 1e-3; numbers that are not finite; shapes that do not fit.
 
     >>> from jaxsmooth.theory import block_of
     >>> eye, one, none = np.eye(3), np.ones(3), np.zeros((3, 1, 1))
@@ -71,9 +71,9 @@ def neighbourhood_rate(block: Block, near: Neighbourhood, activation: str, eps: 
     >>> bool(actual < neighbourhood_rate(block, near, "gelu", 0.0).rate < 1.1 * actual)
     True
 
-    References: docs/rates.md, theorem 4.
+    References: docs/rates.md, theorems 4 and 5.
     """
-    _check_block(block, activation, eps)
+    check_block(block, activation, eps)
     _check(block, near)
     box = _box(block, near)
     farthest = _farthest(block, near, box, eps)
@@ -82,7 +82,10 @@ def neighbourhood_rate(block: Block, near: Neighbourhood, activation: str, eps: 
     return NeighbourhoodRate(rate, farthest if np.isfinite(farthest) else np.inf, nearest)
 
 
-def _check_block(block: Block, activation: str, eps: float) -> None:
+def check_block(block: Block, activation: str, eps: float) -> None:
+    """Refuse a block that no neighbourhood is proved for."""
+    if block.gate is not None or block.norm_attn_out is not None or block.norm_mlp_out is not None:
+        raise ValueError("the block has a gate or sandwich norms: neighbourhoods are proved for BERT's post-LN blocks.")
     if activation != "gelu":
         raise ValueError(f"activation must be 'gelu' for a certificate; got {activation!r}.")
     if not all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(block)) or eps < 0:
@@ -93,10 +96,16 @@ def _check_block(block: Block, activation: str, eps: float) -> None:
 
 def _check(block: Block, near: Neighbourhood) -> None:
     tokens, (width, units) = len(near.normed), block.up.kernel.shape
-    wanted = ((block.attn.value.kernel.shape[1], tokens, tokens), (tokens, width), (tokens,), (tokens,), (units,))
-    given = tuple(np.shape(leaf) for leaf in near)
+    heads = block.attn.value.kernel.shape[1]
+    wanted = ((heads, tokens, tokens), (tokens, width), (tokens,), (tokens,), (units,))
+    given = tuple(np.shape(leaf) for leaf in near[:-1])
     if given != wanted:
         raise ValueError(f"attn, normed, std_attn, std_mlp, radius must have shapes {wanted}; got {given}.")
+    if np.shape(near.attn_move) not in ((), (heads, tokens)) or not np.all(np.asarray(near.attn_move) >= 0):
+        raise ValueError(
+            f"attn_move must be one number or of shape {(heads, tokens)}, at least 0; got shape"
+            f" {np.shape(near.attn_move)}, the least of it {np.min(near.attn_move)}."
+        )
     for name, leaf in zip(near._fields, near, strict=True):
         if not np.all(np.isfinite(leaf)):
             raise ValueError(f"{name} must be finite.")
@@ -126,24 +135,64 @@ def _box(block: Block, near: Neighbourhood) -> Box:
     return Box(root, length, scales, near.radius)
 
 
+def farthest_output(block: Block, near: Neighbourhood, eps: float) -> float:
+    """At least d_M(H') over the neighbourhood, whatever attention is: see `neighbourhood_rate` for what it takes."""
+    return _farthest(block, near, _box(block, near), eps)
+
+
 def _farthest(block: Block, near: Neighbourhood, box: Box, eps: float) -> float:
     """At least d_M(H'): that of the centre, and how far every output token can move from it."""
-    c = HostCalculus(np.ones(len(near.normed), bool), np.float64)
-    normed = c.matrix(near.normed)
-    pre = c.add_row(normed @ c.matrix(block.up.kernel), c.matrix(bias_of(block.up)[None]))
-    down = c.matrix(block.down.kernel)
-    activated = c.activation(pre, "gelu")
-    centre = c.centre_features(c.add_row(normed + activated @ down, c.matrix(bias_of(block.down)[None])))
-    stds = c.stds(centre, eps)
-    gains, none = c.matrix(block.norm_mlp.scale[None]), c.matrix(np.zeros((1, len(block.norm_mlp.scale))))
-    out = c.layer_norm(centre, gains, none, stds)
-    moves = _Moves(block, box, NormBall.of(c.centre_features(down)))
-    moved = []
-    for token, least in enumerate(near.std_mlp.tolist()):
-        linear, bend = moves.of_token(*_slopes(pre, token, near.radius))
-        of = _Token(_row(centre, token), float(frobenius(_row(out, token)).upper), float(stds.lower[token]), least)
-        moved.append(moves.of_output(linear, bend, of))
-    return up(float(c.distance(out).upper) + size(np.array([moved])))
+    centre = _Outputs(block, near, box, eps)
+    moved = [centre.moved(token, least) for token, least in enumerate(near.std_mlp.tolist())]
+    return up(float(centre.c.distance(centre.out).upper) + size(np.array([moved])))
+
+
+class LeastStds(NamedTuple):
+    """What the stds at the MLP LayerNorm are at least: `centre` less `fall` times the share of the box that is used.
+
+    Attributes:
+      centre: [T].
+      fall: [T].
+    """
+
+    centre: NDArray[np.float64]
+    fall: NDArray[np.float64]
+
+
+def least_stds(block: Block, near: Neighbourhood, eps: float) -> LeastStds:
+    """Of a neighbourhood, whatever attention is; see `neighbourhood_rate` for what it takes."""
+    outputs, width = _Outputs(block, near, _box(block, near), eps), near.normed.shape[1]
+    lengths = np.array([outputs.length(token) for token in range(len(near.normed))])
+    return LeastStds(outputs.stds.lower, raise_all(lengths / np.sqrt(width)))
+
+
+class _Outputs:
+    """The outputs at the centre of a neighbourhood, and how far each can move."""
+
+    def __init__(self, block: Block, near: Neighbourhood, box: Box, eps: float) -> None:
+        c = self.c = HostCalculus(np.ones(len(near.normed), bool), np.float64)
+        normed = c.matrix(near.normed)
+        pre = self.pre = c.add_row(normed @ c.matrix(block.up.kernel), c.matrix(bias_of(block.up)[None]))
+        down, self.radius = c.matrix(block.down.kernel), near.radius
+        activated = c.activation(pre, "gelu")
+        self.centre = c.centre_features(c.add_row(normed + activated @ down, c.matrix(bias_of(block.down)[None])))
+        self.stds = c.stds(self.centre, eps)
+        gains, none = c.matrix(block.norm_mlp.scale[None]), c.matrix(np.zeros((1, len(block.norm_mlp.scale))))
+        self.out = c.layer_norm(self.centre, gains, none, self.stds)
+        self.moves = _Moves(block, box, NormBall.of(c.centre_features(down)))
+
+    def moved(self, token: int, least: float) -> float:
+        """At least the move of an output token whose std at the MLP LayerNorm is at least `least`."""
+        linear, bend = self._linear(token)
+        out, std = float(frobenius(_row(self.out, token)).upper), float(self.stds.lower[token])
+        return self.moves.of_output(linear, bend, _Token(_row(self.centre, token), out, std, least))
+
+    def length(self, token: int) -> float:
+        """At least the move of a token in front of the MLP LayerNorm."""
+        return self.moves.length(*self._linear(token))
+
+    def _linear(self, token: int) -> tuple[NormBall, NDArray[np.float64]]:
+        return self.moves.of_token(*_slopes(self.pre, token, self.radius))
 
 
 class _Token(NamedTuple):
@@ -172,12 +221,16 @@ class _Moves:
     def of_output(self, linear: NormBall, bend: NDArray[np.float64], token: _Token) -> float:
         """At least ||Gamma_2 (LN(z + D) - LN(z))||, by the lemma of theorem 4."""
         width, bent = len(self.gains), size(bend[None])
-        length = up(self.box.length * linear.norm() + bent * self.norms[0])
+        length = self.length(linear, bend)
         gained = up(self.box.length * linear.columns(self.gains).norm() + bent * self.norms[1])
         along = self._along(linear, bend, token.centre)
         least = max(token.least, (token.std - up(length / np.sqrt(width))) * (1 - 1e-12))
         turned = min(up(length / np.sqrt(width)), up((2 * along + length * length) / (width * (token.std + least))))
         return up((gained + token.out * turned) / least)
+
+    def length(self, linear: NormBall, bend: NDArray[np.float64]) -> float:
+        """At least the length of the move in front of the MLP LayerNorm."""
+        return up(self.box.length * linear.norm() + size(bend[None]) * self.norms[0])
 
     def _along(self, linear: NormBall, bend: NDArray[np.float64], centre: Ball) -> float:
         """At least |<C z, D>|."""
