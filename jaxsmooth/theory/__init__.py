@@ -6,6 +6,7 @@
 ``markov``       products of stochastic matrices: limits, rates, closed classes, eigenvalues
 ``block``        one Transformer block: the ladder of rates, the lemmas, LayerNorm, the law next to consensus
 ``rates``        rates that hold for whole sets of inputs
+``every_input``  bounds over all texts: can the theorem's hypothesis ever hold in this model?
 ``literature``   one function a published statement, named by its source; docs/catalogue.md
 ``theorems``     the registry: one text per theorem, for every calculus; docs/theorems.md
 ``certify``      the calculi that account for rounding, and what `verify` evaluates with them; docs/certify.md
@@ -78,6 +79,9 @@ from .consensus import span_distance as span_distance
 from .consensus import subspace_distance as subspace_distance
 from .consensus import symmetric_basis as symmetric_basis
 from .consensus import token_mean as token_mean
+from .every_input.hypothesis import LayerForEveryInput as LayerForEveryInput
+from .every_input.hypothesis import hypothesis_for_every_input as hypothesis_for_every_input
+from .every_input.stored import stored_for_every_input as stored_for_every_input
 from .literature.axioms import rusch2023_decay as rusch2023_decay
 from .literature.axioms import rusch2023_subadditivity as rusch2023_subadditivity
 from .literature.axioms import rusch2023_vanishes_at_consensus as rusch2023_vanishes_at_consensus
