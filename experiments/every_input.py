@@ -115,7 +115,11 @@ def draw(found: dict[str, Any], path: Path) -> None:
 
 
 def markdown(found: dict[str, Any]) -> str:
-    lines = ["# The theorem's hypothesis, over every input", "", "`python experiments/every_input.py`: docs/every-input.md."]
+    lines = [
+        "# The theorem's hypothesis, over every input",
+        "",
+        "`python experiments/every_input.py`: docs/every-input.md.",
+    ]
     for name, entry in found.items():
         lines += ["", f"## {name}", "", f"On {entry['processor']}.", "", *table(entry)]
     return "\n".join([*lines, "", "![](every_input.png)", ""])
@@ -124,7 +128,7 @@ def markdown(found: dict[str, Any]) -> str:
 def table(entry: dict[str, Any]) -> list[str]:
     """One row a layer."""
     rows = [
-        "| layer | σ₁ at most | σ₁σ₂ found | σ₁σ₂ at most | threshold at least | L0 | 1 + s² | real texts | hypothesis | s |",
+        "| layer | σ₁ at most | σ₁σ₂ found | σ₁σ₂ at most | threshold from | L0 | 1 + s² | real texts | holds | s |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for place, raw in enumerate(entry["layers"]):

@@ -93,7 +93,7 @@ def _basis(found: Reachable, shares: NDArray[np.float64]) -> NDArray[np.float64]
         raise_by = bump * float(np.trace(middle)) / len(middle)
         raised = exact(middle) + NormBall(raise_by * np.eye(len(middle)), 2.0**-50 * len(middle) * raise_by)
         try:
-            basis = np.linalg.cholesky(raised.mid)
+            basis: NDArray[np.float64] = np.linalg.cholesky(raised.mid).astype(np.float64)
         except np.linalg.LinAlgError:
             continue
         off = exact(basis) @ exact(np.ascontiguousarray(basis.T)) + exact(-raised.mid)

@@ -1,6 +1,7 @@
 """Can the hypothesis of the over-smoothing theorem ever hold in this layer? Bounds over every input, and the answer."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,7 @@ from ...linalg.intervals import Interval
 from ...types import Block
 from ..theorems.parameters import heads_of
 from .certificate import largest_std, product_bound
-from .reachable import Reachable, Rows, reachable, rows_of_norm
+from .reachable import Reachable, reachable, rows_of_norm
 from .relaxation import Form, start
 from .search import halves, improve, std_shares
 from .witness import largest_found
@@ -50,7 +51,7 @@ class LayerForEveryInput:
 
     @property
     def verdict(self) -> str:
-        """"never" if the layer's hypothesis (L1) fails for every text; "open" if these bounds do not tell."""
+        """ "never" if the layer's hypothesis (L1) fails for every text; "open" if these bounds do not tell."""
         return "never" if self.product <= self.threshold else "open"
 
     @property
@@ -130,9 +131,7 @@ def hypothesis_for_every_input(
         known = reachable(blocks[layer - 1], rows, config.activation, config.eps)
         std = _largest_std(known)
         aim = 0.0 if best else thresholds[0]
-        product, halved = smallest_product(
-            known, std, aim=aim, steps=steps, report=lambda bound, layer=layer: report(layer, bound)
-        )
+        product, halved = smallest_product(known, std, aim=aim, steps=steps, report=functools.partial(report, layer))
         witness = largest_found(blocks[layer - 1], rows, config.activation, config.eps)
         found.append(LayerForEveryInput(layer, std, product, witness.product, *thresholds, halved))
     return tuple(found)

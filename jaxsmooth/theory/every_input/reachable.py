@@ -134,7 +134,8 @@ def _grams(block: Block, rows: Rows, centring: NormBall) -> tuple[NormBall, ...]
 def _heads(block: Block) -> list[tuple[NormBall, NormBall]]:
     """Every head's value kernel times its output kernel, and what its value bias adds."""
     heads, found = heads_of(block.attn), []
-    for value, output, bias in zip(heads.value.kernel, heads.output.kernel, heads.value.bias, strict=True):
+    biases = np.asarray(heads.value.bias)
+    for value, output, bias in zip(heads.value.kernel, heads.output.kernel, biases, strict=True):
         out = exact(_float64(output))
         found.append((exact(_float64(value)) @ out, exact(_float64(bias)) @ out))
     return found

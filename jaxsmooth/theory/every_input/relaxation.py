@@ -5,13 +5,14 @@ multipliers; `certificate` evaluates it once more, for the ones found, with ever
 """
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .reachable import Reachable
 
-Floats = NDArray[np.floating]
+Floats = NDArray[Any]  # float32 in a search, float64 in a certificate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Multipliers:
 
     Attributes:
       curve: log tau of every unit, the multiplier of a (z - a) >= 0, [F].
-      shares: logarithms, up to a constant, of the shares nu of the residual, every head, the mean, and the std, [K + 1].
+      shares: logarithms, up to a constant, of nu: of the residual, every head, the mean, and the std, [K + 1].
       sphere: omega, the multiplier of |u|^2 / D = std^2 - eps.
       low: kappa of every unit, of (a + floor std) l >= 0, at least 0, [F].
       high: kappa' of every unit, of (a - z + floor std) l >= 0, at least 0, [F].
@@ -145,7 +146,9 @@ def _matrix(form: Form, multipliers: Multipliers, at: _Scaled) -> Floats:
     width = len(form.skip)
     both = (multipliers.low + multipliers.high).astype(at.pre.dtype)
     halves = 1 / np.sqrt(at.tau)[:, None]
-    units = np.concatenate([form.down * halves, (at.pre * (at.tau / 2)[:, None] + both[:, None] * at.side) * halves], axis=1)
+    units = np.concatenate(
+        [form.down * halves, (at.pre * (at.tau / 2)[:, None] + both[:, None] * at.side) * halves], axis=1
+    )
     found = units.T @ units
     found[:width, width:] += np.concatenate([form.skip.T, form.offset.T], axis=1) @ at.basis
     found[width:, :width] = found[:width, width:].T

@@ -34,7 +34,9 @@ def improve(
       `(bound, multipliers, eigenvector [2 D + 1])`.
     """
     at, best = first, (np.inf, first, np.zeros(0))
-    mean = square = None
+    sizes: dict[str, Floats] = {}
+    mean: dict[str, Floats] = {}
+    square: dict[str, Floats] = {}
     for step in range(steps):
         left = 1 - step / steps
         try:
@@ -48,14 +50,12 @@ def improve(
             best = (bound, at, vectors[:, -1])
         if bound < until or not np.isfinite(bound):
             break
-        sizes = _sizes(form, first, float(values[-1])) if step == 0 else sizes
+        sizes = sizes or _sizes(form, first, float(values[-1]))
         weights = np.exp((values - values[-1]) / (values[-1] * max(WIDTH[0] * left, WIDTH[1])))
         found = slopes(form, at, vectors, weights / weights.sum(), values)
         slope = {name: np.asarray(getattr(found, name)) / values[-1] for name in FIELDS}
-        mean = slope if mean is None else mean
-        square = {name: g * g for name, g in slope.items()} if square is None else square
-        mean = {name: 0.9 * mean[name] + 0.1 * g for name, g in slope.items()}
-        square = {name: 0.99 * square[name] + 0.01 * g * g for name, g in slope.items()}
+        mean = {name: 0.9 * mean.get(name, g) + 0.1 * g for name, g in slope.items()}
+        square = {name: 0.99 * square.get(name, g * g) + 0.01 * g * g for name, g in slope.items()}
         at = _stepped(at, mean, square, sizes, rate * left)
     return best
 
@@ -65,7 +65,7 @@ def halves(form: Form, multipliers: Multipliers, vector: Floats) -> tuple[Multip
     width = len(form.skip)
     basis = root(np.einsum("kde,k->de", form.grams, 1 / shares_of(multipliers)[:-1]))
     inner = vector[width:-1].astype(np.float64)
-    side = np.linalg.solve(basis.T, inner / max(float(np.linalg.norm(inner)), np.finfo(np.float32).tiny))
+    side = np.linalg.solve(basis.T, inner / (np.linalg.norm(inner) + np.finfo(np.float32).tiny))
     return dataclasses.replace(multipliers, side=side), dataclasses.replace(multipliers, side=-side)
 
 
@@ -96,7 +96,7 @@ def _stepped(
 
 
 def std_shares(grams: Floats, steps: int = 60) -> Floats:
-    """Shares for `certificate.largest_std`: lambda_max(sum_k B_k^T B_k / nu_k) is convex, stationary at nu ~ sqrt(q)."""
+    """Shares for `certificate.largest_std`: the least lambda_max(sum_k B_k^T B_k / nu_k), which is convex in nu."""
     traces = np.sqrt(np.maximum(np.einsum("kdd->k", grams), np.finfo(np.float32).tiny))
     shares = best = traces / traces.sum()
     least = np.inf

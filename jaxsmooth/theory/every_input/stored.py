@@ -35,7 +35,7 @@ def weights_digest(model: Any) -> str:
         if name.startswith((*PARTS, *EMBEDDING)):
             array = np.ascontiguousarray(np.asarray(leaf).astype("<f4"))
             digest.update(f" {name} {array.shape} ".encode())
-            digest.update(array)
+            digest.update(array.tobytes())
     return digest.hexdigest()
 
 

@@ -79,6 +79,9 @@ def _sources(block: Block, rows: Rows) -> _Sources:
     return _Sources(centre_features(maps), centre_features(mean[None])[0])
 
 
+_State = tuple[Array, Array, Array, Array, Array]  # where, Adam's two averages, and the best stds so far
+
+
 def _stds(block: Block, sources: _Sources, eps: Array, activation: str, at: Array) -> tuple[Array, Array]:
     """Both stds where the residual and every head read the rows `at` points to, [R K E]."""
     u = einsum("rke,ked->rd", _unit(at), sources.maps) + sources.mean[None]
@@ -99,7 +102,7 @@ def _ascend(
         found = _stds(block, sources, eps, activation, at)
         return jnp.sum(jnp.log(found[0]) + jnp.log(found[1])), found
 
-    def step(carry: tuple[Array, ...], count: Array) -> tuple[tuple[Array, ...], None]:
+    def step(carry: _State, count: Array) -> tuple[_State, None]:
         at, mean, square, attn, mlp = carry
         (_, found), slope = jax.value_and_grad(size, has_aux=True)(at)
         place = jnp.argmax(found[0] * found[1])

