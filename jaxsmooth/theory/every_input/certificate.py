@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from ...linalg.intervals import Interval, sum_of
+from ...linalg.intervals import Interval, quiet, sum_of
 from ...linalg.norm_ball import NormBall, largest_eigenvalue, size, up
 from .reachable import Reachable, exact, scaled, transposed
 from .relaxation import Multipliers, shares_of
@@ -11,6 +11,7 @@ from .relaxation import Multipliers, shares_of
 BUMPS = (1e-9, 1e-8, 1e-7, 1e-6, 1e-4)
 
 
+@quiet
 def largest_std(found: Reachable, shares: NDArray[np.float64]) -> float:
     """At least every std_attn: (eps + largest eigenvalue of (sum_k B_k^T B_k / nu_k) (sum_k nu_k) / D)^(1/2).
 
@@ -18,11 +19,14 @@ def largest_std(found: Reachable, shares: NDArray[np.float64]) -> float:
       found: the block.
       shares: nu of the residual, every head and the mean, positive, [K].
     """
-    gram = _weighted(found, shares)
-    whole = _total(shares)
-    return up(np.sqrt(up(found.eps + up(largest_eigenvalue(gram) * whole) / found.width)))
+    try:
+        value = largest_eigenvalue(_weighted(found, shares))
+    except (ValueError, np.linalg.LinAlgError):
+        return np.inf
+    return up(np.sqrt(up(found.eps + up(value * _total(shares)) / found.width)))
 
 
+@quiet
 def product_bound(found: Reachable, multipliers: Multipliers, std: float) -> float:
     """At least every std_attn * std_mlp of a token on the multipliers' side; infinite where rounding proves nothing.
 

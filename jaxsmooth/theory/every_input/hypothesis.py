@@ -11,7 +11,7 @@ import numpy as np
 from ...activations import LIPSCHITZ
 from ...errors import ConfigError
 from ...linalg.enclosed_norms import product_norm, squared_norm
-from ...linalg.intervals import Interval
+from ...linalg.intervals import Interval, quiet
 from ...types import Block
 from ..theorems.parameters import heads_of
 from .certificate import largest_std, product_bound
@@ -137,6 +137,7 @@ def hypothesis_for_every_input(
     return tuple(found)
 
 
+@quiet
 def smallest_product(
     found: Reachable,
     std: float,

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...linalg.intervals import quiet
 from .reachable import Reachable
 
 Floats = NDArray[Any]  # float32 in a search, float64 in a certificate
@@ -50,6 +51,7 @@ class Form:
     largest_std: float
 
     @staticmethod
+    @quiet
     def of(found: Reachable, largest_std: float, dtype: type[np.floating]) -> "Form":
         """In the precision of the search."""
         arrays = {name: getattr(found, name).mid.astype(dtype) for name in ("skip", "up", "shift", "down", "offset")}
@@ -74,12 +76,18 @@ def start(form: Form) -> Multipliers:
     units = form.up.shape[1]
     inward = np.linalg.norm(form.up, axis=0) * np.sqrt(len(form.skip)) * form.largest_std
     outward = np.linalg.norm(form.down, axis=1)
-    small = np.finfo(form.up.dtype).tiny ** 0.5
-    curve = np.log(2 * np.maximum(outward, small) / np.maximum(inward, small))
-    traces = np.array([max(float(np.trace(gram)), small) for gram in form.grams])
+    # An MLP that puts nothing out is best left alone: next to no weight on its units.
+    outward = _not_tiny(outward) if outward.any() else np.full_like(outward, 1e-12)
+    curve = np.log(2 * outward / _not_tiny(inward))
+    traces = _not_tiny(np.einsum("kdd->k", form.grams))
     shares = 0.9 * np.sqrt(traces) / np.sqrt(traces).sum()
     none = np.zeros(units, curve.dtype)
     return Multipliers(curve, np.log(np.append(shares, 0.1)), 0.0, none, none)
+
+
+def _not_tiny(sizes: Floats) -> Floats:
+    """Raised to a thousandth of the largest; ones if all are zero."""
+    return np.maximum(sizes, 1e-3 * sizes.max()) if sizes.max() > 0 else np.ones_like(sizes)
 
 
 def shares_of(multipliers: Multipliers) -> Floats:

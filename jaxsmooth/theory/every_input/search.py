@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ...linalg.intervals import quiet
 from .relaxation import Floats, Form, Multipliers, matrix, root, shares_of, slopes
 
 KEPT = 32  # eigenvectors that the smoothing sees
@@ -17,6 +18,7 @@ FIELDS = ("curve", "shares", "sphere", "low", "high")
 Report = Callable[[float], None]
 
 
+@quiet
 def improve(
     form: Form, first: Multipliers, steps: int, rate: float, *, until: float = 0.0, report: Report = lambda bound: None
 ) -> tuple[float, Multipliers, Floats]:
@@ -95,6 +97,7 @@ def _stepped(
     )
 
 
+@quiet
 def std_shares(grams: Floats, steps: int = 60) -> Floats:
     """Shares for `certificate.largest_std`: the least lambda_max(sum_k B_k^T B_k / nu_k), which is convex in nu."""
     traces = np.sqrt(np.maximum(np.einsum("kdd->k", grams), np.finfo(np.float32).tiny))
@@ -104,7 +107,8 @@ def std_shares(grams: Floats, steps: int = 60) -> Floats:
         values, vectors = np.linalg.eigh(np.einsum("kde,k->de", grams, 1 / shares))
         if values[-1] < least:
             least, best = float(values[-1]), shares
-        weights = np.exp((values - values[-1]) / (0.01 * values[-1]))
+        width = 0.01 * max(float(values[-1]), np.finfo(np.float64).tiny)
+        weights = np.exp((values - values[-1]) / width)
         kept = weights > 1e-6 * weights.sum()
         along = np.einsum("dr,kde,er->kr", vectors[:, kept], grams, vectors[:, kept], optimize=True) @ weights[kept]
         # Half a step: a whole one may swing between two vectors.

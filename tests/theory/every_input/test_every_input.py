@@ -111,6 +111,36 @@ def test_no_text_exceeds_the_bounds(activation, seed, tightness):
     assert worst.product >= tightness * product
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(100, 160))
+def test_no_text_exceeds_the_bounds_of_many_blocks(seed):
+    """Blocks of every size of weights: 1,000 texts each."""
+    rng = np.random.default_rng(seed)
+    activation = sorted(FLOOR)[seed % 4]
+    block, norm = random_block(rng, units=int(rng.integers(1, 20)), size=10 ** rng.uniform(-1, 1))
+    std, product = bounds(block, norm, activation)
+    for _ in range(1000):
+        tokens = int(rng.integers(1, 41))
+        # Few different rows, often repeated, and attention of any kind.
+        x = normed(rng.standard_normal((4, 6)), norm)[rng.integers(0, rng.integers(1, 5), tokens)]
+        stds = forward(block, x, random_attention(rng, 2, tokens), PHI[activation])
+        assert stds[0].max() <= std
+        assert (stds[0] * stds[1]).max() <= product
+    assert witness.largest_found(block, rows_of_norm(norm), activation, EPS, steps=400).product <= product
+
+
+@pytest.mark.parametrize("factor", [0.0, 1e-30, 1e30])
+def test_numbers_of_any_size_are_answered(factor):
+    """Bounds that hold, infinite where nothing is proved; no exception and no NaN."""
+    block, norm = random_block(np.random.default_rng(0))
+    block, norm = jax.tree.map(lambda leaf: factor * leaf, (block, norm))
+    std, product = bounds(block, norm, "gelu", (3, 2))
+    x = normed(np.random.default_rng(1).standard_normal((4, 6)), norm)
+    stds = forward(block, x, np.full((2, 4, 4), 0.25), PHI["gelu"])
+    assert stds[0].max() <= std
+    assert (stds[0] * stds[1]).max() <= product
+
+
 def test_without_an_mlp_the_bound_is_attained():
     """W_2 = 0 and unit gain: std_mlp is 1, and a text of N + 1 tokens attains the product's bound up to rounding."""
     rng = np.random.default_rng(0)
