@@ -63,10 +63,18 @@ def main(args: Args) -> None:
             entry["layers"].append(one_layer(model, name, layer, name in args.best))
             atomic_write(path, json.dumps(found, indent=1) + "\n")
             print(name, entry["layers"][-1], flush=True)
-    stored = {entry["weights"]: [bounds_of(layer) for layer in entry["layers"]] for entry in found.values()}
+        entry["complete"] = True
+        atomic_write(path, json.dumps(found, indent=1) + "\n")
+        publish(found, args.out)
+
+
+def publish(found: dict[str, Any], out: Path) -> None:
+    """What the library quotes of the models that are done, the figure and the tables."""
+    done = [entry for entry in found.values() if entry.get("complete")]
+    stored = {entry["weights"]: [bounds_of(layer) for layer in entry["layers"]] for entry in done}
     atomic_write(STORED, json.dumps(stored, indent=1) + "\n")
-    draw(found, args.out / "every_input.png")
-    atomic_write(args.out / "every_input.md", markdown(found))
+    draw(found, out / "every_input.png")
+    atomic_write(out / "every_input.md", markdown(found))
 
 
 def one_layer(model: jaxsmooth.Encoder, name: str, layer: int, best: bool) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """Whether the theorem's hypothesis can hold for any text at all, in words and numbers."""
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -32,10 +34,10 @@ def every_input_words(diagnosis: Diagnosis) -> str:
     if not len(own):
         return f"For every text: it is open whether one fulfils it. {_range(diagnosis)}"
     every = len(own) == len(found.never)
-    least = float(np.min((found.threshold / found.product)[own]))
+    least = at_least(float(np.min((found.threshold / found.product)[own])))
     text = (
         f"Proved for every text of any length: in {_layers(own, every)} no token's product of standard deviations"
-        f" exceeds the threshold. So the theorem's hypothesis holds for no text, and L1 is never below {digits(least)}"
+        f" exceeds the threshold. So the theorem's hypothesis holds for no text, and L1 is never below {least}"
         " there."
     )
     if not every:
@@ -55,7 +57,7 @@ def every_input_rows(diagnosis: Diagnosis) -> list[tuple[str, ...]]:
         return []
     columns = (found.product_found, found.product, found.threshold, found.never)
     return [
-        (str(layer), digits(low), digits(high), digits(threshold), "never" if never else "open")
+        (str(layer), digits(low), at_most(high), at_least(threshold), "never" if never else "open")
         for layer, (low, high, threshold, never) in enumerate(zip(*columns, strict=True), start=1)
     ]
 
@@ -76,6 +78,28 @@ def every_input_json(diagnosis: Diagnosis) -> dict[str, Any] | None:
     }
 
 
+def at_most(bound: float) -> str:
+    """An upper bound in three digits that are one too.
+
+    >>> at_most(47.312), at_least(1.1499)
+    ('47.4', '1.14')
+    """
+    return digits(_rounded(bound, math.ceil))
+
+
+def at_least(bound: float) -> str:
+    """A lower bound in three digits that are one too."""
+    return digits(_rounded(bound, math.floor))
+
+
+def _rounded(bound: float, whole: Callable[[float], int]) -> float:
+    if not math.isfinite(bound) or bound <= 0:
+        return bound
+    unit = 10.0 ** (math.floor(math.log10(bound)) - 2)
+    # Without the nudge 85.0 / 0.1, which is a little more or less than 850, would lose or gain a digit.
+    return whole(bound / unit * (1 + (1e-12 if whole is math.floor else -1e-12))) * unit
+
+
 def _layers(places: NDArray[np.intp], every: bool) -> str:
     return "every layer" if every else layer_list([int(place) + 1 for place in places])
 
@@ -85,7 +109,8 @@ def _range(diagnosis: Diagnosis) -> str:
     assert found is not None
     left = np.flatnonzero(~found.never)
     worst = left[np.argmax((found.product / found.threshold)[left])]
+    found_low, bound, threshold = (float(side[worst]) for side in (found.product_found, found.product, found.threshold))
     return (
-        f"In layer {worst + 1} the largest product lies between {digits(float(found.product_found[worst]))} and"
-        f" {digits(float(found.product[worst]))}, the threshold being at least {digits(float(found.threshold[worst]))}."
+        f"In layer {worst + 1} the largest product lies between {digits(found_low)} and {at_most(bound)},"
+        f" the threshold being at least {at_least(threshold)}."
     )
