@@ -110,6 +110,7 @@ experiments-long: install
 	$(BIN)/python experiments/rates_adversary.py
 	$(BIN)/python experiments/rates_certified.py
 	$(BIN)/python experiments/rates_region.py
+	$(BIN)/python experiments/every_input.py
 
 # the suite on the newest Python at hand with the newest releases of everything, nothing locked
 newest:

@@ -53,14 +53,15 @@ class NormBall:
         return up(up(np.sqrt(largest_eigenvalue(gram)) + rows.mid.size * tiny(rows.mid)) * scale + self.error)
 
 
-def largest_eigenvalue(matrix: NormBall) -> float:
-    """At least every eigenvalue of an exact positive semidefinite matrix that is known to within `error`.
+def largest_eigenvalue(matrix: NormBall, estimate: float | None = None) -> float:
+    """At least every eigenvalue of an exact symmetric matrix that is known to within `error`.
 
     If the Cholesky factorisation of l I - G runs to its end, l I - G + E is positive semidefinite for some
     ||E|| <= gamma / (1 - gamma) trace(l I - G): no eigenvalue of G exceeds l + ||E||.
 
     Args:
-      matrix: square.
+      matrix: square; positive semidefinite where no estimate is given.
+      estimate: a positive number next to the largest eigenvalue, of any quality.
 
     Returns:
       An upper bound, relatively 1e-6 above a lower estimate where that is one of the largest eigenvalue's digits.
@@ -76,7 +77,7 @@ def largest_eigenvalue(matrix: NormBall) -> float:
     """
     symmetric = (matrix.mid + matrix.mid.T) / 2
     order = len(symmetric)
-    estimate = _estimate(symmetric)
+    estimate = _estimate(symmetric) if estimate is None else estimate
     for margin in MARGINS:
         level = estimate * (1 + margin)
         shifted = -symmetric

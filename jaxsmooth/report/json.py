@@ -5,6 +5,7 @@ A plain name is the mean over sentences (and heads). A name ending in `_min` or 
 heads and sentences. `spread` adds the standard deviation, the extrema and the number of values; `heads` gives each
 head's mean, `_min` and `_max` over sentences. What has no value is null. `fused`, where layers were fused, is one more
 hidden state, with the means of the gates of the layers it is made of.
+`every_input`, where known, holds for every text: bounds of the LayerNorm stds and of the thresholds, by layer.
 """
 
 import dataclasses
@@ -17,6 +18,7 @@ from ..results.diagnosis import Diagnosis, FusedLayers
 from ..results.fate import MapConvergence
 from ..results.spread import HIDDEN_METRICS, Spread
 from ..results.summaries import RATES
+from .every_input import every_input_json
 from .format import BLOCK_QUANTITIES, HEAD_QUANTITIES, at, over_heads
 from .headline import headline
 
@@ -46,6 +48,7 @@ def to_json(diagnosis: Diagnosis) -> dict[str, Any]:
             **described(diagnosis),
             "layers": layers,
             **({} if diagnosis.fused is None else {"fused": _fused(diagnosis.fused)}),
+            **({} if diagnosis.every_input is None else {"every_input": every_input_json(diagnosis)}),
             "verdict": dataclasses.asdict(headline(diagnosis)),
             "versions": dict(diagnosis.versions),
         }

@@ -14,6 +14,7 @@ from markupsafe import Markup, escape
 from ..results.diagnosis import Diagnosis, Exemplar
 from ..results.summaries import RATES
 from .charts import specification
+from .every_input import every_input_rows, every_input_words
 from .figures import RATE_LABELS, ladder_chart, norms_chart, rate_labels, similarity_chart, threshold_chart
 from .format import digits, fused_words, rows_of
 from .headline import Headline, headline
@@ -64,6 +65,8 @@ def render_page(diagnosis: Diagnosis) -> str:
         tiles=_tiles(found),
         columns=[(heading, rate_labels(diagnosis).get(heading, meaning)) for heading, meaning, _ in TABLE],
         rows=[(layer["layer"], [_cell(layer, path) for *_, path in TABLE]) for layer in rows_of(report)],
+        every_input=every_input_words(diagnosis),
+        every_input_rows=every_input_rows(diagnosis),
         fused=None if diagnosis.fused is None else fused_words(diagnosis.fused),
         alt=_alternatives(diagnosis, found),
         sentence=_sentence(diagnosis.exemplar),

@@ -10,6 +10,7 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
+from .every_input import EveryInput
 from .spread import Spread
 from .summaries import DataSummary, ModelSummary
 
@@ -74,6 +75,7 @@ class Diagnosis:
       exemplar: one sentence in full, or None when there is none short enough to show.
       versions: package -> version, and the platform's name.
       fused: layers fused into one more hidden state, or None where that was not asked for.
+      every_input: bounds over all texts, or None where none are stored for these weights.
     """
 
     model: ModelSummary
@@ -95,3 +97,4 @@ class Diagnosis:
     exemplar: Exemplar | None
     versions: dict[str, str]
     fused: FusedLayers | None = None
+    every_input: EveryInput | None = None

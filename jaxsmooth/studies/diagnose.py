@@ -17,6 +17,7 @@ from ..results.spread import HIDDEN_METRICS, RunningSpreads, Spread
 from ..results.summaries import RATES
 from ..theory.rates.spectrum_rung import OutputSpectrum
 from ..theory.theorems.parameters import BlockNorms
+from .every_input import known_for_every_input
 from .exemplar import ExemplarChooser
 from .finite import refuse_diverged
 from .hidden_states import chosen_fusion
@@ -96,6 +97,7 @@ def diagnose(
         exemplar=exemplar,
         versions=package_versions(),
         fused=None if fused is None else _fused_layers(fused, label, spreads),
+        every_input=known_for_every_input(model),
     )
 
 

@@ -7,6 +7,7 @@
 ``block``        one Transformer block: the ladder of rates, the lemmas, LayerNorm, the law next to consensus
 ``rates``        rates that hold for whole sets of inputs
 ``fate``         a map of token vectors applied again and again: where the tokens go, and whether they stay there
+``every_input``  bounds over all texts: can the theorem's hypothesis ever hold in this model?
 ``literature``   one function a published statement, named by its source; docs/catalogue.md
 ``theorems``     the registry: one text per theorem, for every calculus; docs/theorems.md
 ``certify``      the calculi that account for rounding, and what `verify` evaluates with them; docs/certify.md
@@ -90,6 +91,9 @@ from .fate.stability import Krylov as Krylov
 from .fate.stability import approach_consensus as approach_consensus
 from .fate.stability import jacobian_krylov as jacobian_krylov
 from .fate.stability import krylov_radius as krylov_radius
+from .every_input.hypothesis import LayerForEveryInput as LayerForEveryInput
+from .every_input.hypothesis import hypothesis_for_every_input as hypothesis_for_every_input
+from .every_input.stored import stored_for_every_input as stored_for_every_input
 from .literature.axioms import rusch2023_decay as rusch2023_decay
 from .literature.axioms import rusch2023_subadditivity as rusch2023_subadditivity
 from .literature.axioms import rusch2023_vanishes_at_consensus as rusch2023_vanishes_at_consensus

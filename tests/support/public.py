@@ -21,6 +21,7 @@ HOST = {
     *("residual_eigenvalues", "residual_fate", "residual_spectrum_rate", "neighbourhood_rate", "ritz_values"),
     *("ball_rate", "inner_radius"),
     *("secant_range", "secant_slope", "slope_range", "group_inverse", "meyer1994_lower", "meyer1994_upper"),
+    *("hypothesis_for_every_input", "stored_for_every_input"),
     *("kim2021_witness", "closed_classes", "describe_methods", "parse_remedies", "combine", "make_definite"),
     *("block_of", "rusch2023_vanishes_at_consensus", "replace", "scale", "restrict", "patch", "record"),
 }
