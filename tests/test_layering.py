@@ -16,6 +16,7 @@ THEORY_GROUND = ("consensus", "statement", "operators", "mixing")
 THEORY = {
     *("theory", *(f"theory.{name}" for name in (*THEORY_GROUND, "blocked_attention"))),
     *(f"theory.{name}" for name in ("theorems", "markov", "block", "certify", "rates", "literature")),
+    *("theory.hypotheses", "theory.distribution_free"),
 }
 
 # Room (a module, or a package with all its modules) -> the rooms it may import besides itself. A room may only
@@ -57,10 +58,15 @@ ALLOWED: dict[str, set[str]] = {
         *("types", "activations", "linalg"),
         *(f"theory.{name}" for name in (*THEORY_GROUND, "theorems", "block", "certify")),
     },
+    "theory.hypotheses": {
+        *("types", "activations", "linalg"),
+        *(f"theory.{name}" for name in (*THEORY_GROUND, "theorems", "markov", "literature", "certify", "rates")),
+    },
+    "theory.distribution_free": {"errors"},
     "theory": {
         *("activations", "linalg", "types"),
         *(f"theory.{name}" for name in (*THEORY_GROUND, "blocked_attention", "theorems", "markov", "block")),
-        *("theory.certify", "theory.rates", "theory.literature"),
+        *("theory.certify", "theory.rates", "theory.literature", "theory.distribution_free"),
     },
     "bert": {"errors", "types", "activations", "meshes", "linalg"},
     "assets": {"errors", "files", "terminal"},
@@ -114,7 +120,7 @@ OWNED: dict[str, set[str]] = {
     "optax": {"training"},
     "torch": set(),
     "transformers": set(),
-    "scipy": {"checkpoints", "training"},
+    "scipy": {"checkpoints", "training", "theory"},
     "lazy_loader": {"__init__"},
 }
 ARRAYS = {"jax", "jaxlib", "numpy", "flax"}

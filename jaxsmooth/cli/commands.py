@@ -58,16 +58,18 @@ class Converge(Study):
 
 @dataclasses.dataclass(frozen=True)
 class Verify(Study):
-    """Check every theorem on every layer, head and sentence, rounding accounted for; status 1 if one is violated."""
+    """Decide what theorems assume of the model, and check every theorem; status 1 if one is violated."""
 
     out: Path = Path("reports/verify")
-    """Folder for verify.json."""
+    """Folder for verify.json and hypotheses.json."""
     precision: Literal["float32", "float64"] = "float32"
     """Precision of the model; the mathematics is float64 either way."""
     tokens_per_batch: int = 512
     """Size of a batch, padding included; changes time and memory, not the verdicts."""
     theorem: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """Check only this one, by its name in docs/theorems.md; may be given several times."""
+    hypothesis: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """Decide only this hypothesis, by its name in docs/hypotheses.md; may be given several times."""
 
 
 @dataclasses.dataclass(frozen=True)

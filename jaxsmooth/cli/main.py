@@ -154,7 +154,7 @@ def _own_options(command: Study) -> dict[str, Any]:
 
             return {"remedies": parse_remedies(command.remedies)}  # a wrong name costs no download and no work
         case Verify():
-            return {"theorems": command.theorem}
+            return {"theorems": command.theorem, "hypotheses": command.hypothesis}
         case _:
             return {}
 

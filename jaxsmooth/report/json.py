@@ -16,6 +16,7 @@ from ..results.convergence import HeadConvergence
 from ..results.diagnosis import Diagnosis, FusedLayers
 from ..results.spread import HIDDEN_METRICS, Spread
 from ..results.summaries import RATES
+from ..results.verification import Verification
 from .format import BLOCK_QUANTITIES, HEAD_QUANTITIES, at, over_heads
 from .headline import headline
 
@@ -96,6 +97,6 @@ def _rest(spreads: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
     return {name: {k: v for k, v in spread.items() if k != "mean"} for name, spread in spreads.items()}
 
 
-def described(found: Comparison | Diagnosis | HeadConvergence) -> dict[str, Any]:
+def described(found: Comparison | Diagnosis | HeadConvergence | Verification) -> dict[str, Any]:
     """The head of every file of numbers: the schema, which model, and which data."""
     return {"schema": SCHEMA, "model": dataclasses.asdict(found.model), "data": dataclasses.asdict(found.data)}

@@ -70,7 +70,7 @@ class TokenCalculus(MatrixCalculus):
         low = xp.where(xp.isnan(values.lower), -xp.inf, values.lower)
         smallest = [xp.sort(xp.where(self.mask, end, xp.inf))[:count] for end in (low, values.upper)]
         product = Interval(smallest[0][0], smallest[1][0])
-        for place in range(1, count):
+        for place in range(1, len(smallest[0])):  # one token has no second
             product = product * Interval(smallest[0][place], smallest[1][place])
         return product
 
