@@ -60,7 +60,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "theory.hypotheses": {
         *("types", "activations", "linalg"),
-        *(f"theory.{name}" for name in (*THEORY_GROUND, "theorems", "markov", "literature", "certify", "rates")),
+        *(f"theory.{name}" for name in (*THEORY_GROUND, "theorems", "certify", "rates")),
     },
     "theory.distribution_free": {"errors"},
     "theory": {

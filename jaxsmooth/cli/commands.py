@@ -22,6 +22,8 @@ class Study:
     """Of a table: which column holds the texts, as "text=review"; the default is the one named text."""
     limit: int | None = 32
     """Read at most this many sentences."""
+    sample: int | None = None
+    """Draw the --limit sentences at random from all of them, with this seed; else the first ones are read."""
     out: Path = Path("reports")
     """Folder for what is written."""
     precision: Literal["float32", "float64"] = "float32"
@@ -42,6 +44,8 @@ class Diagnose(Study):
     """Folder for report.html, report.json and figures/."""
     fusion: Literal["none", "concat", "max", "gate"] = "none"
     """Measure all layers fused (untrained) as one more hidden state."""
+    each_text: bool = False
+    """Write texts.csv besides: rates, contraction and similarity of each text."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,7 +4,8 @@ Layer 0 is the embedding output; layer l >= 1 pairs hidden state l with the bloc
 A plain name is the mean over sentences (and heads). A name ending in `_min` or `_max` is an extremum over tokens,
 heads and sentences. `spread` adds the standard deviation, the extrema and the number of values; `heads` gives each
 head's mean, `_min` and `_max` over sentences. What has no value is null. `fused`, where layers were fused, is one more
-hidden state, with the means of the gates of the layers it is made of.
+hidden state, with the means of the gates of the layers it is made of. `texts` says what the texts that were read
+support about others of their kind; a limit that so few cannot give is null.
 """
 
 import dataclasses
@@ -19,6 +20,7 @@ from ..results.summaries import RATES
 from ..results.verification import Verification
 from .format import BLOCK_QUANTITIES, HEAD_QUANTITIES, at, over_heads
 from .headline import headline
+from .texts import texts_json
 
 SCHEMA = 1
 
@@ -46,6 +48,7 @@ def to_json(diagnosis: Diagnosis) -> dict[str, Any]:
             **described(diagnosis),
             "layers": layers,
             **({} if diagnosis.fused is None else {"fused": _fused(diagnosis.fused)}),
+            **({} if diagnosis.texts is None else {"texts": texts_json(diagnosis.texts)}),
             "verdict": dataclasses.asdict(headline(diagnosis)),
             "versions": dict(diagnosis.versions),
         }

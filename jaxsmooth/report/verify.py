@@ -88,8 +88,8 @@ def _print_hypotheses(verification: Verification, console: Console) -> None:
     console.print()
     show(console, _hypotheses_table(verification))
     legend = (
-        "checks (sentence, layer, head) where it holds, fails, is open, is not asked (n/a); the layers in which it holds"
-        " for every sentence; least and largest value of the number in brackets above, rounded outwards"
+        "checks (sentence, layer, head) where it holds, fails, is open, is not asked (n/a); the layers in which it"
+        " holds for every sentence; least and largest value of the number in brackets above, rounded outwards"
     )
     show(console, Text(legend, style="dim"))
     console.print()

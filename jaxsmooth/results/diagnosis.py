@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from .spread import Spread
 from .summaries import DataSummary, ModelSummary
+from .texts import TextStatements
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +75,7 @@ class Diagnosis:
       exemplar: one sentence in full, or None when there is none short enough to show.
       versions: package -> version, and the platform's name.
       fused: layers fused into one more hidden state, or None where that was not asked for.
+      texts: what the texts that were read say of all texts of their kind.
     """
 
     model: ModelSummary
@@ -95,3 +97,4 @@ class Diagnosis:
     exemplar: Exemplar | None
     versions: dict[str, str]
     fused: FusedLayers | None = None
+    texts: TextStatements | None = None

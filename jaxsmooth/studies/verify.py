@@ -24,9 +24,9 @@ from ..theory.theorems.exact_block import Architecture, Observation
 from ..theory.theorems.registry import THEOREMS
 from ..types import Batch, Block, BlockTrace, ImageBatch
 from .finite import finite_rows, refuse_diverged, refuse_parameters
+from .statements.hypotheses import HypothesisStage, chosen_hypotheses
 from .stream import TextStream
 from .summaries import model_summary, package_versions
-from .verify_hypotheses import HypothesisStage, chosen_hypotheses
 from .verify_measured import MeasuredStage
 from .verify_stages import WORTH_COMPILING, CompiledStage, Escalation, HostStage, Parameters, at_layer
 from .verify_tally import BatchVerdicts, Tally

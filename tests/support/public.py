@@ -21,6 +21,8 @@ HOST = {
     *("residual_eigenvalues", "residual_fate", "residual_spectrum_rate", "neighbourhood_rate", "ritz_values"),
     *("secant_range", "secant_slope", "slope_range", "group_inverse", "meyer1994_lower", "meyer1994_upper"),
     *("kim2021_witness", "closed_classes", "describe_methods", "parse_remedies", "combine", "make_definite"),
+    *("clopper_pearson1934_limits", "wilks1941_limit", "vovk2005_limit", "spectral_radius", "open_hemisphere"),
+    *("has_sink", "rooted_radius"),
     *("block_of", "rusch2023_vanishes_at_consensus", "replace", "scale", "restrict", "patch", "record"),
 }
 

@@ -25,8 +25,8 @@ class Asked(NamedTuple):
       shown: the number that is shown with it, or "" for none.
       limit: what the number must satisfy for the hypothesis to hold.
       source: whose theorem asks for it.
-      about: "block" and "state" need a plain post-LN block, "state" attention by content alone besides; "tokens", "mask"
-        and "head" are asked of every encoder.
+      about: "block" and "state" need a plain post-LN block, "state" attention by content alone besides; "tokens",
+        "mask" and "head" are asked of every encoder.
     """
 
     asks: str

@@ -6,7 +6,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...linalg.intervals import total
-from ..literature.masked_attention import wu2024_radius
 
 SINK_LEVEL = 0.3
 """Mean weight from which a key is called a sink: that of Gu et al. (2024), arXiv 2410.10781."""
@@ -49,6 +48,11 @@ def rooted_radius(graph: NDArray[np.bool_]) -> int:
     >>> rooted_radius(np.ones((3, 3), bool)), rooted_radius(np.tri(3, dtype=bool)), rooted_radius(np.eye(2, dtype=bool))
     (1, 1, -1)
     """
-    if len(graph) > 1 and np.any(np.all(graph, axis=0)):
-        return 1  # what nearly every model is; the general case takes T products
-    return int(wu2024_radius(graph, np.ones(len(graph), bool)))
+    # On the host: lengths differ from sentence to sentence, and the other is compiled anew for each.
+    step, reached, radius = np.asarray(graph, np.float32), np.eye(len(graph), dtype=bool), 0
+    while not np.any(np.all(reached, axis=0)):
+        further = reached | (step @ reached.astype(np.float32) > 0)
+        if np.array_equal(further, reached):
+            return -1
+        reached, radius = further, radius + 1
+    return radius

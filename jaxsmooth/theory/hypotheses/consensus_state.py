@@ -1,4 +1,4 @@
-"""Does consensus attract? The fixed state of a post-LN block (or a stack) whose tokens are all equal, and the law there.
+"""Does consensus attract? A fixed state of equal tokens of a post-LN block, or of a stack, and the law next to it.
 
 Equal tokens stay equal: they follow a map of one row, F(x). Where F(x) = x, deviations from consensus are multiplied
 by M (`block.linearisation.local_law`), so consensus attracts where rho(M) < 1 and repels where rho(M) > 1. A fixed row
@@ -262,8 +262,8 @@ def _rows(row: Ball, count: int) -> Ball:
 
 def _ball(matrix: Matrix) -> Ball:
     """The enclosure of an Arb matrix in floating point."""
-    low, high = (np.array(side, np.float64) for side in zip(*(zip(*map(ends, row)) for row in matrix.table())))
-    return Ball.of(Interval(low, high))
+    found = np.array([[ends(value) for value in row] for row in matrix.table()])
+    return Ball.of(Interval(found[..., 0], found[..., 1]))
 
 
 def enclosed_slopes(argument: Ball, activation: str) -> Ball:

@@ -7,18 +7,18 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..bert.config import EncoderConfig
-from ..errors import OptionError
-from ..linalg.intervals import Interval, quiet
-from ..results.verification import TRUTHS, HypothesisCheck, HypothesisSummary
-from ..theory.hypotheses.asked import ASKED, CONSENSUS, HEMISPHERE, ROOTED, SINK, Truth
-from ..theory.hypotheses.attention_pattern import SINK_LEVEL, has_sink, rooted_radius
-from ..theory.hypotheses.consensus_state import ConsensusState, TokenMap
-from ..theory.hypotheses.hemisphere import open_hemisphere
-from ..theory.theorems.exact_block import Observation
-from ..theory.theorems.hypotheses import ABOVE_THRESHOLD, RATE_BELOW_1
-from .verify_stages import Escalation, Evaluated, Parameters, at_layer, crop
-from .verify_tally import BatchVerdicts
+from ...bert.config import EncoderConfig
+from ...errors import OptionError
+from ...linalg.intervals import Interval, quiet
+from ...results.verification import TRUTHS, HypothesisCheck, HypothesisSummary
+from ...theory.hypotheses.asked import ASKED, CONSENSUS, HEMISPHERE, ROOTED, SINK, Truth
+from ...theory.hypotheses.attention_pattern import SINK_LEVEL, has_sink, rooted_radius
+from ...theory.hypotheses.consensus_state import ConsensusState, TokenMap
+from ...theory.hypotheses.hemisphere import open_hemisphere
+from ...theory.theorems.exact_block import Observation
+from ...theory.theorems.hypotheses import ABOVE_THRESHOLD, RATE_BELOW_1
+from ..verify_stages import Escalation, Evaluated, Parameters, at_layer, crop
+from ..verify_tally import BatchVerdicts
 
 SVD_ATTEMPTS, ARB_ATTEMPTS = 24, 4  # of the later stages: only a rate next to its limit needs one
 STATES = 4  # fixed states of one map that are looked for and proved; a layer has one, or a few
