@@ -121,7 +121,7 @@ def test_texts_that_are_no_random_sample_may_be_missed():
     ("call", "message"),
     [
         (lambda: clopper_pearson1934_limits(3, 2), "count must be from 0 to draws; got 3 of 2"),
-        (lambda: clopper_pearson1934_limits(1, 2, 95), "between 0 and 1, as in 0.95; got 95"),
+        (lambda: clopper_pearson1934_limits(1, 2, 95.0), "between 0 and 1, as in 0.95; got 95"),
         (lambda: wilks1941_limit([1.0], share=1.0), "between 0 and 1"),
         (lambda: vovk2005_limit([1.0, math.nan]), "none of them NaN"),
         (lambda: wilks1941_limit(np.ones((2, 2))), "one number for each text"),

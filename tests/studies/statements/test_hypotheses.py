@@ -12,7 +12,7 @@ import jaxsmooth
 from jaxsmooth import report
 from jaxsmooth.errors import OptionError
 from jaxsmooth.results.verification import TRUTHS
-from jaxsmooth.studies.statements.hypotheses import Found, HypothesisTally
+from jaxsmooth.studies.statements.hypotheses import Found, HypothesisTally, chosen_hypotheses
 from jaxsmooth.theory.hypotheses.asked import ASKED, Truth
 
 RATES = [name for name in ASKED if name.startswith("rate_below_1_")]
@@ -107,24 +107,15 @@ def test_the_real_pipeline(found):
     assert by_name["rate_below_1_L4"].least <= by_name["rate_below_1_L1"].largest
 
 
-def test_names_choose(found):
-    model, tokenizer = jaxsmooth.load("tiny")
-    few = jaxsmooth.verify(model, tokenizer, TEXTS, hypotheses=["open_hemisphere"])
-    assert [row.hypothesis for row in few.hypotheses] == ["open_hemisphere"]
-    assert few.hypothesis_checks == tuple(c for c in found.hypothesis_checks if c.hypothesis == "open_hemisphere")
-    none = jaxsmooth.verify(model, tokenizer, TEXTS[:1], theorems=["dobrushin1956_diameter"])
-    assert (none.hypotheses, none.hypothesis_checks) == ((), ())
-    with pytest.raises(OptionError, match="there is no hypothesis 'nonsense'; there are stds_above"):
-        jaxsmooth.verify(model, tokenizer, TEXTS, hypotheses=["nonsense"])
-
-
-def test_the_order_of_sentences_changes_nothing():
-    model, tokenizer = jaxsmooth.load("tiny")
-    one, other = (
-        jaxsmooth.verify(model, tokenizer, texts, hypotheses=CHEAP).hypothesis_checks
-        for texts in (["a film worth", "dull"], ["dull", "a film worth"])
+def test_names_choose():
+    assert chosen_hypotheses((), everything=True) == tuple(ASKED)
+    assert chosen_hypotheses((), everything=False) == ()
+    assert chosen_hypotheses(("open_hemisphere", "rate_below_1_L1"), everything=True) == (
+        "rate_below_1_L1",
+        "open_hemisphere",
     )
-    assert [(c.verdict, c.counts, c.largest) for c in one] == [(c.verdict, c.counts, c.largest) for c in other]
+    with pytest.raises(OptionError, match="there is no hypothesis 'nonsense'; there are stds_above"):
+        jaxsmooth.verify(None, None, TEXTS, hypotheses=["nonsense"])
 
 
 def test_what_is_written_and_printed(found, tmp_path):
@@ -143,18 +134,12 @@ def test_what_is_written_and_printed(found, tmp_path):
 
 
 def test_a_tally_of_several_batches():
-    tally = HypothesisTally(("open_hemisphere",))
-    nothing = (np.nan, np.nan)
-    tally.add(
-        "open_hemisphere", 1, None, Found.of([Truth.HOLDS, Truth.NOT_APPLICABLE], [nothing] * 2), np.array([4, 7])
-    )
+    tally, name, nothing = HypothesisTally(("open_hemisphere",)), "open_hemisphere", (np.nan, np.nan)
+    tally.add(name, 1, None, Found.of([Truth.HOLDS, Truth.NOT_APPLICABLE], [nothing] * 2), np.array([4, 7]))
     assert tally.checks()[0].verdict == "HOLDS"
-    found = Found.of([Truth.HOLDS, Truth.NOT_APPLICABLE], [nothing] * 2)
-    tally.add("open_hemisphere", 1, None, found, np.array([4, 7]))
-    assert tally.checks()[0].verdict == "HOLDS"
-    tally.add("open_hemisphere", 1, None, Found.of([Truth.UNDECIDED], [(0.5, 2.0)]), np.array([3]))
+    tally.add(name, 1, None, Found.of([Truth.UNDECIDED], [(0.5, 2.0)]), np.array([3]))
     assert (tally.checks()[0].verdict, tally.checks()[0].sentence) == ("UNDECIDED", 3)
-    tally.add("open_hemisphere", 1, None, Found.of([Truth.FAILS] * 2, [(0.1, 0.2), (3.0, 4.0)]), np.array([9, 8]))
+    tally.add(name, 1, None, Found.of([Truth.FAILS] * 2, [(0.1, 0.2), (3.0, 4.0)]), np.array([9, 8]))
     (check,) = tally.checks()
     assert (check.verdict, check.sentence, check.least, check.largest) == ("FAILS", 8, 0.1, 4.0)
     assert check.counts == dict(zip(TRUTHS, (1, 2, 1, 1), strict=True))

@@ -22,6 +22,12 @@ from jaxsmooth.theory import clopper_pearson1934_limits
 pytestmark = pytest.mark.usefixtures("x64_restored")
 
 
+@pytest.fixture
+def no_figures(monkeypatch):
+    """Pictures, which take most of the time, are another file's matter."""
+    monkeypatch.setattr("jaxsmooth.report.diagnose.write_figures", lambda diagnosis, out: {})
+
+
 def known(contractions, *, each_text: bool = False):
     """Two hidden states whose distances have these quotients; the first text stands in consensus at the start."""
     contractions = np.array([math.nan, *contractions])
@@ -51,10 +57,10 @@ def test_statements_of_known_values():
     ("values", "words"),
     [
         ([0.5] * 299, "None of the 299 texts end farther from consensus than the embedding left them, so with "
-         "confidence 95% at most 1.0 % of such texts do."),
+         "confidence 95% at most 1.00 % of such texts do."),
         ([2.0, *[0.5] * 99], "1 of the 100 texts end farther .* at most 4.7 % of such texts do."),
         ([2.0] * 59, "All 59 texts end farther .* at least 95.0 % of such texts do."),
-        ([*[2.0] * 60, *[0.5] * 40], "60 of the 100 texts .* at least 51.2 % of such texts do."),
+        ([*[2.0] * 60, *[0.5] * 40], "60 of the 100 texts .* at least 51 % of such texts do."),
         ([0.5], "None of the 1 texts .* at most 95.0 % of such texts do. The texts are too few"),
         ([], "No text has a distance"),
     ],
@@ -80,7 +86,7 @@ def test_limits_in_words_are_rounded_to_the_safe_side():
         assert 0 <= low <= high <= 100
 
 
-def test_a_real_run_writes_and_shows_them(tmp_path):
+def test_a_real_run_writes_and_shows_them(tmp_path, no_figures):
     model, tokenizer = jaxsmooth.load("tiny")
     texts = read_texts("tiny", 6)
     found = jaxsmooth.diagnose(model, tokenizer, texts, each_text=True)
@@ -124,7 +130,7 @@ def test_a_random_sample():
         sample_texts("tiny", None, 0)
 
 
-def test_the_command_draws_a_sample(tmp_path, capfd):
+def test_the_command_draws_a_sample(tmp_path, capfd, no_figures):
     arguments = ["diagnose", "tiny", "--data", "tiny", "--limit", "2", "--sample", "5", "--out", str(tmp_path)]
     assert main([*arguments, "--each-text"]) == 0
     written = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))

@@ -2,27 +2,9 @@
 
 import numpy as np
 import pytest
+from support.hypothesis_cases import planted, vanishing
 
 from jaxsmooth.theory import open_hemisphere
-
-
-def planted(rng: np.random.Generator) -> np.ndarray:
-    """Tokens on the positive side of a random direction, some hardly."""
-    width, count = int(rng.integers(1, 5)), int(rng.integers(1, 9))
-    direction = rng.standard_normal(width)
-    tokens = rng.standard_normal((count, width)) * 10 ** rng.uniform(-3, 3, (count, 1))
-    tokens *= np.sign(tokens @ direction)[:, None]
-    return tokens
-
-
-def vanishing(rng: np.random.Generator) -> np.ndarray:
-    """Small integers, a positive combination of which is zero exactly, and some that stand anywhere."""
-    width, count = int(rng.integers(1, 5)), int(rng.integers(1, 5))
-    tokens = rng.integers(-4, 5, (count, width)).astype(np.float64)
-    last = -(rng.integers(1, 4, count).astype(np.float64) @ tokens)
-    others = rng.integers(-4, 5, (int(rng.integers(0, 3)), width)).astype(np.float64)
-    mixed = rng.permutation(np.concatenate([tokens, last[None], others]))
-    return mixed * 2.0 ** rng.integers(-40, 40)
 
 
 def test_planted_tokens():

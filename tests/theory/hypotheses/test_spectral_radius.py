@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from flint import acb_mat, arb, ctx
+from support.hypothesis_cases import known_matrix
 
 from jaxsmooth.linalg.norm_ball import NormBall
 from jaxsmooth.theory import spectral_radius
@@ -11,17 +12,6 @@ from jaxsmooth.theory import spectral_radius
 def of(matrix: np.ndarray, error: float = 0.0) -> tuple[float, float]:
     found = spectral_radius(NormBall(np.asarray(matrix, np.float64), error))
     return float(found.lower), float(found.upper)
-
-
-def known_matrix(rng: np.random.Generator, size: int) -> tuple[np.ndarray, float]:
-    """Integers with a known spectrum, far from normal or defective: S T S^-1, T triangular, S of determinant 1."""
-    diagonal = rng.integers(-3, 4, size)
-    triangle = np.triu(rng.integers(-3, 4, (size, size)), 1) * (rng.uniform() > 0.3) + np.diag(diagonal)
-    left = np.tril(rng.integers(-2, 3, (size, size)), -1) + np.eye(size, dtype=int)
-    inverse = np.eye(size, dtype=int)
-    for _ in range(size):
-        inverse = np.eye(size, dtype=int) - (left - np.eye(size, dtype=int)) @ inverse
-    return (left @ triangle @ inverse).astype(np.float64), float(np.max(np.abs(diagonal)))
 
 
 def test_known_spectra_are_enclosed():
