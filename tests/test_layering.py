@@ -16,7 +16,7 @@ THEORY_GROUND = ("consensus", "statement", "operators", "mixing")
 THEORY = {
     *("theory", *(f"theory.{name}" for name in (*THEORY_GROUND, "blocked_attention"))),
     *(f"theory.{name}" for name in ("theorems", "markov", "block", "certify", "rates", "literature")),
-    *(f"theory.{name}" for name in ("every_input", "fate")),
+    *(f"theory.{name}" for name in ("every_input", "fate", "hypotheses", "distribution_free")),
 }
 
 # Room (a module, or a package with all its modules) -> the rooms it may import besides itself. A room may only
@@ -60,10 +60,16 @@ ALLOWED: dict[str, set[str]] = {
     },
     "theory.every_input": {"errors", "types", "activations", "linalg", "theory.theorems"},
     "theory.fate": {"linalg", "theory.consensus"},
+    "theory.hypotheses": {
+        *("types", "activations", "linalg"),
+        *(f"theory.{name}" for name in (*THEORY_GROUND, "theorems", "certify", "rates")),
+    },
+    "theory.distribution_free": {"errors"},
     "theory": {
         *("activations", "linalg", "types"),
         *(f"theory.{name}" for name in (*THEORY_GROUND, "blocked_attention", "theorems", "markov", "block")),
         *("theory.certify", "theory.rates", "theory.every_input", "theory.fate", "theory.literature"),
+        *("theory.hypotheses", "theory.distribution_free"),
     },
     "bert": {"errors", "types", "activations", "meshes", "linalg"},
     "assets": {"errors", "json_reading", "files", "terminal"},
@@ -117,7 +123,7 @@ OWNED: dict[str, set[str]] = {
     "optax": {"training"},
     "torch": set(),
     "transformers": set(),
-    "scipy": {"checkpoints", "training"},
+    "scipy": {"checkpoints", "training", "theory"},
     "lazy_loader": {"__init__"},
 }
 ARRAYS = {"jax", "jaxlib", "numpy", "flax"}

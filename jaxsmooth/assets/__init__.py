@@ -14,4 +14,5 @@ from .texts import MalformedRowWarning as MalformedRowWarning
 from .texts import numbered_texts as numbered_texts
 from .texts import read_rows as read_rows
 from .texts import read_texts as read_texts
+from .texts import sample_texts as sample_texts
 from .texts import stream_texts as stream_texts

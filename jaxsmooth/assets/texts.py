@@ -4,6 +4,7 @@ import importlib.resources
 import itertools
 import math
 import os
+import random
 import warnings
 from collections.abc import Iterator
 from importlib.resources.abc import Traversable
@@ -63,6 +64,36 @@ def stream_texts(source: str | Path, limit: int | None = None, *, column: str = 
     'The lighthouse keeper counted seven ships before breakfast.'
     """
     return (text for _, text in numbered_texts(source, limit, column=column))
+
+
+def sample_texts(source: str | Path, limit: int | None, seed: int, *, column: str = "text") -> list[str]:
+    """Sentences drawn at random from all of a source, each as likely as any other, in the order of the file.
+
+    The whole source is read, and `limit` sentences are held at a time. Another seed draws others.
+
+    Args:
+      source: as of `read_texts`.
+      limit: how many to draw; all where there are fewer.
+      seed: at least 0.
+      column: as of `read_texts`.
+
+    Raises:
+      TextError: as `read_texts`; no limit, or a bad seed.
+
+    >>> len(sample_texts("tiny", 3, seed=0)), sample_texts("tiny", 3, seed=0) == sample_texts("tiny", 3, seed=0)
+    (3, True)
+
+    References: algorithm R of Vitter (1985), Random sampling with a reservoir.
+    """
+    require_int("limit of a random sample", limit, 1, TextError)
+    require_int("seed", seed, 0, TextError)
+    draw, kept = random.Random(seed), []
+    for place, (_, text) in enumerate(numbered_texts(source, column=column)):
+        if len(kept) < limit:
+            kept.append((place, text))
+        elif (chosen := draw.randrange(place + 1)) < limit:
+            kept[chosen] = (place, text)
+    return [text for _, text in sorted(kept)]
 
 
 def numbered_texts(source: str | Path, limit: int | None = None, *, column: str = "text") -> Iterator[tuple[int, str]]:

@@ -22,6 +22,8 @@ class Study:
     """Of a table: which column holds the texts, as "text=review"; the default is the one named text."""
     limit: int | None = 32
     """Read at most this many sentences."""
+    sample: int | None = None
+    """Draw the --limit sentences at random from all of them, with this seed; else the first ones are read."""
     out: Path = Path("reports")
     """Folder for what is written."""
     precision: Literal["float32", "float64"] = "float32"
@@ -42,6 +44,8 @@ class Diagnose(Study):
     """Folder for report.html, report.json and figures/."""
     fusion: Literal["none", "concat", "max", "gate"] = "none"
     """Measure all layers fused (untrained) as one more hidden state."""
+    each_text: bool = False
+    """Write texts.csv besides: rates, contraction and similarity of each text."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,16 +71,18 @@ class Converge(Study):
 
 @dataclasses.dataclass(frozen=True)
 class Verify(Study):
-    """Check every theorem on every layer, head and sentence, rounding accounted for; status 1 if one is violated."""
+    """Decide what theorems assume of the model, and check every theorem; status 1 if one is violated."""
 
     out: Path = Path("reports/verify")
-    """Folder for verify.json."""
+    """Folder for verify.json and hypotheses.json."""
     precision: Literal["float32", "float64"] = "float32"
     """Precision of the model; the mathematics is float64 either way."""
     tokens_per_batch: int = 512
     """Size of a batch, padding included; changes time and memory, not the verdicts."""
     theorem: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """Check only this one, by its name in docs/theorems.md; may be given several times."""
+    hypothesis: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """Decide only this hypothesis, by its name in docs/hypotheses.md; may be given several times."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -104,7 +104,7 @@ def run_study(command: Study) -> int:
         texts,
         **options,
         name=command.model,
-        data=command.data,
+        data=command.data if command.sample is None else f"{command.data} (drawn at random, seed {command.sample})",
         tokens_per_batch=command.tokens_per_batch,
         progress=True,
     )
@@ -148,7 +148,7 @@ def _own_options(command: Study) -> dict[str, Any]:
     """The arguments of one study that the others do not have."""
     match command:
         case Diagnose():
-            return {"fusion": None if command.fusion == "none" else command.fusion}
+            return {"fusion": None if command.fusion == "none" else command.fusion, "each_text": command.each_text}
         case Converge():
             std = command.std[0] if len(command.std) == 1 else command.std or None
             shared = {"map": command.map, "layer": command.layer, "window": command.window, "steps": command.steps}
@@ -158,7 +158,7 @@ def _own_options(command: Study) -> dict[str, Any]:
 
             return {"remedies": parse_remedies(command.remedies)}  # a wrong name costs no download and no work
         case Verify():
-            return {"theorems": command.theorem}
+            return {"theorems": command.theorem, "hypotheses": command.hypothesis}
         case _:
             return {}
 
@@ -275,12 +275,16 @@ def _load(command: Study) -> tuple["Encoder", "Tokenizer", Iterator[str]]:
     jax.config.update("jax_enable_x64", command.precision == "float64")
     _keep_compiled_programs(jax)
     from .. import report
-    from ..assets import stream_texts
+    from ..assets import sample_texts, stream_texts
     from ..checkpoints import encoder
 
     # Folder and text first: a wrong name costs no download and no work.
     report.check_writable(command.out)
-    texts = stream_texts(command.data, command.limit, column=_text_column(command.columns))
+    column = _text_column(command.columns)
+    if command.sample is None:
+        texts = stream_texts(command.data, command.limit, column=column)
+    else:
+        texts = iter(sample_texts(command.data, command.limit, command.sample, column=column))
     model, tokenizer = encoder.load(command.model, dtype=command.precision, check=command.check)
     if tokenizer is None:
         raise AssetError(f"{command.model} has no tokenizer.json or vocab.txt; a tokenizer is needed to read text.")

@@ -16,6 +16,7 @@ from .headline import headline
 from .json import to_json
 from .page import render_page
 from .terminal import plain_table, print_paths, show
+from .texts import ASSUMED, texts_csv, texts_words
 
 
 def write_diagnosis(diagnosis: Diagnosis, out: Path) -> dict[str, Path]:
@@ -26,7 +27,8 @@ def write_diagnosis(diagnosis: Diagnosis, out: Path) -> dict[str, Path]:
       out: the folder, made if missing. A second run replaces the files of the first.
 
     Returns:
-      "report", "numbers" and "figures" -> the page, report.json and the folder of the figures.
+      "report", "numbers" and "figures" -> the page, report.json and the folder of the figures; "values" -> texts.csv,
+      where the values of each text were asked for.
 
     Raises:
       OSError: the folder cannot be made or written to.
@@ -38,10 +40,14 @@ def write_diagnosis(diagnosis: Diagnosis, out: Path) -> dict[str, Path]:
         # Left by an earlier run into the same folder, it would show another run's sentence.
         for stale in figures.glob("exemplar_cosine.*"):
             stale.unlink()
+    values = {}
+    if diagnosis.texts is not None and diagnosis.texts.values:
+        values["values"] = atomic_write(out / "texts.csv", texts_csv(diagnosis.texts))
     return {
         "report": atomic_write(out / "report.html", render_page(diagnosis)),
         "numbers": atomic_write(out / "report.json", dumps_strict(to_json(diagnosis), indent=2) + "\n"),
         "figures": figures,
+        **values,
     }
 
 
@@ -81,6 +87,8 @@ def print_diagnosis(diagnosis: Diagnosis, paths: Mapping[str, Path], console: Co
     show(console, Text(found.headline, style="bold"))
     for sentence in (found.smoothing, found.where, found.explanation):
         show(console, Text(sentence))
+    if diagnosis.texts is not None:
+        show(console, Text(f"Other texts: {texts_words(diagnosis.texts)} {ASSUMED}"))
     console.print()
     print_paths(console, paths)
 

@@ -4,8 +4,9 @@ Layer 0 is the embedding output; layer l >= 1 pairs hidden state l with the bloc
 A plain name is the mean over sentences (and heads). A name ending in `_min` or `_max` is an extremum over tokens,
 heads and sentences. `spread` adds the standard deviation, the extrema and the number of values; `heads` gives each
 head's mean, `_min` and `_max` over sentences. What has no value is null. `fused`, where layers were fused, is one more
-hidden state, with the means of the gates of the layers it is made of.
-`every_input`, where known, holds for every text: bounds of the LayerNorm stds and of the thresholds, by layer.
+hidden state, with the means of the gates of the layers it is made of. `texts` says what the texts that were read
+support about others of their kind; a limit that so few cannot give is null. `every_input`, where known, holds for every
+text: bounds of the LayerNorm stds and of the thresholds, by layer.
 """
 
 import dataclasses
@@ -18,9 +19,11 @@ from ..results.diagnosis import Diagnosis, FusedLayers
 from ..results.fate import MapConvergence
 from ..results.spread import HIDDEN_METRICS, Spread
 from ..results.summaries import RATES
+from ..results.verification import Verification
 from .every_input import every_input_json
 from .format import BLOCK_QUANTITIES, HEAD_QUANTITIES, at, over_heads
 from .headline import headline
+from .texts import texts_json
 
 SCHEMA = 1
 
@@ -49,6 +52,7 @@ def to_json(diagnosis: Diagnosis) -> dict[str, Any]:
             "layers": layers,
             **({} if diagnosis.fused is None else {"fused": _fused(diagnosis.fused)}),
             **({} if diagnosis.every_input is None else {"every_input": every_input_json(diagnosis)}),
+            **({} if diagnosis.texts is None else {"texts": texts_json(diagnosis.texts)}),
             "verdict": dataclasses.asdict(headline(diagnosis)),
             "versions": dict(diagnosis.versions),
         }
@@ -100,6 +104,6 @@ def _rest(spreads: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
     return {name: {k: v for k, v in spread.items() if k != "mean"} for name, spread in spreads.items()}
 
 
-def described(found: Comparison | Diagnosis | HeadConvergence | MapConvergence) -> dict[str, Any]:
+def described(found: Comparison | Diagnosis | HeadConvergence | MapConvergence | Verification) -> dict[str, Any]:
     """The head of every file of numbers: the schema, which model, and which data."""
     return {"schema": SCHEMA, "model": dataclasses.asdict(found.model), "data": dataclasses.asdict(found.data)}

@@ -20,6 +20,7 @@ from .format import digits, fused_words, rows_of
 from .headline import Headline, headline
 from .heatmaps import attention_graph, cosine_of_layer, mixing_rates
 from .json import to_json
+from .texts import texts_section
 
 EXEMPLAR_LIMIT = 600_000
 """Numbers of one sentence, cosines and attention, that the page holds: about 10 bytes each."""
@@ -70,6 +71,7 @@ def render_page(diagnosis: Diagnosis) -> str:
         fused=None if diagnosis.fused is None else fused_words(diagnosis.fused),
         alt=_alternatives(diagnosis, found),
         sentence=_sentence(diagnosis.exemplar),
+        texts=texts_section(diagnosis.texts),
         charts={name: specification(chart) for name, chart in _charts(diagnosis).items()},
         css=Markup(_asset("page.css")),
         vega=Markup(vega),

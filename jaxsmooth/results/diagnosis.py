@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from .every_input import EveryInput
 from .spread import Spread
 from .summaries import DataSummary, ModelSummary
+from .texts import TextStatements
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +77,7 @@ class Diagnosis:
       versions: package -> version, and the platform's name.
       fused: layers fused into one more hidden state, or None where that was not asked for.
       every_input: bounds over all texts, or None where none are stored for these weights.
+      texts: what the texts that were read say of all texts of their kind.
     """
 
     model: ModelSummary
@@ -98,3 +100,4 @@ class Diagnosis:
     versions: dict[str, str]
     fused: FusedLayers | None = None
     every_input: EveryInput | None = None
+    texts: TextStatements | None = None

@@ -51,9 +51,69 @@ class TheoremSummary:
     tightness: tuple[float, float, float] | None
 
 
+TRUTHS = ("HOLDS", "FAILS", "UNDECIDED", "NOT_APPLICABLE")
+"""A hypothesis is proved for these numbers; disproved; neither; not asked of such a model or sentence."""
+
+
+@dataclasses.dataclass(frozen=True)
+class HypothesisCheck:
+    """One hypothesis at one layer (and head): for how many sentences it holds, and the numbers that decided.
+
+    Attributes:
+      hypothesis: its name.
+      layer: 1 for the first block, or None for the whole stack.
+      head: counted from 0, or None where it is not about one head.
+      verdict: HOLDS where it holds for every sentence it is asked of, FAILS where it fails for one, UNDECIDED where it
+        fails for none and is open for one.
+      least: the least end of the enclosures of the number it is about, over sentences; None where there is none.
+      largest: the largest end.
+      sentence: position of the first sentence with that verdict in the text, or None.
+      counts: verdict -> number of sentences.
+    """
+
+    hypothesis: str
+    layer: int | None
+    head: int | None
+    verdict: str
+    least: float | None
+    largest: float | None
+    sentence: int | None
+    counts: dict[str, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class HypothesisSummary:
+    """One hypothesis over all layers, heads and sentences.
+
+    Attributes:
+      hypothesis: its name.
+      asks: the question in words.
+      shown: what number `least` and `largest` are, or "".
+      limit: what that number must satisfy.
+      source: whose theorem asks for it.
+      counts: verdict -> number of checks.
+      least: as in `HypothesisCheck`.
+      largest: as in `HypothesisCheck`.
+      holds_in: the layers in which it holds for every sentence (and head) it is asked of.
+    """
+
+    hypothesis: str
+    asks: str
+    shown: str
+    limit: str
+    source: str
+    counts: dict[str, int]
+    least: float | None
+    largest: float | None
+    holds_in: tuple[int, ...]
+
+
 @dataclasses.dataclass(frozen=True)
 class Verification:
-    """Every theorem on every layer, head and sentence.
+    """Every theorem on every layer, head and sentence, and what the theorems assume of the model.
+
+    The theorems are proved: CONFIRMED says that this implementation and its arithmetic agree with them, and nothing
+    about the model, which cannot make them false. What is asked about the model are the hypotheses.
 
     Attributes:
       model: which model.
@@ -62,6 +122,8 @@ class Verification:
       theorems: one per theorem.
       stages: how many checks each method decided: "products" on the device, "svd" and "arb" on the host.
       versions: package -> version, and the platform's name.
+      hypotheses: one per hypothesis.
+      hypothesis_checks: one per hypothesis, layer and head.
     """
 
     model: ModelSummary
@@ -70,6 +132,8 @@ class Verification:
     theorems: tuple[TheoremSummary, ...]
     stages: dict[str, int]
     versions: dict[str, str]
+    hypotheses: tuple[HypothesisSummary, ...] = ()
+    hypothesis_checks: tuple[HypothesisCheck, ...] = ()
 
     @property
     def violated(self) -> bool:

@@ -15,6 +15,7 @@ from ..inputs.tokenizer import Tokenizer
 from ..results.diagnosis import Diagnosis, FusedLayers
 from ..results.spread import HIDDEN_METRICS, RunningSpreads, Spread
 from ..results.summaries import RATES
+from ..results.texts import KeptTexts
 from ..theory.rates.spectrum_rung import OutputSpectrum
 from ..theory.theorems.parameters import BlockNorms
 from .every_input import known_for_every_input
@@ -22,6 +23,7 @@ from .exemplar import ExemplarChooser
 from .finite import refuse_diverged
 from .hidden_states import chosen_fusion
 from .measurements import FUSED, measure_batch, model_norms, model_spectra
+from .statements.texts import NEEDED, text_statements
 from .stream import TextStream
 from .summaries import model_summary, package_versions
 
@@ -36,6 +38,7 @@ def diagnose(
     note: str = "",
     tokens_per_batch: int = 512,
     fusion: Fusion | Kind | None = None,
+    each_text: bool = False,
     progress: bool = False,
 ) -> Diagnosis:
     """Measure over-smoothing of a model on real text, layer by layer, and evaluate the theory on it.
@@ -56,6 +59,7 @@ def diagnose(
       tokens_per_batch: size of a batch, padding included.
       fusion: layers to fuse and measure like a layer: a trained `bert.fusion`, or "concat", "max" or "gate" of all
         blocks, untrained.
+      each_text: whether to hand back the values of each text besides, at most `results.texts.KEPT` of them.
       progress: whether to show a progress bar on stderr, if that is a terminal.
 
     Returns:
@@ -77,7 +81,7 @@ def diagnose(
         raise ShapeError(f"model must be an Encoder; got {type(model).__name__}. `load` gives (model, tokenizer).")
     dtype = accumulation_dtype(jax.tree.leaves(model)[0].dtype)
     fused, label = (None, "") if fusion is None else chosen_fusion(fusion, model.config, dtype)
-    running, chooser = RunningSpreads(), ExemplarChooser()
+    running, chooser, kept = RunningSpreads(), ExemplarChooser(), KeptTexts()
     stream = TextStream(model, tokenizer, texts, "diagnosing", tokens_per_batch=tokens_per_batch, progress=progress)
     with stream:
         spectra = model_spectra(stream.model) if stream.model.config.is_plain else None
@@ -85,6 +89,7 @@ def diagnose(
             refuse_diverged(stream.model, encoded, measured)
             running.add(measured, len(encoded.indices))
             chooser.offer(encoded)
+            kept.add({key: measured[key] for key in NEEDED}, encoded.indices)
         exemplar = chooser.exemplar(stream.model, tokenizer)
     spreads = running.spreads()
     return Diagnosis(
@@ -98,6 +103,7 @@ def diagnose(
         versions=package_versions(),
         fused=None if fused is None else _fused_layers(fused, label, spreads),
         every_input=known_for_every_input(model),
+        texts=text_statements(kept, each_text=each_text),
     )
 
 

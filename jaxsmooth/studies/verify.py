@@ -24,6 +24,7 @@ from ..theory.theorems.exact_block import Architecture, Observation
 from ..theory.theorems.registry import THEOREMS
 from ..types import Batch, Block, BlockTrace, ImageBatch
 from .finite import finite_rows, refuse_diverged, refuse_parameters
+from .statements.hypotheses import HypothesisStage, chosen_hypotheses
 from .stream import TextStream
 from .summaries import model_summary, package_versions
 from .verify_measured import MeasuredStage
@@ -41,9 +42,13 @@ def verify(
     note: str = "",
     tokens_per_batch: int = 512,
     theorems: Sequence[str] = (),
+    hypotheses: Sequence[str] = (),
     progress: bool = False,
 ) -> Verification:
     """Check every theorem on every layer, head and sentence, so that no rounding error can decide a verdict.
+
+    First what theorems assume of the model: each hypothesis HOLDS, FAILS or is UNDECIDED, see docs/hypotheses.md. The
+    theorems themselves are proved; their verdicts check this implementation and its arithmetic, not the model.
 
     Each inequality is evaluated with both sides enclosed, in float64: first by matrix products alone, compiled where
     there is much to do; where that leaves it open, with norms from a checked SVD; at last in Arb, to some 90 digits.
@@ -63,6 +68,8 @@ def verify(
       note: a warning to print with the model ("random weights").
       tokens_per_batch: size of a batch, padding included.
       theorems: names of those to check, see docs/theorems.md; by default all that are certified.
+      hypotheses: names of those to decide, see docs/hypotheses.md; by default all. Where only theorems are named, no
+        hypothesis is decided, and the other way round.
       progress: whether to show a progress bar on stderr.
 
     Returns:
@@ -71,7 +78,8 @@ def verify(
     Raises:
       TextError: no text, or something that is not text.
       ShapeError: a tokenizer that does not fit the model.
-      OptionError: a theorem of an unknown name, or one that needs what a model on text does not provide.
+      OptionError: a theorem or hypothesis of an unknown name, or a theorem that needs what a model on text does not
+        provide.
       DivergedError: numbers that are not finite; names the first layer and array.
 
     >>> import jaxsmooth
@@ -79,14 +87,15 @@ def verify(
     >>> jaxsmooth.verify(model, tokenizer, ["A film worth seeing."]).violated
     False
     """
-    names = _chosen(theorems)
+    asked = chosen_hypotheses(hypotheses, everything=not theorems)
+    names = _chosen(theorems) if theorems or not hypotheses else ()
     tally = Tally(names)
     total = len(texts) if isinstance(texts, (list, tuple)) else None
     # An iterator of unknown length is assumed long.
     units = np.inf if total is None else total * model.config.layers
     stream = TextStream(model, tokenizer, texts, "verifying", tokens_per_batch=tokens_per_batch, progress=progress)
     with stream:
-        checker = _Checker(stream.model, names, compiled=units >= WORTH_COMPILING)
+        checker = _Checker(stream.model, names, asked, compiled=units >= WORTH_COMPILING)
         for encoded in stream:
             checker.check(encoded, tally)
     return Verification(
@@ -96,6 +105,8 @@ def verify(
         theorems=tally.theorems(lambda name: (THEOREMS | CATALOGUE)[name].source),
         stages=dict(tally.stages),
         versions=package_versions(),
+        hypotheses=checker.hypotheses.tally.summaries(),
+        hypothesis_checks=checker.hypotheses.tally.checks(),
     )
 
 
@@ -113,8 +124,10 @@ def _chosen(theorems: Sequence[str]) -> tuple[str, ...]:
 class _Checker:
     """The three stages, with what they need to know of the model."""
 
-    def __init__(self, model: Encoder, names: tuple[str, ...], *, compiled: bool = False) -> None:
-        """`names` are the theorems wanted; `compiled` says whether the first stage is worth compiling."""
+    def __init__(
+        self, model: Encoder, names: tuple[str, ...], asked: tuple[str, ...] = (), *, compiled: bool = False
+    ) -> None:
+        """`names` are the theorems wanted, `asked` the hypotheses; `compiled`: the first stage is worth compiling."""
         refuse_parameters(model)
         self.model, self.names = model, names
         blocks = host_blocks(model)
@@ -124,7 +137,9 @@ class _Checker:
         self.applicable = applicable(model.config)
         stage = CompiledStage if compiled else HostStage
         wanted = tuple(name for name in names if name in self.applicable)
-        self.stage = stage(self.parameters, tuple(name for name in wanted if name in THEOREMS))
+        self.hypotheses = HypothesisStage(self.parameters, model.config, asked)
+        certified = tuple(name for name in wanted if name in THEOREMS)
+        self.stage = stage(self.parameters, (*certified, *self.hypotheses.of_blocks))
         self.measured = MeasuredStage(self.parameters, tuple(name for name in wanted if name not in THEOREMS))
 
     def check(self, encoded: EncodedBatch, tally: Tally) -> None:
@@ -134,6 +149,7 @@ class _Checker:
         lengths = np.asarray(encoded.batch.mask.sum(axis=1))[: len(encoded.indices)].tolist()
         first = self.stage(seen, lengths)
         measured = self.measured(seen, lengths)
+        self.hypotheses.check(seen, lengths, first, encoded.indices)
         for layer in range(len(self.parameters.blocks)):
             for theorem in self.names:
                 if theorem not in self.applicable:

@@ -23,7 +23,7 @@ from ..theory.theorems.calculus import Calculus, M, N
 from ..theory.theorems.exact_block import Architecture, ExactBlock, Mixing, Observation
 from ..theory.theorems.parameters import EnclosedNorms, heads_of
 from ..theory.theorems.quantities import HeadQuantities
-from ..theory.theorems.registry import THEOREMS
+from ..theory.theorems.registry import text_of
 from ..types import Block
 from .verify_tally import BatchVerdicts
 
@@ -85,13 +85,13 @@ class HostStage:
         """sqrt(lambda) of every head, [N], and the theorems about each."""
         calculus, names = FloatCalculus(np.ones(len(own.input), bool), np.float64), heads_among(self.names)
         quantities = [_head(calculus, self.parameters, layer, own, head) for head in range(len(own.attn))]
-        return stacked([(q.mixing, {name: THEOREMS[name].statement(q) for name in names}) for q in quantities])
+        return stacked([(q.mixing, {name: text_of(name).statement(q) for name in names}) for q in quantities])
 
     @quiet
     def _block(self, layer: int, own: Observation, mixing: Mixing) -> Statements:
         calculus = FloatCalculus(np.ones(len(own.input), bool), np.float64)
         q = _block(calculus, self.parameters, layer, own, mixing)
-        return {name: THEOREMS[name].statement(q) for name in blocks_among(self.names)}
+        return {name: text_of(name).statement(q) for name in blocks_among(self.names)}
 
 
 class CompiledStage:
@@ -182,8 +182,8 @@ class Escalation:
         self, calculus: Calculus[M, N], theorem: str, layer: int, own: Observation, mixing: Mixing, head: int | None
     ) -> Statement[N]:
         if head is None:
-            return THEOREMS[theorem].statement(_block(calculus, self.parameters, layer, own, mixing))
-        return THEOREMS[theorem].statement(_head(calculus, self.parameters, layer, own, head))
+            return text_of(theorem).statement(_block(calculus, self.parameters, layer, own, mixing))
+        return text_of(theorem).statement(_head(calculus, self.parameters, layer, own, head))
 
 
 def at_layer(statement: Statement[Interval], layer: int) -> Statement[Interval]:
@@ -203,12 +203,12 @@ def crop(data: Observation, layer: int, row: int, tokens: int) -> Observation:
 
 def heads_among(names: tuple[str, ...]) -> tuple[str, ...]:
     """The theorems that are about one head."""
-    return tuple(name for name in names if THEOREMS[name].of_head)
+    return tuple(name for name in names if text_of(name).of_head)
 
 
 def blocks_among(names: tuple[str, ...]) -> tuple[str, ...]:
     """The theorems that are about a block."""
-    return tuple(name for name in names if not THEOREMS[name].of_head)
+    return tuple(name for name in names if not text_of(name).of_head)
 
 
 def _head(

@@ -9,8 +9,10 @@
 ``fate``         a map of token vectors applied again and again: where the tokens go, and whether they stay there
 ``every_input``  bounds over all texts: can the theorem's hypothesis ever hold in this model?
 ``literature``   one function a published statement, named by its source; docs/catalogue.md
+``hypotheses``   what theorems assume, decided with rounding accounted for; docs/hypotheses.md
 ``theorems``     the registry: one text per theorem, for every calculus; docs/theorems.md
 ``certify``      the calculi that account for rounding, and what `verify` evaluates with them; docs/certify.md
+``distribution_free``  from some texts to all of their kind; docs/texts.md
 ===============  =====================================================================================================
 """
 
@@ -80,6 +82,13 @@ from .consensus import span_distance as span_distance
 from .consensus import subspace_distance as subspace_distance
 from .consensus import symmetric_basis as symmetric_basis
 from .consensus import token_mean as token_mean
+from .distribution_free import ShareLimits as ShareLimits
+from .distribution_free import clopper_pearson1934_limits as clopper_pearson1934_limits
+from .distribution_free import vovk2005_limit as vovk2005_limit
+from .distribution_free import wilks1941_limit as wilks1941_limit
+from .every_input.hypothesis import LayerForEveryInput as LayerForEveryInput
+from .every_input.hypothesis import hypothesis_for_every_input as hypothesis_for_every_input
+from .every_input.stored import stored_for_every_input as stored_for_every_input
 from .fate.clusters import token_clusters as token_clusters
 from .fate.orbit import Fate as Fate
 from .fate.orbit import Orbit as Orbit
@@ -91,9 +100,13 @@ from .fate.stability import Krylov as Krylov
 from .fate.stability import approach_consensus as approach_consensus
 from .fate.stability import jacobian_krylov as jacobian_krylov
 from .fate.stability import krylov_radius as krylov_radius
-from .every_input.hypothesis import LayerForEveryInput as LayerForEveryInput
-from .every_input.hypothesis import hypothesis_for_every_input as hypothesis_for_every_input
-from .every_input.stored import stored_for_every_input as stored_for_every_input
+from .hypotheses.attention_pattern import has_sink as has_sink
+from .hypotheses.attention_pattern import rooted_radius as rooted_radius
+from .hypotheses.consensus_state import ConsensusState as ConsensusState
+from .hypotheses.consensus_state import TokenMap as TokenMap
+from .hypotheses.hemisphere import Hemisphere as Hemisphere
+from .hypotheses.hemisphere import open_hemisphere as open_hemisphere
+from .hypotheses.spectral_radius import spectral_radius as spectral_radius
 from .literature.axioms import rusch2023_decay as rusch2023_decay
 from .literature.axioms import rusch2023_subadditivity as rusch2023_subadditivity
 from .literature.axioms import rusch2023_vanishes_at_consensus as rusch2023_vanishes_at_consensus

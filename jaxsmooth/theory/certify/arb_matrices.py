@@ -28,8 +28,7 @@ class ArbMatrices:
     def matrix(self, array: ArrayLike) -> Matrix:
         if np.ndim(array) == 3:
             return [self.matrix(head) for head in array]
-        rows = np.asarray(array, np.float64).tolist()
-        return arb_mat([[arb(x) for x in row] for row in rows])
+        return arb_mat(np.asarray(array, np.float64).tolist())
 
     weight = matrix
 

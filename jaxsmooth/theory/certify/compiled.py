@@ -16,7 +16,7 @@ from ..statement import Statement
 from ..theorems.exact_block import Architecture, ExactBlock, Mixing, Observation
 from ..theorems.parameters import EnclosedNorms
 from ..theorems.quantities import HeadQuantities
-from ..theorems.registry import THEOREMS
+from ..theorems.registry import text_of
 from .float_calculus import FloatCalculus
 
 Statements = dict[str, Statement[Interval]]
@@ -53,7 +53,7 @@ def head_statements(
         def of_head(head: tuple) -> tuple[Interval, Statements]:
             q = HeadQuantities(calculus, head[0], head[1], hidden, head[2])
             q.diameter = diameter
-            return q.mixing, {name: THEOREMS[name].statement(q) for name in names}
+            return q.mixing, {name: text_of(name).statement(q) for name in names}
 
         return jax.lax.map(of_head, (weights, known, attn))
 
@@ -92,7 +92,7 @@ def block_statements(
     def of_sentence(block: Block, known: EnclosedNorms[Interval], sentence: tuple) -> Statements:
         own, mixing, mask = sentence
         q = ExactBlock(FloatCalculus(mask, jnp.float64), block, architecture, known, own, mixing)
-        return {name: THEOREMS[name].statement(q) for name in names}
+        return {name: text_of(name).statement(q) for name in names}
 
     def of_layer(layer: tuple) -> Statements:
         block, known, own, mixing = layer

@@ -88,7 +88,9 @@ def group_inverse(attn: NDArray, mask: NDArray) -> NDArray[np.float64]:
     References: Meyer (1975), The role of the group generalized inverse in the theory of finite Markov chains.
     """
     if (count := len(closed_classes(attn, mask).closed)) != 1:
-        raise ShapeError(f"the group inverse takes attention with one closed class; this has {count}, see closed_classes.")
+        raise ShapeError(
+            f"the group inverse takes attention with one closed class; this has {count}, see closed_classes."
+        )
     regular, law = _regularised(attn, mask)
     return np.linalg.inv(regular) - law[None, :]
 

@@ -98,7 +98,9 @@ def subdominant(
     """
     real = per_row(mask, attn)
     # The laws go along as a row more of the matrix.
-    whole = jnp.concatenate([jnp.where(real_pairs(real), attn, 0), jnp.sum(limit.laws, axis=-2, keepdims=True)], axis=-2)
+    whole = jnp.concatenate(
+        [jnp.where(real_pairs(real), attn, 0), jnp.sum(limit.laws, axis=-2, keepdims=True)], axis=-2
+    )
     whole = jnp.where(jnp.abs(whole) < tiny(attn), 0, whole)
     return over_batch(lambda rows, real: _bracket(rows[:-1], rows[-1], real, squarings), whole, real)
 

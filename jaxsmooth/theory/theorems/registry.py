@@ -104,6 +104,28 @@ RUNGS: dict[str, Callable[[BlockQuantities], Rate]] = {}
 """The rates of the ladder that one block decides, by rung."""
 
 
+HYPOTHESES: dict[str, Theorem] = {}
+"""What theorems assume of a block, by name: each as its NEGATION, an inequality like a theorem's, see `hypothesis`."""
+
+
+def text_of(name: str) -> Theorem:
+    """A theorem, or the negation of a hypothesis."""
+    return THEOREMS[name] if name in THEOREMS else HYPOTHESES[name]
+
+
+def hypothesis(name: str, source: str) -> Callable[[StatementText], StatementText]:
+    """Register a hypothesis about a block: a function of its quantities that returns its negation lhs <= rhs.
+
+    A verdict CONFIRMED then says that the hypothesis fails, VIOLATED that it holds.
+    """
+
+    def register(text: StatementText) -> StatementText:
+        HYPOTHESES[name] = Theorem(name, source, "block", (text.__doc__ or "").partition("\n")[0], text)
+        return text
+
+    return register
+
+
 def theorem(name: str, source: str, needs: Needs) -> Callable[[StatementText], StatementText]:
     """Register a theorem: a function of the quantities it needs that returns a `Statement`.
 

@@ -68,7 +68,9 @@ FAMILIES = {
     "several classes": several_classes,
     "window": functools.partial(window, 3),
     "softmax": lambda size: stochastic(np.random.default_rng(1), size),
-    "nearly uniform": lambda size: scipy.special.softmax(0.01 * np.random.default_rng(2).standard_normal((size, size)), 1),
+    "nearly uniform": lambda size: scipy.special.softmax(
+        0.01 * np.random.default_rng(2).standard_normal((size, size)), 1
+    ),
     "sharp": lambda size: scipy.special.softmax(9 * np.random.default_rng(3).standard_normal((size, size)), 1),
     "doubly stochastic": lambda size: doubly_stochastic(np.random.default_rng(4), size),
     "one-hot": lambda size: one_hot_rows(np.random.default_rng(5), size),

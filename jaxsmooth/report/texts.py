@@ -1,0 +1,137 @@
+"""What a diagnosis says of other texts of the same kind: in words, in a table, in report.json, in texts.csv."""
+
+import csv
+import dataclasses
+import io
+import math
+from typing import Any
+
+from jinja2 import Environment
+from markupsafe import Markup
+
+from ..results.texts import TextStatement, TextStatements
+from .format import digits
+
+MEANING = {
+    "contraction": "end farther from consensus than the embedding left them",
+    "rate": "move away from consensus",
+    "cosine_similarity": "have a mean cosine similarity above",
+}
+ASSUMED = (
+    "This holds if the texts are random draws of their kind, and of nothing else. The first lines of a file are that"
+    " only if the file was shuffled; --sample SEED draws --limit of its lines at random."
+)
+COLUMNS = {
+    "texts": "how many have a value",
+    "above": "how many are above the level",
+    "at least": "at least this share of all such texts is above the level",
+    "at most": "at most this share is",
+    "95 % above": "95 % of all such texts are at least this",
+    "95 % below": "95 % of them are at most this",
+    "next above": "the next text is at least this with probability 95 %",
+    "next below": "the next text is at most this with probability 95 %",
+}
+_SECTION = """<section aria-labelledby="texts-title">
+<h2 id="texts-title">What this says of other texts</h2>
+<p>{{ words }} {{ assumed }}</p>
+<div class="scroll" role="region" aria-labelledby="texts-title" tabindex="0">
+<table><caption>Each limit holds with confidence {{ confidence }} by itself, not all of them at once; ∞ or -∞ where the
+texts are too few.
+{% for name, meaning in columns %}{{ name }}: {{ meaning }}{{ "." if loop.last else "; " }}{% endfor %}</caption>
+<thead><tr><th>quantity</th><th>level</th>{% for name, meaning in columns %}<th>{{ name }}</th>{% endfor %}</tr></thead>
+<tbody>{% for label, level, cells in rows %}<tr><th>{{ label }}</th><td>{{ level }}</td>
+{% for cell in cells %}<td>{{ cell }}</td>{% endfor %}</tr>
+{% endfor %}</tbody></table>
+</div>
+</section>
+"""
+
+
+def texts_json(found: TextStatements) -> dict[str, Any]:
+    """The key `texts` of report.json."""
+    fields = {key: getattr(found, key) for key in ("confidence", "share", "read", "kept")}
+    return {**fields, "assumption": ASSUMED, "statements": [dataclasses.asdict(row) for row in found.rows]}
+
+
+def texts_words(found: TextStatements) -> str:
+    """The whole network's contraction, in two sentences."""
+    row = found.rows[0]
+    if not row.texts:
+        return "No text has a distance that could contract, so nothing is said of other texts."
+    first = f"{_counted(row, MEANING[row.quantity], found.confidence)}."
+    if not row.most_below < math.inf:
+        return f"{first} The texts are too few to bound how far the others go."
+    return (
+        f"{first} For {found.share:.0%} of such texts the last layer's distance is at most"
+        f" {digits(_outwards(row.most_below))} times the embedding output's, with the same confidence; the next text's"
+        f" is at most {digits(_outwards(row.next_below))} times with probability {found.confidence:.0%}."
+    )
+
+
+def _counted(row: TextStatement, does: str, confidence: float) -> str:
+    few = 2 * row.exceeding <= row.texts
+    share = f"at most {_percent(row.share_at_most)}" if few else f"at least {_percent(row.share_at_least, up=False)}"
+    many = f"{row.exceeding:,} of the" if 0 < row.exceeding < row.texts else "All" if row.exceeding else "None of the"
+    return f"{many} {row.texts:,} texts {does}, so with confidence {confidence:.0%} {share} of such texts do"
+
+
+def _percent(share: float, *, up: bool = True) -> str:
+    """Rounded to the safe side."""
+    # Of a share next to 1 what is missing is what counts.
+    size = min(share, 1 - share) or 1.0
+    places = max(1 - math.floor(math.log10(100 * size)), 0)
+    scaled = 100 * share * 10**places
+    return f"{(math.ceil(scaled - 1e-9) if up else math.floor(scaled + 1e-9)) / 10**places:.{places}f} %"
+
+
+def _outwards(value: float) -> float:
+    """Rounded up to three digits."""
+    if value == 0 or not math.isfinite(value):
+        return value
+    unit = 10.0 ** (math.floor(math.log10(abs(value))) - 2)
+    return math.ceil(value / unit - 1e-9) * unit
+
+
+def texts_section(found: TextStatements | None) -> Markup:
+    """The section of the page; empty where there is none."""
+    if found is None:
+        return Markup("")
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    page = environment.from_string(_SECTION).render(
+        words=texts_words(found),
+        assumed=ASSUMED,
+        confidence=found.confidence,
+        columns=COLUMNS.items(),
+        rows=[(_label(row), digits(row.level), _cells(row)) for row in found.rows],
+    )
+    return Markup(page)
+
+
+def _label(row: TextStatement) -> str:
+    if row.layer is None:
+        return "contraction of the whole network"
+    return f"{'actual rate' if row.quantity == 'rate' else 'cosine similarity'}, layer {row.layer}"
+
+
+def _cells(row: TextStatement) -> list[str]:
+    shares = (f"{100 * share:.3g} %" for share in (row.share_at_least, row.share_at_most))
+    limits = (row.most_above, row.most_below, row.next_above, row.next_below)
+    return [f"{row.texts:,}", f"{row.exceeding:,}", *shares, *map(digits, limits)]
+
+
+def texts_csv(found: TextStatements) -> str:
+    """One line a text: its position in what was read, and every value; empty where a text has none."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    first = {"contraction": None, "rate": 1, "cosine_similarity": 0}
+    names = [
+        name if first[name] is None else f"{name}_{first[name] + place}"
+        for name, values in found.values.items()
+        for place in range(len(values))
+    ]
+    writer.writerow(["text", *names])
+    columns = [column for values in found.values.values() for column in values]
+    for place, text in enumerate(found.places.tolist()):
+        own = (float(column[place]) for column in columns)
+        writer.writerow([text, *("" if math.isnan(value) else repr(value) for value in own)])
+    return out.getvalue()

@@ -1,0 +1,130 @@
+"""From some texts to all of their kind: bounds with confidence that assume nothing about how values are distributed.
+
+All three need the same of the texts: that they are random draws of the population that is meant, independent or at
+least exchangeable. For draws of a finite corpus without repetition, all hold of the corpus. Ties make them cautious,
+never wrong. Host only, numpy.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..errors import OptionError
+
+
+class ShareLimits(NamedTuple):
+    """Limits of a share of the population, each with its confidence by itself.
+
+    Attributes:
+      at_least: the share is at least this.
+      at_most: the share is at most this.
+    """
+
+    at_least: float
+    at_most: float
+
+
+def clopper_pearson1934_limits(count: int, draws: int, confidence: float = 0.95) -> ShareLimits:
+    """Limits of the share of a population that has a property which `count` of `draws` random members have.
+
+    The upper limit is the p for which so few would be drawn with probability 1 - confidence: P(Bin(draws, p) <= count)
+    = 1 - confidence; the lower one likewise. What is asked must not have been chosen by the draws themselves (as "more
+    than the largest value seen" is; that is what `wilks1941_limit` is for).
+
+    Args:
+      count: how many have it, from 0 to `draws`.
+      draws: how many were drawn, at least 0; of none the limits are 0 and 1.
+      confidence: between 0 and 1; of each limit by itself.
+
+    Returns:
+      A `ShareLimits`.
+
+    Raises:
+      OptionError: numbers out of range.
+
+    >>> limits = clopper_pearson1934_limits(0, 299)
+    >>> round(limits.at_most, 5), limits.at_least
+    (0.00997, 0.0)
+
+    References: Clopper and Pearson (1934), The use of confidence or fiducial limits; Biometrika 26.
+    """
+    from scipy.special import betaincinv
+
+    _check(confidence)
+    if not 0 <= count <= draws:
+        raise OptionError(f"count must be from 0 to draws; got {count} of {draws}.")
+    least = float(betaincinv(count, draws - count + 1, 1 - confidence)) if count else 0.0
+    most = float(betaincinv(count + 1, draws - count, confidence)) if count < draws else 1.0
+    return ShareLimits(least, most)
+
+
+def wilks1941_limit(values: ArrayLike, share: float = 0.95, confidence: float = 0.95) -> float:
+    """An upper tolerance limit: with confidence, at least `share` of the population is at most this.
+
+    The k-th smallest of n values bounds a share p with probability P(Bin(n, p) <= k - 1) at least; the least such k
+    is taken. A lower limit of x is minus the upper limit of -x.
+
+    Args:
+      values: of n random members, [n], none NaN.
+      share: between 0 and 1.
+      confidence: between 0 and 1.
+
+    Returns:
+      One of the values; infinity where they are too few (fewer than ln(1 - confidence) / ln(share): 59 by default).
+
+    Raises:
+      OptionError: numbers out of range, values that are NaN or no vector.
+
+    >>> wilks1941_limit(np.arange(59.0)), wilks1941_limit(np.arange(58.0)), wilks1941_limit(np.arange(1000.0))
+    (58.0, inf, 961.0)
+
+    References: Wilks (1941), Determination of sample sizes for setting tolerance limits; Annals of Math. Stat. 12.
+    """
+    from scipy.special import bdtr
+
+    _check(confidence)
+    _check(share)
+    ordered = _ordered(values)
+    sure = bdtr(np.arange(len(ordered), dtype=np.float64), len(ordered), share) >= confidence if len(ordered) else []
+    return float(ordered[np.argmax(sure)]) if np.any(sure) else math.inf
+
+
+def vovk2005_limit(values: ArrayLike, confidence: float = 0.95) -> float:
+    """A conformal prediction: the next member's value is at most this with probability `confidence` at least.
+
+    The rank of the next among n + 1 exchangeable values is uniform, so it is at most the ceil((n + 1) confidence)-th
+    smallest of the n. The probability is over these draws and the next together.
+
+    Args:
+      values: of n random members, [n], none NaN.
+      confidence: between 0 and 1.
+
+    Returns:
+      One of the values; infinity where they are too few (fewer than confidence / (1 - confidence): 19 by default).
+
+    Raises:
+      OptionError: numbers out of range, values that are NaN or no vector.
+
+    >>> vovk2005_limit(np.arange(19.0)), vovk2005_limit(np.arange(18.0)), vovk2005_limit(np.arange(99.0))
+    (18.0, inf, 94.0)
+
+    References: Vovk, Gammerman and Shafer (2005), Algorithmic learning in a random world.
+    """
+    _check(confidence)
+    ordered = _ordered(values)
+    rank = math.ceil((len(ordered) + 1) * confidence)
+    return float(ordered[rank - 1]) if rank <= len(ordered) else math.inf
+
+
+def _check(number: float) -> None:
+    if not 0 < number < 1:
+        raise OptionError(f"share and confidence must be between 0 and 1, as in 0.95; got {number!r}.")
+
+
+def _ordered(values: ArrayLike) -> NDArray[np.float64]:
+    found = np.sort(np.asarray(values, np.float64))
+    if found.ndim != 1 or np.any(np.isnan(found)):
+        raise OptionError(f"values must be one number for each text, none of them NaN; got shape {found.shape}.")
+    return found

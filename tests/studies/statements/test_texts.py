@@ -1,0 +1,139 @@
+"""What `diagnose` says of other texts: from known values and a run, in words, in JSON, on the page, in a file."""
+
+import csv
+import io
+import json
+import math
+
+import numpy as np
+import pytest
+from rich.console import Console
+from support.report import synthetic
+
+import jaxsmooth
+from jaxsmooth import report
+from jaxsmooth.assets import read_texts, sample_texts
+from jaxsmooth.cli.main import main
+from jaxsmooth.errors import TextError
+from jaxsmooth.results.texts import KeptTexts
+from jaxsmooth.studies.statements.texts import text_statements
+from jaxsmooth.theory import clopper_pearson1934_limits
+
+pytestmark = pytest.mark.usefixtures("x64_restored")
+
+
+@pytest.fixture
+def no_figures(monkeypatch):
+    """Pictures, which take most of the time, are another file's matter."""
+    monkeypatch.setattr("jaxsmooth.report.diagnose.write_figures", lambda diagnosis, out: {})
+
+
+def known(contractions, *, each_text: bool = False):
+    """Two hidden states whose distances have these quotients; the first text stands in consensus at the start."""
+    contractions = np.array([math.nan, *contractions])
+    kept = KeptTexts()
+    distance = np.stack([np.where(np.isnan(contractions), 0, 2), np.nan_to_num(2 * contractions)])
+    cosine = np.stack([np.full(len(contractions), 0.5), np.full(len(contractions), 0.9)])
+    measured = {"subspace_distance": distance, "actual": contractions[None], "cosine_similarity": cosine}
+    kept.add(measured, np.arange(len(contractions)))
+    return text_statements(kept, each_text=each_text)
+
+
+def test_statements_of_known_values():
+    found = known(np.linspace(0.1, 0.9, 100))
+    whole, rate, first, last = found.rows
+    assert (whole.quantity, whole.layer, whole.texts, whole.exceeding, whole.level) == ("contraction", None, 100, 0, 1)
+    assert whole.share_at_most == clopper_pearson1934_limits(0, 100).at_most
+    # Of 100 values the 97th smallest bounds 95 % with confidence; the 96th the next: exact ranks.
+    ordered = np.linspace(0.1, 0.9, 100)
+    assert (whole.most_below, whole.next_below) == (ordered[98], ordered[95])
+    assert (whole.most_above, whole.next_above) == (ordered[1], ordered[4])
+    assert (rate.layer, first.layer, last.layer) == (1, 0, 1)
+    assert (first.exceeding, last.exceeding, last.share_at_most) == (0, 101, 1)
+    assert (found.read, found.kept, found.values) == (101, 101, {})
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ([0.5] * 299, "None of the 299 texts end farther from consensus than the embedding left them, so with "
+         "confidence 95% at most 1.00 % of such texts do."),
+        ([2.0, *[0.5] * 99], "1 of the 100 texts end farther .* at most 4.7 % of such texts do."),
+        ([2.0] * 59, "All 59 texts end farther .* at least 95.0 % of such texts do."),
+        ([*[2.0] * 60, *[0.5] * 40], "60 of the 100 texts .* at least 51 % of such texts do."),
+        ([0.5], "None of the 1 texts .* at most 95.0 % of such texts do. The texts are too few"),
+        ([], "No text has a distance"),
+    ],
+)  # fmt: skip
+def test_words(values, words):
+    import re
+
+    from jaxsmooth.report.texts import texts_words
+
+    assert re.match(words, texts_words(known(values)))
+
+
+def test_limits_in_words_are_rounded_to_the_safe_side():
+    from jaxsmooth.report.texts import _outwards, _percent
+
+    rng = np.random.default_rng(0)
+    for value in 10 ** rng.uniform(-6, 6, 200):
+        assert value * (1 - 1e-11) <= _outwards(value) <= 1.0101 * value
+        assert -value * (1 + 1e-11) <= _outwards(-value)
+    for share in [*rng.uniform(0, 1, 200), 1e-9, 1 - 1e-9, 0.0, 1.0]:
+        low, high = (float(_percent(share, up=up).split()[0]) for up in (False, True))
+        assert low - 1e-9 <= 100 * share <= high + 1e-9
+        assert 0 <= low <= high <= 100
+
+
+def test_a_real_run_writes_and_shows_them(tmp_path, no_figures):
+    model, tokenizer = jaxsmooth.load("tiny")
+    texts = read_texts("tiny", 6)
+    found = jaxsmooth.diagnose(model, tokenizer, texts, each_text=True)
+    own = found.texts
+    assert (own.read, own.kept, own.places.tolist()) == (6, 6, list(range(6)))
+    assert own.values["rate"].mean(axis=1) == pytest.approx(found.rates["actual"].mean, rel=1e-6)
+    assert own.values["cosine_similarity"].mean(axis=1) == pytest.approx(found.cosine_similarity.mean, rel=1e-6)
+    assert own.values["contraction"][0] == pytest.approx(own.values["rate"].prod(axis=0), rel=1e-5)
+    paths = report.write_diagnosis(found, tmp_path)
+    rows = list(csv.DictReader(io.StringIO(paths["values"].read_text(encoding="utf-8"))))
+    assert [float(row["contraction"]) for row in rows] == own.values["contraction"][0].tolist()
+    assert [int(row["text"]) for row in rows] == list(range(6))
+    written = json.loads(paths["numbers"].read_text(encoding="utf-8"))["texts"]
+    assert len(written["statements"]) == 1 + model.config.layers + model.config.layers + 1
+    assert written["statements"][0]["most_below"] is None  # six texts bound nothing
+    assert "What this says of other texts" in paths["report"].read_text(encoding="utf-8")
+    out = io.StringIO()
+    report.print_diagnosis(found, paths, Console(file=out, width=200))
+    assert "Other texts: " in out.getvalue()
+    assert "random draws" in out.getvalue()
+
+
+def test_without_values_no_file_and_without_statements_no_section(tmp_path):
+    diagnosis = synthetic()
+    assert "What this says of other texts" not in report.render_page(diagnosis)
+    assert "texts" not in report.to_json(diagnosis)
+
+
+def test_a_random_sample():
+    everything = read_texts("tiny")
+    counts = dict.fromkeys(everything, 0)
+    for seed in range(200):
+        drawn = sample_texts("tiny", 3, seed)
+        assert [text for text in everything if text in drawn] == drawn
+        for text in drawn:
+            counts[text] += 1
+    expected = 600 / len(everything)
+    assert max(abs(count - expected) for count in counts.values()) < 5 * math.sqrt(expected)
+    assert sample_texts("tiny", 10**6, 0) == everything
+    with pytest.raises(TextError, match="limit of a random sample must be a whole number"):
+        sample_texts("tiny", None, 0)
+
+
+def test_the_command_draws_a_sample(tmp_path, capfd, no_figures):
+    arguments = ["diagnose", "tiny", "--data", "tiny", "--limit", "2", "--sample", "5", "--out", str(tmp_path)]
+    assert main([*arguments, "--each-text"]) == 0
+    written = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert written["data"]["name"] == "tiny (drawn at random, seed 5)"
+    assert (tmp_path / "texts.csv").exists()
+    assert "values" in capfd.readouterr().out

@@ -1,0 +1,109 @@
+"""100,000 random cases of every kind of hypothesis, most of them next to the edge: no verdict is false."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from flint import arb
+from support.hypotheses import PATTERN, bare_block, checks, scaled_patterns
+from support.hypothesis_cases import (
+    edge_of_a_sink,
+    exact_sink,
+    known_matrix,
+    planted,
+    random_graph,
+    searched_radius,
+    vanishing,
+)
+
+from jaxsmooth.linalg.norm_ball import NormBall
+from jaxsmooth.theory import TokenMap, has_sink, open_hemisphere, rooted_radius, spectral_radius
+from jaxsmooth.theory.theorems.exact_block import Architecture
+
+# Kind -> how many cases `make long` draws; a hundredth of it in the default suite.
+CASES = {"sink": 50_000, "root": 20_000, "half-space": 20_000, "radius": 6_000, "rate": 3_000, "state": 1_000}
+
+
+def a_sink(rng) -> tuple[bool | None, bool]:
+    case = edge_of_a_sink(rng)
+    return has_sink(*case), exact_sink(*case)
+
+
+def a_root(rng) -> tuple[bool | None, bool]:
+    graph = random_graph(rng)
+    found, exact = rooted_radius(graph), searched_radius(graph)
+    assert (found >= 0) != (exact >= 0) or found == exact
+    return found >= 0, exact >= 0
+
+
+def a_half_space(rng) -> tuple[bool | None, bool]:
+    exact = rng.uniform() < 0.5
+    return open_hemisphere(planted(rng) if exact else vanishing(rng)).holds, exact
+
+
+def a_radius(rng) -> tuple[bool | None, bool]:
+    """Integers with a known spectrum, next to 1 after division by a number next to that radius; a ball around it."""
+    matrix, radius = known_matrix(rng, int(rng.integers(1, 5)))
+    if radius == 0:
+        return None, True
+    by = radius * (1 + float(rng.choice([-1, 1])) * 2.0 ** -int(rng.integers(1, 50)))
+    # Rounding the quotient moves every entry by at most half a unit: the exact quotient is in the ball.
+    quotient = matrix / by
+    found = spectral_radius(NormBall(quotient, 1e-15 * float(np.linalg.norm(quotient)) + 1e-300))
+    exact = Fraction(radius) < Fraction(by)
+    return (True if found.upper < 1 else False if found.lower >= 1 else None), exact
+
+
+def a_rate(rng) -> tuple[bool | None, bool]:
+    """A bare block: L0 = L1 = gain / the smallest std, L2 = gain / (the two smallest)^(1/2), exactly."""
+    stds = rng.uniform(0.5, 4, int(rng.integers(2, 5)))
+    name = str(rng.choice(["stds_above_threshold", "rate_below_1_L0", "rate_below_1_L1", "rate_below_1_L2"]))
+    low, second = sorted(stds.tolist())[:2]
+    edge = low if name[-1] != "2" else float((arb(low) * arb(second)).sqrt())
+    gain = edge * (1 + float(rng.integers(-3, 4)) * 2.0 ** -int(rng.integers(1, 53)))
+    exact = Fraction(gain) ** 2 < (Fraction(low) * Fraction(second) if name[-1] == "2" else Fraction(low) ** 2)
+    verdict = checks(bare_block(gain), scaled_patterns(stds), names=(name,))[name, 1, None].verdict
+    return {"HOLDS": True, "FAILS": False, "UNDECIDED": None}[verdict], exact
+
+
+def a_state(rng) -> tuple[bool | None, bool]:
+    """A bare block: rho(M) = 1 / ((1 + mixer)(1 + shift)), in numbers of few bits, so that it is exact."""
+    mixer, shift = -float(rng.integers(0, 13)) / 16, float(rng.integers(1, 64)) / 16
+    token_map = TokenMap([bare_block(shift=shift, mixer=mixer)], Architecture(0.0, "relu"))
+    state = token_map.fixed_state(token_map.orbit(PATTERN[None])[0])
+    exact = (1 + Fraction(mixer)) * (1 + Fraction(shift)) > 1
+    if state is None:
+        return None, exact
+    return (True if state.radius.upper < 1 else False if state.radius.lower >= 1 else None), exact
+
+
+KINDS = {
+    "sink": a_sink, "root": a_root, "half-space": a_half_space, "radius": a_radius, "rate": a_rate, "state": a_state,
+}  # fmt: skip
+
+
+def tried(kind: str, cases: int) -> dict[bool | None, int]:
+    """How often each verdict came; a false one ends it."""
+    rng, counts = np.random.default_rng(list(kind.encode())), {True: 0, False: 0, None: 0}
+    for case in range(cases):
+        found, exact = KINDS[kind](rng)
+        assert found in (None, exact), (kind, case)
+        counts[found] += 1
+    return counts
+
+
+@pytest.mark.parametrize("kind", CASES)
+def test_some_cases(kind):
+    counts = tried(kind, max(CASES[kind] // 100, 10))
+    assert counts[True] > 0
+    assert counts[False] > 0
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", CASES)
+def test_many_cases(kind):
+    counts = tried(kind, CASES[kind])
+    print(kind, counts)
+    decided = counts[True] + counts[False]
+    assert decided > 0.8 * CASES[kind]
+    assert min(counts[True], counts[False]) > 0.01 * CASES[kind]

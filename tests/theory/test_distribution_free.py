@@ -1,0 +1,132 @@
+"""Distribution-free limits: against scipy and sums of binomials, and their coverage on populations that are hard."""
+
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from jaxsmooth.errors import OptionError
+from jaxsmooth.theory import clopper_pearson1934_limits, vovk2005_limit, wilks1941_limit
+
+RUNS = 300
+# So many runs miss the nominal coverage by more than this with a probability of about 1e-4.
+SLACK = 3.8 * math.sqrt(0.95 * 0.05 / RUNS)
+POPULATIONS = {
+    "normal": lambda rng, shape: rng.standard_normal(shape),
+    "Cauchy": lambda rng, shape: rng.standard_cauchy(shape),
+    "two values": lambda rng, shape: (rng.uniform(size=shape) < 0.03).astype(np.float64),
+    "ties": lambda rng, shape: rng.geometric(0.3, shape).astype(np.float64),
+    "one value": lambda rng, shape: np.ones(shape),
+}
+
+
+def tail(count: int, draws: int, share: Fraction) -> Fraction:
+    """P(Bin(draws, share) <= count), exactly."""
+    return sum((math.comb(draws, k) * share**k * (1 - share) ** (draws - k) for k in range(count + 1)), Fraction(0))
+
+
+@pytest.mark.parametrize(("count", "draws"), [(0, 1), (1, 1), (0, 20), (3, 20), (19, 20), (20, 20), (2, 50)])
+def test_limits_of_a_share_solve_their_equation(count, draws):
+    found = clopper_pearson1934_limits(count, draws)
+    if count < draws:
+        assert float(tail(count, draws, Fraction(found.at_most))) == pytest.approx(0.05, rel=1e-9)
+    else:
+        assert found.at_most == 1
+    if count:
+        assert float(1 - tail(count - 1, draws, Fraction(found.at_least))) == pytest.approx(0.05, rel=1e-9)
+    else:
+        assert found.at_least == 0
+
+
+def test_a_known_number():
+    """None of 299: 1 - 0.05^(1/299), under 1 %; of 298 it is not."""
+    assert clopper_pearson1934_limits(0, 299).at_most == pytest.approx(1 - 0.05 ** (1 / 299), rel=1e-12)
+    assert clopper_pearson1934_limits(0, 299).at_most < 0.01 < clopper_pearson1934_limits(0, 298).at_most
+    assert clopper_pearson1934_limits(0, 0) == (0, 1)
+
+
+@pytest.mark.parametrize("draws", [1, 2, 7, 40])
+@pytest.mark.parametrize("confidence", [0.5, 0.95])
+def test_coverage_of_a_share_is_exact_and_never_short(draws, confidence):
+    """Summed over all counts, not simulated: at every share the limit covers it at least so often."""
+    limits = [clopper_pearson1934_limits(count, draws, confidence) for count in range(draws + 1)]
+    for share in np.linspace(0.001, 0.999, 31):
+        weight = scipy.stats.binom.pmf(np.arange(draws + 1), draws, share)
+        assert sum(w for w, own in zip(weight, limits, strict=True) if own.at_most >= share) >= confidence - 1e-12
+        assert sum(w for w, own in zip(weight, limits, strict=True) if own.at_least <= share) >= confidence - 1e-12
+    tight = [own.at_most for own in limits[:-1]]
+    for count, share in enumerate(tight):  # next to a limit the coverage is the confidence: nothing is given away
+        assert scipy.stats.binom.cdf(count, draws, share) == pytest.approx(1 - confidence, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", POPULATIONS)
+@pytest.mark.parametrize("draws", [1, 10, 200])
+def test_coverage_of_tolerance_limits_and_predictions(name, draws):
+    _covered(name, draws, RUNS)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", POPULATIONS)
+@pytest.mark.parametrize("draws", [1, 10, 59, 200])
+def test_coverage_in_many_more_runs(name, draws):
+    _covered(name, draws, 10_000)
+
+
+def _covered(name, draws, runs):
+    rng, slack = np.random.default_rng(draws), 3.8 * math.sqrt(0.95 * 0.05 / runs)
+    values = POPULATIONS[name](rng, (runs, draws))
+    many = np.sort(POPULATIONS[name](rng, 200_000))
+    limits = np.array([wilks1941_limit(own) for own in values])
+    shares = np.searchsorted(many, limits, side="right") / len(many)
+    # The population's share is itself known to within 0.0015 or so.
+    assert np.mean(shares >= 0.95 - 0.002) >= 0.95 - slack
+    following = POPULATIONS[name](rng, runs)
+    assert np.mean(following <= [vovk2005_limit(own) for own in values]) >= 0.95 - slack
+
+
+def test_limits_are_not_wider_than_they_must_be():
+    """Of a continuous population: the tolerance limit's and the prediction's coverage are next to nominal."""
+    rng = np.random.default_rng(0)
+    values, following = rng.uniform(size=(RUNS, 199)), rng.uniform(size=RUNS)
+    assert abs(np.mean(following <= [vovk2005_limit(own) for own in values]) - 0.95) < SLACK
+    covered = np.mean([wilks1941_limit(own) >= 0.95 for own in values])
+    ranks = [k for k in range(1, 200) if scipy.stats.binom.cdf(k - 1, 199, 0.95) >= 0.95]
+    assert abs(covered - scipy.stats.binom.cdf(ranks[0] - 1, 199, 0.95)) < SLACK
+
+
+def test_a_finite_corpus_without_repetition():
+    """60 of 200 texts: the limits are about the corpus."""
+    rng = np.random.default_rng(1)
+    corpus = np.concatenate([np.ones(12), np.zeros(188)])
+    found = [clopper_pearson1934_limits(int(rng.choice(corpus, 60, replace=False).sum()), 60) for _ in range(RUNS)]
+    assert np.mean([own.at_most >= 12 / 200 for own in found]) >= 0.95 - SLACK
+    assert np.mean([own.at_least <= 12 / 200 for own in found]) >= 0.95 - SLACK
+
+
+def test_too_few_texts_bound_nothing():
+    assert wilks1941_limit([]) == vovk2005_limit([]) == wilks1941_limit([1.0] * 58) == vovk2005_limit([1.0] * 18)
+    assert wilks1941_limit([]) == math.inf
+    assert wilks1941_limit([3.0] * 59) == vovk2005_limit([3.0] * 19) == 3.0
+
+
+def test_texts_that_are_no_random_sample_may_be_missed():
+    """A file in the order of its lengths: its first lines say nothing of the others."""
+    file = np.arange(1000.0)
+    assert np.mean(file <= vovk2005_limit(file[:100])) < 0.1
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: clopper_pearson1934_limits(3, 2), "count must be from 0 to draws; got 3 of 2"),
+        (lambda: clopper_pearson1934_limits(1, 2, 95.0), "between 0 and 1, as in 0.95; got 95"),
+        (lambda: wilks1941_limit([1.0], share=1.0), "between 0 and 1"),
+        (lambda: vovk2005_limit([1.0, math.nan]), "none of them NaN"),
+        (lambda: wilks1941_limit(np.ones((2, 2))), "one number for each text"),
+    ],
+)
+def test_what_is_out_of_range_is_refused(call, message):
+    with pytest.raises(OptionError, match=message):
+        call()
