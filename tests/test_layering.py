@@ -15,7 +15,7 @@ ROOT = Path(jaxsmooth.__file__).parent
 THEORY_GROUND = ("consensus", "statement", "operators", "mixing")
 THEORY = {
     *("theory", *(f"theory.{name}" for name in (*THEORY_GROUND, "blocked_attention"))),
-    *(f"theory.{name}" for name in ("theorems", "markov", "block", "certify", "rates", "literature")),
+    *(f"theory.{name}" for name in ("theorems", "markov", "block", "certify", "rates", "basin", "literature")),
 }
 
 # Room (a module, or a package with all its modules) -> the rooms it may import besides itself. A room may only
@@ -57,10 +57,11 @@ ALLOWED: dict[str, set[str]] = {
         *("types", "activations", "linalg"),
         *(f"theory.{name}" for name in (*THEORY_GROUND, "theorems", "block", "certify")),
     },
+    "theory.basin": {"errors", "types", "linalg", "theory.theorems", "theory.certify"},
     "theory": {
         *("activations", "linalg", "types"),
         *(f"theory.{name}" for name in (*THEORY_GROUND, "blocked_attention", "theorems", "markov", "block")),
-        *("theory.certify", "theory.rates", "theory.literature"),
+        *("theory.certify", "theory.rates", "theory.basin", "theory.literature"),
     },
     "bert": {"errors", "types", "activations", "meshes", "linalg"},
     "assets": {"errors", "files", "terminal"},

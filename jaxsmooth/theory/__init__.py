@@ -6,6 +6,7 @@
 ``markov``       products of stochastic matrices: limits, rates, closed classes, eigenvalues
 ``block``        one Transformer block: the ladder of rates, the lemmas, LayerNorm, the law next to consensus
 ``rates``        rates that hold for whole sets of inputs
+``basin``        inputs of any length that provably converge to consensus when the block is repeated
 ``literature``   one function a published statement, named by its source; docs/catalogue.md
 ``theorems``     the registry: one text per theorem, for every calculus; docs/theorems.md
 ``certify``      the calculi that account for rounding, and what `verify` evaluates with them; docs/certify.md
@@ -18,6 +19,8 @@ from ..linalg.gelfand import log_spectral_radius as log_spectral_radius
 from ..linalg.lanczos import Eigenvalue as Eigenvalue
 from ..linalg.lanczos import largest_eigenvalue as largest_eigenvalue
 from ..linalg.lanczos import spectral_norm as spectral_norm
+from .basin.certificate import Basin as Basin
+from .basin.certificate import certified_basin as certified_basin
 from .block.apriori import apriori_mixing_rate as apriori_mixing_rate
 from .block.apriori import collapse_coefficient as collapse_coefficient
 from .block.apriori import coupling_norms as coupling_norms
