@@ -15,7 +15,7 @@ ROOT = Path(jaxsmooth.__file__).parent
 THEORY_GROUND = ("consensus", "statement", "operators", "mixing")
 THEORY = {
     *("theory", *(f"theory.{name}" for name in (*THEORY_GROUND, "blocked_attention"))),
-    *(f"theory.{name}" for name in ("theorems", "markov", "block", "certify", "rates", "literature")),
+    *(f"theory.{name}" for name in ("theorems", "markov", "block", "certify", "rates", "basin", "literature")),
     *(f"theory.{name}" for name in ("every_input", "fate", "hypotheses", "distribution_free")),
 }
 
@@ -59,6 +59,7 @@ ALLOWED: dict[str, set[str]] = {
         *(f"theory.{name}" for name in (*THEORY_GROUND, "theorems", "block", "certify")),
     },
     "theory.every_input": {"errors", "types", "activations", "linalg", "theory.theorems"},
+    "theory.basin": {"errors", "types", "linalg", "theory.theorems", "theory.certify"},
     "theory.fate": {"linalg", "theory.consensus"},
     "theory.hypotheses": {
         *("types", "activations", "linalg"),
@@ -68,7 +69,7 @@ ALLOWED: dict[str, set[str]] = {
     "theory": {
         *("activations", "linalg", "types"),
         *(f"theory.{name}" for name in (*THEORY_GROUND, "blocked_attention", "theorems", "markov", "block")),
-        *("theory.certify", "theory.rates", "theory.every_input", "theory.fate", "theory.literature"),
+        *("theory.certify", "theory.rates", "theory.basin", "theory.every_input", "theory.fate", "theory.literature"),
         *("theory.hypotheses", "theory.distribution_free"),
     },
     "bert": {"errors", "types", "activations", "meshes", "linalg"},

@@ -8,6 +8,7 @@
 ``rates``        rates that hold for whole sets of inputs
 ``fate``         a map of token vectors applied again and again: where the tokens go, and whether they stay there
 ``every_input``  bounds over all texts: can the theorem's hypothesis ever hold in this model?
+``basin``        inputs of any length that provably converge to consensus when the block is repeated
 ``literature``   one function a published statement, named by its source; docs/catalogue.md
 ``hypotheses``   what theorems assume, decided with rounding accounted for; docs/hypotheses.md
 ``theorems``     the registry: one text per theorem, for every calculus; docs/theorems.md
@@ -22,6 +23,8 @@ from ..linalg.gelfand import log_spectral_radius as log_spectral_radius
 from ..linalg.lanczos import Eigenvalue as Eigenvalue
 from ..linalg.lanczos import largest_eigenvalue as largest_eigenvalue
 from ..linalg.lanczos import spectral_norm as spectral_norm
+from .basin.certificate import Basin as Basin
+from .basin.certificate import certified_basin as certified_basin
 from .block.apriori import apriori_mixing_rate as apriori_mixing_rate
 from .block.apriori import collapse_coefficient as collapse_coefficient
 from .block.apriori import coupling_norms as coupling_norms

@@ -1,0 +1,307 @@
+"""A certified basin of collapse: how near equal tokens an input of any length is certain to end in equal tokens.
+
+The reference is the orbit of a sentence of equal tokens, computed in floating point and taken as given rows. What is
+proved holds for the real block: attention, the stds and the MLP are those of the input. Theorem and proof:
+docs/basin.md. Host only, float64.
+"""
+
+import math
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import jax
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import ConfigError, DivergedError, OptionError, ShapeError, is_int
+from ...linalg.norm_ball import size, up
+from ...types import Block
+from ..theorems.parameters import bias_of
+from .comparison import Roots, Step, step
+from .matrices import Matrix, adapted_roots, exact, norm
+from .row_map import RowMap, one_token, row_map
+
+MARGINS = (0.75, 0.75)
+PASSES = 3000  # of a token through the map, before it is said to settle nowhere
+SETTLED = 1e-11  # relative change at which it has
+LONGEST_CYCLE = 8
+ITERATIONS = 2000
+HALVINGS = 60
+SMALL = 1e-3  # of the start: where the comparison system has come as near as it needs to
+STALLED = 0.9999  # of the mean before: rounding of the reference orbit keeps it from coming nearer
+TRAP = 2.0  # how much wider than what was reached the box is that must be mapped into itself
+
+
+@runtime_checkable
+class Model(Protocol):
+    """What is needed of an encoder: its stacked blocks and its configuration."""
+
+    @property
+    def blocks(self) -> Block: ...
+    @property
+    def config(self) -> Any: ...
+
+
+class Basin(NamedTuple):
+    """What is certified about the repetition of a block, or of all blocks in turn.
+
+    With P and Q the given roots, every sentence of any number of tokens with |mean - point|_Q <= `mean_radius` and
+    |x_i - x_j|_P <= `diameter` for all i, j, so also every sentence with max_i |x_i - point| <= `radius`, converges to
+    consensus. |e|_P is the Euclidean length of e P.
+
+    Attributes:
+      radius: Euclidean, of every token around `point`; 0 where nothing is certified.
+      mean_radius: of the mean token, in |.|_Q.
+      diameter: of the tokens, in |.|_P.
+      rate: after finitely many passes the largest |x_i - x_j|_P falls at least by this factor a pass.
+      rate_at_point: the same next to `point`, at least the spectral radius it is made for.
+      spectral_radius: rho(M) of a pass: the true rate, computed without enclosure.
+      spectral_radius_mean: rho(N) of a pass, of the map of equal tokens.
+      point: the reference row in front of the first block, [D].
+      period: passes after which equal tokens repeat; 1 at a fixed point. A pass of the rates is so many.
+      root: P in front of the first block, [D D].
+      root_mean: Q there.
+      limit: what keeps the radius from being larger, in words.
+    """
+
+    radius: float
+    mean_radius: float
+    diameter: float
+    rate: float
+    rate_at_point: float
+    spectral_radius: float
+    spectral_radius_mean: float
+    point: NDArray[np.float64]
+    period: int
+    root: Matrix | None
+    root_mean: Matrix | None
+    limit: str
+
+
+class Orbit(NamedTuple):
+    """Equal tokens under repetition.
+
+    Attributes:
+      rows: in front of every block of one period, a list of [D].
+      blocks: as many.
+      period: how many passes that is; 0 if no period was found.
+    """
+
+    rows: list[NDArray[np.float64]]
+    blocks: list[Block]
+    period: int
+
+
+def certified_basin(
+    model: Model,
+    *,
+    layer: int | None = None,
+    std: float | None = None,
+    start: NDArray[np.float64] | None = None,
+    margins: tuple[float, float] = MARGINS,
+) -> Basin:
+    """A radius around consensus within which every sentence, of any length, provably collapses.
+
+    The map is one block repeated, or all blocks in turn, for ever: attention over all real tokens, both LayerNorms and
+    the MLP computed anew each time. Weights are taken as they are, in float64.
+
+    Args:
+      model: an encoder of post-LN blocks with erf-GELU, and attention by content over all tokens.
+      layer: which block to repeat, counting from 1; None for all in turn.
+      std: a standard deviation that both LayerNorms divide by, in place of the tokens' own.
+      start: a row from which the fixed point of equal tokens is sought, [D]; by default the shift of the LayerNorm in
+        front of the first block that is repeated, the last block's for the first.
+      margins: for M and for N, where between its spectral radius (0) and 1 the rate lies that the norms are made for.
+
+    Returns:
+      A `Basin`; of radius 0 with the reason in `limit` where consensus does not attract, or no norm was found in which
+      it can be proved to.
+
+    Raises:
+      ConfigError: another kind of block, activation or attention.
+      DivergedError: parameters that are not finite.
+      ShapeError: a start that is no finite row of the model's width.
+      OptionError: a layer that does not exist, margins not between 0 and 1, or a std that is not positive.
+
+    >>> import jax, numpy as np
+    >>> from jaxsmooth.bert.config import EncoderConfig
+    >>> from jaxsmooth.bert.params import init_encoder
+    >>> config = EncoderConfig(vocab=9, width=8, layers=1, heads=2, mlp_width=16, max_length=8)
+    >>> basin = certified_basin(init_encoder(config, jax.random.key(0)), std=2.0)
+    >>> bool(basin.radius > 0.1 and basin.rate < 1)
+    True
+
+    References: docs/basin.md.
+    """
+    blocks, front = _checked(model, layer, std, margins)
+    eps = float(model.config.eps)
+    row = bias_of(front.norm_mlp) if start is None else np.asarray(start, np.float64)
+    if row.shape != (model.config.width,) or not np.all(np.isfinite(row)):
+        raise ShapeError(f"start must be {model.config.width} finite numbers; got an array of shape {row.shape}.")
+    orbit = _orbit(blocks, row, eps, std)
+    if not orbit.period:
+        return _nothing(row, 0, math.nan, math.nan, f"equal tokens settle in no cycle of up to {LONGEST_CYCLE} passes")
+    at = [row_map(block, row, eps, std) for block, row in zip(orbit.blocks, orbit.rows, strict=True)]
+    laws = [[point.law().mid for point in at], [point.shared_law().mid for point in at]]
+    radii = [float(np.max(np.abs(np.linalg.eigvals(_product(matrices))))) for matrices in laws]
+    for radius, name in zip(radii, ("rho(M), of differences,", "rho(N), of equal tokens,"), strict=True):
+        if not radius < 1:
+            return _nothing(orbit.rows[0], orbit.period, *radii, f"{name} is {radius:.6g}: consensus does not attract")
+    count = len(at)
+    rates = [(radius + margin * (1 - radius)) ** (1 / count) for radius, margin in zip(radii, margins, strict=True)]
+    roots = [adapted_roots(matrices, rate) for matrices, rate in zip(laws, rates, strict=True)]
+    norms = [Roots(p, q) for p, q in zip(*roots, strict=True)]
+    steps = _steps(orbit, at, norms)
+    return _largest(steps, norms[0], orbit, radii)
+
+
+def _checked(model: Model, layer: int | None, std: float | None, margins: tuple[float, float]) -> tuple[list[Block], Block]:
+    """The blocks of one pass, float64 on the host, and the one whose output enters them."""
+    config = model.config
+    if config.departures or not config.has_plain_scores or config.activation != "gelu":
+        what = [*config.departures, *(["attention that is masked or positional"] * (not config.has_plain_scores))]
+        what += [f"activation {config.activation!r}"] * (config.activation != "gelu")
+        raise ConfigError(
+            "a basin is certified for post-LN blocks with erf-GELU and attention by content over all tokens; "
+            f"got {', '.join(what)}."
+        )
+    if layer is not None and not is_int(layer, 1, config.layers):
+        raise OptionError(f"layer must be a whole number from 1 to {config.layers}, or None; got {layer!r}.")
+    if std is not None and not (math.isfinite(std) and std > 0):
+        raise OptionError(f"std must be a positive number, or None for the tokens' own; got {std!r}.")
+    if not all(0 < margin < 1 for margin in margins):
+        raise OptionError(f"margins must lie between 0 and 1; got {margins!r}.")
+    stacked = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), model.blocks)
+    if not all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(stacked)):
+        raise DivergedError("the model's parameters are not all finite: nothing can be certified of it.")
+    held = 1 if config.shared_layers else config.layers
+    single = [jax.tree.map(lambda leaf, k=place: leaf[k % held], stacked) for place in range(config.layers)]
+    return (single, single[-1]) if layer is None else ([single[layer - 1]], single[layer - 2])
+
+
+def _orbit(blocks: list[Block], row: NDArray[np.float64], eps: float, std: float | None) -> Orbit:
+    """Where equal tokens settle."""
+
+    def through(row: NDArray[np.float64]) -> NDArray[np.float64]:
+        for block in blocks:
+            row = one_token(block, row, eps, std)
+        return row
+
+    recent = [row]
+    for _ in range(PASSES):
+        recent = [*recent[-LONGEST_CYCLE:], through(recent[-1])]
+        found = [k for k in range(1, len(recent)) if _near(recent[-1], recent[-1 - k])]
+        if found:
+            rows, all_blocks = [recent[-1]], blocks * found[0]
+            for block in all_blocks[:-1]:
+                rows.append(one_token(block, rows[-1], eps, std))
+            return Orbit(rows, all_blocks, found[0])
+    return Orbit([row], blocks, 0)
+
+
+def _near(one: NDArray[np.float64], other: NDArray[np.float64]) -> bool:
+    return bool(np.linalg.norm(one - other) <= SETTLED * np.linalg.norm(one))
+
+
+def _product(laws: list[Matrix]) -> Matrix:
+    product = laws[0]
+    for law in laws[1:]:
+        product = product @ law
+    return product
+
+
+def _steps(orbit: Orbit, at: list[RowMap], norms: list[Roots]) -> list[Step]:
+    count = len(at)
+    m, d = (np.linalg.norm(root, 2) for root in (norms[0].mean, norms[0].differences))
+    steps, ratio = [], 2 * d / m
+    for place, (block, row) in enumerate(zip(orbit.blocks, orbit.rows, strict=True)):
+        after = (place + 1) % count
+        steps.append(step(block, row, at[place], (orbit.rows[after], norms[after]), norms[place], ratio))
+        ratio *= steps[-1].contraction(0.0, 0.0) / steps[-1].mean
+    return steps
+
+
+def _largest(steps: list[Step], roots: Roots, orbit: Orbit, radii: list[float]) -> Basin:
+    """The largest Euclidean radius that the comparison system certifies, by halving."""
+    mean, apart = norm(exact(roots.mean)), up(2 * norm(exact(roots.differences)))
+    rates = certified_rates(steps, 0.0, 0.0)
+    low, high = 0.0, 16.0 * size(orbit.rows[0][None])
+    for _ in range(HALVINGS):
+        middle = low / 2 + high / 2
+        if np.isfinite(certified_rates(steps, up(mean * middle), up(apart * middle))[0]):
+            low = middle
+        else:
+            high = middle
+        if high - low < 1e-3 * low:
+            break
+    if not low:
+        text = f"the adapted norms contract no box: {rates[1]:.3g} a pass for differences"
+        return _nothing(orbit.rows[0], orbit.period, *radii, text)
+    m, d = up(mean * low), up(apart * low)
+    rate = certified_rates(steps, m, d)[0]
+    limit = _limit(steps, m * (high / low), d * (high / low))
+    point = orbit.rows[0]
+    return Basin(
+        low, m, d, rate, rates[1], *radii, point, orbit.period, roots.differences, roots.mean, limit
+    )
+
+
+def certified_rates(steps: list[Step], m: float, d: float) -> tuple[float, float]:
+    """What the comparison system proves from the box [0, m] x [0, d].
+
+    Args:
+      steps: the blocks of a period.
+      m: of the mean.
+      d: of the differences.
+
+    Returns:
+      The factor by which the differences fall each pass once a box that is mapped into itself is reached, infinite if
+      none is reached; and the same at the point itself.
+    """
+    first = m, d
+    at_point = math.prod(one.contraction(0.0, 0.0) for one in steps)
+    for _ in range(ITERATIONS):
+        if not (math.isfinite(m) and math.isfinite(d)) or max(m, d) > 1e6 * max(*first, 1e-300):
+            return math.inf, at_point
+        before = m
+        m, d = _passed(steps, m, d)
+        # All steps grow with m and d, so whatever stays in the wider box falls at least as fast as it does there.
+        if d <= SMALL * first[1] and (m <= SMALL * first[0] or STALLED * before <= m <= first[0]):
+            return _trap(steps, TRAP * m, TRAP * d), at_point
+    return math.inf, at_point
+
+
+def _passed(steps: list[Step], m: float, d: float) -> tuple[float, float]:
+    for one in steps:
+        m, d = one(m, d)
+    return m, d
+
+
+def _trap(steps: list[Step], m: float, d: float) -> float:
+    """The rate in a box that is mapped into itself and on whose equal tokens the map contracts; infinite if not so."""
+    after, rate, shared = (m, d), 1.0, 1.0
+    for one in steps:
+        rate = up(rate * one.contraction(*after))
+        shared = up(shared * one.consensus_contraction(after[0]))
+        after = one(*after)
+    inside = after[0] <= m and rate < 1 and shared < 1
+    return rate if inside else math.inf
+
+
+def _limit(steps: list[Step], m: float, d: float) -> str:
+    """Which of the two comparisons fails just outside the radius, and in which block."""
+    start = m, d
+    for _ in range(ITERATIONS):
+        for place, one in enumerate(steps):
+            before = m, d
+            m, d = one(m, d)
+            if not (math.isfinite(m) and math.isfinite(d)):
+                return f"a std may change by half in step {place + 1}: m {before[0]:.3g}, D {before[1]:.3g}"
+        if m > 4 * start[0] and m / start[0] >= d / start[1]:
+            return "the mean: its second-order terms outgrow what N contracts"
+        if d > 4 * start[1]:
+            return "the differences: second-order terms outgrow what M contracts"
+    return "the mean stays, neither growing nor falling"
+
+
+def _nothing(point: NDArray[np.float64], period: int, differences: float, mean: float, why: str) -> Basin:
+    return Basin(0.0, 0.0, 0.0, math.inf, math.inf, differences, mean, point, period, None, None, why)

@@ -1,0 +1,388 @@
+"""The certified basin of collapse: a separate numpy encoder starts inside it and must end in equal tokens."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator
+
+import jax
+import jax.numpy as jnp
+import mpmath
+import numpy as np
+import pytest
+import scipy.optimize
+from scipy.special import erf, softmax
+
+from jaxsmooth.bert.config import EncoderConfig
+from jaxsmooth.bert.params import init_encoder
+from jaxsmooth.errors import ConfigError, DivergedError, OptionError, ShapeError
+from jaxsmooth.theory import Basin, certified_basin
+from jaxsmooth.theory.basin import certificate
+from jaxsmooth.theory.basin.gauges import Frames
+from jaxsmooth.theory.basin.matrices import exact
+from jaxsmooth.theory.basin.row_map import row_map
+
+LENGTHS = (1, 2, 7, 64)
+WIDTH = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Plain:
+    """The real map, in numpy and scipy: blocks applied in turn to sentences [B T D] without padding."""
+
+    blocks: list[dict[str, np.ndarray]]
+    eps: float
+    std: float | None
+
+    @staticmethod
+    def of(model, layer: int | None, std: float | None) -> "Plain":
+        def leaf(array) -> np.ndarray:
+            return np.asarray(array, np.float64)
+
+        b = model.blocks
+        names = {"q": b.attn.query, "k": b.attn.key, "v": b.attn.value, "o": b.attn.output, "up": b.up, "down": b.down}
+        whole = {f"{name}{part}": leaf(getattr(map_, part)) for name, map_ in names.items() for part in ("kernel", "bias")}
+        for name, norm in (("n1", b.norm_attn), ("n2", b.norm_mlp)):
+            whole[f"{name}scale"], whole[f"{name}bias"] = leaf(norm.scale), leaf(norm.bias)
+        places = range(model.config.layers) if layer is None else [layer - 1]
+        return Plain([{key: value[k] for key, value in whole.items()} for k in places], model.config.eps, std)
+
+    def norm(self, u: np.ndarray, scale: np.ndarray, bias: np.ndarray) -> np.ndarray:
+        centred = u - u.mean(axis=-1, keepdims=True)
+        std = np.sqrt(np.mean(centred**2, axis=-1, keepdims=True) + self.eps) if self.std is None else self.std
+        return centred / std * scale + bias
+
+    def block(self, w: dict[str, np.ndarray], x: np.ndarray) -> np.ndarray:
+        shape = (len(x), x.shape[1], *w["qkernel"].shape[1:])
+        width = x.shape[-1]
+        q, k, v = (
+            (x @ w[f"{s}kernel"].reshape(width, -1)).reshape(shape).swapaxes(1, 2) + w[f"{s}bias"][:, None]
+            for s in "qkv"
+        )
+        attn = softmax(q @ k.swapaxes(2, 3) / np.sqrt(shape[-1]), axis=-1)
+        mixed = (attn @ v).swapaxes(1, 2).reshape(*x.shape[:2], -1) @ w["okernel"].reshape(-1, width) + w["obias"]
+        y = self.norm(x + mixed, w["n1scale"], w["n1bias"])
+        pre = y @ w["upkernel"] + w["upbias"]
+        z = y + (0.5 * pre * (1 + erf(pre / np.sqrt(2)))) @ w["downkernel"] + w["downbias"]
+        return self.norm(z, w["n2scale"], w["n2bias"])
+
+    def once(self, x: np.ndarray) -> np.ndarray:
+        """One pass."""
+        for w in self.blocks:
+            x = self.block(w, x)
+        return x
+
+
+def encoder(seed: int, *, layers: int = 1, shift: float = 3.0, kernel: float = 0.3, score: float = 1.0, width: int = WIDTH):
+    """A random encoder with a common shift in front of both LayerNorms: their stds are about `shift`."""
+    config = EncoderConfig(vocab=9, width=width, layers=layers, heads=2, mlp_width=2 * width, max_length=8)
+    model = init_encoder(dataclasses.replace(config, std_init=kernel * 4 / width**0.5), jax.random.key(seed))
+    rng = np.random.default_rng(seed)
+
+    def drawn(like, size: float) -> jax.Array:
+        return jnp.asarray(size * rng.standard_normal(like.shape), jnp.float32)
+
+    attn, blocks = model.blocks.attn, model.blocks
+    attn = dataclasses.replace(
+        attn,
+        query=dataclasses.replace(attn.query, kernel=score * attn.query.kernel, bias=drawn(attn.query.bias, 0.3)),
+        value=dataclasses.replace(attn.value, bias=drawn(attn.value.bias, 0.3)),
+        output=dataclasses.replace(attn.output, bias=drawn(attn.output.bias, shift)),
+    )
+    blocks = dataclasses.replace(
+        blocks,
+        attn=attn,
+        up=dataclasses.replace(blocks.up, bias=drawn(blocks.up.bias, 0.5)),
+        down=dataclasses.replace(blocks.down, bias=drawn(blocks.down.bias, shift)),
+        norm_mlp=dataclasses.replace(blocks.norm_mlp, bias=drawn(blocks.norm_mlp.bias, 0.3)),
+    )
+    return dataclasses.replace(model, blocks=blocks)
+
+
+@functools.cache
+def setting(seed: int, layers: int = 1, layer: int | None = None, std: float | None = None) -> tuple[Plain, Basin]:
+    model = encoder(seed, layers=layers)
+    return Plain.of(model, layer, std), certified_basin(model, layer=layer, std=std)
+
+
+def unit(x: np.ndarray) -> np.ndarray:
+    return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+
+def directions(rng: np.random.Generator, basin: Basin, tokens: int, count: int) -> Iterator[tuple[str, np.ndarray]]:
+    """Displacements of the tokens, each of length 1 at most, [count T D]: random and extremal."""
+    width = len(basin.point)
+    yield "random", unit(rng.standard_normal((count, tokens, width)))
+    axis = unit(rng.standard_normal((count, 1, width)))
+    yield "two clusters", axis * rng.choice([-1.0, 1.0], (count, tokens, 1))
+    alone = np.ones((count, tokens, 1))
+    alone[:, 0] = -1
+    yield "one against all", axis * alone
+    for name, root in (("differences", basin.root), ("mean", basin.root_mean)):
+        leading = np.linalg.svd(root)[0][:, rng.integers(0, 3, count)].T[:, None]
+        yield f"{name}, one direction", np.broadcast_to(leading, (count, tokens, width))
+        yield f"{name}, two clusters", leading * rng.choice([-1.0, 1.0], (count, tokens, 1))
+
+
+def apart(x: np.ndarray, root: np.ndarray) -> np.ndarray:
+    """The largest |x_i - x_j|_P, [B]."""
+    moved = (x - x[:, :1]) @ root
+    squares = np.sum(moved**2, axis=-1)
+    pairs = squares[:, :, None] + squares[:, None] - 2 * moved @ moved.swapaxes(1, 2)
+    return np.sqrt(np.maximum(pairs, 0).max(axis=(1, 2)))
+
+
+def escapes(plain: Plain, basin: Basin, x: np.ndarray, passes: int = 400) -> int:
+    """How many of the sentences have not reached consensus, to 1e-9 of where they started, in so many passes."""
+    scale = np.linalg.norm(basin.point)
+    for _ in range(passes):
+        x = plain.once(x)
+        far = np.max(np.linalg.norm(x - x[:, :1], axis=-1), axis=1)
+        if np.all(far <= 1e-9 * scale):
+            return 0
+    return int(np.sum(far > 1e-9 * scale))
+
+
+CASES = [(0, 1, 1, None), (1, 2, None, None), (2, 1, 1, 4.0)]
+
+
+@pytest.mark.parametrize("case", CASES, ids=["layer", "stack", "imposed std"])
+def test_every_start_inside_reaches_consensus(case):
+    plain, basin = setting(*case)
+    assert basin.radius > 0.01
+    assert basin.spectral_radius < basin.rate_at_point <= basin.rate < 1
+    rng = np.random.default_rng(0)
+    for tokens in LENGTHS:
+        for _, moves in directions(rng, basin, tokens, 3):
+            assert escapes(plain, basin, basin.point + basin.radius * moves) == 0
+
+
+@pytest.mark.parametrize("case", CASES, ids=["layer", "stack", "imposed std"])
+def test_the_adapted_set_is_larger_and_falls_at_the_rate(case):
+    """Mean and differences at their bounds, in the adapted norms; once the system is settled each pass contracts."""
+    plain, basin = setting(*case)
+    rng = np.random.default_rng(1)
+    for tokens in (2, 7):
+        for _, moves in directions(rng, basin, tokens, 3):
+            moves = moves - moves.mean(axis=1, keepdims=True)
+            size = apart(moves, basin.root)[:, None, None]
+            mean = unit(rng.standard_normal((len(moves), 1, WIDTH)) @ np.linalg.inv(basin.root_mean).T)
+            mean *= basin.mean_radius / np.linalg.norm(mean @ basin.root_mean, axis=-1, keepdims=True)
+            x = basin.point + mean + moves * np.where(size > 0, basin.diameter / np.where(size > 0, size, 1), 0)
+            for _ in range(40):
+                x = plain.once(x)
+            before = apart(x, basin.root)
+            after = apart(plain.once(x), basin.root)
+            seen = before > 1e-7
+            assert np.all(after[seen] <= basin.rate * before[seen] * (1 + 1e-6))
+            assert escapes(plain, basin, x) == 0
+
+
+@pytest.mark.parametrize("case", CASES, ids=["layer", "stack", "imposed std"])
+def test_the_rate_tends_to_the_spectral_radius(case):
+    plain, basin = setting(*case)
+    x = basin.point + basin.radius * unit(np.random.default_rng(2).standard_normal((1, 5, WIDTH)))
+    sizes = []
+    while len(sizes) < 60 and (not sizes or sizes[-1] > 1e-10):
+        x = plain.once(x)
+        sizes.append(apart(x, np.eye(WIDTH))[0])
+    steps = len(sizes) // 2
+    assert (sizes[-1] / sizes[-1 - steps]) ** (1 / steps) == pytest.approx(basin.spectral_radius, rel=0.15)
+
+
+@functools.cache
+def pieces(seed: int):
+    """The comparison system of a small layer, as the library builds it, and its model."""
+    model = encoder(seed, width=6)
+    kept = {}
+    whole = certificate._steps
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(certificate, "_steps", lambda *given: kept.setdefault("steps", whole(*given)))
+        basin = certified_basin(model)
+    return Plain.of(model, None, None), basin, kept["steps"][0]
+
+
+@pytest.mark.parametrize("seed", [3, 4])
+def test_no_search_finds_a_step_beyond_the_comparison(seed):
+    """BFGS on the input makes the next pass's differences, or mean, as large as it can; tokens inside by a squash."""
+    plain, basin, step = pieces(seed)
+    rng, tokens = np.random.default_rng(seed), 3
+    bounds = step(basin.mean_radius, basin.diameter)
+
+    def inside(free: np.ndarray) -> np.ndarray:
+        moves = free.reshape(tokens, 6)
+        return basin.point + basin.radius * moves / np.maximum(np.linalg.norm(moves, axis=1, keepdims=True), 1)
+
+    def ends(free: np.ndarray) -> tuple[float, float]:
+        after = plain.once(inside(free)[None])
+        return float(np.linalg.norm((after[0].mean(axis=0) - basin.point) @ basin.root_mean)), apart(after, basin.root)[0]
+
+    for which in (0, 1):
+        found = [
+            -scipy.optimize.minimize(lambda f: -ends(f)[which], rng.standard_normal(tokens * 6), options={"maxiter": 15}).fun
+            for _ in range(3)
+        ]
+        assert max(found) <= bounds[which]
+        assert max(found) > 0.05 * bounds[which]
+
+
+@pytest.mark.parametrize("seed", [3, 4])
+def test_the_derivative_strays_no_farther_than_said(seed):
+    """Jacobians of the row map by jax, at random rows at every distance, against `stray`; and the bound is not idle."""
+    _, basin, step = pieces(seed)
+    model = encoder(seed, width=6)
+    block = certificate._checked(model, 1, None, (0.5, 0.5))[0][0]
+    width, p = 6, basin.root
+    frames = Frames(row_map(block, basin.point, 1e-12, None), exact(np.linalg.inv(p)), exact(np.eye(width)))
+    reach = frames.of_differences(p)
+
+    def row(u):
+        def norm(v, of):
+            v = v - jnp.mean(v)
+            return v / jnp.sqrt(jnp.mean(v * v) + 1e-12) * of.scale + of.bias
+
+        y = norm(u, block.norm_attn)
+        wide = jax.nn.gelu(y @ block.up.kernel + block.up.bias, approximate=False)
+        return norm(y + wide @ block.down.kernel + block.down.bias, block.norm_mlp)
+
+    mixer = np.einsum("dnh,nhe->de", block.attn.value.kernel, block.attn.output.kernel)
+    bias = np.einsum("nh,nhe->e", block.attn.value.bias, block.attn.output.kernel) + block.attn.output.bias
+    base = basin.point + basin.point @ mixer + bias
+    derivative = jax.jit(jax.vmap(jax.jacobian(row)))
+    ratios = []
+    rng = np.random.default_rng(seed)
+    for size in (1e-3, 1e-2, 0.1, 0.5):
+        moves = size * unit(rng.standard_normal((200, width)))
+        with jax.enable_x64(True):
+            change = np.asarray(derivative(base + moves) - derivative(base[None])).swapaxes(1, 2)
+        norms = np.linalg.norm(np.linalg.inv(p) @ change @ p, 2, axis=(1, 2))
+        assert np.all(norms <= reach.stray(size) * (1 + 1e-9))
+        ratios.append(norms.max() / reach.stray(size))
+    assert max(ratios) > 0.1
+
+
+def test_the_point_is_enclosed():
+    """Output, phi', phi'' and phi''' / 2, M: against mpmath in 50 digits."""
+    model = encoder(5, width=4)
+    block = certificate._checked(model, 1, None, (0.5, 0.5))[0][0]
+    x = np.random.default_rng(5).standard_normal(4)
+    at = row_map(block, x, 1e-12, None)
+    with mpmath.workdps(50):
+        after, law = _in_digits(block, x)
+        for ball, exact_value in ((at.after, after), (at.law(), law)):
+            off = np.array((mpmath.matrix(ball.mid.tolist()) - exact_value).tolist(), float)
+            assert np.linalg.norm(off) <= ball.error < 1e-9
+
+
+def _in_digits(block, x: np.ndarray) -> tuple[mpmath.matrix, mpmath.matrix]:
+    """What comes out of the row x, and M, in the current precision."""
+    m = lambda array: mpmath.matrix(np.atleast_2d(array).tolist())  # noqa: E731
+    width = len(x)
+
+    def norm(row: mpmath.matrix, of) -> tuple[mpmath.matrix, mpmath.matrix]:
+        mean = sum(row) / width
+        centred = row - mpmath.ones(1, width) * mean
+        std = mpmath.sqrt(sum(c * c for c in centred) / width + mpmath.mpf(1e-12))
+        gain = mpmath.diag([mpmath.mpf(float(s)) for s in of.scale])
+        centring = mpmath.eye(width) - mpmath.ones(width) / width
+        return centred / std * gain + m(of.bias), (centring - centred.T * centred / (width * std**2)) / std * gain
+
+    value, output = m(block.attn.value.kernel.reshape(width, -1)), m(block.attn.output.kernel.reshape(-1, width))
+    u = m(x) + (m(x) * value + m(block.attn.value.bias.reshape(1, -1))) * output + m(block.attn.output.bias)
+    y, first = norm(u, block.norm_attn)
+    pre = y * m(block.up.kernel) + m(block.up.bias)
+    wide = mpmath.matrix(1, len(pre))
+    slopes = []
+    for k in range(len(pre)):
+        wide[k] = pre[k] * mpmath.ncdf(pre[k])
+        slopes.append(mpmath.ncdf(pre[k]) + pre[k] * mpmath.npdf(pre[k]))
+    z = y + wide * m(block.down.kernel) + m(block.down.bias)
+    after, second = norm(z, block.norm_mlp)
+    mlp = mpmath.eye(width) + m(block.up.kernel) * mpmath.diag(slopes) * m(block.down.kernel)
+    return after, first * mlp * second
+
+
+def measured(plain: Plain, basin: Basin, moves: np.ndarray) -> float:
+    """The largest s of a geometric grid up to which the point + s moves reaches consensus."""
+    sizes = np.geomspace(basin.radius, 1e3 * basin.radius, 30)
+    good = [escapes(plain, basin, basin.point + s * moves[None], 300) == 0 for s in sizes]
+    return float(sizes[good.index(False) - 1]) if False in good else np.inf
+
+
+def test_far_outside_the_basin_ends():
+    """Strong scores and values: two clusters far apart attend to themselves and stay, though consensus attracts."""
+    model = encoder(7, score=12.0, kernel=0.35)
+    plain, basin = Plain.of(model, None, None), certified_basin(model)
+    assert basin.radius > 1e-3
+    rng = np.random.default_rng(7)
+    found = min(measured(plain, basin, unit(rng.standard_normal((6, WIDTH)))) for _ in range(12))
+    assert 1 < found / basin.radius < 1000
+
+
+def test_where_consensus_repels_nothing_is_certified():
+    model = encoder(8, shift=0.05, kernel=0.1)
+    basin = certified_basin(model, std=0.9)
+    assert basin.radius == 0
+    assert not (basin.spectral_radius < 1 and basin.spectral_radius_mean < 1)
+    assert "does not attract" in basin.limit or "settle" in basin.limit
+
+
+def test_other_weights_have_another_point():
+    """A change of the weights of the size of bfloat16's rounding moves the fixed point: the certificate is not theirs."""
+    model = encoder(0)
+    moved = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16).astype(jnp.float32), model)
+    one, other = certified_basin(model), certified_basin(moved)
+    assert np.linalg.norm(one.point - other.point) > 1e-4
+    assert one.radius == pytest.approx(other.radius, rel=0.1)
+
+
+def test_equal_tokens_may_take_turns():
+    """x -> -x: a cycle of two passes is certified as one of the blocks repeated twice."""
+    model = encoder(9, kernel=0.02, shift=0.0)
+    attn = model.blocks.attn
+    turn = -np.diag(np.linspace(1.5, 4.0, WIDTH)).reshape(WIDTH, 2, -1)
+    value = dataclasses.replace(attn.value, kernel=jnp.asarray(turn, jnp.float32)[None], bias=0 * attn.value.bias)
+    output = dataclasses.replace(attn.output, kernel=jnp.eye(WIDTH).reshape(1, 2, -1, WIDTH), bias=0 * attn.output.bias)
+    blocks = dataclasses.replace(
+        model.blocks,
+        attn=dataclasses.replace(attn, value=value, output=output),
+        norm_mlp=dataclasses.replace(model.blocks.norm_mlp, bias=0 * model.blocks.norm_mlp.bias),
+        up=dataclasses.replace(model.blocks.up, bias=0 * model.blocks.up.bias),
+        down=dataclasses.replace(model.blocks.down, bias=0 * model.blocks.down.bias),
+    )
+    turned = dataclasses.replace(model, blocks=blocks)
+    basin = certified_basin(turned, start=np.random.default_rng(0).standard_normal(WIDTH))
+    assert basin.period == 2
+    assert basin.radius > 0
+    moves = unit(np.random.default_rng(1).standard_normal((5, 7, WIDTH)))
+    assert escapes(Plain.of(turned, None, None), basin, basin.point + basin.radius * moves) == 0
+
+
+def changed(**fields) -> Callable:
+    def of(model):
+        return dataclasses.replace(model, config=dataclasses.replace(model.config, **fields))
+
+    return of
+
+
+def test_what_it_does_not_cover_is_refused():
+    model = encoder(0)
+    for fields, text in (
+        ({"placement": "pre"}, "got pre-LN blocks"),
+        ({"causal": True}, "got attention that is masked or positional"),
+        ({"activation": "relu"}, "got activation 'relu'"),
+    ):
+        with pytest.raises(ConfigError, match=text):
+            certified_basin(changed(**fields)(model))
+    for options, text in (
+        ({"layer": 2}, "layer must be a whole number from 1 to 1"),
+        ({"layer": True}, "layer must be a whole number"),
+        ({"std": 0.0}, "std must be a positive number"),
+        ({"margins": (0.5, 1.0)}, "margins must lie between 0 and 1"),
+    ):
+        with pytest.raises(OptionError, match=text):
+            certified_basin(model, **options)
+    with pytest.raises(ShapeError, match="start must be 16 finite numbers"):
+        certified_basin(model, start=np.zeros(3))
+    broken = jax.tree.map(lambda leaf: leaf * jnp.nan, model)
+    with pytest.raises(DivergedError, match="not all finite"):
+        certified_basin(broken)
