@@ -47,6 +47,8 @@ class Args:
     """Names of model assets."""
     best: tuple[str, ...] = ("minilm-l6", "minilm-l3")
     """Of which the best bound is searched for; of the others one that decides."""
+    layers: tuple[int, ...] = ()
+    """Which, from 1, in this order; all if empty."""
     steps: tuple[int, int] = (STEPS, CUT_STEPS)
     """Of the search over all inputs, and over each half of them."""
     retry: bool = False
@@ -68,13 +70,15 @@ def main(args: Args) -> None:
         if "texts" not in entry and name != "antiberty":  # whose texts are proteins
             entry["texts"] = on_texts(model, tokenizer)
         found[name] = entry
-        for layer in range(1, model.config.layers + 1):
-            if layer <= len(entry["layers"]) and not (args.retry and is_open(entry["layers"][layer - 1])):
+        done = {layer["layer"]: layer for layer in entry["layers"]}
+        for layer in args.layers or range(1, model.config.layers + 1):
+            if layer in done and not (args.retry and is_open(done[layer])):
                 continue
-            entry["layers"][layer - 1 : layer] = [one_layer(model, name, layer, args)]
+            done[layer] = one_layer(model, name, layer, args)
+            entry["layers"] = [done[place] for place in sorted(done)]
             atomic_write(path, json.dumps(found, indent=1) + "\n")
-            print(name, entry["layers"][layer - 1], flush=True)
-        entry["complete"] = True
+            print(name, done[layer], flush=True)
+        entry["complete"] = len(done) == model.config.layers
         atomic_write(path, json.dumps(found, indent=1) + "\n")
         publish(found, args.out)
 
@@ -138,7 +142,13 @@ def draw(found: dict[str, Any], path: Path) -> None:
             thresholds = [layer.threshold for layer in layers]
             axes.plot(places, thresholds, "_", color="#D55E00", markersize=22, markeredgewidth=3, label="threshold")
             if "texts" in entry:
-                axes.plot(places, entry["texts"]["largest"], "o", color="#000000", label="largest of real texts")
+                axes.plot(
+                    places,
+                    [entry["texts"]["largest"][place - 1] for place in places],
+                    "o",
+                    color="#000000",
+                    label="largest of real texts",
+                )
             axes.set(yscale="log", xticks=places, ylabel="$\\sigma_1\\sigma_2$")
             title(axes, name)
         panels[0].legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
@@ -164,10 +174,10 @@ def table(entry: dict[str, Any]) -> list[str]:
         "| layer | σ₁ at most | σ₁σ₂ found | σ₁σ₂ at most | threshold from | L0 | 1 + s² | real texts | holds | s |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for place, raw in enumerate(entry["layers"]):
+    for raw in entry["layers"]:
         layer = LayerForEveryInput(**bounds_of(raw))
         numbers = (layer.std_attn, layer.product_found, layer.product, layer.threshold)
-        seen = f"{entry['texts']['largest'][place]:.3g}" if "texts" in entry else ""
+        seen = f"{entry['texts']['largest'][layer.layer - 1]:.3g}" if "texts" in entry else ""
         rows.append(
             f"| {layer.layer} | {' | '.join(f'{x:.4g}' for x in numbers)} | {layer.threshold_model:.4g} |"
             f" {layer.threshold_paper:.4g} | {seen} | {layer.verdict} | {raw['processor_s']:.0f} |"
