@@ -27,11 +27,16 @@ import jaxsmooth
 from drawing import canvas, remark, save, title
 from jaxsmooth.assets.texts import read_texts
 from jaxsmooth.files import atomic_write
-from jaxsmooth.theory.every_input.hypothesis import LayerForEveryInput, hypothesis_for_every_input
+from jaxsmooth.theory.every_input.hypothesis import (
+    CUT_STEPS,
+    STEPS,
+    LayerForEveryInput,
+    hypothesis_for_every_input,
+)
 from jaxsmooth.theory.every_input.stored import weights_digest
 
 STORED = Path(jaxsmooth.__file__).parent / "theory" / "every_input" / "stored.json"
-TEXTS = 256
+TEXTS, BATCH = 256, 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +47,12 @@ class Args:
     """Names of model assets."""
     best: tuple[str, ...] = ("minilm-l6", "minilm-l3")
     """Of which the best bound is searched for; of the others one that decides."""
+    layers: tuple[int, ...] = ()
+    """Which, from 1, in this order; all if empty."""
+    steps: tuple[int, int] = (STEPS, CUT_STEPS)
+    """Of the search over all inputs, and over each half of them."""
+    retry: bool = False
+    """Compute anew the layers that are open, for instance with more steps."""
     again: bool = False
     """Compute anew what is in the results already."""
     out: Path = Path(__file__).parent / "results"
@@ -59,11 +70,15 @@ def main(args: Args) -> None:
         if "texts" not in entry and name != "antiberty":  # whose texts are proteins
             entry["texts"] = on_texts(model, tokenizer)
         found[name] = entry
-        for layer in range(len(entry["layers"]) + 1, model.config.layers + 1):
-            entry["layers"].append(one_layer(model, name, layer, name in args.best))
+        done = {layer["layer"]: layer for layer in entry["layers"]}
+        for layer in args.layers or range(1, model.config.layers + 1):
+            if layer in done and not (args.retry and is_open(done[layer])):
+                continue
+            done[layer] = one_layer(model, name, layer, args)
+            entry["layers"] = [done[place] for place in sorted(done)]
             atomic_write(path, json.dumps(found, indent=1) + "\n")
-            print(name, entry["layers"][-1], flush=True)
-        entry["complete"] = True
+            print(name, done[layer], flush=True)
+        entry["complete"] = len(done) == model.config.layers
         atomic_write(path, json.dumps(found, indent=1) + "\n")
         publish(found, args.out)
 
@@ -77,24 +92,38 @@ def publish(found: dict[str, Any], out: Path) -> None:
     atomic_write(out / "every_input.md", markdown(found))
 
 
-def one_layer(model: jaxsmooth.Encoder, name: str, layer: int, best: bool) -> dict[str, Any]:
+def is_open(layer: dict[str, Any]) -> bool:
+    """Whether a layer's bounds leave the hypothesis open."""
+    return LayerForEveryInput(**bounds_of(layer)).verdict == "open"
+
+
+def one_layer(model: jaxsmooth.Encoder, name: str, layer: int, args: Args) -> dict[str, Any]:
     """One layer's bounds, and the seconds of processor time they took."""
-    before = time.process_time()
+    before, best = time.process_time(), name in args.best
     with Progress(transient=True) as progress:
         task = progress.add_task(f"{name}, layer {layer}", total=None)
 
         def report(layer: int, bound: float) -> None:
             progress.update(task, advance=1, description=f"{name}, layer {layer}: {bound:.4g}")
 
-        (bounds,) = hypothesis_for_every_input(model, layers=(layer,), best=best, report=report)
-    return {**dataclasses.asdict(bounds), "best": best, "processor_s": round(time.process_time() - before, 1)}
+        (bounds,) = hypothesis_for_every_input(model, layers=(layer,), best=best, steps=args.steps, report=report)
+    return {
+        **dataclasses.asdict(bounds),
+        "best": best,
+        "steps": args.steps,
+        "processor_s": round(time.process_time() - before, 1),
+    }
 
 
 def on_texts(model: jaxsmooth.Encoder, tokenizer: Any) -> dict[str, Any]:
     """The largest min std_attn * min std_mlp of real sentences, by layer."""
-    texts = read_texts("movie-reviews")[:TEXTS]
-    diagnosis = jaxsmooth.diagnose(model, tokenizer, texts)
-    return {"name": "movie-reviews", "sentences": len(texts), "largest": diagnosis.std_product.max.tolist()}
+    texts, largest = read_texts("movie-reviews", TEXTS), np.zeros(model.config.layers)
+    for first in range(0, len(texts), BATCH):
+        batch = tokenizer(texts[first : first + BATCH])
+        _, stds = jaxsmooth.encode(model, batch, collect=lambda trace: (trace.std_attn, trace.std_mlp))
+        least = [np.where(batch.mask[None, :, :, None], std, np.inf).min(axis=(2, 3)) for std in stds]
+        largest = np.maximum(largest, (least[0] * least[1]).max(axis=1))
+    return {"name": "movie-reviews", "sentences": len(texts), "largest": largest.tolist()}
 
 
 def bounds_of(layer: dict[str, Any]) -> dict[str, Any]:
@@ -113,7 +142,13 @@ def draw(found: dict[str, Any], path: Path) -> None:
             thresholds = [layer.threshold for layer in layers]
             axes.plot(places, thresholds, "_", color="#D55E00", markersize=22, markeredgewidth=3, label="threshold")
             if "texts" in entry:
-                axes.plot(places, entry["texts"]["largest"], "o", color="#000000", label="largest of real texts")
+                axes.plot(
+                    places,
+                    [entry["texts"]["largest"][place - 1] for place in places],
+                    "o",
+                    color="#000000",
+                    label="largest of real texts",
+                )
             axes.set(yscale="log", xticks=places, ylabel="$\\sigma_1\\sigma_2$")
             title(axes, name)
         panels[0].legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
@@ -139,10 +174,10 @@ def table(entry: dict[str, Any]) -> list[str]:
         "| layer | σ₁ at most | σ₁σ₂ found | σ₁σ₂ at most | threshold from | L0 | 1 + s² | real texts | holds | s |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for place, raw in enumerate(entry["layers"]):
+    for raw in entry["layers"]:
         layer = LayerForEveryInput(**bounds_of(raw))
         numbers = (layer.std_attn, layer.product_found, layer.product, layer.threshold)
-        seen = f"{entry['texts']['largest'][place]:.3g}" if "texts" in entry else ""
+        seen = f"{entry['texts']['largest'][layer.layer - 1]:.3g}" if "texts" in entry else ""
         rows.append(
             f"| {layer.layer} | {' | '.join(f'{x:.4g}' for x in numbers)} | {layer.threshold_model:.4g} |"
             f" {layer.threshold_paper:.4g} | {seen} | {layer.verdict} | {raw['processor_s']:.0f} |"

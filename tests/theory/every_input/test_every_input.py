@@ -12,7 +12,7 @@ import pytest
 import jaxsmooth
 from jaxsmooth import EncoderConfig, init_encoder
 from jaxsmooth.errors import ConfigError
-from jaxsmooth.theory import block_of, hypothesis_for_every_input, stored_for_every_input
+from jaxsmooth.theory import LayerForEveryInput, block_of, hypothesis_for_every_input, stored_for_every_input
 from jaxsmooth.theory.every_input import certificate, relaxation, search, stored, witness
 from jaxsmooth.theory.every_input.hypothesis import smallest_product
 from jaxsmooth.theory.every_input.reachable import FLOOR, reachable, rows_of_norm
@@ -420,3 +420,13 @@ def test_stored_bounds_are_found_by_the_weights():
     assert stored.weights_digest(other_words) == digest
     other_down = with_leaves(model, down__kernel=model.blocks.down.kernel.at[1, 0, 0].add(1e-3))
     assert stored.weights_digest(other_down) != digest
+
+
+def test_what_is_stored_is_whole_and_consistent():
+    """Every layer of a model, in order, certified above what was found, the published norm's threshold one number."""
+    for layers in stored._table().values():
+        found = [LayerForEveryInput(**layer) for layer in layers]
+        assert [layer.layer for layer in found] == list(range(1, len(found) + 1))
+        assert all(layer.product_found <= layer.product for layer in found)
+        assert len({layer.threshold_paper for layer in found}) == 1
+        assert "never" in {layer.verdict for layer in found}
