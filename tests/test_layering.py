@@ -66,7 +66,7 @@ ALLOWED: dict[str, set[str]] = {
     "theory": {
         *("activations", "linalg", "types"),
         *(f"theory.{name}" for name in (*THEORY_GROUND, "blocked_attention", "theorems", "markov", "block")),
-        *("theory.certify", "theory.rates", "theory.literature", "theory.distribution_free"),
+        *("theory.certify", "theory.rates", "theory.literature", "theory.hypotheses", "theory.distribution_free"),
     },
     "bert": {"errors", "types", "activations", "meshes", "linalg"},
     "assets": {"errors", "files", "terminal"},

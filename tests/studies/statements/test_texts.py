@@ -15,17 +15,19 @@ from jaxsmooth import report
 from jaxsmooth.assets import read_texts, sample_texts
 from jaxsmooth.cli.main import main
 from jaxsmooth.errors import TextError
+from jaxsmooth.report.texts import texts_section
 from jaxsmooth.results.texts import KeptTexts
 from jaxsmooth.studies.statements.texts import text_statements
 from jaxsmooth.theory import clopper_pearson1934_limits
 
-pytestmark = pytest.mark.usefixtures("x64_restored")
+pytestmark = pytest.mark.usefixtures("x64_restored", "compiled_quickly")
 
 
 @pytest.fixture
-def no_figures(monkeypatch):
-    """Pictures, which take most of the time, are another file's matter."""
+def no_pictures(monkeypatch):
+    """Pictures and the page, which take most of the time, are other files' matter."""
     monkeypatch.setattr("jaxsmooth.report.diagnose.write_figures", lambda diagnosis, out: {})
+    monkeypatch.setattr("jaxsmooth.report.diagnose.render_page", lambda diagnosis: str(texts_section(diagnosis.texts)))
 
 
 def known(contractions, *, each_text: bool = False):
@@ -86,7 +88,7 @@ def test_limits_in_words_are_rounded_to_the_safe_side():
         assert 0 <= low <= high <= 100
 
 
-def test_a_real_run_writes_and_shows_them(tmp_path, no_figures):
+def test_a_real_run_writes_and_shows_them(tmp_path, no_pictures):
     model, tokenizer = jaxsmooth.load("tiny")
     texts = read_texts("tiny", 6)
     found = jaxsmooth.diagnose(model, tokenizer, texts, each_text=True)
@@ -109,10 +111,9 @@ def test_a_real_run_writes_and_shows_them(tmp_path, no_figures):
     assert "random draws" in out.getvalue()
 
 
-def test_without_values_no_file_and_without_statements_no_section(tmp_path):
-    diagnosis = synthetic()
-    assert "What this says of other texts" not in report.render_page(diagnosis)
-    assert "texts" not in report.to_json(diagnosis)
+def test_without_statements_there_is_no_section():
+    assert texts_section(None) == ""
+    assert "texts" not in report.to_json(synthetic())
 
 
 def test_a_random_sample():
@@ -126,14 +127,21 @@ def test_a_random_sample():
     expected = 600 / len(everything)
     assert max(abs(count - expected) for count in counts.values()) < 5 * math.sqrt(expected)
     assert sample_texts("tiny", 10**6, 0) == everything
-    with pytest.raises(TextError, match="limit of a random sample must be a whole number"):
+    with pytest.raises(TextError, match="a random sample needs a limit"):
         sample_texts("tiny", None, 0)
 
 
-def test_the_command_draws_a_sample(tmp_path, capfd, no_figures):
+def test_the_command_draws_a_sample(tmp_path, monkeypatch):
+    asked = {}
+    monkeypatch.setattr("jaxsmooth.studies.diagnose.diagnose", lambda model, tokenizer, texts, **options: asked.update(
+        options, texts=list(texts)
+    ))  # fmt: skip
+    for step in ("write_diagnosis", "print_diagnosis"):
+        monkeypatch.setattr(report, step, lambda *arguments: None)
     arguments = ["diagnose", "tiny", "--data", "tiny", "--limit", "2", "--sample", "5", "--out", str(tmp_path)]
     assert main([*arguments, "--each-text"]) == 0
-    written = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
-    assert written["data"]["name"] == "tiny (drawn at random, seed 5)"
-    assert (tmp_path / "texts.csv").exists()
-    assert "values" in capfd.readouterr().out
+    assert asked["data"] == "tiny (drawn at random, seed 5)"
+    assert asked["texts"] == sample_texts("tiny", 2, 5)
+    assert asked["each_text"]
+    assert main(arguments[:6] + arguments[8:]) == 0
+    assert (asked["data"], asked["texts"], asked["each_text"]) == ("tiny", read_texts("tiny", 2), False)
