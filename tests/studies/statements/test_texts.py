@@ -1,6 +1,7 @@
 """What `diagnose` says of other texts: from known values and a run, in words, in JSON, on the page, in a file."""
 
 import csv
+import dataclasses
 import io
 import json
 import math
@@ -88,23 +89,33 @@ def test_limits_in_words_are_rounded_to_the_safe_side():
         assert 0 <= low <= high <= 100
 
 
-def test_a_real_run_writes_and_shows_them(tmp_path, no_pictures):
+@pytest.mark.long
+def test_a_real_run():
     model, tokenizer = jaxsmooth.load("tiny")
-    texts = read_texts("tiny", 6)
-    found = jaxsmooth.diagnose(model, tokenizer, texts, each_text=True)
+    found = jaxsmooth.diagnose(model, tokenizer, read_texts("tiny", 6), each_text=True)
     own = found.texts
     assert (own.read, own.kept, own.places.tolist()) == (6, 6, list(range(6)))
+    assert len(own.rows) == 1 + model.config.layers + model.config.layers + 1
     assert own.values["rate"].mean(axis=1) == pytest.approx(found.rates["actual"].mean, rel=1e-6)
     assert own.values["cosine_similarity"].mean(axis=1) == pytest.approx(found.cosine_similarity.mean, rel=1e-6)
     assert own.values["contraction"][0] == pytest.approx(own.values["rate"].prod(axis=0), rel=1e-5)
+    assert jaxsmooth.diagnose(model, tokenizer, ["A film."]).texts.values == {}
+
+
+def test_what_is_written_and_shown(tmp_path, no_pictures):
+    own = known(np.linspace(0.1, 0.9, 5), each_text=True)
+    found = dataclasses.replace(synthetic(), texts=own)
     paths = report.write_diagnosis(found, tmp_path)
     rows = list(csv.DictReader(io.StringIO(paths["values"].read_text(encoding="utf-8"))))
-    assert [float(row["contraction"]) for row in rows] == own.values["contraction"][0].tolist()
+    assert [row["contraction"] for row in rows] == ["", *(repr(x) for x in own.values["contraction"][0, 1:].tolist())]
     assert [int(row["text"]) for row in rows] == list(range(6))
+    assert list(rows[0]) == ["text", "contraction", "rate_1", "cosine_similarity_0", "cosine_similarity_1"]
     written = json.loads(paths["numbers"].read_text(encoding="utf-8"))["texts"]
-    assert len(written["statements"]) == 1 + model.config.layers + model.config.layers + 1
-    assert written["statements"][0]["most_below"] is None  # six texts bound nothing
-    assert "What this says of other texts" in paths["report"].read_text(encoding="utf-8")
+    assert len(written["statements"]) == 4
+    assert written["statements"][0]["most_below"] is None  # so few texts bound nothing
+    page = paths["report"].read_text(encoding="utf-8")
+    assert "What this says of other texts" in page
+    assert page.count("<tr>") == 5
     out = io.StringIO()
     report.print_diagnosis(found, paths, Console(file=out, width=200))
     assert "Other texts: " in out.getvalue()

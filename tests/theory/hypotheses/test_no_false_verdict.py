@@ -105,5 +105,5 @@ def test_many_cases(kind):
     counts = tried(kind, CASES[kind])
     print(kind, counts)
     decided = counts[True] + counts[False]
-    assert decided > 0.8 * CASES[kind]
+    assert decided > 0.7 * CASES[kind]
     assert min(counts[True], counts[False]) > 0.01 * CASES[kind]
