@@ -8,8 +8,8 @@ from support.hypotheses import PATTERN, bare_block
 
 from jaxsmooth.activations import ACTIVATIONS
 from jaxsmooth.linalg.intervals import Ball
-from jaxsmooth.theory import TokenMap, block_of, local_law
-from jaxsmooth.theory.hypotheses.consensus_state import enclosed_slopes
+from jaxsmooth.theory import block_of, local_law
+from jaxsmooth.theory.hypotheses.consensus_state import TokenMap, enclosed_slopes
 from jaxsmooth.theory.theorems.exact_block import Architecture
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")

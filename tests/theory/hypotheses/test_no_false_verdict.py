@@ -17,7 +17,8 @@ from support.hypothesis_cases import (
 )
 
 from jaxsmooth.linalg.norm_ball import NormBall
-from jaxsmooth.theory import TokenMap, has_sink, open_hemisphere, rooted_radius, spectral_radius
+from jaxsmooth.theory import has_sink, open_hemisphere, rooted_radius, spectral_radius
+from jaxsmooth.theory.hypotheses.consensus_state import TokenMap
 from jaxsmooth.theory.theorems.exact_block import Architecture
 
 # Kind -> how many cases `make long` draws; a few of them in the default suite.
