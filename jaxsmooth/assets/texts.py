@@ -85,9 +85,12 @@ def sample_texts(source: str | Path, limit: int | None, seed: int, *, column: st
 
     References: algorithm R of Vitter (1985), Random sampling with a reservoir.
     """
+    if limit is None:
+        raise TextError("a random sample needs a limit, how many texts to draw: --limit N; got None.")
     require_int("limit of a random sample", limit, 1, TextError)
     require_int("seed", seed, 0, TextError)
-    draw, kept = random.Random(seed), []
+    draw = random.Random(seed)
+    kept: list[tuple[int, str]] = []
     for place, (_, text) in enumerate(numbered_texts(source, column=column)):
         if len(kept) < limit:
             kept.append((place, text))

@@ -123,9 +123,9 @@ def texts_csv(found: TextStatements) -> str:
     """One line a text: its position in what was read, and every value; empty where a text has none."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    first = {"contraction": None, "rate": 1, "cosine_similarity": 0}
+    first = {"rate": 1, "cosine_similarity": 0}  # the number of the first layer
     names = [
-        name if first[name] is None else f"{name}_{first[name] + place}"
+        name if name not in first else f"{name}_{first[name] + place}"
         for name, values in found.values.items()
         for place in range(len(values))
     ]

@@ -13,8 +13,9 @@
 ``hypotheses``   what theorems assume, decided with rounding accounted for; docs/hypotheses.md
 ``theorems``     the registry: one text per theorem, for every calculus; docs/theorems.md
 ``certify``      the calculi that account for rounding, and what `verify` evaluates with them; docs/certify.md
-``distribution_free``  from some texts to all of their kind; docs/texts.md
 ===============  =====================================================================================================
+
+``distribution_free`` leads from some texts to all of their kind; docs/texts.md.
 """
 
 from ..activations import LIPSCHITZ as LIPSCHITZ
@@ -105,8 +106,6 @@ from .fate.stability import jacobian_krylov as jacobian_krylov
 from .fate.stability import krylov_radius as krylov_radius
 from .hypotheses.attention_pattern import has_sink as has_sink
 from .hypotheses.attention_pattern import rooted_radius as rooted_radius
-from .hypotheses.consensus_state import ConsensusState as ConsensusState
-from .hypotheses.consensus_state import TokenMap as TokenMap
 from .hypotheses.hemisphere import Hemisphere as Hemisphere
 from .hypotheses.hemisphere import open_hemisphere as open_hemisphere
 from .hypotheses.spectral_radius import spectral_radius as spectral_radius

@@ -80,7 +80,8 @@ class HypothesisTally:
         truth = _verdict(self._counts[key])
         counts = dict(zip(TRUTHS, self._counts[key].tolist(), strict=True))
         sentence = None if truth == Truth.NOT_APPLICABLE else self._first[key][truth]
-        return HypothesisCheck(*key, TRUTHS[truth], *_ends(self._ends[key]), sentence, counts)
+        (name, layer, head), (least, largest) = key, _ends(self._ends[key])
+        return HypothesisCheck(name, layer, head, TRUTHS[truth], least, largest, sentence, counts)
 
     def summaries(self) -> tuple[HypothesisSummary, ...]:
         """One per hypothesis."""
@@ -95,11 +96,16 @@ class HypothesisTally:
         counts = sum((self._counts[key] for key in own), np.zeros(len(TRUTHS), np.int64))
         low = min((self._ends[key][0] for key in own), default=np.inf)
         high = max((self._ends[key][1] for key in own), default=-np.inf)
+        (least, largest), asked = _ends((low, high)), ASKED[name]
         return HypothesisSummary(
             hypothesis=name,
-            **{key: getattr(ASKED[name], key) for key in ("asks", "shown", "limit", "source")},
+            asks=asked.asks,
+            shown=asked.shown,
+            limit=asked.limit,
+            source=asked.source,
             counts=dict(zip(TRUTHS, counts.tolist(), strict=True)),
-            **dict(zip(("least", "largest"), _ends((low, high)), strict=True)),
+            least=least,
+            largest=largest,
             holds_in=tuple(layer for layer, found in sorted(by_layer.items()) if _verdict(found) == Truth.HOLDS),
         )
 
@@ -228,14 +234,14 @@ def _rooted(sentences: list[Observation]) -> Found:
 
 def _hemispheres(sentences: list[Observation]) -> Found:
     verdict = {True: Truth.HOLDS, False: Truth.FAILS, None: Truth.UNDECIDED}
-    truths = [_several(own, verdict[open_hemisphere(own.input).holds]) for own in sentences]
+    truths = [_several(own, verdict[open_hemisphere(np.asarray(own.input)).holds]) for own in sentences]
     return Found.of(truths, [(np.nan, np.nan)] * len(sentences))
 
 
 def _sinks(sentences: list[Observation], head: int) -> Found:
     truths, values = [], []
     for own in sentences:
-        attn = own.attn[head]
+        attn = np.asarray(own.attn[head])
         # Of n tokens one always gets 1/n: nothing is asked where that is more than the level.
         asked = len(attn) * SINK_LEVEL > 1
         found = has_sink(attn) if asked else False

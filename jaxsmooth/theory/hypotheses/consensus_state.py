@@ -6,11 +6,13 @@ is found by iterating and by Newton's method, and its existence proved by a cont
 that whole neighbourhood. One mask for all queries is assumed, and attention by content alone. Host only, float64.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 from numpy.typing import NDArray
 
 from ...activations import ACTIVATIONS, LIPSCHITZ
@@ -123,7 +125,7 @@ class TokenMap:
         for _ in range(REFRESHED):
             whole = self._over(row, 0.0)
             try:
-                inverse = np.linalg.inv(whole.jacobian.mid - eye)
+                inverse = np.asarray(np.linalg.inv(whole.jacobian.mid - eye), np.float64)
             except np.linalg.LinAlgError:
                 return None
             moved = float(np.linalg.norm(whole.away.mid @ inverse))
@@ -153,14 +155,14 @@ class TokenMap:
         """Over all rows within `distance`."""
         c = ArbCalculus(1)
         given = after = c.matrix(row[None])
-        law = jacobian = None
+        laws: list[NormBall] = []
+        jacobians: list[NormBall] = []
         for block, linear in zip(self.blocks, self._linear, strict=True):
             after, own = _block_law(c, block, linear, after, distance, self.architecture)
             full = times(linear.mixer, own, linear.mixed, own.norm())
-            law = own if law is None else times(law, own, law.norm(), own.norm())
-            jacobian = full if jacobian is None else times(jacobian, full, jacobian.norm(), full.norm())
+            laws, jacobians = [*laws, own], [*jacobians, full]
             distance = up(distance * full.norm())  # mean value theorem
-        return _Whole(_ball(after - given), jacobian, law)
+        return _Whole(_ball(after - given), _product(jacobians), _product(laws))
 
     def _norm(self, rows: NDArray, norm: LayerNorm) -> NDArray:
         centred = rows - rows.mean(axis=1, keepdims=True)
@@ -177,15 +179,19 @@ def _linear(block: Block, activation: str) -> _Linear:
     mixer = NormBall(value, 0.0) @ NormBall(output, 0.0) + NormBall(np.eye(len(value)), 0.0)
     bias = block.attn.value.bias
     added = (0 if bias is None else bias.reshape(1, -1) @ output) + bias_of(block.attn.output)[None]
-    kernels = (NormBall(side.kernel, 0.0).norm() for side in (block.up, block.down))
+    kernels = up(NormBall(_own(block.up.kernel), 0.0).norm() * NormBall(_own(block.down.kernel), 0.0).norm())
     units = np.linalg.norm(block.up.kernel, axis=0) * (1 + 4 * len(block.up.kernel) * epsilon(added)) + tiny(added)
-    return _Linear(mixer, added, mixer.norm(), up(1 + up(LIPSCHITZ[activation] * np.prod([*kernels]))), units)
+    return _Linear(mixer, added, mixer.norm(), up(1 + up(LIPSCHITZ[activation] * kernels)), units)
 
 
 def _flat(block: Block) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The kernels of values and output, heads side by side: [D NH] and [NH D]."""
     value, output = block.attn.value.kernel, block.attn.output.kernel
-    return value.reshape(len(value), -1), output.reshape(-1, output.shape[-1])
+    return _own(value.reshape(len(value), -1)), _own(output.reshape(-1, output.shape[-1]))
+
+
+def _own(array: Array | NDArray) -> NDArray[np.float64]:
+    return np.asarray(array, np.float64)
 
 
 def _block_law(
@@ -212,8 +218,12 @@ def _block_law(
     )
     eye = NormBall(np.eye(len(block.up.kernel)), 0.0)
     bent = NormBall.of(Ball.exact(block.up.kernel) * _rows(slopes, len(block.up.kernel)))
-    mlp = bent @ NormBall(block.down.kernel, 0.0) + eye
+    mlp = bent @ NormBall(_own(block.down.kernel), 0.0) + eye
     return after, times(times(first, mlp, stretch, linear.mlp), second, up(stretch * linear.mlp), last)
+
+
+def _product(balls: list[NormBall]) -> NormBall:
+    return functools.reduce(lambda left, right: times(left, right, left.norm(), right.norm()), balls)
 
 
 def times(left: NormBall, right: NormBall, left_norm: float, right_norm: float) -> NormBall:
@@ -247,7 +257,7 @@ def _layer_norm(
     least = ends(stds[0])[0] * (1 - 1e-15) - up(distance / np.sqrt(width))
     turned = up(distance / (least * np.sqrt(width))) if least > 0 else np.inf
     found = NormBall.of(across)
-    found = NormBall(found.mid, up(found.error + up(2 * turned + turned * turned))).columns(norm.scale)
+    found = NormBall(found.mid, up(found.error + up(2 * turned + turned * turned))).columns(_own(norm.scale))
     by = ends(1 / stds[0])[1]
     scaled = found.mid * by
     error = up(found.error * by) * (1 + turned) + size(scaled) * (turned + 8 * epsilon(scaled))

@@ -76,7 +76,7 @@ def _by_eigenvectors(matrix: NormBall) -> tuple[float, float]:
     try:
         values, vectors = np.linalg.eig(matrix.mid)
         basis, normal = _real_form(values, vectors)
-        inverse = NormBall(np.linalg.inv(basis), 0.0)
+        inverse = NormBall(np.asarray(np.linalg.inv(basis), np.float64), 0.0)
     except np.linalg.LinAlgError:
         return 0.0, np.inf
     if not np.all(np.isfinite(inverse.mid)):

@@ -1,6 +1,7 @@
 """What `diagnose` says of other texts: from known values and a run, in words, in JSON, on the page, in a file."""
 
 import csv
+import dataclasses
 import io
 import json
 import math
@@ -15,17 +16,19 @@ from jaxsmooth import report
 from jaxsmooth.assets import read_texts, sample_texts
 from jaxsmooth.cli.main import main
 from jaxsmooth.errors import TextError
+from jaxsmooth.report.texts import texts_section
 from jaxsmooth.results.texts import KeptTexts
 from jaxsmooth.studies.statements.texts import text_statements
 from jaxsmooth.theory import clopper_pearson1934_limits
 
-pytestmark = pytest.mark.usefixtures("x64_restored")
+pytestmark = pytest.mark.usefixtures("x64_restored", "compiled_quickly")
 
 
 @pytest.fixture
-def no_figures(monkeypatch):
-    """Pictures, which take most of the time, are another file's matter."""
+def no_pictures(monkeypatch):
+    """Pictures and the page, which take most of the time, are other files' matter."""
     monkeypatch.setattr("jaxsmooth.report.diagnose.write_figures", lambda diagnosis, out: {})
+    monkeypatch.setattr("jaxsmooth.report.diagnose.render_page", lambda diagnosis: str(texts_section(diagnosis.texts)))
 
 
 def known(contractions, *, each_text: bool = False):
@@ -86,33 +89,42 @@ def test_limits_in_words_are_rounded_to_the_safe_side():
         assert 0 <= low <= high <= 100
 
 
-def test_a_real_run_writes_and_shows_them(tmp_path, no_figures):
+@pytest.mark.long
+def test_a_real_run():
     model, tokenizer = jaxsmooth.load("tiny")
-    texts = read_texts("tiny", 6)
-    found = jaxsmooth.diagnose(model, tokenizer, texts, each_text=True)
+    found = jaxsmooth.diagnose(model, tokenizer, read_texts("tiny", 6), each_text=True)
     own = found.texts
     assert (own.read, own.kept, own.places.tolist()) == (6, 6, list(range(6)))
+    assert len(own.rows) == 1 + model.config.layers + model.config.layers + 1
     assert own.values["rate"].mean(axis=1) == pytest.approx(found.rates["actual"].mean, rel=1e-6)
     assert own.values["cosine_similarity"].mean(axis=1) == pytest.approx(found.cosine_similarity.mean, rel=1e-6)
     assert own.values["contraction"][0] == pytest.approx(own.values["rate"].prod(axis=0), rel=1e-5)
+    assert jaxsmooth.diagnose(model, tokenizer, ["A film."]).texts.values == {}
+
+
+def test_what_is_written_and_shown(tmp_path, no_pictures):
+    own = known(np.linspace(0.1, 0.9, 5), each_text=True)
+    found = dataclasses.replace(synthetic(), texts=own)
     paths = report.write_diagnosis(found, tmp_path)
     rows = list(csv.DictReader(io.StringIO(paths["values"].read_text(encoding="utf-8"))))
-    assert [float(row["contraction"]) for row in rows] == own.values["contraction"][0].tolist()
+    assert [row["contraction"] for row in rows] == ["", *(repr(x) for x in own.values["contraction"][0, 1:].tolist())]
     assert [int(row["text"]) for row in rows] == list(range(6))
+    assert list(rows[0]) == ["text", "contraction", "rate_1", "cosine_similarity_0", "cosine_similarity_1"]
     written = json.loads(paths["numbers"].read_text(encoding="utf-8"))["texts"]
-    assert len(written["statements"]) == 1 + model.config.layers + model.config.layers + 1
-    assert written["statements"][0]["most_below"] is None  # six texts bound nothing
-    assert "What this says of other texts" in paths["report"].read_text(encoding="utf-8")
+    assert len(written["statements"]) == 4
+    assert written["statements"][0]["most_below"] is None  # so few texts bound nothing
+    page = paths["report"].read_text(encoding="utf-8")
+    assert "What this says of other texts" in page
+    assert page.count("<tr>") == 5
     out = io.StringIO()
     report.print_diagnosis(found, paths, Console(file=out, width=200))
     assert "Other texts: " in out.getvalue()
     assert "random draws" in out.getvalue()
 
 
-def test_without_values_no_file_and_without_statements_no_section(tmp_path):
-    diagnosis = synthetic()
-    assert "What this says of other texts" not in report.render_page(diagnosis)
-    assert "texts" not in report.to_json(diagnosis)
+def test_without_statements_there_is_no_section():
+    assert texts_section(None) == ""
+    assert "texts" not in report.to_json(synthetic())
 
 
 def test_a_random_sample():
@@ -126,14 +138,21 @@ def test_a_random_sample():
     expected = 600 / len(everything)
     assert max(abs(count - expected) for count in counts.values()) < 5 * math.sqrt(expected)
     assert sample_texts("tiny", 10**6, 0) == everything
-    with pytest.raises(TextError, match="limit of a random sample must be a whole number"):
+    with pytest.raises(TextError, match="a random sample needs a limit"):
         sample_texts("tiny", None, 0)
 
 
-def test_the_command_draws_a_sample(tmp_path, capfd, no_figures):
+def test_the_command_draws_a_sample(tmp_path, monkeypatch):
+    asked = {}
+    monkeypatch.setattr("jaxsmooth.studies.diagnose.diagnose", lambda model, tokenizer, texts, **options: asked.update(
+        options, texts=list(texts)
+    ))  # fmt: skip
+    for step in ("write_diagnosis", "print_diagnosis"):
+        monkeypatch.setattr(report, step, lambda *arguments: None)
     arguments = ["diagnose", "tiny", "--data", "tiny", "--limit", "2", "--sample", "5", "--out", str(tmp_path)]
     assert main([*arguments, "--each-text"]) == 0
-    written = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
-    assert written["data"]["name"] == "tiny (drawn at random, seed 5)"
-    assert (tmp_path / "texts.csv").exists()
-    assert "values" in capfd.readouterr().out
+    assert asked["data"] == "tiny (drawn at random, seed 5)"
+    assert asked["texts"] == sample_texts("tiny", 2, 5)
+    assert asked["each_text"]
+    assert main(arguments[:6] + arguments[8:]) == 0
+    assert (asked["data"], asked["texts"], asked["each_text"]) == ("tiny", read_texts("tiny", 2), False)

@@ -8,9 +8,11 @@ from support.hypotheses import PATTERN, bare_block
 
 from jaxsmooth.activations import ACTIVATIONS
 from jaxsmooth.linalg.intervals import Ball
-from jaxsmooth.theory import TokenMap, block_of, local_law
-from jaxsmooth.theory.hypotheses.consensus_state import enclosed_slopes
+from jaxsmooth.theory import block_of, local_law
+from jaxsmooth.theory.hypotheses.consensus_state import TokenMap, enclosed_slopes
 from jaxsmooth.theory.theorems.exact_block import Architecture
+
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 
 def random_block(rng: np.random.Generator, width: int = 6, units: int = 10):
@@ -58,7 +60,9 @@ def test_a_line_of_fixed_states_is_not_proved():
     assert state_of(bare_block(), PATTERN) is None
 
 
-@pytest.mark.parametrize("activation", ["gelu", "gelu_tanh", "silu"])
+@pytest.mark.parametrize(
+    "activation", ["gelu", *(pytest.param(name, marks=pytest.mark.long) for name in ("gelu_tanh", "silu"))]
+)
 def test_random_blocks_against_the_local_law(activation):
     rng, proved = np.random.default_rng(0), 0
     for _ in range(3):
