@@ -74,7 +74,7 @@ class MatrixCalculus:
         """With a left side of exactly 0 where that is known; no side is negative."""
         xp, (lhs, rhs, applicable) = self.xp, statement
         low, high = (xp.where(known, 0, end) for end in ends_of(lhs))
-        return Statement(Interval(low, high), rhs.nonnegative(), applicable)
+        return Statement(Interval(low, high), Interval(xp.fmax(rhs.lower, 0), rhs.upper), applicable)
 
     def add_row(self, matrix: Ball, row: Ball) -> Ball:
         """The same row onto every real token."""
