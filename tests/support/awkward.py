@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from hypothesis import strategies as st
 
@@ -76,7 +75,7 @@ def hidden_of(case: Case, rng: np.random.Generator, shape: tuple[int, ...], garb
 
 def attention_of(case: Case, rng: np.random.Generator, shape: tuple[int, ...], garbage: float) -> np.ndarray:
     """[... T S], rows of real tokens summing to 1 over real keys, padded keys of weight 0."""
-    size, real = shape[-1], np.flatnonzero(case.real)
+    real = np.flatnonzero(case.real)
     logits = rng.standard_normal((*shape[:-2], len(real), len(real)))
     if case.attention == "nearly one-hot":
         logits = 30 * logits
@@ -91,7 +90,7 @@ def attention_of(case: Case, rng: np.random.Generator, shape: tuple[int, ...], g
     found = np.zeros(shape)
     found[..., ~case.real, :] = garbage
     found[..., real[:, None], real] = weights / weights.sum(axis=-1, keepdims=True)
-    return found if size else found
+    return found
 
 
 def softmax_of(logits: np.ndarray, case: Case) -> np.ndarray:

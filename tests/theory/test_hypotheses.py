@@ -43,9 +43,7 @@ BROKEN = {
     "clustering, off the sphere": lambda: token_particles.geshkovski2023_clustering(FAR, FAR, BOTH, 1.0, 1.0),
     "clustering, back in time": lambda: token_particles.geshkovski2023_clustering(UNIT, UNIT, BOTH, 1.0, -1.0),
     "a step, off the sphere": lambda: token_particles.geshkovski2023_discrete_step(UNIT, FAR, BOTH, 1.0),
-    "reversible, rows of sum 2": lambda: theory.reversible_contraction(
-        2 * EVEN, LINE - 0.5, BOTH, jnp.array(0.0), 2
-    ),
+    "reversible, rows of sum 2": lambda: theory.reversible_contraction(2 * EVEN, LINE - 0.5, BOTH, jnp.array(0.0), 2),
     "sensitivity of several classes, below": lambda: theory.meyer1994_lower(np.eye(2), BOTH),
     "sensitivity of several classes, above": lambda: theory.meyer1994_upper(np.eye(2), BOTH),
     "sensitivity, rows of sum 2": lambda: theory.meyer1994_upper(np.asarray(2 * EVEN), BOTH),

@@ -119,4 +119,6 @@ def castin2024_local_lipschitz(
     count = jnp.sum(mask).astype(hidden.dtype)
     radius = jnp.max(jnp.where(mask, norm(hidden), 0))
     bound = castin2024_bound(spectral_norm(value), spectral_norm(interaction), radius, count)
-    return Statement(lhs=jnp.sqrt(jnp.maximum(found.value, 0)), rhs=bound, applicable=(count > 0) & jnp.isfinite(found.value))
+    return Statement(
+        lhs=jnp.sqrt(jnp.maximum(found.value, 0)), rhs=bound, applicable=(count > 0) & jnp.isfinite(found.value)
+    )

@@ -244,7 +244,9 @@ def zhao2020_pair_norm(
     size = norm(scaled, (-2, -1), keepdims=True)
     root = jnp.sqrt(jnp.sum(mask, axis=-1).astype(hidden.dtype))
     put = scale * root[..., None, None] * quotient(scaled, size, 0)
-    return Statement(lhs=subspace_distance(put, mask), rhs=scale * root, applicable=(size[..., 0, 0] > 0) & (scale >= 0))
+    return Statement(
+        lhs=subspace_distance(put, mask), rhs=scale * root, applicable=(size[..., 0, 0] > 0) & (scale >= 0)
+    )
 
 
 def _solved(matrix: Array, target: Array) -> Array:

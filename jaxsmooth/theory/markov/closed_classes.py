@@ -88,7 +88,9 @@ def group_inverse(attn: NDArray, mask: NDArray) -> NDArray[np.float64]:
     References: Meyer (1975), The role of the group generalized inverse in the theory of finite Markov chains.
     """
     if (count := len(closed_classes(attn, mask).closed)) != 1:
-        raise ShapeError(f"the group inverse takes attention with one closed class; this has {count}, see closed_classes.")
+        raise ShapeError(
+            f"the group inverse takes attention with one closed class; this has {count}, see closed_classes."
+        )
     regular, law = _regularised(attn, mask)
     return np.linalg.inv(regular) - law[None, :]
 
@@ -101,8 +103,8 @@ def meyer1994_lower(attn: NDArray, mask: NDArray) -> Statement:
       mask: True on real tokens, [T].
 
     Returns:
-      A `Statement`; applicable when A is irreducible with rows that sum to 1 and has at least two tokens, else its sides
-      are NaN.
+      A `Statement`; applicable when A is irreducible with rows that sum to 1 and has at least two tokens, else its
+      sides are NaN.
 
     >>> import numpy as np
     >>> found = meyer1994_lower(np.array([[0.5, 0.5], [0.5, 0.5]]), np.ones(2, bool))
@@ -131,8 +133,8 @@ def meyer1994_upper(attn: NDArray, mask: NDArray) -> Statement:
       mask: True on real tokens, [T].
 
     Returns:
-      A `Statement`; applicable when A is irreducible with rows that sum to 1 and has at least two tokens, else its sides
-      are NaN.
+      A `Statement`; applicable when A is irreducible with rows that sum to 1 and has at least two tokens, else its
+      sides are NaN.
 
     >>> import numpy as np
     >>> found = meyer1994_upper(np.array([[0.5, 0.5], [0.5, 0.5]]), np.ones(2, bool))

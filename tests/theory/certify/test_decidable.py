@@ -68,10 +68,14 @@ def test_weights_of_zero(run):
     parameters, data, tokens = run
 
     def without(block):
-        kernels = {side: dataclasses.replace(getattr(block.attn, side), kernel=0 * getattr(block.attn, side).kernel)
-                   for side in ("query", "key", "value", "output")}
-        empty = {side: dataclasses.replace(getattr(block, side), kernel=0 * getattr(block, side).kernel)
-                 for side in ("up", "down")}
+        kernels = {
+            side: dataclasses.replace(getattr(block.attn, side), kernel=0 * getattr(block.attn, side).kernel)
+            for side in ("query", "key", "value", "output")
+        }
+        empty = {
+            side: dataclasses.replace(getattr(block, side), kernel=0 * getattr(block, side).kernel)
+            for side in ("up", "down")
+        }
         return dataclasses.replace(block, attn=dataclasses.replace(block.attn, **kernels), **empty)
 
     blocks = [without(block) for block in parameters.blocks]
