@@ -75,9 +75,9 @@ def subdominant(
 
     where the computed B^m is P with ||B^m - P||_F <= a, and a is carried along: the left side takes n^(1/2) a from the
     trace, the right side adds a to the norm. For a matrix far from normal a soon exceeds ||P||, and there it ends; its
-    eigenvalue is then hardly a property of the numbers given. With m = 2^30 the right side exceeds rho by less than 1e-6
-    of it even for a Jordan block of 64, rounding apart. The left one is weak where eigenvalues cancel in every trace.
-    It has no derivative.
+    eigenvalue is then hardly a property of the numbers given. With m = 2^30 the right side exceeds rho by less than
+    1e-6 of it even for a Jordan block of 64, rounding apart. The left one is weak where eigenvalues cancel in every
+    trace. It has no derivative.
 
     Args:
       attn: attention whose rows sum to 1 over real keys and vanish on padded keys, [..., T, S]. In closed classes
