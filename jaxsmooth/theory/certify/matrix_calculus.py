@@ -68,7 +68,8 @@ class MatrixCalculus:
     def alike(self, array: ArrayLike) -> ArrayLike:
         """Whether all real tokens have the same row, bit by bit: of [... T D] every matrix, [...]."""
         first = array[..., self.xp.argmax(self.mask), :][..., None, :]
-        return self.xp.all((array == first) | ~self.mask[:, None], axis=(-2, -1))
+        padding = ~self.mask.reshape((1,) * (array.ndim - 2) + (-1, 1))
+        return self.xp.all((array == first) | padding, axis=(-2, -1))
 
     def zero_where(self, known: ArrayLike, statement: Statement[Interval]) -> Statement[Interval]:
         """With a left side of exactly 0 where that is known; no side is negative."""
