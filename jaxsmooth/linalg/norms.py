@@ -53,9 +53,10 @@ def quotient(
     Array([0.5, nan], dtype=float32)
     """
     zero = under == 0
-    # Divided by a power of two first: the derivative has the square of `under`.
-    size = binary_size(under, ())
-    return jnp.where(zero, undefined, (over / size) / (jnp.where(zero, 1, under) / size))
+    # Over a power of two first: the derivative has the square of `under`. By its inverse, as XLA makes of
+    # (a / s) / (b / s) one quotient of the products a s and s b, which overflow.
+    inverse = 1 / binary_size(under, ())
+    return jnp.where(zero, undefined, (over * inverse) / (jnp.where(zero, 1, under) * inverse))
 
 
 def unit_vectors(array: Float[Array, "*B D"]) -> Float[Array, "*B D"]:

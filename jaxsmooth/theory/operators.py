@@ -165,6 +165,7 @@ class MultiHead(NamedTuple):
         return jax.lax.scan(add, keep_real(hidden, self.mask), (self.heads, self.weight))[0]
 
 
+@at_least_float32
 def allowed_pairs(
     mask: Bool[Array, "T"], *, behind: int | Int[Array, ""] | None = None, ahead: int | Int[Array, ""] | None = None
 ) -> Bool[Array, "T T"]:

@@ -145,7 +145,10 @@ def operator_rate(
 @_BY_SENTENCE
 @at_least_float32
 def data_rate(norms: BlockNorms, state: BlockState) -> Float[Array, "B"]:
-    """L4: f G_2 [(1/n) sum_{i<j} P_i P_j ||C u_i - C u_j||^2]^(1/2) / d_M(X), at the data's own U."""
+    """L4: f G_2 [(1/n) sum_{i<j} P_i P_j ||C u_i - C u_j||^2]^(1/2) / d_M(X), at the data's own U.
+
+    NaN where d_M(X) = 0 and the tokens of U are equal too.
+    """
     return rates.data_rate(q := TracedBlock(norms, state)).value(q)
 
 
@@ -178,7 +181,10 @@ def pre_norm_block_rate(norms: BlockNorms, state: BlockState, activation: str) -
 @at_least_float32
 @on_any_mesh(lambda state: state.mask)
 def std_product(state: BlockState) -> Float[Array, "B"]:
-    """sigma_1 sigma_2 of the theorem: the least std over real tokens at one LayerNorm times that at the other."""
+    """sigma_1 sigma_2 of the theorem: the least std over real tokens at one LayerNorm times that at the other.
+
+    Infinite where no token is real.
+    """
     c = PlainCalculus(state.mask, state.input.dtype)
     return c.least(state.std_attn[..., 0]) * c.least(state.std_mlp[..., 0])
 

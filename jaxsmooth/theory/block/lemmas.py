@@ -171,6 +171,7 @@ def mixing_with_defect(
     return _always(mixed(c, after, mixing_rate(attn, mask), c.distance(hidden), defect, mean_size))
 
 
+@at_least_float32
 def largest_mixing_rate(tokens: Int[Array, "*B"]) -> Float[Array, "*B"]:
     """The supremum of sqrt(lambda) over row-stochastic matrices: sqrt(n / 2), or sqrt((n^2 - 1) / (2 n)) for odd n.
 

@@ -57,8 +57,9 @@ class PlainCalculus:
         return self._real(matrix + self._row(row, matrix))
 
     def alike(self, array: Array) -> Array:
-        first = jnp.take_along_axis(array, jnp.argmax(self.mask, axis=-1)[..., None, None], axis=-2)
-        return jnp.all((array == first) | ~self.mask[..., None], axis=(-2, -1))
+        mask = self.mask.reshape((1,) * (array.ndim - 1 - self.mask.ndim) + self.mask.shape)
+        first = jnp.take_along_axis(array, jnp.argmax(mask, axis=-1)[..., None, None], axis=-2)
+        return jnp.all((array == first) | ~mask[..., None], axis=(-2, -1))
 
     def zero_where(self, known: Array, statement: Statement[Array]) -> Statement[Array]:
         return statement._replace(lhs=jnp.where(known, 0, statement.lhs))

@@ -68,13 +68,14 @@ class MatrixCalculus:
     def alike(self, array: ArrayLike) -> ArrayLike:
         """Whether all real tokens have the same row, bit by bit: of [... T D] every matrix, [...]."""
         first = array[..., self.xp.argmax(self.mask), :][..., None, :]
-        return self.xp.all((array == first) | ~self.mask[:, None], axis=(-2, -1))
+        padding = ~self.mask.reshape((1,) * (array.ndim - 2) + (-1, 1))
+        return self.xp.all((array == first) | padding, axis=(-2, -1))
 
     def zero_where(self, known: ArrayLike, statement: Statement[Interval]) -> Statement[Interval]:
         """With a left side of exactly 0 where that is known; no side is negative."""
         xp, (lhs, rhs, applicable) = self.xp, statement
         low, high = (xp.where(known, 0, end) for end in ends_of(lhs))
-        return Statement(Interval(low, high), rhs.nonnegative(), applicable)
+        return Statement(Interval(low, high), Interval(xp.fmax(rhs.lower, 0), rhs.upper), applicable)
 
     def add_row(self, matrix: Ball, row: Ball) -> Ball:
         """The same row onto every real token."""

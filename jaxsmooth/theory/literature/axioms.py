@@ -97,7 +97,7 @@ def rusch2023_decay(measures: Float[Array, "L *B"]) -> Decay:
       measures: mu(X_l), positive, the layers first, [L, ...].
 
     Returns:
-      A `Decay`; a rate at or below 0 is no over-smoothing.
+      A `Decay`; a rate at or below 0 is no over-smoothing, NaN of one layer or of measures that are not positive.
 
     >>> import jax.numpy as jnp
     >>> found = rusch2023_decay(2 * jnp.exp(-0.5 * jnp.arange(6.0)))

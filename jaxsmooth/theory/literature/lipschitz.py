@@ -101,7 +101,8 @@ def castin2024_local_lipschitz(
       value: V, [D, E].
 
     Returns:
-      A scalar `Statement`; the left-hand side by Lanczos on the Jacobian, which is applied and never formed.
+      A scalar `Statement`; the left-hand side by Lanczos on the Jacobian, which is applied and never formed. Applicable
+      where a token is real, and scores and Jacobian are numbers of the dtype.
 
     >>> import jax.numpy as jnp
     >>> found = castin2024_local_lipschitz(jnp.eye(2), jnp.ones(2, bool), jnp.eye(2), jnp.eye(2))
@@ -118,4 +119,6 @@ def castin2024_local_lipschitz(
     count = jnp.sum(mask).astype(hidden.dtype)
     radius = jnp.max(jnp.where(mask, norm(hidden), 0))
     bound = castin2024_bound(spectral_norm(value), spectral_norm(interaction), radius, count)
-    return Statement(lhs=jnp.sqrt(jnp.maximum(found.value, 0)), rhs=bound, applicable=count > 0)
+    return Statement(
+        lhs=jnp.sqrt(jnp.maximum(found.value, 0)), rhs=bound, applicable=(count > 0) & jnp.isfinite(found.value)
+    )

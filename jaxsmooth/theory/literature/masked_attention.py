@@ -35,6 +35,7 @@ class FixedPoint(NamedTuple):
     attn: Float[Array, "T S"]
 
 
+@at_least_float32
 def wu2024_radius(graph: Bool[Array, "*B T S"], mask: Bool[Array, "*B T"]) -> Int[Array, "*B"]:
     """Radius of an attention mask: the fewest layers after which some token has reached every token.
 

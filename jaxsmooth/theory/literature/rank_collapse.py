@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float
 from ...linalg.norms import binary_size, norm, quotient, safe_sqrt, within
 from ...linalg.precision import at_least_float32, einsum, matmul
 from ...linalg.rows import masked_softmax
-from ..consensus import real_pairs, token_mean
+from ..consensus import real_pairs, real_tokens, token_mean
 from ..statement import Statement
 
 # exp(x) - 1 <= 2 x up to here; the root is 1.25643...
@@ -178,13 +178,14 @@ def dong2021_next_centre(
     Args: as `dong2021_one_layer`.
 
     Returns:
-      [..., 1, E].
+      [..., 1, E]; zero where no token is real.
 
     >>> import jax.numpy as jnp
     >>> x, one = jnp.array([[0.5], [-0.5]]), jnp.ones((1, 1, 1))
     >>> dong2021_next_centre(x, jnp.ones(2, bool), jnp.zeros((1, 1)), one, one, 1)
     Array([[0.]], dtype=float32)
     """
+    hidden = real_tokens(hidden, mask)
     logits = einsum("...td,nde,...se->...nts", centre, query_key, hidden) / jnp.sqrt(
         jnp.asarray(head_width, hidden.dtype)
     )

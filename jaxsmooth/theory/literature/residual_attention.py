@@ -99,6 +99,6 @@ def residual_fate(attn: NDArray[np.floating], weight: NDArray[np.floating], *, t
     )
 
 
-def _diagonalisable(matrix: NDArray[np.float64]) -> bool:
+def _diagonalisable(matrix: NDArray[np.floating]) -> bool:
     """As far as float64 tells: its computed eigenvectors are independent."""
     return bool(np.linalg.cond(np.linalg.eig(matrix)[1]) < LARGEST_CONDITION)

@@ -83,6 +83,6 @@ def ritz_values(found: Hessenberg) -> tuple[Complex[np.ndarray, "K"], Float[np.n
       `(values, residuals)`, [K] each.
     """
     values, vectors = np.linalg.eig(np.asarray(found.projected, np.float64))
-    residuals = float(found.coupling) * np.abs(vectors[-1])
+    residuals = float(found.coupling) * np.abs(vectors[-1:].sum(axis=0))
     order = np.argsort(-np.abs(values), kind="stable")
     return values[order].astype(np.complex128), residuals[order]

@@ -103,8 +103,8 @@ def meyer1994_lower(attn: NDArray, mask: NDArray) -> Statement:
       mask: True on real tokens, [T].
 
     Returns:
-      A `Statement`; applicable when A is irreducible with rows that sum to 1 and has at least two tokens, else its sides
-      are NaN.
+      A `Statement`; applicable when A is irreducible with rows that sum to 1 and has at least two tokens, else its
+      sides are NaN.
 
     >>> import numpy as np
     >>> found = meyer1994_lower(np.array([[0.5, 0.5], [0.5, 0.5]]), np.ones(2, bool))
@@ -133,8 +133,8 @@ def meyer1994_upper(attn: NDArray, mask: NDArray) -> Statement:
       mask: True on real tokens, [T].
 
     Returns:
-      A `Statement`; applicable when A is irreducible with rows that sum to 1 and has at least two tokens, else its sides
-      are NaN.
+      A `Statement`; applicable when A is irreducible with rows that sum to 1 and has at least two tokens, else its
+      sides are NaN.
 
     >>> import numpy as np
     >>> found = meyer1994_upper(np.array([[0.5, 0.5], [0.5, 0.5]]), np.ones(2, bool))

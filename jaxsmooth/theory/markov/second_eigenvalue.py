@@ -68,15 +68,16 @@ def subdominant(
     The eigenvalues of A are those of its blocks on tokens that reach each other, which the pattern of zeros tells; a
     block of one token has its diagonal entry, exactly. On a closed class 1 q^T is taken from A, q its law: for any q of
     sum 1 that replaces the eigenvalue 1 by 0 and no other, so errors of the law cost nothing. With the roots of its
-    law as the basis, rounded to powers of two, a block of a reversible chain is next to symmetric. Of what is left, B, with m = 1, 2,
-    4, ..., by repeated squaring, rescaled by powers of two,
+    law as the basis, rounded to powers of two, a block of a reversible chain is next to symmetric. Of what is left, B,
+    with m = 1, 2, 4, ..., by repeated squaring, rescaled by powers of two,
 
       max_m (|trace B^m| / count)^(1/m) <= rho(B) <= min_m ||B^m||^(1/m) (Gelfand),
 
     where the computed B^m is P with ||B^m - P||_F <= a, and a is carried along: the left side takes n^(1/2) a from the
-    trace, the right side adds a to the norm. For a matrix far from normal a soon exceeds ||P||, and there it ends; its eigenvalue is then no property of the numbers given (numpy's eigenvalues of J A for a window of 2 over
-    64 tokens say 0.785 instead of 0.5). With m = 2^30 the right side exceeds rho by less than 1e-6 of it even for a
-    Jordan block of 64, rounding apart. The left one is weak where eigenvalues cancel in every trace.
+    trace, the right side adds a to the norm. For a matrix far from normal a soon exceeds ||P||, and there it ends; its
+    eigenvalue is then hardly a property of the numbers given. With m = 2^30 the right side exceeds rho by less than
+    1e-6 of it even for a Jordan block of 64, rounding apart. The left one is weak where eigenvalues cancel in every
+    trace. It has no derivative.
 
     Args:
       attn: attention whose rows sum to 1 over real keys and vanish on padded keys, [..., T, S]. In closed classes
@@ -176,7 +177,7 @@ def _deflated(attn: Array, law: Array, same: Array, closed: Array, real: Array) 
 
 def _squared(power: _Power, others: Array) -> _Power:
     """B^(2 m), and the bounds that B^m gives: the error of P P is P E + E P + E E, and that of the product."""
-    matrix, error, exponent, log_scale, modulus, _ = power
+    matrix, error, exponent, log_scale, *_ = power
     count = matrix.shape[0]
     size, product, square = _size(matrix), matmul(matrix, matrix), _frobenius(matrix) ** 2
     rounded = 1.01 * gamma(count, product) * square + 2 * count * count * tiny(product)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ...activations import ACTIVATIONS
+from ...linalg.precision import at_least_float32
 
 # Where phi' and phi'' have local extrema, besides the mirror images of these points; erf-GELU: phi'' = (2 - x^2) N(x),
 # phi''' = (x^2 - 4) x N(x) with N the normal density. The others were found numerically to the last digit.
@@ -29,6 +30,7 @@ def activate(activation: str, x: Float[Array, "..."]) -> Float[Array, "..."]:
     return ACTIVATIONS[activation].function(x)
 
 
+@at_least_float32
 def slope_range(
     activation: str, low: Float[Array, "..."], high: Float[Array, "..."]
 ) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
@@ -60,6 +62,7 @@ def slope_range(
     return least, jnp.where((low < _STEEPEST[activation]) & (high > _STEEPEST[activation]), top, largest)
 
 
+@at_least_float32
 def secant_slope(activation: str, a: Float[Array, "..."], b: Float[Array, "..."]) -> Float[Array, "..."]:
     """(phi(a) - phi(b)) / (a - b), the derivative where a = b.
 
@@ -76,6 +79,7 @@ def secant_slope(activation: str, a: Float[Array, "..."], b: Float[Array, "..."]
     return jnp.where(near, _derivative(activation, (a + b) / 2), quotient)
 
 
+@at_least_float32
 def secant_range(
     activation: str,
     a: Float[Array, "..."],

@@ -210,6 +210,8 @@ def slope_box_rate(block: Block, region: Region, activation: str, *, tolerance: 
         real = sentence.mask[:, None]
         low = jnp.min(jnp.where(real, sentence.centre - sentence.radius, jnp.inf), axis=0, keepdims=True)
         high = jnp.max(jnp.where(real, sentence.centre + sentence.radius, -jnp.inf), axis=0, keepdims=True)
+        # Without a real token there is no hull, and no pair that asks for it.
+        low, high = (jnp.where(jnp.any(real), end, 0) for end in (low, high))
         return _middle(slope_range(activation, low, high))
 
     return _rate(block, region, slopes, tolerance)

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from ...linalg.intervals import Interval
-from ..statement import Statement, Truth
+from ..statement import Statement
 
 ArrayLike = Any  # numpy or jax
 Heads = Any  # a pytree of arrays with a leading axis N
@@ -96,11 +96,11 @@ class Calculus(Protocol[M, N]):
         """The sums of a matrix and of a number that a function of one head gives."""
         ...
 
-    def alike(self, array: ArrayLike, /) -> Truth:
+    def alike(self, array: ArrayLike, /) -> ArrayLike:
         """Whether all real tokens have the same row, bit by bit, of data given exactly."""
         ...
 
-    def zero_where(self, known: Truth, statement: Statement[N], /) -> Statement[N]:
+    def zero_where(self, known: ArrayLike, statement: Statement[N], /) -> Statement[N]:
         """With a left side of exactly 0 where that is known without computing it; sides are at least 0."""
         ...
 

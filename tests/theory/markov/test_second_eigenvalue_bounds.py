@@ -19,6 +19,10 @@ SIZE = 16
 DTYPES = [np.float32, np.float64]
 
 
+def logits(seed: int, size: int) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal((size, size))
+
+
 def anticausal(size: int) -> np.ndarray:
     """Equal weights on a token and the next; the last sees itself alone."""
     attn = 0.5 * (np.eye(size) + np.eye(size, k=1))
@@ -68,10 +72,8 @@ FAMILIES = {
     "several classes": several_classes,
     "window": functools.partial(window, 3),
     "softmax": lambda size: stochastic(np.random.default_rng(1), size),
-    "nearly uniform": lambda size: scipy.special.softmax(
-        0.01 * np.random.default_rng(2).standard_normal((size, size)), 1
-    ),
-    "sharp": lambda size: scipy.special.softmax(9 * np.random.default_rng(3).standard_normal((size, size)), 1),
+    "nearly uniform": lambda size: scipy.special.softmax(0.01 * logits(2, size), axis=1),
+    "sharp": lambda size: scipy.special.softmax(9 * logits(3, size), axis=1),
     "doubly stochastic": lambda size: doubly_stochastic(np.random.default_rng(4), size),
     "one-hot": lambda size: one_hot_rows(np.random.default_rng(5), size),
     "closed classes": lambda size: closed_classes(np.random.default_rng(6), size),
