@@ -1,7 +1,7 @@
 """The certified basin of collapse beside the measured one: blocks and stacks of real models, and random encoders.
 
 Shows:    docs/basin.md's table: the radius within which every sentence of any length provably reaches consensus, the
-          rate, and how far along four directions (a sentence's, its differences, random, two clusters) sentences still do.
+          rate, and how far along four directions (a sentence's, its differences, random, two clusters) they still do.
 Command:  python experiments/basin.py
 Hardware: 2 CPU cores; the certificate of one layer of width 384 takes 4 to 10 s of processor time, memory below 2 GB.
 Expect:   positive radii for layers and stacks of both models; measured ones 10 to 10^5 times as large.
@@ -203,10 +203,11 @@ def markdown(rows: list[dict]) -> str:
         "# A certified basin of collapse",
         "",
         "`python experiments/basin.py`. Radii are Euclidean, of every token around the consensus row, whose length is",
-        "given beside; measured along a sentence's tokens, along their differences, at random, and for two clusters on the axis",
-        "that the scores of attention attract most, up to four times that length (all: no end was met).",
+        "given beside; measured along a sentence's tokens, along their differences, at random, and for two clusters on",
+        "the axis that the scores of attention attract most, up to four times that length (all: no end was met).",
         "",
-        "| map | certified radius | row's length | rate a pass | rho(M) | rho(N) | measured: sentence, differences, random, two clusters | least / certified |",
+        "| map | certified radius | row's length | rate a pass | rho(M) | rho(N) "
+        "| measured: sentence, differences, random, two clusters | least / certified |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
@@ -214,8 +215,8 @@ def markdown(rows: list[dict]) -> str:
         numbers = [f"{row[key]:.4g}" if row[key] is not None else "-" for key in ("rate", "spectral_radius")]
         mean = "-" if row["spectral_radius_mean"] is None else f"{row['spectral_radius_mean']:.4g}"
         lines.append(
-            f"| {row['name']} | {row['radius']:.3g} | {row['size_of_point']:.3g} | {numbers[0]} | {numbers[1]} | {mean} "
-            f"| {', '.join(sizes)} | {ratio(row)} |"
+            f"| {row['name']} | {row['radius']:.3g} | {row['size_of_point']:.3g} | {numbers[0]} | {numbers[1]} "
+            f"| {mean} | {', '.join(sizes)} | {ratio(row)} |"
         )
     return "\n".join([*lines, "", "![](basin.png)", ""])
 
@@ -242,7 +243,10 @@ def draw(rows: list[dict], path: Path) -> None:
         axes.set_xlabel("largest distance of a token from the consensus row")
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
         title(axes, "How near consensus a sentence is certain to collapse")
-        remark(figure, "One layer repeated, or all in turn; any number of tokens. Triangles to the right: no end was met up to there.")
+        remark(
+            figure,
+            "One layer repeated, or all in turn; any number of tokens. Right triangle: no end met up to there.",
+        )
         save(figure, path)
 
 

@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import ConfigError, DivergedError, OptionError, ShapeError, is_int
-from ...linalg.norm_ball import size, up
+from ...linalg.intervals import quiet
+from ...linalg.norm_ball import size as length
+from ...linalg.norm_ball import up
 from ...types import Block
 from ..theorems.parameters import bias_of
 from .comparison import Roots, Step, step
@@ -21,11 +23,12 @@ from .matrices import Matrix, adapted_roots, exact, norm
 from .row_map import RowMap, one_token, row_map
 
 MARGINS = (0.75, 0.75)
-PASSES = 3000  # of a token through the map, before it is said to settle nowhere
+PASSES = 2000  # of a token through the map, before it is said to settle nowhere
 SETTLED = 1e-11  # relative change at which it has
 LONGEST_CYCLE = 8
 ITERATIONS = 2000
-HALVINGS = 60
+HALVINGS = 80
+DIGITS = 1e-2  # to which the largest radius is sought
 SMALL = 1e-3  # of the start: where the comparison system has come as near as it needs to
 STALLED = 0.9999  # of the mean before: rounding of the reference orbit keeps it from coming nearer
 TRAP = 2.0  # how much wider than what was reached the box is that must be mapped into itself
@@ -91,6 +94,7 @@ class Orbit(NamedTuple):
     period: int
 
 
+@quiet
 def certified_basin(
     model: Model,
     *,
@@ -154,7 +158,9 @@ def certified_basin(
     return _largest(steps, norms[0], orbit, radii)
 
 
-def _checked(model: Model, layer: int | None, std: float | None, margins: tuple[float, float]) -> tuple[list[Block], Block]:
+def _checked(
+    model: Model, layer: int | None, std: float | None, margins: tuple[float, float]
+) -> tuple[list[Block], Block]:
     """The blocks of one pass, float64 on the host, and the one whose output enters them."""
     config = model.config
     if config.departures or not config.has_plain_scores or config.activation != "gelu":
@@ -199,7 +205,8 @@ def _orbit(blocks: list[Block], row: NDArray[np.float64], eps: float, std: float
 
 
 def _near(one: NDArray[np.float64], other: NDArray[np.float64]) -> bool:
-    return bool(np.linalg.norm(one - other) <= SETTLED * np.linalg.norm(one))
+    size = np.linalg.norm(one)
+    return bool(np.isfinite(size) and np.linalg.norm(one - other) <= SETTLED * size)
 
 
 def _product(laws: list[Matrix]) -> Matrix:
@@ -224,14 +231,14 @@ def _largest(steps: list[Step], roots: Roots, orbit: Orbit, radii: list[float]) 
     """The largest Euclidean radius that the comparison system certifies, by halving."""
     mean, apart = norm(exact(roots.mean)), up(2 * norm(exact(roots.differences)))
     rates = certified_rates(steps, 0.0, 0.0)
-    low, high = 0.0, 16.0 * size(orbit.rows[0][None])
+    low, high = 0.0, 16.0 * length(orbit.rows[0][None])
     for _ in range(HALVINGS):
         middle = low / 2 + high / 2
         if np.isfinite(certified_rates(steps, up(mean * middle), up(apart * middle))[0]):
             low = middle
         else:
             high = middle
-        if high - low < 1e-3 * low:
+        if high - low < DIGITS * low:
             break
     if not low:
         text = f"the adapted norms contract no box: {rates[1]:.3g} a pass for differences"
@@ -240,9 +247,7 @@ def _largest(steps: list[Step], roots: Roots, orbit: Orbit, radii: list[float]) 
     rate = certified_rates(steps, m, d)[0]
     limit = _limit(steps, m * (high / low), d * (high / low))
     point = orbit.rows[0]
-    return Basin(
-        low, m, d, rate, rates[1], *radii, point, orbit.period, roots.differences, roots.mean, limit
-    )
+    return Basin(low, m, d, rate, rates[1], *radii, point, orbit.period, roots.differences, roots.mean, limit)
 
 
 def certified_rates(steps: list[Step], m: float, d: float) -> tuple[float, float]:

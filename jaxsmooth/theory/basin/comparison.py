@@ -85,8 +85,14 @@ class Roots:
     mean: Matrix
 
 
-def step(block: Block, row: NDArray[np.float64], at: RowMap, after: tuple[NDArray[np.float64], Roots],
-         before: Roots, ratio: float) -> Step:
+def step(
+    block: Block,
+    row: NDArray[np.float64],
+    at: RowMap,
+    after: tuple[NDArray[np.float64], Roots],
+    before: Roots,
+    ratio: float,
+) -> Step:
     """The numbers of one block, enclosed.
 
     Args:
@@ -119,8 +125,13 @@ def step(block: Block, row: NDArray[np.float64], at: RowMap, after: tuple[NDArra
     )
 
 
-def _heads(block: Block, row: NDArray[np.float64], at: RowMap, inverses: tuple[NormBall, NormBall],
-           roots: tuple[Matrix, Matrix]) -> dict[str, NDArray[np.float64]]:
+def _heads(
+    block: Block,
+    row: NDArray[np.float64],
+    at: RowMap,
+    inverses: tuple[NormBall, NormBall],
+    roots: tuple[Matrix, Matrix],
+) -> dict[str, NDArray[np.float64]]:
     """The norms of every head's kernels."""
     heads = heads_of(block.attn)
     (p, q), (to_p, to_q) = inverses, (exact(root) for root in roots)

@@ -195,9 +195,7 @@ class Reach:
         moves = [(g.at_point + 0.5 * g.stray(r)) * r * self.per_move for g in (self.own_v, self.along_v, self.across_v)]
         if not np.isfinite(sum(strays) + sum(moves)) or moves[1] > MOST:
             return INVALID
-        own, along, across = (
-            g.at_point + s for g, s in zip((self.own, self.along, self.across), strays, strict=True)
-        )
+        along, across = self.along.at_point + strays[1], self.across.at_point + strays[2]
         straight, turn, side = moves
         across, side = across + self.rest * along, side + self.rest * turn
         least = 1 / (1 - turn)
