@@ -59,15 +59,14 @@ def main(args: Args) -> None:
 
 def cases():
     """(name, model, layer, imposed std, layer -> a real sentence's input of that layer)."""
+    for std in (1.5, 2.0, 4.0):
+        yield f"random encoder, std {std:g}", random_encoder(), None, std, random_states
     for name in MODELS:
         model, tokenizer = jaxsmooth.load(name)
         states = hidden_states(model, tokenizer)
         yield f"{name} stack", model, None, None, states
-        order = range(1, model.config.layers + 1)
-        for layer in order:
+        for layer in range(1, model.config.layers + 1):
             yield f"{name} layer {layer}", model, layer, None, states
-    for std in (1.5, 2.0, 4.0):
-        yield f"random encoder, std {std:g}", random_encoder(), None, std, random_states
 
 
 def hidden_states(model: Encoder, tokenizer):

@@ -23,7 +23,7 @@ from .matrices import Matrix, adapted_roots, exact, norm
 from .row_map import RowMap, one_token, row_map
 
 MARGINS = (0.75, 0.75)
-PASSES = 2000  # of a token through the map, before it is said to settle nowhere
+PASSES = 2000  # of a token through a block, before it is said to settle nowhere; of a stack at least 200
 SETTLED = 1e-11  # relative change at which it has
 LONGEST_CYCLE = 8
 ITERATIONS = 2000
@@ -146,7 +146,8 @@ def certified_basin(
         return _nothing(row, 0, math.nan, math.nan, f"equal tokens settle in no cycle of up to {LONGEST_CYCLE} passes")
     at = [row_map(block, row, eps, std) for block, row in zip(orbit.blocks, orbit.rows, strict=True)]
     laws = [[point.law().mid for point in at], [point.shared_law().mid for point in at]]
-    radii = [float(np.max(np.abs(np.linalg.eigvals(_product(matrices))))) for matrices in laws]
+    found = [float(np.max(np.abs(np.linalg.eigvals(_product(matrices))))) for matrices in laws]
+    radii = found[0], found[1]
     for radius, name in zip(radii, ("rho(M), of differences,", "rho(N), of equal tokens,"), strict=True):
         if not radius < 1:
             return _nothing(orbit.rows[0], orbit.period, *radii, f"{name} is {radius:.6g}: consensus does not attract")
@@ -193,7 +194,7 @@ def _orbit(blocks: list[Block], row: NDArray[np.float64], eps: float, std: float
         return row
 
     recent = [row]
-    for _ in range(PASSES):
+    for _ in range(max(PASSES // len(blocks), min(PASSES, 200))):
         recent = [*recent[-LONGEST_CYCLE:], through(recent[-1])]
         found = [k for k in range(1, len(recent)) if _near(recent[-1], recent[-1 - k])]
         if found:
@@ -218,7 +219,7 @@ def _product(laws: list[Matrix]) -> Matrix:
 
 def _steps(orbit: Orbit, at: list[RowMap], norms: list[Roots]) -> list[Step]:
     count = len(at)
-    m, d = (np.linalg.norm(root, 2) for root in (norms[0].mean, norms[0].differences))
+    m, d = (float(np.linalg.norm(root, 2)) for root in (norms[0].mean, norms[0].differences))
     steps, ratio = [], 2 * d / m
     for place, (block, row) in enumerate(zip(orbit.blocks, orbit.rows, strict=True)):
         after = (place + 1) % count
@@ -227,7 +228,7 @@ def _steps(orbit: Orbit, at: list[RowMap], norms: list[Roots]) -> list[Step]:
     return steps
 
 
-def _largest(steps: list[Step], roots: Roots, orbit: Orbit, radii: list[float]) -> Basin:
+def _largest(steps: list[Step], roots: Roots, orbit: Orbit, radii: tuple[float, float]) -> Basin:
     """The largest Euclidean radius that the comparison system certifies, by halving."""
     mean, apart = norm(exact(roots.mean)), up(2 * norm(exact(roots.differences)))
     rates = certified_rates(steps, 0.0, 0.0)

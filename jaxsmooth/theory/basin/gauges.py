@@ -149,7 +149,7 @@ class Gauge:
             return INVALID
         least = 1 / (1 - turn)
         bent = (
-            self.at_point * turn * least
+            self.at_point * (turn * least + 0.5 * across**2)
             + least**2 * (s.e_along * self.at_point_v * move + s.e_across * across * self.still)
             + least**3 * (across**2 * s.e_along * self.still + s.e_across * across * self.at_point_v * move)
         )
@@ -200,7 +200,7 @@ class Reach:
         across, side = across + self.rest * along, side + self.rest * turn
         least = 1 / (1 - turn)
         return float(
-            self.own.at_point * turn * least
+            self.own.at_point * (turn * least + 0.5 * side**2)
             + strays[0] * least
             + least**2 * (along * straight + across * side * self.still)
             + least**3 * (side**2 * along * self.still + across * side * straight)
