@@ -95,6 +95,7 @@ def one_row(model: Encoder, layer: int | None, std: float | None, state: np.ndar
     row = {
         "radius": basin.radius,
         "size_of_point": float(np.linalg.norm(basin.point)),
+        "farthest": farthest(basin),
         "mean_radius": basin.mean_radius,
         "diameter": basin.diameter,
         "rate": finite(basin.rate),
@@ -121,7 +122,7 @@ def measured(once, block, basin: Basin, state: np.ndarray, passes: int) -> dict[
     found = {}
     for name, moves in directions(block, basin, state):
         moves = moves / np.linalg.norm(moves, axis=-1).max()
-        low, high = 0.0, 4 * float(np.linalg.norm(basin.point))
+        low, high = 0.0, farthest(basin)
         if reaches(once, basin.point + high * moves, passes):
             found[name] = None
             continue
@@ -130,6 +131,11 @@ def measured(once, block, basin: Basin, state: np.ndarray, passes: int) -> dict[
             low, high = (middle, high) if reaches(once, basin.point + middle * moves, passes) else (low, middle)
         found[name] = low
     return found
+
+
+def farthest(basin: Basin) -> float:
+    """How far is tried: four times the row's length, or a normed token's where the row is 0."""
+    return 4 * max(float(np.linalg.norm(basin.point)), 0.5 * len(basin.point) ** 0.5)
 
 
 def directions(block, basin: Basin, state: np.ndarray):
@@ -234,10 +240,11 @@ def draw(rows: list[dict], path: Path) -> None:
             sizes = [row["measured"].get(name) or np.nan for row in rows]
             axes.plot(sizes, places, marker, color=colour, label=f"measured, {name}")
             beyond = [row["measured"].get(name, 0) is None for row in rows]
-            edge = [4 * row["size_of_point"] if far else np.nan for row, far in zip(rows, beyond, strict=True)]
+            edge = [row["farthest"] if far else np.nan for row, far in zip(rows, beyond, strict=True)]
             axes.plot(edge, places, ">", color=colour)
         axes.plot([row["radius"] or np.nan for row in rows], places, "D", color="#D55E00", label="certified")
-        axes.set_xscale("log")
+        if any(row["radius"] for row in rows):
+            axes.set_xscale("log")
         axes.set_yticks(places, [row["name"] for row in rows])
         axes.set_xlabel("largest distance of a token from the consensus row")
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))

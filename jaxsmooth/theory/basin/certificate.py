@@ -232,7 +232,7 @@ def _largest(steps: list[Step], roots: Roots, orbit: Orbit, radii: tuple[float, 
     """The largest Euclidean radius that the comparison system certifies, by halving."""
     mean, apart = norm(exact(roots.mean)), up(2 * norm(exact(roots.differences)))
     rates = certified_rates(steps, 0.0, 0.0)
-    low, high = 0.0, 16.0 * length(orbit.rows[0][None])
+    low, high = 0.0, 16.0 * max(length(orbit.rows[0][None]), len(orbit.rows[0]) ** 0.5)
     for _ in range(HALVINGS):
         middle = low / 2 + high / 2
         if np.isfinite(certified_rates(steps, up(mean * middle), up(apart * middle))[0]):
