@@ -1,7 +1,7 @@
 """The certified basin of collapse beside the measured one: blocks and stacks of real models, and random encoders.
 
 Shows:    docs/basin.md's table: the radius within which every sentence of any length provably reaches consensus, the
-          rate, and how far along four directions (a sentence's, its differences, random, two clusters) sentences still do.
+          rate, and how far along four directions (a sentence's, its differences, random, two clusters) they still do.
 Command:  python experiments/basin.py
 Hardware: 2 CPU cores; the certificate of one layer of width 384 takes 4 to 10 s of processor time, memory below 2 GB.
 Expect:   positive radii for layers and stacks of both models; measured ones 10 to 10^5 times as large.
@@ -59,15 +59,14 @@ def main(args: Args) -> None:
 
 def cases():
     """(name, model, layer, imposed std, layer -> a real sentence's input of that layer)."""
+    for std in (1.5, 2.0, 4.0):
+        yield f"random encoder, std {std:g}", random_encoder(), None, std, random_states
     for name in MODELS:
         model, tokenizer = jaxsmooth.load(name)
         states = hidden_states(model, tokenizer)
         yield f"{name} stack", model, None, None, states
-        order = range(1, model.config.layers + 1)
-        for layer in order:
+        for layer in range(1, model.config.layers + 1):
             yield f"{name} layer {layer}", model, layer, None, states
-    for std in (1.5, 2.0, 4.0):
-        yield f"random encoder, std {std:g}", random_encoder(), None, std, random_states
 
 
 def hidden_states(model: Encoder, tokenizer):
@@ -96,6 +95,7 @@ def one_row(model: Encoder, layer: int | None, std: float | None, state: np.ndar
     row = {
         "radius": basin.radius,
         "size_of_point": float(np.linalg.norm(basin.point)),
+        "farthest": farthest(basin),
         "mean_radius": basin.mean_radius,
         "diameter": basin.diameter,
         "rate": finite(basin.rate),
@@ -122,7 +122,7 @@ def measured(once, block, basin: Basin, state: np.ndarray, passes: int) -> dict[
     found = {}
     for name, moves in directions(block, basin, state):
         moves = moves / np.linalg.norm(moves, axis=-1).max()
-        low, high = 0.0, 4 * float(np.linalg.norm(basin.point))
+        low, high = 0.0, farthest(basin)
         if reaches(once, basin.point + high * moves, passes):
             found[name] = None
             continue
@@ -131,6 +131,11 @@ def measured(once, block, basin: Basin, state: np.ndarray, passes: int) -> dict[
             low, high = (middle, high) if reaches(once, basin.point + middle * moves, passes) else (low, middle)
         found[name] = low
     return found
+
+
+def farthest(basin: Basin) -> float:
+    """How far is tried: four times the row's length, or a normed token's where the row is 0."""
+    return 4 * max(float(np.linalg.norm(basin.point)), 0.5 * len(basin.point) ** 0.5)
 
 
 def directions(block, basin: Basin, state: np.ndarray):
@@ -203,10 +208,11 @@ def markdown(rows: list[dict]) -> str:
         "# A certified basin of collapse",
         "",
         "`python experiments/basin.py`. Radii are Euclidean, of every token around the consensus row, whose length is",
-        "given beside; measured along a sentence's tokens, along their differences, at random, and for two clusters on the axis",
-        "that the scores of attention attract most, up to four times that length (all: no end was met).",
+        "given beside; measured along a sentence's tokens, along their differences, at random, and for two clusters on",
+        "the axis that the scores of attention attract most, up to four times that length (all: no end was met).",
         "",
-        "| map | certified radius | row's length | rate a pass | rho(M) | rho(N) | measured: sentence, differences, random, two clusters | least / certified |",
+        "| map | certified radius | row's length | rate a pass | rho(M) | rho(N) "
+        "| measured: sentence, differences, random, two clusters | least / certified |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
@@ -214,8 +220,8 @@ def markdown(rows: list[dict]) -> str:
         numbers = [f"{row[key]:.4g}" if row[key] is not None else "-" for key in ("rate", "spectral_radius")]
         mean = "-" if row["spectral_radius_mean"] is None else f"{row['spectral_radius_mean']:.4g}"
         lines.append(
-            f"| {row['name']} | {row['radius']:.3g} | {row['size_of_point']:.3g} | {numbers[0]} | {numbers[1]} | {mean} "
-            f"| {', '.join(sizes)} | {ratio(row)} |"
+            f"| {row['name']} | {row['radius']:.3g} | {row['size_of_point']:.3g} | {numbers[0]} | {numbers[1]} "
+            f"| {mean} | {', '.join(sizes)} | {ratio(row)} |"
         )
     return "\n".join([*lines, "", "![](basin.png)", ""])
 
@@ -234,15 +240,19 @@ def draw(rows: list[dict], path: Path) -> None:
             sizes = [row["measured"].get(name) or np.nan for row in rows]
             axes.plot(sizes, places, marker, color=colour, label=f"measured, {name}")
             beyond = [row["measured"].get(name, 0) is None for row in rows]
-            edge = [4 * row["size_of_point"] if far else np.nan for row, far in zip(rows, beyond, strict=True)]
+            edge = [row["farthest"] if far else np.nan for row, far in zip(rows, beyond, strict=True)]
             axes.plot(edge, places, ">", color=colour)
         axes.plot([row["radius"] or np.nan for row in rows], places, "D", color="#D55E00", label="certified")
-        axes.set_xscale("log")
+        if any(row["radius"] for row in rows):
+            axes.set_xscale("log")
         axes.set_yticks(places, [row["name"] for row in rows])
         axes.set_xlabel("largest distance of a token from the consensus row")
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
         title(axes, "How near consensus a sentence is certain to collapse")
-        remark(figure, "One layer repeated, or all in turn; any number of tokens. Triangles to the right: no end was met up to there.")
+        remark(
+            figure,
+            "One layer repeated, or all in turn; any number of tokens. Right triangle: no end met up to there.",
+        )
         save(figure, path)
 
 

@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import ConfigError, DivergedError, OptionError, ShapeError, is_int
-from ...linalg.norm_ball import size, up
+from ...linalg.intervals import quiet
+from ...linalg.norm_ball import size as length
+from ...linalg.norm_ball import up
 from ...types import Block
 from ..theorems.parameters import bias_of
 from .comparison import Roots, Step, step
@@ -21,11 +23,12 @@ from .matrices import Matrix, adapted_roots, exact, norm
 from .row_map import RowMap, one_token, row_map
 
 MARGINS = (0.75, 0.75)
-PASSES = 3000  # of a token through the map, before it is said to settle nowhere
+PASSES = 2000  # of a token through a block, before it is said to settle nowhere; of a stack at least 200
 SETTLED = 1e-11  # relative change at which it has
 LONGEST_CYCLE = 8
 ITERATIONS = 2000
-HALVINGS = 60
+HALVINGS = 80
+DIGITS = 1e-2  # to which the largest radius is sought
 SMALL = 1e-3  # of the start: where the comparison system has come as near as it needs to
 STALLED = 0.9999  # of the mean before: rounding of the reference orbit keeps it from coming nearer
 TRAP = 2.0  # how much wider than what was reached the box is that must be mapped into itself
@@ -91,6 +94,7 @@ class Orbit(NamedTuple):
     period: int
 
 
+@quiet
 def certified_basin(
     model: Model,
     *,
@@ -142,7 +146,8 @@ def certified_basin(
         return _nothing(row, 0, math.nan, math.nan, f"equal tokens settle in no cycle of up to {LONGEST_CYCLE} passes")
     at = [row_map(block, row, eps, std) for block, row in zip(orbit.blocks, orbit.rows, strict=True)]
     laws = [[point.law().mid for point in at], [point.shared_law().mid for point in at]]
-    radii = [float(np.max(np.abs(np.linalg.eigvals(_product(matrices))))) for matrices in laws]
+    found = [float(np.max(np.abs(np.linalg.eigvals(_product(matrices))))) for matrices in laws]
+    radii = found[0], found[1]
     for radius, name in zip(radii, ("rho(M), of differences,", "rho(N), of equal tokens,"), strict=True):
         if not radius < 1:
             return _nothing(orbit.rows[0], orbit.period, *radii, f"{name} is {radius:.6g}: consensus does not attract")
@@ -154,7 +159,9 @@ def certified_basin(
     return _largest(steps, norms[0], orbit, radii)
 
 
-def _checked(model: Model, layer: int | None, std: float | None, margins: tuple[float, float]) -> tuple[list[Block], Block]:
+def _checked(
+    model: Model, layer: int | None, std: float | None, margins: tuple[float, float]
+) -> tuple[list[Block], Block]:
     """The blocks of one pass, float64 on the host, and the one whose output enters them."""
     config = model.config
     if config.departures or not config.has_plain_scores or config.activation != "gelu":
@@ -187,7 +194,7 @@ def _orbit(blocks: list[Block], row: NDArray[np.float64], eps: float, std: float
         return row
 
     recent = [row]
-    for _ in range(PASSES):
+    for _ in range(max(PASSES // len(blocks), min(PASSES, 200))):
         recent = [*recent[-LONGEST_CYCLE:], through(recent[-1])]
         found = [k for k in range(1, len(recent)) if _near(recent[-1], recent[-1 - k])]
         if found:
@@ -199,7 +206,8 @@ def _orbit(blocks: list[Block], row: NDArray[np.float64], eps: float, std: float
 
 
 def _near(one: NDArray[np.float64], other: NDArray[np.float64]) -> bool:
-    return bool(np.linalg.norm(one - other) <= SETTLED * np.linalg.norm(one))
+    size = np.linalg.norm(one)
+    return bool(np.isfinite(size) and np.linalg.norm(one - other) <= SETTLED * size)
 
 
 def _product(laws: list[Matrix]) -> Matrix:
@@ -211,7 +219,7 @@ def _product(laws: list[Matrix]) -> Matrix:
 
 def _steps(orbit: Orbit, at: list[RowMap], norms: list[Roots]) -> list[Step]:
     count = len(at)
-    m, d = (np.linalg.norm(root, 2) for root in (norms[0].mean, norms[0].differences))
+    m, d = (float(np.linalg.norm(root, 2)) for root in (norms[0].mean, norms[0].differences))
     steps, ratio = [], 2 * d / m
     for place, (block, row) in enumerate(zip(orbit.blocks, orbit.rows, strict=True)):
         after = (place + 1) % count
@@ -220,18 +228,18 @@ def _steps(orbit: Orbit, at: list[RowMap], norms: list[Roots]) -> list[Step]:
     return steps
 
 
-def _largest(steps: list[Step], roots: Roots, orbit: Orbit, radii: list[float]) -> Basin:
+def _largest(steps: list[Step], roots: Roots, orbit: Orbit, radii: tuple[float, float]) -> Basin:
     """The largest Euclidean radius that the comparison system certifies, by halving."""
     mean, apart = norm(exact(roots.mean)), up(2 * norm(exact(roots.differences)))
     rates = certified_rates(steps, 0.0, 0.0)
-    low, high = 0.0, 16.0 * size(orbit.rows[0][None])
+    low, high = 0.0, 16.0 * max(length(orbit.rows[0][None]), len(orbit.rows[0]) ** 0.5)
     for _ in range(HALVINGS):
         middle = low / 2 + high / 2
         if np.isfinite(certified_rates(steps, up(mean * middle), up(apart * middle))[0]):
             low = middle
         else:
             high = middle
-        if high - low < 1e-3 * low:
+        if high - low < DIGITS * low:
             break
     if not low:
         text = f"the adapted norms contract no box: {rates[1]:.3g} a pass for differences"
@@ -240,9 +248,7 @@ def _largest(steps: list[Step], roots: Roots, orbit: Orbit, radii: list[float]) 
     rate = certified_rates(steps, m, d)[0]
     limit = _limit(steps, m * (high / low), d * (high / low))
     point = orbit.rows[0]
-    return Basin(
-        low, m, d, rate, rates[1], *radii, point, orbit.period, roots.differences, roots.mean, limit
-    )
+    return Basin(low, m, d, rate, rates[1], *radii, point, orbit.period, roots.differences, roots.mean, limit)
 
 
 def certified_rates(steps: list[Step], m: float, d: float) -> tuple[float, float]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ...linalg.norm_ball import NormBall, size, up
 from ...types import Block
-from ..theorems.parameters import heads_of
+from ..theorems.parameters import bias_of, heads_of
 from .gauges import Frames, Reach
 from .matrices import Matrix, exact, inverse, norm, stacked, transposed
 from .row_map import RowMap
@@ -85,8 +85,14 @@ class Roots:
     mean: Matrix
 
 
-def step(block: Block, row: NDArray[np.float64], at: RowMap, after: tuple[NDArray[np.float64], Roots],
-         before: Roots, ratio: float) -> Step:
+def step(
+    block: Block,
+    row: NDArray[np.float64],
+    at: RowMap,
+    after: tuple[NDArray[np.float64], Roots],
+    before: Roots,
+    ratio: float,
+) -> Step:
     """The numbers of one block, enclosed.
 
     Args:
@@ -103,7 +109,7 @@ def step(block: Block, row: NDArray[np.float64], at: RowMap, after: tuple[NDArra
     shared = from_mean @ (eye + at.mixer)
     both = stacked(shared, from_differences.columns(np.full(len(row), ratio)))
     # A triangle F with F^T F = B^T B: every move x B is y F with |y| <= |x|, up to rounding.
-    frame = np.linalg.qr(both.mid, mode="r")
+    frame = np.asarray(np.linalg.qr(both.mid, mode="r"), np.float64)
     spread = norm(both @ inverse(frame))
     frames = Frames(at, from_differences, exact(frame))
     to_mean = exact(roots.mean)
@@ -119,8 +125,13 @@ def step(block: Block, row: NDArray[np.float64], at: RowMap, after: tuple[NDArra
     )
 
 
-def _heads(block: Block, row: NDArray[np.float64], at: RowMap, inverses: tuple[NormBall, NormBall],
-           roots: tuple[Matrix, Matrix]) -> dict[str, NDArray[np.float64]]:
+def _heads(
+    block: Block,
+    row: NDArray[np.float64],
+    at: RowMap,
+    inverses: tuple[NormBall, NormBall],
+    roots: tuple[Matrix, Matrix],
+) -> dict[str, NDArray[np.float64]]:
     """The norms of every head's kernels."""
     heads = heads_of(block.attn)
     (p, q), (to_p, to_q) = inverses, (exact(root) for root in roots)
@@ -129,9 +140,9 @@ def _heads(block: Block, row: NDArray[np.float64], at: RowMap, inverses: tuple[N
     found: dict[str, list[float]] = {name: [] for name in ("mixed", "value", "point", "mean_score", "score")}
     for head in range(len(heads.query.kernel)):
         query, key, value, output = (
-            exact(side.kernel[head]) for side in (heads.query, heads.key, heads.value, heads.output)
+            exact(np.asarray(side.kernel[head])) for side in (heads.query, heads.key, heads.value, heads.output)
         )
-        bias = exact(heads.query.bias[head].reshape(1, -1))
+        bias = exact(np.asarray(bias_of(heads.query)[head]).reshape(1, -1))
         asked = exact(row[None]) @ query + bias
         offered = transposed(p @ key)
         value_p = p @ value

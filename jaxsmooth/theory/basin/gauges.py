@@ -149,7 +149,7 @@ class Gauge:
             return INVALID
         least = 1 / (1 - turn)
         bent = (
-            self.at_point * turn * least
+            self.at_point * (turn * least + 0.5 * across**2)
             + least**2 * (s.e_along * self.at_point_v * move + s.e_across * across * self.still)
             + least**3 * (across**2 * s.e_along * self.still + s.e_across * across * self.at_point_v * move)
         )
@@ -195,14 +195,12 @@ class Reach:
         moves = [(g.at_point + 0.5 * g.stray(r)) * r * self.per_move for g in (self.own_v, self.along_v, self.across_v)]
         if not np.isfinite(sum(strays) + sum(moves)) or moves[1] > MOST:
             return INVALID
-        own, along, across = (
-            g.at_point + s for g, s in zip((self.own, self.along, self.across), strays, strict=True)
-        )
+        along, across = self.along.at_point + strays[1], self.across.at_point + strays[2]
         straight, turn, side = moves
         across, side = across + self.rest * along, side + self.rest * turn
         least = 1 / (1 - turn)
         return float(
-            self.own.at_point * turn * least
+            self.own.at_point * (turn * least + 0.5 * side**2)
             + strays[0] * least
             + least**2 * (along * straight + across * side * self.still)
             + least**3 * (side**2 * along * self.still + across * side * straight)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ...linalg.intervals import epsilon, gamma, tiny
 from ...linalg.norm_ball import NormBall, largest_eigenvalue, size, up
+from ..theorems.calculus import ArrayLike
 
 SWEEPS = 400
 COLLATZ_STEPS = 12
@@ -17,9 +18,9 @@ COLLATZ_STEPS = 12
 Matrix = NDArray[np.float64]
 
 
-def exact(matrix: Matrix) -> NormBall:
+def exact(matrix: ArrayLike) -> NormBall:
     """A given floating-point matrix."""
-    return NormBall(np.ascontiguousarray(matrix, dtype=np.float64), 0.0)
+    return NormBall(np.ascontiguousarray(np.asarray(matrix, np.float64)), 0.0)
 
 
 def transposed(ball: NormBall) -> NormBall:
@@ -78,7 +79,7 @@ def _halves(x: Matrix) -> tuple[Matrix, Matrix]:
 
 def inverse(matrix: Matrix) -> NormBall:
     """Contains the inverse; not finite where the computed one is none: P^-1 - R = P^-1 (I - P R)."""
-    guess = np.linalg.inv(matrix)
+    guess = np.asarray(np.linalg.inv(matrix), np.float64)
     defect = negative(exact(matrix) @ exact(guess)) + exact(np.eye(len(matrix)))
     off = up(size(defect.mid) + defect.error)
     return NormBall(guess, up(size(guess) * off / (1 - off) * (1 + 1e-12)) if off < 0.5 else np.inf)
@@ -96,7 +97,7 @@ def adapted_roots(laws: list[Matrix], rate: float) -> list[Matrix]:
         before = roots[0]
         for place in reversed(range(len(laws))):
             moved = laws[place] @ roots[(place + 1) % len(laws)] / rate
-            roots[place] = np.linalg.cholesky(eye + moved @ moved.T)
+            roots[place] = np.asarray(np.linalg.cholesky(eye + moved @ moved.T), np.float64)
         if np.max(np.abs(roots[0] - before)) <= 1e-9 * np.max(np.abs(before)):
             break
     return roots

@@ -159,8 +159,8 @@ def one_token(block: Block, row: NDArray[np.float64], eps: float, std: float | N
         own = np.sqrt(np.mean(centred * centred) + eps) if std is None else std
         return centred / own * norm.scale + bias_of(norm)
 
-    value = np.einsum("d,dnh->nh", row, block.attn.value.kernel) + bias_of(heads_of(block.attn).value)[:, 0]
-    mixed = np.einsum("nh,nhd->d", value, block.attn.output.kernel) + bias_of(block.attn.output)
+    value = row @ block.attn.value.kernel.reshape(len(row), -1) + bias_of(heads_of(block.attn).value).reshape(-1)
+    mixed = value @ block.attn.output.kernel.reshape(-1, len(row)) + bias_of(block.attn.output)
     y = normed(row + mixed, block.norm_attn)
     with jax.enable_x64(True):
         wide = np.asarray(jax.nn.gelu(jnp.asarray(y @ block.up.kernel + bias_of(block.up)), approximate=False))

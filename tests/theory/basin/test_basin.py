@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ import pytest
 import scipy.optimize
 from scipy.special import erf, softmax
 
+import jaxsmooth
 from jaxsmooth.bert.config import EncoderConfig
 from jaxsmooth.bert.params import init_encoder
 from jaxsmooth.errors import ConfigError, DivergedError, OptionError, ShapeError
@@ -20,6 +21,7 @@ from jaxsmooth.theory.basin import certificate
 from jaxsmooth.theory.basin.gauges import Frames
 from jaxsmooth.theory.basin.matrices import exact
 from jaxsmooth.theory.basin.row_map import row_map
+from jaxsmooth.types import map_named
 
 LENGTHS = (1, 2, 7, 64)
 WIDTH = 16
@@ -40,7 +42,9 @@ class Plain:
 
         b = model.blocks
         names = {"q": b.attn.query, "k": b.attn.key, "v": b.attn.value, "o": b.attn.output, "up": b.up, "down": b.down}
-        whole = {f"{name}{part}": leaf(getattr(map_, part)) for name, map_ in names.items() for part in ("kernel", "bias")}
+        whole = {
+            f"{name}{part}": leaf(getattr(map_, part)) for name, map_ in names.items() for part in ("kernel", "bias")
+        }
         for name, norm in (("n1", b.norm_attn), ("n2", b.norm_mlp)):
             whole[f"{name}scale"], whole[f"{name}bias"] = leaf(norm.scale), leaf(norm.bias)
         places = range(model.config.layers) if layer is None else [layer - 1]
@@ -72,30 +76,29 @@ class Plain:
         return x
 
 
-def encoder(seed: int, *, layers: int = 1, shift: float = 3.0, kernel: float = 0.3, score: float = 1.0, width: int = WIDTH):
-    """A random encoder with a common shift in front of both LayerNorms: their stds are about `shift`."""
+@functools.cache
+def drawn_once(layers: int, width: int):
     config = EncoderConfig(vocab=9, width=width, layers=layers, heads=2, mlp_width=2 * width, max_length=8)
-    model = init_encoder(dataclasses.replace(config, std_init=kernel * 4 / width**0.5), jax.random.key(seed))
-    rng = np.random.default_rng(seed)
+    return init_encoder(config, jax.random.key(0))
 
-    def drawn(like, size: float) -> jax.Array:
-        return jnp.asarray(size * rng.standard_normal(like.shape), jnp.float32)
 
-    attn, blocks = model.blocks.attn, model.blocks
-    attn = dataclasses.replace(
-        attn,
-        query=dataclasses.replace(attn.query, kernel=score * attn.query.kernel, bias=drawn(attn.query.bias, 0.3)),
-        value=dataclasses.replace(attn.value, bias=drawn(attn.value.bias, 0.3)),
-        output=dataclasses.replace(attn.output, bias=drawn(attn.output.bias, shift)),
-    )
-    blocks = dataclasses.replace(
-        blocks,
-        attn=attn,
-        up=dataclasses.replace(blocks.up, bias=drawn(blocks.up.bias, 0.5)),
-        down=dataclasses.replace(blocks.down, bias=drawn(blocks.down.bias, shift)),
-        norm_mlp=dataclasses.replace(blocks.norm_mlp, bias=drawn(blocks.norm_mlp.bias, 0.3)),
-    )
-    return dataclasses.replace(model, blocks=blocks)
+def encoder(seed: int, *, layers: int = 1, shift: float = 3.0, kernel: float = 0.3, width: int = WIDTH):
+    """A random encoder with a common shift in front of both LayerNorms: their stds are about `shift`."""
+    model, rng = drawn_once(layers, width), np.random.default_rng(seed)
+    sizes = {"attn.output.bias": shift, "down.bias": shift, "up.bias": 0.5}
+
+    def draw(name: str, leaf):
+        if name.endswith("scale"):
+            return leaf
+        size = kernel * 4 / width**0.5 if name.endswith("kernel") else sizes.get(name, 0.3)
+        return jnp.asarray(size * rng.standard_normal(leaf.shape), jnp.float32)
+
+    return dataclasses.replace(model, blocks=map_named(draw, model.blocks))
+
+
+def without_biases(model):
+    silent = map_named(lambda name, leaf: 0 * leaf if name.endswith("bias") else leaf, model.blocks)
+    return dataclasses.replace(model, blocks=silent)
 
 
 @functools.cache
@@ -180,13 +183,15 @@ def test_the_adapted_set_is_larger_and_falls_at_the_rate(case):
 @pytest.mark.parametrize("case", CASES, ids=["layer", "stack", "imposed std"])
 def test_the_rate_tends_to_the_spectral_radius(case):
     plain, basin = setting(*case)
-    x = basin.point + basin.radius * unit(np.random.default_rng(2).standard_normal((1, 5, WIDTH)))
-    sizes = []
-    while len(sizes) < 60 and (not sizes or sizes[-1] > 1e-10):
-        x = plain.once(x)
-        sizes.append(apart(x, np.eye(WIDTH))[0])
-    steps = len(sizes) // 2
-    assert (sizes[-1] / sizes[-1 - steps]) ** (1 / steps) == pytest.approx(basin.spectral_radius, rel=0.15)
+    moves, growth = unit(np.random.default_rng(2).standard_normal((1, 5, WIDTH))), []
+    mean = basin.point
+    for _ in range(80):
+        x = plain.once(mean + 1e-6 * moves)
+        mean = x.mean(axis=1, keepdims=True)
+        size = np.linalg.norm(x - mean)
+        growth.append(np.log(size / (1e-6 * np.linalg.norm(moves - moves.mean(axis=1, keepdims=True)))))
+        moves = (x - mean) / size
+    assert np.exp(np.mean(growth[40:])) == pytest.approx(basin.spectral_radius, rel=0.02)
 
 
 @functools.cache
@@ -201,7 +206,7 @@ def pieces(seed: int):
     return Plain.of(model, None, None), basin, kept["steps"][0]
 
 
-@pytest.mark.parametrize("seed", [3, 4])
+@pytest.mark.parametrize("seed", [3])
 def test_no_search_finds_a_step_beyond_the_comparison(seed):
     """BFGS on the input makes the next pass's differences, or mean, as large as it can; tokens inside by a squash."""
     plain, basin, step = pieces(seed)
@@ -214,12 +219,16 @@ def test_no_search_finds_a_step_beyond_the_comparison(seed):
 
     def ends(free: np.ndarray) -> tuple[float, float]:
         after = plain.once(inside(free)[None])
-        return float(np.linalg.norm((after[0].mean(axis=0) - basin.point) @ basin.root_mean)), apart(after, basin.root)[0]
+        return float(np.linalg.norm((after[0].mean(axis=0) - basin.point) @ basin.root_mean)), apart(after, basin.root)[
+            0
+        ]
 
     for which in (0, 1):
         found = [
-            -scipy.optimize.minimize(lambda f: -ends(f)[which], rng.standard_normal(tokens * 6), options={"maxiter": 15}).fun
-            for _ in range(3)
+            -scipy.optimize.minimize(
+                lambda free, which=which: -ends(free)[which], rng.standard_normal(tokens * 6), options={"maxiter": 8}
+            ).fun
+            for _ in range(2)
         ]
         assert max(found) <= bounds[which]
         assert max(found) > 0.05 * bounds[which]
@@ -228,7 +237,7 @@ def test_no_search_finds_a_step_beyond_the_comparison(seed):
 @pytest.mark.parametrize("seed", [3, 4])
 def test_the_derivative_strays_no_farther_than_said(seed):
     """Jacobians of the row map by jax, at random rows at every distance, against `stray`; and the bound is not idle."""
-    _, basin, step = pieces(seed)
+    _, basin, _ = pieces(seed)
     model = encoder(seed, width=6)
     block = certificate._checked(model, 1, None, (0.5, 0.5))[0][0]
     width, p = 6, basin.root
@@ -301,67 +310,78 @@ def _in_digits(block, x: np.ndarray) -> tuple[mpmath.matrix, mpmath.matrix]:
     return after, first * mlp * second
 
 
-def measured(plain: Plain, basin: Basin, moves: np.ndarray) -> float:
-    """The largest s of a geometric grid up to which the point + s moves reaches consensus."""
-    sizes = np.geomspace(basin.radius, 1e3 * basin.radius, 30)
-    good = [escapes(plain, basin, basin.point + s * moves[None], 300) == 0 for s in sizes]
-    return float(sizes[good.index(False) - 1]) if False in good else np.inf
+def bistable():
+    """Tokens along +a or -a, each a fixed point, which see their own kind only: x -> LN(x + 3 x a^T a / D + a)."""
+    model, axis = without_biases(encoder(7, kernel=0.02)), np.where(np.arange(WIDTH) % 2, 1.0, -1.0)
+    towards = np.zeros((1, WIDTH, 2, WIDTH // 2))
+    towards[0, :, 0, 0] = axis / WIDTH
+    output = np.zeros((1, 2, WIDTH // 2, WIDTH))
+    output[0, 0, 0] = 3 * axis
+    given = {
+        "attn.query.kernel": 4 * towards,
+        "attn.key.kernel": 4 * towards,
+        "attn.value.kernel": towards,
+        "attn.output.kernel": output,
+        "attn.output.bias": axis[None],
+    }
+    blocks = map_named(lambda name, leaf: jnp.asarray(given.get(name, leaf), jnp.float32), model.blocks)
+    return dataclasses.replace(model, blocks=blocks), axis
 
 
 def test_far_outside_the_basin_ends():
-    """Strong scores and values: two clusters far apart attend to themselves and stay, though consensus attracts."""
-    model = encoder(7, score=12.0, kernel=0.35)
-    plain, basin = Plain.of(model, None, None), certified_basin(model)
-    assert basin.radius > 1e-3
-    rng = np.random.default_rng(7)
-    found = min(measured(plain, basin, unit(rng.standard_normal((6, WIDTH)))) for _ in range(12))
-    assert 1 < found / basin.radius < 1000
+    """The same ball a power of ten larger holds sentences that stay in two clusters: a radius is needed."""
+    model, axis = bistable()
+    plain, basin = Plain.of(model, None, None), certified_basin(model, start=axis)
+    assert basin.radius > 0.01
+    moves = np.where(np.arange(6) % 2, 1.0, 0.0)[:, None] * -unit(axis)
+    assert escapes(plain, basin, basin.point + basin.radius * moves[None]) == 0
+    sizes = basin.radius * 10.0 ** np.arange(1, 4)
+    assert any(escapes(plain, basin, basin.point + size * moves[None]) for size in sizes)
 
 
 def test_where_consensus_repels_nothing_is_certified():
-    model = encoder(8, shift=0.05, kernel=0.1)
-    basin = certified_basin(model, std=0.9)
+    model = without_biases(encoder(8, kernel=0.1))
+    basin = certified_basin(model, std=0.6, start=np.zeros(WIDTH))
     assert basin.radius == 0
-    assert not (basin.spectral_radius < 1 and basin.spectral_radius_mean < 1)
-    assert "does not attract" in basin.limit or "settle" in basin.limit
+    assert basin.spectral_radius > 1
+    assert "does not attract" in basin.limit
+    moves = 1e-6 * unit(np.random.default_rng(8).standard_normal((1, 3, WIDTH)))
+    x = moves
+    for _ in range(5):
+        x = Plain.of(model, None, 0.6).once(x)
+    assert apart(x, np.eye(WIDTH)) > apart(moves, np.eye(WIDTH))
+
+
+def test_equal_tokens_that_do_not_settle_are_said_to(monkeypatch):
+    monkeypatch.setattr(certificate, "PASSES", 30)
+    basin = certified_basin(encoder(8, kernel=0.1), std=0.6)
+    assert (basin.radius, basin.period) == (0, 0)
+    assert "settle in no cycle" in basin.limit
 
 
 def test_other_weights_have_another_point():
-    """A change of the weights of the size of bfloat16's rounding moves the fixed point: the certificate is not theirs."""
-    model = encoder(0)
-    moved = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16).astype(jnp.float32), model)
-    one, other = certified_basin(model), certified_basin(moved)
+    """Weights rounded to bfloat16 have their fixed point elsewhere: the certificate is about the given weights."""
+    _, one = setting(0, 1, 1)
+    moved = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16).astype(jnp.float32), encoder(0))
+    other = certified_basin(moved)
     assert np.linalg.norm(one.point - other.point) > 1e-4
     assert one.radius == pytest.approx(other.radius, rel=0.1)
 
 
 def test_equal_tokens_may_take_turns():
     """x -> -x: a cycle of two passes is certified as one of the blocks repeated twice."""
-    model = encoder(9, kernel=0.02, shift=0.0)
-    attn = model.blocks.attn
-    turn = -np.diag(np.linspace(1.5, 4.0, WIDTH)).reshape(WIDTH, 2, -1)
-    value = dataclasses.replace(attn.value, kernel=jnp.asarray(turn, jnp.float32)[None], bias=0 * attn.value.bias)
-    output = dataclasses.replace(attn.output, kernel=jnp.eye(WIDTH).reshape(1, 2, -1, WIDTH), bias=0 * attn.output.bias)
-    blocks = dataclasses.replace(
-        model.blocks,
-        attn=dataclasses.replace(attn, value=value, output=output),
-        norm_mlp=dataclasses.replace(model.blocks.norm_mlp, bias=0 * model.blocks.norm_mlp.bias),
-        up=dataclasses.replace(model.blocks.up, bias=0 * model.blocks.up.bias),
-        down=dataclasses.replace(model.blocks.down, bias=0 * model.blocks.down.bias),
-    )
+    model = without_biases(encoder(9, kernel=0.02))
+    given = {
+        "attn.value.kernel": -np.diag(np.append(np.linspace(1.2, 3.0, WIDTH - 1), 6.0)).reshape(1, WIDTH, 2, -1),
+        "attn.output.kernel": np.eye(WIDTH).reshape(1, 2, -1, WIDTH),
+    }
+    blocks = map_named(lambda name, leaf: jnp.asarray(given.get(name, leaf), jnp.float32), model.blocks)
     turned = dataclasses.replace(model, blocks=blocks)
     basin = certified_basin(turned, start=np.random.default_rng(0).standard_normal(WIDTH))
     assert basin.period == 2
     assert basin.radius > 0
     moves = unit(np.random.default_rng(1).standard_normal((5, 7, WIDTH)))
     assert escapes(Plain.of(turned, None, None), basin, basin.point + basin.radius * moves) == 0
-
-
-def changed(**fields) -> Callable:
-    def of(model):
-        return dataclasses.replace(model, config=dataclasses.replace(model.config, **fields))
-
-    return of
 
 
 def test_what_it_does_not_cover_is_refused():
@@ -371,8 +391,9 @@ def test_what_it_does_not_cover_is_refused():
         ({"causal": True}, "got attention that is masked or positional"),
         ({"activation": "relu"}, "got activation 'relu'"),
     ):
+        other = dataclasses.replace(model, config=dataclasses.replace(model.config, **fields))
         with pytest.raises(ConfigError, match=text):
-            certified_basin(changed(**fields)(model))
+            certified_basin(other)
     for options, text in (
         ({"layer": 2}, "layer must be a whole number from 1 to 1"),
         ({"layer": True}, "layer must be a whole number"),
@@ -386,3 +407,28 @@ def test_what_it_does_not_cover_is_refused():
     broken = jax.tree.map(lambda leaf: leaf * jnp.nan, model)
     with pytest.raises(DivergedError, match="not all finite"):
         certified_basin(broken)
+
+
+REAL = [("minilm-l6", None), *(("minilm-l6", layer) for layer in (2, 3, 5, 6)), ("e5-small-q4", 12)]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("name", "layer"), REAL, ids=lambda value: str(value or "stack"))
+def test_no_start_inside_escapes_from_a_real_model(name, layer):
+    """Starts on the boundary, most of few tokens, some of 512; convergent if the differences fall to a hundredth."""
+    model, _ = jaxsmooth.load(name)
+    basin, plain = certified_basin(model, layer=layer), Plain.of(model, layer, None)
+    assert basin.radius > 1e-5
+    rng, starts = np.random.default_rng(0), 0
+    for tokens, count in ((1, 400), (2, 1000), (3, 600), (7, 300), (32, 40), (512, 1)):
+        for _, moves in directions(rng, basin, tokens, count):
+            x = basin.point + basin.radius * moves
+            start = apart(x, basin.root)
+            for _ in range(60):
+                x = plain.once(x)
+                if np.all(apart(x, basin.root) <= 0.01 * start + 1e-9):
+                    break
+            else:
+                pytest.fail(f"a start of {tokens} tokens escapes")
+            starts += len(x)
+    assert starts >= 16_000
