@@ -159,7 +159,7 @@ def table(results: list[dict[str, Any]]) -> str:
             continue
         for one in result["maps"]:
             numbers = {name: _numbers(values) for name, values in one["numbers"].items()}
-            calm = numbers["row_change"] <= 1e-3
+            calm = numbers["row_change"] <= 1e-3  # where the common token is at a fixed point
             cells = [run["model"], run["map"], str(one["layer"] or "all"), str(len(one["fate"]))]
             cells += [str(one["fate"].count(fate)) for fate in FATES]
             cells += [_span(numbers["steps"], "%.0f"), _span(numbers["effective_rank"], "%.2f")]

@@ -15,12 +15,13 @@ import jaxsmooth
 from jaxsmooth import report
 from jaxsmooth.cli.main import main
 from jaxsmooth.errors import TextError
+from jaxsmooth.results.fate import StdSweep
 from jaxsmooth.studies.fate.maps import MAPS, token_map
 from jaxsmooth.studies.fate.study import converge_map
 from jaxsmooth.studies.fate.threshold import std_thresholds
 from jaxsmooth.types import map_named
 
-pytestmark = pytest.mark.usefixtures("x64_restored")
+pytestmark = pytest.mark.usefixtures("x64_restored", "compiled_quickly")
 LINES = ["Dull.", "so it be", "a film"]
 D, HEADS = 6, 2
 
@@ -203,6 +204,7 @@ def test_the_stack_of_every_family_is_its_encoder(family):
     np.testing.assert_allclose(np.asarray(image)[real], np.asarray(kept[1][-1])[real], rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.long
 def test_the_thresholds_are_the_theorems(model):
     """Norms by LAPACK, head by head; ReLU has slope 1."""
     mixing = np.array([[0.5, 0.7], [0.6, 0.4]])
@@ -247,21 +249,32 @@ def test_a_large_imposed_std_brings_every_sentence_to_consensus(swept):
     assert np.all((reached >= 0) & (reached < missed))
 
 
-def test_files_and_words(swept, tmp_path, capsys):
-    paths = report.write_fates(swept, tmp_path)
+def test_files_and_words(random_fates, tmp_path, capsys):
+    """A basin and a sweep are put beside what was found, so that nothing is compiled for them."""
+    one, count = random_fates.maps[0], len(LINES)
+    basin = {"basin_reached": np.full(count, 0.25), "basin_missed": np.full(count, 0.5)}
+    fates = (("moving",) * count, ("consensus",) * count)
+    sweep = StdSweep(1, np.array([0.5, 50.0]), fates, np.full((2, count), 0.9), 8.0, np.nan)
+    found = dataclasses.replace(
+        random_fates, maps=(dataclasses.replace(one, numbers=one.numbers | basin),), sweeps=(sweep,)
+    )
+    paths = report.write_fates(found, tmp_path)
     assert set(paths) == {"numbers", "fates", "distances", "basin", "std"}
     content = json.loads(paths["numbers"].read_text(encoding="utf-8"), parse_constant=pytest.fail)
-    assert [one["layer"] for one in content["maps"]] == [1]
-    assert len(content["maps"][0]["sentences"]) == len(content["tokens"]) == 2
-    assert [point["std"] for point in content["sweeps"][0]["points"]] == [0.5, 50.0]
+    assert [each["layer"] for each in content["maps"]] == [1]
+    assert len(content["maps"][0]["sentences"]) == len(content["tokens"]) == count
+    assert [point["shares"]["consensus"] for point in content["sweeps"][0]["points"]] == [0, 1]
+    assert content["sweeps"][0]["layer_threshold"] is None
     assert all(path.read_bytes().startswith(b"\x89PNG") for name, path in paths.items() if name != "numbers")
-    report.print_fates(swept, paths, Console(width=160))
+    report.print_fates(found, paths, Console(width=160))
     out = " ".join(capsys.readouterr().out.split())
     assert "Where do the tokens go? Layer 1 applied again and again:" in out
     assert "Imposed std, layer 1: all sentences reach consensus from a std of 50.0 on" in out
+    assert "tokens reach consensus up to s = 0.250" in out
     assert str(paths["numbers"]) in out
 
 
+@pytest.mark.long
 def test_the_command(tmp_path, capsys):
     (tmp_path / "text.txt").write_text("Dull.\nso be it", encoding="utf-8")
     arguments = ["--data", str(tmp_path / "text.txt"), "--out", str(tmp_path / "out"), "--precision", "float64"]

@@ -21,7 +21,16 @@ HOST = {
     *("residual_eigenvalues", "residual_fate", "residual_spectrum_rate", "neighbourhood_rate", "ritz_values"),
     *("secant_range", "secant_slope", "slope_range", "group_inverse", "meyer1994_lower", "meyer1994_upper"),
     *("kim2021_witness", "closed_classes", "describe_methods", "parse_remedies", "combine", "make_definite"),
-    *("block_of", "rusch2023_vanishes_at_consensus", "replace", "scale", "restrict", "patch", "record"),
+    *(
+        "block_of",
+        "krylov_radius",
+        "rusch2023_vanishes_at_consensus",
+        "replace",
+        "scale",
+        "restrict",
+        "patch",
+        "record",
+    ),
 }
 
 
@@ -176,6 +185,13 @@ SPECIAL: dict[str, Callable[[np.random.Generator], dict[str, Any]]] = {
     "patch_effect": lambda rng: {"sites": ("hidden",), "layers": 0},
     "noci2022_relative_distance": lambda rng: {"tokens": 3},
     "subdominant": lambda rng: {"limit": theory.chain_limit(_operator().matrix, jnp.ones(4, bool))},
+    **dict.fromkeys(("follow", "consensus_basin", "approach_consensus"), lambda rng: {"apply": lambda x: x / 2}),
+    "jacobian_krylov": lambda rng: {
+        "apply": lambda x: x / 2,
+        "state": jnp.ones((SIZES["B"], SIZES["T"], SIZES["D"])),
+        "period": jnp.ones(SIZES["B"], jnp.int32),
+        "centred": jnp.ones(SIZES["B"], bool),
+    },
     "inside": lambda rng: {
         "pre_activation": _region().centre,
         "std_attn": _state().std_attn,
