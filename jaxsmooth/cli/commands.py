@@ -42,6 +42,9 @@ class Diagnose(Study):
     """Folder for report.html, report.json and figures/."""
     fusion: Literal["none", "concat", "max", "gate"] = "none"
     """Measure all layers fused (untrained) as one more hidden state."""
+    fate: Literal["none", "attention", "attention-values", "layer", "stack"] = "none"
+    """Apply this map of the model again and again to the first eight sentences, as `converge --map` does; a section of
+    the page says where their tokens go."""
 
 
 @dataclasses.dataclass(frozen=True)

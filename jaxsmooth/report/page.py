@@ -14,6 +14,8 @@ from markupsafe import Markup, escape
 from ..results.diagnosis import Diagnosis, Exemplar
 from ..results.summaries import RATES
 from .charts import specification
+from .fate.charts import fates_chart
+from .fate.words import answers
 from .figures import RATE_LABELS, ladder_chart, norms_chart, rate_labels, similarity_chart, threshold_chart
 from .format import digits, fused_words, rows_of
 from .headline import Headline, headline
@@ -65,6 +67,7 @@ def render_page(diagnosis: Diagnosis) -> str:
         columns=[(heading, rate_labels(diagnosis).get(heading, meaning)) for heading, meaning, _ in TABLE],
         rows=[(layer["layer"], [_cell(layer, path) for *_, path in TABLE]) for layer in rows_of(report)],
         fused=None if diagnosis.fused is None else fused_words(diagnosis.fused),
+        fate=None if diagnosis.fate is None else list(answers(diagnosis.fate)),
         alt=_alternatives(diagnosis, found),
         sentence=_sentence(diagnosis.exemplar),
         charts={name: specification(chart) for name, chart in _charts(diagnosis).items()},
@@ -87,6 +90,8 @@ def _charts(diagnosis: Diagnosis) -> dict[str, alt.TopLevelMixin]:
         "norms": norms_chart(diagnosis, columns=1).properties(width="container", height=320),
         "mixing": mixing_rates(diagnosis).properties(width="container", height=max(120, 30 * layers)),
     }
+    if diagnosis.fate is not None:
+        charts["fate"] = fates_chart(diagnosis.fate).properties(width="container", title="")
     if diagnosis.exemplar is not None and _fits(diagnosis.exemplar):
         charts["cosine"] = cosine_of_layer(diagnosis.exemplar).properties(width="container", height="container")
         charts["graph"] = attention_graph(diagnosis.exemplar).properties(width="container")

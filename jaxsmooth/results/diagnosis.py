@@ -10,6 +10,7 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
+from .fate import MapConvergence
 from .spread import Spread
 from .summaries import DataSummary, ModelSummary
 
@@ -74,6 +75,8 @@ class Diagnosis:
       exemplar: one sentence in full, or None when there is none short enough to show.
       versions: package -> version, and the platform's name.
       fused: layers fused into one more hidden state, or None where that was not asked for.
+      fate: where the tokens go when a map of the model is applied again and again, or None where that was not asked
+        for; `dataclasses.replace(diagnosis, fate=jaxsmooth.converge(..., map="stack"))` puts it into the report.
     """
 
     model: ModelSummary
@@ -95,3 +98,4 @@ class Diagnosis:
     exemplar: Exemplar | None
     versions: dict[str, str]
     fused: FusedLayers | None = None
+    fate: MapConvergence | None = None

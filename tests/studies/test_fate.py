@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 from support.models import random_batch, random_model
+from support.report import chart_data, synthetic
 
 import jaxsmooth
 from jaxsmooth import report
@@ -259,7 +261,7 @@ def test_files_and_words(random_fates, tmp_path, capsys):
         random_fates, maps=(dataclasses.replace(one, numbers=one.numbers | basin),), sweeps=(sweep,)
     )
     paths = report.write_fates(found, tmp_path)
-    assert set(paths) == {"numbers", "fates", "distances", "basin", "std"}
+    assert set(paths) == {"numbers", "fates", "curves", "basin", "std"}
     content = json.loads(paths["numbers"].read_text(encoding="utf-8"), parse_constant=pytest.fail)
     assert [each["layer"] for each in content["maps"]] == [1]
     assert len(content["maps"][0]["sentences"]) == len(content["tokens"]) == count
@@ -272,6 +274,18 @@ def test_files_and_words(random_fates, tmp_path, capsys):
     assert "Imposed std, layer 1: all sentences reach consensus from a std of 50.0 on" in out
     assert "tokens reach consensus up to s = 0.250" in out
     assert str(paths["numbers"]) in out
+
+
+def test_the_page_has_a_section(random_fates):
+    page = report.render_page(dataclasses.replace(synthetic(), fate=random_fates))
+    assert "Where do the tokens go?" in page
+    assert "<p>Layer 1 applied again and again:" in page
+    assert chart_data(page_charts(page)["fate"], "fate")
+    assert "Where do the tokens go?" not in report.render_page(synthetic())
+
+
+def page_charts(page: str) -> dict:
+    return json.loads(re.search(r'<script type="application/json" id="charts">(.*?)</script>', page, re.S)[1])
 
 
 @pytest.mark.long
