@@ -3,8 +3,7 @@
     python experiments/fate.py                  # all runs below
     python experiments/fate.py --draw           # tables and figures again, from results/fate.json
 
-Time: see results/fate.md, which says it of every run, with the processor; together about ten minutes of two free CPU
-cores. Expect: of minilm-l6 layers 5 and 6 bring every review to consensus, at the rate of the local law; layer 2 brings
+Time: results/fate.md says it of every run, with the processor; together about six minutes of processor time. Expect: of minilm-l6 layers 5 and 6 bring every review to consensus, at the rate of the local law; layer 2 brings
 most of them to rest in two groups of tokens, layers 3 and 4 none to consensus, and the stack some; where tokens stay
 apart, the effective rank of their differences is little above 1.
 
@@ -269,7 +268,7 @@ def draw_stds(sweeps: list[tuple[dict[str, Any], dict[str, Any]]], out: Path) ->
             axes.axvline(sweep["paper_threshold"], color="black", label="threshold, the paper's form")
             axes.axvline(sweep["layer_threshold"], color="black", linestyle="--", label="threshold, own constants")
             axes.set(xscale="log", xlabel="imposed std", ylabel="share of reviews", ylim=(-0.03, 1.03))
-            axes.legend(fontsize=8)
+            axes.legend(fontsize=8, loc="center left", framealpha=0.9, frameon=True)
             title(axes, f"{run['map']} {sweep['layer'] or ''}")
         remark(figure, "minilm-l6: both LayerNorms of every block divide by the imposed std, whatever their input is.")
         save(figure, out / "fate_std.png")

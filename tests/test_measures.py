@@ -34,7 +34,6 @@ OTHERS = {
     *("dirichlet_energy", "attention_entropy", "stationary_law", "chain_limit", "detailed_balance_defect", "slem"),
     *("causal_second_eigenvalue", "ali2023_centred_attention", "guo2023_smallest_eigenvalue"),
     "mixing_rate_by_columns",
-    "token_clusters",  # whole numbers
 }
 RANGE = {
     "token_cosine_similarity": (-1, 1),
