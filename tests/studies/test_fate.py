@@ -242,6 +242,7 @@ def swept(model, tokenizer):
     )
 
 
+@pytest.mark.long
 def test_a_large_imposed_std_brings_every_sentence_to_consensus(swept):
     (sweep,) = swept.sweeps
     assert set(sweep.fate[1]) == {"consensus"}

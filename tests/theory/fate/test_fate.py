@@ -104,7 +104,7 @@ def test_distances_and_steps_are_those_of_the_iterates(found):
         if name == "shrinks":
             assert steps == next(j for j, share in enumerate(shares) if share <= 1e-9)
         else:
-            assert float(orbit.late_change[k]) == pytest.approx(factor, rel=1e-6)
+            assert float(orbit.late_change[k]) == pytest.approx(factor, rel=1e-5)
 
 
 def layer_of(value: jax.Array):
