@@ -159,9 +159,11 @@ def _step(apply: TokenMap, mask: Array, tolerance: float, state: _State) -> _Sta
     moving = state.fate == Fate.MOVING
     step = state.step + 1
     image = jnp.where(mask[..., None], apply(state.hidden), 0).astype(state.hidden.dtype)
-    finite = jnp.isfinite(jnp.sum(image, axis=(1, 2)))
+    size = norm(image, (-2, -1))
+    # Where the norm overflows nothing can be said of shares of it, finite as the entries may be.
+    finite = jnp.isfinite(size)
     hidden = jnp.where((moving & finite)[:, None, None], image, state.hidden)
-    size, distance = norm(hidden, (-2, -1)), share_apart(hidden, mask)
+    distance = share_apart(hidden, mask)
     move = hidden - state.hidden
     change = quotient(norm(move, (-2, -1)), size, 0)
     returned = quotient(norm(hidden - state.anchor, (-2, -1)), size, 0) <= tolerance

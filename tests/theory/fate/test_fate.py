@@ -45,6 +45,7 @@ MAPS = {
     "a longer cycle": lambda x: turned(x, 40),
     "grows for ever": lambda x: 1.5 * x,
     "overflows": lambda x: 1e30 * x,
+    "too large to measure": lambda x: jnp.full_like(x, 1.7e308) * jnp.where(x > 0, 1, -1),
     "vanishes": lambda x: 0 * x,
     **dict.fromkeys(("one token", "no token", "equal tokens"), lambda x: x + jnp.nan),  # never asked
 }
@@ -76,6 +77,7 @@ EXPECTED = {
     "a longer cycle": ("MOVING", 0),
     "grows for ever": ("MOVING", 0),
     "overflows": ("DIVERGED", 0),
+    "too large to measure": ("DIVERGED", 0),
     "vanishes": ("CONSENSUS", 0),
     **dict.fromkeys(("one token", "no token", "equal tokens"), ("CONSENSUS", 0)),
 }
