@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int, Int8
 
 from ...linalg.norms import norm, quotient
 from ...linalg.precision import at_least_float32
-from ..consensus import centre_tokens, real_tokens, token_mean
+from ..consensus import centre_tokens, real_tokens, relative_distance, token_mean
 
 TokenMap = Callable[[Array], Array]
 
@@ -200,13 +200,12 @@ def _log(change: Array) -> Array:
 def share_apart(hidden: Float[Array, "B T D"], mask: Bool[Array, "B T"]) -> Float[Array, "B"]:
     """d_M(X) / ||X||, and 0 for X = 0, where all tokens are equal too.
 
-    `relative_distance` with fewer passes over the state, as it is taken at every step: squares may overflow.
-
     >>> import jax.numpy as jnp
     >>> share_apart(jnp.array([[[3.0], [-3.0]], [[0.0], [0.0]]]), jnp.ones((2, 2), bool))
     Array([1., 0.], dtype=float32)
     """
-    return quotient(norm(centre_tokens(hidden, mask), (-2, -1)), norm(hidden, (-2, -1)), 0)
+    nothing = jnp.all(real_tokens(hidden, mask) == 0, axis=(1, 2))
+    return jnp.where(nothing, 0, relative_distance(hidden, mask))
 
 
 @at_least_float32
