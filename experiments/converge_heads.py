@@ -33,7 +33,7 @@ from jaxsmooth.studies import converge
 HELD = ("limit_held", "rate_held", "steps_held", "ergodicity_held", "birkhoff_held")
 SAID = {
     "limit_held": "limit",
-    "rate_held": "rate to 0.01",
+    "rate_held": "time scale to a tenth",
     "steps_held": "steps within twice",
     "ergodicity_held": "Dobrushin",
     "birkhoff_held": "Birkhoff",

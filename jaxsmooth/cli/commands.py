@@ -46,6 +46,9 @@ class Diagnose(Study):
     """Measure all layers fused (untrained) as one more hidden state."""
     each_text: bool = False
     """Write texts.csv besides: rates, contraction and similarity of each text."""
+    fate: Literal["none", "attention", "attention-values", "layer", "stack"] = "none"
+    """Apply this map of the model again and again to the first eight sentences, as `converge --map` does; a section of
+    the page says where their tokens go."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from ..bert.params import Encoder
     from ..inputs.tokenizer import Tokenizer
 
+FATE_SENTENCES = 8
+"""How many sentences `diagnose --fate` follows: each is a run of hundreds of passes."""
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Entry point of `jaxsmooth`. Returns the exit status.
@@ -108,8 +111,28 @@ def run_study(command: Study) -> int:
         tokens_per_batch=command.tokens_per_batch,
         progress=True,
     )
+    if isinstance(command, Diagnose) and command.fate != "none":
+        found = _with_fate(found, command, model, tokenizer)
     steps.show(found, steps.write(found, command.out), PlainConsole())
     return int(isinstance(command, Verify) and found.violated)
+
+
+def _with_fate(found: Any, command: Diagnose, model: "Encoder", tokenizer: "Tokenizer") -> Any:
+    """The diagnosis with the fate of its first sentences."""
+    from ..assets import stream_texts
+    from ..studies import converge
+
+    limit = FATE_SENTENCES if command.limit is None else min(FATE_SENTENCES, command.limit)
+    texts = stream_texts(command.data, limit, column=_text_column(command.columns))
+    fate = converge.converge(
+        *(model, tokenizer, texts),
+        map=command.fate,
+        name=command.model,
+        data=command.data,
+        tokens_per_batch=command.tokens_per_batch,
+        progress=True,
+    )
+    return dataclasses.replace(found, fate=fate)
 
 
 class _Steps(NamedTuple):

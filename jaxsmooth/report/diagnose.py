@@ -10,6 +10,7 @@ from rich.text import Text
 
 from ..files import atomic_write, dumps_strict
 from ..results.diagnosis import Diagnosis
+from .fate.write import write_fates
 from .figures import write_figures
 from .format import FUSED_ROW, digits, fused_words, rows_of
 from .headline import headline
@@ -20,7 +21,7 @@ from .texts import ASSUMED, texts_csv, texts_words
 
 
 def write_diagnosis(diagnosis: Diagnosis, out: Path) -> dict[str, Path]:
-    """Write report.html, report.json and the figures, as PNG, SVG and PDF, each atomically.
+    """Write report.html, report.json and the figures, as PNG, SVG and PDF, each atomically; a fate into a folder fate.
 
     Args:
       diagnosis: what `jaxsmooth.diagnose` found.
@@ -36,6 +37,8 @@ def write_diagnosis(diagnosis: Diagnosis, out: Path) -> dict[str, Path]:
     out = Path(out)
     figures = out / "figures"
     write_figures(diagnosis, figures)
+    if diagnosis.fate is not None:
+        write_fates(diagnosis.fate, out / "fate")
     if diagnosis.exemplar is None:
         # Left by an earlier run into the same folder, it would show another run's sentence.
         for stale in figures.glob("exemplar_cosine.*"):

@@ -15,6 +15,8 @@ from ..results.diagnosis import Diagnosis, Exemplar
 from ..results.summaries import RATES
 from .charts import specification
 from .every_input import every_input_rows, every_input_words
+from .fate.charts import fates_chart
+from .fate.words import answers
 from .figures import RATE_LABELS, ladder_chart, norms_chart, rate_labels, similarity_chart, threshold_chart
 from .format import digits, fused_words, rows_of
 from .headline import Headline, headline
@@ -69,6 +71,7 @@ def render_page(diagnosis: Diagnosis) -> str:
         every_input=every_input_words(diagnosis),
         every_input_rows=every_input_rows(diagnosis),
         fused=None if diagnosis.fused is None else fused_words(diagnosis.fused),
+        fate=None if diagnosis.fate is None else list(answers(diagnosis.fate)),
         alt=_alternatives(diagnosis, found),
         sentence=_sentence(diagnosis.exemplar),
         texts=texts_section(diagnosis.texts),
@@ -92,6 +95,8 @@ def _charts(diagnosis: Diagnosis) -> dict[str, alt.TopLevelMixin]:
         "norms": norms_chart(diagnosis, columns=1).properties(width="container", height=320),
         "mixing": mixing_rates(diagnosis).properties(width="container", height=max(120, 30 * layers)),
     }
+    if diagnosis.fate is not None:
+        charts["fate"] = fates_chart(diagnosis.fate).properties(width="container", title="")
     if diagnosis.exemplar is not None and _fits(diagnosis.exemplar):
         charts["cosine"] = cosine_of_layer(diagnosis.exemplar).properties(width="container", height="container")
         charts["graph"] = attention_graph(diagnosis.exemplar).properties(width="container")

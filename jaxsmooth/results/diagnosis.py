@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .every_input import EveryInput
+from .fate import MapConvergence
 from .spread import Spread
 from .summaries import DataSummary, ModelSummary
 from .texts import TextStatements
@@ -78,6 +79,8 @@ class Diagnosis:
       fused: layers fused into one more hidden state, or None where that was not asked for.
       every_input: bounds over all texts, or None where none are stored for these weights.
       texts: what the texts that were read say of all texts of their kind.
+      fate: where the tokens go when a map of the model is applied again and again, or None where that was not asked
+        for; `dataclasses.replace(diagnosis, fate=jaxsmooth.converge(..., map="stack"))` puts it into the report.
     """
 
     model: ModelSummary
@@ -101,3 +104,4 @@ class Diagnosis:
     fused: FusedLayers | None = None
     every_input: EveryInput | None = None
     texts: TextStatements | None = None
+    fate: MapConvergence | None = None

@@ -35,7 +35,8 @@ class MapFates:
         consensus); rest_rate, by which the change shrank per step on the way to a fixed state, and radius, the
         spectral radius of the map's Jacobian there (of a cycle: per step), below 1 where it attracts;
         consensus_rate, by which d_M shrinks per step next to the consensus reached from the sentence's last mean
-        (watched), and consensus_radius, what the local law says of it, rho(M) (see `theory.local_law`; by Arnoldi);
+        (watched), and consensus_radius, what the local law says of it, rho(M) (see `theory.local_law`; by Arnoldi),
+        where the common token moves by at most 0.01 of its length per step;
         radius_residual and consensus_residual, relative residuals of the two; row_change, how much the common token
         still moves per step there; basin_reached and basin_missed, the largest s from which
         mean + s (X - mean) was seen to reach consensus and the smallest from which not.

@@ -70,11 +70,13 @@ def converge(
     ('consensus',)
     """
     if map != "frozen":
-        own = {"layer": layer, "steps": steps or 200, "tolerance": tolerance, "std": std, "basin": basin}
+        own: dict[str, Any] = {"layer": layer, "tolerance": tolerance, "std": std, "basin": basin}
+        own["steps"] = 200 if steps is None else steps
         return converge_map(model, tokenizer, texts, map=map, **own, **options)
     if layer is not None or std is not None or basin:
         raise TextError("layer, std and basin belong to a real map; the frozen one takes every layer as it is.")
-    frozen = {"window": window, "steps": steps or 256, "tolerance": tolerance or 1e-3}
+    frozen: dict[str, Any] = {"window": window, "steps": 256 if steps is None else steps}
+    frozen["tolerance"] = 1e-3 if tolerance is None else tolerance
     return converge_heads(model, tokenizer, texts, **frozen, **options)
 
 

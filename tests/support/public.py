@@ -24,7 +24,7 @@ HOST = {
     *("hypothesis_for_every_input", "stored_for_every_input"),
     *("kim2021_witness", "closed_classes", "describe_methods", "parse_remedies", "combine", "make_definite"),
     *("clopper_pearson1934_limits", "wilks1941_limit", "vovk2005_limit", "spectral_radius", "open_hemisphere"),
-    *("has_sink", "rooted_radius"),
+    *("has_sink", "rooted_radius", "krylov_radius"),
     *("block_of", "rusch2023_vanishes_at_consensus", "replace", "scale", "restrict", "patch", "record"),
 }
 
@@ -180,6 +180,13 @@ SPECIAL: dict[str, Callable[[np.random.Generator], dict[str, Any]]] = {
     "patch_effect": lambda rng: {"sites": ("hidden",), "layers": 0},
     "noci2022_relative_distance": lambda rng: {"tokens": 3},
     "subdominant": lambda rng: {"limit": theory.chain_limit(_operator().matrix, jnp.ones(4, bool))},
+    **dict.fromkeys(("follow", "consensus_basin", "approach_consensus"), lambda rng: {"apply": lambda x: x / 2}),
+    "jacobian_krylov": lambda rng: {
+        "apply": lambda x: x / 2,
+        "state": jnp.ones((SIZES["B"], SIZES["T"], SIZES["D"])),
+        "period": jnp.ones(SIZES["B"], jnp.int32),
+        "centred": jnp.ones(SIZES["B"], bool),
+    },
     "inside": lambda rng: {
         "pre_activation": _region().centre,
         "std_attn": _state().std_attn,

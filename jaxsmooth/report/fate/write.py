@@ -19,7 +19,7 @@ from .words import answers, place
 
 
 def write_fates(found: MapConvergence, out: Path) -> dict[str, Path]:
-    """Write fate.json and the figures fates, distances and, where they were asked for, basin and std, each atomically.
+    """Write fate.json and the figures fates, curves and, where they were asked for, basin and std, each atomically.
 
     Args:
       found: what `converge_map` found.
@@ -32,7 +32,7 @@ def write_fates(found: MapConvergence, out: Path) -> dict[str, Path]:
       OSError: the folder cannot be made or written to.
     """
     out = Path(out)
-    charts: dict[str, Any] = {"fates": fates_chart, "distances": distances_chart}
+    charts: dict[str, Any] = {"fates": fates_chart, "curves": distances_chart}
     if any(np.isfinite(one.numbers["basin_reached"]).any() for one in found.maps):
         charts["basin"] = basin_chart
     if found.sweeps:

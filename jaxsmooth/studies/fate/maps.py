@@ -24,7 +24,7 @@ from ...bert.params import Encoder
 from ...bert.positions import relative_bias
 from ...interventions import replace
 from ...linalg.precision import einsum
-from ...types import BlockTrace, Edits, compose
+from ...types import Block, BlockTrace, Edits, compose
 
 MAPS = ("attention", "attention-values", "layer", "stack")
 
@@ -82,7 +82,7 @@ def token_map(
     return lambda x: image(run(layer, own, x, mask, edits, bias))
 
 
-def _block(model: Encoder, layer: Array) -> object:
+def _block(model: Encoder, layer: Array) -> Block:
     """The parameters of one block, without a layer axis."""
     return jax.tree.map(lambda leaf: leaf[0 if model.config.shared_layers else layer], model.blocks)
 

@@ -9,7 +9,7 @@ from ...bert.encoder import encode
 from ...bert.params import Encoder
 from ...linalg.singular import row_singular_values
 from ...theory import mixing_rate
-from ...theory.consensus import centre_tokens
+from ...theory.consensus import centre_tokens, token_mean
 from ...theory.fate.clusters import token_clusters
 from ...theory.fate.orbit import Fate, Orbit, consensus_basin, follow
 from ...theory.fate.stability import Krylov, approach_consensus, jacobian_krylov
@@ -50,7 +50,7 @@ def fates(
     """
     apply = token_map(model, kind, layer, mask, std)
     orbit = follow(apply, start, mask, steps=steps, tolerance=tolerance)
-    near = approach_consensus(apply, orbit.final, mask, steps=APPROACH_STEPS, size=tolerance**0.5)
+    near = approach_consensus(apply, _near(orbit, start, mask), mask, steps=APPROACH_STEPS, size=tolerance**0.5)
     found = _ranks(orbit, mask, tolerance) | {
         "fate": orbit.fate,
         "steps": orbit.steps,
@@ -83,6 +83,11 @@ def jacobians(
     """`jacobian_krylov` of a map."""
     apply = token_map(model, kind, layer, mask, std)
     return jacobian_krylov(apply, state, mask, period=period, centred=centred, start=start)
+
+
+def _near(orbit: Orbit, start: Array, mask: Array) -> Array:
+    """The mean of the last state with the deviation of the first: what is left of it in the end may be rounding."""
+    return token_mean(orbit.final, mask) + centre_tokens(start, mask)
 
 
 def _ranks(orbit: Orbit, mask: Array, tolerance: float) -> dict[str, Array]:
@@ -123,7 +128,9 @@ def swept(
     def one(std: Array) -> tuple[Array, Array]:
         apply = token_map(model, kind, layer, mask, std)
         orbit = follow(apply, start, mask, steps=steps, tolerance=tolerance)
-        near = approach_consensus(apply, orbit.final, mask, steps=APPROACH_STEPS // 2, size=tolerance**0.5)
+        near = approach_consensus(
+            apply, _near(orbit, start, mask), mask, steps=APPROACH_STEPS // 2, size=tolerance**0.5
+        )
         return orbit.fate, near.rate
 
     return jax.vmap(one)(stds)

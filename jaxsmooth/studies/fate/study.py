@@ -25,6 +25,9 @@ from . import programs
 from .maps import MAPS
 from .threshold import std_thresholds
 
+ROW_AT_REST = 0.01
+"""A common token that moves by more per step is at no fixed point, at which the local law could be asked."""
+
 
 @dataclasses.dataclass(frozen=True)
 class _Setting:
@@ -195,7 +198,8 @@ class _Gathered:
             krylov = programs.jacobians(model, state, mask, layer, std, period, centred, start, kind=kind)
             return krylov_radius(krylov, np.asarray(period))
 
-        rest = np.full((2, len(period)), np.nan)
+        unknown = np.full(len(period), np.nan)
+        rest = unknown, unknown
         if np.isin(np.asarray(found["fate"]), (Fate.CLUSTERS, Fate.CYCLE)).any():
             rest = radius(final, period, one == 0, move)
         return rest, radius(equal, one, one == 1, deviation)
@@ -249,6 +253,8 @@ def _read(row: dict[str, NDArray]) -> dict[str, Any]:
         read["radius"] = read["radius_residual"] = float("nan")
     if mask.sum() < 2 or fate == "diverged":  # one token is always in consensus, and no deviation can shrink
         read |= dict.fromkeys(("consensus_rate", "consensus_radius", "consensus_residual"), float("nan"))
+    if not read["row_change"] <= ROW_AT_REST:
+        read |= dict.fromkeys(("consensus_radius", "consensus_residual"), float("nan"))
     return read | {"fate": fate, "clusters": _groups(row["clusters"], mask, fate), "distances": distances}
 
 

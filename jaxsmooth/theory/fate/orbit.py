@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int, Int8
 
 from ...linalg.norms import norm, quotient
 from ...linalg.precision import at_least_float32
-from ..consensus import centre_tokens, real_tokens, token_mean
+from ..consensus import centre_tokens, real_tokens, relative_distance, token_mean
 
 TokenMap = Callable[[Array], Array]
 
@@ -159,9 +159,11 @@ def _step(apply: TokenMap, mask: Array, tolerance: float, state: _State) -> _Sta
     moving = state.fate == Fate.MOVING
     step = state.step + 1
     image = jnp.where(mask[..., None], apply(state.hidden), 0).astype(state.hidden.dtype)
-    finite = jnp.isfinite(jnp.sum(image, axis=(1, 2)))
+    size = norm(image, (-2, -1))
+    # Where the norm overflows nothing can be said of shares of it, finite as the entries may be.
+    finite = jnp.isfinite(size)
     hidden = jnp.where((moving & finite)[:, None, None], image, state.hidden)
-    size, distance = norm(hidden, (-2, -1)), share_apart(hidden, mask)
+    distance = share_apart(hidden, mask)
     move = hidden - state.hidden
     change = quotient(norm(move, (-2, -1)), size, 0)
     returned = quotient(norm(hidden - state.anchor, (-2, -1)), size, 0) <= tolerance
@@ -198,13 +200,12 @@ def _log(change: Array) -> Array:
 def share_apart(hidden: Float[Array, "B T D"], mask: Bool[Array, "B T"]) -> Float[Array, "B"]:
     """d_M(X) / ||X||, and 0 for X = 0, where all tokens are equal too.
 
-    `relative_distance` with fewer passes over the state, as it is taken at every step: squares may overflow.
-
     >>> import jax.numpy as jnp
     >>> share_apart(jnp.array([[[3.0], [-3.0]], [[0.0], [0.0]]]), jnp.ones((2, 2), bool))
     Array([1., 0.], dtype=float32)
     """
-    return quotient(norm(centre_tokens(hidden, mask), (-2, -1)), norm(hidden, (-2, -1)), 0)
+    nothing = jnp.all(real_tokens(hidden, mask) == 0, axis=(1, 2))
+    return jnp.where(nothing, 0, relative_distance(hidden, mask))
 
 
 @at_least_float32
