@@ -15,10 +15,11 @@ from ..results.diagnosis import Diagnosis, Exemplar
 from ..results.summaries import RATES
 from .charts import specification
 from .figures import RATE_LABELS, ladder_chart, norms_chart, rate_labels, similarity_chart, threshold_chart
-from .format import digits, fused_words, rows_of
+from .format import MISSING, digits, fused_words, rows_of
 from .headline import Headline, headline
 from .heatmaps import attention_graph, cosine_of_layer, mixing_rates
 from .json import to_json
+from .wording import KNOWS
 
 EXEMPLAR_LIMIT = 600_000
 """Numbers of one sentence, cosines and attention, that the page holds: about 10 bytes each."""
@@ -65,6 +66,7 @@ def render_page(diagnosis: Diagnosis) -> str:
         columns=[(heading, rate_labels(diagnosis).get(heading, meaning)) for heading, meaning, _ in TABLE],
         rows=[(layer["layer"], [_cell(layer, path) for *_, path in TABLE]) for layer in rows_of(report)],
         fused=None if diagnosis.fused is None else fused_words(diagnosis.fused),
+        knows=[] if diagnosis.model.departures else [(rung, KNOWS[rung]) for rung in diagnosis.model.rungs],
         alt=_alternatives(diagnosis, found),
         sentence=_sentence(diagnosis.exemplar),
         charts={name: specification(chart) for name, chart in _charts(diagnosis).items()},
@@ -130,7 +132,10 @@ def _tiles(found: Headline) -> list[tuple[str, str]]:
         (arrow(digits(numbers.cosine_first), digits(numbers.cosine_last)), "cosine similarity, embedding → last layer"),
         (arrow(digits(numbers.relative_first), digits(numbers.relative_last)), "relative distance d_M/‖H‖"),
         (f"{digits(numbers.rate_lowest)} to {digits(numbers.rate_highest)}", "actual contraction rate of a layer"),
-        (f"{digits(numbers.L4_over_actual)} ×", "tightest bound (L4) over actual, median layer"),
+        (
+            f"{digits(numbers.tightest_over_actual)} ×",
+            f"tightest bound ({numbers.tightest or MISSING}) over actual, median layer",
+        ),
         (f"{digits(numbers.L1_over_actual)} ×", "the theorem (L1) over actual, median layer"),
     ]
 
