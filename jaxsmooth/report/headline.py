@@ -69,7 +69,7 @@ def headline(diagnosis: Diagnosis) -> Headline:
     return Headline(
         level=level,
         theory=theory,
-        headline=wording.first_sentence(level, theory, diagnosis.model.name, found if diagnosis.model.rungs else None),
+        headline=wording.first_sentence(level, theory, diagnosis.model.name, None if departures else found),
         smoothing=wording.smoothing(level, found, STRONG_SIMILARITY, MODERATE_RISE, PEAK_DROP),
         where=wording.where(found),
         explanation=wording.explanation(theory, found, departures),

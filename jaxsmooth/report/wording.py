@@ -45,10 +45,8 @@ def first_sentence(level: str, theory: str, model: str, found: Findings | None =
         tail = "and the theory's bounds are too loose to promise either way"
     if theory == "vacuous" and found is not None and found.tightest_over_actual <= NEAR:
         told = _TOLD.get(found.tightest or "", "told its norms")
-        tail = (
-            f"and the theory, {told}, comes within {digits(found.tightest_over_actual)} times the rates but promises no"
-        )
-        tail += " contraction"
+        times = f"comes within {digits(found.tightest_over_actual)} times the rates"
+        tail = f"and the theory, {told}, {times} but promises no contraction"
     if level == "undefined":
         tail = tail.removeprefix("and ")
     return _LEVELS[level].format(model=model) + joint + tail + "."
