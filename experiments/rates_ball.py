@@ -52,7 +52,7 @@ class Args:
 
     model: str = "minilm-l6"
     """A model asset, directory or hub id."""
-    sentences: int = 4
+    sentences: int = 3
     """How many movie reviews, the first of at most `longest` tokens."""
     longest: int = 32
     """Tokens of a review, special ones included."""
