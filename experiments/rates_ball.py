@@ -222,7 +222,7 @@ def markdown(args: Args, rows: list[dict]) -> str:
         "# Rates of open sets and of balls of inputs",
         "",
         f"`python experiments/rates_ball.py --model {args.model}`; float64, certified. The first {args.sentences}",
-        f"movie reviews of at most {args.longest} tokens ({span}), every layer; {seconds:.0f} CPU s a review and layer.",
+        f"movie reviews of at most {args.longest} tokens ({span}), every layer; {seconds:.0f} CPU s for each of both.",
         "Multiples of the actual rate, median [least, largest].",
         "",
         "## Open sets (theorem 5)",

@@ -37,16 +37,23 @@ KNOWS = {
 _TOLD = {"L5": "told this text's own vectors", "L4": "told this text's own vectors", "L3": "told this text's attention"}
 
 
+_NEAR = {
+    "explains": "predicts it",
+    "partial": "comes within {} times the rates and promises some of the contraction",
+    "vacuous": "comes within {} times the rates but promises no contraction",
+}
+"""Where the tightest bound is near the rates."""
+
+
 def first_sentence(level: str, theory: str, model: str, found: Findings | None = None) -> str:
     """One sentence for both answers; `found` where bounds apply to the model's blocks."""
     joint = ", " if level != "undefined" else "; "
     tail = _THEORIES[theory]
     if level == "little" and theory == "vacuous":
         tail = "and the theory's bounds are too loose to promise either way"
-    if theory == "vacuous" and found is not None and found.tightest_over_actual <= NEAR:
+    if theory in _NEAR and found is not None and found.tightest_over_actual <= NEAR:
         told = _TOLD.get(found.tightest or "", "told its norms")
-        times = f"comes within {digits(found.tightest_over_actual)} times the rates"
-        tail = f"and the theory, {told}, {times} but promises no contraction"
+        tail = f"and the theory, {told}, {_NEAR[theory].format(digits(found.tightest_over_actual))}"
     if level == "undefined":
         tail = tail.removeprefix("and ")
     return _LEVELS[level].format(model=model) + joint + tail + "."
