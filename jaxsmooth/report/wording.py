@@ -34,13 +34,12 @@ KNOWS = {
 }
 """What each bound is told; of weights alone none is."""
 
-_TOLD = {"L5": "told this text's own vectors", "L4": "told this text's own vectors", "L3": "told this text's attention"}
-
+_TOLD = {"L5": "told this text", "L4": "told this text", "L3": "told this text's attention"}
 
 _NEAR = {
     "explains": "predicts it",
-    "partial": "comes within {} times the rates and promises some of the contraction",
-    "vacuous": "comes within {} times the rates but promises no contraction",
+    "partial": "predicts part of it",
+    "vacuous": "is {} times too high to explain it",
 }
 """Where the tightest bound is near the rates."""
 
