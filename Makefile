@@ -98,6 +98,7 @@ experiments: install
 	$(BIN)/python experiments/rates_adversary.py --models minilm-l6
 	$(BIN)/python experiments/rates_certified.py
 	$(BIN)/python experiments/rates_region.py --models minilm-l6 --sentences 1 --lengths 16 24 --boxes 0.05 0.4
+	$(BIN)/python experiments/rates_ball.py --sentences 1 --longest 16 --radii 1e-3
 
 experiments-long: install
 	$(BIN)/python experiments/ladder.py
@@ -111,6 +112,7 @@ experiments-long: install
 	$(BIN)/python experiments/rates_certified.py
 	$(BIN)/python experiments/rates_region.py
 	$(BIN)/python experiments/every_input.py
+	$(BIN)/python experiments/rates_ball.py
 
 # the suite on the newest Python at hand with the newest releases of everything, nothing locked
 newest:

@@ -52,7 +52,7 @@ class Args:
 
     model: str = "minilm-l6"
     """A model asset, directory or hub id."""
-    sentences: int = 4
+    sentences: int = 3
     """How many movie reviews, the first of at most `longest` tokens."""
     longest: int = 32
     """Tokens of a review, special ones included."""
@@ -222,7 +222,7 @@ def markdown(args: Args, rows: list[dict]) -> str:
         "# Rates of open sets and of balls of inputs",
         "",
         f"`python experiments/rates_ball.py --model {args.model}`; float64, certified. The first {args.sentences}",
-        f"movie reviews of at most {args.longest} tokens ({span}), every layer; {seconds:.0f} CPU s a review and layer.",
+        f"movie reviews of at most {args.longest} tokens ({span}), every layer; {seconds:.0f} CPU s for each of both.",
         "Multiples of the actual rate, median [least, largest].",
         "",
         "## Open sets (theorem 5)",

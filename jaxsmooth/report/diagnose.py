@@ -58,9 +58,9 @@ _COLUMNS = {
     "cosine": ("cosine_similarity",),
     "d_M/‖H‖": ("relative_distance",),
     "actual": ("rates", "actual"),
+    "L5": ("rates", "L5"),
     "L4": ("rates", "L4"),
     "L1": ("rates", "L1"),
-    "L3": ("rates", "L3"),
     "std\nattn\nmin": ("std_attn_min",),
     "std\nMLP\nmin": ("std_mlp_min",),
     "√λ\nmax": ("mixing_rate_max",),
@@ -69,7 +69,7 @@ _COLUMNS = {
 """Heading -> where the number is in report.json; from the most to the least important."""
 
 
-_ORDER = ("cosine", "d_M/‖H‖", "std\nattn\nmin", "std\nMLP\nmin", "√λ\nmax", "actual", "L4", "L3", "L1", "L0")
+_ORDER = ("cosine", "d_M/‖H‖", "std\nattn\nmin", "std\nMLP\nmin", "√λ\nmax", "actual", "L5", "L4", "L1", "L0")
 
 
 def print_diagnosis(diagnosis: Diagnosis, paths: Mapping[str, Path], console: Console) -> None:

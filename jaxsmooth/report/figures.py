@@ -30,7 +30,8 @@ from .heatmaps import cosine_maps, mixing_rates
 
 RATE_LABELS = {
     "actual": "actual rate",
-    "L4": "L4  this data",
+    "L5": "L5  this data, MLP and all",
+    "L4": "L4  this data, attention",
     "L3": "L3  operator norm",
     "L2b": "L2b  weighted pairs",
     "L2": "L2  refined norms",
@@ -43,6 +44,7 @@ PRE_NORM_LABELS = {**RATE_LABELS, "L1": "L1  pre-LN blocks"}
 _BANDS = "Line: mean over sentences; dark band: ± 1 standard deviation; light band: smallest to largest"
 _SHAPES = {
     "actual": "circle",
+    "L5": "triangle-left",
     "L4": "triangle-down",
     "L3": "diamond",
     "L2b": "square",
@@ -51,7 +53,7 @@ _SHAPES = {
     "L0": "triangle-right",
 }
 _CONTRACTION = "#DDF1E4"
-_IN_OVERVIEW = ("actual", "L4", "L3", "L1", "L0")
+_IN_OVERVIEW = ("actual", "L5", "L4", "L3", "L1", "L0")
 
 
 def write_figures(diagnosis: Diagnosis, folder: Path) -> dict[str, Path]:

@@ -30,6 +30,9 @@ ROUNDING = 1e-3
 """How far a measured rate may exceed a bound before it is called a contradiction: float32 sums over a sentence are
 good to about 1e-5, and a bound that is attained exactly must not raise an alarm."""
 
+NEAR = 3.0
+"""A bound of at most so many times the actual rate, in the median layer, is called near: of its size. A convention."""
+
 BOUNDS = RATES[1:]
 
 
@@ -51,7 +54,9 @@ class Findings:
       rate_highest: largest mean actual rate of a layer.
       layers: how many blocks the model has.
       L1_over_actual: median over layers of (mean L1) / (mean actual rate).
-      L4_over_actual: the same for L4, the tightest bound.
+      L4_over_actual: the same for L4.
+      tightest: the bound whose median over layers of (mean bound) / (mean actual rate) is least, None if none has one.
+      tightest_over_actual: that median.
       certified_layers: for each bound, the layers in which its mean is below 1.
       smallest_bound: smallest value of any bound in any layer for any sentence, and
       smallest_bound_name: which bound that is.
@@ -75,6 +80,8 @@ class Findings:
     layers: int
     L1_over_actual: float
     L4_over_actual: float
+    tightest: str | None
+    tightest_over_actual: float
     certified_layers: dict[str, tuple[int, ...]]
     smallest_bound: float
     smallest_bound_name: str | None
@@ -92,6 +99,7 @@ def findings(diagnosis: Diagnosis) -> Findings:
     product, threshold = diagnosis.std_product.mean, diagnosis.threshold.mean
     peak = int(np.nanargmax(cosine)) if finite(cosine).size else None
     smallest, name, layer = _smallest_bound(diagnosis)
+    tightest, least = _tightest({bound: _median_ratio(rates[bound], actual) for bound in BOUNDS})
     return Findings(
         cosine_first=float(cosine[0]),
         cosine_last=float(cosine[-1]),
@@ -107,6 +115,8 @@ def findings(diagnosis: Diagnosis) -> Findings:
         layers=actual.size,
         L1_over_actual=_median_ratio(rates["L1"], actual),
         L4_over_actual=_median_ratio(rates["L4"], actual),
+        tightest=tightest,
+        tightest_over_actual=least,
         certified_layers={bound: _layers(rates[bound] < 1) for bound in BOUNDS},
         smallest_bound=smallest,
         smallest_bound_name=name,
@@ -126,6 +136,12 @@ def _median_ratio(above: NDArray[np.float64], below: NDArray[np.float64]) -> flo
         ratio = above / below
     defined = ratio[~np.isnan(ratio)]
     return float(np.median(defined)) if defined.size else float("nan")
+
+
+def _tightest(ratios: dict[str, float]) -> tuple[str | None, float]:
+    known = {bound: ratio for bound, ratio in ratios.items() if not np.isnan(ratio)}
+    best = min(known, key=lambda bound: known[bound], default=None)
+    return (best, known[best]) if best is not None else (None, float("nan"))
 
 
 def _rising(cosine: NDArray[np.float64]) -> dict[int, float]:

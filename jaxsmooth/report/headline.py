@@ -45,14 +45,15 @@ def headline(diagnosis: Diagnosis) -> Headline:
     * "undefined": no sentence gives a value (every sentence has one token).
 
     Where: the fewest layers whose rises of the cosine make up `RISE_SHARE` of all rises, and the layers whose
-    actual contraction rate is below 1. Theory, from the bounds L0 to L4 on that rate, averaged over sentences:
+    actual contraction rate is below 1. Theory, from the bounds L0 to L5 on that rate, averaged over sentences:
 
     * "contradicted": a measured rate exceeds a bound by more than `ROUNDING`; bounds are proved, so this means
       rounding or a defect, and nothing else should be read into the bounds;
     * "explains": every contracting layer has a bound below 1, and there is such a layer;
     * "partial": some bound is below 1 somewhere (for a sentence at least), but not as above;
     * "vacuous": the bounds hold, and every one of them is at least 1 in every layer for every sentence, so none
-      promises that tokens become more alike;
+      promises that tokens become more alike; the sentence says so, and how near the tightest comes if that is within
+      `NEAR` times the actual rate, with what that bound knows of the text;
     * "inapplicable": the bounds are not proved for blocks like this model's, and none is evaluated;
     * "undefined": no rate has a value.
 
@@ -68,7 +69,7 @@ def headline(diagnosis: Diagnosis) -> Headline:
     return Headline(
         level=level,
         theory=theory,
-        headline=wording.first_sentence(level, theory, diagnosis.model.name),
+        headline=wording.first_sentence(level, theory, diagnosis.model.name, None if departures else found),
         smoothing=wording.smoothing(level, found, STRONG_SIMILARITY, MODERATE_RISE, PEAK_DROP),
         where=wording.where(found),
         explanation=wording.explanation(theory, found, departures),

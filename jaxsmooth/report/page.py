@@ -18,11 +18,12 @@ from .every_input import every_input_rows, every_input_words
 from .fate.charts import fates_chart
 from .fate.words import answers
 from .figures import RATE_LABELS, ladder_chart, norms_chart, rate_labels, similarity_chart, threshold_chart
-from .format import digits, fused_words, rows_of
+from .format import MISSING, digits, fused_words, rows_of
 from .headline import Headline, headline
 from .heatmaps import attention_graph, cosine_of_layer, mixing_rates
 from .json import to_json
 from .texts import texts_section
+from .wording import KNOWS
 
 EXEMPLAR_LIMIT = 600_000
 """Numbers of one sentence, cosines and attention, that the page holds: about 10 bytes each."""
@@ -72,6 +73,7 @@ def render_page(diagnosis: Diagnosis) -> str:
         every_input_rows=every_input_rows(diagnosis),
         fused=None if diagnosis.fused is None else fused_words(diagnosis.fused),
         fate=None if diagnosis.fate is None else list(answers(diagnosis.fate)),
+        knows=[] if diagnosis.model.departures else [(rung, KNOWS[rung]) for rung in diagnosis.model.rungs],
         alt=_alternatives(diagnosis, found),
         sentence=_sentence(diagnosis.exemplar),
         texts=texts_section(diagnosis.texts),
@@ -140,7 +142,10 @@ def _tiles(found: Headline) -> list[tuple[str, str]]:
         (arrow(digits(numbers.cosine_first), digits(numbers.cosine_last)), "cosine similarity, embedding → last layer"),
         (arrow(digits(numbers.relative_first), digits(numbers.relative_last)), "relative distance d_M/‖H‖"),
         (f"{digits(numbers.rate_lowest)} to {digits(numbers.rate_highest)}", "actual contraction rate of a layer"),
-        (f"{digits(numbers.L4_over_actual)} ×", "tightest bound (L4) over actual, median layer"),
+        (
+            f"{digits(numbers.tightest_over_actual)} ×",
+            f"tightest bound ({numbers.tightest or MISSING}) over actual, median layer",
+        ),
         (f"{digits(numbers.L1_over_actual)} ×", "the theorem (L1) over actual, median layer"),
     ]
 

@@ -2,7 +2,7 @@
 
 import math
 
-from .findings import Findings
+from .findings import NEAR, Findings
 from .format import digits, layer_list
 
 _LEVELS = {
@@ -22,12 +22,37 @@ _THEORIES = {
 }
 
 
-def first_sentence(level: str, theory: str, model: str) -> str:
-    """One sentence for both answers."""
+KNOWS = {
+    "L0": "the weights, and the largest mixing rate and least standard deviations of the text, over all layers",
+    "L1": "the weights, and the text's mixing rates and least standard deviations in this layer",
+    "L2": "the same, with the two least standard deviations",
+    "L2b": "the weights, and the text's mixing rates and every token's standard deviations",
+    "L3": "the weights, and the text's attention and standard deviations",
+    "L4": "also the token vectors before and after attention: it holds for this text only",
+    "L5": "also the MLP's inputs, and how large what its nonlinearity adds to straight lines is: it holds for this text"
+    " only",
+}
+"""What each bound is told; of weights alone none is."""
+
+_TOLD = {"L5": "told this text", "L4": "told this text", "L3": "told this text's attention"}
+
+_NEAR = {
+    "explains": "predicts it",
+    "partial": "predicts part of it",
+    "vacuous": "is {} times too high to explain it",
+}
+"""Where the tightest bound is near the rates."""
+
+
+def first_sentence(level: str, theory: str, model: str, found: Findings | None = None) -> str:
+    """One sentence for both answers; `found` where bounds apply to the model's blocks."""
     joint = ", " if level != "undefined" else "; "
     tail = _THEORIES[theory]
     if level == "little" and theory == "vacuous":
         tail = "and the theory's bounds are too loose to promise either way"
+    if theory in _NEAR and found is not None and found.tightest_over_actual <= NEAR:
+        told = _TOLD.get(found.tightest or "", "told its norms")
+        tail = f"and the theory, {told}, {_NEAR[theory].format(digits(found.tightest_over_actual))}"
     if level == "undefined":
         tail = tail.removeprefix("and ")
     return _LEVELS[level].format(model=model) + joint + tail + "."
@@ -99,7 +124,7 @@ def inapplicable(departures: tuple[str, ...]) -> str:
     """Why no bound has a value."""
     listed = ", ".join(departures[:-1]) + " and " * (len(departures) > 1) + departures[-1]
     return (
-        "The bounds L0 to L4 are proved for BERT's post-LN blocks: LayerNorm after each unscaled residual sum, an"
+        "The bounds L0 to L5 are proved for BERT's post-LN blocks: LayerNorm after each unscaled residual sum, an"
         f" ungated MLP. This model has {listed}, so none of them is evaluated; the actual rates are measured all the"
         " same."
     )
@@ -110,7 +135,7 @@ def pre_norm(found: Findings) -> str:
     return (
         "No. Pre-LN blocks add to the residual stream and never divide it: the rate that is proved of them, shown here"
         f" as L1, cannot be below 1. In the median layer it is {digits(found.L1_over_actual)} times the actual rate. L0"
-        " and L2 to L4 are proved for BERT's post-LN blocks and not evaluated."
+        " and L2 to L5 are proved for BERT's post-LN blocks and not evaluated."
     )
 
 
@@ -142,7 +167,8 @@ def _bounds(theory: str, found: Findings) -> str:
     best = {bound: layers for bound, layers in found.certified_layers.items() if layers}
     named = "; ".join(f"{bound} in {layer_list(layers)}" for bound, layers in best.items())
     if theory == "explains":
-        return f"Yes. Every layer that contracts has a bound below 1 ({named})."
+        knows = KNOWS[found.tightest or next(iter(best))]
+        return f"Yes. Every layer that contracts has a bound below 1 ({named}). The tightest knows {knows}."
     if best:
         contracting = layer_list(found.contracting_layers)
         return f"In part. Bounds below 1: {named}; the actual rate is below 1 in {contracting}."
@@ -150,10 +176,11 @@ def _bounds(theory: str, found: Findings) -> str:
 
 
 def _looseness(found: Findings) -> str:
-    return (
+    text = (
         f"In the median layer the theorem of Shi et al. taken layer by layer (L1) is {digits(found.L1_over_actual)}"
-        f" times the actual rate, and the tightest bound (L4) {digits(found.L4_over_actual)} times."
+        f" times the actual rate, and the tightest bound ({found.tightest}) {digits(found.tightest_over_actual)} times."
     )
+    return text if found.tightest is None else f"{text} {found.tightest} knows {KNOWS[found.tightest]}."
 
 
 def _threshold(found: Findings) -> str:

@@ -40,10 +40,17 @@ def test_a_real_small_encoder_is_called_vacuous_with_its_numbers():
     assert found.findings.L1_over_actual == pytest.approx(expected, rel=1e-12)
     assert digits(expected) in found.explanation
     assert "none is below 1" in found.explanation
-    assert found.findings.smallest_bound == pytest.approx(ladder["L4"].min[0])
+    assert found.findings.smallest_bound == pytest.approx(ladder["L5"].min[0])
     assert "0.060" in found.smoothing
     assert "0.440" in found.smoothing
-    assert "too loose" in found.headline
+    # The tightest bound is within three times the rates: the answer says so, and what that bound was told.
+    tightest = np.median(ladder["L5"].mean / ladder["actual"].mean)
+    assert (found.findings.tightest, found.findings.tightest_over_actual) == ("L5", pytest.approx(tightest))
+    assert f"the theory, told this text, is {digits(tightest)} times too high to explain it" in found.headline
+    assert "the theory, told this text, predicts it" in headline(with_rates(actual=[0.5] * 6, L5=[0.9] * 6)).headline
+    assert "L5 knows also the MLP's inputs" in found.explanation
+    loose = headline(with_rates(L5=[40.0] * 6))
+    assert "too loose" in loose.headline
 
 
 def test_where_names_the_steps_and_the_contracting_layers():
@@ -65,7 +72,7 @@ def test_where_names_the_steps_and_the_contracting_layers():
         ({"actual": [0.5] * 6, "L4": [0.9] + [2.0] * 5}, "partial"),
         ({"actual": [0.5] * 6, "L4": [1.0] * 6}, "vacuous"),
         ({"actual": [2.0] * 6, "L4": [1.9] * 6}, "contradicted"),
-        ({"actual": [2.0] * 6, "L4": [1.9999] * 6}, "vacuous"),
+        ({"actual": [2.0] * 6, "L4": [1.9999] * 6, "L5": [1.9999] * 6}, "vacuous"),
         ({"actual": [np.nan] * 6}, "undefined"),
         ({"L0": [np.inf] * 6}, "vacuous"),
     ],

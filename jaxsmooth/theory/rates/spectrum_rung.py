@@ -1,7 +1,7 @@
 """Theorem 3 of docs/rates.md, compiled and by the batch: the tightest rung of the ladder that `diagnose` shows.
 
-As `residual_spectrum_rate`, but with one scaling t for every text, so that the spectrum of t W_2 C Gamma_2 is found once
-a model, and with eigenvalues of Gram matrices in the place of singular value decompositions.
+As `residual_spectrum_rate`, but with one scaling t for every text, so that the spectrum of t W_2 C Gamma_2 is found
+once a model, and with eigenvalues of Gram matrices in the place of singular value decompositions.
 """
 
 from typing import NamedTuple
