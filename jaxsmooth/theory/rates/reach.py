@@ -6,6 +6,7 @@ float64, one sentence, no masked token.
 """
 
 import dataclasses
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -169,7 +170,7 @@ def _scores(c: HostCalculus, own: Attention, x: Ball) -> tuple[Ball, tuple[Array
         keys.append(np.sqrt(_squares(from_key).sum(axis=-1)))
         from_query = k @ c.matrix(own.query.kernel[head]).T
         moves.append(_apart(from_query, logits[-1].mid))
-        norms.append(NormBall(own.query.kernel[head], 0.0).norm() * NormBall(own.key.kernel[head], 0.0).norm())
+        norms.append(math.prod(NormBall(np.asarray(part.kernel[head]), 0.0).norm() for part in (own.query, own.key)))
     attn = Ball(*(np.stack(part) for part in zip(*map(parts_of, logits), strict=True)))
     slack = float(root.upper) * _above(own.key.kernel.shape[1])
     return (
