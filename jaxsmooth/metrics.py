@@ -3,7 +3,7 @@
 Every function runs over real tokens only; adding padding changes nothing. Leading axes are free, so a stacked
 trace [L B T D] goes in with its mask broadcast by `jnp.broadcast_to`. Those that the theory is stated in live
 in `jaxsmooth.theory` and are listed here again: `subspace_distance`, `relative_distance`, `mixing_rate`,
-`ergodicity_coefficient`.
+`ergodicity_coefficient`, `sink_strength`, `first_token_attention`.
 
 All compute in float32 at least, whatever the hidden states are kept in, and return that. Measures without a unit do not
 change with the scale of the hidden states. A derivative is finite wherever the value is; where there is none, as of a
@@ -26,6 +26,8 @@ from .theory.consensus import centre_tokens, per_row, real_tokens, token_mean
 from .theory.consensus import relative_distance as relative_distance
 from .theory.consensus import subspace_distance as subspace_distance
 from .theory.literature.rank_collapse import dong2021_composite_norm
+from .theory.markov.sinks import first_token_attention as first_token_attention
+from .theory.markov.sinks import sink_strength as sink_strength
 from .theory.markov.stochastic import ergodicity_coefficient as ergodicity_coefficient
 from .theory.mixing import mixing_rate as mixing_rate
 

@@ -26,14 +26,14 @@ DEGREE = {
     ),
     **dict.fromkeys(("centre_tokens", "dong2021_composite_norm"), 1),
     **dict.fromkeys(("mixing_rate", "ergodicity_coefficient", "mixing_rate_by_entries"), 1),
-    "mixing_rate_by_ergodicity": 1,
+    **dict.fromkeys(("mixing_rate_by_ergodicity", "sink_strength", "first_token_attention"), 1),
 }
 HIDDEN = ("hidden", "matrix")
 OTHERS = {
     # What no factor makes sense for: entropies, laws and eigenvalues of stochastic matrices; what would overflow.
     *("dirichlet_energy", "attention_entropy", "stationary_law", "chain_limit", "detailed_balance_defect", "slem"),
     *("causal_second_eigenvalue", "ali2023_centred_attention", "guo2023_smallest_eigenvalue"),
-    "mixing_rate_by_columns",
+    *("mixing_rate_by_columns", "sink_ergodicity"),
 }
 RANGE = {
     "token_cosine_similarity": (-1, 1),
@@ -44,7 +44,7 @@ RANGE = {
     "effective_rank": (1, D),
     "stable_rank": (1, D),
     "relative_distance": (0, 1),
-    "ergodicity_coefficient": (0, 1),
+    **dict.fromkeys(("ergodicity_coefficient", "sink_strength", "first_token_attention"), (0, 1)),
     "attention_entropy": (0, np.log(np.float32(T))),
 }
 

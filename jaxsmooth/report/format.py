@@ -14,9 +14,6 @@ from ..results.spread import Spread
 BLOCK_QUANTITIES = ("std_attn", "std_mlp", "std_product", "threshold")
 """Fields with one value per block."""
 
-HEAD_QUANTITIES = ("mixing_rate", "ergodicity_coefficient", "attention_entropy")
-"""Fields with one value per block and head."""
-
 MISSING = "n/a"
 FUSED_ROW = "fused"
 """What a table calls the row of fused layers."""

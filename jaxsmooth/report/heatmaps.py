@@ -1,4 +1,4 @@
-"""Charts of heads and of tokens: mixing rates, cosine similarities of one sentence, its attention as a graph."""
+"""Charts of heads and of tokens: mixing rates, sinks, cosine similarities of one sentence, its attention as a graph."""
 
 from typing import Any
 
@@ -23,34 +23,45 @@ LAYER, HEAD = "#layer", "#head"
 def mixing_rates(diagnosis: Diagnosis) -> alt.LayerChart:
     """Mixing rate of every head, a layer x head heat map with its values."""
     rate = diagnosis.mixing_rate.mean
-    rows = [
-        {"layer": layer + 1, "head": head + 1, "rate": rate[layer, head]}
-        for layer, head in np.argwhere(np.isfinite(rate)).tolist()
-    ]
     # White is at 1, where attention neither shrinks nor stretches the distance from the mean.
     top = max([2.0, *finite(rate).tolist()])
     colours = alt.Scale(
         domain=[0, 0.5, 1, (1 + top) / 2, top], range=["#542788", "#998ec3", "#f7f7f7", "#f1a340", "#b35806"]
     )
+    legend = alt.Legend(title="√λ", format=".1f", values=[0, 0.5, 1, 1.5, top])
+    dark = f"datum.rate < 0.36 || datum.rate > {1 + 0.64 * (top - 1)}"
+    return _of_heads(rate, "rate", "√λ", alt.Color("rate:Q", scale=colours, legend=legend), dark)
+
+
+def sink_strengths(diagnosis: Diagnosis) -> alt.LayerChart:
+    """The attention that every head's strongest key receives, a layer x head heat map with its values."""
+    colours = alt.Scale(domain=[0, 0.5, 1], range=["#f7f7f7", "#5aae9a", "#003c30"])
+    legend = alt.Legend(title="sink", format=".1f", values=[0, 0.5, 1])
+    colour = alt.Color("strength:Q", scale=colours, legend=legend)
+    return _of_heads(diagnosis.sink_strength.mean, "strength", "sink strength", colour, "datum.strength > 0.55")
+
+
+def _of_heads(matrix: NDArray[np.float64], field: str, title: str, colour: alt.Color, dark: str) -> alt.LayerChart:
+    """A number of every layer and head, [L N], in colours and, where there is room, in digits: white where `dark`."""
+    rows = [
+        {"layer": layer + 1, "head": head + 1, field: matrix[layer, head]}
+        for layer, head in np.argwhere(np.isfinite(matrix)).tolist()
+    ]
     axis: dict[str, Any] = {"domain": False, "ticks": False, "labelAngle": 0}
-    layers, heads = (list(range(1, size + 1)) for size in rate.shape)
+    layers, heads = (list(range(1, size + 1)) for size in matrix.shape)
     base = alt.Chart(values(rows)).encode(
         x=alt.X("head:O", scale=alt.Scale(domain=heads), axis=alt.Axis(title="head", **axis)),
         y=alt.Y("layer:O", scale=alt.Scale(domain=layers), axis=alt.Axis(title="layer", **axis)),
     )
-    legend = alt.Legend(title="√λ", format=".1f", values=[0, 0.5, 1, 1.5, top])
-    tooltip = ["layer:O", "head:O", alt.Tooltip("rate:Q", title="√λ", format=".3f")]
-    map_ = base.mark_rect(stroke="white").encode(
-        color=alt.Color("rate:Q", scale=colours, legend=legend), tooltip=tooltip
-    )
+    tooltip = ["layer:O", "head:O", alt.Tooltip(f"{field}:Q", title=title, format=".3f")]
+    map_ = base.mark_rect(stroke="white").encode(color=colour, tooltip=tooltip)
     if len(heads) > LABELLED_HEADS:
-        return layered(map_, *unless_any([rate]))
-    dark = f"datum.rate < 0.36 || datum.rate > {1 + 0.64 * (top - 1)}"
+        return layered(map_, *unless_any([matrix]))
     size = alt.expr(f"min(12, width / {len(heads)} / 2.6)")  # a narrow page has narrow cells
     text = base.mark_text(fontSize=size).encode(
-        text=alt.Text("rate:Q", format=".2f"), color=alt.condition(dark, alt.value("white"), alt.value("black"))
+        text=alt.Text(f"{field}:Q", format=".2f"), color=alt.condition(dark, alt.value("white"), alt.value("black"))
     )
-    return layered(map_, text, *unless_any([rate]))
+    return layered(map_, text, *unless_any([matrix]))
 
 
 def cosine_maps(exemplar: Exemplar) -> alt.FacetChart:

@@ -17,11 +17,11 @@ from ..results.comparison import Comparison
 from ..results.convergence import HeadConvergence
 from ..results.diagnosis import Diagnosis, FusedLayers
 from ..results.fate import MapConvergence
-from ..results.spread import HIDDEN_METRICS, Spread
+from ..results.spread import HEAD_METRICS, HIDDEN_METRICS, Spread
 from ..results.summaries import RATES
 from ..results.verification import Verification
 from .every_input import every_input_json
-from .format import BLOCK_QUANTITIES, HEAD_QUANTITIES, at, over_heads
+from .format import BLOCK_QUANTITIES, at, over_heads
 from .headline import headline
 from .texts import texts_json
 
@@ -79,14 +79,14 @@ def _fused(fused: FusedLayers) -> dict[str, Any]:
 
 def _block(diagnosis: Diagnosis, block: int) -> dict[str, Any]:
     spreads = {name: at(getattr(diagnosis, name), block) for name in BLOCK_QUANTITIES}
-    spreads |= {name: at(over_heads(getattr(diagnosis, name)), block) for name in HEAD_QUANTITIES}
+    spreads |= {name: at(over_heads(getattr(diagnosis, name)), block) for name in HEAD_METRICS}
     rates = {name: at(diagnosis.rates[name], block) for name in RATES}
     entry: dict[str, Any] = {}
     for name, spread in spreads.items():
         entry |= {name: spread["mean"], f"{name}_min": spread["min"], f"{name}_max": spread["max"]}
     entry["rates"] = {name: rate["mean"] for name, rate in rates.items()}
     entry["heads"] = {
-        key: values for name in HEAD_QUANTITIES for key, values in _heads(name, getattr(diagnosis, name), block)
+        key: values for name in HEAD_METRICS for key, values in _heads(name, getattr(diagnosis, name), block)
     }
     entry["spread"] = _rest(spreads) | {"rates": _rest(rates)}
     return entry

@@ -20,10 +20,10 @@ from .fate.words import answers
 from .figures import RATE_LABELS, ladder_chart, norms_chart, rate_labels, similarity_chart, threshold_chart
 from .format import MISSING, digits, fused_words, rows_of
 from .headline import Headline, headline
-from .heatmaps import attention_graph, cosine_of_layer, mixing_rates
+from .heatmaps import attention_graph, cosine_of_layer, mixing_rates, sink_strengths
 from .json import to_json
 from .texts import texts_section
-from .wording import KNOWS
+from .wording import KNOWS, sink_words
 
 EXEMPLAR_LIMIT = 600_000
 """Numbers of one sentence, cosines and attention, that the page holds: about 10 bytes each."""
@@ -74,6 +74,7 @@ def render_page(diagnosis: Diagnosis) -> str:
         fused=None if diagnosis.fused is None else fused_words(diagnosis.fused),
         fate=None if diagnosis.fate is None else list(answers(diagnosis.fate)),
         knows=[] if diagnosis.model.departures else [(rung, KNOWS[rung]) for rung in diagnosis.model.rungs],
+        sinks=sink_words(diagnosis),
         alt=_alternatives(diagnosis, found),
         sentence=_sentence(diagnosis.exemplar),
         texts=texts_section(diagnosis.texts),
@@ -96,6 +97,7 @@ def _charts(diagnosis: Diagnosis) -> dict[str, alt.TopLevelMixin]:
         "threshold": threshold_chart(diagnosis, columns=1).properties(width="container", height=320),
         "norms": norms_chart(diagnosis, columns=1).properties(width="container", height=320),
         "mixing": mixing_rates(diagnosis).properties(width="container", height=max(120, 30 * layers)),
+        "sinks": sink_strengths(diagnosis).properties(width="container", height=max(120, 30 * layers)),
     }
     if diagnosis.fate is not None:
         charts["fate"] = fates_chart(diagnosis.fate).properties(width="container", title="")
@@ -153,7 +155,7 @@ def _tiles(found: Headline) -> list[tuple[str, str]]:
 def _alternatives(diagnosis: Diagnosis, found: Headline) -> dict[str, str]:
     numbers = found.findings
     medians = ", ".join(f"{name} {digits(float(np.median(diagnosis.rates[name].mean)))}" for name in RATES)
-    heads = diagnosis.mixing_rate.mean
+    heads, sinks = diagnosis.mixing_rate.mean, diagnosis.sink_strength.mean
     return {
         "similarity": f"Line chart over layers: cosine similarity goes from {digits(numbers.cosine_first)} to"
         f" {digits(numbers.cosine_last)}, relative distance from {digits(numbers.relative_first)} to"
@@ -164,6 +166,7 @@ def _alternatives(diagnosis: Diagnosis, found: Headline) -> dict[str, str]:
         "norms": "Line chart over layers, logarithmic: standard deviations at the attention and the MLP LayerNorm;"
         f" means from {_span(diagnosis.std_attn.mean)} and from {_span(diagnosis.std_mlp.mean)}.",
         "mixing": f"Heat map of {heads.shape[0]} layers by {heads.shape[1]} heads: mixing rates from {_span(heads)}.",
+        "sinks": f"Heat map of {heads.shape[0]} layers by {heads.shape[1]} heads: sink strengths from {_span(sinks)}.",
     }
 
 

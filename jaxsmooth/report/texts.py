@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment
 from markupsafe import Markup
 
-from ..results.texts import TextStatement, TextStatements
+from ..results.texts import LengthTrend, TextStatement, TextStatements
 from .format import digits
 
 MEANING = {
@@ -31,9 +31,15 @@ COLUMNS = {
     "next above": "the next text is at least this with probability 95 %",
     "next below": "the next text is at most this with probability 95 %",
 }
+_LISTS = (("statements", "rows"), ("lengths", "lengths"))
+LIKELY = 0.01
+"""Probability under chance below which a trend is called one. A convention."""
 _SECTION = """<section aria-labelledby="texts-title">
 <h2 id="texts-title">What this says of other texts</h2>
 <p>{{ words }} {{ assumed }}</p>
+{% if lengths %}
+<p>{{ lengths }}</p>
+{% endif %}
 <div class="scroll" role="region" aria-labelledby="texts-title" tabindex="0">
 <table><caption>Each limit holds with confidence {{ confidence }} by itself, not all of them at once; ∞ or -∞ where the
 texts are too few.
@@ -50,7 +56,8 @@ texts are too few.
 def texts_json(found: TextStatements) -> dict[str, Any]:
     """The key `texts` of report.json."""
     fields = {key: getattr(found, key) for key in ("confidence", "share", "read", "kept")}
-    return {**fields, "assumption": ASSUMED, "statements": [dataclasses.asdict(row) for row in found.rows]}
+    rows = {name: [dataclasses.asdict(row) for row in getattr(found, of)] for name, of in _LISTS}
+    return {**fields, "assumption": ASSUMED, **rows}
 
 
 def texts_words(found: TextStatements) -> str:
@@ -66,6 +73,25 @@ def texts_words(found: TextStatements) -> str:
         f" {digits(_outwards(row.most_below))} times the embedding output's, with the same confidence; the next text's"
         f" is at most {digits(_outwards(row.next_below))} times with probability {found.confidence:.0%}."
     )
+
+
+def length_words(found: TextStatements) -> str:
+    """How similarity goes with the number of tokens, in a sentence; empty where the texts cannot say."""
+    for trend in found.lengths:
+        if trend.quantity == "cosine_similarity" and not math.isnan(trend.spearman):
+            return _trend_words(trend)
+    return ""
+
+
+def _trend_words(trend: LengthTrend) -> str:
+    read = f"Over {trend.texts:,} texts of {trend.shortest:,} to {trend.longest:,} tokens"
+    what = f"{read}, the last layer's cosine similarity"
+    chance = f"Spearman's rank correlation {trend.spearman:.2f}, p = {trend.p_value:.1g}"
+    if not trend.p_value < LIKELY:
+        return f"{what} shows no clear trend with the number of tokens ({chance})."
+    goes = "rises" if trend.spearman > 0 else "falls"
+    step = digits(abs(trend.per_doubling))
+    return f"{what} {goes} with the number of tokens ({chance}): by {step} for twice as many."
 
 
 def _counted(row: TextStatement, does: str, confidence: float) -> str:
@@ -100,6 +126,7 @@ def texts_section(found: TextStatements | None) -> Markup:
     page = environment.from_string(_SECTION).render(
         words=texts_words(found),
         assumed=ASSUMED,
+        lengths=length_words(found),
         confidence=found.confidence,
         columns=COLUMNS.items(),
         rows=[(_label(row), digits(row.level), _cells(row)) for row in found.rows],

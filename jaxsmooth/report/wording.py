@@ -2,8 +2,14 @@
 
 import math
 
+import numpy as np
+
+from ..results.diagnosis import Diagnosis
 from .findings import NEAR, Findings
 from .format import digits, layer_list
+
+SINK_LEVEL = 0.3
+"""Mean attention above which a head's strongest key is called a sink: the level of `theory.has_sink`."""
 
 _LEVELS = {
     "strong": "{model} over-smooths strongly",
@@ -210,4 +216,20 @@ def measures(found: Findings) -> str:
     return text + (
         " It disagrees with the cosine: the cosine counts every token alike, the distance is ruled by the longest"
         " tokens, so the longest tokens are likely to behave unlike the rest."
+    )
+
+
+def sink_words(diagnosis: Diagnosis) -> str:
+    """How many heads have an attention sink, where the strongest is, and what the first token gets."""
+    strength, first = diagnosis.sink_strength.mean, diagnosis.first_token_attention.mean
+    known = np.isfinite(strength)
+    if not known.any():
+        return "No sentence has tokens to attend to, so nothing is said of attention sinks."
+    layer, head = np.unravel_index(int(np.nanargmax(strength)), strength.shape)
+    return (
+        f"In {int(np.sum(strength > SINK_LEVEL))} of {int(known.sum())} heads the strongest key, a sink, receives more"
+        f" than {SINK_LEVEL} of the attention; most in layer {layer + 1}, head {head + 1}:"
+        f" {digits(float(strength[layer, head]))}. The first token receives {digits(float(np.nanmean(first)))}, all"
+        " heads taken together. A head that sends all queries to one key adds the same vector to every token and moves"
+        " none relative to the others: at strength s and n tokens √λ is at most √(2 n s (1 − s))."
     )

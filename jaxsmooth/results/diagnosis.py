@@ -73,6 +73,8 @@ class Diagnosis:
       mixing_rate: sqrt(lambda) of every head, [L N].
       ergodicity_coefficient: Dobrushin's coefficient of every head, [L N].
       attention_entropy: mean entropy of a head's attention rows, nats, [L N].
+      sink_strength: of every head, the attention that its strongest key receives, averaged over queries, [L N].
+      first_token_attention: the attention that the first token receives, averaged over queries, [L N].
       rates: for each name in `RATES`, the contraction of a block or an upper bound of it, [L].
       exemplar: one sentence in full, or None when there is none short enough to show.
       versions: package -> version, and the platform's name.
@@ -98,6 +100,8 @@ class Diagnosis:
     mixing_rate: Spread
     ergodicity_coefficient: Spread
     attention_entropy: Spread
+    sink_strength: Spread
+    first_token_attention: Spread
     rates: dict[str, Spread]
     exemplar: Exemplar | None
     versions: dict[str, str]

@@ -17,6 +17,15 @@ HIDDEN_METRICS = (
 )
 """Metrics of one hidden state: the fields of a `Diagnosis` with one value per layer, embedding output included."""
 
+HEAD_METRICS = (
+    "mixing_rate",
+    "ergodicity_coefficient",
+    "attention_entropy",
+    "sink_strength",
+    "first_token_attention",
+)
+"""Metrics of one head's attention: the fields with one value per layer and head."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Spread:

@@ -46,6 +46,29 @@ class TextStatement:
 
 
 @dataclasses.dataclass(frozen=True)
+class LengthTrend:
+    """How one number goes with the number of tokens, over the texts that were read.
+
+    Attributes:
+      quantity: "contraction" of the whole network, or "cosine_similarity" of the last layer.
+      texts: how many texts have a value.
+      shortest: the fewest tokens of such a text, special tokens included.
+      longest: the most.
+      spearman: Spearman's rank correlation with the number of tokens; NaN where one of them does not vary.
+      p_value: the probability of one at least as far from 0 if the two had nothing to do with each other (Student's t).
+      per_doubling: slope of the least-squares line against log2 of the number of tokens.
+    """
+
+    quantity: str
+    texts: int
+    shortest: int
+    longest: int
+    spearman: float
+    p_value: float
+    per_doubling: float
+
+
+@dataclasses.dataclass(frozen=True)
 class TextStatements:
     """All of them, and the values they rest on where those were asked for.
 
@@ -57,6 +80,7 @@ class TextStatements:
       rows: one per quantity and layer, the whole network first.
       places: the kept texts' positions in what was read, [kept].
       values: quantity -> its values, layers on the first axis, [K kept]; empty unless asked for.
+      lengths: how the whole network's contraction and the last layer's similarity go with the number of tokens.
     """
 
     confidence: float
@@ -66,6 +90,7 @@ class TextStatements:
     rows: tuple[TextStatement, ...]
     places: NDArray[np.int64]
     values: dict[str, NDArray[np.float64]]
+    lengths: tuple[LengthTrend, ...] = ()
 
 
 class KeptTexts:

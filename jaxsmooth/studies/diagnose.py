@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax
+import numpy as np
 from jaxtyping import Array
 
 from ..bert.fusion import Fusion, Kind
@@ -13,7 +14,7 @@ from ..errors import ShapeError
 from ..inputs.batching import EncodedBatch
 from ..inputs.tokenizer import Tokenizer
 from ..results.diagnosis import Diagnosis, FusedLayers
-from ..results.spread import HIDDEN_METRICS, RunningSpreads, Spread
+from ..results.spread import HEAD_METRICS, HIDDEN_METRICS, RunningSpreads, Spread
 from ..results.summaries import RATES
 from ..results.texts import KeptTexts
 from ..theory.rates.spectrum_rung import OutputSpectrum
@@ -89,14 +90,14 @@ def diagnose(
             refuse_diverged(stream.model, encoded, measured)
             running.add(measured, len(encoded.indices))
             chooser.offer(encoded)
-            kept.add({key: measured[key] for key in NEEDED}, encoded.indices)
+            tokens = np.asarray(encoded.batch.mask).sum(axis=1)[None]
+            kept.add({**{key: measured[key] for key in NEEDED}, "tokens": tokens}, encoded.indices)
         exemplar = chooser.exemplar(stream.model, tokenizer)
     spreads = running.spreads()
     return Diagnosis(
         model=model_summary(model, name, note),
         data=stream.summary(data),
-        **{key: spreads[key] for key in (*HIDDEN_METRICS, "std_product", "threshold")},
-        **{key: spreads[key] for key in ("mixing_rate", "ergodicity_coefficient", "attention_entropy")},
+        **{key: spreads[key] for key in (*HIDDEN_METRICS, *HEAD_METRICS, "std_product", "threshold")},
         **{key: _token_spread(spreads, key) for key in ("std_attn", "std_mlp")},
         rates={key: spreads[key] for key in RATES},
         exemplar=exemplar,

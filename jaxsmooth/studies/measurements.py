@@ -121,6 +121,8 @@ def _attention_metrics(config: EncoderConfig, trace: BlockTrace, norms: BlockNor
         "mixing_rate": mixing,
         "ergodicity_coefficient": metrics.ergodicity_coefficient(trace.attn, mask),
         "attention_entropy": metrics.attention_entropy(trace.attn, mask),
+        "sink_strength": metrics.sink_strength(trace.attn, mask),
+        "first_token_attention": metrics.first_token_attention(trace.attn, mask),
         "std_product": ladder.std_product(state),
         "threshold": ladder.contraction_threshold(norms, state),
         "actual": actual,

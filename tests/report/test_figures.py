@@ -10,7 +10,7 @@ from support.report import HOSTILE, blank, chart_data, exemplar, rates, spread, 
 from jaxsmooth.report import write_figures
 from jaxsmooth.report.charts import SCALE, log_axis, specification
 from jaxsmooth.report.figures import ladder_chart, ladder_figure, similarity_chart
-from jaxsmooth.report.heatmaps import attention_graph, cosine_maps, cosine_of_layer, mixing_rates
+from jaxsmooth.report.heatmaps import attention_graph, cosine_maps, cosine_of_layer, mixing_rates, sink_strengths
 from jaxsmooth.results.summaries import RATES
 
 NAMES = {"overview", "similarity", "norms", "ladder", "mixing_rate", "exemplar_cosine"}
@@ -91,6 +91,9 @@ def test_every_head_has_its_cell():
     rows = data_of(mixing_rates(diagnosis), "rate")
     assert len(rows) == 6 * 12
     assert all(row["rate"] == diagnosis.mixing_rate.mean[row["layer"] - 1, row["head"] - 1] for row in rows)
+    sinks = data_of(sink_strengths(diagnosis), "strength")
+    assert len(sinks) == 6 * 12
+    assert all(row["strength"] == diagnosis.sink_strength.mean[row["layer"] - 1, row["head"] - 1] for row in sinks)
 
 
 @pytest.mark.parametrize("make", [cosine_maps, cosine_of_layer], ids=["file", "page"])

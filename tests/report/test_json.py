@@ -30,6 +30,9 @@ def test_layers_pair_hidden_state_and_block():
         assert layer["mixing_rate_max"] == diagnosis.mixing_rate.max[block].max()
         assert layer["mixing_rate"] == pytest.approx(diagnosis.mixing_rate.mean[block].mean(), rel=1e-14)
         assert layer["heads"]["mixing_rate"] == diagnosis.mixing_rate.mean[block].tolist()
+        for name in ("sink_strength", "first_token_attention"):
+            assert layer["heads"][name] == getattr(diagnosis, name).mean[block].tolist()
+            assert layer[name] == pytest.approx(getattr(diagnosis, name).mean[block].mean(), rel=1e-14)
         assert list(layer["rates"]) == list(RATES)
         assert layer["rates"] == {name: diagnosis.rates[name].mean[block] for name in RATES}
         assert layer["spread"]["rates"]["L4"]["max"] == diagnosis.rates["L4"].max[block]

@@ -90,7 +90,7 @@ def test_every_plot_is_drawn(show):
     assert marks(page, "mixing", "rect").count() == 6 * 12
     assert marks(page, "cosine", "rect").count() == 11**2
     assert page.locator("tbody tr").count() == 7
-    for plot in ("similarity", "ladder", "threshold", "norms", "mixing", "cosine", "graph"):
+    for plot in ("similarity", "ladder", "threshold", "norms", "mixing", "sinks", "cosine", "graph"):
         box = page.locator(f"#{plot} svg").first.bounding_box()
         assert box["width"] > 250
         assert box["height"] > 200
@@ -180,7 +180,7 @@ def test_the_policy_stops_what_escaping_would_let_through(browser, tmp_path):
 
 def test_a_diagnosis_without_values_or_sentence(show):
     page = show(blank())
-    for plot in ("similarity", "ladder", "threshold", "norms", "mixing"):
+    for plot in ("similarity", "ladder", "threshold", "norms", "mixing", "sinks"):
         assert marks(page, plot, "symbol").count() == 0
         assert "no sentence gives a value" in page.locator(f"#{plot}").text_content()
     assert page.locator("#cosine, #graph").count() == 0

@@ -14,7 +14,7 @@ from jaxsmooth.checkpoints.encoder import TINY
 from jaxsmooth.errors import DivergedError, TextError
 from jaxsmooth.inputs.tokenizer import Tokenizer, TruncationWarning
 from jaxsmooth.results.diagnosis import Diagnosis, Exemplar
-from jaxsmooth.results.spread import HIDDEN_METRICS, Spread
+from jaxsmooth.results.spread import HEAD_METRICS, HIDDEN_METRICS, Spread
 from jaxsmooth.results.summaries import RATES
 from jaxsmooth.studies import diagnose
 from jaxsmooth.theory import BlockNorms
@@ -109,7 +109,7 @@ def test_a_diagnosis_says_what_was_measured(found):
     diagnosis, layers, heads = found["float32"], TINY.layers, TINY.heads
     assert set(diagnosis.rates) == set(RATES)
     shapes = {name: spread.mean.shape for name, spread in spreads(diagnosis).items()}
-    by_head = {"mixing_rate", "ergodicity_coefficient", "attention_entropy"}
+    by_head = set(HEAD_METRICS)
     hidden = {
         "cosine_similarity",
         "relative_distance",
@@ -235,8 +235,7 @@ def test_odd_models_give_finite_numbers(change):
 @pytest.fixture
 def unmeasured(monkeypatch):
     """`diagnose` without its mathematics: every quantity is the number of real tokens."""
-    names = {*HIDDEN_METRICS, "std_product", "threshold", *RATES}
-    names |= {"mixing_rate", "ergodicity_coefficient", "attention_entropy"}
+    names = {*HIDDEN_METRICS, *HEAD_METRICS, "std_product", "threshold", *RATES}
     names |= {f"{key}{end}" for key in ("std_attn", "std_mlp") for end in ("", "_min", "_max")}
 
     def measure_batch(model, norms, batch, fusion, spectra):

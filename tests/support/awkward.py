@@ -155,8 +155,9 @@ _limit = jax.jit(theory.chain_limit)
 # Arguments that a function takes to belong together.
 RELATED: dict[str, Callable[[dict, Case], dict]] = {
     **dict.fromkeys(("apriori_mixing_rate", "tanh_collapse", "cubic_collapse"), _attended),
-    "oscillation_ergodicity": lambda given, case: _like(
-        {"attn": softmax_of(given["logits"].astype(np.float64), case)}, given["logits"]
+    **dict.fromkeys(
+        ("oscillation_ergodicity", "attention_dilution"),
+        lambda given, case: _like({"attn": softmax_of(given["logits"].astype(np.float64), case)}, given["logits"]),
     ),
     **dict.fromkeys(("geshkovski2023_clustering", "geshkovski2023_discrete_step"), _on_sphere),
     "wu2023_gat_collapse": _graph_attention,

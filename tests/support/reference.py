@@ -269,6 +269,16 @@ def ergodicity_coefficient(attn: Array) -> float:
     return 0.5 * max(float(np.abs(a - b).sum()) for a in attn for b in attn)
 
 
+def sink_strength(attn: Array) -> float:
+    """The largest column mean."""
+    return max(sum(float(row[key]) for row in attn) / len(attn) for key in range(len(attn)))
+
+
+def first_token_attention(attn: Array) -> float:
+    """Of a matrix without padding."""
+    return float(np.mean([row[0] for row in attn]))
+
+
 def attention_entropy(attn: Array) -> float:
     """Mean over rows, in nats."""
     return entropy(attn) / len(attn)

@@ -30,9 +30,11 @@ from support.reference import (
     centre_tokens,
     effective_rank,
     ergodicity_coefficient,
+    first_token_attention,
     forward,
     mixing_rate,
     relative_distance,
+    sink_strength,
     stable_rank,
     subspace_distance,
     token_cosine_similarity,
@@ -220,6 +222,8 @@ def measure(layers: list[Layer], run: Run) -> dict[str, Array]:
         "mixing_rate": mixing_rate,
         "ergodicity_coefficient": ergodicity_coefficient,
         "attention_entropy": attention_entropy,
+        "sink_strength": sink_strength,
+        "first_token_attention": first_token_attention,
     }
     measured = {name: np.array([f(x) for x in run.hidden]) for name, f in hidden.items()}
     measured |= {name: np.array([[f(a) for a in block] for block in run.attn]) for name, f in heads.items()}

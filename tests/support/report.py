@@ -89,6 +89,8 @@ def synthetic(layers=6, heads=12, *, cosine=None, name="synthetic-minilm", **fie
         mixing_rate=spread(rng.uniform(0.2, 1.3, (layers, heads))),
         ergodicity_coefficient=spread(rng.uniform(0.4, 0.99, (layers, heads)), 0.01),
         attention_entropy=spread(rng.uniform(0.5, 3.0, (layers, heads))),
+        sink_strength=spread(np.linspace(0.1, 0.9, layers * heads).reshape(layers, heads)),
+        first_token_attention=spread(np.full((layers, heads), 0.125)),
         rates=rates(layers),
         exemplar=exemplar(layers, heads),
         versions={"jaxsmooth": "0.1.0", "numpy": np.__version__, "platform": "synthetic"},
@@ -115,6 +117,8 @@ def blank(layers=2, heads=3):
         mixing_rate=head,
         ergodicity_coefficient=head,
         attention_entropy=head,
+        sink_strength=head,
+        first_token_attention=head,
         rates=dict.fromkeys(RATES, block),
         exemplar=None,
     )

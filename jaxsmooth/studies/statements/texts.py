@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 
 from ...results.texts import KeptTexts, TextStatement, TextStatements
 from ...theory.distribution_free import clopper_pearson1934_limits, vovk2005_limit, wilks1941_limit
+from .lengths import length_trend
 
 CONFIDENCE, SHARE = 0.95, 0.95
 SIMILAR = 0.8
@@ -17,7 +18,8 @@ def text_statements(kept: KeptTexts, *, each_text: bool) -> TextStatements:
     """The statements that the kept values support, and with `each_text` the values.
 
     Args:
-      kept: those of `NEEDED`: d_M and cosine similarity of hidden states, [L+1 n], and actual rates, [L n].
+      kept: those of `NEEDED`: d_M and cosine similarity of hidden states, [L+1 n], and actual rates, [L n]; and
+        "tokens", how many each text has, [1 n].
       each_text: whether the values are wanted too.
     """
     places, found = kept.found()
@@ -28,8 +30,19 @@ def text_statements(kept: KeptTexts, *, each_text: bool) -> TextStatements:
     rows = [_statement("contraction", None, contraction[0], 1.0)]
     rows += [_statement("rate", layer + 1, values, 1.0) for layer, values in enumerate(rates)]
     rows += [_statement("cosine_similarity", layer, values, SIMILAR) for layer, values in enumerate(cosine)]
-    values = {"contraction": contraction, "rate": rates, "cosine_similarity": cosine}
-    return TextStatements(CONFIDENCE, SHARE, kept.read, len(places), tuple(rows), places, values if each_text else {})
+    values = {"contraction": contraction, "rate": rates, "cosine_similarity": cosine, "tokens": found["tokens"]}
+    return TextStatements(
+        confidence=CONFIDENCE,
+        share=SHARE,
+        read=kept.read,
+        kept=len(places),
+        rows=tuple(rows),
+        places=places,
+        values=values if each_text else {},
+        lengths=tuple(
+            length_trend(name, values[name][-1], found["tokens"][0]) for name in ("cosine_similarity", "contraction")
+        ),
+    )
 
 
 def _statement(quantity: str, layer: int | None, values: NDArray[np.float64], level: float) -> TextStatement:

@@ -168,6 +168,9 @@ class PlainCalculus:
         ratio = quotient(least, jnp.max(jnp.where(keys, attn, 0), axis=-1))
         return jnp.min(jnp.where(self.mask, ratio, 1), axis=-1)
 
+    def received(self, attn: Array) -> Array:
+        return jnp.sum(self._real(attn), axis=-2) / self.tokens[..., None]
+
     def logit_spread(self, logits: Array) -> Array:
         return stochastic.logit_spread(logits, self.mask)
 

@@ -128,6 +128,9 @@ class ArbCalculus(ArbMatrices):
     def entry_ratio(self, attn: Matrix) -> Number:
         return -_extreme([_extreme([-x for x in line]) / _extreme(line) for line in attn.table()])
 
+    def received(self, attn: Matrix) -> Number:
+        return vector([sum(line, arb(0)) / self.tokens for line in attn.transpose().table()])
+
     def logit_spread(self, logits: Matrix) -> Number:
         lines = logits.table()
         found = []

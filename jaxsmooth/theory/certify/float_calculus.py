@@ -154,6 +154,10 @@ class FloatCalculus(TokenCalculus):
         low, high = (a / xp.where(b > 0, b, 1) for a, b in zip(least, most[::-1], strict=True))
         return Interval.around(*(xp.min(xp.where(rows, end, 1)) for end in (low, high))).nonnegative()
 
+    def received(self, attn: Ball) -> Interval:
+        """(1/n) sum_i a_ij of every key, [S]."""
+        return sum_of(attn.interval(), axis=0) / self.tokens
+
     def logit_spread(self, logits: Ball) -> Interval:
         """Delta = max (l_ij + l_i'j' - l_ij' - l_i'j)."""
         xp = self.xp

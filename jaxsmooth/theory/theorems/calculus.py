@@ -171,6 +171,10 @@ class Calculus(Protocol[M, N]):
         """The least ratio of two entries of one row."""
         ...
 
+    def received(self, attn: M, /) -> N:
+        """(1/n) sum_i a_ij, the attention that every key receives on average, a vector."""
+        ...
+
     def logit_spread(self, logits: M, /) -> N:
         """max (l_ij + l_kr - l_ir - l_kj)."""
         ...

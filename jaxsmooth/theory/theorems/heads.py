@@ -66,6 +66,15 @@ def mixing_by_ergodicity(q: HeadQuantities[M, N]) -> Statement[N]:
     return c.zero_where(q.known.even, Statement(q.mixing, bound))
 
 
+@theorem("sink_mixing", "docs/sinks.md", needs="head")
+def sink_mixing(q: HeadQuantities[M, N]) -> Statement[N]:
+    """||J A|| <= (n s min(1, 2 (1 - s)))^(1/2), s the mean attention that the strongest key receives."""
+    c = q.c
+    strength, sums = c.largest(c.received(q.attn)), c.number(1.0) + q.row_defect
+    left = c.smaller(sums, c.number(2.0) * (sums - strength))
+    return c.zero_where(q.known.even, Statement(q.mixing, c.sqrt(c.tokens * strength * left), q.known.positive))
+
+
 @theorem("score_spread", OURS, needs="scores")
 def score_spread(q: HeadQuantities[M, N]) -> Statement[N]:
     """Delta <= ||W_Q W_K^T|| D(X)^2 / H^(1/2), Delta the largest double difference of the scores: biases cancel."""

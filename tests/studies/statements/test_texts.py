@@ -5,6 +5,7 @@ import dataclasses
 import io
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -16,8 +17,9 @@ from jaxsmooth import report
 from jaxsmooth.assets import read_texts, sample_texts
 from jaxsmooth.cli.main import main
 from jaxsmooth.errors import TextError
-from jaxsmooth.report.texts import texts_section
+from jaxsmooth.report.texts import length_words, texts_section, texts_words
 from jaxsmooth.results.texts import KeptTexts
+from jaxsmooth.studies.statements.lengths import length_trend
 from jaxsmooth.studies.statements.texts import text_statements
 from jaxsmooth.theory import clopper_pearson1934_limits
 
@@ -38,6 +40,7 @@ def known(contractions, *, each_text: bool = False):
     distance = np.stack([np.where(np.isnan(contractions), 0, 2), np.nan_to_num(2 * contractions)])
     cosine = np.stack([np.full(len(contractions), 0.5), np.full(len(contractions), 0.9)])
     measured = {"subspace_distance": distance, "actual": contractions[None], "cosine_similarity": cosine}
+    measured["tokens"] = np.arange(2, 2 + len(contractions))[None]
     kept.add(measured, np.arange(len(contractions)))
     return text_statements(kept, each_text=each_text)
 
@@ -69,11 +72,50 @@ def test_statements_of_known_values():
     ],
 )  # fmt: skip
 def test_words(values, words):
-    import re
-
-    from jaxsmooth.report.texts import texts_words
-
     assert re.match(words, texts_words(known(values)))
+
+
+def ranks(values):
+    """Of equal values the mean of their ranks."""
+    return np.array([np.sum(values < v) + (np.sum(values == v) + 1) / 2 for v in values])
+
+
+def test_a_trend_with_the_length():
+    rng = np.random.default_rng(3)
+    tokens = rng.integers(3, 12, 60).astype(float)
+    values = np.round(0.1 * np.log2(tokens) + 0.1 * rng.standard_normal(60), 2)
+    whole = length_trend("similarity", np.append(values, math.nan), np.append(tokens, 99.0))
+    assert whole.spearman == pytest.approx(np.corrcoef(ranks(tokens), ranks(values))[0, 1], rel=1e-12)
+    assert whole.per_doubling == pytest.approx(np.polyfit(np.log2(tokens), values, 1)[0], rel=1e-10)
+    assert (whole.texts, whole.shortest, whole.longest) == (60, tokens.min(), tokens.max())
+    shuffled = [length_trend("", rng.permutation(values), tokens) for _ in range(400)]
+    # If nothing goes with the length, p is uniform: 20 of 400 below 0.05, with a standard deviation of 4.4.
+    assert abs(sum(trend.p_value < 0.05 for trend in shuffled) - 20) < 5 * 4.4
+    assert whole.p_value < min(trend.p_value for trend in shuffled)
+
+
+@pytest.mark.parametrize(
+    ("values", "tokens"), [([0.1, 0.2], [3, 4]), ([0.1, 0.2, 0.3], [5, 5, 5]), ([0.1] * 3, [3, 4, 5]), ([], [])]
+)
+def test_no_trend_of_few_texts_or_of_one_length(values, tokens):
+    trend = length_trend("cosine_similarity", np.array(values), np.array(tokens, float))
+    assert math.isnan(trend.spearman)
+    assert math.isnan(trend.p_value)
+    assert length_words(dataclasses.replace(known([0.5]), lengths=(trend,))) == ""
+
+
+@pytest.mark.parametrize(
+    ("slope", "words"),
+    [(0.1, "rises with the number of tokens .*1.00.*: by 0.100 for twice as many"), (-0.1, "falls .*-1.00"),
+     (0, "shows no clear trend")],
+)  # fmt: skip
+def test_the_length_in_words(slope, words):
+    tokens = np.arange(4.0, 24)
+    values = slope * np.log2(tokens) if slope else np.cos(np.pi * tokens)
+    trend = length_trend("cosine_similarity", values, tokens)
+    found = length_words(dataclasses.replace(known([0.5]), lengths=(trend,)))
+    assert found.startswith("Over 20 texts of 4 to 23 tokens, the last layer's cosine similarity ")
+    assert re.search(words, found)
 
 
 def test_limits_in_words_are_rounded_to_the_safe_side():
@@ -109,10 +151,13 @@ def test_what_is_written_and_shown(tmp_path, no_pictures):
     rows = list(csv.DictReader(io.StringIO(paths["values"].read_text(encoding="utf-8"))))
     assert [row["contraction"] for row in rows] == ["", *(repr(x) for x in own.values["contraction"][0, 1:].tolist())]
     assert [int(row["text"]) for row in rows] == list(range(6))
-    assert list(rows[0]) == ["text", "contraction", "rate_1", "cosine_similarity_0", "cosine_similarity_1"]
+    assert list(rows[0]) == ["text", "contraction", "rate_1", "cosine_similarity_0", "cosine_similarity_1", "tokens"]
     written = json.loads(paths["numbers"].read_text(encoding="utf-8"))["texts"]
     assert len(written["statements"]) == 4
     assert written["statements"][0]["most_below"] is None  # so few texts bound nothing
+    similarity, contraction = written["lengths"]
+    assert (similarity["spearman"], similarity["texts"]) == (None, 6)  # it is the same in all of them
+    assert (contraction["spearman"], contraction["texts"], contraction["longest"]) == (pytest.approx(1), 5, 7)
     page = paths["report"].read_text(encoding="utf-8")
     assert "What this says of other texts" in page
     assert page.count("<tr>") == 5

@@ -65,6 +65,10 @@ def entry_ratio(c, a):
     return c.entry_ratio(c.matrix(a))
 
 
+def received(c, a):
+    return c.largest(c.received(c.matrix(a)))
+
+
 def defect(c, a):
     return c.defect(c.matrix(a))
 
@@ -99,6 +103,7 @@ QUANTITIES = {
     "ergodicity": (ergodicity, (attention,)),
     "cross_ratio": (cross_ratio, (attention,)),
     "entry_ratio": (entry_ratio, (attention,)),
+    "received": (received, (attention,)),
     "defect": (defect, (attention,)),
     "mixing": (mixing, (attention,)),
     "softmax": (softmax, (tokens,)),
@@ -122,7 +127,7 @@ def contains(found: Interval, exact: Interval) -> np.ndarray:
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", QUANTITIES)
 def test_no_enclosure_misses_the_exact_value(name, dtype, seed, cases):
-    """16 quantities x 2 precisions x 40 or 3125 cases, each on the device, on the host, and with the SVD."""
+    """17 quantities x 2 precisions x 40 or 3125 cases, each on the device, on the host, and with the SVD."""
     formula, makers = QUANTITIES[name]
     columns = draw(makers, cases, dtype, seed)
     found = on_device(formula, dtype)(*(jnp.asarray(c) for c in columns))
