@@ -35,7 +35,7 @@ OF_TOKENS += (
     "token_norm",
 )
 OF_TOKENS += ("subspace_distance", "relative_distance")
-OF_ATTENTION = ("mixing_rate", "ergodicity_coefficient", "attention_entropy")
+OF_ATTENTION = ("mixing_rate", "ergodicity_coefficient", "attention_entropy", "sink_strength", "first_token_attention")
 
 
 def laid_out(model: Any, mesh: jax.sharding.Mesh, *, tensor: bool) -> Any:

@@ -8,6 +8,7 @@ from jaxtyping import Array, Bool, Float
 
 from ...linalg.norms import norm
 from ...linalg.precision import at_least_float32, matmul
+from ...meshes import on_any_mesh
 from ..consensus import per_row
 from ..mixing import is_row_stochastic
 from ..statement import Statement
@@ -15,6 +16,7 @@ from .stochastic import ergodicity_coefficient
 
 
 @at_least_float32
+@on_any_mesh()
 def sink_strength(attn: Float[Array, "*B T S"], mask: Bool[Array, "..."]) -> Float[Array, "*B"]:
     """The attention that the strongest key receives, averaged over queries: max_j (1/n) sum_i a_ij, over real tokens.
 
@@ -38,6 +40,7 @@ def sink_strength(attn: Float[Array, "*B T S"], mask: Bool[Array, "..."]) -> Flo
 
 
 @at_least_float32
+@on_any_mesh()
 def first_token_attention(attn: Float[Array, "*B T S"], mask: Bool[Array, "..."]) -> Float[Array, "*B"]:
     """The attention that the first real token receives, averaged over queries; it is the usual sink.
 
@@ -54,9 +57,9 @@ def first_token_attention(attn: Float[Array, "*B T S"], mask: Bool[Array, "..."]
 
     References: Barbero et al. (2025), arXiv 2504.02732; Xiao et al. (2023), arXiv 2309.17453.
     """
-    received = _received(attn, mask)
-    first = jnp.argmax(per_row(mask, attn), axis=-1, keepdims=True)
-    return jnp.take_along_axis(received, jnp.broadcast_to(first, (*received.shape[:-1], 1)), axis=-1)[..., 0]
+    real = per_row(mask, attn)
+    first = real & (jnp.cumsum(real, axis=-1) == 1)
+    return jnp.sum(jnp.where(first, _received(attn, mask), 0), axis=-1)
 
 
 @at_least_float32

@@ -46,6 +46,19 @@ def padded(rng: np.random.Generator, attn: np.ndarray) -> tuple[np.ndarray, np.n
     return wide, np.broadcast_to(np.arange(PADDED) < TOKENS, (len(attn), PADDED))
 
 
+def alone(*arrays: np.ndarray) -> tuple[np.ndarray, ...]:
+    """One case in the shapes of the others, so that nothing is compiled again: padded, and its mask."""
+    wide = [np.zeros((14, PADDED, PADDED if a.shape[0] == a.shape[1] else WIDTH)) for a in arrays]
+    for full, own in zip(wide, arrays, strict=True):
+        full[:, : own.shape[0], : own.shape[1]] = own
+    return *wide, np.broadcast_to(np.arange(PADDED) < len(arrays[0]), (14, PADDED))
+
+
+def first(found):
+    """Of a batch of one case many times."""
+    return jax.tree.map(lambda side: np.asarray(side)[0], found)
+
+
 def mixing_bound(attn: np.ndarray) -> float:
     """(n s min(1, 2 (1 - s)))^(1/2)."""
     n, s = len(attn), max(attn.mean(axis=0))
@@ -64,7 +77,7 @@ def test_the_measures_are_the_references(seed):
     real = [a[m][:, m] for a, m in zip(attn, mask, strict=True)]
     garbage = np.where(mask[..., None], attn, GARBAGE)
     for found, expected in ((STRENGTH, reference.sink_strength), (FIRST, reference.first_token_attention)):
-        np.testing.assert_allclose(found(attn, mask), [expected(a) for a in real], rtol=1e-14)
+        np.testing.assert_allclose(found(attn, mask), [expected(a) for a in real], rtol=1e-14, atol=1e-300)
         np.testing.assert_array_equal(found(garbage, mask), found(attn, mask))
 
 
@@ -73,8 +86,8 @@ def test_padding_in_front_and_heads():
     attn = np.zeros((1, 2, 4, 4))
     attn[0, :, 1:, 1:] = [[[0.5, 0.25, 0.25]] * 3, [[0, 0, 1]] * 3]
     mask = np.array([[False, True, True, True]])
-    assert np.asarray(sink_strength(attn, mask)).tolist() == [[0.5, 1]]
-    assert np.asarray(first_token_attention(attn, mask)).tolist() == [[0.5, 0]]
+    assert np.asarray(STRENGTH(attn, mask)).tolist() == [[0.5, 1]]
+    assert np.asarray(FIRST(attn, mask)).tolist() == [[0.5, 0]]
 
 
 def test_has_sink_asks_for_the_same_number():
@@ -146,12 +159,12 @@ def test_what_all_queries_give_one_key_bounds_tau(seed):
 
 
 def test_the_bound_of_tau_is_attained_and_needs_probabilities():
-    attained = sink_ergodicity(np.array([[0.7, 0.3, 0], [0.7, 0, 0.3], [0.7, 0.1, 0.2]]), np.ones(3, bool))
-    assert float(attained.lhs) == pytest.approx(float(attained.rhs), rel=1e-14)
-    broken = sink_ergodicity(np.array([[1.0, 0.0], [1.5, -0.5]]), np.ones(2, bool))
-    assert float(broken.lhs) > float(broken.rhs) + 0.4
+    attained = first(TAU(*alone(np.array([[0.7, 0.3, 0], [0.7, 0, 0.3], [0.7, 0.1, 0.2]]))))
+    assert attained.lhs == pytest.approx(attained.rhs, rel=1e-14)
+    broken = first(TAU(*alone(np.array([[1.0, 0.0], [1.5, -0.5]]))))
+    assert broken.lhs > broken.rhs + 0.4
     assert not broken.applicable
-    assert not sink_ergodicity(1.5 * np.eye(2), np.ones(2, bool)).applicable
+    assert not first(TAU(*alone(1.5 * np.eye(2)))).applicable
 
 
 @given(seed=SEED)
@@ -166,30 +179,36 @@ def test_a_head_with_a_sink_adds_what_stands_there(seed):
     holds(near)
     holds(added)
     for k, (a, v) in enumerate(zip(attn, values, strict=True)):
-        j = int(np.argmax(a.mean(axis=0)))
-        s, sizes = a.mean(axis=0)[j], np.linalg.norm(v, axis=1)
-        expected = [np.linalg.norm(a @ v - v[j], axis=1).mean(), np.linalg.norm(a @ v, axis=1).mean()]
-        bounds = [(1 - s) * np.linalg.norm(v - v[j], axis=1).max(), s * sizes[j] + (1 - s) * np.delete(sizes, j).max()]
-        np.testing.assert_allclose([near.lhs[k], added.lhs[k]], expected, rtol=1e-12, atol=1e-13 * sizes.max())
-        np.testing.assert_allclose([near.rhs[k], added.rhs[k]], bounds, rtol=1e-12, atol=1e-13 * sizes.max())
+        found = [near.lhs[k], added.lhs[k], near.rhs[k], added.rhs[k]]
+        sides = [np.array(sides_at(a, v, j)) for j in np.flatnonzero(a.mean(axis=0) >= a.mean(axis=0).max() - 1e-12)]
+        scale = np.abs(v).max()
+        assert min(np.abs(np.array(found) - expected).max() for expected in sides) <= 1e-12 * scale
+
+
+def sides_at(a: np.ndarray, v: np.ndarray, j: int) -> list[float]:
+    """The four sides, for one of the strongest keys."""
+    s, sizes = a.mean(axis=0)[j], np.linalg.norm(v, axis=1)
+    means = [np.linalg.norm(a @ v - v[j], axis=1).mean(), np.linalg.norm(a @ v, axis=1).mean()]
+    far, others = np.linalg.norm(v - v[j], axis=1).max(), np.delete(sizes, j).max()
+    return [*means, (1 - s) * far, s * sizes[j] + (1 - s) * others]
 
 
 def test_what_a_sink_adds_is_attained_and_needs_probabilities():
     """Whatever the sink leaves goes to one other token, whose value points the same way."""
     attn = np.array([[0.6, 0.4, 0], [0.9, 0.1, 0], [0.75, 0.25, 0]])
     values = np.array([[1.0, 2.0], [3.0, 6.0], [2.0, 0.0]])
-    for found in sink_values(attn, values, np.ones(3, bool)):
-        assert float(found.lhs) == pytest.approx(float(found.rhs), rel=1e-14)
+    for found in first(VALUES(*alone(attn, values))):
+        assert found.lhs == pytest.approx(found.rhs, rel=1e-14)
     for broken in (SIGNED, 1.5 * np.eye(2)):
-        found = sink_values(broken, np.array([[1.0], [-1.0]]), np.ones(2, bool))
-        assert any(float(side.lhs) > float(side.rhs) + 0.2 for side in found)
+        found = first(VALUES(*alone(broken, np.array([[1.0], [-1.0]]))))
+        assert any(side.lhs > side.rhs + 0.2 for side in found)
         assert not any(side.applicable for side in found)
 
 
 @given(seed=SEED)
 def test_no_key_receives_more_than_the_spread_of_logits_allows(seed):
     rng = np.random.default_rng(seed)
-    logits = 10 ** rng.uniform(-2, 1.5, (8, 1, 1)) * rng.standard_normal((8, TOKENS, TOKENS))
+    logits = 10 ** rng.uniform(-2, 1.5, (14, 1, 1)) * rng.standard_normal((14, TOKENS, TOKENS))
     attn = scipy.special.softmax(logits, axis=-1)
     wide, mask = padded(rng, attn)
     found = DILUTION(wide, np.pad(logits, ((0, 0), (0, 2), (0, 2)), constant_values=GARBAGE), mask)
@@ -199,23 +218,22 @@ def test_no_key_receives_more_than_the_spread_of_logits_allows(seed):
     holds(found)
 
 
-@pytest.mark.parametrize("tokens", [2, 16, 128])
+@pytest.mark.parametrize("tokens", [2, 4, 8])
 def test_a_share_takes_logits_of_size_log_n(tokens):
     """One key above all others attains the bound: a half takes log(n - 1), and a fixed spread leaves ever less."""
     spread = np.log(tokens - 1)
     logits = np.zeros((tokens, tokens))
     logits[:, 0] = spread
-    found = attention_dilution(scipy.special.softmax(logits, axis=-1), logits, np.ones(tokens, bool))
-    assert float(found.lhs) == pytest.approx(0.5, rel=1e-12)
-    assert float(found.rhs) == pytest.approx(0.5, rel=1e-12)
-    fixed = scipy.special.softmax(np.clip(logits, 0, 2), axis=-1)
-    assert fixed.max() <= np.exp(2) / tokens
+    found = first(DILUTION(*alone(scipy.special.softmax(logits, axis=-1), logits)))
+    assert [found.lhs, found.rhs] == pytest.approx([0.5, 0.5], rel=1e-12)
+    fixed = scipy.special.softmax(np.sign(logits), axis=-1)
+    assert first(DILUTION(*alone(fixed, np.sign(logits)))).rhs == pytest.approx(fixed.max(), rel=1e-12)
+    assert fixed.max() <= np.e / tokens
 
 
 def test_the_bound_by_logits_needs_one_mask_for_all_queries():
     seen = np.tri(3, dtype=bool)
     logits = np.where(seen, 0.0, -np.inf)
-    found = attention_dilution(scipy.special.softmax(logits, axis=-1), logits, np.ones(3, bool))
+    found = first(DILUTION(*alone(scipy.special.softmax(logits, axis=-1), logits)))
     assert not found.applicable
-    other = attention_dilution(np.eye(3), np.zeros((3, 3)), np.ones(3, bool))
-    assert float(other.lhs) > 2 * float(other.rhs)  # this is not the softmax of these logits
+    assert found.lhs == 1  # the first query, though all logits that it may see are equal
