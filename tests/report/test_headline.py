@@ -8,6 +8,7 @@ from support.report import blank, rates, spread, synthetic
 
 from jaxsmooth.report import headline
 from jaxsmooth.report.format import digits
+from jaxsmooth.report.wording import sink_words
 from jaxsmooth.results.spread import Spread
 
 
@@ -118,3 +119,13 @@ def test_nothing_defined():
 
 def test_one_layer():
     assert "In the only layer" in headline(synthetic(1, 1)).where
+
+
+def test_sinks_in_words():
+    """72 heads of strengths from 0.1 to 0.9, evenly: 0.3 is a quarter of the way."""
+    words = sink_words(synthetic())
+    above = int(np.sum(np.linspace(0.1, 0.9, 72) > 0.3))
+    assert words.startswith(f"In {above} of 72 heads the strongest key, a sink, receives more than 0.3")
+    assert "layer 6, head 12: 0.900" in words
+    assert "The first token receives 0.125" in words
+    assert "nothing is said" in sink_words(blank())

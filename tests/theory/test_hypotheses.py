@@ -13,7 +13,7 @@ from jaxsmooth.theory.block import apriori
 from jaxsmooth.theory.certify.arb_calculus import ArbCalculus
 from jaxsmooth.theory.certify.float_calculus import FloatCalculus, HostCalculus
 from jaxsmooth.theory.literature import masked_attention, remedies, token_particles
-from jaxsmooth.theory.theorems.heads import birkhoff, high_frequency
+from jaxsmooth.theory.theorems.heads import birkhoff, high_frequency, sink_mixing
 from jaxsmooth.theory.theorems.quantities import HeadQuantities
 from jaxsmooth.theory.theorems.registry import THEOREMS
 
@@ -80,8 +80,8 @@ def test_theorems_of_attention_say_nothing_of_negative_weights(calculus):
     for attn, claimed in (([[1.5, -0.5], [-0.5, 1.5]], False), ([[0.75, 0.25], [0.25, 0.75]], True)):
         head = one_head(calculus, np.array([[0.0], [1.0]]), np.array(attn))
         assert isinstance(head, HeadQuantities)
-        assert [bool(text(head).applicable) for text in (birkhoff, high_frequency)] == [claimed, claimed]
-    assert {"birkhoff1957_ergodicity", "wang2022_high_frequency"} <= set(THEOREMS)
+        assert [bool(text(head).applicable) for text in (birkhoff, high_frequency, sink_mixing)] == [claimed] * 3
+    assert {"birkhoff1957_ergodicity", "wang2022_high_frequency", "sink_mixing"} <= set(THEOREMS)
 
 
 def test_answers_at_the_least_sizes():
