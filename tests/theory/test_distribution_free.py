@@ -9,6 +9,7 @@ import scipy.stats
 
 from jaxsmooth.errors import OptionError
 from jaxsmooth.theory import clopper_pearson1934_limits, vovk2005_limit, wilks1941_limit
+from jaxsmooth.theory.distribution_free import spearman1904_correlation
 
 RUNS = 300
 # So many runs miss the nominal coverage by more than this with a probability of about 1e-4.
@@ -125,6 +126,8 @@ def test_texts_that_are_no_random_sample_may_be_missed():
         (lambda: wilks1941_limit([1.0], share=1.0), "between 0 and 1"),
         (lambda: vovk2005_limit([1.0, math.nan]), "none of them NaN"),
         (lambda: wilks1941_limit(np.ones((2, 2))), "one number for each text"),
+        (lambda: spearman1904_correlation([1.0, 2.0], [1.0]), "got 2 of one and 1 of another"),
+        (lambda: spearman1904_correlation([1.0, math.nan], [1.0, 2.0]), "none of them NaN"),
     ],
 )
 def test_what_is_out_of_range_is_refused(call, message):

@@ -6,9 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...results.texts import LengthTrend
-
-FEWEST = 3
-"""Texts; of two any two numbers correlate perfectly."""
+from ...theory.distribution_free import spearman1904_correlation
 
 
 def length_trend(quantity: str, values: NDArray[np.float64], tokens: NDArray[np.float64]) -> LengthTrend:
@@ -25,14 +23,17 @@ def length_trend(quantity: str, values: NDArray[np.float64], tokens: NDArray[np.
     """
     known = np.isfinite(values)
     values, tokens = values[known], tokens[known]
-    shortest, longest = (int(end(tokens)) if len(tokens) else 0 for end in (np.min, np.max))
-    spearman = p_value = per_doubling = math.nan
-    if len(values) >= FEWEST and shortest < longest and values.min() < values.max():
-        # Imported late: it takes longer to import than all else that a short run does on the host.
-        import scipy.stats
-
-        found = scipy.stats.spearmanr(tokens, values)
-        spearman, p_value = float(found.statistic), float(found.pvalue)
+    correlation, p_value = spearman1904_correlation(tokens, values)
+    per_doubling = math.nan
+    if not math.isnan(correlation):
         doublings = np.log2(tokens) - np.log2(tokens).mean()
         per_doubling = float(doublings @ values / (doublings @ doublings))
-    return LengthTrend(quantity, len(values), shortest, longest, spearman, p_value, per_doubling)
+    return LengthTrend(
+        quantity=quantity,
+        texts=len(values),
+        shortest=int(tokens.min()) if len(tokens) else 0,
+        longest=int(tokens.max(initial=0)),
+        spearman=correlation,
+        p_value=p_value,
+        per_doubling=per_doubling,
+    )
