@@ -193,9 +193,10 @@ from .markov.second_eigenvalue import slem as slem
 from .markov.second_eigenvalue import subdominant as subdominant
 from .markov.sinks import attention_dilution as attention_dilution
 from .markov.sinks import first_token_attention as first_token_attention
+from .markov.sinks import sink_distance as sink_distance
 from .markov.sinks import sink_ergodicity as sink_ergodicity
 from .markov.sinks import sink_strength as sink_strength
-from .markov.sinks import sink_values as sink_values
+from .markov.sinks import sink_update as sink_update
 from .markov.stochastic import birkhoff1957_contraction as birkhoff1957_contraction
 from .markov.stochastic import causal_second_eigenvalue as causal_second_eigenvalue
 from .markov.stochastic import dobrushin1956_spread as dobrushin1956_spread

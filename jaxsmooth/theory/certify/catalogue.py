@@ -33,7 +33,7 @@ from ..literature import (
     remedies,
     token_particles,
 )
-from ..markov import closed_classes, limits, stochastic
+from ..markov import closed_classes, limits, sinks, stochastic
 from ..statement import Statement
 from ..theorems.calculus import ArrayLike
 from ..theorems.exact_block import Architecture, Observation
@@ -124,6 +124,8 @@ CATALOGUE: dict[str, Measured] = {
         Measured(closed_classes.meyer1994_lower, "head", host=True),
         Measured(closed_classes.meyer1994_upper, "head", host=True),
         Measured(apriori.oscillation_ergodicity, "scores"),
+        Measured(sinks.attention_dilution, "scores"),
+        *map(_head, (sinks.sink_ergodicity, sinks.sink_distance, sinks.sink_update)),
         Measured(lemmas.shi2022_linear, "block", {"hidden": "normed", "weight": "up"}),
         Measured(
             lemmas.shi2022_activation,

@@ -78,7 +78,8 @@ def sink_ergodicity(attn: Float[Array, "*B T S"], mask: Bool[Array, "..."]) -> S
     >>> float(found.lhs), float(found.rhs)
     (0.25, 0.25)
 
-    References: Doeblin's condition, as in Seneta (2006), section 4.3; proof in docs/sinks.md.
+    References: Doeblin's condition; compare Seneta (2006), chapter 4, on matrices with a positive column. Proof in
+    docs/sinks.md.
     """
     real = per_row(mask, attn)
     shares = jnp.min(jnp.where(real[..., None], attn, 1), axis=-2)
@@ -87,16 +88,10 @@ def sink_ergodicity(attn: Float[Array, "*B T S"], mask: Bool[Array, "..."]) -> S
 
 
 @at_least_float32
-def sink_values(
-    attn: Float[Array, "*B T S"], hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]
-) -> tuple[Statement, Statement]:
-    """Of a head with a sink j of strength s that mixes values v: all tokens get v_j, or nothing where v_j is small.
+def sink_distance(attn: Float[Array, "*B T S"], hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> Statement:
+    """(1/n) sum_i |(A V)_i - v_j| <= (1 - s) max_k |v_k - v_j|, j the strongest key, s its strength.
 
-    The first statement: (1/n) sum_i |(A V)_i - v_j| <= (1 - s) max_k |v_k - v_j|.
-    The second: (1/n) sum_i |(A V)_i| <= s |v_j| + (1 - s) max_(k != j) |v_k|.
-
-    With v_j = 0 the second says that a head adds at most a share 1 - s of its largest value, on average: the no-op
-    that sinks are said to be for.
+    A head with a sink gives all tokens nearly one vector, which the distance to consensus does not see.
 
     Args:
       attn: A, rows summing to 1 over real keys, [..., T, S].
@@ -104,34 +99,47 @@ def sink_values(
       mask: True on real tokens, [..., T].
 
     Returns:
-      Two `Statement`s of shape [...], applicable where real rows are probabilities over real keys.
+      A `Statement` of shape [...], applicable where real rows are probabilities over real keys.
+
+    >>> import jax.numpy as jnp
+    >>> a, v = jnp.array([[1.0, 0.0], [0.5, 0.5]]), jnp.array([[1.0], [3.0]])
+    >>> found = sink_distance(a, v, jnp.ones(2, bool))
+    >>> float(found.lhs), float(found.rhs)
+    (0.5, 0.5)
+
+    References: docs/sinks.md.
+    """
+    strength, key, values, mixed = _at_the_sink(attn, hidden, mask)
+    at_sink = jnp.take_along_axis(values, key[..., None], axis=-2)
+    far = jnp.max(_sizes(values - at_sink, mask), axis=-1)
+    return Statement(_mean_size(mixed - at_sink, mask), (1 - strength) * far, is_row_stochastic(attn, mask))
+
+
+@at_least_float32
+def sink_update(attn: Float[Array, "*B T S"], hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> Statement:
+    """(1/n) sum_i |(A V)_i| <= s |v_j| + (1 - s) max_(k != j) |v_k|, j the strongest key, s its strength.
+
+    With v_j = 0 a head adds, on average, at most a share 1 - s of its largest value: the no-op that sinks are said to
+    be for.
+
+    Arguments and answer as `sink_distance`.
 
     >>> import jax.numpy as jnp
     >>> a, v = jnp.array([[1.0, 0.0], [0.5, 0.5]]), jnp.array([[0.0], [2.0]])
-    >>> _, added = sink_values(a, v, jnp.ones(2, bool))
-    >>> float(added.lhs), float(added.rhs)
+    >>> found = sink_update(a, v, jnp.ones(2, bool))
+    >>> float(found.lhs), float(found.rhs)
     (0.5, 0.5)
 
-    References: for the claim Barbero et al. (2025), arXiv 2504.02732, and Gu et al. (2024), arXiv 2410.10781; the
-    statements and their proofs in docs/sinks.md.
+    References: after Barbero et al. (2025), arXiv 2504.02732, and Gu et al. (2024), arXiv 2410.10781; proof in
+    docs/sinks.md.
     """
-    real = mask.astype(hidden.dtype)
-    values = jnp.where(mask[..., None], hidden, 0)
-    received = _received(attn, mask)
-    key = jnp.argmax(jnp.where(mask, received, -1), axis=-1, keepdims=True)
-    strength = jnp.take_along_axis(received, key, axis=-1)[..., 0]
-    at_sink = jnp.take_along_axis(values, key[..., None], axis=-2)
-    count = jnp.maximum(jnp.sum(real, axis=-1), 1)
-    apart, sizes = (norm(rows * real[..., None], (-1,)) for rows in (values - at_sink, values))
-    others = jnp.where(jnp.arange(mask.shape[-1]).reshape((1,) * (mask.ndim - 1) + (-1,)) == key, 0, sizes)
-    mixed = matmul(jnp.where(mask[..., None], attn, 0), values)
-    far, added = (jnp.sum(norm(rows * real[..., None], (-1,)), axis=-1) / count for rows in (mixed - at_sink, mixed))
-    stochastic = is_row_stochastic(attn, mask)
-    sink_size = jnp.take_along_axis(sizes, key, axis=-1)[..., 0]
-    return (
-        Statement(far, (1 - strength) * jnp.max(apart, axis=-1), stochastic),
-        Statement(added, strength * sink_size + (1 - strength) * jnp.max(others, axis=-1), stochastic),
-    )
+    strength, key, values, mixed = _at_the_sink(attn, hidden, mask)
+    sizes = _sizes(values, mask)
+    places = jnp.arange(mask.shape[-1]).reshape((1,) * (mask.ndim - 1) + (-1,))
+    others = jnp.max(jnp.where(places == key, 0, sizes), axis=-1)
+    at_sink = jnp.take_along_axis(sizes, key, axis=-1)[..., 0]
+    bound = strength * at_sink + (1 - strength) * others
+    return Statement(_mean_size(mixed, mask), bound, is_row_stochastic(attn, mask))
 
 
 @at_least_float32
@@ -178,3 +186,21 @@ def _received(attn: Array, mask: Array) -> Array:
     count = jnp.maximum(jnp.sum(real, axis=-1, keepdims=True), 1).astype(attn.dtype)
     both = real[..., None] & real[..., None, :]
     return jnp.sum(jnp.where(both, attn, 0), axis=-2) / count
+
+
+def _at_the_sink(attn: Array, hidden: Array, mask: Array) -> tuple[Array, Array, Array, Array]:
+    """The strongest key's strength and place, [...] and [... 1]; V without padding, and A V."""
+    received = _received(attn, mask)
+    key = jnp.argmax(jnp.where(mask, received, -1), axis=-1, keepdims=True)
+    values = jnp.where(mask[..., None], hidden, 0)
+    mixed = matmul(jnp.where(mask[..., None], attn, 0), values)
+    return jnp.take_along_axis(received, key, axis=-1)[..., 0], key, values, mixed
+
+
+def _sizes(rows: Array, mask: Array) -> Array:
+    return jnp.where(mask, norm(rows), 0)
+
+
+def _mean_size(rows: Array, mask: Array) -> Array:
+    count = jnp.maximum(jnp.sum(mask, axis=-1), 1).astype(rows.dtype)
+    return jnp.sum(_sizes(rows, mask), axis=-1) / count

@@ -15,9 +15,10 @@ from jaxsmooth.theory import (
     attention_dilution,
     first_token_attention,
     has_sink,
+    sink_distance,
     sink_ergodicity,
     sink_strength,
-    sink_values,
+    sink_update,
 )
 from jaxsmooth.theory.certify.arb_calculus import ArbCalculus
 from jaxsmooth.theory.certify.float_calculus import HostCalculus
@@ -28,7 +29,7 @@ from jaxsmooth.theory.theorems import THEOREMS
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 STRENGTH, FIRST, TAU = jax.jit(sink_strength), jax.jit(first_token_attention), jax.jit(sink_ergodicity)
-VALUES, DILUTION = jax.jit(sink_values), jax.jit(attention_dilution)
+VALUES, DILUTION = jax.jit(lambda *given: (sink_distance(*given), sink_update(*given))), jax.jit(attention_dilution)
 SEED = st.integers(0, 2**32 - 1)
 ALL = np.ones(TOKENS, bool)
 SIGNED = np.array([[1.5, -0.5], [-0.5, 1.5]])
