@@ -90,8 +90,7 @@ def diagnose(
             refuse_diverged(stream.model, encoded, measured)
             running.add(measured, len(encoded.indices))
             chooser.offer(encoded)
-            tokens = np.asarray(encoded.batch.mask).sum(axis=1)[None]
-            kept.add({**{key: measured[key] for key in NEEDED}, "tokens": tokens}, encoded.indices)
+            kept.add(_by_text(encoded, measured), encoded.indices)
         exemplar = chooser.exemplar(stream.model, tokenizer)
     spreads = running.spreads()
     return Diagnosis(
@@ -105,8 +104,13 @@ def diagnose(
         fused=None if fused is None else _fused_layers(fused, label, spreads),
         every_input=known_for_every_input(model),
         texts=text_statements(kept, each_text=each_text),
-        fate=None,
     )
+
+
+def _by_text(encoded: EncodedBatch, measured: dict[str, Array]) -> dict[str, Any]:
+    """What is kept of every text, [K B]."""
+    tokens = np.asarray(encoded.batch.mask).sum(axis=1)[None]
+    return {**{key: measured[key] for key in NEEDED}, "tokens": tokens}
 
 
 def _fused_layers(fusion: Fusion, label: str, spreads: dict[str, Spread]) -> FusedLayers:
