@@ -55,7 +55,7 @@ ALLOWED: dict[str, set[str]] = {
         *(f"theory.{name}" for name in ("theorems", "markov", "block", "literature")),
     },
     "theory.rates": {
-        *("types", "activations", "linalg"),
+        *("errors", "types", "activations", "linalg"),
         *(f"theory.{name}" for name in (*THEORY_GROUND, "theorems", "block", "certify")),
     },
     "theory.every_input": {"errors", "types", "activations", "linalg", "theory.theorems"},

@@ -208,9 +208,8 @@ def symmetric_normalised(adjacency: Float[Array, "T S"], mask: Bool[Array, "T"])
       A `Dense`; rows and columns of tokens without an edge are zero.
 
     >>> import jax.numpy as jnp
-    >>> symmetric_normalised(jnp.array([[0.0, 2.0], [2.0, 6.0]]), jnp.ones(2, bool)).matrix
-    Array([[0.  , 0.5 ],
-           [0.5 , 0.75]], dtype=float32)
+    >>> symmetric_normalised(jnp.array([[0.0, 2.0], [2.0, 6.0]]), jnp.ones(2, bool)).matrix.round(4).tolist()
+    [[0.0, 0.5], [0.5, 0.75]]
 
     References: Kipf and Welling (2017), arXiv 1609.02907; Shi et al. (2022), arXiv 2202.08625, section 3.
     """

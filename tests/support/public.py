@@ -24,7 +24,7 @@ HOST = {
     *("hypothesis_for_every_input", "stored_for_every_input"),
     *("kim2021_witness", "closed_classes", "describe_methods", "parse_remedies", "combine", "make_definite"),
     *("clopper_pearson1934_limits", "wilks1941_limit", "vovk2005_limit", "spectral_radius", "open_hemisphere"),
-    *("has_sink", "rooted_radius", "krylov_radius"),
+    *("has_sink", "rooted_radius", "krylov_radius", "certified_basin"),
     *("block_of", "rusch2023_vanishes_at_consensus", "replace", "scale", "restrict", "patch", "record"),
 }
 

@@ -84,7 +84,7 @@ def default_tolerance(dtype: jnp.dtype) -> float:
     """Relative size below which a distance or a change counts as none: 1e-9 in float64, 1e-5 in float32.
 
     >>> import jax.numpy as jnp
-    >>> default_tolerance(jnp.float32)
+    >>> default_tolerance(jnp.dtype(jnp.float32))
     1e-05
     """
     return 1e-9 if jnp.finfo(dtype).bits > 32 else 1e-5
@@ -254,8 +254,9 @@ def consensus_basin(
     >>> import jax.numpy as jnp
     >>> cubic = lambda x: x**3  # of +-x, to 0 for x < 1
     >>> start = jnp.array([[[2.0], [-2.0]]])
-    >>> [round(float(s[0]), 3) for s in consensus_basin(cubic, start, jnp.ones((1, 2), bool))]
-    [0.496, 0.5]
+    >>> reached, missed = consensus_basin(cubic, start, jnp.ones((1, 2), bool))
+    >>> 0.49 < reached[0] < 0.5 <= missed[0] < 0.51
+    Array(True, dtype=bool)
     """
 
     def reaches(scale: Array) -> Array:

@@ -128,7 +128,7 @@ def jacobian_krylov(
     >>> import jax.numpy as jnp
     >>> real, one = jnp.ones((1, 2), bool), jnp.ones(1, jnp.int32)
     >>> found = jacobian_krylov(lambda x: x**3, jnp.full((1, 2, 1), 0.5), real, period=one, centred=one == 1, size=2)
-    >>> round(float(krylov_radius(found, one)[0][0]), 4)  # 3 x^2
+    >>> round(float(krylov_radius(found, np.ones(1, np.int32))[0][0]), 4)  # 3 x^2
     0.75
 
     References: Saad (2011), Numerical Methods for Large Eigenvalue Problems, chapter 6.

@@ -232,8 +232,8 @@ def times(left: NormBall, right: NormBall, left_norm: float, right_norm: float) 
     For L* and R* in the balls, L* R* - L R = (L* - L) R* + L (R* - R), and L is no longer than L* and its error.
 
     >>> half = NormBall(0.5 * np.eye(9), 1e-3)
-    >>> (half @ half).error > 2.9e-3, times(half, half, 0.501, 0.501).error < 1.1e-3
-    (True, True)
+    >>> times(half, half, 0.501, 0.501).error < 1.1e-3
+    True
     """
     rounding = gamma(left.mid.shape[1], left.mid) * size(left.mid) * size(right.mid)
     tiniest = 16 * left.mid.shape[1] * len(left.mid) * right.mid.shape[1] * tiny(left.mid)

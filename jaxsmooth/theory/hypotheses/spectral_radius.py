@@ -20,7 +20,7 @@ def spectral_radius(matrix: NormBall) -> Interval:
     """Encloses the largest eigenvalue modulus of every matrix of a ball.
 
     Args:
-      matrix: square, of at least one row.
+      matrix: square; of no row, the radius is 0.
 
     Returns:
       An `Interval`, at worst [0, inf].
@@ -31,6 +31,8 @@ def spectral_radius(matrix: NormBall) -> Interval:
 
     References: Gelfand (1941), Normierte Ringe; Bauer and Fike (1960), Norms and exclusion theorems.
     """
+    if not len(matrix.mid):
+        return Interval(np.float64(0), np.float64(0))
     if not (np.all(np.isfinite(matrix.mid)) and np.isfinite(matrix.error)):
         return Interval(np.float64(0), np.float64(np.inf))
     low, high = _by_powers(matrix)

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 
+from ...errors import OptionError, ShapeError
 from ...linalg.intervals import epsilon, quiet
 from ...linalg.norm_ball import raise_all, up
 from ...types import Block
@@ -65,7 +66,8 @@ def ball_rate(
       A `BallRate`, of the real tokens.
 
     Raises:
-      ValueError: what `neighbourhood_rate` refuses; a radius below 0 or not finite; shapes that do not fit.
+      OptionError, ShapeError: what `neighbourhood_rate` refuses; a radius below 0 or not finite; shapes that do not
+        fit.
 
     >>> from jaxsmooth.theory import block_of
     >>> eye, one, none = np.eye(3), np.ones(3), np.zeros((3, 1, 1))
@@ -81,7 +83,7 @@ def ball_rate(
     check_block(block, activation, eps)
     hidden = _real(block, hidden, mask)
     if not (np.isfinite(radius) and radius >= 0):
-        raise ValueError(f"radius must be a finite number of at least 0; got {radius}.")
+        raise OptionError(f"radius must be a finite number of at least 0; got {radius}.")
     near = _around(block, centre_of(block, hidden, eps), radius, eps)
     nearest = _distance(hidden) - up(radius * np.sqrt(len(hidden)))
     nearest = max(nearest * (1 - 1e-14), 0.0)
@@ -181,10 +183,10 @@ def _real(block: Block, hidden: Float[NDArray, "T D"], mask: Bool[NDArray, "T"] 
     real = np.ones(len(hidden), bool) if mask is None else np.asarray(mask, bool)
     width = block.up.kernel.shape[0]
     if hidden.ndim != 2 or hidden.shape[1] != width or real.shape != hidden.shape[:1] or not real.any():
-        raise ValueError(
+        raise ShapeError(
             f"hidden must have shape (T, {width}), mask (T,) with a real token; got {hidden.shape} and {real.shape},"
             f" {int(real.sum())} of it real."
         )
     if not np.all(np.isfinite(hidden[real])):
-        raise ValueError("hidden must be finite.")
+        raise OptionError("hidden must be finite.")
     return hidden[real]

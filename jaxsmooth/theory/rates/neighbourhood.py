@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
+from ...errors import OptionError, ShapeError
 from ...linalg.intervals import Ball, Interval, epsilon, frobenius, quiet, sum_of
 from ...linalg.norm_ball import NormBall, raise_all, size, up
 from ...types import Block
@@ -57,7 +58,7 @@ def neighbourhood_rate(block: Block, near: Neighbourhood, activation: str, eps: 
       A `NeighbourhoodRate`.
 
     Raises:
-      ValueError: another activation; a gain of the attention LayerNorm that is zero; W_1 whose rank is not its number
+      OptionError, ShapeError: another activation; a gain of the attention LayerNorm that is zero; W_1 whose rank is not its number
         of rows; a radius or std that is not positive, eps or a move of attention below 0; attention that is negative or
         whose rows do not sum to 1 within 1e-3; numbers that are not finite; shapes that do not fit.
 
@@ -85,13 +86,15 @@ def neighbourhood_rate(block: Block, near: Neighbourhood, activation: str, eps: 
 def check_block(block: Block, activation: str, eps: float) -> None:
     """Refuse a block that no neighbourhood is proved for."""
     if block.gate is not None or block.norm_attn_out is not None or block.norm_mlp_out is not None:
-        raise ValueError("the block has a gate or sandwich norms: neighbourhoods are proved for BERT's post-LN blocks.")
+        raise OptionError(
+            "the block has a gate or sandwich norms: neighbourhoods are proved for BERT's post-LN blocks."
+        )
     if activation != "gelu":
-        raise ValueError(f"activation must be 'gelu' for a certificate; got {activation!r}.")
+        raise OptionError(f"activation must be 'gelu' for a certificate; got {activation!r}.")
     if not all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(block)) or eps < 0:
-        raise ValueError(f"parameters must be finite and eps at least 0; eps is {eps}.")
+        raise OptionError(f"parameters must be finite and eps at least 0; eps is {eps}.")
     if not np.all(block.norm_attn.scale):
-        raise ValueError("the attention LayerNorm has a gain of zero: what passes it does not tell the token.")
+        raise OptionError("the attention LayerNorm has a gain of zero: what passes it does not tell the token.")
 
 
 def _check(block: Block, near: Neighbourhood) -> None:
@@ -99,22 +102,24 @@ def _check(block: Block, near: Neighbourhood) -> None:
     heads = block.attn.value.kernel.shape[1]
     wanted = ((heads, tokens, tokens), (tokens, width), (tokens,), (tokens,), (units,))
     given = tuple(np.shape(leaf) for leaf in near[:-1])
-    if given != wanted:
-        raise ValueError(f"attn, normed, std_attn, std_mlp, radius must have shapes {wanted}; got {given}.")
+    if given != wanted or not tokens:
+        raise ShapeError(
+            f"attn, normed, std_attn, std_mlp, radius must have shapes {wanted}, of at least one token; got {given}."
+        )
     if np.shape(near.attn_move) not in ((), (heads, tokens)) or not np.all(np.asarray(near.attn_move) >= 0):
-        raise ValueError(
+        raise ShapeError(
             f"attn_move must be one number or of shape {(heads, tokens)}, at least 0; got shape"
             f" {np.shape(near.attn_move)}, the least of it {np.min(near.attn_move)}."
         )
     for name, leaf in zip(near._fields, near, strict=True):
         if not np.all(np.isfinite(leaf)):
-            raise ValueError(f"{name} must be finite.")
+            raise OptionError(f"{name} must be finite.")
     for name in ("radius", "std_attn", "std_mlp"):
         if not np.all((least := np.min(getattr(near, name))) > 0):
-            raise ValueError(f"{name} must be positive; the least of it is {least}.")
+            raise OptionError(f"{name} must be positive; the least of it is {least}.")
     if np.min(near.attn) < 0 or (off := np.max(np.abs(near.attn.sum(axis=-1) - 1))) > SUMS:
         what = f"the least weight is {np.min(near.attn)}" if np.min(near.attn) < 0 else f"a sum is off by {off:.2g}"
-        raise ValueError(f"attn must have weights of at least 0 that sum to 1 within {SUMS}; {what}.")
+        raise OptionError(f"attn must have weights of at least 0 that sum to 1 within {SUMS}; {what}.")
 
 
 def _box(block: Block, near: Neighbourhood) -> Box:
@@ -125,7 +130,7 @@ def _box(block: Block, near: Neighbourhood) -> Box:
         _, triangle = np.linalg.qr((block.up.kernel * scales).T)
         root = np.linalg.inv(triangle.T)
     except np.linalg.LinAlgError as error:
-        raise ValueError(f"W_1 [{width} {units}] must have full row rank: else its box confines no token.") from error
+        raise OptionError(f"W_1 [{width} {units}] must have full row rank: else its box confines no token.") from error
     scaled = block.up.kernel * scales
     mapped = NormBall(root, 0.0) @ NormBall(scaled, up(4 * epsilon(scaled) * size(scaled)))
     gram = mapped @ NormBall(mapped.mid.T, mapped.error)

@@ -18,7 +18,8 @@ def test_the_table_in_the_documentation_is_up_to_date():
 
 
 def test_every_rung_of_diagnose_is_a_theorem_of_verify():
-    assert set(RUNGS) == set(RATES) - {"actual"}
+    # L5 is of observed arrays (theorem 3 of docs/rates.md) and has no enclosure.
+    assert set(RUNGS) == set(RATES) - {"actual", "L5"}
     assert {entry.rung: name.rpartition("_")[2] for name, entry in THEOREMS.items() if entry.rung} == {
         rung: rung for rung in RUNGS
     }
