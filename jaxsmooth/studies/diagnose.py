@@ -1,6 +1,6 @@
 """`diagnose`: stream sentences through a real encoder, measure every layer on the device, keep running sums."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -107,7 +107,7 @@ def diagnose(
     )
 
 
-def _by_text(encoded: EncodedBatch, measured: dict[str, Array]) -> dict[str, Any]:
+def _by_text(encoded: EncodedBatch, measured: Mapping[str, Any]) -> dict[str, Any]:
     """What is kept of every text, [K B]."""
     tokens = np.asarray(encoded.batch.mask).sum(axis=1)[None]
     return {**{key: measured[key] for key in NEEDED}, "tokens": tokens}

@@ -59,7 +59,8 @@ def first_token_attention(attn: Float[Array, "*B T S"], mask: Bool[Array, "..."]
     """
     real = per_row(mask, attn)
     first = real & (jnp.cumsum(real, axis=-1) == 1)
-    return jnp.sum(jnp.where(first, _received(attn, mask), 0), axis=-1)
+    # A product, not a choice: a number of another key that is not finite makes NaN, as in every measure.
+    return jnp.sum(first.astype(attn.dtype) * _received(attn, mask), axis=-1)
 
 
 @at_least_float32
