@@ -17,8 +17,6 @@ from ..results.diagnosis import Diagnosis, FusedLayers
 from ..results.spread import HEAD_METRICS, HIDDEN_METRICS, RunningSpreads, Spread
 from ..results.summaries import RATES
 from ..results.texts import KeptTexts
-from ..theory.rates.spectrum_rung import OutputSpectrum
-from ..theory.theorems.parameters import BlockNorms
 from .every_input import known_for_every_input
 from .exemplar import ExemplarChooser
 from .finite import refuse_diverged
@@ -85,8 +83,7 @@ def diagnose(
     running, chooser, kept = RunningSpreads(), ExemplarChooser(), KeptTexts()
     stream = TextStream(model, tokenizer, texts, "diagnosing", tokens_per_batch=tokens_per_batch, progress=progress)
     with stream:
-        spectra = model_spectra(stream.model) if stream.model.config.is_plain else None
-        for encoded, measured in _measured(stream.model, model_norms(stream.model), spectra, stream, fused):
+        for encoded, measured in _measured(stream.model, stream, fused):
             refuse_diverged(stream.model, encoded, measured)
             running.add(measured, len(encoded.indices))
             chooser.offer(encoded)
@@ -104,6 +101,7 @@ def diagnose(
         fused=None if fused is None else _fused_layers(fused, label, spreads),
         every_input=known_for_every_input(model),
         texts=text_statements(kept, each_text=each_text),
+        fate=None,
     )
 
 
@@ -124,13 +122,11 @@ def _fused_layers(fusion: Fusion, label: str, spreads: dict[str, Spread]) -> Fus
 
 
 def _measured(
-    model: Encoder,
-    norms: BlockNorms,
-    spectra: OutputSpectrum | None,
-    batches: Iterable[EncodedBatch],
-    fusion: Fusion | None,
+    model: Encoder, batches: Iterable[EncodedBatch], fusion: Fusion | None
 ) -> Iterator[tuple[EncodedBatch, dict[str, Array]]]:
     """Each batch with its measurements, one batch behind: the device computes while the host tokenises."""
+    norms = model_norms(model)
+    spectra = model_spectra(model) if model.config.is_plain else None
     waiting = None
     for encoded in batches:
         started = (encoded, measure_batch(model, norms, encoded.batch, fusion, spectra))

@@ -125,7 +125,7 @@ CATALOGUE: dict[str, Measured] = {
         Measured(closed_classes.meyer1994_upper, "head", host=True),
         Measured(apriori.oscillation_ergodicity, "scores"),
         Measured(sinks.attention_dilution, "scores"),
-        *map(_head, (sinks.sink_ergodicity, sinks.sink_distance, sinks.sink_update)),
+        *(_head(text) for text in (sinks.sink_ergodicity, sinks.sink_distance, sinks.sink_update)),
         Measured(lemmas.shi2022_linear, "block", {"hidden": "normed", "weight": "up"}),
         Measured(
             lemmas.shi2022_activation,
