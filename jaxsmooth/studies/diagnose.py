@@ -1,6 +1,6 @@
 """`diagnose`: stream sentences through a real encoder, measure every layer on the device, keep running sums."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -105,7 +105,7 @@ def diagnose(
     )
 
 
-def _by_text(encoded: EncodedBatch, measured: dict[str, Array]) -> dict[str, Any]:
+def _by_text(encoded: EncodedBatch, measured: Mapping[str, Any]) -> dict[str, Any]:
     """What is kept of every text, [K B]."""
     tokens = np.asarray(encoded.batch.mask).sum(axis=1)[None]
     return {**{key: measured[key] for key in NEEDED}, "tokens": tokens}
@@ -122,13 +122,12 @@ def _fused_layers(fusion: Fusion, label: str, spreads: dict[str, Spread]) -> Fus
 
 
 def _measured(
-    model: Encoder,
-    batches: Iterable[EncodedBatch],
-    fusion: Fusion | None,
+    model: Encoder, batches: Iterable[EncodedBatch], fusion: Fusion | None
 ) -> Iterator[tuple[EncodedBatch, dict[str, Array]]]:
     """Each batch with its measurements, one batch behind: the device computes while the host tokenises."""
-    norms, waiting = model_norms(model), None
+    norms = model_norms(model)
     spectra = model_spectra(model) if model.config.is_plain else None
+    waiting = None
     for encoded in batches:
         started = (encoded, measure_batch(model, norms, encoded.batch, fusion, spectra))
         if waiting is not None:

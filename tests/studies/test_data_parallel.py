@@ -63,6 +63,7 @@ def alone() -> dict:
 @pytest.mark.compatibility(
     "mesh", "diagnose of a model cut over a mesh (tensor parallel)", "rows over the other axes", was=2
 )
+@pytest.mark.scale
 def test_one_kind_of_mesh_gives_the_numbers_of_one_device(alone):
     found = run(8, "diagnose-on-mesh", "meshes:Explicit-set-tensor:bert")
     same(found, alone)

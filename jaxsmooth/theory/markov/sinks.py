@@ -59,7 +59,9 @@ def first_token_attention(attn: Float[Array, "*B T S"], mask: Bool[Array, "..."]
     """
     real = per_row(mask, attn)
     first = real & (jnp.cumsum(real, axis=-1) == 1)
-    return jnp.sum(jnp.where(first, _received(attn, mask), 0), axis=-1)
+    received = _received(attn, mask)
+    # The zero lets numbers of other keys that are not finite make NaN, as in every measure.
+    return jnp.sum(jnp.where(first, received, 0), axis=-1) + 0 * jnp.sum(received, axis=-1)
 
 
 @at_least_float32

@@ -58,9 +58,10 @@ def neighbourhood_rate(block: Block, near: Neighbourhood, activation: str, eps: 
       A `NeighbourhoodRate`.
 
     Raises:
-      OptionError, ShapeError: another activation; a gain of the attention LayerNorm that is zero; W_1 whose rank is not its number
-        of rows; a radius or std that is not positive, eps or a move of attention below 0; attention that is negative or
-        whose rows do not sum to 1 within 1e-3; numbers that are not finite; shapes that do not fit.
+      OptionError, ShapeError: another activation; a gain of the attention LayerNorm that is zero; W_1 whose rank is
+        not its number of rows; a radius or std that is not positive, eps or a move of attention below 0; attention
+        that is negative or whose rows do not sum to 1 within 1e-3; numbers that are not finite; shapes that do not
+        fit.
 
     >>> from jaxsmooth.theory import block_of
     >>> eye, one, none = np.eye(3), np.ones(3), np.zeros((3, 1, 1))
