@@ -40,7 +40,7 @@ def open_hemisphere(hidden: NDArray[np.float64]) -> Hemisphere:
       hidden: real tokens only, exact as given, [T D], numpy.
 
     Returns:
-      A `Hemisphere`.
+      A `Hemisphere`; of no token it holds.
 
     >>> open_hemisphere(np.array([[1.0, 0.0], [0.0, 1.0], [-0.5, 1.0]])).holds
     True
@@ -50,6 +50,8 @@ def open_hemisphere(hidden: NDArray[np.float64]) -> Hemisphere:
     References: Gordan (1873); Geshkovski et al. (2023), arXiv 2312.10794.
     """
     tokens = np.asarray(hidden, np.float64)
+    if not len(tokens):
+        return Hemisphere(True, np.zeros(tokens.shape[1]))
     zeros = np.flatnonzero(~np.any(tokens, axis=1))
     if zeros.size:
         return Hemisphere(False, support=(int(zeros[0]),))
