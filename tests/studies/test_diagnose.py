@@ -81,6 +81,7 @@ def test_batch_size_and_order_do_not_matter_in_float32(found):
     assert_same_numbers(other, found["float32"], 1e-5)
 
 
+@pytest.mark.long
 def test_bucket_batch_size_and_order_do_not_matter_in_float64(found):
     with precision("float64"):
         model, tokenizer = jaxsmooth.load("tiny", dtype="float64")

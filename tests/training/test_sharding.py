@@ -103,6 +103,7 @@ def test_a_process_with_one_device_restores_what_eight_have_saved(eight):
     assert int(found.step) == 6
 
 
+@pytest.mark.scale
 def test_two_processes_give_the_losses_of_one(alone):
     same(run_workers([["data=2", 2]], 2, processes=2)[0], alone)
 

@@ -67,6 +67,7 @@ def test_it_holds_where_attention_moves(seed):
     assert rates.max() <= bound
 
 
+@pytest.mark.long
 def test_the_cost_of_moving_attention_is_nearly_attained_and_needed():
     """In a narrow box what is left is attention's: an attack gets a part of it, and passes a shorter move's bound."""
     shares, passed = [], 0

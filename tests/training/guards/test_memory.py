@@ -35,6 +35,7 @@ def estimated_and_planned(kind, rows, length, *, remats=("none", "dots", "full")
             yield need.total, step.memory_analysis().temp_size_in_bytes
 
 
+@pytest.mark.long
 def test_the_estimate_is_within_a_third_of_the_compilers_plan():
     for found, planned in estimated_and_planned("classification", 16, 64, remats=("none", "full")):
         assert 0.67 * planned < found < 1.5 * planned, (found, planned)
