@@ -93,6 +93,7 @@ def test_a_layer_that_does_not_exist_cannot_be_fused(small):
         jaxsmooth.diagnose(*small, TEXTS, fusion=MaxFusion((0, 5)), tokens_per_batch=64)
 
 
+@pytest.mark.long
 def test_the_command_reports_one_more_row(tmp_path, capsys):
     config = dataclasses.replace(CONFIG, vocab=len(VOCABULARY), max_length=16, placement="pre")
     jaxsmooth.save(random_model(config, dtype=jnp.float32), tmp_path)

@@ -191,6 +191,7 @@ def test_only_the_theorems_that_are_named_are_checked():
         jaxsmooth.verify(model, tokenizer, TEXTS, theorems=["nonsense"])
 
 
+@pytest.mark.long
 def test_the_catalogue_is_measured_on_request():
     """On heads, on the host and on blocks; equalities stay open, and nothing else does."""
     model, tokenizer = jaxsmooth.load("tiny")

@@ -81,6 +81,7 @@ def same(found: dict, alone: dict) -> None:
     assert len(set(alone["losses"])) > 1
 
 
+@pytest.mark.scale
 def test_a_run_restored_onto_other_meshes_gives_the_losses_of_one_device(eight, alone):
     stages = eight[0][1:]
     together = {"losses": [loss for stage in stages for loss in stage["losses"]], "norm": stages[-1]["norm"]}
@@ -88,6 +89,7 @@ def test_a_run_restored_onto_other_meshes_gives_the_losses_of_one_device(eight, 
     assert [stage["word"] for stage in stages] == [["tensor", "fsdp"], [], [None, "fsdp"]]
 
 
+@pytest.mark.scale
 def test_a_process_with_one_device_restores_what_eight_have_saved(eight):
     model = small_model("classification", jnp.float32)
     trainer = make_trainer("classification", model, dataclasses.replace(PLAIN, layer_decay=0.9))
