@@ -70,7 +70,8 @@ def reviews() -> list[str]:
     return json.loads((FROZEN / "minilm-l6.json").read_text(encoding="utf-8"))["texts"]
 
 
-@pytest.mark.parametrize("dtype", ["float32", pytest.param("float64", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("dtype", PRECISIONS)
 def test_minilm_on_reviews(dtype, reviews):
     """Against what tests/reference_ladder.py computed in two minutes; the long test below computes it anew."""
     directory = minilm_directory()

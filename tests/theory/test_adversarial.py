@@ -149,7 +149,7 @@ def test_no_adversary_breaks_any_of_twelve_statements(restarts, steps):
 @pytest.mark.parametrize(
     ("activation", "restarts", "steps"),
     [
-        pytest.param("gelu", 4, 1000, id="few-gelu"),
+        pytest.param("gelu", 4, 1000, id="few-gelu", marks=pytest.mark.long),
         *(pytest.param(name, 32, 4000, id=f"many-{name}", marks=pytest.mark.long) for name in OBJECTIVES),
     ],
 )

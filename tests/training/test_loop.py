@@ -84,6 +84,7 @@ def steps_done(folder: Path) -> int:
         return 0
 
 
+@pytest.mark.long
 def test_a_killed_run_resumes_to_the_same_bits(task, whole, tmp_path):
     out = tmp_path / "run"
     kill_when(start(flags(task, out)), out, lambda: steps_done(out) >= 14)

@@ -31,6 +31,7 @@ def evaluations(folder: Path) -> list[tuple[int, float]]:
     return [(record["step"], record["validation/accuracy"]) for record in records]
 
 
+@pytest.mark.long
 def test_fusion_and_a_remedy_are_trained_saved_and_read_back(task, tmp_path, capsys):
     out, text = tmp_path / "run", tmp_path / "text.txt"
     options = {"fusion": "concat", "remedy": "contranorm:0.3", "steps": 4, "eval-every": 4, **NO_DROPOUT}

@@ -37,7 +37,7 @@ def search(seeds: range, size: float | None, count: int) -> tuple[np.ndarray, in
 @pytest.mark.parametrize(
     ("seeds", "count", "least"),
     [
-        pytest.param(range(30), 90, 1000, id="few"),
+        pytest.param(range(10), 90, 300, id="few"),
         pytest.param(range(1000, 3000), 120, 100_000, id="many", marks=pytest.mark.long),
     ],
 )
