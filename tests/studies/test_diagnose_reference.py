@@ -8,7 +8,7 @@ import pytest
 from support import reference_ladder
 from support.freeze_diagnosis import frozen_diagnosis, minilm_diagnosis
 from support.make_frozen import FROZEN
-from support.parity import VOCABULARY, frozen_model, minilm_directory, precision
+from support.parity import PRECISIONS, VOCABULARY, frozen_model, minilm_directory, precision
 
 import jaxsmooth
 
