@@ -81,12 +81,12 @@ def set_layer(page, layer):
 
 def test_every_plot_is_drawn(show):
     page = show(synthetic())
-    # Two quantities, each with two bands, a line and a point for every layer; the range and seven rates; one map each.
+    # Two quantities, each with two bands, a line and a point for every layer; the range and eight rates; one map each.
     layers = {"similarity": 7, "threshold": 6, "norms": 6}
     for plot, count in layers.items():
         found = [marks(page, plot, kind).count() for kind in ("area", "line", "symbol")]
         assert found == [4, 2, 2 * count], plot
-    assert [marks(page, "ladder", kind).count() for kind in ("area", "line", "symbol")] == [1, 7, 7 * 6]
+    assert [marks(page, "ladder", kind).count() for kind in ("area", "line", "symbol")] == [1, 8, 8 * 6]
     assert marks(page, "mixing", "rect").count() == 6 * 12
     assert marks(page, "cosine", "rect").count() == 11**2
     assert page.locator("tbody tr").count() == 7
