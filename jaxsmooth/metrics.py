@@ -236,6 +236,38 @@ def attention_entropy(attn: Float[Array, "*B T S"], mask: Bool[Array, "..."]) ->
 
 @at_least_float32
 @on_any_mesh()
+def attention_similarity(
+    attn: Float[Array, "*B N T S"], other: Float[Array, "*B M T S"], mask: Bool[Array, "*B T"]
+) -> Float[Array, "*B"]:
+    """Cosine of two layers' attention, each averaged over its heads and taken as one long vector: 1 if they are equal.
+
+    The mean over heads does not depend on their order, which means nothing from one layer to the next. Of matrices
+    without negative entries it is at least 0.
+
+    Args:
+      attn: attention probabilities of one layer, [..., N, T, S].
+      other: of another layer; it may have another number of heads.
+      mask: True on real tokens, [..., T].
+
+    Returns:
+      [...]; NaN for a sentence without real tokens.
+
+    >>> import jax.numpy as jnp
+    >>> one, half = jnp.eye(2)[None], jnp.full((1, 2, 2), 0.5)
+    >>> attention_similarity(one, half, jnp.ones(2, bool)).round(4)
+    Array(0.7071, dtype=float32)
+
+    References: Shi et al. (2022), arXiv 2202.08625, figure 3, whose text does not say how heads are joined.
+    """
+    pair = (mask[..., :, None] & mask[..., None, :]).reshape(*mask.shape[:-1], -1)
+    flat = [jnp.where(pair, jnp.mean(each, axis=-3).reshape(pair.shape), 0) for each in (attn, other)]
+    one, two = (unit_vectors(each) for each in flat)
+    cosine = within(jnp.sum(one * two, axis=-1), -1, 1, ROUNDING_OF_ROWS)
+    return jnp.where(jnp.any(mask, axis=-1), cosine, jnp.nan)
+
+
+@at_least_float32
+@on_any_mesh()
 def dong_residual(
     hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"], *, centre: Literal["mean", "minimiser"] = "mean"
 ) -> Float[Array, "*B"]:

@@ -66,7 +66,9 @@ class BlockTrace(nnx.Pytree):
     post-LN block they are what the two LayerNorms normalise, in a pre-LN block `pre_mlp` is the output.
     `std_attn` and `std_mlp` are the per-token standard deviations (sqrt(variance + eps)) that the norms of the
     attention and the MLP sub-layer divide by; in a post-LN block their minima over tokens are the sigma_1 and
-    sigma_2 of Shi et al. (2022). `normed` is the MLP's input, in either placement.
+    sigma_2 of Shi et al. (2022). `normed` is the MLP's input, in either placement. `attn_probs` is the softmax, `attn`
+    what the edit of that site makes of it. `attn_before` is the `attn` of the block before, zeros at the first; it is
+    there where `encode` is asked for it with `successive=True`.
     """
 
     layer: Int[Array, ""] = nnx.data()
@@ -76,6 +78,7 @@ class BlockTrace(nnx.Pytree):
     key: Float[Array, "B N S H"] = nnx.data()
     value: Float[Array, "B N S H"] = nnx.data()
     attn_logits: Float[Array, "B N T S"] = nnx.data()
+    attn_probs: Float[Array, "B N T S"] = nnx.data()
     attn: Float[Array, "B N T S"] = nnx.data()
     context: Float[Array, "B N T H"] = nnx.data()
     mixed: Float[Array, "B T D"] = nnx.data()
@@ -86,6 +89,7 @@ class BlockTrace(nnx.Pytree):
     pre_mlp: Float[Array, "B T D"] = nnx.data()
     std_mlp: Float[Array, "B T 1"] = nnx.data()
     hidden: Float[Array, "B T D"] = nnx.data()
+    attn_before: Float[Array, "B N T S"] | None = nnx.data(default=None)
 
 
 @nnx.dataclass
@@ -136,6 +140,10 @@ class Edits(nnx.Pytree):
 
     A plain function is compile-time structure: a new lambda is a new compile. A `jax.tree_util.Partial`
     carries its arrays as traced leaves, so sweeping their values never recompiles.
+
+    `shared_attn`, (first, last) counted from 0, lets the blocks after `first` up to `last` attend by the probabilities
+    of block `first`, as its softmax gives them; every block's own edit of `attn` acts on them. Their own queries and
+    keys are computed only where something reads them, so the work is saved (Shi et al. 2022, table 1).
     """
 
     embedded: Edit | None = nnx.data(default=None)
@@ -155,34 +163,36 @@ class Edits(nnx.Pytree):
     std_mlp: Edit | None = nnx.data(default=None)
     scale_mlp: Edit | None = nnx.data(default=None)
     hidden: Edit | None = nnx.data(default=None)
+    shared_attn: tuple[int, int] | None = nnx.static(default=None)
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            edit = getattr(self, field.name)
+        for site in SITES:
+            edit = getattr(self, site)
             if edit is not None and not isinstance(edit, Partial):
-                setattr(self, field.name, Partial(edit))
+                setattr(self, site, Partial(edit))
 
 
-SITES = tuple(field.name for field in dataclasses.fields(Edits))
+SITES = tuple(field.name for field in dataclasses.fields(Edits) if field.name != "shared_attn")
 """The names of the sites that `Edits` can change, in order of computation."""
 
 
 def compose(*edits: Edits) -> Edits:
     """Edits that do what the given ones do, one after the other: at each site the first acts first.
 
-    Arrays that a `Partial` carries stay traced leaves.
+    Arrays that a `Partial` carries stay traced leaves. Of several `shared_attn` the last counts.
 
     >>> import jax.numpy as jnp
     >>> double, add = Edits(mixed=lambda layer, v: 2 * v), Edits(mixed=lambda layer, v: v + 1)
     >>> compose(double, add).mixed(jnp.int32(0), jnp.array([1.0]))
     Array([3.], dtype=float32)
     """
-    combined = {}
+    combined: dict[str, Any] = {}
     for site in SITES:
         acting = [edit for one in edits if (edit := getattr(one, site)) is not None]
         if acting:
             combined[site] = acting[0] if len(acting) == 1 else Partial(_in_turn, tuple(acting))
-    return Edits(**combined)
+    shared = next((one.shared_attn for one in reversed(edits) if one.shared_attn is not None), None)
+    return Edits(**combined, shared_attn=shared)
 
 
 def _in_turn(acting: tuple[Edit, ...], layer: Array, value: Array) -> Array:

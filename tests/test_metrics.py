@@ -47,6 +47,7 @@ HIDDEN = {
 JITTED = {name: jax.jit(ours) for name, (ours, _) in HIDDEN.items()}
 MINIMISER = jax.jit(partial(dong_residual, centre="minimiser"))
 SINGULAR, PROFILE = jax.jit(metrics.singular_values), jax.jit(metrics.singular_value_profile)
+ALIKE = jax.jit(metrics.attention_similarity)
 COSINES, ENTROPY, RANGE = jax.jit(metrics.cosine_matrix), jax.jit(metrics.attention_entropy), jax.jit(metrics.std_range)
 DIFFERENTIABLE = [name for name in HIDDEN if "rank" not in name]
 
@@ -255,6 +256,26 @@ def test_the_gradient_of_attention_entropy_survives_masked_keys():
     slope = np.asarray(jax.grad(entropy)(jnp.asarray(logits)))
     assert np.isfinite(slope).all()
     assert np.abs(slope[:5, :5]).min() > 0
+
+
+@given(seed=SEED)
+def test_attention_similarity_is_the_references(seed):
+    rng = np.random.default_rng(seed)
+    attn, mask = attention_batch(rng)
+    one, two = np.stack([attn, attn @ attn], axis=1), np.stack([attn @ attn, attn, attn @ attn], axis=1)
+    expected = [
+        reference.attention_similarity(*(x[b][:, real][:, :, real] for x in (one, two))) for b, real in enumerate(mask)
+    ]
+    np.testing.assert_allclose(ALIKE(one, two, mask), expected, rtol=1e-12)
+    real = mask[:, None, :, None] & mask[:, None, None, :]
+    garbage = [np.where(real, x, GARBAGE * rng.standard_normal(x.shape)) for x in (one, two)]
+    np.testing.assert_array_equal(ALIKE(*garbage, mask), ALIKE(one, two, mask))
+    np.testing.assert_allclose(ALIKE(one, one[:, ::-1], mask), 1, rtol=1e-12)
+
+
+def test_attention_similarity_without_tokens_or_attention():
+    assert np.isnan(ALIKE(np.ones((1, 2, 2)), np.ones((1, 2, 2)), np.zeros(2, bool)))
+    assert ALIKE(np.eye(2)[None], np.eye(2)[None, ::-1], np.ones(2, bool)) == 0
 
 
 @pytest.mark.parametrize("seed", range(3))

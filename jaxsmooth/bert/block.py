@@ -45,6 +45,7 @@ class Scope(NamedTuple):
       mask: True on real tokens.
       bias: positional bias of the attention logits.
       at: edits and records the named values.
+      probs: the attention probabilities of an earlier block, to be used in the place of this block's own.
     """
 
     config: EncoderConfig
@@ -53,6 +54,7 @@ class Scope(NamedTuple):
     mask: Bool[Array, "B T"]
     bias: Float[Array, "N T S"] | None
     at: Sites
+    probs: Float[Array, "B N T S"] | None = None
 
 
 def post_norm_block(scope: Scope, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
@@ -88,6 +90,7 @@ def run_block(
     mask: Bool[Array, "B T"],
     edits: Edits,
     bias: Float[Array, "N T S"] | None = None,
+    probs: Float[Array, "B N T S"] | None = None,
 ) -> BlockTrace:
     """One block, every intermediate value returned.
 
@@ -99,6 +102,7 @@ def run_block(
       mask: True on real tokens, [B T].
       edits: see `Edits`.
       bias: positional bias of the attention logits, [N T S].
+      probs: attention probabilities of an earlier block, used in the place of this block's own.
 
     Returns:
       The `BlockTrace`; its `hidden` is the block's output, [B T D].
@@ -118,18 +122,20 @@ def run_block(
     References: Vaswani et al. (2017), arXiv 1706.03762; Devlin et al. (2019), BERT, arXiv 1810.04805.
     """
     at = Sites(edits, layer)
-    at("hidden", BLOCKS[config.placement](Scope(config, layer, block, mask, bias, at), hidden))
+    at("hidden", BLOCKS[config.placement](Scope(config, layer, block, mask, bias, at, probs), hidden))
     return BlockTrace(layer=layer, block=block, input=hidden, **at.values)
 
 
 def attention(scope: Scope, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
     """Multi-head self-attention, sum over heads of A_h X W_V^h W_O^h, biases included."""
-    config, layer, block, mask, bias, at = scope
+    config, layer, block, mask, bias, at, shared = scope
     query = at("query", rotate(config, layer, project_heads(block.attn.query, x)))
     key = at("key", rotate(config, layer, project_heads(block.attn.key, x)))
     value = at("value", project_heads(block.attn.value, x))
     logits = at("attn_logits", attention_logits(query, key, bias))
-    attn = at("attn", attention_probs(logits, mask, visible_tokens(config, layer, mask.shape[1])))
+    own = attention_probs(logits, mask, visible_tokens(config, layer, mask.shape[1]))
+    probs = at.values["attn_probs"] = own if shared is None else shared
+    attn = at("attn", probs)
     context = at("context", mix_tokens(attn, value))
     return at("mixed", join_heads(block.attn.output, context))
 

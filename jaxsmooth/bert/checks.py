@@ -38,7 +38,33 @@ def check_arguments(model: Any, batch: Any, edits: Any, collect: Any) -> Batch |
     if not callable(collect):
         raise ShapeError(f"collect must be a function of a BlockTrace; got {type(collect).__name__}.")
     check_batch(model.config, batch)
+    check_shared(model.config, edits)
     return batch
+
+
+def check_shared(config: EncoderConfig, edits: Edits) -> None:
+    """Refuse attention that is shared by blocks which are not there.
+
+    Args:
+      config: the encoder's.
+      edits: see `Edits`.
+
+    Raises:
+      ShapeError: not two numbers of blocks, in ascending order.
+
+    >>> check_shared(EncoderConfig(layers=3), Edits(shared_attn=(1, 3)))
+    Traceback (most recent call last):
+        ...
+    jaxsmooth.errors.ShapeError: shared_attn must be (first, last) with 0 <= first < last <= 2; got (1, 3).
+    """
+    shared = edits.shared_attn
+    if shared is None:
+        return
+    whole = isinstance(shared, tuple) and len(shared) == 2 and all(type(block) is int for block in shared)
+    if not whole or not 0 <= shared[0] < shared[1] < config.layers:
+        raise ShapeError(
+            f"shared_attn must be (first, last) with 0 <= first < last <= {config.layers - 1}; got {shared}."
+        )
 
 
 def check_batch(config: EncoderConfig, batch: Batch | ImageBatch) -> None:

@@ -1,5 +1,6 @@
 """The forward pass: embed, then one `lax.scan` over the stacked blocks."""
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Mapping
@@ -97,6 +98,7 @@ def encode(
     edits: Edits = Edits(),
     collect: Callable[[BlockTrace], Any] = keep_trace,
     remat: Callable[..., bool] | bool = False,
+    successive: bool = False,
 ) -> tuple[Float[Array, "B T D"], Any]:
     """Run the encoder; return the last hidden states and what `collect` returns for every block.
 
@@ -109,13 +111,14 @@ def encode(
         Like a plain-function edit it is compile-time structure, so pass the same function to compile once.
       remat: True recomputes each block in the backward pass; a policy of `jax.checkpoint_policies`
         chooses what to save instead.
+      successive: hand `collect` the attention of the block before as well, `trace.attn_before`.
 
     Returns:
       `(hidden, collected)`: [B T D], and `collect`'s pytree with a leading axis L (a `Trace` by default).
 
     Raises:
-      ShapeError: arrays that do not fit together or the model, a token outside the vocabulary, or an edit
-        that changes a shape.
+      ShapeError: arrays that do not fit together or the model, a token outside the vocabulary, an edit
+        that changes a shape, or attention shared by blocks that are not there.
 
     >>> import jax, jaxsmooth
     >>> model, tokenizer = jaxsmooth.load("tiny")
@@ -125,7 +128,8 @@ def encode(
 
     References: Devlin et al. (2019), BERT, arXiv 1810.04805.
     """
-    return _encode(model, check_arguments(model, batch, edits, collect), edits, collect=collect, remat=remat)
+    options: dict[str, Any] = {"collect": collect, "remat": remat, "successive": successive}
+    return _encode(model, check_arguments(model, batch, edits, collect), edits, **options)
 
 
 @on_any_mesh(lambda model, batch: batch.mask)
@@ -189,23 +193,63 @@ def embed_patches(table: Embeddings, pixels: Float[Array, "B C Y X"]) -> Float[A
 
 
 @on_any_mesh(lambda model, batch, *rest, **options: batch.mask, lead=(0, 1))
-@functools.partial(jax.jit, static_argnames=("collect", "remat"))
+@functools.partial(jax.jit, static_argnames=("collect", "remat", "successive"))
 def _encode(
-    model: Encoder, batch: Batch | ImageBatch, edits: Edits, *, collect: Callable, remat: Callable | bool
+    model: Encoder,
+    batch: Batch | ImageBatch,
+    edits: Edits,
+    *,
+    collect: Callable,
+    remat: Callable | bool,
+    successive: bool,
 ) -> tuple:
     config = model.config
     bias = relative_bias(model.relative, batch.mask.shape[1])
     # ALBERT's one block, without its layer axis, is used by every step instead of being scanned over.
     shared = jax.tree.map(lambda leaf: leaf[0], model.blocks) if config.shared_layers else None
 
-    def step(hidden: Array, inputs: tuple[Array, Any]) -> tuple[Array, Any]:
-        layer, block = inputs
-        trace = run_block(config, layer, shared or block, hidden, batch.mask, edits, bias)
-        return trace.hidden, collect(trace)
+    def step(probs: Array | None, carry: tuple, inputs: tuple[Array, Any]) -> tuple[tuple, tuple]:
+        (hidden, before), (layer, block) = carry, inputs
+        trace = run_block(config, layer, shared or block, hidden, batch.mask, edits, bias, probs)
+        handed = trace if before is None else dataclasses.replace(trace, attn_before=before)
+        return (trace.hidden, None if before is None else trace.attn), (collect(handed), trace.attn_probs)
 
     if remat:
         step = jax.checkpoint(step, policy=remat if callable(remat) else None)
     layers = jnp.arange(config.layers, dtype=jnp.int32)
     embedded = apply_edit("embedded", edits.embedded, jnp.int32(-1), _embed(model, batch))
-    hidden, collected = jax.lax.scan(step, embedded, (layers, None if config.shared_layers else model.blocks))
+    start = (embedded, _no_attention(config, embedded, batch.mask) if successive else None)
+    blocks = (layers, None if config.shared_layers else model.blocks)
+    (hidden, _), collected = _through_blocks(step, start, blocks, edits.shared_attn)
     return normalise(config, model.final_norm, hidden), collected
+
+
+def _no_attention(config: EncoderConfig, hidden: Array, mask: Array) -> Array:
+    """Zeros [B N T T], made of the mask so that on a mesh they are cut as it is."""
+    shape = (mask.shape[0], config.heads, mask.shape[1], mask.shape[1])
+    return jnp.broadcast_to((mask & False)[:, None, None, :], shape).astype(hidden.dtype)
+
+
+def _through_blocks(step: Callable, carry: tuple, blocks: tuple, shared: tuple[int, int] | None) -> tuple:
+    """All blocks in turn: `step(probs, carry, block) -> carry, (collected, probs)`, probs of the block that shares."""
+
+    def several(carry: tuple, blocks: tuple, probs: Array | None = None) -> tuple:
+        def one(carry: tuple, block: tuple) -> tuple:
+            carry, (kept, _) = step(probs, carry, block)
+            return carry, kept
+
+        return jax.lax.scan(one, carry, blocks)
+
+    if shared is None:
+        return several(carry, blocks)
+    first, last = shared
+    before, own, sharing, after = (
+        jax.tree.map(lambda leaf, part=part: leaf[part], blocks)
+        for part in (slice(first), first, slice(first + 1, last + 1), slice(last + 1, None))
+    )
+    carry, kept_before = several(carry, before)
+    carry, (kept, probs) = step(None, carry, own)
+    carry, kept_sharing = several(carry, sharing, probs)
+    carry, kept_after = several(carry, after)
+    parts = (kept_before, jax.tree.map(lambda leaf: leaf[None], kept), kept_sharing, kept_after)
+    return carry, jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)

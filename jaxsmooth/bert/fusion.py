@@ -1,16 +1,17 @@
-"""Fusing the outputs of the layers into one hidden state: concatenation, maximum, gates.
+"""Fusing the outputs of the layers into one hidden state: weights, concatenation, maximum, gates.
 
-Shi et al. (2022) propose the three against over-smoothing; the formulas are after their paper. A fusion is a pytree of
+Shi et al. (2022) propose three against over-smoothing. "weights" is what they call concatenation, a scalar per layer;
+"concat" is more general, a matrix per layer. "max" and "gate" with "softmax" are theirs. A fusion is a pytree of
 parameters, `fuse` applies it to stacked hidden states [L B T D], as `encode` returns them with
-`collect=lambda trace: trace.hidden`. `theory.fusion_concat`, `fusion_max` and `fusion_gate` bound what each does to the
-distance to consensus: if all layers lie in the subspace, only gates can leave it, and only if they differ between
-tokens. The gates here are functions of the token's own states, so from exact consensus they do not; near it they can
-amplify differences without bound, which the other two cannot.
+`collect=lambda trace: trace.hidden`. `theory.fusion_concat` (weights: matrices a_l I), `fusion_max` and `fusion_gate`
+bound what each does to the distance to consensus: if all layers lie in the subspace, only gates can leave it, and only
+if they differ between tokens. The gates here are functions of the token's own states, so from exact consensus they do
+not; near it they can amplify differences without bound, which the others cannot.
 """
 
 import itertools
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -24,9 +25,17 @@ from ..meshes import on_any_mesh
 from .config import EncoderConfig
 from .norm import accumulation_dtype
 
-FUSIONS = ("concat", "max", "gate")
-Kind = Literal["concat", "max", "gate"]
+Kind = Literal["weights", "concat", "max", "gate"]
+FUSIONS: tuple[Kind, ...] = get_args(Kind)
 Normalisation = Literal["softmax", "sigmoid"]
+
+
+@nnx.dataclass
+class WeightedFusion(nnx.Pytree):
+    """sum_l a_l H_l with a learned scalar per layer: the concatenation of Shi et al. (2022)."""
+
+    weight: Float[Array, " K"] = nnx.data()
+    layers: tuple[int, ...] = nnx.static(default=())
 
 
 @nnx.dataclass
@@ -48,8 +57,8 @@ class MaxFusion(nnx.Pytree):
 class GateFusion(nnx.Pytree):
     """Row i is sum_l g_(l,i) H_l[i], g from the learned score H_l[i] w.
 
-    The normalisation is "softmax" over layers, or "sigmoid" of every score by itself; the paper's exact choice is not
-    known here, so neither is called its gate.
+    "softmax" over layers is the gate of Shi et al. (2022), who do not say what their score is; "sigmoid" takes every
+    score by itself.
     """
 
     weight: Float[Array, " D"] = nnx.data()
@@ -57,7 +66,7 @@ class GateFusion(nnx.Pytree):
     normalisation: Normalisation = nnx.static(default="softmax")
 
 
-Fusion = ConcatFusion | MaxFusion | GateFusion
+Fusion = WeightedFusion | ConcatFusion | MaxFusion | GateFusion
 
 
 def init_fusion(
@@ -71,12 +80,12 @@ def init_fusion(
 ) -> Fusion:
     """A fusion before training.
 
-    Concatenation starts near the mean of the layers (W_l = I / K plus BERT's truncated normal of std
-    `config.std_init`), so a pretrained encoder's output is not scrambled. The gate starts at w = 0: the mean over
-    layers for "softmax", half their sum for "sigmoid".
+    Weights start at 1 / K, the mean of the layers, and concatenation near it (W_l = I / K plus BERT's truncated normal
+    of std `config.std_init`), so a pretrained encoder's output is not scrambled. The gate starts at w = 0: the mean
+    over layers for "softmax", half their sum for "sigmoid".
 
     Args:
-      kind: "concat", "max" or "gate".
+      kind: one of `FUSIONS`.
       config: the encoder's, for the width and the number of layers.
       key: a `jax.random.key`, used by "concat" alone.
       layers: which blocks' outputs to fuse, from 0, in ascending order; None for all.
@@ -84,7 +93,7 @@ def init_fusion(
       dtype: floating dtype of the parameters.
 
     Returns:
-      A `ConcatFusion`, `MaxFusion` or `GateFusion`.
+      A `WeightedFusion`, `ConcatFusion`, `MaxFusion` or `GateFusion`.
 
     Raises:
       OptionError: a kind, normalisation or layer that does not exist, or layers that do not ascend.
@@ -100,6 +109,8 @@ def init_fusion(
         raise OptionError(f"layers must ascend within 0..{config.layers - 1}; got {list(chosen)}.")
     if normalisation not in ("softmax", "sigmoid"):
         raise OptionError(f"normalisation must be 'softmax' or 'sigmoid'; got {normalisation!r}.")
+    if kind == "weights":
+        return WeightedFusion(weight=jnp.full(len(chosen), 1 / len(chosen), dtype), layers=chosen)
     if kind == "max":
         return MaxFusion(layers=chosen)
     if kind == "gate":
@@ -115,7 +126,7 @@ def init_fusion(
 def fuse(
     fusion: Fusion, hidden: Float[Array, "L *B T D"]
 ) -> tuple[Float[Array, "*B T E"], Float[Array, "K *B T"] | None]:
-    """One hidden state from the outputs of all blocks, and the gates where there are any.
+    """One hidden state from the outputs of all blocks, and how much each layer counts where that is a number.
 
     Every token is fused by itself, so padding cannot leak into real tokens.
 
@@ -124,7 +135,8 @@ def fuse(
       hidden: block outputs, all L of the encoder, [L, ..., T, D].
 
     Returns:
-      `(fused, gates)`: [..., T, D], and the gate of every chosen layer and token, [K, ..., T], or None.
+      `(fused, gates)`: [..., T, D], and the gate or weight of every chosen layer and token, [K, ..., T]; None of "max"
+      and "concat".
 
     Raises:
       ShapeError: fewer layers than the fusion's, or another width.
@@ -137,7 +149,8 @@ def fuse(
     >>> fused.shape == hidden.shape[1:], gates.shape == hidden.shape[:-1]
     (True, True)
 
-    References: after Shi et al. (2022), arXiv 2202.08625; max over layers also Xu et al. (2018), Jumping Knowledge.
+    References: Shi et al. (2022), arXiv 2202.08625; max over layers also Xu et al. (2018), Jumping Knowledge; learned
+    scalars of frozen layers also Peters et al. (2018), ELMo, arXiv 1802.05365.
     """
     chosen = _chosen(fusion, hidden)
     if isinstance(fusion, MaxFusion):
@@ -148,11 +161,13 @@ def fuse(
     return jnp.sum(weights[..., None].astype(chosen.dtype) * chosen, axis=0), weights
 
 
-def gates(fusion: GateFusion, chosen: Float[Array, "K *B T D"]) -> Float[Array, "K *B T"]:
-    """g of every chosen layer and token: in [0, 1], and with "softmax" of sum 1 over layers. In at least float32.
+def gates(fusion: WeightedFusion | GateFusion, chosen: Float[Array, "K *B T D"]) -> Float[Array, "K *B T"]:
+    """How much every chosen layer counts for every token, in at least float32.
+
+    Gates lie in [0, 1], with "softmax" of sum 1 over layers; weights are of any size and the same for all tokens.
 
     Args:
-      fusion: the gates' parameters.
+      fusion: its parameters.
       chosen: outputs of the fusion's K layers, [K, ..., T, D].
 
     Returns:
@@ -163,6 +178,9 @@ def gates(fusion: GateFusion, chosen: Float[Array, "K *B T D"]) -> Float[Array, 
     Array([0.5, 0.5], dtype=float32)
     """
     wide = accumulation_dtype(chosen.dtype)
+    if isinstance(fusion, WeightedFusion):
+        shape = (len(fusion.layers), *(1,) * (chosen.ndim - 2))
+        return jnp.broadcast_to(fusion.weight.astype(wide).reshape(shape), chosen.shape[:-1])
     scores = einsum("l...d,d->l...", chosen.astype(wide), fusion.weight.astype(wide))
     return jax.nn.sigmoid(scores) if fusion.normalisation == "sigmoid" else jax.nn.softmax(scores, axis=0)
 
@@ -184,6 +202,6 @@ def _chosen(fusion: Fusion, hidden: Array) -> Array:
 
 
 def _width(fusion: Fusion) -> int | None:
-    if isinstance(fusion, MaxFusion):
+    if isinstance(fusion, (MaxFusion, WeightedFusion)):
         return None
     return fusion.kernel.shape[1] if isinstance(fusion, ConcatFusion) else fusion.weight.shape[0]

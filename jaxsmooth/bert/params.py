@@ -4,12 +4,15 @@ Kernels are stored input axis first (`x @ kernel`), the transpose of torch's lay
 own. In a stacked tree every array of `Block` has one leading axis L.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from ..errors import ConfigError
 from ..types import Attention, Block, LayerNorm, Linear, named_leaves
 from .config import EncoderConfig
 
@@ -81,6 +84,32 @@ def init_encoder(
         relative=draw.normal(config.relative_buckets, config.heads) if config.relative_buckets else None,
         final_norm=draw.norm(config.width) if config.final_norm else None,
     )
+
+
+def first_blocks(model: Encoder, count: int) -> Encoder:
+    """The encoder without the blocks above the first `count`: its output is what the last of them makes.
+
+    A norm behind the last block, where there is one, then acts on that.
+
+    Args:
+      model: the encoder.
+      count: how many blocks to keep.
+
+    Returns:
+      An encoder of `count` layers.
+
+    Raises:
+      ConfigError: no block, or more than there are.
+
+    >>> import jax
+    >>> model = init_encoder(EncoderConfig(vocab=9, width=8, layers=3, heads=2, mlp_width=8), jax.random.key(0))
+    >>> first_blocks(model, 2).blocks.up.kernel.shape
+    (2, 8, 8)
+    """
+    if not 1 <= count <= model.config.layers:
+        raise ConfigError(f"count must lie in 1..{model.config.layers}, the model's layers; got {count}.")
+    blocks = model.blocks if model.config.shared_layers else jax.tree.map(lambda leaf: leaf[:count], model.blocks)
+    return dataclasses.replace(model, blocks=blocks, config=dataclasses.replace(model.config, layers=count))
 
 
 class _Draw:

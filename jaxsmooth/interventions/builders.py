@@ -1,6 +1,7 @@
 """Builders of `Edits` that replace or scale a site at chosen layers, heads, tokens and keys."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -52,7 +53,7 @@ def restrict(
     """
     chosen = {name: _indices(name, value) for name, value in (("heads", heads), ("tokens", tokens), ("keys", keys))}
     at = _indices("layers", layers)
-    restricted = {}
+    restricted: dict[str, Any] = {}
     for site in SITES:
         edit = getattr(edits, site)
         if edit is None:
@@ -63,7 +64,7 @@ def restrict(
             raise ShapeError(f"the site {site!r} has axes {SITE_AXES[site]}; it cannot be restricted to {lacking[0]}.")
         _check_reached(site, layers)
         restricted[site] = Partial(_restricted, edit, at, axes)
-    return Edits(**restricted)
+    return Edits(**restricted, shared_attn=edits.shared_attn)
 
 
 def _check_reached(site: str, layers: Indices) -> None:
@@ -139,8 +140,8 @@ def scale(
 def _build(site: str, function: Callable, value: ArrayLike, *where: Indices) -> Edits:
     check_site(site)
     layers, heads, tokens, keys = where
-    edits = Edits(**{site: Partial(function, jnp.asarray(value))})
-    return restrict(edits, layers=layers, heads=heads, tokens=tokens, keys=keys)
+    edit: dict[str, Any] = {site: Partial(function, jnp.asarray(value))}
+    return restrict(Edits(**edit), layers=layers, heads=heads, tokens=tokens, keys=keys)
 
 
 def _replaced(new: Array, layer: Array, value: Array) -> Array:

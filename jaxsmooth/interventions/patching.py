@@ -74,8 +74,8 @@ def patch(
     for site in recording:
         check_site(site)
     _check_depth(layers, max((len(values) for site, values in recording.items() if site != "embedded"), default=0))
-    whole = Edits(**{site: Partial(_recorded, jnp.asarray(values)) for site, values in recording.items()})
-    return restrict(whole, layers=layers, heads=heads, tokens=tokens, keys=keys)
+    edits: dict[str, Any] = {site: Partial(_recorded, jnp.asarray(values)) for site, values in recording.items()}
+    return restrict(Edits(**edits), layers=layers, heads=heads, tokens=tokens, keys=keys)
 
 
 class PatchEffect(NamedTuple):

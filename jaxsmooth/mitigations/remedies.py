@@ -73,7 +73,8 @@ def contranorm(
             rest = Partial(formula(_contranorm_but_last), last, *arrays)
             return Edits(embedded=Partial(formula(_contranorm), *arrays), hidden=rest)
         own = _contranorm_joined if position == "context" else _contranorm
-        return Edits(**{position: Partial(formula(own), *arrays)})
+        edit: dict[str, Any] = {position: Partial(formula(own), *arrays)}
+        return Edits(**edit)
 
     return remedy
 

@@ -28,6 +28,7 @@ COLOURS = {
     "std_attn": "#0072B2",
     "std_mlp": "#009E73",
     "std_product": "#D55E00",
+    "attention": "#0072B2",
     "threshold": "#000000",
     "actual": "#000000",
     "L5": "#8C564B",

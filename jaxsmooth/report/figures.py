@@ -7,7 +7,7 @@ from typing import Any
 import altair as alt
 import numpy as np
 
-from ..results.diagnosis import Diagnosis
+from ..results.diagnosis import Diagnosis, FusedLayers
 from ..results.summaries import RATES
 from .charts import (
     COLOURS,
@@ -172,6 +172,26 @@ def threshold_chart(diagnosis: Diagnosis, *, columns: int | alt.ExprRef = 2) -> 
     edges = [edge for spread in spreads.values() for edge in (spread.mean, spread.min, spread.max)]
     y, floor = log_axis("product of two stds (log scale)", edges)
     return bands(spreads, 1, y, columns=columns, floor=floor)
+
+
+def attention_chart(diagnosis: Diagnosis) -> alt.LayerChart:
+    """How alike the attention of every block is to that of the block before."""
+    name = Series("cosine of a layer's attention with that of the layer before, heads averaged", COLOURS["attention"])
+    y = alt.Y("value:Q", scale=alt.Scale(domain=[-0.02, 1.02], nice=False), title="cosine (1 = the same graph)")
+    return bands({name: diagnosis.attention_similarity}, 1, y, columns=1)
+
+
+def importance_chart(fused: FusedLayers) -> alt.LayerChart:
+    """How much every fused layer counts: mean over tokens, and the range over all tokens of all sentences."""
+    assert fused.gates is not None
+    columns = zip(fused.layers, fused.gates.mean, fused.gates.min, fused.gates.max, strict=True)
+    rows = [{"layer": layer, "mean": mean, "low": low, "high": high} for layer, mean, low, high in columns]
+    base = alt.Chart(data_of(rows)).encode(x=alt.X("layer:O", axis=alt.Axis(title="layer", labelAngle=0)))
+    tooltip = ["layer:O", *(alt.Tooltip(f"{key}:Q", format=".3f") for key in ("mean", "low", "high"))]
+    y = alt.Y("mean:Q", title="gate (bar: mean; line: all tokens)")
+    bars = base.mark_bar(color=COLOURS["attention"], width=alt.RelativeBandSize(0.6)).encode(y=y, tooltip=tooltip)
+    ranges = base.mark_rule(color="black").encode(y="low:Q", y2="high:Q")
+    return layered(bars, ranges, *unless_any([fused.gates.mean]))
 
 
 def ladder_chart(diagnosis: Diagnosis, names: Sequence[str], *, columns: int | alt.ExprRef = 3) -> alt.LayerChart:

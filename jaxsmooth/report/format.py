@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..results.diagnosis import FusedLayers
-from ..results.spread import Spread
+from ..results.spread import BLOCK_METRICS, Spread
 
-BLOCK_QUANTITIES = ("std_attn", "std_mlp", "std_product", "threshold")
+BLOCK_QUANTITIES = ("std_attn", "std_mlp", *BLOCK_METRICS)
 """Fields with one value per block."""
 
 MISSING = "n/a"
@@ -94,11 +94,11 @@ def rows_of(report: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def fused_words(fused: FusedLayers) -> str:
-    """Which layers are fused, how, and with what gates."""
+    """Which layers are fused, how, and how much each counts."""
     if fused.gates is None:
         return fused.label
     gates = ", ".join(f"{layer}: {digits(gate)}" for layer, gate in zip(fused.layers, fused.gates.mean, strict=True))
-    return f"{fused.label} (mean gate of each layer, {gates})"
+    return f"{fused.label} (how much each layer counts, mean over tokens: {gates})"
 
 
 def at(spread: Spread, *index: int) -> dict[str, float]:

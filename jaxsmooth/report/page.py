@@ -17,13 +17,22 @@ from .charts import specification
 from .every_input import every_input_rows, every_input_words
 from .fate.charts import fates_chart
 from .fate.words import answers
-from .figures import RATE_LABELS, ladder_chart, norms_chart, rate_labels, similarity_chart, threshold_chart
+from .figures import (
+    RATE_LABELS,
+    attention_chart,
+    importance_chart,
+    ladder_chart,
+    norms_chart,
+    rate_labels,
+    similarity_chart,
+    threshold_chart,
+)
 from .format import MISSING, digits, fused_words, rows_of
 from .headline import Headline, headline
 from .heatmaps import attention_graph, cosine_of_layer, mixing_rates, sink_strengths
 from .json import to_json
 from .texts import texts_section
-from .wording import KNOWS, sink_words
+from .wording import KNOWS, attention_words, sink_words
 
 EXEMPLAR_LIMIT = 600_000
 """Numbers of one sentence, cosines and attention, that the page holds: about 10 bytes each."""
@@ -75,6 +84,7 @@ def render_page(diagnosis: Diagnosis) -> str:
         fate=None if diagnosis.fate is None else list(answers(diagnosis.fate)),
         knows=[] if diagnosis.model.departures else [(rung, KNOWS[rung]) for rung in diagnosis.model.rungs],
         sinks=sink_words(diagnosis),
+        alike=attention_words(diagnosis),
         alt=_alternatives(diagnosis, found),
         sentence=_sentence(diagnosis.exemplar),
         texts=texts_section(diagnosis.texts),
@@ -99,6 +109,10 @@ def _charts(diagnosis: Diagnosis) -> dict[str, alt.TopLevelMixin]:
         "mixing": mixing_rates(diagnosis).properties(width="container", height=max(120, 30 * layers)),
         "sinks": sink_strengths(diagnosis).properties(width="container", height=max(120, 30 * layers)),
     }
+    if diagnosis.mixing_rate.mean.shape[0] > 1:
+        charts["alike"] = attention_chart(diagnosis).properties(width="container", height=280)
+    if diagnosis.fused is not None and diagnosis.fused.gates is not None:
+        charts["importance"] = importance_chart(diagnosis.fused).properties(width="container", height=280)
     if diagnosis.fate is not None:
         charts["fate"] = fates_chart(diagnosis.fate).properties(width="container", title="")
     if diagnosis.exemplar is not None and _fits(diagnosis.exemplar):
@@ -167,11 +181,13 @@ def _alternatives(diagnosis: Diagnosis, found: Headline) -> dict[str, str]:
         f" means from {_span(diagnosis.std_attn.mean)} and from {_span(diagnosis.std_mlp.mean)}.",
         "mixing": f"Heat map of {heads.shape[0]} layers by {heads.shape[1]} heads: mixing rates from {_span(heads)}.",
         "sinks": f"Heat map of {heads.shape[0]} layers by {heads.shape[1]} heads: sink strengths from {_span(sinks)}.",
+        "alike": "Line chart over layers: cosine of a layer's attention with that of the layer before, from"
+        f" {_span(diagnosis.attention_similarity.mean[1:])}.",
     }
 
 
 def _span(values: np.ndarray) -> str:
-    return f"{digits(float(values.min()))} to {digits(float(values.max()))}"
+    return f"{digits(float(values.min(initial=np.inf)))} to {digits(float(values.max(initial=-np.inf)))}"
 
 
 def _sentence(exemplar: Exemplar | None) -> str | None:

@@ -233,3 +233,17 @@ def sink_words(diagnosis: Diagnosis) -> str:
         " heads taken together. A head that sends all queries to one key adds the same vector to every token and moves"
         " none relative to the others: at strength s and n tokens √λ is at most √(2 n s (1 − s))."
     )
+
+
+def attention_words(diagnosis: Diagnosis) -> str:
+    """Where successive layers attend alike, and where they do not."""
+    cosine = diagnosis.attention_similarity.mean
+    if not np.isfinite(cosine).any():
+        return "No two layers can be compared."
+    least, most = int(np.nanargmin(cosine)), int(np.nanargmax(cosine))
+    return (
+        f"From layer to layer attention changes most between layers {least} and {least + 1} (cosine"
+        f" {digits(float(cosine[least]))}) and least between layers {most} and {most + 1}"
+        f" ({digits(float(cosine[most]))}); the mean is {digits(float(np.nanmean(cosine)))}. Near 1 layers pass tokens"
+        " along one and the same graph, which is when a layer can use the attention of the one before."
+    )

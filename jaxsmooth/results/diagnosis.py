@@ -70,6 +70,8 @@ class Diagnosis:
       std_mlp: the same at the MLP LayerNorm (sigma_2), [L].
       std_product: per sentence (min over tokens of std_attn) * (min over tokens of std_mlp), [L].
       threshold: what `std_product` must exceed for the theorem (rung L1) to promise contraction, [L].
+      attention_similarity: cosine of a block's attention, mean over heads, with that of the block before, [L]; without
+        a value at the first.
       mixing_rate: sqrt(lambda) of every head, [L N].
       ergodicity_coefficient: Dobrushin's coefficient of every head, [L N].
       attention_entropy: mean entropy of a head's attention rows, nats, [L N].
@@ -97,6 +99,7 @@ class Diagnosis:
     std_mlp: Spread
     std_product: Spread
     threshold: Spread
+    attention_similarity: Spread
     mixing_rate: Spread
     ergodicity_coefficient: Spread
     attention_entropy: Spread

@@ -26,6 +26,9 @@ HEAD_METRICS = (
 )
 """Metrics of one head's attention: the fields with one value per layer and head."""
 
+BLOCK_METRICS = ("std_product", "threshold", "attention_similarity")
+"""Metrics of one block: the fields with one value per layer."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Spread:

@@ -14,7 +14,7 @@ from ..errors import ShapeError
 from ..inputs.batching import EncodedBatch
 from ..inputs.tokenizer import Tokenizer
 from ..results.diagnosis import Diagnosis, FusedLayers
-from ..results.spread import HEAD_METRICS, HIDDEN_METRICS, RunningSpreads, Spread
+from ..results.spread import BLOCK_METRICS, HEAD_METRICS, HIDDEN_METRICS, RunningSpreads, Spread
 from ..results.summaries import RATES
 from ..results.texts import KeptTexts
 from .every_input import known_for_every_input
@@ -93,7 +93,7 @@ def diagnose(
     return Diagnosis(
         model=model_summary(model, name, note),
         data=stream.summary(data),
-        **{key: spreads[key] for key in (*HIDDEN_METRICS, *HEAD_METRICS, "std_product", "threshold")},
+        **{key: spreads[key] for key in (*HIDDEN_METRICS, *HEAD_METRICS, *BLOCK_METRICS)},
         **{key: _token_spread(spreads, key) for key in ("std_attn", "std_mlp")},
         rates={key: spreads[key] for key in RATES},
         exemplar=exemplar,

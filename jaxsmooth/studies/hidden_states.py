@@ -7,7 +7,7 @@ from jaxtyping import Array, Bool, Float
 
 from .. import metrics
 from ..bert.config import EncoderConfig
-from ..bert.fusion import ConcatFusion, Fusion, GateFusion, Kind, fuse, init_fusion
+from ..bert.fusion import ConcatFusion, Fusion, GateFusion, Kind, WeightedFusion, fuse, init_fusion
 
 GATES = ("gates_min", "gates", "gates_max")
 
@@ -68,10 +68,15 @@ def chosen_fusion(fusion: Kind | Fusion, config: EncoderConfig, dtype: DTypeLike
     """
     if isinstance(fusion, str):
         made = init_fusion(fusion, config, jax.random.key(0), dtype=dtype)
-        return made, _label(made) + {"gate": ", untrained: their mean", "concat": ", untrained: near their mean"}.get(
-            fusion, ""
-        )
+        return made, _label(made) + _UNTRAINED[fusion]
     return fusion, _label(fusion)
+
+
+_UNTRAINED: dict[Kind, str] = {
+    **dict.fromkeys(("weights", "gate"), ", untrained: their mean"),
+    "concat": ", untrained: near their mean",
+    "max": "",
+}
 
 
 def _label(fusion: Fusion) -> str:
@@ -79,4 +84,6 @@ def _label(fusion: Fusion) -> str:
     layers = f"{count} layers" if count > 1 else "one layer"
     if isinstance(fusion, GateFusion):
         return f"sum of {layers} with {fusion.normalisation} gates"
+    if isinstance(fusion, WeightedFusion):
+        return f"weighted sum of {layers}"
     return f"concatenation of {layers}, mapped" if isinstance(fusion, ConcatFusion) else f"maximum of {layers}"

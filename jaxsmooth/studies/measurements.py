@@ -76,6 +76,8 @@ def measure_batch(
         hidden = hidden_measures(trace.hidden, batch.mask)
         stacked = {} if fusion is None else {"stacked": trace.hidden}
         attention = _attention_metrics(model.config, trace, own, batch.mask)
+        alike = metrics.attention_similarity(trace.attn, trace.attn_before, batch.mask)
+        attention["attention_similarity"] = jnp.where(trace.layer == 0, jnp.nan, alike)  # no block before the first
         attention["L5"] = jnp.full_like(attention["L4"], jnp.nan)
         if spectra is not None and model.config.is_plain:
             known = jax.tree.map(lambda stacked: stacked[trace.layer], spectra)
@@ -85,7 +87,7 @@ def measure_batch(
 
     # float32 products must be float32 products on every device: TPUs and GPUs round them to fewer bits unasked.
     with jax.default_matmul_precision("highest"):
-        _, found = encode(model, batch, collect=collect)
+        _, found = encode(model, batch, collect=collect, successive=True)
         stacked = found.pop("stacked", None)
         first = hidden_measures(widened(embed(model, batch)), batch.mask)
         everywhere = ladder.shi2022_rate(norms, model.config.activation, found["mixing_rate"], found["std_product"])

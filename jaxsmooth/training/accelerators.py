@@ -145,15 +145,17 @@ def _tpus(name: str, slices: int) -> topologies.TopologyDescription:
     return topologies.get_topology_desc(platform="tpu", topology_name=name, **options)
 
 
-def forward_flops(config: EncoderConfig, rows: int, length: int) -> float:
+def forward_flops(config: EncoderConfig, rows: int, length: int, *, sharing: int = 0) -> float:
     """FLOPs of the encoder's matrix products for [rows, length] tokens, padding included, two per multiply-add.
 
-    Per token and layer: 8 D^2 for the projections, 4 D F for the MLP (6 D F when gated), 4 T D for the attention.
+    Per token and layer: 8 D^2 for the projections, 4 D F for the MLP (6 D F when gated), 4 T D for the attention; half
+    of the first and the last in a layer that uses another's attention.
 
     Args:
       config: of the encoder.
       rows: sentences, B.
       length: tokens of each, T.
+      sharing: how many layers use the attention of another.
 
     >>> forward_flops(EncoderConfig(layers=1), 1, 1) == 8 * 768**2 + 4 * 768 * 3072 + 4 * 768
     True
@@ -161,19 +163,21 @@ def forward_flops(config: EncoderConfig, rows: int, length: int) -> float:
     References: Kaplan et al. (2020), arXiv 2001.08361, appendix B, with the attention's share kept.
     """
     d, f = config.width, config.mlp_width
-    per_token = 8 * d * d + (6 if config.gated else 4) * d * f + 4 * length * d
-    return float(config.layers * rows * length * per_token)
+    attention = 8 * d * d + 4 * length * d
+    mlp = (6 if config.gated else 4) * d * f
+    return float(rows * length * ((config.layers - sharing / 2) * attention + config.layers * mlp))
 
 
-def step_flops(config: EncoderConfig, rows: int, length: int) -> float:
+def step_flops(config: EncoderConfig, rows: int, length: int, *, sharing: int = 0) -> float:
     """FLOPs of a training step: forward, and twice that backward. What is recomputed is not counted (model FLOPs).
 
     Args:
       config: of the encoder.
       rows: sentences, B.
       length: tokens of each, T.
+      sharing: how many layers use the attention of another.
     """
-    return 3 * forward_flops(config, rows, length)
+    return 3 * forward_flops(config, rows, length, sharing=sharing)
 
 
 def peak_flops(precision: str) -> float:

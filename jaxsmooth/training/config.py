@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +13,7 @@ from ..files import atomic_write
 from ..json_reading import loads
 
 Remat = Literal["auto", "none", "full", "dots"]
-Fusion = Literal["none", "concat", "max", "gate"]
+Fusion = Literal["none", "weights", "concat", "max", "gate"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +74,12 @@ class FinetuneConfig:
     """How the layers' outputs are fused before the head."""
     remedy: str = ""
     """Remedies against over-smoothing, as "contranorm,attnscale:0.3"."""
+    share_attention: str = ""
+    """As "7-12": layers 8 to 12, counted from 1, attend by the probabilities of layer 7 and compute none themselves."""
+    exit_layer: int = 0
+    """Take the output of this layer, counted from 1; the layers above it are cut off. 0 for the last."""
+    freeze: bool = False
+    """Train head, pooler and fusion alone: a probe of what the encoder's output holds."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the computation; parameters and optimiser stay in float32."""
     matmul_precision: Literal["highest", "high", "default"] = "highest"
@@ -122,6 +129,8 @@ class FinetuneConfig:
             raise ConfigError(
                 f"accumulate must divide batch_size; got batch_size={self.batch_size}, accumulate={self.accumulate}."
             )
+        if self.share_attention and shared_blocks(self.share_attention) is None:
+            raise ConfigError(f"share_attention must be two layers, as '7-12'; got {self.share_attention!r}.")
         for field in dataclasses.fields(self):
             choices = getattr(field.type, "__args__", ())
             if choices and getattr(self, field.name) not in choices:
@@ -183,6 +192,17 @@ class FinetuneConfig:
         return cls.from_dict(values)
 
 
+def shared_blocks(text: str) -> tuple[int, int] | None:
+    """Which blocks share attention, counted from 0, by the user's words; None for "" and for other words.
+
+    >>> shared_blocks("7-12")
+    (6, 11)
+    """
+    found = re.fullmatch(r"([1-9]\d{0,8})-([1-9]\d{0,8})", text)
+    first, last = (int(part) - 1 for part in found.groups()) if found else (0, 0)
+    return (first, last) if first < last else None
+
+
 @dataclasses.dataclass(frozen=True)
 class AotConfig:
     """Compile the training step for an accelerator without having one; print what it needs and allows."""
@@ -214,7 +234,7 @@ class AotConfig:
 _COUNT = 10**9
 _RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("batch_size", "accumulate", "keep", "log_every", "checkpoint_every"), (1, _COUNT)),
-    **dict.fromkeys(("steps", "eval_every", "patience", "probe", "limit"), (0, _COUNT)),
+    **dict.fromkeys(("steps", "eval_every", "patience", "probe", "limit", "exit_layer"), (0, _COUNT)),
     **dict.fromkeys(("beta1", "beta2", "hidden_dropout", "attention_dropout", "head_dropout", "ema"), (0, 1 - 1e-7)),
     **dict.fromkeys(("clip", "weight_decay"), (0, math.inf)),
     "epochs": (0, 1e6),

@@ -221,7 +221,7 @@ def _steps(
         data = next(stream)
         state, metrics = advance(state, place_batch(data, run.mesh, rows=config.batch_size))
         rows = config.batch_size * run.train.task.choices
-        meter.add(0, step_flops(encoder, rows, data.batch.mask.shape[1]))
+        meter.add(0, step_flops(encoder, rows, data.batch.mask.shape[1], sharing=run.sharing))
         pending.append(metrics)  # left on the device: reading each would wait for each
         if number % config.log_every == 0 or number == run.steps:
             watch.check_steps(pending, number)

@@ -77,6 +77,9 @@ def make_optimiser(config: FinetuneConfig, model: Any, steps: int) -> optax.Grad
         else optax.identity(),
         _multiply_by(rates) if rates is not None else optax.identity(),
         optax.scale_by_learning_rate(learning_rate(config, steps)),
+        optax.masked(optax.set_to_zero(), map_named(lambda name, _: frozen(name), model))
+        if config.freeze
+        else optax.identity(),
     )
     return optax.GradientTransformation(_promoting(chain.init), _promoting(chain.update))
 
@@ -101,6 +104,18 @@ def decayed(model: Any) -> Any:
       The same tree, True at kernels and embedding tables, False at biases and gains.
     """
     return map_named(lambda name, _: name.rpartition(".")[2] not in UNDECAYED, model)
+
+
+def frozen(name: str) -> bool:
+    """Whether a parameter keeps its value in a run with `freeze`: those of the encoder below its pooler.
+
+    Args:
+      name: its dotted path in the `TaskModel`.
+
+    >>> frozen("encoder.blocks.up.kernel"), frozen("encoder.pooler.kernel"), frozen("head.out.bias")
+    (True, False, False)
+    """
+    return name.startswith("encoder.") and not name.startswith("encoder.pooler.")
 
 
 def layer_rates(model: Any, decay: float) -> Any:

@@ -1,4 +1,4 @@
-"""Over-smoothing of a model while it is trained, layer by layer."""
+"""Over-smoothing of a model while it is trained, layer by layer, and how much each layer counts in a fusion."""
 
 import dataclasses
 import functools
@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from ..bert.encoder import embed, encode
+from ..bert.fusion import GateFusion, WeightedFusion, fuse
 from ..metrics import token_cosine_similarity
 from ..theory import relative_distance
 from ..types import Batch, BlockTrace
@@ -20,7 +21,7 @@ class Probe:
     """Measures over-smoothing on sentences that stay the same for the whole run.
 
     Attributes:
-      trainer: whose remedy acts while measuring; dropout does not.
+      trainer: whose remedy and shared attention act while measuring; dropout does not.
       batch: the sentences.
     """
 
@@ -30,11 +31,14 @@ class Probe:
     def measure(self, model: TaskModel) -> dict[str, list[float]]:
         """Mean relative distance to consensus and mean token cosine, of the embedding and after each block.
 
+        Of a fusion by weights or gates also the importance of each layer: its mean gate over all real tokens.
+
         Args:
           model: the parameters at this step.
 
         Returns:
-          "probe/relative_distance" and "probe/cosine_similarity", L + 1 numbers each.
+          "probe/relative_distance" and "probe/cosine_similarity", L + 1 numbers each; "probe/layer_importance", one for
+          every fused layer (Shi et al. 2022, figure 7).
         """
         found = _smoothness(self.trainer, model, self.batch)
         return {f"probe/{name}": [float(x) for x in values] for name, values in found.items()}
@@ -48,11 +52,17 @@ def _smoothness(trainer: Trainer, model: TaskModel, batch: Batch) -> dict[str, A
             "cosine_similarity": token_cosine_similarity(hidden, batch.mask).mean(),
         }
 
-    def collect(trace: BlockTrace) -> dict[str, Array]:
-        return numbers(trace.hidden)
+    fused = isinstance(model.fusion, (WeightedFusion, GateFusion))
 
-    edits = trainer.remedy(model.encoder, batch) if trainer.remedy else None
-    options = {} if edits is None else {"edits": edits}
-    _, layers = encode(model.encoder, batch, collect=collect, **options)
+    def collect(trace: BlockTrace) -> tuple[dict[str, Array], Array | None]:
+        return numbers(trace.hidden), trace.hidden if fused else None
+
+    edits = trainer.edits(model.encoder, batch)
+    _, (layers, stacked) = encode(model.encoder, batch, edits=edits, collect=collect)
     first = numbers(embed(model.encoder, batch))
-    return {name: jnp.concatenate([first[name][None], layers[name]]) for name in first}
+    found = {name: jnp.concatenate([first[name][None], layers[name]]) for name in first}
+    if model.fusion is None or stacked is None:
+        return found
+    _, weights = fuse(model.fusion, stacked)
+    assert weights is not None  # these two kinds of fusion have them
+    return found | {"layer_importance": jnp.mean(weights, axis=(1, 2), where=batch.mask[None])}

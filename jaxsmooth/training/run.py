@@ -9,13 +9,13 @@ import jax
 from jax.sharding import Mesh
 
 from ..bert.fusion import init_fusion
-from ..bert.params import Encoder
+from ..bert.params import Encoder, first_blocks
 from ..checkpoints.encoder import load
 from ..errors import ConfigError
 from ..inputs.tokenizer import Tokenizer
 from ..mitigations import NamedRemedy, parse_remedies
 from .accelerators import step_flops
-from .config import MOST_STEPS, FinetuneConfig
+from .config import MOST_STEPS, FinetuneConfig, shared_blocks
 from .data.catalogue import load_task
 from .data.task_data import TaskData
 from .data.tasks import Task
@@ -57,6 +57,12 @@ class Run:
     steps_per_epoch: int
     notice: str = ""
 
+    @property
+    def sharing(self) -> int:
+        """How many layers use the attention of another."""
+        shared = shared_blocks(self.config.share_attention)
+        return 0 if shared is None else shared[1] - shared[0]
+
     def shapes(self) -> TrainState:
         """The state's shapes and shardings, nothing allocated."""
         state = jax.eval_shape(self._init, self.model)
@@ -87,6 +93,7 @@ def prepare(config: FinetuneConfig) -> Run:
     mesh = make_mesh(config.mesh)
     remedy = find_remedy(config.remedy)
     encoder, tokenizer = load(config.model, check=config.check)
+    encoder = _cut(encoder, config)
     if tokenizer is None:
         raise ConfigError(f"{config.model} has no tokenizer; one is needed to read text.")
     if config.max_length > encoder.config.max_length:
@@ -108,6 +115,21 @@ def prepare(config: FinetuneConfig) -> Run:
     )
     run = Run(config, tokenizer, train, validation, model, trainer, mesh, steps, per_epoch)
     return _with_remat(run) if config.remat == "auto" else run
+
+
+def _cut(encoder: Encoder, config: FinetuneConfig) -> Encoder:
+    """The encoder up to the layer whose output is taken.
+
+    Raises:
+      ConfigError: a layer that it does not have, or attention shared by such layers.
+    """
+    layers = config.exit_layer or encoder.config.layers
+    if layers > encoder.config.layers:
+        raise ConfigError(f"exit_layer must be at most {encoder.config.layers}, the model's last; got {layers}.")
+    shared = shared_blocks(config.share_attention)
+    if shared is not None and shared[1] >= layers:
+        raise ConfigError(f"share_attention must end at layer {layers} or before; got {config.share_attention!r}.")
+    return first_blocks(encoder, layers) if config.exit_layer else encoder
 
 
 def _check_sizes(config: FinetuneConfig, records: int, steps: int) -> None:
@@ -236,7 +258,7 @@ def describe(run: Run) -> dict[str, Any]:
         "steps_per_epoch": run.steps_per_epoch,
         "state_bytes_per_device": state_bytes(run.shapes()),
         "rematerialisation": run.notice or run.trainer.config.remat.replace("auto", "none"),
-        "flops_per_step": step_flops(run.model.encoder.config, rows, config.max_length),
+        "flops_per_step": step_flops(run.model.encoder.config, rows, config.max_length, sharing=run.sharing),
     }
 
 

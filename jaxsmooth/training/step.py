@@ -12,12 +12,14 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt32
 
-from ..types import Edits, compose
-from .config import FinetuneConfig
+from ..bert.params import Encoder
+from ..types import Batch, Edits, compose, map_named
+from .config import FinetuneConfig, shared_blocks
 from .data.tasks import Task, TrainBatch
 from .dropout import dropout
 from .model import TaskModel, cast_floats, task_logits
 from .objectives.losses import label_count, loss_sum
+from .optimiser import frozen
 
 REMAT: dict[str, Callable[..., bool] | bool] = {
     "auto": False,  # not resolved, so nothing is differentiated
@@ -106,6 +108,16 @@ class Trainer:
             return contextlib.nullcontext()
         return jax.default_matmul_precision(self.config.matmul_precision)
 
+    def edits(self, encoder: Encoder, batch: Batch) -> Edits:
+        """What acts on the encoder in training and in evaluation: the remedy, and attention that layers share.
+
+        Args:
+          encoder: the parameters at this step.
+          batch: tokens, segments and mask.
+        """
+        own = self.remedy(encoder, batch) if self.remedy else Edits()
+        return compose(own, Edits(shared_attn=shared_blocks(self.config.share_attention)))
+
     def logits(self, model: TaskModel, data: TrainBatch, key: PRNGKeyArray | None = None) -> Float[Array, "..."]:
         """Logits of a batch in the run's precision.
 
@@ -123,16 +135,17 @@ class Trainer:
     def _logits(self, model: TaskModel, data: TrainBatch, key: PRNGKeyArray | None) -> Float[Array, "..."]:
         if self.config.precision == "bfloat16":
             model = cast_floats(model, jnp.bfloat16)
-        edits = [self.remedy(model.encoder, data.batch)] if self.remedy else []
-        head_key = None
+        if self.config.freeze:
+            model = map_named(lambda name, leaf: jax.lax.stop_gradient(leaf) if frozen(name) else leaf, model)
+        edits, head_key = self.edits(model.encoder, data.batch), None
         if key is not None:
             key, head_key = jax.random.split(key)
             rates = {"hidden": self.config.hidden_dropout, "attention": self.config.attention_dropout}
-            edits.append(dropout(key, **rates))
+            edits = compose(edits, dropout(key, **rates))
         return task_logits(
             model,
             data.batch,
-            edits=compose(*edits, self.constrain),
+            edits=compose(edits, self.constrain),
             choices=self.task.choices,
             remat=REMAT[self.config.remat],
             key=head_key,

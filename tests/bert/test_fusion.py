@@ -31,6 +31,7 @@ def some_fusions():
     kernel = jnp.asarray(RANDOM.standard_normal((2, D, 3)))
     weight = RANDOM.standard_normal(D)
     return {
+        "weights": fusion.WeightedFusion(jnp.asarray(RANDOM.standard_normal(3)), (0, 1, 3)),
         "concat": fusion.ConcatFusion(kernel, (1, 3)),
         "max": fusion.MaxFusion((0, 2, 3)),
         "softmax": gate(weight, "softmax"),
@@ -48,6 +49,8 @@ def by_hand(one, token: np.ndarray):
         return np.concatenate(rows) @ np.concatenate(list(one.kernel)), None
     if isinstance(one, fusion.MaxFusion):
         return rows.max(axis=0), None
+    if isinstance(one, fusion.WeightedFusion):
+        return sum(a * row for a, row in zip(np.asarray(one.weight), rows, strict=True)), np.asarray(one.weight)
     scores = rows @ np.asarray(one.weight)
     gates = np.exp(scores) / np.exp(scores).sum() if one.normalisation == "softmax" else 1 / (1 + np.exp(-scores))
     return gates @ rows, gates
@@ -100,7 +103,10 @@ def test_of_layers_in_consensus_only_gates_differing_by_token_leave_it():
     share = jnp.array([0.1, 0.5, 0.9])[None]
     found = theory.fusion_gate(hidden, jnp.stack([share, 1 - share]), mask)
     np.testing.assert_allclose([found.lhs[0], found.rhs[0]], np.sqrt(0.32), rtol=1e-12)  # .566
-    for one in (fusion.MaxFusion((0, 1)), fusion.ConcatFusion(jnp.array([[[0.3]], [[-2.0]]]), (0, 1))):
+    matrices, numbers = jnp.array([[[0.3]], [[-2.0]]]), jnp.array([0.3, -2.0])
+    for one in (
+        *(fusion.MaxFusion((0, 1)), fusion.ConcatFusion(matrices, (0, 1)), fusion.WeightedFusion(numbers, (0, 1))),
+    ):
         assert theory.subspace_distance(fusion.fuse(one, hidden)[0], mask)[0] < 1e-14
 
 
@@ -136,7 +142,9 @@ def test_padding_does_not_leak():
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize(("kind", "normalisation"), [("concat", "softmax"), ("gate", "softmax"), ("gate", "sigmoid")])
+@pytest.mark.parametrize(
+    ("kind", "normalisation"), [("weights", "softmax"), ("concat", "softmax"), ("gate", "softmax"), ("gate", "sigmoid")]
+)
 def test_it_trains(kind, normalisation):
     """Adam fits the fusion of a frozen encoder to a target that its kind can express."""
     model, batch = random_model(), random_batch()
@@ -178,8 +186,9 @@ def test_it_trains(kind, normalisation):
 def test_untrained_it_is_near_the_mean():
     hidden = jnp.asarray(HIDDEN)
     mean = HIDDEN.mean(axis=0)
-    one = fusion.init_fusion("gate", SMALL, jax.random.key(0), dtype=jnp.float64)
-    np.testing.assert_allclose(fusion.fuse(one, hidden)[0], mean, rtol=0, atol=1e-14)
+    for kind in ("weights", "gate"):
+        one = fusion.init_fusion(kind, SMALL, jax.random.key(0), dtype=jnp.float64)
+        np.testing.assert_allclose(fusion.fuse(one, hidden)[0], mean, rtol=0, atol=1e-14)
     one = fusion.init_fusion("gate", SMALL, jax.random.key(0), normalisation="sigmoid", dtype=jnp.float64)
     np.testing.assert_allclose(fusion.fuse(one, hidden)[0], mean * L / 2, rtol=0, atol=1e-14)
     one = fusion.init_fusion("concat", SMALL, jax.random.key(0), dtype=jnp.float64)
@@ -195,7 +204,7 @@ def test_bfloat16_layers_have_float32_gates():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"kind": "sum"}, "fusion must be one of concat, max, gate; got 'sum'"),
+        ({"kind": "sum"}, "fusion must be one of weights, concat, max, gate; got 'sum'"),
         ({"kind": "gate", "normalisation": "none"}, "normalisation must be"),
         ({"kind": "max", "layers": []}, r"layers must ascend within 0..3; got \[\]"),
         ({"kind": "max", "layers": [1, 4]}, r"got \[1, 4\]"),

@@ -9,7 +9,7 @@ from support.report import HOSTILE, chart_data, exemplar, synthetic
 
 from jaxsmooth.report import render_page
 
-CHARTS = ["similarity", "ladder", "threshold", "norms", "mixing", "sinks"]
+CHARTS = ["similarity", "ladder", "threshold", "norms", "mixing", "sinks", "alike"]
 
 
 def own_markup(page):

@@ -87,10 +87,11 @@ def test_every_plot_is_drawn(show):
         found = [marks(page, plot, kind).count() for kind in ("area", "line", "symbol")]
         assert found == [4, 2, 2 * count], plot
     assert [marks(page, "ladder", kind).count() for kind in ("area", "line", "symbol")] == [1, 8, 8 * 6]
+    assert [marks(page, "alike", kind).count() for kind in ("area", "line", "symbol")] == [2, 1, 5]
     assert marks(page, "mixing", "rect").count() == 6 * 12
     assert marks(page, "cosine", "rect").count() == 11**2
     assert page.locator("tbody tr").count() == 7
-    for plot in ("similarity", "ladder", "threshold", "norms", "mixing", "sinks", "cosine", "graph"):
+    for plot in ("similarity", "ladder", "threshold", "norms", "mixing", "sinks", "alike", "cosine", "graph"):
         box = page.locator(f"#{plot} svg").first.bounding_box()
         assert box["width"] > 250
         assert box["height"] > 200

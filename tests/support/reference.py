@@ -279,6 +279,12 @@ def first_token_attention(attn: Array) -> float:
     return float(np.mean([row[0] for row in attn]))
 
 
+def attention_similarity(attn: Array, other: Array) -> float:
+    """Cosine of the means over heads, [N T T] each."""
+    one, two = (sum(heads).ravel() for heads in (attn, other))
+    return float(one @ two / math.sqrt((one @ one) * (two @ two)))
+
+
 def attention_entropy(attn: Array) -> float:
     """Mean over rows, in nats."""
     return entropy(attn) / len(attn)

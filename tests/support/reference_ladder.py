@@ -14,6 +14,7 @@ LayerNorm standard deviations, [1 - L, L] the range of slopes of the activation.
 """
 
 import functools
+import itertools
 import math
 
 import numpy as np
@@ -27,6 +28,7 @@ from support.reference import (
     Tensors,
     Weights,
     attention_entropy,
+    attention_similarity,
     centre_tokens,
     effective_rank,
     ergodicity_coefficient,
@@ -227,6 +229,8 @@ def measure(layers: list[Layer], run: Run) -> dict[str, Array]:
     }
     measured = {name: np.array([f(x) for x in run.hidden]) for name, f in hidden.items()}
     measured |= {name: np.array([[f(a) for a in block] for block in run.attn]) for name, f in heads.items()}
+    successive = [attention_similarity(*pair) for pair in itertools.pairwise(run.attn)]
+    measured["attention_similarity"] = np.array([math.nan, *successive])
     return measured | ladder(layers, run) | {"std_attn": run.std_attn, "std_mlp": run.std_mlp}
 
 

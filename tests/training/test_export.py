@@ -12,7 +12,7 @@ import safetensors.numpy
 from support.training import PLAIN, TASKS, drawn, to_arrays
 
 import jaxsmooth
-from jaxsmooth.bert.fusion import init_fusion
+from jaxsmooth.bert.fusion import FUSIONS, init_fusion
 from jaxsmooth.errors import CheckpointError, ConfigError
 from jaxsmooth.inputs.normalizer import Normalizer
 from jaxsmooth.inputs.tokenizer import TINY_VOCAB, Tokenizer
@@ -60,7 +60,7 @@ def test_every_kind_comes_back_in_every_family(kind, family, tmp_path):
     assert all(after[name].tobytes() == before[name].tobytes() for name in after)
 
 
-@pytest.mark.parametrize("fusion", ["concat", "max", "gate"])
+@pytest.mark.parametrize("fusion", FUSIONS)
 def test_fused_models_come_back(fusion, tmp_path):
     """Their encoder is a checkpoint of its own; fusion and head lie beside it."""
     model, config = trained("classification", fusion=fusion), dataclasses.replace(PLAIN, fusion=fusion)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from support.training import PLAIN, QUICK, compiled, make_trainer, small_batch, small_model, to_arrays
 
+from jaxsmooth.bert.fusion import FUSIONS
 from jaxsmooth.mitigations import parse_remedies
 from jaxsmooth.training.model import task_logits
 from jaxsmooth.training.step import compile_step, init_state
@@ -75,7 +76,7 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_float32_masters():
     assert 0 < abs(float(loss) - float(exact)) < 0.05
 
 
-@pytest.mark.parametrize("fusion", ["concat", "max", "gate"])
+@pytest.mark.parametrize("fusion", FUSIONS)
 def test_fusion_is_trained(fusion):
     model, data = small_model("classification", fusion=fusion), small_batch("classification")
     loss, gradient = gradients(make_trainer("classification", model), model, data)
