@@ -42,8 +42,9 @@ class Diagnose(Study):
     """Read at most this many sentences."""
     out: Path = Path("reports/diagnose")
     """Folder for report.html, report.json and figures/."""
-    fusion: Literal["none", "concat", "max", "gate"] = "none"
-    """Measure all layers fused (untrained) as one more hidden state."""
+    fusion: Literal["own", "none", "weights", "concat", "max", "gate"] = "own"
+    """Measure layers fused as one more hidden state: as a model that `finetune` wrote does by itself (own), or all of
+    them by an untrained fusion."""
     each_text: bool = False
     """Write texts.csv besides: rates, contraction and similarity of each text."""
     fate: Literal["none", "attention", "attention-values", "layer", "stack"] = "none"

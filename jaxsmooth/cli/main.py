@@ -100,6 +100,8 @@ def run_study(command: Study) -> int:
     """`jaxsmooth diagnose|converge|verify|compare`. Returns 1 if any theorem is violated."""
     options = _own_options(command)
     model, tokenizer, texts = _load(command)
+    if isinstance(command, Diagnose):
+        options["fusion"] = _fusion(command, model)
     steps = _steps(command)
     found = steps.study(
         model,
@@ -115,6 +117,15 @@ def run_study(command: Study) -> int:
         found = _with_fate(found, command, model, tokenizer)
     steps.show(found, steps.write(found, command.out), PlainConsole())
     return int(isinstance(command, Verify) and found.violated)
+
+
+def _fusion(command: Diagnose, model: "Encoder") -> Any:
+    """What `diagnose` fuses: the model's own fusion, an untrained one by name, or nothing."""
+    from ..training.export import trained_fusion
+
+    if command.fusion == "own":
+        return trained_fusion(Path(command.model), model.config)
+    return None if command.fusion == "none" else command.fusion
 
 
 def _with_fate(found: Any, command: Diagnose, model: "Encoder", tokenizer: "Tokenizer") -> Any:
@@ -171,7 +182,7 @@ def _own_options(command: Study) -> dict[str, Any]:
     """The arguments of one study that the others do not have."""
     match command:
         case Diagnose():
-            return {"fusion": None if command.fusion == "none" else command.fusion, "each_text": command.each_text}
+            return {"each_text": command.each_text}
         case Converge():
             std = command.std[0] if len(command.std) == 1 else command.std or None
             shared = {"map": command.map, "layer": command.layer, "window": command.window, "steps": command.steps}

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from .. import metrics
 from ..bert.config import EncoderConfig
 from ..bert.encoder import embed, encode
-from ..bert.fusion import Kind
+from ..bert.fusion import Kind, fuse
 from ..bert.params import Encoder
 from ..inputs.batching import EncodedBatch
 from ..inputs.tokenizer import Tokenizer
@@ -23,7 +23,7 @@ from ..theory.mixing import equal_row_sums
 from ..theory.theorems.parameters import BlockNorms
 from ..types import SITES, Batch, BlockTrace, Edits, ImageBatch
 from .finite import finite_rows, refuse_diverged
-from .hidden_states import chosen_fusion, fused_measures, hidden_measures
+from .hidden_states import chosen_fusion, measure_states
 from .measurements import model_norms, widened
 from .stream import TextStream
 from .summaries import model_summary, package_versions
@@ -176,12 +176,11 @@ def measure_remedy(
         stacked = found.pop("hidden")
         first = embed(model, batch) if edits.embedded is None else edits.embedded(jnp.int32(-1), embed(model, batch))
         states = jnp.concatenate([widened(first)[None], stacked])
-        # XLA leaves out the measures that are not kept.
-        measures = hidden_measures(states, jnp.broadcast_to(batch.mask, states.shape[:-1]))
-        found |= {key: measures[key] for key in MEASURES}
-        for name, kind in FUSIONS.items():
-            fused = fused_measures(chosen_fusion(kind, model.config, stacked.dtype)[0], stacked, batch.mask)
-            found |= {f"{name}/{key}": fused[key][None] for key in MEASURES}
+        fusions = [chosen_fusion(kind, model.config, stacked.dtype)[0] for kind in FUSIONS.values()]
+        fused = jnp.stack([fuse(fusion, stacked)[0] for fusion in fusions])
+        for key, values in measure_states(jnp.concatenate([states, fused]), batch.mask, MEASURES).items():
+            found[key] = values[: len(states)]
+            found |= {f"{name}/{key}": value[None] for name, value in zip(FUSIONS, values[len(states) :], strict=True)}
     found["attribution"] = found["attribution"].reshape(-1, batch.mask.shape[0])
     found["change"] = _change(last, last if plain is None else plain, batch.mask)[None]
     return last, found

@@ -1,5 +1,7 @@
 """Metrics of hidden states: a layer's, or several layers' fused into one."""
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
@@ -7,7 +9,8 @@ from jaxtyping import Array, Bool, Float
 
 from .. import metrics
 from ..bert.config import EncoderConfig
-from ..bert.fusion import ConcatFusion, Fusion, GateFusion, Kind, WeightedFusion, fuse, init_fusion
+from ..bert.fusion import ConcatFusion, Fusion, GateFusion, Kind, WeightedFusion, init_fusion
+from ..results.spread import HIDDEN_METRICS
 
 GATES = ("gates_min", "gates", "gates_max")
 
@@ -31,31 +34,35 @@ def hidden_measures(hidden: Float[Array, "*L B T D"], mask: Bool[Array, "*L B T"
     }
 
 
-def fused_measures(
-    fusion: Fusion, hidden: Float[Array, "L B T D"], mask: Bool[Array, "B T"]
-) -> dict[str, Float[Array, "..."]]:
-    """The measures of a fused hidden state, as of any layer, and of its gates.
+def measure_states(
+    states: Float[Array, "K B T D"], mask: Bool[Array, "B T"], names: Sequence[str] = HIDDEN_METRICS
+) -> dict[str, Float[Array, "K B"]]:
+    """The measures of several hidden states in one loop: singular values are a large program, which stands in it once.
 
     Args:
-      fusion: see `bert.fusion`.
-      hidden: every block's output, [L B T D].
+      states: [K B T D].
       mask: True on real tokens, [B T].
-
-    Returns:
-      The names of `HIDDEN_METRICS`, [B]; with gates also those of `GATES`: least, mean and largest gate over the real
-      tokens of every fused layer, [K B].
-
-    >>> from jaxsmooth.bert.fusion import MaxFusion
-    >>> hidden = jnp.array([[[[1.0, 0.0], [0.0, 1.0]]], [[[0.0, 1.0], [1.0, 0.0]]]])
-    >>> float(fused_measures(MaxFusion(layers=(0, 1)), hidden, jnp.ones((1, 2), bool))["relative_distance"][0])
-    0.0
+      names: which measures.
     """
-    fused, gates = fuse(fusion, hidden)
-    found = hidden_measures(fused, mask)
+
+    def measures(hidden: Array) -> dict[str, Array]:
+        found = hidden_measures(hidden, mask)
+        return {name: found[name] for name in names}
+
+    return jax.lax.map(measures, states)
+
+
+def gate_range(gates: Float[Array, "K B T"] | None, mask: Bool[Array, "B T"]) -> dict[str, Float[Array, "K B"]]:
+    """Least, mean and largest gate over the real tokens of every fused layer; nothing of a fusion without gates.
+
+    >>> gate, mask = jnp.array([[[0.5, 0.0, 1.0]]]), jnp.array([[True, True, False]])
+    >>> [float(value[0, 0]) for value in gate_range(gate, mask).values()]
+    [0.0, 0.25, 0.5]
+    """
     if gates is None:
-        return found
+        return {}
     real = jnp.broadcast_to(mask, gates.shape)
-    return found | dict(zip(GATES, metrics.std_range(gates[..., None], real), strict=True))
+    return dict(zip(GATES, metrics.std_range(gates[..., None], real), strict=True))
 
 
 def chosen_fusion(fusion: Kind | Fusion, config: EncoderConfig, dtype: DTypeLike) -> tuple[Fusion, str]:

@@ -9,7 +9,7 @@ from jaxtyping import Array
 from .. import metrics
 from ..bert.config import EncoderConfig
 from ..bert.encoder import embed, encode
-from ..bert.fusion import Fusion
+from ..bert.fusion import Fusion, fuse
 from ..bert.norm import accumulation_dtype
 from ..bert.params import Encoder
 from ..results.summaries import RATES
@@ -23,7 +23,7 @@ from ..theory.theorems.parameters import BlockNorms, bias_of
 from ..types import Batch, Block, BlockTrace, ImageBatch
 from .data_parallel import by_rows
 from .finite import finite_rows
-from .hidden_states import GATES, fused_measures, hidden_measures
+from .hidden_states import gate_range, measure_states
 from .summaries import rungs
 
 FUSED = "fused/"
@@ -73,8 +73,6 @@ def measure_batch(
     def collect(narrow: BlockTrace) -> dict[str, Array]:
         trace = widened(narrow)
         own = jax.tree.map(lambda stacked: stacked[trace.layer], norms)
-        hidden = hidden_measures(trace.hidden, batch.mask)
-        stacked = {} if fusion is None else {"stacked": trace.hidden}
         attention = _attention_metrics(model.config, trace, own, batch.mask)
         alike = metrics.attention_similarity(trace.attn, trace.attn_before, batch.mask)
         attention["attention_similarity"] = jnp.where(trace.layer == 0, jnp.nan, alike)  # no block before the first
@@ -82,25 +80,24 @@ def measure_batch(
         if spectra is not None and model.config.is_plain:
             known = jax.tree.map(lambda stacked: stacked[trace.layer], spectra)
             attention["L5"] = jnp.minimum(attention["L4"], _spectrum_rung(model.config, trace, known, batch.mask))
-        stacked["finite"] = finite_rows(narrow, batch.mask)
-        return {**stacked, **hidden, **_std_metrics(trace, batch.mask), **attention}
+        kept = {"hidden": narrow.hidden, "finite": finite_rows(narrow, batch.mask)}
+        return {**kept, **_std_metrics(trace, batch.mask), **attention}
 
     # float32 products must be float32 products on every device: TPUs and GPUs round them to fewer bits unasked.
     with jax.default_matmul_precision("highest"):
         _, found = encode(model, batch, collect=collect, successive=True)
-        stacked = found.pop("stacked", None)
-        first = hidden_measures(widened(embed(model, batch)), batch.mask)
+        states = jnp.concatenate([embed(model, batch)[None], found.pop("hidden")])
         everywhere = ladder.shi2022_rate(norms, model.config.activation, found["mixing_rate"], found["std_product"])
         found["L0"] = _where_known(found["actual"], everywhere)
+        states = widened(states)
+        found |= measure_states(states, batch.mask)
+        if fusion is not None:
+            fused, gates = fuse(fusion, states[1:])
+            extra = measure_states(fused[None], batch.mask) | gate_range(gates, batch.mask)
+            found |= {FUSED + key: value for key, value in extra.items()}
     if not model.config.is_plain:  # what does not apply; XLA then leaves it out
         for key in (*set(RATES) - {"actual", *rungs(model.config)}, "threshold"):
             found[key] = jnp.full_like(found[key], jnp.nan)
-    for key, value in first.items():
-        found[key] = jnp.concatenate([value[None], found[key]])
-    if fusion is not None:
-        with jax.default_matmul_precision("highest"):
-            fused = fused_measures(fusion, stacked, batch.mask)
-        found |= {FUSED + key: value if key in GATES else value[None] for key, value in fused.items()}
     return found
 
 

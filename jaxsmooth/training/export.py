@@ -11,11 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import safetensors
 import safetensors.numpy
 
+from ..bert.config import EncoderConfig
+from ..bert.fusion import Fusion, init_fusion
 from ..bert.params import Encoder
 from ..checkpoints.dropout_keys import dropout_settings
 from ..checkpoints.encoder import load
@@ -125,14 +128,7 @@ def load_export(directory: Path, shapes: Callable[[Encoder, Task, FinetuneConfig
       CheckpointError: a file that is missing, damaged, or fits no other.
       ConfigError: settings that this version does not know.
     """
-    try:
-        trained = loads((directory / TRAINED).read_text(encoding="utf-8"))
-        values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in trained["task"].items()}
-        task, config, step = Task(**values), FinetuneConfig.from_dict(trained["config"]), int(trained["step"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        if isinstance(error, ConfigError):
-            raise
-        raise CheckpointError(f"{directory / TRAINED} must hold task, config and step: {error!r:.200}.") from error
+    task, config, step = _trained(directory)
     if (directory / HEAD).exists():
         encoder, tokenizer = load(directory, check=config.check)
         model = _with_rest(encoder, shapes(encoder, task, config), directory / HEAD)
@@ -144,17 +140,60 @@ def load_export(directory: Path, shapes: Callable[[Encoder, Task, FinetuneConfig
     return Exported(config, task, tokenizer, model, step)
 
 
+def _trained(directory: Path) -> tuple[Task, FinetuneConfig, int]:
+    try:
+        trained = loads((directory / TRAINED).read_text(encoding="utf-8"))
+        values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in trained["task"].items()}
+        return Task(**values), FinetuneConfig.from_dict(trained["config"]), int(trained["step"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise CheckpointError(f"{directory / TRAINED} must hold task, config and step: {error!r:.200}.") from error
+
+
+def trained_fusion(directory: Path, config: EncoderConfig) -> Fusion | None:
+    """How an exported model fuses its layers.
+
+    Args:
+      directory: of the model.
+      config: its encoder's.
+
+    Returns:
+      The fusion with its trained parameters; None where layers are not fused, or the folder is no such export.
+
+    Raises:
+      CheckpointError, ConfigError: as `load_export`.
+    """
+    if not is_export(directory) or not (directory / HEAD).exists():
+        return None
+    _, settings, _ = _trained(directory)
+    if settings.fusion == "none":
+        return None
+    kind = settings.fusion
+    shapes = jax.eval_shape(lambda: init_fusion(kind, config, jax.random.key(0)))
+    found = _arrays(directory / HEAD)
+    prefix = "fusion."
+    expected = {prefix + name: leaf.shape for name, leaf in named_leaves(shapes).items()}
+    if expected != {name: array.shape for name, array in found.items() if name.startswith(prefix)}:
+        raise CheckpointError(f"{directory / HEAD} does not hold the arrays of the fusion {kind!r}: {expected}.")
+    return map_named(lambda name, _: jnp.asarray(found[prefix + name]), shapes)
+
+
 def _with_rest(encoder: Encoder, shapes: TaskModel, path: Path) -> TaskModel:
     """The encoder with the head and the fusion of a file, whose arrays must have the shapes."""
-    try:
-        found = safetensors.numpy.load_file(path)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}.") from error
+    found = _arrays(path)
     expected = {name: tuple(leaf.shape) for name, leaf in _without_encoder(shapes).items()}
     if expected != {name: array.shape for name, array in found.items()}:
         raise CheckpointError(f"{path} must hold {expected}; got { {k: v.shape for k, v in found.items()} }.")
     unfilled = dataclasses.replace(shapes, encoder=encoder)
     return map_named(lambda name, leaf: jnp.asarray(found[name]) if name in found else leaf, unfilled)
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    try:
+        return safetensors.numpy.load_file(path)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}.") from error
 
 
 def _without_encoder(model: TaskModel) -> dict[str, Any]:

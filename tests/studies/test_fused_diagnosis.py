@@ -16,13 +16,13 @@ from support.report import spread, synthetic
 
 import jaxsmooth
 from jaxsmooth import report
-from jaxsmooth.bert.fusion import ConcatFusion, GateFusion, MaxFusion
+from jaxsmooth.bert.fusion import ConcatFusion, GateFusion, MaxFusion, fuse
 from jaxsmooth.cli.main import main
 from jaxsmooth.errors import ShapeError
 from jaxsmooth.inputs.tokenizer import TINY_VOCAB
 from jaxsmooth.results.diagnosis import FusedLayers
 from jaxsmooth.results.spread import HIDDEN_METRICS
-from jaxsmooth.studies.hidden_states import fused_measures
+from jaxsmooth.studies.hidden_states import hidden_measures
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly", "x64_restored")
 TEXTS = ["so be it", "a film", "no", "not at all bad", ""]
@@ -79,9 +79,8 @@ def test_a_concatenation_is_measured_where_tokens_are_real(stacked):
         np.einsum("ltd,lde->te", states[:2][:, m], kernel)
         for states, m in zip(hidden.swapaxes(0, 1), mask, strict=True)
     ]
-    measure = jax.jit(
-        lambda hidden: fused_measures(ConcatFusion(jnp.asarray(kernel), (0, 1)), hidden, jnp.asarray(mask))
-    )
+    fusion = ConcatFusion(jnp.asarray(kernel), (0, 1))
+    measure = jax.jit(lambda hidden: hidden_measures(fuse(fusion, hidden)[0], jnp.asarray(mask)))
     for junk in (hidden, np.where(mask[..., None], hidden, 1e3)):
         found = measure(jnp.asarray(junk))
         for name in HIDDEN_METRICS:
@@ -119,7 +118,7 @@ def test_gates_are_told_in_every_form(tmp_path):
     diagnosis = synthetic(3, 2, fused=gated)
     told = report.to_json(diagnosis)["fused"]
     assert (told["gates"], told["layers"]) == ([0.25, 0.75], [1, 3])
-    words = "sum of 2 layers with softmax gates (mean gate of each layer, 1: 0.250, 3: 0.750)"
+    words = "sum of 2 layers with softmax gates (how much each layer counts, mean over tokens: 1: 0.250, 3: 0.750)"
     assert f"The last row is no layer: {words}." in report.render_page(diagnosis)
     console = Console(width=120, record=True, file=io.StringIO())
     report.print_diagnosis(diagnosis, report.write_diagnosis(diagnosis, tmp_path), console)

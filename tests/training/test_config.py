@@ -1,9 +1,13 @@
 """Settings of a run: what is refused, and that they are read as they were saved."""
 
+import dataclasses
+
+import numpy as np
 import pytest
 
 from jaxsmooth.errors import ConfigError
 from jaxsmooth.training.config import FinetuneConfig
+from jaxsmooth.training.run import describe, prepare
 
 
 @pytest.mark.compatibility(
@@ -29,11 +33,33 @@ from jaxsmooth.training.config import FinetuneConfig
         ({"learning_rate": "fast"}, "learning_rate must be a finite number"),
         ({"batch_size": 8.5}, "batch_size must be a whole number; got 8.5"),
         ({"warmup": -0.1}, "warmup must lie in"),
+        *(({"share_attention": text}, "must be two layers, as '7-12'") for text in ("7", "12-7", "3-3", "0-2", "a-b")),
+        ({"exit_layer": -1}, "exit_layer must lie in"),
     ],
 )
 def test_configurations_that_contradict_themselves(settings, message):
     with pytest.raises(ConfigError, match=message):
         FinetuneConfig(**settings)
+
+
+def test_layers_that_the_model_lacks_are_refused(task):
+    """`tiny` has four layers."""
+    config = FinetuneConfig(task=str(task), model="tiny", max_length=8, batch_size=8, steps=1, check=False)
+    for settings, message in (
+        ({"exit_layer": 5}, "exit_layer must be at most 4, the model's last; got 5"),
+        ({"share_attention": "2-5"}, "share_attention must end at layer 4 or before; got '2-5'"),
+        ({"share_attention": "2-4", "exit_layer": 3}, "share_attention must end at layer 3 or before"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            prepare(dataclasses.replace(config, **settings))
+    whole = prepare(config)
+    cut = prepare(dataclasses.replace(config, exit_layer=3, share_attention="1-3"))
+    assert cut.model.encoder.config.layers == 3
+    one, other = (run.model.encoder.blocks.up.kernel for run in (cut, whole))
+    np.testing.assert_array_equal(one, other[:3])
+    attention = 8 * 64**2 + 4 * 8 * 64  # of one token and layer of width 64, in sentences of eight tokens
+    spared = describe(prepare(dataclasses.replace(config, exit_layer=3)))["flops_per_step"]
+    assert spared - describe(cut)["flops_per_step"] == 3 * 8 * 8 * attention
 
 
 def test_a_configuration_is_read_as_it_was_saved(tmp_path):

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
 import jax
@@ -17,7 +18,7 @@ from jaxsmooth.errors import CheckpointError, ConfigError
 from jaxsmooth.inputs.normalizer import Normalizer
 from jaxsmooth.inputs.tokenizer import TINY_VOCAB, Tokenizer
 from jaxsmooth.inputs.vocabulary import Pieces, SpecialTokens
-from jaxsmooth.training.export import export_model, load_export
+from jaxsmooth.training.export import export_model, load_export, trained_fusion
 from jaxsmooth.training.model import init_task_model
 from jaxsmooth.training.run import build_model
 
@@ -68,6 +69,12 @@ def test_fused_models_come_back(fusion, tmp_path):
     after, before = to_arrays(load_export(tmp_path, shapes).model), to_arrays(model)
     assert {name: value.tobytes() for name, value in after.items()} == {n: v.tobytes() for n, v in before.items()}
     encoder, _ = jaxsmooth.load(tmp_path)
+    own = to_arrays(trained_fusion(tmp_path, encoder.config))
+    assert {f"fusion.{name}": value.tobytes() for name, value in own.items()} == {
+        name: value.tobytes() for name, value in before.items() if name.startswith("fusion.")
+    }
+    with pytest.raises(CheckpointError, match="does not hold the arrays of the fusion") if own else nullcontext():
+        trained_fusion(tmp_path, dataclasses.replace(encoder.config, width=24, layers=3, heads=2))
     assert all(np.array_equal(value, before[f"encoder.{name}"]) for name, value in to_arrays(encoder).items())
 
 

@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 from support.training import PLAIN, QUICK, compiled, make_trainer, small_batch, small_model, to_arrays
 
-from jaxsmooth.bert.fusion import FUSIONS
+import jaxsmooth
+from jaxsmooth.bert.fusion import FUSIONS, fuse
 from jaxsmooth.mitigations import parse_remedies
 from jaxsmooth.training.model import task_logits
+from jaxsmooth.training.probe import Probe
 from jaxsmooth.training.step import compile_step, init_state
+from jaxsmooth.types import Edits
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
@@ -83,6 +86,46 @@ def test_fusion_is_trained(fusion):
     plain = float(compiled(make_trainer("classification", model).loss)(dataclasses.replace(model, fusion=None), data))
     assert float(loss) != plain
     assert all(np.abs(np.asarray(leaf)).max() > 0 for leaf in jax.tree.leaves(gradient.fusion))
+
+
+def test_layers_share_attention_in_training_and_in_evaluation():
+    model, data = small_model("classification"), small_batch("classification")
+    sharing = make_trainer("classification", model, dataclasses.replace(PLAIN, share_attention="1-2"))
+    expected = task_logits(model, data.batch, edits=Edits(shared_attn=(0, 1)))
+    np.testing.assert_allclose(sharing.logits(model, data), expected, rtol=1e-10, atol=1e-12)
+    assert np.abs(np.asarray(expected - task_logits(model, data.batch))).max() > 1e-4
+    _, gradient = gradients(sharing, model, data)
+    first, second = np.abs(np.asarray(gradient.encoder.blocks.attn.query.kernel)).max(axis=(1, 2, 3))
+    assert first > 0
+    assert second == 0
+
+
+def test_a_frozen_encoder_stays_as_it_is_to_the_last_bit():
+    """Weight decay and Adam included; head, fusion and pooler learn."""
+    config = dataclasses.replace(PLAIN, freeze=True, weight_decay=0.1, learning_rate=1e-2)
+    model, data = small_model("classification", jnp.float32, fusion="weights"), small_batch("classification")
+    trainer = make_trainer("classification", model, config, steps=4)
+    before, state = to_arrays(model), init_state(model, trainer.optimiser, config)
+    step = compile_step(trainer, compiler_options=QUICK)
+    for _ in range(2):
+        state, _ = step(state, data)
+    moved = {name for name, value in to_arrays(state.model).items() if not np.array_equal(value, before[name])}
+    assert moved == {name for name in before if name.startswith(("head.", "fusion.", "encoder.pooler."))}
+
+
+def test_the_probe_says_how_much_each_layer_counts():
+    data = small_batch("classification")
+    for fusion in FUSIONS:
+        model = small_model("classification", fusion=fusion)
+        found = Probe(make_trainer("classification", model), data.batch).measure(model)
+        assert ("probe/layer_importance" in found) == (fusion in ("weights", "gate"))
+        assert len(found["probe/relative_distance"]) == 3
+        if fusion == "weights":
+            np.testing.assert_allclose(found["probe/layer_importance"], model.fusion.weight, rtol=1e-12)
+        if fusion == "gate":
+            _, hidden = jaxsmooth.encode(model.encoder, data.batch, collect=lambda trace: trace.hidden)
+            share = np.asarray(fuse(model.fusion, hidden)[1])[:, np.asarray(data.batch.mask)].mean(axis=1)
+            np.testing.assert_allclose(found["probe/layer_importance"], share, rtol=1e-12)
 
 
 def test_a_remedy_acts_in_training_and_in_evaluation():
