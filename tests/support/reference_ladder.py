@@ -230,7 +230,7 @@ def measure(layers: list[Layer], run: Run) -> dict[str, Array]:
     measured = {name: np.array([f(x) for x in run.hidden]) for name, f in hidden.items()}
     measured |= {name: np.array([[f(a) for a in block] for block in run.attn]) for name, f in heads.items()}
     successive = [attention_similarity(*pair) for pair in itertools.pairwise(run.attn)]
-    measured["attention_similarity"] = np.array([math.nan, *successive])
+    measured["attention_similarity"] = np.array(successive)  # from the second layer on
     return measured | ladder(layers, run) | {"std_attn": run.std_attn, "std_mlp": run.std_mlp}
 
 
