@@ -6,12 +6,13 @@ Proofs are in docs/separation.md.
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from ...linalg.norms import binary_size, quotient
 from ...linalg.precision import at_least_float32, matmul
 from ..consensus import centre_tokens, real_tokens
 from ..statement import Statement
+from ..theorems.calculus import ArrayLike
 
 
 @at_least_float32
@@ -20,8 +21,8 @@ def class_separation(
 ) -> Float[Array, "*B"]:
     """Fisher's ratio of scatters: sum_i ||mu_c(i) - mu||^2 / sum_i ||x_i - mu_c(i)||^2, between classes over within.
 
-    Rows are tokens, or texts: the embeddings of T labelled texts are one "sentence" of T rows. With the texts as classes
-    of their tokens it says how much more tokens differ from text to text than within one.
+    Rows are tokens, or texts: the embeddings of T labelled texts are one "sentence" of T rows. With the texts as
+    classes of their tokens it says how much more tokens differ from text to text than within one.
 
     Args:
       hidden: rows, [..., T, D].
@@ -85,7 +86,8 @@ def zhang2026_smoothing(attn: ArrayLike, hidden: ArrayLike, labels: ArrayLike) -
     within = np.eye(len(a)) - indicator @ indicator.T
     gains = np.linalg.svd(between @ a @ between, compute_uv=False)
     least = float(gains[len(classes) - 2]) if len(classes) > 1 else 0.0
-    spread, out, into = (_norm(left @ a @ right) for left, right in ((within, within), (within, between), (between, within)))
+    pairs = ((within, within), (within, between), (between, within))
+    spread, out, into = (_norm(left @ a @ right) for left, right in pairs)
     start, end = (_root_of_ratio(between @ state, within @ state) for state in (x, a @ x))
     sums = a.sum(axis=1)
     even = bool(np.ptp(sums) <= 1e-9 * np.abs(sums).max()) if len(a) else False

@@ -7,11 +7,17 @@ import dataclasses
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
+
+from ..theorems.calculus import ArrayLike
 
 PLACEMENTS = ("post", "pre", "sandwich")
-# Exact to 1e-12 for smooth activations up to a std of about 3; ReLU has closed forms.
-NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(160)
+Numbers = NDArray[np.float64] | np.float64
+# The trapezoidal rule over the whole line converges exponentially for smooth activations, which these nodes resolve to
+# 1e-9 up to this std; ReLU has closed forms.
+LARGEST_STD = 12.0
+NODES = np.arange(-9 * 32, 9 * 32 + 1) / 32
+WEIGHTS = np.exp(-NODES * NODES / 2) / np.sqrt(2 * np.pi) / 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,17 +55,17 @@ class Exponents(NamedTuple):
 
     Attributes:
       angle: of the factor of 1 - cos of two tokens: below 0 they meet.
-      gradient: of the factor of the expected square of a gradient that is the same for all tokens, from a block's output
-        back to its input: above 0 it grows towards the first layers.
+      gradient: of the factor of the expected square of a gradient that is the same for all tokens, from a block's
+        output back to its input: above 0 it grows towards the first layers.
       difference: the same of a gradient whose sum over tokens is 0.
     """
 
-    angle: NDArray[np.float64]
-    gradient: NDArray[np.float64]
-    difference: NDArray[np.float64]
+    angle: Numbers
+    gradient: Numbers
+    difference: Numbers
 
 
-def activation_kernel(activation: str, std: float, cosine: ArrayLike) -> NDArray[np.float64]:
+def activation_kernel(activation: str, std: float, cosine: ArrayLike) -> Numbers:
     """E phi(x) phi(y) for Gaussian x, y of that std and correlation.
 
     Args:
@@ -68,7 +74,7 @@ def activation_kernel(activation: str, std: float, cosine: ArrayLike) -> NDArray
       cosine: their correlation, in [-1, 1], any shape.
 
     Returns:
-      The shape of `cosine`.
+      The shape of `cosine`; NaN of other activations than ReLU beyond a std of 12.
 
     >>> float(activation_kernel("relu", 2.0, 1.0))
     2.0
@@ -79,27 +85,31 @@ def activation_kernel(activation: str, std: float, cosine: ArrayLike) -> NDArray
     if activation == "relu":
         angle = np.arccos(c)
         return std * std * (np.sin(angle) + (np.pi - angle) * c) / (2 * np.pi)
+    if not std <= LARGEST_STD:
+        return np.full_like(c, np.nan)
     function, x, y = _FUNCTIONS[activation], NODES[:, None], NODES[None]
     left = WEIGHTS * function(std * NODES)
     shape = c.shape
     inner = [function(std * (k * x + np.sqrt((1 - k) * (1 + k)) * y)) @ WEIGHTS for k in c.ravel()]
-    return np.array([left @ row for row in inner]).reshape(shape) / (2 * np.pi)
+    return np.array([left @ row for row in inner]).reshape(shape)
 
 
 def activation_slope(activation: str, std: float) -> float:
-    """E phi(x)^2 of the derivative, times std^2: the slope of `activation_kernel` in the correlation at 1.
+    """std^2 E phi'(std z)^2, z a Gaussian of std 1: the slope of `activation_kernel` in the correlation at 1.
+
+    NaN of other activations than ReLU beyond a std of 12.
 
     >>> activation_slope("relu", 2.0)
     2.0
     """
     if activation == "relu":
         return 0.5 * std * std
-    return std * std * float(WEIGHTS @ _SLOPES[activation](std * NODES) ** 2) / np.sqrt(2 * np.pi)
+    if not std <= LARGEST_STD:
+        return float("nan")
+    return std * std * float(_SLOPES[activation](std * NODES) ** 2 @ WEIGHTS)
 
 
-def cowsik2024_step(
-    block: RandomBlock, size: ArrayLike, cosine: ArrayLike, tokens: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def cowsik2024_step(block: RandomBlock, size: ArrayLike, cosine: ArrayLike, tokens: int) -> tuple[Numbers, Numbers]:
     """What a wide random block makes of n tokens of one std and one pairwise cosine: both again, two numbers.
 
     Attention is uniform, which a softmax is where queries and keys are small; at consensus it does not matter what they
@@ -172,7 +182,7 @@ def cowsik2024_exponents(block: RandomBlock, size: ArrayLike = 1.0) -> Exponents
 
 
 def cowsik2024_powers(block: RandomBlock) -> tuple[float, float]:
-    """The powers of the depth l in a residual stream that grows ("pre", "sandwich", skip 1): of 1 - cos and of the gradient.
+    """Powers of the depth l where the stream grows ("pre", "sandwich", skip 1): of 1 - cos and of the gradient.
 
     1 - cos ~ l^-p with p = (v + w - w') / (v + w), and the expected square of a common gradient at the first block over
     that at block l ~ l^g with g = (v + w') / (v + w); v, w and w' are what attention, the MLP and the MLP's slope add:
@@ -226,13 +236,16 @@ def cowsik2024_critical_value(block: RandomBlock) -> float:
 
 def _branches(block: RandomBlock) -> tuple[float, float, float]:
     """What attention adds to a token's variance at consensus, what the MLP does, and the slope of the latter."""
-    whole, slope = float(activation_kernel(block.activation, block.up, 1.0)), activation_slope(block.activation, block.up)
+    whole = float(activation_kernel(block.activation, block.up, 1.0))
+    slope = activation_slope(block.activation, block.up)
     if block.placement == "sandwich":
         return 1.0, 1.0, slope / whole if whole > 0 else np.nan
     return block.value**2, block.down**2 * whole, block.down**2 * slope
 
 
-def _added(block: RandomBlock, square: NDArray, inner: NDArray, own: ArrayLike, other: ArrayLike) -> tuple[NDArray, NDArray]:
+def _added(
+    block: RandomBlock, square: Numbers, inner: Numbers, own: ArrayLike, other: ArrayLike
+) -> tuple[Numbers, Numbers]:
     skip, branch = block.skip**2, block.branch**2
     return skip * square + branch * own, skip * inner + branch * other
 

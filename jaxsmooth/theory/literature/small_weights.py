@@ -43,9 +43,7 @@ def token_turn(
 
 
 @at_least_float32
-def update_turn(
-    hidden: Float[Array, "*B T D"], update: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]
-) -> Statement:
+def update_turn(hidden: Float[Array, "*B T D"], update: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> Statement:
     """Adding m turns a token by at most arcsin(s), s = |C m| / |C x| < 1: the speed limit of any sub-layer.
 
     Attained by an update at a right angle to C (x + m). For s >= 1 nothing is claimed: m = -2x turns x over.

@@ -56,13 +56,13 @@ def _sum(q: ExactBlock[M, N], one: ArrayLike, other: ArrayLike) -> Statement[N]:
 
 @theorem("layer_norm_update_attn", SPEED, needs="block")
 def update_attn(q: ExactBlock[M, N]) -> Statement[N]:
-    """||LN(X + M) - LN(X)||_F <= G (||S^-1 M C||_F ||T^-1 M C||_F)^(1/2), M what attention adds, S, T stds before, after."""
+    """||LN(X + M) - LN(X)||_F <= G (||S^-1 M C||_F ||T^-1 M C||_F)^(1/2), M what attention adds, S, T the stds."""
     return _renormed(q, q.data.input, q.data.mixed, q.block.norm_attn.scale)
 
 
 @theorem("layer_norm_update_mlp", SPEED, needs="block")
 def update_mlp(q: ExactBlock[M, N]) -> Statement[N]:
-    """||LN(Y + M) - LN(Y)||_F <= G (||S^-1 M C||_F ||T^-1 M C||_F)^(1/2), M what the MLP adds, S, T stds before, after."""
+    """||LN(Y + M) - LN(Y)||_F <= G (||S^-1 M C||_F ||T^-1 M C||_F)^(1/2), M what the MLP adds, S, T the stds."""
     return _renormed(q, q.data.normed, q.data.mlp, q.block.norm_mlp.scale)
 
 

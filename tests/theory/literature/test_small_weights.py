@@ -1,4 +1,4 @@
-"""Small sub-layers: the turn of a token, what a LayerNorm makes of an update, and layers that are hardly more than one."""
+"""Small sub-layers: the turn of a token, what a LayerNorm makes of an update, layers that are hardly more than one."""
 
 import jax
 import jax.numpy as jnp
@@ -139,7 +139,8 @@ def test_the_registered_theorem_on_a_block():
     """Both sites of a random encoder's first block, as `verify` is given them, against numpy."""
     model, batch = random_model(), random_batch((7,), 7)
     trace = jax.jit(lambda m, b: jaxsmooth.encode(m, b, collect=lambda t: (t.input, t.mixed, t.normed, t.mlp))[1])
-    for first, added, norm in zip(*[iter(np.asarray(a)[0, 0] for a in trace(model, batch))] * 2, ("attn", "mlp"), strict=True):
+    x, mixed, normed, mlp = (np.asarray(part)[0, 0] for part in trace(model, batch))
+    for first, added, norm in ((x, mixed, "attn"), (normed, mlp, "mlp")):
         scale = np.asarray(getattr(model.blocks, f"norm_{norm}").scale[0])
         lhs, rhs = plain_update(first, added, scale, model.config.eps)
         assert 0 < lhs <= rhs
