@@ -37,22 +37,22 @@ NAMES = {"post": "Post-LN", "pre": "Pre-LN", "sandwich": "Peri-LN", "sphere": "n
 class Args:
     """What to run."""
 
-    depth: int = 64
+    depth: int = 32
     """Layers of the laws, and of the random encoders."""
-    width: int = 256
+    width: int = 128
     """Of the random encoders."""
     seeds: int = 4
     """Random encoders of each placement."""
     models: tuple[str, ...] = ("minilm-l6", "e5-small-q4")
     """Trained models."""
     data: str = "movie-reviews"
-    limit: int = 32
+    limit: int = 16
     """Texts that the turns are measured on."""
     labelled: tuple[str, ...] = ("movie-reviews", "reuters-r8")
     """Texts with classes: the sign of a score, or a topic."""
-    texts: int = 200
+    texts: int = 120
     """How many of each."""
-    words: int = 60
+    words: int = 40
     """Of each labelled text, the first so many words."""
     out: Path = Path(__file__).parent / "results"
     """Where the results go."""

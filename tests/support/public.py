@@ -93,7 +93,7 @@ POSITIVE = {
     *("coefficient", "start", "norm", "mixing_rate", "mixing_rates", "std_products", "couplings", "mixers"),
     *("head_norms", "scale", "largest_logit", "rate", "radius", "tokens", "least_weight", "least_u", "least_v"),
     *("value_norm", "interaction_norm", "logit_std", "log_rate", "strength", "share", "sharpness", "time"),
-    *("tangent", "size"),
+    *("tangent", "size", "layers", "constants"),
 }
 PLAIN: dict[str, Any] = {
     **dict.fromkeys(("lipschitz",), 1.5),

@@ -12,7 +12,6 @@ from ...linalg.norms import binary_size, quotient
 from ...linalg.precision import at_least_float32, matmul
 from ..consensus import centre_tokens, real_tokens
 from ..statement import Statement
-from ..theorems.calculus import ArrayLike
 
 
 @at_least_float32
@@ -52,7 +51,11 @@ def class_separation(
     return jnp.where(between > 0, quotient(between, inside, jnp.inf), quotient(between, inside))
 
 
-def zhang2026_smoothing(attn: ArrayLike, hidden: ArrayLike, labels: ArrayLike) -> Statement[NDArray[np.float64]]:
+def zhang2026_smoothing(
+    attn: Float[Array, "T T"] | Float[np.ndarray, "T T"],
+    hidden: Float[Array, "T D"] | Float[np.ndarray, "T D"],
+    labels: Int[Array, "T"] | Int[np.ndarray, "T"],
+) -> Statement[NDArray[np.float64]]:
     """F(AX)^(1/2) >= (b F(X)^(1/2) - k) / (w + l F(X)^(1/2)): what mixing by A leaves of the separation F of classes.
 
     Over deviations from the mean, b is A's least gain between class means, w its norm within classes, l and k its norms
@@ -72,7 +75,7 @@ def zhang2026_smoothing(attn: ArrayLike, hidden: ArrayLike, labels: ArrayLike) -
     >>> import numpy as np
     >>> mix = 0.5 * np.eye(4) + 0.5 * np.kron(np.eye(2), np.full((2, 2), 0.5))
     >>> x = np.array([[0.0], [2.0], [4.0], [6.0]])
-    >>> [round(float(side), 9) for side in zhang2026_smoothing(mix, x, [0, 0, 1, 1])[:2]]
+    >>> [round(float(side), 9) for side in zhang2026_smoothing(mix, x, np.array([0, 0, 1, 1]))[:2]]
     [4.0, 4.0]
 
     References: that smoothing can help, after Zhang and Papyan (2026), arXiv 2602.09297; the theorem is that of

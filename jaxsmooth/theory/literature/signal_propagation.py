@@ -9,8 +9,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..theorems.calculus import ArrayLike
-
 PLACEMENTS = ("post", "pre", "sandwich")
 Numbers = NDArray[np.float64] | np.float64
 # The trapezoidal rule over the whole line converges exponentially for smooth activations, which these nodes resolve to
@@ -65,7 +63,7 @@ class Exponents(NamedTuple):
     difference: Numbers
 
 
-def activation_kernel(activation: str, std: float, cosine: ArrayLike) -> Numbers:
+def activation_kernel(activation: str, std: float, cosine: Numbers | float) -> Numbers:
     """E phi(x) phi(y) for Gaussian x, y of that std and correlation.
 
     Args:
@@ -109,7 +107,9 @@ def activation_slope(activation: str, std: float) -> float:
     return std * std * float(_SLOPES[activation](std * NODES) ** 2 @ WEIGHTS)
 
 
-def cowsik2024_step(block: RandomBlock, size: ArrayLike, cosine: ArrayLike, tokens: int) -> tuple[Numbers, Numbers]:
+def cowsik2024_step(
+    block: RandomBlock, size: Numbers | float, cosine: Numbers | float, tokens: int
+) -> tuple[Numbers, Numbers]:
     """What a wide random block makes of n tokens of one std and one pairwise cosine: both again, two numbers.
 
     Attention is uniform, which a softmax is where queries and keys are small; at consensus it does not matter what they
@@ -134,7 +134,8 @@ def cowsik2024_step(block: RandomBlock, size: ArrayLike, cosine: ArrayLike, toke
     """
     r, c = np.broadcast_arrays(np.asarray(size, np.float64), np.asarray(cosine, np.float64))
     square, inner = r * r, r * r * c
-    mixed = np.full_like(c, 1.0) if block.placement == "sandwich" else block.value**2 * (1 + (tokens - 1) * c) / tokens
+    alike = (1 + (tokens - 1) * c) / tokens if tokens > 1 else np.ones_like(c)  # the square of the mean token
+    mixed = np.ones_like(c) if block.placement == "sandwich" else block.value**2 * alike
     square, inner = _added(block, square, inner, mixed, mixed)
     if block.placement == "post":
         square, inner = np.ones_like(square), inner / square
@@ -145,7 +146,7 @@ def cowsik2024_step(block: RandomBlock, size: ArrayLike, cosine: ArrayLike, toke
     return np.ones_like(square) if block.placement == "post" else np.sqrt(square), inner / square
 
 
-def cowsik2024_exponents(block: RandomBlock, size: ArrayLike = 1.0) -> Exponents:
+def cowsik2024_exponents(block: RandomBlock, size: Numbers | float = 1.0) -> Exponents:
     """The angle and the gradient exponent of a wide random block at consensus, whatever its queries and keys.
 
     For "post" they are tied: angle = gradient - log(1 + (branch value / skip)^2), so that both vanish only without
@@ -244,7 +245,7 @@ def _branches(block: RandomBlock) -> tuple[float, float, float]:
 
 
 def _added(
-    block: RandomBlock, square: Numbers, inner: Numbers, own: ArrayLike, other: ArrayLike
+    block: RandomBlock, square: Numbers, inner: Numbers, own: Numbers | float, other: Numbers | float
 ) -> tuple[Numbers, Numbers]:
     skip, branch = block.skip**2, block.branch**2
     return skip * square + branch * own, skip * inner + branch * other

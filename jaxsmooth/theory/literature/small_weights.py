@@ -75,7 +75,7 @@ def alman2025_one_layer(
     before: Float[Array, "*B T D"],
     after: Float[Array, "*B T D"],
     at_start: Float[Array, "*B L T D"],
-    lipschitz: Float[Array, "L"],
+    constants: Float[Array, "L"],
     mask: Bool[Array, "*B T"],
 ) -> Statement:
     """||X_L - X_0 - sum_l F_l(X_0)||_F <= sum_j ||F_j(X_0)||_F (prod_{i > j} (1 + K_i) - 1): layer collapse.
@@ -88,7 +88,7 @@ def alman2025_one_layer(
       before: X_0, [..., T, D].
       after: X_L, [..., T, D].
       at_start: F_l(X_0), what each layer adds to the first state, [..., L, T, D].
-      lipschitz: K_l in the Frobenius norm, [L]; of attention on tokens of norm at most R, `castin2024_bound`.
+      constants: K_l in the Frobenius norm, [L]; of attention on tokens of norm at most R, `castin2024_bound`.
       mask: True on real tokens, [..., T].
 
     Returns:
@@ -107,11 +107,11 @@ def alman2025_one_layer(
     real = mask[..., None, :]
     added = real_tokens(at_start, jnp.broadcast_to(real, at_start.shape[:-1]))
     # Of the layers behind each: prod (1 + K) - 1, without the difference of two numbers next to 1.
-    behind = jnp.cumsum(jnp.log1p(lipschitz)[::-1])[::-1] - jnp.log1p(lipschitz)
+    behind = jnp.cumsum(jnp.log1p(constants)[::-1])[::-1] - jnp.log1p(constants)
     growth = jnp.expm1(jnp.maximum(behind, 0))
     bound = jnp.sum(norm(added, (-2, -1)) * growth.reshape((1,) * (added.ndim - 3) + growth.shape), axis=-1)
     rest = real_tokens(after - before, mask) - jnp.sum(added, axis=-3)
-    applicable = jnp.broadcast_to(jnp.all(lipschitz >= 0), bound.shape)
+    applicable = jnp.broadcast_to(jnp.all(constants >= 0), bound.shape)
     return Statement(norm(rest, (-2, -1)), bound, applicable)
 
 

@@ -162,7 +162,7 @@ def karagodin2025_range(
     tangent: Float[Array, "*B"],
     size: Float[Array, "*B"],
     strength: Float[Array, "*B"],
-    depth: Float[Array, "*B"],
+    layers: Float[Array, "*B"],
     *,
     placement: str,
 ) -> tuple[Float[Array, "*B"], Float[Array, "*B"]]:
@@ -177,7 +177,7 @@ def karagodin2025_range(
       tangent: t at the start, finite.
       size: r at the start.
       strength: alpha >= 0, at most 1 for "sphere".
-      depth: L.
+      layers: L.
       placement: of the norm.
 
     Returns:
@@ -197,12 +197,12 @@ def karagodin2025_range(
         raise ValueError(f"placement must be one of {PLACEMENTS}; got {placement!r}.")
     cosine, _ = _direction(tangent)
     if placement in ("none", "post"):
-        factors = (1 + strength) ** -depth, (1 + strength) ** -depth
+        factors = (1 + strength) ** -layers, (1 + strength) ** -layers
     elif placement == "sphere":
         kept = (1 - strength) * cosine
-        factors = quotient(kept, kept + strength) ** depth, (1 - strength) ** depth
+        factors = quotient(kept, kept + strength) ** layers, (1 - strength) ** layers
     else:
-        steps = strength * depth
+        steps = strength * layers
         fast, slow = 1 / (1 + quotient(steps, size * cosine, jnp.inf)), 1 / (1 + quotient(steps, size, jnp.inf))
         factors = (fast, fast) if placement == "sandwich" else (fast, slow)
     return tangent * factors[0], tangent * factors[1]

@@ -46,7 +46,7 @@ def test_the_kernels_against_adaptive_integrals(activation):
     # The kernel's slope at 1 is that, and independent arguments have the square of the mean.
     mean = expected(function)
     assert float(sp.activation_kernel(activation, 1.0, 0.0)) == pytest.approx(mean**2, abs=1e-9)
-    near = sp.activation_kernel(activation, 1.0, [1.0, 1 - 1e-6])
+    near = sp.activation_kernel(activation, 1.0, np.array([1.0, 1 - 1e-6]))
     assert (near[0] - near[1]) / 1e-6 == pytest.approx(sp.activation_slope(activation, 1.0), rel=2e-3)
 
 
