@@ -272,8 +272,8 @@ def report(args: Args, found: dict) -> str:
         f"--labelled {' '.join(args.labelled)} --texts {args.texts} --words {args.words}"
     )
     return PAGE.format(
-        command=command, depth=args.depth, laws=laws_, random=random, turns="\n".join(rows), classes=classes,
-        **dataclasses.asdict(args) | {"device": jax.devices()[0].device_kind},
+        **dataclasses.asdict(args), command=command, laws=laws_, random=random, turns="\n".join(rows), classes=classes,
+        device=jax.devices()[0].device_kind,
     )  # fmt: skip
 
 

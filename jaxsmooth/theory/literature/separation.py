@@ -55,7 +55,7 @@ def zhang2026_smoothing(
     attn: Float[Array, "T T"] | Float[np.ndarray, "T T"],
     hidden: Float[Array, "T D"] | Float[np.ndarray, "T D"],
     labels: Int[Array, "T"] | Int[np.ndarray, "T"],
-) -> Statement[NDArray[np.float64]]:
+) -> Statement[np.float64]:
     """F(AX)^(1/2) >= (b F(X)^(1/2) - k) / (w + l F(X)^(1/2)): what mixing by A leaves of the separation F of classes.
 
     Over deviations from the mean, b is A's least gain between class means, w its norm within classes, l and k its norms

@@ -4,6 +4,7 @@ On the host, in float64: the Gaussian integrals are sums over nodes. Proofs are 
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -245,7 +246,7 @@ def _branches(block: RandomBlock) -> tuple[float, float, float]:
 
 
 def _added(
-    block: RandomBlock, square: Numbers, inner: Numbers, own: Numbers | float, other: Numbers | float
+    block: RandomBlock, square: Numbers, inner: Numbers, own: Numbers, other: Numbers
 ) -> tuple[Numbers, Numbers]:
     skip, branch = block.skip**2, block.branch**2
     return skip * square + branch * own, skip * inner + branch * other
@@ -269,13 +270,13 @@ def _gelu_slope(x: NDArray) -> NDArray:
     return _ndtr(x) + x * np.exp(-x * x / 2) / np.sqrt(2 * np.pi)
 
 
-_FUNCTIONS = {
+_FUNCTIONS: dict[str, Callable[[NDArray], NDArray]] = {
     "relu": lambda x: np.maximum(x, 0),
     "gelu": _gelu,
     "tanh": np.tanh,
     "silu": lambda x: x * _logistic(x),
 }
-_SLOPES = {
+_SLOPES: dict[str, Callable[[NDArray], NDArray]] = {
     "gelu": _gelu_slope,
     "tanh": lambda x: 1 / np.cosh(x) ** 2,
     "silu": lambda x: _logistic(x) * (1 + x * _logistic(-x)),

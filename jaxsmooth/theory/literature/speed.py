@@ -151,7 +151,8 @@ def karagodin2025_path(
         after = karagodin2025_step(*state, alpha, share, placement=placement)
         return after, after
 
-    start = tuple(jnp.broadcast_to(part, strength.shape[:-1]) for part in (tangent, size))
+    batch = strength.shape[:-1]
+    start = jnp.broadcast_to(tangent, batch), jnp.broadcast_to(size, batch)
     _, later = jax.lax.scan(layer, start, jnp.moveaxis(strength, -1, 0))
     joined = (jnp.concatenate([first[None], rest]) for first, rest in zip(start, later, strict=True))
     return ConePath(*(jnp.moveaxis(part, 0, -1) for part in joined))
