@@ -201,7 +201,7 @@ def draw(args: Args, found: dict, path: Path) -> None:
         (law, random), (turn, classes) = figure.subplots(2, 2)
         depths = np.arange(args.depth + 1)
         for name, path_ in found["laws"].items():
-            law.plot(depths, path_, color=COLOURS[name], label=NAMES[name])
+            law.plot(depths[1:], path_[1:], color=COLOURS[name], label=NAMES[name])
         law.set_ylabel("tangent of the angle to the mean")
         law.set_ylim(1e-5, 3)
         title(law, "the law: uniform attention, values I / 2")
@@ -209,15 +209,19 @@ def draw(args: Args, found: dict, path: Path) -> None:
             random.plot(depths[1:], one["map"], color=COLOURS[name], label=NAMES[name])
             random.plot(depths[1:], np.transpose(one["seen"]), ".", color=COLOURS[name], markersize=3)
         random.set_ylabel("1 - cosine of two tokens")
-        title(random, f"random weights of BERT's std, width {args.width}: map, encoders")
+        title(random, f"random weights, width {args.width}: map and encoders")
         for axes in (law, random):
             axes.set_yscale("log")
-            axes.set_xscale("symlog", linthresh=1)
+            axes.set_xscale("log")
             axes.set_xlabel("layers (log scale)")
             axes.legend()
         _draw_turns(turn, found["turns"])
         _draw_classes(classes, found["separation"])
-        remark(figure, "Bottom left: medians over tokens; dashed: the largest turn that the update's size allows.")
+        remark(
+            figure,
+            "Bottom left: medians over tokens; dashed: the largest turn that the update's size allows. "
+            "Bottom right: of texts' mean tokens by class, of tokens by text (dashed).",
+        )
         save(figure, path)
 
 
@@ -226,7 +230,9 @@ def _draw_turns(axes: Axes, found: dict) -> None:
         layers = np.arange(1, len(one["attn_turn"]) + 1)
         for part, marker in (("attn", "o"), ("mlp", "s")):
             axes.plot(layers, one[f"{part}_turn"], marker=marker, color=colour, label=f"{name}, {part}")
-            axes.plot(layers, one[f"{part}_limit"], "--", color=colour, linewidth=1)
+            # Of few tokens, those that turn little, it would stand below the median of all.
+            limit = np.where(np.array(one[f"{part}_small"]) > 0.9, one[f"{part}_limit"], np.nan)
+            axes.plot(layers, limit, "--", color=colour, linewidth=1)
     layer_axis(axes, 1, max(len(one["attn_turn"]) for one in found.values()))
     axes.set_ylim(0, None)
     axes.set_ylabel("turn of a token, degrees")
@@ -237,13 +243,14 @@ def _draw_turns(axes: Axes, found: dict) -> None:
 def _draw_classes(axes: Axes, found: dict) -> None:
     values = []
     for colour, (name, one) in zip(("#000000", "#D55E00", "#0072B2", "#009E73"), found.items(), strict=False):
-        axes.plot(one["separation"], marker="o", color=colour, label=f"{name}: classes of texts")
-        axes.plot(one["texts"], "--", marker="x", color=colour, label=f"{name}: texts as classes of tokens")
+        axes.plot(one["separation"], marker="o", color=colour, label=f"{name}: classes")
+        axes.plot(one["texts"], "--", marker="x", color=colour, label=f"{name}: texts")
         values += [np.array(one["separation"]), np.array(one["texts"])]
     layer_axis(axes, 0, max(len(one["separation"]) for one in found.values()) - 1)
     log_axis(axes, values)
+    axes.set_ylim(8e-4, None)
     axes.set_ylabel("scatter between over within")
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, loc="lower center", ncols=2)
     title(axes, "separation F by layer")
 
 
