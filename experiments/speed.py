@@ -255,9 +255,9 @@ def _draw_classes(axes: Axes, found: dict) -> None:
 
 
 def report(args: Args, found: dict) -> str:
+    marks = sorted({k for k in (1, 4, 16, args.depth) if k <= args.depth})
     laws_ = "\n".join(
-        f"| {NAMES[name]} | {' | '.join(f'{path[k]:.3g}' for k in (1, 4, 16, args.depth))} |"
-        for name, path in found["laws"].items()
+        f"| {NAMES[name]} | {' | '.join(f'{path[k]:.3g}' for k in marks)} |" for name, path in found["laws"].items()
     )
     random = "\n".join(f"| {NAMES[name]} | {' | '.join(_cells(one))} |" for name, one in found["random"].items())
     rows = []
@@ -278,9 +278,10 @@ def report(args: Args, found: dict) -> str:
         f"--models {' '.join(args.models)} --data {args.data} --limit {args.limit} "
         f"--labelled {' '.join(args.labelled)} --texts {args.texts} --words {args.words}"
     )
+    rules = " | ".join(["---"] * (len(marks) + 1))
     return PAGE.format(
-        **dataclasses.asdict(args), command=command, laws=laws_, random=random, turns="\n".join(rows), classes=classes,
-        device=jax.devices()[0].device_kind,
+        **dataclasses.asdict(args), command=command, marks=" | ".join(map(str, marks)), rules=rules, laws=laws_,
+        random=random, turns="\n".join(rows), classes=classes, device=jax.devices()[0].device_kind,
     )  # fmt: skip
 
 
@@ -298,8 +299,8 @@ PAGE = """# The speed of tokens
 
 ## Placements: tangent of the angle to the mean after so many layers
 
-| | 1 | 4 | 16 | {depth} |
-| --- | --- | --- | --- | --- |
+| | {marks} |
+| {rules} |
 {laws}
 
 ## Random encoders: exponents at consensus, powers of the depth, and 1 - cos after {depth} layers
