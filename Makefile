@@ -94,6 +94,7 @@ experiments: install
 	$(BIN)/python experiments/spectra.py --tokens 1024 2048 4096 --real-tokens 2048
 	$(BIN)/python experiments/collapse_speed.py
 	$(BIN)/python experiments/power_method.py
+	$(BIN)/python experiments/speed.py --depth 16 --width 64 --models minilm-l6 --limit 8 --labelled movie-reviews --texts 60
 	$(BIN)/python experiments/rates.py minilm-l6 --sentences 1
 	$(BIN)/python experiments/rates_adversary.py --models minilm-l6
 	$(BIN)/python experiments/rates_certified.py

@@ -24,6 +24,8 @@ HOST = {
     *("hypothesis_for_every_input", "stored_for_every_input"),
     *("kim2021_witness", "closed_classes", "describe_methods", "parse_remedies", "combine", "make_definite"),
     *("clopper_pearson1934_limits", "wilks1941_limit", "vovk2005_limit", "spectral_radius", "open_hemisphere"),
+    *("activation_kernel", "activation_slope", "cowsik2024_step", "cowsik2024_exponents", "cowsik2024_powers"),
+    *("cowsik2024_critical_value", "zhang2026_smoothing"),
     *("has_sink", "rooted_radius", "krylov_radius", "certified_basin"),
     *("block_of", "rusch2023_vanishes_at_consensus", "replace", "scale", "restrict", "patch", "record"),
 }
@@ -91,12 +93,14 @@ POSITIVE = {
     *("coefficient", "start", "norm", "mixing_rate", "mixing_rates", "std_products", "couplings", "mixers"),
     *("head_norms", "scale", "largest_logit", "rate", "radius", "tokens", "least_weight", "least_u", "least_v"),
     *("value_norm", "interaction_norm", "logit_std", "log_rate", "strength", "share", "sharpness", "time"),
+    *("tangent", "size", "layers", "constants"),
 }
 PLAIN: dict[str, Any] = {
     **dict.fromkeys(("lipschitz",), 1.5),
     **dict.fromkeys(("eps", "tolerance"), 1e-5),
     **dict.fromkeys(("head_width", "depth", "order", "steps", "length"), 2),
     "activation": "gelu",
+    "placement": "pre",
 }
 
 

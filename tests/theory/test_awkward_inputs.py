@@ -53,6 +53,7 @@ DEAR_TO_TRACE = {
     *("secant_box_rate", "slope_box_rate", "block_norms", "converge", "slem", "subdominant", "std_product", "inside"),
     *("layer_norm_chain", "castin2024_local_lipschitz", "invariant_activation", "local_exponent", "invariant_mixing"),
 }
+PRE = theory.RandomBlock(placement="pre")
 DEAR_ON_THE_HOST = {"neighbourhood_rate", "largest_eigenvalue", "residual_spectrum_rate"}
 
 
@@ -80,6 +81,13 @@ def host_cases(case: awkward.Case) -> dict[str, tuple]:
         "kim2021_witness": (case.scale,),
         "wu2024_antipodal": (),
         "wu2024_equilibrium": (),
+        "activation_kernel": ("gelu", case.scale, 0.5),
+        "activation_slope": ("gelu", case.scale),
+        "cowsik2024_step": (PRE, case.scale, 0.5, int(real.sum())),
+        "cowsik2024_exponents": (PRE, case.scale),
+        "cowsik2024_powers": (PRE,),
+        "cowsik2024_critical_value": (theory.RandomBlock(),),
+        "zhang2026_smoothing": (inner, hidden[real], np.arange(real.sum()) % 2),
         "block_of": (none, none.transpose(1, 2, 0), one, np.eye(2), np.eye(2), one),
         "neighbourhood_rate": (block, near, "gelu", 1e-5),
         "residual_spectrum_rate": (

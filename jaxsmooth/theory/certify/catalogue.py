@@ -31,6 +31,8 @@ from ..literature import (
     masked_attention,
     rank_collapse,
     remedies,
+    separation,
+    small_weights,
     token_particles,
 )
 from ..markov import closed_classes, limits, sinks, stochastic
@@ -105,6 +107,7 @@ NOT_PROVIDED: tuple[Callable[..., Statement], ...] = (
     *(invariant_subspaces.invariant_linear, invariant_subspaces.invariant_sum),
     *(invariant_subspaces.invariant_mixing, invariant_subspaces.invariant_activation),
     *(masked_attention.wu2023_gat_collapse, stochastic.wolfowitz1963_products),
+    *(small_weights.alman2025_one_layer, separation.zhang2026_smoothing),
     *(token_particles.geshkovski2023_clustering, token_particles.geshkovski2023_discrete_step),
 )
 """What these need is no part of a model's run on text, or too large to form for every head."""
@@ -136,6 +139,7 @@ CATALOGUE: dict[str, Measured] = {
         Measured(
             layernorm.shi2022_layer_norm, "block", {"hidden": "pre_attn", "scale": "scale_attn"}, {"centred": True}
         ),
+        Measured(small_weights.update_turn, "block", {"update": "mixed"}),
         Measured(cosine.cosine_distance_bound, "block"),
         Measured(remedies.zhao2020_pair_norm, "block", constants={"scale": 1.0}),
         Measured(

@@ -4,8 +4,10 @@ from ..statement import Statement
 from .calculus import ArrayLike, M, N
 from .exact_block import ExactBlock
 from .heads import collapse
-from .lemmas import linear, stretched, summed
+from .lemmas import linear, renormed, stretched, summed
 from .registry import OURS, SHI, theorem
+
+SPEED = "docs/speed.md; compare Karagodin et al. (2025), arXiv 2510.22026"
 
 
 @theorem("shi2022_lemma1_1_up", f"{SHI}, Lemma 1(1)", needs="block")
@@ -50,6 +52,24 @@ def _sum(q: ExactBlock[M, N], one: ArrayLike, other: ArrayLike) -> Statement[N]:
     c = q.c
     x, y = c.matrix(one), c.matrix(other)
     return c.zero_where(c.alike(one) & c.alike(other), summed(c, c.add(x, y), c.distance(x), c.distance(y)))
+
+
+@theorem("layer_norm_update_attn", SPEED, needs="block")
+def update_attn(q: ExactBlock[M, N]) -> Statement[N]:
+    """||LN(X + M) - LN(X)||_F <= G (||S^-1 M C||_F ||T^-1 M C||_F)^(1/2), M what attention adds, S, T the stds."""
+    return _renormed(q, q.data.input, q.data.mixed, q.block.norm_attn.scale)
+
+
+@theorem("layer_norm_update_mlp", SPEED, needs="block")
+def update_mlp(q: ExactBlock[M, N]) -> Statement[N]:
+    """||LN(Y + M) - LN(Y)||_F <= G (||S^-1 M C||_F ||T^-1 M C||_F)^(1/2), M what the MLP adds, S, T the stds."""
+    return _renormed(q, q.data.normed, q.data.mlp, q.block.norm_mlp.scale)
+
+
+def _renormed(q: ExactBlock[M, N], hidden: ArrayLike, update: ArrayLike, scale: ArrayLike) -> Statement[N]:
+    c = q.c
+    known = ~(update != 0).any() | ~(scale != 0).any()
+    return c.zero_where(known, renormed(c, c.matrix(hidden), c.matrix(update), scale, q.architecture.eps))
 
 
 @theorem("attention_stretch_by_head", OURS, needs="block")
