@@ -33,6 +33,7 @@ from ..literature import (
     remedies,
     token_particles,
 )
+from ..literature.collapse import causal_clustering, recall
 from ..markov import closed_classes, limits, sinks, stochastic
 from ..statement import Statement
 from ..theorems.calculus import ArrayLike
@@ -106,6 +107,7 @@ NOT_PROVIDED: tuple[Callable[..., Statement], ...] = (
     *(invariant_subspaces.invariant_mixing, invariant_subspaces.invariant_activation),
     *(masked_attention.wu2023_gat_collapse, stochastic.wolfowitz1963_products),
     *(token_particles.geshkovski2023_clustering, token_particles.geshkovski2023_discrete_step),
+    *(recall.labovich2026_recall, recall.labovich2026_fixed_state),
 )
 """What these need is no part of a model's run on text, or too large to form for every head."""
 
@@ -126,6 +128,8 @@ CATALOGUE: dict[str, Measured] = {
         Measured(apriori.oscillation_ergodicity, "scores"),
         Measured(sinks.attention_dilution, "scores"),
         *(_head(text) for text in (sinks.sink_ergodicity, sinks.sink_distance, sinks.sink_update)),
+        _head(causal_clustering.karagodin2024_first_token),
+        _head(causal_clustering.karagodin2024_angle),
         Measured(lemmas.shi2022_linear, "block", {"hidden": "normed", "weight": "up"}),
         Measured(
             lemmas.shi2022_activation,
