@@ -117,6 +117,9 @@ from .literature.axioms import rusch2023_vanishes_at_consensus as rusch2023_vani
 from .literature.collapse.causal_clustering import karagodin2024_angle as karagodin2024_angle
 from .literature.collapse.causal_clustering import karagodin2024_centres as karagodin2024_centres
 from .literature.collapse.causal_clustering import karagodin2024_first_token as karagodin2024_first_token
+from .literature.collapse.ranks import zhang2025_effective_rank as zhang2025_effective_rank
+from .literature.collapse.ranks import zhang2025_numerical_rank as zhang2025_numerical_rank
+from .literature.collapse.ranks import zhang2025_rank_order as zhang2025_rank_order
 from .literature.collapse.recall import labovich2026_fixed_state as labovich2026_fixed_state
 from .literature.collapse.recall import labovich2026_recall as labovich2026_recall
 from .literature.cosine import cosine_bridge as cosine_bridge

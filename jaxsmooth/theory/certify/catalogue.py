@@ -33,7 +33,7 @@ from ..literature import (
     remedies,
     token_particles,
 )
-from ..literature.collapse import causal_clustering, recall
+from ..literature.collapse import causal_clustering, ranks, recall
 from ..markov import closed_classes, limits, sinks, stochastic
 from ..statement import Statement
 from ..theorems.calculus import ArrayLike
@@ -141,6 +141,9 @@ CATALOGUE: dict[str, Measured] = {
             layernorm.shi2022_layer_norm, "block", {"hidden": "pre_attn", "scale": "scale_attn"}, {"centred": True}
         ),
         Measured(cosine.cosine_distance_bound, "block"),
+        Measured(ranks.zhang2025_numerical_rank, "block"),
+        Measured(ranks.zhang2025_effective_rank, "block"),
+        Measured(ranks.zhang2025_rank_order, "block"),
         Measured(remedies.zhao2020_pair_norm, "block", constants={"scale": 1.0}),
         Measured(
             axioms.rusch2023_subadditivity,
