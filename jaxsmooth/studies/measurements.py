@@ -12,11 +12,12 @@ from ..bert.encoder import embed, encode
 from ..bert.fusion import Fusion
 from ..bert.norm import accumulation_dtype
 from ..bert.params import Encoder
+from ..linalg.norms import unit_vectors
 from ..results.summaries import RATES
 from ..theory.block import ladder
 from ..theory.block.parameter_norms import block_norms
 from ..theory.block.traced_block import TracedBlock
-from ..theory.consensus import subspace_distance
+from ..theory.consensus import subspace_distance, token_mean
 from ..theory.rates.spectrum_rung import OutputSpectrum, output_spectrum, spectrum_rung
 from ..theory.theorems import RUNGS
 from ..theory.theorems.parameters import BlockNorms, bias_of
@@ -27,6 +28,7 @@ from .hidden_states import GATES, fused_measures, hidden_measures
 from .summaries import rungs
 
 FUSED = "fused/"
+EMBEDDING = "embedding"
 
 
 @jax.jit
@@ -67,7 +69,8 @@ def measure_batch(
 
     Returns:
       name -> array, the names of `Diagnosis` and `RATES`; `finite_rows` as `finite`; the stds as `std_attn_min`,
-      `std_attn`, `std_attn_max`; what is fused after "fused/", [1 B] and of gates [K B].
+      `std_attn`, `std_attn_max`; what is fused after "fused/", [1 B] and of gates [K B]; `EMBEDDING`, the direction of
+      the mean token of the last hidden state, [D B].
     """
 
     def collect(narrow: BlockTrace) -> dict[str, Array]:
@@ -85,7 +88,7 @@ def measure_batch(
 
     # float32 products must be float32 products on every device: TPUs and GPUs round them to fewer bits unasked.
     with jax.default_matmul_precision("highest"):
-        _, found = encode(model, batch, collect=collect)
+        last, found = encode(model, batch, collect=collect)
         stacked = found.pop("stacked", None)
         first = hidden_measures(widened(embed(model, batch)), batch.mask)
         everywhere = ladder.shi2022_rate(norms, model.config.activation, found["mixing_rate"], found["std_product"])
@@ -95,6 +98,7 @@ def measure_batch(
             found[key] = jnp.full_like(found[key], jnp.nan)
     for key, value in first.items():
         found[key] = jnp.concatenate([value[None], found[key]])
+    found[EMBEDDING] = unit_vectors(token_mean(widened(last), batch.mask)[:, 0]).T
     if fusion is not None:
         with jax.default_matmul_precision("highest"):
             fused = fused_measures(fusion, stacked, batch.mask)

@@ -1,5 +1,7 @@
 """Remedies that change attention, against numpy and the guarantees of `theory`."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -98,7 +100,7 @@ def test_a_lower_temperature_sharpens_every_row():
     scores = np.random.default_rng(0).standard_normal((3, HEADS, LONGEST, LONGEST))
     rows = lambda logits: np.asarray(jax.nn.softmax(logits, axis=-1))  # noqa: E731
     found = [rows(ours.temp_scale(jnp.asarray(scores), tau)) for tau in (2.0, 1.0, 0.5, 0.1)]
-    for warm, cold in zip(found, found[1:], strict=False):
+    for warm, cold in itertools.pairwise(found):
         assert np.all(entropies(cold) < entropies(warm))
         assert np.all(cold.max(axis=-1) > warm.max(axis=-1))
     np.testing.assert_array_equal(found[1], rows(scores))

@@ -1,4 +1,4 @@
-"""Tokens under causal attention go to the first one: the step's bounds, where they are attained, and what breaks them."""
+"""Tokens under causal attention go to the first one: a step's bounds, where attained, what breaks them."""
 
 import functools
 

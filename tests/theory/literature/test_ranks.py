@@ -93,7 +93,7 @@ def test_rank_one_far_from_consensus_and_energy_without_its_unit():
 
 
 def test_sums_over_padding_would_break_it():
-    """The mean of n real tokens, not of all places: with zeros in the mean, d_M is another number and equal tokens none."""
+    """The mean of n real tokens, not of all places: with zeros in it equal tokens would have a distance."""
     x, mask = states(np.random.default_rng(4))
     mask[0] = np.arange(PADDED) < 3
     x[0] = np.where(mask[0][:, None], 1.0, GARBAGE)
