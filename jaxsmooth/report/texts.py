@@ -77,7 +77,7 @@ def texts_words(found: TextStatements) -> str:
 
 _TRENDS = {
     "cosine_similarity": "the last layer's cosine similarity",
-    "embedding_similarity": "the mean cosine of a text's embedding, the mean of its last hidden states, with the others'",
+    "embedding_similarity": "the mean cosine of a text's embedding, the mean of its last tokens, with the others'",
 }
 
 

@@ -101,8 +101,8 @@ class TextStatements:
       rows: one per quantity and layer, the whole network first.
       places: the kept texts' positions in what was read, [kept].
       values: quantity -> its values, layers on the first axis, [K kept]; empty unless asked for.
-      lengths: how the whole network's contraction, the last layer's similarity and that of embeddings go with the number
-        of tokens.
+      lengths: how the whole network's contraction, the last layer's similarity and that of embeddings go with the
+        number of tokens.
       groups: the texts by quarters of their numbers of tokens, shortest first.
     """
 

@@ -103,7 +103,6 @@ def diagnose(
         fused=None if fused is None else _fused_layers(fused, label, spreads),
         every_input=known_for_every_input(model),
         texts=text_statements(kept, each_text=each_text, embedded=embedded),
-        fate=None,
     )
 
 

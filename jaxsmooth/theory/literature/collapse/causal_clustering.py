@@ -52,11 +52,11 @@ def karagodin2024_first_token(
 def karagodin2024_angle(
     attn: Float[Array, "*B T S"], hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]
 ) -> Statement:
-    """On the sphere, u <- (A u)_i / |(A u)_i|: tan t' <= (1 - m) sin t / (m + (1 - m) cos t), t the largest angle to u_1, before and after.
+    """tan t' <= (1 - m) sin t / (m + (1 - m) cos t), t the largest angle to u_1, for u_i <- (A u)_i / |(A u)_i|.
 
-    m is the least attention that the first token receives. For m > 1/2 no angle becomes larger than
-    arcsin((1 - m) / m), wherever the tokens are. With a residual, u <- N(u + h A u), take (I + h A) / (1 + h) for A.
-    Attained at every angle by two tokens.
+    m = min_i a_i1 is the least attention that the first token receives, t' the angle after the step. For m > 1/2 no
+    angle becomes larger than arcsin((1 - m) / m), wherever the tokens are. With a residual, u <- N(u + h A u), take
+    (I + h A) / (1 + h) for A. Attained at every angle by two tokens.
 
     Args:
       attn: A, rows summing to 1 over real keys, [..., T, S].

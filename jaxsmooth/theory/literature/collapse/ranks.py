@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from ....linalg.norms import binary_size, norm, quotient
+from ....linalg.norms import binary_size, norm, quotient, safe_sqrt
 from ....linalg.precision import at_least_float32
 from ....linalg.singular import effective_rank_of, row_singular_values, stable_rank_of
 from ...consensus import real_tokens, relative_distance
@@ -69,9 +69,11 @@ def zhang2025_effective_rank(hidden: Float[Array, "*B T D"], mask: Bool[Array, "
     others = jnp.minimum(jnp.sum(mask, axis=-1), hidden.shape[-1]).astype(hidden.dtype) - 1
     others = jnp.maximum(others, 0)
     spread = jnp.minimum(quotient(share, 1 - share, jnp.inf), others)
-    tail = jnp.sqrt(others * spread)
+    tail = safe_sqrt(others * spread)
     first, rest = 1 / (1 + tail), tail / (1 + tail)
-    entropy = jax.scipy.special.entr(first) + jax.scipy.special.entr(rest) + rest * jnp.log(jnp.maximum(others, 1))
+    # The slope at consensus is infinite; a share of 1, which adds 0, gives it none.
+    parts = jax.scipy.special.entr(first) + jax.scipy.special.entr(jnp.where(rest == 0, 1, rest))
+    entropy = parts + rest * jnp.log(jnp.maximum(others, 1))
     return Statement(effective_rank_of(_singular_values(hidden, mask)), jnp.exp(entropy), _nonzero(hidden, mask))
 
 

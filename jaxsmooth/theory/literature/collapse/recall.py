@@ -17,11 +17,11 @@ def labovich2026_recall(
     mask: Bool[Array, "*B T"],
     rate: Float[Array, "..."] | float,
 ) -> Statement:
-    """d_M(U) <= d_M(X') + v d_M(X) for X' = F(X) + U, v any bound of d_M(F(X)) / d_M(X): no two states in a row collapse.
+    """d_M(U) <= d_M(X') + v d_M(X) for X' = F(X) + U, v any bound of d_M(F(X)) / d_M(X).
 
-    So of any two states in a row one has at least d_M(U) / (1 + v), and so has a fixed state: with `before` for
-    `after`, d_M(X) >= d_M(U) / (1 + v), however strongly F contracts and whether the loop converges or not. F = -v
-    attains it. A norm around the sum can undo it: rows u and 2u become equal.
+    No two states in a row collapse: of any two one has at least d_M(U) / (1 + v), and so has a fixed state (`before`
+    for `after`), however strongly F contracts and whether the loop converges or not. F = -v attains it. A norm around
+    the sum can undo it: rows u and 2u become equal.
 
     Args:
       before: X, [..., T, D].
