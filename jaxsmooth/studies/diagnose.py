@@ -1,12 +1,11 @@
 """`diagnose`: stream sentences through a real encoder, measure every layer on the device, keep running sums."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax
 import numpy as np
 from jaxtyping import Array
-from numpy.typing import NDArray
 
 from ..bert.fusion import Fusion, Kind
 from ..bert.norm import accumulation_dtype
@@ -86,10 +85,9 @@ def diagnose(
     with stream:
         for encoded, measured in _measured(stream.model, stream, fused):
             refuse_diverged(stream.model, encoded, measured)
-            embedded.add({EMBEDDING: measured.pop(EMBEDDING), "tokens": _tokens(encoded)}, encoded.indices)
+            _keep(kept, embedded, encoded, measured)
             running.add(measured, len(encoded.indices))
             chooser.offer(encoded)
-            kept.add(_by_text(encoded, measured), encoded.indices)
         exemplar = chooser.exemplar(stream.model, tokenizer)
     spreads = running.spreads()
     return Diagnosis(
@@ -103,17 +101,15 @@ def diagnose(
         fused=None if fused is None else _fused_layers(fused, label, spreads),
         every_input=known_for_every_input(model),
         texts=text_statements(kept, each_text=each_text, embedded=embedded),
+        fate=None,
     )
 
 
-def _by_text(encoded: EncodedBatch, measured: Mapping[str, Any]) -> dict[str, Any]:
-    """What is kept of every text, [K B]."""
-    return {**{key: measured[key] for key in NEEDED}, "tokens": _tokens(encoded)}
-
-
-def _tokens(encoded: EncodedBatch) -> NDArray[np.int64]:
-    """How many tokens each text has, [1 B]."""
-    return np.asarray(encoded.batch.mask).sum(axis=1)[None]
+def _keep(kept: KeptTexts, embedded: KeptTexts, encoded: EncodedBatch, measured: dict[str, Any]) -> None:
+    """What is kept of every text, [K B]; embeddings, of which there is no spread, are taken out of the measurements."""
+    tokens = {"tokens": np.asarray(encoded.batch.mask).sum(axis=1)[None]}
+    kept.add({key: measured[key] for key in NEEDED} | tokens, encoded.indices)
+    embedded.add({EMBEDDING: measured.pop(EMBEDDING)} | tokens, encoded.indices)
 
 
 def _fused_layers(fusion: Fusion, label: str, spreads: dict[str, Spread]) -> FusedLayers:

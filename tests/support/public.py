@@ -183,7 +183,9 @@ SPECIAL: dict[str, Callable[[np.random.Generator], dict[str, Any]]] = {
     "patch_effect": lambda rng: {"sites": ("hidden",), "layers": 0},
     "noci2022_relative_distance": lambda rng: {"tokens": 3},
     "subdominant": lambda rng: {"limit": theory.chain_limit(_operator().matrix, jnp.ones(4, bool))},
-    **dict.fromkeys(("follow", "consensus_basin", "approach_consensus", "cluster_counts"), lambda rng: {"apply": lambda x: x / 2}),
+    **dict.fromkeys(
+        ("follow", "consensus_basin", "approach_consensus", "cluster_counts"), lambda rng: {"apply": lambda x: x / 2}
+    ),
     "jacobian_krylov": lambda rng: {
         "apply": lambda x: x / 2,
         "state": jnp.ones((SIZES["B"], SIZES["T"], SIZES["D"])),
