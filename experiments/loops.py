@@ -2,7 +2,7 @@
 
     python experiments/loops.py
 
-Reviews of minilm-l6 in single precision, 17 to 32 tokens; 65 s of processor time. Three tables: Rényi's centres and ranks
+Reviews of minilm-l6 in single precision, 17 to 32 tokens; 65 s of processor time. Tables: Rényi's centres and ranks
 of the hidden states of the model's own run; the clusters through which a layer goes when it is applied again and again,
 with the longest stay in two or more; the same layer with recall, X <- block(X) + U, U its first input, beside the two
 distances between which docs/looped.md puts a fixed state. Expect: without recall layers 1, 5 and 6 end in one cluster;
