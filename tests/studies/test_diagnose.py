@@ -244,7 +244,7 @@ def unmeasured(monkeypatch):
 
     def measure_batch(model, norms, batch, fusion, spectra):
         count = np.asarray(batch.mask.sum(axis=1), np.float64)[None]
-        return dict.fromkeys(names, count)
+        return dict.fromkeys((*names, "embedding"), count)
 
     monkeypatch.setattr(diagnose, "measure_batch", measure_batch)
     monkeypatch.setattr(diagnose, "model_spectra", lambda model: None)
