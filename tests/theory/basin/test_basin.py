@@ -19,7 +19,7 @@ from jaxsmooth.errors import ConfigError, DivergedError, OptionError, ShapeError
 from jaxsmooth.theory import Basin, certified_basin
 from jaxsmooth.theory.basin import certificate
 from jaxsmooth.theory.basin.gauges import Frames
-from jaxsmooth.theory.basin.matrices import exact
+from jaxsmooth.theory.basin.matrices import exact, pooled_norm
 from jaxsmooth.theory.basin.row_map import row_map
 from jaxsmooth.types import map_named
 
@@ -196,7 +196,7 @@ def test_the_rate_tends_to_the_spectral_radius(case):
 
 @functools.cache
 def pieces(seed: int):
-    """The comparison system of a small layer, as the library builds it, and its model."""
+    """The comparison of a small layer's ball with what follows, as the library builds it, and its model."""
     model = encoder(seed, width=6)
     kept = {}
     whole = certificate._steps
@@ -211,7 +211,7 @@ def test_no_search_finds_a_step_beyond_the_comparison(seed):
     """BFGS on the input makes the next pass's differences, or mean, as large as it can; tokens inside by a squash."""
     plain, basin, step = pieces(seed)
     rng, tokens = np.random.default_rng(seed), 3
-    bounds = step(basin.mean_radius, basin.diameter)
+    bounds = step(basin.radius, 2 * basin.radius)
 
     def inside(free: np.ndarray) -> np.ndarray:
         moves = free.reshape(tokens, 6)
@@ -232,6 +232,33 @@ def test_no_search_finds_a_step_beyond_the_comparison(seed):
         ]
         assert max(found) <= bounds[which]
         assert max(found) > 0.05 * bounds[which]
+
+
+def test_heads_tilt_together_no_farther_than_said():
+    """sum_h (c_h - mean) W_h of the real attention in a ball, as two clusters and at random; and the bound is not idle."""
+    plain, basin, step = pieces(3)
+    w, ratios = plain.blocks[0], []
+    for size in (0.03, 0.3, 1.0):
+        for _, moves in directions(np.random.default_rng(0), basin, 5, 40):
+            x = basin.point + size * moves
+            q, k = (np.einsum("btd,dnh->bnth", x, w[f"{s}kernel"]) + w[f"{s}bias"][:, None] for s in "qk")
+            attn = softmax(q @ k.swapaxes(2, 3) / np.sqrt(q.shape[-1]), axis=-1)
+            mixed = np.einsum("bntj,bjd,dnh,nhe->bte", attn - 1 / 5, x, w["vkernel"], w["okernel"])
+            ratios.append(np.linalg.norm(mixed, axis=-1).max() / step._tilted(step.value, size, 2 * size))
+    assert max(ratios) <= 1
+    assert max(ratios) > 0.2
+
+
+def test_the_norm_of_all_heads_together_is_the_map_s_own():
+    """Against singular values of the map written out; far below the sum over heads, and zero rows have a zero norm."""
+    rng = np.random.default_rng(0)
+    rows, maps = rng.standard_normal((8, 12)), rng.standard_normal((8, 12, 12))
+    norms = np.linalg.norm(maps, 2, axis=(1, 2))
+    found = pooled_norm(exact(rows), [exact(one) for one in maps], norms)
+    whole = np.einsum("ha,hbe->abe", rows, maps).reshape(144, 12)
+    assert np.linalg.norm(whole, 2) <= found <= np.linalg.norm(whole, 2) * (1 + 1e-4)
+    assert found < 0.6 * np.sum(norms * np.linalg.norm(rows, axis=1))
+    assert pooled_norm(exact(0 * rows), [exact(one) for one in maps], norms) < 1e-300
 
 
 @pytest.mark.parametrize("seed", [3, 4])
