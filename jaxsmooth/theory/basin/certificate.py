@@ -29,7 +29,7 @@ SETTLED = 1e-11  # relative change at which it has
 LONGEST_CYCLE = 8
 ITERATIONS = 2000
 HALVINGS = 80
-DIGITS = 1e-2  # to which the largest radius is sought
+DIGITS = 1e-3  # to which the largest radius is sought
 SMALL = 1e-3  # of the start: where the comparison system has come as near as it needs to
 STALLED = 0.9999  # of the mean before: rounding of the reference orbit keeps it from coming nearer
 TRAP = 2.0  # how much wider than what was reached the box is that must be mapped into itself
@@ -261,7 +261,7 @@ def _largest(made: tuple[Step, list[Step]], roots: Roots, orbit: Orbit, radii: t
 
 
 def _halved(rate: Callable[[float], float], high: float) -> tuple[float, float]:
-    """The largest number, to a hundredth, for which a rate is certified, and one beyond for which none is."""
+    """The largest number, to a thousandth, for which a rate is certified, and one beyond for which none is."""
     low = 0.0
     for _ in range(HALVINGS):
         middle = low / 2 + high / 2
