@@ -61,12 +61,13 @@ def main(args: Args) -> None:
         before = rows.get(name, {})
         if "escapes" in before and abs(before["size_of_point"] - row["size_of_point"]) <= 1e-9 * row["size_of_point"]:
             row |= {key: before[key] for key in ("escapes", "seconds_searched")}
-        elif args.search and basin.radius:
+        rows[name] = row
+        write(args.out, list(rows.values()))
+        if "escapes" not in row and args.search and basin.radius:
             row |= escapes(model, layer, std, basin, states(layer))
         inside = [one for one in row.get("escapes", []) if one["distance"] and one["distance"] <= row["radius"]]
         if inside:
             raise AssertionError(f"{name}: {inside} inside the certified radius {row['radius']}")
-        rows[name] = row
         say(f"{name}: {row['radius']:.3g} certified, nearest escape {nearest(row)}")
         write(args.out, list(rows.values()))
     write(args.out, list(rows.values()))

@@ -18,8 +18,8 @@ Moves = NDArray[np.float64]
 
 TOKENS = (1, 2, 3, 9)
 SHRINK = 0.8  # of the radius, whenever an escape is found
-LEAST = 0.98  # the search of one token count ends where none is found at this share of the nearest
-ASCENTS = 30  # steps of the gradient at one radius
+LEAST = 0.96  # the search of one token count ends where none is found at this share of the nearest
+ASCENTS = 20  # steps of the gradient at one radius
 EVERY = 5  # of them, after which the sentences are followed to their end
 RATE = 0.4  # of the first steps, relative to the radius
 HALVINGS = 8

@@ -64,8 +64,8 @@ class Step:
         """At least |sum_h (c_h - mean) W_h|: each head by itself, or their first order in the logits together."""
         moved = (self.mean_score * m + self.score * (self.ball.share * d)) * d
         logits = self.point * d + moved
-        alone = np.sum(through.heads * np.tanh(logits / 4)) * d
-        rest = np.sum(through.heads * (moved / 4 + logits**2 / 8)) * d
+        alone = through.of_each(np.tanh(logits / 4)) * d
+        rest = through.of_each(moved / 4 + 3 / 32 * logits**2) * d
         return float(min(alone, through.joint * self.ball.scatter * d * d + rest))
 
     def _averaged(self, r: float) -> float:
@@ -75,7 +75,7 @@ class Step:
 
     def contraction(self, m: float, d: float) -> float:
         """At least D' / D."""
-        attention = 1 + np.sum(self.value.heads * np.tanh(self.score * d * d / 4))
+        attention = 1 + self.value.of_each(np.tanh(self.score * d * d / 4))
         return float(self.differences.most(self.distance(m, d)) * attention * RAISE)
 
     def consensus_contraction(self, m: float) -> float:
@@ -94,18 +94,24 @@ class Tilt(NamedTuple):
 
     Attributes:
       heads: at least ||W_h||, [N].
+      stacked: at least the norm of all W_h one under the other.
       joint: at least the norm of C -> sum_h g_h^T C W_h over matrices C of Frobenius norm 1, g_h the keys' scores at
         the reference over sqrt(H).
     """
 
     heads: NDArray[np.float64]
+    stacked: float
     joint: float
 
     @staticmethod
     def of(asked: list[NormBall], values: list[NormBall], width: float) -> "Tilt":
         """From g_h sqrt(H), rows [1 D], and W_h, [D D]."""
         heads = np.array([norm(value) for value in values])
-        return Tilt(heads, up(pooled_norm(stacked(*asked), values, heads) / width))
+        return Tilt(heads, norm(stacked(*values)), up(pooled_norm(stacked(*asked), values, heads) / width))
+
+    def of_each(self, lengths: NDArray[np.float64]) -> float:
+        """At least |sum_h c_h W_h| for rows c_h of these lengths."""
+        return float(min(np.sum(self.heads * lengths), self.stacked * np.linalg.norm(lengths)))
 
 
 class Spread(NamedTuple):
