@@ -458,7 +458,7 @@ def test_no_start_inside_escapes_from_a_real_model(name, layer):
     basin = certified_basin(model, layer=layer)
     assert basin.radius > 1e-5
     rng, starts = np.random.default_rng(0), 0
-    with jax.enable_x64(True):
+    with jax.enable_x64(True), jax.numpy_rank_promotion("allow"):
         pass_of = Plain.of(model, layer, None).compiled()
         for tokens, count in STARTS.items():
             for kind, moves in directions(rng, basin, tokens, count):
