@@ -189,8 +189,9 @@ def markdown(rows: list[dict]) -> str:
     for row in rows:
         keys = ("rate", "spectral_radius", "spectral_radius_mean")
         rate, differences, mean = (f"{row[key]:.4g}" if row[key] is not None else "-" for key in keys)
+        radius = f"{row['radius']:.3g}{' (earlier)' * row.get('earlier', False)}"
         lines.append(
-            f"| {row['name']} | {row['radius']:.3g}{' (earlier)' * row.get('earlier', False)} | {row['size_of_point']:.3g} | {rate} | {differences} | {mean} "
+            f"| {row['name']} | {radius} | {row['size_of_point']:.3g} | {rate} | {differences} | {mean} "
             f"| {' | '.join(met(row))} |"
         )
     return "\n".join([*lines, "", "![](basin.png)", ""])
