@@ -9,12 +9,14 @@ import pytest
 
 import jaxsmooth
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 MODULES = sorted(module.name for module in pkgutil.walk_packages(jaxsmooth.__path__, "jaxsmooth."))
+DEAR = {f"jaxsmooth.studies.{name}" for name in ("diagnose", "converge", "verify", "compare")}
+"""Each compiles a whole study; other tests run these every time."""
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.long) if name in DEAR else name for name in MODULES]
+)
 def test_examples(name):
     module = importlib.import_module(name)
     with jax.enable_x64(False):

@@ -30,8 +30,6 @@ from jaxsmooth.theory import (
 )
 from jaxsmooth.theory.markov.verdicts import Chain, limit_verdict, observe
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 WIDE = 64
 
 
