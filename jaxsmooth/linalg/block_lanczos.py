@@ -23,6 +23,7 @@ class _Slots(NamedTuple):
     diagonal: Array  # [M 2 2 W], the operator between the two of a pair
     coupling: Array  # [M 2 2 W], and from a pair to the next
     size: Array  # [W], pairs so far
+    free: Array  # [W], whether a slot's search is over
     found: Eigenvalue  # [B] each
 
 
@@ -71,42 +72,41 @@ def largest_eigenvalues_of_queue(
     def test(diagonal: Array, coupling: Array, size: Array) -> tuple[Array, Array, Array]:
         return _test(diagonal, coupling, size, tolerance)
 
+    # Of all at once, as their text, which is long, then stands here alone.
+    bases = jax.vmap(lambda pair: orthonormal_rows(pair)[0])(starts)
+
     def cycle(state: _Slots) -> _Slots:
-        state = _extend(apply, operators, state)
+        state = _extend(apply, operators, _refill(state, bases))
         due = tested[state.size]
         value, residual, near = jax.lax.cond(
             jnp.any(due), test, lambda *_: unknown, state.diagonal, state.coupling, state.size
         )
-        done = due & (near | (state.size >= most))
-        place = jnp.where(done, state.slot_operator, count)
+        free = due & (near | (state.size >= most))
+        place = jnp.where(free, state.slot_operator, count)
         latest = Eigenvalue(value, residual, 2 * state.size)
         found = jax.tree.map(lambda all_, new: all_.at[place].set(new, mode="drop"), state.found, latest)
-        return _refill(state._replace(found=found), done, starts)
+        return state._replace(free=free, found=found)
 
-    state = _first_slots(starts, width, most)
-    return jax.lax.while_loop(lambda state: jnp.any(state.slot_operator < count), cycle, state).found
+    def unfinished(state: _Slots) -> Array:
+        return (state.next_operator < count) | jnp.any(jnp.logical_not(state.free) & (state.slot_operator < count))
+
+    return jax.lax.while_loop(unfinished, cycle, _free_slots(starts, width, most)).found
 
 
-def _first_slots(starts: Array, width: int, most: int) -> _Slots:
-    """The first W operators, each in its slot before its first step."""
-    first = jnp.arange(width, dtype=jnp.int32)
-    nothing = jnp.zeros(starts.shape[0], starts.dtype)
+def _free_slots(starts: Array, width: int, most: int) -> _Slots:
+    """W slots before they have taken an operator."""
+    nothing, empty = jnp.zeros(starts.shape[0], starts.dtype), jnp.zeros((width, *starts.shape[1:]), starts.dtype)
     return _Slots(
-        slot_operator=first,
-        next_operator=jnp.int32(width),
-        basis=_first_bases(starts, first),
-        previous_basis=jnp.zeros((width, *starts.shape[1:]), starts.dtype),
+        slot_operator=jnp.zeros(width, jnp.int32),
+        next_operator=jnp.int32(0),
+        basis=empty,
+        previous_basis=empty,
         diagonal=jnp.zeros((most, 2, 2, width), starts.dtype),
         coupling=jnp.zeros((most, 2, 2, width), starts.dtype),
         size=jnp.zeros(width, jnp.int32),
+        free=jnp.ones(width, bool),
         found=Eigenvalue(nothing, nothing, jnp.zeros(starts.shape[0], jnp.int32)),
     )
-
-
-def _first_bases(starts: Array, chosen: Array) -> Array:
-    """The starting pair of each chosen operator, orthonormal; zero where there is no such operator."""
-    pairs = starts.at[chosen].get(mode="fill", fill_value=0)
-    return jax.vmap(lambda pair: orthonormal_rows(pair)[0])(pairs)
 
 
 def _extend(apply: Callable[[Any, Array], Array], operators: Any, state: _Slots) -> _Slots:
@@ -133,18 +133,18 @@ def _test(diagonal: Array, coupling: Array, size: Array, tolerance: float) -> tu
     return value, residual, (residual <= error) | ((residual <= 5 * error) & (near_value <= 1))
 
 
-def _refill(state: _Slots, done: Array, starts: Array) -> _Slots:
-    """Finished slots take the next operators in their order."""
-    count = starts.shape[0]
-    taken = jnp.cumsum(done, dtype=jnp.int32)
-    slot_operator = jnp.where(done, jnp.minimum(state.next_operator + taken - 1, count), state.slot_operator)
-    fresh = done.reshape(-1, *(1,) * (starts.ndim - 1))
+def _refill(state: _Slots, bases: Array) -> _Slots:
+    """Free slots take the next operators in their order; where there is none left, vectors of zeros."""
+    count = bases.shape[0]
+    taken = jnp.cumsum(state.free, dtype=jnp.int32)
+    slot_operator = jnp.where(state.free, jnp.minimum(state.next_operator + taken - 1, count), state.slot_operator)
+    fresh = state.free.reshape(-1, *(1,) * (bases.ndim - 1))
     return state._replace(
         slot_operator=slot_operator,
         next_operator=jnp.minimum(state.next_operator + taken[-1], count),
-        basis=jnp.where(fresh, _first_bases(starts, slot_operator), state.basis),
+        basis=jnp.where(fresh, bases.at[slot_operator].get(mode="fill", fill_value=0), state.basis),
         previous_basis=jnp.where(fresh, 0, state.previous_basis),
-        size=jnp.where(done, 0, state.size),
+        size=jnp.where(state.free, 0, state.size),
     )
 
 

@@ -47,19 +47,19 @@ def largest_of_block_tridiagonal(
     """
     scale, diagonal, coupling = _scaled(diagonal, coupling, size)
 
-    def bounds(points: Array) -> tuple[Array, Array]:
+    outer = jnp.take_along_axis(coupling, size[None, None, None] - 1, axis=0)[0]
+
+    def bounds(points: Array) -> tuple[Array, Array, Array]:
         found = _sweep(diagonal, coupling, size, points)
         smaller, vector = _smaller_eigenpair(found.pivot)
-        return jnp.where(found.negative > 0, -jnp.inf, points - smaller / _form(found.squares, vector)), points
+        square = _form(found.squares, vector)
+        left = _times(outer[:, :, None], _times(found.last, vector[:, None]))
+        residual = jnp.sqrt(jnp.sum(left**2, axis=(0, 1)) / square)
+        return jnp.where(found.negative > 0, -jnp.inf, points - smaller / square), points, residual
 
     # Scaled to discs below 1, so that squares neither overflow nor vanish; 1 with a margin for rounding.
-    value, high = enclose_largest(bounds, jnp.full_like(scale, 1 + 16 * jnp.finfo(scale.dtype).eps))
-    found = _sweep(diagonal, coupling, size, high[None])
-    _, vector = _smaller_eigenpair(found.pivot)
-    length = jnp.sqrt(_form(found.squares, vector))
-    outer = jnp.take_along_axis(coupling, size[None, None, None] - 1, axis=0)[0]
-    left = _times(outer, _times(found.last[:, :, 0], vector[:, None, 0]))
-    return value * scale, scale * jnp.sqrt(jnp.sum(left**2, axis=(0, 1))) / length[0]
+    value, _, residual = enclose_largest(bounds, jnp.full_like(scale, 1 + 16 * jnp.finfo(scale.dtype).eps))
+    return value * scale, residual * scale
 
 
 def eigenvalues_above(

@@ -12,7 +12,6 @@ from jaxtyping import Array, Float
 # one, which is usually far nearer, at the square of the distance of the upper one.
 SHARES = (0.67, 0.33, 0.1, 0.01)
 ROUNDS = 60  # at most so many sweeps
-UNROLLED = 4  # rows eliminated in one step of a loop
 
 
 def largest_of_tridiagonal(
@@ -38,10 +37,8 @@ def largest_of_tridiagonal(
 
     References: Parlett (1998), The Symmetric Eigenvalue Problem, sections 3.3, 4.6 and 7.9.
     """
-    matrix = _Tridiagonal.of(diagonal, coupling, size)
-    value, high = _enclose(matrix)
-    vector = _sweep(matrix, high[None])
-    return value, jnp.take(coupling, size - 1, axis=0) * vector.last[0] / jnp.sqrt(vector.norm[0])
+    value, _, residual = _enclose(_Tridiagonal.of(diagonal, coupling, size))
+    return value, residual
 
 
 def vector_of_tridiagonal(diagonal: Float[Array, "M N"], coupling: Float[Array, "M N"]) -> Float[Array, "M N"]:
@@ -52,7 +49,7 @@ def vector_of_tridiagonal(diagonal: Float[Array, "M N"], coupling: Float[Array, 
     Array([[1., 1.]], dtype=float32)
     """
     matrix = _Tridiagonal.of(diagonal, coupling, jnp.int32(diagonal.shape[0]))
-    _, high = _enclose(matrix)
+    _, high, _ = _enclose(matrix)
 
     def row(below: Array, row: tuple[Array, Array]) -> tuple[Array, Array]:
         ratio = row[1] / below
@@ -60,56 +57,60 @@ def vector_of_tridiagonal(diagonal: Float[Array, "M N"], coupling: Float[Array, 
 
     # Every entry over the one before it; the last row's is 0 and is dropped.
     _, ratios = jax.lax.scan(row, jnp.ones_like(high), (matrix.diagonal, matrix.inside), reverse=True)
-    return jnp.cumprod(jnp.concatenate([jnp.ones_like(ratios[:1]), ratios[:-1]]), axis=0)[: diagonal.shape[0]]
+    return jnp.cumprod(jnp.concatenate([jnp.ones_like(ratios[:1]), ratios[:-1]]), axis=0)
 
 
 def enclose_largest(
-    bounds: Callable[[Array], tuple[Array, Array]], upper: Float[Array, "N"]
-) -> tuple[Float[Array, "N"], Float[Array, "N"]]:
+    bounds: Callable[[Array], tuple[Array, Array, Array]], upper: Float[Array, "N"]
+) -> tuple[Float[Array, "N"], Float[Array, "N"], Float[Array, "N"]]:
     """Two bounds within rounding of the largest eigenvalue of N positive semidefinite matrices.
 
     Args:
       bounds: of points [P N] two bounds each: some Rayleigh quotient, or -inf where the point is not above the
         spectrum; and what is above the spectrum but for rounding where the point is, the point itself at worst. The
-        closer to the largest eigenvalue the closer the point is.
+        closer to the largest eigenvalue the closer the point is. And a number that is wanted of the last point above
+        the spectrum, so that the text of a sweep stands, and is compiled, once.
       upper: above the spectra, [N].
 
     Returns:
-      `(low, high)`, [N] each; `high` is above the spectrum.
+      `(low, high, wanted)`, [N] each; `high` is above the spectrum and `wanted` the number there, NaN where no point
+      was above it.
     """
     eps, shares = jnp.finfo(upper.dtype).eps, jnp.asarray(SHARES, upper.dtype)[:, None]
 
     def tighten(state: tuple[Array, ...]) -> tuple[Array, ...]:
-        low, high, guess, rounds = state
+        low, high, guess, wanted, rounds = state
         points = jnp.concatenate([guess[None], low[None] + shares * (high - low)[None]])
-        quotient, closer = bounds(points)
+        quotient, closer, found = bounds(points)
         below = jnp.isneginf(quotient)
         low = jnp.maximum(low, jnp.max(jnp.where(below, points, quotient), axis=0))
         # A guess becomes a bound only once it has been a point.
         guess = jnp.min(jnp.where(below, high[None], closer), axis=0)
         high = jnp.min(jnp.where(below, high[None], points), axis=0)
-        return jnp.minimum(low, high), high, jnp.minimum(guess, high), rounds + 1
+        last = jnp.logical_not(below) & (points == high[None])
+        wanted = jnp.where(jnp.any(last, axis=0), jnp.max(jnp.where(last, found, -jnp.inf), axis=0), wanted)
+        return jnp.minimum(low, high), high, jnp.minimum(guess, high), wanted, rounds + 1
 
     def unfinished(state: tuple[Array, ...]) -> Array:
-        low, high, _, rounds = state
+        low, high, _, _, rounds = state
         return jnp.any(high - low > 4 * eps * high) & (rounds < ROUNDS)
 
-    first: tuple[Array, ...] = (jnp.zeros_like(upper), upper, upper, jnp.int32(0))
-    low, high, _, _ = jax.lax.while_loop(unfinished, tighten, first)
-    return low, high
+    first: tuple[Array, ...] = (jnp.zeros_like(upper), upper, upper, jnp.full_like(upper, jnp.nan), jnp.int32(0))
+    low, high, _, wanted, _ = jax.lax.while_loop(unfinished, tighten, first)
+    return low, high, wanted
 
 
 class _Tridiagonal(NamedTuple):
-    diagonal: Array  # [M N], M a multiple of UNROLLED; zero outside the matrix
+    diagonal: Array  # [M N], zero outside the matrix
     inside: Array  # [M N], from row to row; zero from the last row on
+    outside: Array  # [N], from the last row to what is not in the matrix
     size: Array
 
     @classmethod
     def of(cls, diagonal: Array, coupling: Array, size: Array) -> "_Tridiagonal":
         rows = jnp.arange(diagonal.shape[0], dtype=size.dtype)[:, None]
-        more = [(0, -diagonal.shape[0] % UNROLLED), (0, 0)]
-        diagonal, inside = jnp.where(rows < size, diagonal, 0), jnp.where(rows < size - 1, coupling, 0)
-        return cls(jnp.pad(diagonal, more), jnp.pad(inside, more), size)
+        outside = jnp.take(coupling, size - 1, axis=0)
+        return cls(jnp.where(rows < size, diagonal, 0), jnp.where(rows < size - 1, coupling, 0), outside, size)
 
 
 class _Sweep(NamedTuple):
@@ -122,36 +123,34 @@ class _Sweep(NamedTuple):
 
 
 def _sweep(matrix: _Tridiagonal, x: Array) -> _Sweep:
-    """At points [P N]. Some rows of zeros may come before the last row: they add roots 0 to p."""
+    """At points [P N]."""
 
-    def rows(i: Array, found: _Sweep) -> _Sweep:
-        for k in range(1, UNROLLED + 1):
-            j = UNROLLED * (chunks - i) - k
-            coupling = matrix.inside[j][None]
-            ratio = coupling / found.pivot
-            pivot = x - matrix.diagonal[j][None] - ratio * coupling
-            pivot = jnp.where(pivot > 0, jnp.maximum(pivot, _least(x.dtype)), jnp.nan)
-            norm = 1 + ratio * ratio * found.norm
-            last = jnp.where(j == matrix.size - 1, 1, found.last * ratio)
-            found = _Sweep(pivot, norm, last, found.decay + norm / pivot)
-        return found
+    def row(i: Array, found: _Sweep) -> _Sweep:
+        j = matrix.size - 1 - i
+        coupling = matrix.inside[j][None]
+        ratio = coupling / found.pivot
+        pivot = x - matrix.diagonal[j][None] - ratio * coupling
+        pivot = jnp.where(pivot > 0, jnp.maximum(pivot, _least(x.dtype)), jnp.nan)
+        norm = 1 + ratio * ratio * found.norm
+        last = jnp.where(i == 0, 1, found.last * ratio)
+        return _Sweep(pivot, norm, last, found.decay + norm / pivot)
 
-    chunks = (matrix.size + UNROLLED - 1) // UNROLLED
     one = jnp.ones_like(x)
-    return jax.lax.fori_loop(0, chunks, rows, _Sweep(one, one, one, 0 * one))
+    return jax.lax.fori_loop(0, matrix.size, row, _Sweep(one, one, one, 0 * one))
 
 
-def _enclose(matrix: _Tridiagonal) -> tuple[Array, Array]:
-    """Bounds [N] of the largest eigenvalue, within rounding."""
+def _enclose(matrix: _Tridiagonal) -> tuple[Array, Array, Array]:
+    """Bounds [N] of the largest eigenvalue, within rounding, and Lanczos's residual at the upper one."""
     above = jnp.concatenate([jnp.zeros_like(matrix.inside[:1]), matrix.inside[:-1]])
     # Gershgorin's discs, a little wider than rounding.
     widest = jnp.max(matrix.diagonal + matrix.inside + above, axis=0)
     upper = widest * (1 + 16 * jnp.finfo(widest.dtype).eps) + _least(widest.dtype)
 
-    def bounds(points: Array) -> tuple[Array, Array]:
+    def bounds(points: Array) -> tuple[Array, Array, Array]:
         found = _sweep(matrix, points)
         positive = jnp.logical_not(jnp.isnan(found.pivot))
-        return jnp.where(positive, points - found.pivot / found.norm, -jnp.inf), points - 1 / found.decay
+        residual = matrix.outside[None] * found.last / jnp.sqrt(found.norm)
+        return jnp.where(positive, points - found.pivot / found.norm, -jnp.inf), points - 1 / found.decay, residual
 
     return enclose_largest(bounds, upper)
 

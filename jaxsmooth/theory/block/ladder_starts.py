@@ -43,13 +43,15 @@ def source_token_starts(
     """
     features = leading_features(block)
     forms = _token_forms(block, attn, weighted, diagonal, features)
-    pair = start_vector((2, features.shape[1]), forms.dtype)
-    best, second = (jnp.broadcast_to(start[None, None], forms.shape[:-1]) for start in pair)
-    for _ in range(ROUNDS):
-        best, second = (einsum("bsij,bsj->bsi", forms, _unit_rows(rows)) for rows in (best, second))
+
+    def iterate(_: Array, pair: Array) -> Array:
+        best, second = jnp.moveaxis(einsum("bsij,bpsj->bpsi", forms, _unit_rows(pair)), 1, 0)
         unit = _unit_rows(best)
-        second = second - jnp.sum(second * unit, axis=-1, keepdims=True) * unit
-    found = jnp.stack([best, second], axis=1)
+        return jnp.stack([best, second - jnp.sum(second * unit, axis=-1, keepdims=True) * unit], axis=1)
+
+    pair = start_vector((2, features.shape[1]), forms.dtype)[None, :, None]
+    pair = jnp.broadcast_to(pair, (forms.shape[0], 2, *forms.shape[1:-1]))
+    found = jax.lax.fori_loop(0, ROUNDS, iterate, pair)
     stretch = jnp.linalg.norm(found, axis=-1, keepdims=True)
     share = stretch / jnp.maximum(jnp.max(stretch, axis=2, keepdims=True), jnp.finfo(stretch.dtype).tiny)
     chosen = matmul(share**SHARPNESS * _unit_rows(found), features.T)
