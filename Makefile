@@ -100,7 +100,11 @@ experiments: install
 	$(BIN)/python experiments/rates_certified.py
 	$(BIN)/python experiments/rates_region.py --models minilm-l6 --sentences 1 --lengths 16 24 --boxes 0.05 0.4
 	$(BIN)/python experiments/rates_ball.py --sentences 1 --longest 16 --radii 1e-3
+	$(BIN)/python experiments/fate.py --again --only "minilm-l6, layer, "
+	$(BIN)/python experiments/basin.py --only "random encoder, std 2" "minilm-l6 layer 5"
+	$(BIN)/python experiments/every_input.py --models minilm-l3 --again
 
+# hours; fate, basin and every_input add what their results lack
 experiments-long: install
 	$(BIN)/python experiments/ladder.py
 	$(BIN)/python experiments/phase_diagram.py
@@ -114,6 +118,8 @@ experiments-long: install
 	$(BIN)/python experiments/rates_region.py
 	$(BIN)/python experiments/every_input.py
 	$(BIN)/python experiments/rates_ball.py
+	$(BIN)/python experiments/fate.py
+	$(BIN)/python experiments/basin.py
 
 # the suite on the newest Python at hand with the newest releases of everything, nothing locked
 newest:

@@ -1,13 +1,13 @@
 """What it costs to follow the stack of a real encoder, next to encoding the same sentences as many times.
 
-    python benchmarks/fate.py            # about 4 minutes on 2 free CPU cores
+    python benchmarks/fate.py            # about a quarter of an hour on 2 free CPU cores
 
 `follow` applies all blocks of minilm-l6 200 times to 64 sentences of 32 random tokens, watches distance, change and
 returns of every sentence at every step, and keeps each one's state; `encode` without a trace, 200 times in a row from a
-Python loop, does the forward passes alone. Both compiled and warmed, in one process, by turns; the tolerance of 0
-decides no sentence before the end. Reported: median, least and largest over the rounds of seconds and of the quotient
-of the two, by the clock and by the processor time of all threads, and the same for a run that may stop early. Target:
-at most 1.2. Writes results/fate.json.
+Python loop, does the forward passes alone. Both compiled before anything is timed, in one process, by turns, the first
+by turns too; the tolerance of 0 decides no sentence before the end. Reported: median, least and largest over the rounds
+of seconds and of the quotient of the two, by the clock and by the processor time of all threads. Target: at most 1.2.
+Writes results/fate.json after every round.
 """
 
 import dataclasses
@@ -49,31 +49,27 @@ class Args:
 
 
 def sides(args: Args) -> dict[str, Callable[[], Any]]:
-    """The two that are compared, and the run that may stop early; each returns when its work is done."""
+    """The two that are compared, compiled; each returns when its work is done."""
     model, _ = jaxsmooth.load(args.model)
     tokens = np.random.default_rng(0).integers(1000, 30000, (args.sentences, args.tokens)).astype(np.int32)
     batch = jax.device_put(jaxsmooth.Batch(tokens, 0 * tokens, np.ones_like(tokens, bool)))
     start = jaxsmooth.embed(model, batch)
 
-    @jax.jit(static_argnames="tolerance")
-    def run(model: Any, start: jax.Array, tolerance: float | None) -> Any:
-        return follow(
-            token_map(model, "stack", jnp.int32(0), batch.mask),
-            start,
-            batch.mask,
-            steps=args.steps,
-            tolerance=tolerance,
-        )
+    @jax.jit
+    def run(model: Any, start: jax.Array) -> Any:
+        apply = token_map(model, "stack", jnp.int32(0), batch.mask)
+        return follow(apply, start, batch.mask, steps=args.steps, tolerance=0.0)
 
-    def encodes() -> None:
-        for _ in range(args.steps):
+    def encodes(passes: int) -> None:
+        for _ in range(passes):
             hidden, _ = jaxsmooth.encode(model, batch, collect=jaxsmooth.keep_nothing)
             hidden.block_until_ready()
 
+    compiled = run.lower(model, start).compile()
+    encodes(2)
     return {
-        "encode": encodes,
-        "follow": lambda: jax.block_until_ready(run(model, start, 0.0)),
-        "follow, early stop": lambda: jax.block_until_ready(run(model, start, None)),
+        "encode": lambda: encodes(args.steps),
+        "follow": lambda: jax.block_until_ready(compiled(model, start)),
     }
 
 
@@ -83,38 +79,42 @@ def timed(call: Callable[[], Any]) -> dict[str, float]:
     return {"seconds": time.perf_counter() - clock, "processor": time.process_time() - processor}
 
 
-def main(args: Args) -> None:
-    calls = sides(args)
-    warm = dataclasses.replace(args, steps=2)
-    for call in sides(warm).values():
-        call()
-    jax.block_until_ready(calls["follow, early stop"]())
-    calls["follow"]()
-    rounds = [{name: timed(call) for name, call in calls.items()} for _ in range(args.rounds)]
-    measured = {
-        name: {unit: _spread([each[name][unit] for each in rounds]) for unit in ("seconds", "processor")}
-        for name in calls
-    }
-    quotients = {
-        name: {
-            unit: _spread([each[name][unit] / each["encode"][unit] for each in rounds])
-            for unit in ("seconds", "processor")
-        }
-        for name in calls
-        if name != "encode"
-    }
-    result = {
+def processor() -> str:
+    """The name that Linux gives it."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else jax.devices()[0].device_kind
+
+
+def result(args: Args, rounds: list[dict[str, dict[str, float]]], load: float) -> dict[str, Any]:
+    units = ("seconds", "processor")
+    return {
         **{key: value for key, value in dataclasses.asdict(args).items() if key != "out"},
+        "rounds": len(rounds),
         "date": datetime.date.today().isoformat(),
-        "device": jax.devices()[0].device_kind,
+        "processor": processor(),
         "cores": os.cpu_count(),
-        "load": os.getloadavg()[0],
+        "load at the start": load,
         "versions": {"jax": jax.__version__},
-        "median, least, largest": measured,
-        "over encode": quotients,
+        "median, least, largest": {
+            name: {unit: _spread([each[name][unit] for each in rounds]) for unit in units} for name in rounds[0]
+        },
+        "follow over encode": {
+            unit: _spread([each["follow"][unit] / each["encode"][unit] for each in rounds]) for unit in units
+        },
     }
-    atomic_write(args.out, dumps_strict(result, indent=1) + "\n")
-    print(dumps_strict(result, indent=1))
+
+
+def main(args: Args) -> None:
+    load, calls, rounds = os.getloadavg()[0], sides(args), []
+    for place in range(args.rounds):
+        order = list(calls) if place % 2 == 0 else list(calls)[::-1]
+        taken = {name: timed(calls[name]) for name in order}
+        rounds.append({name: taken[name] for name in calls})
+        text = dumps_strict(result(args, rounds, load), indent=1)
+        atomic_write(args.out, text + "\n")
+        print(text, flush=True)
 
 
 def _spread(numbers: list[float]) -> list[float]:

@@ -1,10 +1,12 @@
-"""The certified basin of collapse beside the measured one: blocks and stacks of real models, and random encoders.
+"""The certified basin of collapse beside the nearest escape that is found: blocks and stacks, and random encoders.
 
 Shows:    docs/basin.md's table: the radius within which every sentence of any length provably reaches consensus, the
-          rate, and how far along four directions (a sentence's, its differences, random, two clusters) they still do.
+          rate, and the nearest sentence that a search by gradients finds which does not (basin_escape.py).
 Command:  python experiments/basin.py
-Hardware: 2 CPU cores; the certificate of one layer of width 384 takes 4 to 10 s of processor time, memory below 2 GB.
-Expect:   positive radii for layers and stacks of both models; measured ones 10 to 10^5 times as large.
+Hardware: 2 CPU cores, memory below 2 GB; a layer of width 384 takes about half a minute of processor time for the
+          certificate and one to ten minutes for the search.
+Expect:   positive radii for layers and stacks of both models; escapes 50 to 10^4 times as far. Ends with an error if an
+          escape lies inside a certified radius: then the certificate is wrong.
 Writes results/basin.json, basin.png and basin.md, after every row; rows that are there already are kept.
 """
 
@@ -15,21 +17,22 @@ import time
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import tyro
-from scipy.special import erf, softmax
+from basin_escape import TOKENS, Search, starts
 
 import jaxsmooth
 from drawing import canvas, remark, save, title
 from jaxsmooth.bert.config import EncoderConfig
 from jaxsmooth.bert.params import Encoder, init_encoder
 from jaxsmooth.files import atomic_write
+from jaxsmooth.studies.fate.maps import token_map
 from jaxsmooth.terminal import say
 from jaxsmooth.theory import Basin, certified_basin
 
-PASSES = 60  # through one layer; a fifth of it through a stack
-HALVINGS = 9
-REACHED = 1e-4  # of the starting differences
+PASSES = 200, 60  # of a layer and of a stack, after which a start that is not at the row has escaped
+AHEAD = 6, 3  # passes that a search looks ahead
 TEXT = "A sentimental mess that never rings true."
 MODELS = ("minilm-l6", "e5-small-q4")
 
@@ -39,7 +42,9 @@ class Args:
     """What to certify."""
 
     only: tuple[str, ...] = ()
-    """Rows by name ("minilm-l6 layer 5"); all by default."""
+    """Rows by name ("minilm-l6 layer 5"), which are certified anew; all that are missing by default."""
+    search: bool = True
+    """Whether to look for escapes where that was not done before."""
     out: Path = Path(__file__).parent / "results"
     """Where the results go."""
 
@@ -51,8 +56,19 @@ def main(args: Args) -> None:
     for name, model, layer, std, states in cases():
         if (args.only and name not in args.only) or (not args.only and name in rows):
             continue
-        rows[name] = {"name": name, **one_row(model, layer, std, states(layer))}
-        say(f"{name}: {rows[name]['radius']:.3g} certified, {rows[name]['measured']} measured")
+        basin, certified = certificate(model, layer, std, states(layer))
+        row = {"name": name, **certified}
+        before = rows.get(name, {})
+        if "escapes" in before and abs(before["size_of_point"] - row["size_of_point"]) <= 1e-9 * row["size_of_point"]:
+            row |= {key: before[key] for key in ("escapes", "seconds_searched")}
+        rows[name] = row
+        write(args.out, list(rows.values()))
+        if "escapes" not in row and args.search and basin.radius:
+            row |= escapes(model, layer, std, basin, states(layer))
+        inside = [one for one in row.get("escapes", []) if one["distance"] and one["distance"] <= row["radius"]]
+        if inside:
+            raise AssertionError(f"{name}: {inside} inside the certified radius {row['radius']}")
+        say(f"{name}: {row['radius']:.3g} certified, nearest escape {nearest(row)}")
         write(args.out, list(rows.values()))
     write(args.out, list(rows.values()))
 
@@ -86,13 +102,13 @@ def random_states(layer: int | None) -> np.ndarray:
     return np.random.default_rng(1).standard_normal((9, 64))
 
 
-def one_row(model: Encoder, layer: int | None, std: float | None, state: np.ndarray) -> dict:
+def certificate(model: Encoder, layer: int | None, std: float | None, state: np.ndarray) -> tuple[Basin, dict]:
     began = time.process_time()
     basin = certified_basin(model, layer=layer, std=std)
     seconds = time.process_time() - began
     if not basin.radius:  # another start: the mean of the sentence
         basin = certified_basin(model, layer=layer, std=std, start=state.mean(axis=0))
-    row = {
+    return basin, {
         "radius": basin.radius,
         "size_of_point": float(np.linalg.norm(basin.point)),
         "farthest": farthest(basin),
@@ -106,87 +122,48 @@ def one_row(model: Encoder, layer: int | None, std: float | None, state: np.ndar
         "limit": basin.limit,
         "seconds": round(seconds, 1),
     }
-    began = time.process_time()
-    first = jax.tree.map(lambda leaf: np.asarray(leaf[(layer or 1) - 1], np.float64), model.blocks)
-    passes = PASSES if layer else PASSES // 5
-    found = measured(real_map(model, layer, std), first, basin, state, passes) if basin.period else {}
-    return {**row, "measured": found, "seconds_measured": round(time.process_time() - began, 1)}
 
 
 def finite(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def measured(once, block, basin: Basin, state: np.ndarray, passes: int) -> dict[str, float | None]:
-    """The largest radius, by halving, from which a direction reaches consensus; None if every one tried does."""
-    found = {}
-    for name, moves in directions(block, basin, state):
-        moves = moves / np.linalg.norm(moves, axis=-1).max()
-        low, high = 0.0, farthest(basin)
-        if reaches(once, basin.point + high * moves, passes):
-            found[name] = None
-            continue
-        for _ in range(HALVINGS):
-            middle = low / 2 + high / 2
-            low, high = (middle, high) if reaches(once, basin.point + middle * moves, passes) else (low, middle)
-        found[name] = low
-    return found
-
-
 def farthest(basin: Basin) -> float:
-    """How far is tried: four times the row's length, or a normed token's where the row is 0."""
+    """How far is searched: four times the row's length, or a normed token's where the row is 0."""
     return 4 * max(float(np.linalg.norm(basin.point)), 0.5 * len(basin.point) ** 0.5)
 
 
-def directions(block, basin: Basin, state: np.ndarray):
-    """A sentence's tokens, their differences, a random one, and two clusters on the axis that scores attract most."""
-    yield "sentence", state - basin.point
-    yield "differences", state - state.mean(axis=0)
-    yield "random", np.random.default_rng(0).standard_normal(state.shape)
-    scores = np.einsum("dnh,enh->nde", block.attn.query.kernel, block.attn.key.kernel)
+def escapes(model: Encoder, layer: int | None, std: float | None, basin: Basin, state: np.ndarray) -> dict:
+    """The nearest escape found, for every number of tokens."""
+    began, found, stack = time.process_time(), [], layer is None
+    with jax.enable_x64(True):
+        wide = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf, np.float64)), model.blocks)
+        wide_model = dataclasses.replace(model, blocks=wide)
+        imposed = None if std is None else jnp.float64(std)
+
+        def once(x: jax.Array) -> jax.Array:
+            mask = jnp.ones(x.shape[:2], bool)
+            return token_map(wide_model, "stack" if stack else "layer", jnp.int32((layer or 1) - 1), mask, imposed)(x)
+
+        search = Search(once, basin.point, PASSES[stack], AHEAD[stack])
+        roots, axis = (basin.root, basin.root_mean), attracted_axis(wide, (layer or 1) - 1)
+        for tokens in TOKENS:
+            one = search.nearest(starts(tokens, roots, state - basin.point, axis), farthest(basin))
+            found.append({"tokens": tokens, "distance": None} if one is None else one._asdict())
+    return {"escapes": found, "seconds_searched": round(time.process_time() - began, 1)}
+
+
+def attracted_axis(blocks, layer: int) -> np.ndarray:
+    """The axis along which a head's scores attract most."""
+    query, key = (np.asarray(side.kernel[layer]) for side in (blocks.attn.query, blocks.attn.key))
+    scores = np.einsum("dnh,enh->nde", query, key)
     values, axes = np.linalg.eigh(scores + scores.swapaxes(1, 2))
-    axis = axes[np.argmax(values[:, -1]), :, -1]
-    halves = np.where(np.arange(len(state)) % 2, 1.0, -1.0)
-    yield "two clusters", halves[:, None] * axis
+    return axes[np.argmax(values[:, -1]), :, -1]
 
 
-def reaches(once, x: np.ndarray, passes: int) -> bool:
-    start = np.linalg.norm(x - x[:1], axis=-1).max()
-    for _ in range(passes):
-        x = once(x)
-        if np.linalg.norm(x - x[:1], axis=-1).max() <= REACHED * start:
-            return True
-    return False
-
-
-def real_map(model: Encoder, layer: int | None, std: float | None):
-    """The real block, or all in turn, in numpy and float64: a sentence [T D] in, one out."""
-    blocks = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), model.blocks)
-    places = range(model.config.layers) if layer is None else [layer - 1]
-    chosen = [jax.tree.map(lambda leaf, k=k: leaf[k], blocks) for k in places]
-
-    def norm(u, of):
-        centred = u - u.mean(axis=-1, keepdims=True)
-        own = np.sqrt(np.mean(centred**2, axis=-1, keepdims=True) + model.config.eps) if std is None else std
-        return centred / own * of.scale + of.bias
-
-    def one(b, x):
-        q, k, v = (
-            np.einsum("td,dnh->nth", x, side.kernel, optimize=True) + side.bias[:, None]
-            for side in (b.attn.query, b.attn.key, b.attn.value)
-        )
-        attn = softmax(q @ k.swapaxes(1, 2) / np.sqrt(q.shape[-1]), axis=-1)
-        mixed = np.einsum("nth,nhd->td", attn @ v, b.attn.output.kernel, optimize=True) + b.attn.output.bias
-        y = norm(x + mixed, b.norm_attn)
-        pre = y @ b.up.kernel + b.up.bias
-        return norm(y + (0.5 * pre * (1 + erf(pre / np.sqrt(2)))) @ b.down.kernel + b.down.bias, b.norm_mlp)
-
-    def once(x):
-        for block in chosen:
-            x = one(block, x)
-        return x
-
-    return once
+def nearest(row: dict) -> dict | None:
+    met = [one for one in row.get("escapes", []) if one["distance"]]
+    return min(met, key=lambda one: one["distance"]) if met else None
 
 
 def write(out: Path, rows: list[dict]) -> None:
@@ -196,51 +173,53 @@ def write(out: Path, rows: list[dict]) -> None:
     draw(rows, out / "basin.png")
 
 
-def ratio(row: dict) -> str:
-    sizes = [size for size in row["measured"].values() if size]
-    if not row["radius"]:
-        return "-"
-    return f"{min(sizes) / row['radius']:,.0f}" if sizes else "all tried converge"
-
-
 def markdown(rows: list[dict]) -> str:
     lines = [
         "# A certified basin of collapse",
         "",
         "`python experiments/basin.py`. Radii are Euclidean, of every token around the consensus row, whose length is",
-        "given beside; measured along a sentence's tokens, along their differences, at random, and for two clusters on",
-        "the axis that the scores of attention attract most, up to four times that length (all: no end was met).",
+        "given beside. The nearest escape is the one that a search by gradients finds among sentences of 1, 2, 3 and 9",
+        "tokens, up to four times that length: its farthest token's distance, how many tokens, and where it ends.",
+        "Earlier: certified before the last sharpening of the certificate, and not computed again.",
         "",
-        "| map | certified radius | row's length | rate a pass | rho(M) | rho(N) "
-        "| measured: sentence, differences, random, two clusters | least / certified |",
-        "|---|---|---|---|---|---|---|---|",
+        "| map | certified radius | row's length | rate a pass | rho(M) | rho(N) | nearest escape found | its end "
+        "| escape / certified |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        sizes = [f"{size:.3g}" if size else "all" for size in row["measured"].values()] or ["-"]
-        numbers = [f"{row[key]:.4g}" if row[key] is not None else "-" for key in ("rate", "spectral_radius")]
-        mean = "-" if row["spectral_radius_mean"] is None else f"{row['spectral_radius_mean']:.4g}"
+        keys = ("rate", "spectral_radius", "spectral_radius_mean")
+        rate, differences, mean = (f"{row[key]:.4g}" if row[key] is not None else "-" for key in keys)
+        radius = f"{row['radius']:.3g}{' (earlier)' * row.get('earlier', False)}"
         lines.append(
-            f"| {row['name']} | {row['radius']:.3g} | {row['size_of_point']:.3g} | {numbers[0]} | {numbers[1]} "
-            f"| {mean} | {', '.join(sizes)} | {ratio(row)} |"
+            f"| {row['name']} | {radius} | {row['size_of_point']:.3g} | {rate} | {differences} | {mean} "
+            f"| {' | '.join(met(row))} |"
         )
     return "\n".join([*lines, "", "![](basin.png)", ""])
+
+
+def met(row: dict) -> tuple[str, str, str]:
+    """The nearest escape, its end, and its distance over the certified radius."""
+    one = nearest(row)
+    if one is None:
+        return ("none" if "escapes" in row else "not searched"), "-", "-"
+    count = f"{one['tokens']} token{'s' * (one['tokens'] > 1)}"
+    end = "unequal tokens" if one["spread"] > 1e-6 * one["off"] else "another row"
+    return f"{one['distance']:.3g} ({count})", end, f"{one['distance'] / row['radius']:,.0f}"
 
 
 def draw(rows: list[dict], path: Path) -> None:
     with canvas(8.5, 1.8 + 0.3 * len(rows)) as figure:
         axes = figure.subplots()
         places = np.arange(len(rows))[::-1]
-        styles = (
-            ("sentence", "#0072B2", "s"),
-            ("differences", "#009E73", "^"),
-            ("random", "#56B4E9", "o"),
-            ("two clusters", "#CC79A7", "v"),
-        )
-        for name, colour, marker in styles:
-            sizes = [row["measured"].get(name) or np.nan for row in rows]
-            axes.plot(sizes, places, marker, color=colour, label=f"measured, {name}")
-            beyond = [row["measured"].get(name, 0) is None for row in rows]
-            edge = [row["farthest"] if far else np.nan for row, far in zip(rows, beyond, strict=True)]
+        for tokens, colour, marker in zip(TOKENS, ("#0072B2", "#009E73", "#56B4E9", "#CC79A7"), "os^v", strict=True):
+            of = [[one for one in row.get("escapes", []) if one["tokens"] == tokens] for row in rows]
+            sizes = [found[0]["distance"] or np.nan if found else np.nan for found in of]
+            label = f"nearest escape found, {tokens} token{'s' * (tokens > 1)}"
+            axes.plot(sizes, places, marker, color=colour, label=label, alpha=0.8)
+            edge = [
+                row["farthest"] if found and not found[0]["distance"] else np.nan
+                for row, found in zip(rows, of, strict=True)
+            ]
             axes.plot(edge, places, ">", color=colour)
         axes.plot([row["radius"] or np.nan for row in rows], places, "D", color="#D55E00", label="certified")
         if any(row["radius"] for row in rows):
@@ -249,10 +228,7 @@ def draw(rows: list[dict], path: Path) -> None:
         axes.set_xlabel("largest distance of a token from the consensus row")
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
         title(axes, "How near consensus a sentence is certain to collapse")
-        remark(
-            figure,
-            "One layer repeated, or all in turn; any number of tokens. Right triangle: no end met up to there.",
-        )
+        remark(figure, "One layer repeated, or all in turn. Right triangle: no escape found up to there.")
         save(figure, path)
 
 

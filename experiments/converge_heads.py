@@ -30,14 +30,16 @@ from jaxsmooth.assets.texts import read_texts
 from jaxsmooth.files import atomic_write
 from jaxsmooth.studies import converge
 
-HELD = ("limit_held", "rate_held", "steps_held", "ergodicity_held", "birkhoff_held")
 SAID = {
-    "limit_held": "limit",
-    "rate_held": "time scale to a tenth",
-    "steps_held": "steps within twice",
-    "ergodicity_held": "Dobrushin",
-    "birkhoff_held": "Birkhoff",
+    "limit": "limit",
+    "rate": "time scale to a tenth",
+    "steps": "steps within twice",
+    "ergodicity": "Dobrushin",
+    "birkhoff": "Birkhoff",
 }
+"""What is predicted -> in words. The first three hold, fail or are not decided; the bounds hold or fail."""
+HELD = tuple(f"{name}_held" for name in SAID)
+FAILED = tuple(f"{name}_failed" for name in ("limit", "rate", "steps"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +84,7 @@ def summarise(found: dict[str, np.ndarray]) -> dict[str, dict]:
             "several_classes": float(np.mean(own["classes"] > 1)),
             "arrived": float(np.mean(own["arrived"])),
             "held": {key: float(np.mean(own[key])) for key in HELD},
+            "failed": {key: float(np.mean(own[key])) for key in FAILED},
             "held_by_layer": {key: np.mean(own[key], axis=(1, 2)).tolist() for key in HELD},
             "predicted_rate": _quantiles(own["predicted_rate"]),
             "observed_rate": _quantiles(own["observed_rate"]),
@@ -128,14 +131,23 @@ def draw(cases: dict[str, dict[str, np.ndarray]], args: Args, path: Path) -> Non
 
 def table(summary: dict[str, dict[str, dict]]) -> str:
     """Shares and medians, one line per model and mask."""
-    head = ["model", "mask", "cases", *(SAID[key] for key in HELD), "rate error", "steps / predicted", "growth"]
+    head = ["model", "mask", "cases", *SAID.values(), "rate error", "steps / predicted", "growth"]
     lines = [" | ".join(head), " | ".join(["---"] * len(head))]
     for name, masks in summary.items():
         for mask, found in masks.items():
-            cells = [name, mask, f"{found['cases']:,}", *(f"{100 * found['held'][key]:.1f} %" for key in HELD)]
+            cells = [name, mask, f"{found['cases']:,}", *(_shares(found, each) for each in SAID)]
             cells += [_span(found[key]) for key in ("rate_error", "observed_over_predicted_steps", "largest_growth")]
             lines.append(" | ".join(cells))
     return "\n".join(f"| {line} |" for line in lines)
+
+
+def _shares(found: dict, name: str) -> str:
+    """Held, and where that is not all of them, failed and not decided."""
+    held, failed = found["held"][f"{name}_held"], found["failed"].get(f"{name}_failed")
+    if held == 1:
+        return "all"
+    failed = 1 - held if failed is None else failed
+    return f"{100 * held:.1f} % ({100 * failed:.1f} %, {100 * abs(1 - held - failed):.1f} %)"
 
 
 def _span(quantiles: list[float]) -> str:
@@ -165,7 +177,8 @@ def main(args: Args) -> None:
 `python experiments/converge_heads.py --models {" ".join(args.models)} --data {args.data} --limit {args.limit}
 --window {args.window} --steps {args.steps}`: double precision, {seconds} s on {result["versions"]["device"]}.
 
-Share of cases (one head of one layer on one sentence) in which each prediction held; then median [largest] of
+Share of cases (one head of one layer on one sentence) in which each prediction held; where not in all, in parentheses
+the shares in which it failed and in which so many steps do not decide it. Then median [largest] of
 |observed - predicted rate|, of observed over predicted steps to 1e-3, and of the largest distance from the limit on
 the way, over the first.
 

@@ -20,7 +20,9 @@ from jaxtyping import Array, Bool, Float
 from .linalg.norms import binary_size, norm, quotient, unit_vectors, within
 from .linalg.precision import at_least_float32, einsum
 from .linalg.rows import ROUNDING_OF_ROWS
+from .linalg.singular import effective_rank_of as effective_rank_of
 from .linalg.singular import row_singular_values
+from .linalg.singular import stable_rank_of as stable_rank_of
 from .meshes import on_any_mesh
 from .theory.consensus import centre_tokens, per_row, real_tokens, token_mean
 from .theory.consensus import relative_distance as relative_distance
@@ -158,16 +160,6 @@ def effective_rank(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) ->
 
 
 @at_least_float32
-def effective_rank_of(values: Float[Array, "*B K"]) -> Float[Array, "*B"]:
-    """`effective_rank` from singular values."""
-    values = values / binary_size(values, -1)
-    share = quotient(values, jnp.sum(values, axis=-1, keepdims=True))
-    # -p ln p has an infinite slope at 0, where the rank has none: a share of 1, which adds 0, replaces it.
-    rank = jnp.exp(jnp.sum(jax.scipy.special.entr(jnp.where(share == 0, 1, share)), axis=-1))
-    return within(rank, 1, _rank(values))
-
-
-@at_least_float32
 @on_any_mesh()
 def stable_rank(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> Float[Array, "*B"]:
     """||H||_F^2 / ||H||_2^2 of H itself (not of its Gram matrix): from 1 to the rank. NaN for a zero matrix.
@@ -179,14 +171,6 @@ def stable_rank(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> Fl
     References: Rudelson and Vershynin (2007), Sampling from large matrices.
     """
     return stable_rank_of(row_singular_values(_scaled(hidden, mask)))
-
-
-@at_least_float32
-def stable_rank_of(values: Float[Array, "*B K"]) -> Float[Array, "*B"]:
-    """`stable_rank` from singular values, largest first."""
-    values = values / binary_size(values, -1)
-    rank = jnp.sum(quotient(values, values[..., :1]) ** 2, axis=-1)
-    return within(rank, 1, _rank(values))
 
 
 @at_least_float32
@@ -346,10 +330,6 @@ def _cosine_distance(hidden: Array, mask: Array) -> Array:
     found = within((count - units) / jnp.maximum(count, 1) + spread / others, 0, count / others)
     # Asked for, not left to 0 / 0: rounding may make the spread of a single token 1e-16, and the quotient infinite.
     return jnp.where(count > 1, found, jnp.nan)
-
-
-def _rank(values: Array) -> Array:
-    return jnp.maximum(jnp.sum(values > 0, axis=-1), 1).astype(values.dtype)
 
 
 def _token_median(hidden: Array, mask: Array) -> Array:

@@ -16,7 +16,10 @@ THEORY_GROUND = ("consensus", "statement", "operators", "mixing")
 THEORY = {
     *("theory", *(f"theory.{name}" for name in (*THEORY_GROUND, "blocked_attention"))),
     *(f"theory.{name}" for name in ("theorems", "markov", "block", "certify", "rates", "basin", "literature")),
-    *(f"theory.{name}" for name in ("every_input", "fate", "hypotheses", "distribution_free", "power_law")),
+    *(
+        f"theory.{name}"
+        for name in ("every_input", "equal_tokens", "fate", "hypotheses", "distribution_free", "power_law")
+    ),
 }
 
 # Room (a module, or a package with all its modules) -> the rooms it may import besides itself. A room may only
@@ -38,6 +41,7 @@ ALLOWED: dict[str, set[str]] = {
     "theory.blocked_attention": {"linalg", "theory.operators"},
     "theory.mixing": {"meshes", "linalg", "theory.consensus", "theory.operators"},
     "theory.theorems": {"types", "activations", "linalg", "theory.statement"},
+    "theory.equal_tokens": {"types", "activations", "theory.theorems"},
     "theory.markov": {
         *("errors", "meshes", "linalg"),
         *(f"theory.{name}" for name in ("consensus", "statement", "operators", "mixing")),
@@ -59,11 +63,11 @@ ALLOWED: dict[str, set[str]] = {
         *(f"theory.{name}" for name in (*THEORY_GROUND, "theorems", "block", "certify")),
     },
     "theory.every_input": {"errors", "types", "activations", "linalg", "theory.theorems"},
-    "theory.basin": {"errors", "types", "linalg", "theory.theorems", "theory.certify"},
+    "theory.basin": {"errors", "types", "linalg", "theory.theorems", "theory.equal_tokens", "theory.certify"},
     "theory.fate": {"linalg", "theory.consensus"},
     "theory.hypotheses": {
         *("types", "activations", "linalg"),
-        *(f"theory.{name}" for name in (*THEORY_GROUND, "theorems", "certify", "rates")),
+        *(f"theory.{name}" for name in (*THEORY_GROUND, "theorems", "equal_tokens", "certify", "rates")),
     },
     "theory.distribution_free": {"errors"},
     "theory.power_law": set(),

@@ -21,6 +21,7 @@ DEGREE = {
     **dict.fromkeys(("token_cosine_similarity", "cosine_matrix", "mean_average_distance", "singular_value_profile"), 0),
     **dict.fromkeys(("effective_rank", "stable_rank", "frequency_ratio", "dong_residual", "relative_distance"), 0),
     **dict.fromkeys(("cosine_distance", "cosine_distance_bound", "scholkemper2024_batch_norm"), 0),
+    **dict.fromkeys(("zhang2025_numerical_rank", "zhang2025_effective_rank", "zhang2025_rank_order"), 0),
     **dict.fromkeys(
         ("singular_values", "token_norm", "subspace_distance", "diameter", "token_spread", "token_mean"), 1
     ),

@@ -29,8 +29,29 @@ class NormBall:
         return NormBall(total, up(self.error + other.error + 4 * epsilon(total) * size(total)))
 
     def __matmul__(self, other: "NormBall") -> "NormBall":
+        return self._product(other, stretch(self.mid), stretch(other.mid) + other.error)
+
+    def times(self, other: "NormBall", norm: float, other_norm: float) -> "NormBall":
+        """The product of two matrices that are in the balls and whose spectral norms are known to be small.
+
+        Args:
+          other: the right factor.
+          norm: at least the norm of the left matrix.
+          other_norm: at least that of the right one.
+
+        >>> half = NormBall(0.5 * np.eye(9), 1e-3)
+        >>> half.times(half, 0.501, 0.501).error < 1.1e-3
+        True
+        """
+        return self._product(other, norm + self.error, other_norm)  # mid is no longer than the matrix and its error
+
+    def _product(self, other: "NormBall", mid_norm: float, other_norm: float) -> "NormBall":
+        """For L and R in the balls, L R - L_mid R_mid = (L - L_mid) R + L_mid (R - R_mid).
+
+        `mid_norm` is at least ||L_mid||, and `other_norm` at least ||R||.
+        """
         rounding = gamma(self.mid.shape[-1], self.mid) * size(self.mid) * size(other.mid)
-        error = rounding + stretch(self.mid) * other.error + self.error * (stretch(other.mid) + other.error)
+        error = rounding + mid_norm * other.error + self.error * other_norm
         product = self.mid @ other.mid
         return NormBall(product, up(error + 16 * product.size * self.mid.shape[-1] * tiny(product)))
 

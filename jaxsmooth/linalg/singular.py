@@ -8,8 +8,8 @@ from jax.custom_batching import sequential_vmap
 from jaxtyping import Array, Bool, Float
 
 from .eigh import batched_eigh
-from .norms import binary_size, norm, quotient
-from .precision import einsum
+from .norms import binary_size, norm, quotient, within
+from .precision import at_least_float32, einsum
 
 # Singular values above so many times sqrt(eps) of the largest lose nothing by the way of the Gram matrix.
 RESOLVED = 4
@@ -73,6 +73,40 @@ def largest_singular_pair(matrix: Float[Array, "*B T D"]) -> tuple[Float[Array, 
     matrix = jax.lax.stop_gradient(matrix)
     left, images = _from_gram(matrix / binary_size(matrix, (-2, -1)))
     return left[..., 0], quotient(images[..., 0, :], norm(images[..., 0, :], keepdims=True), 0)
+
+
+@at_least_float32
+def effective_rank_of(values: Float[Array, "*B K"]) -> Float[Array, "*B"]:
+    """exp(-sum_k p_k ln p_k) of singular values, p their shares of their sum: from 1 (rank one) to the rank.
+
+    >>> effective_rank_of(jnp.array([2.0, 2.0, 0.0])).round(4)
+    Array(2., dtype=float32)
+
+    References: Roy and Vetterli (2007), The effective rank: a measure of effective dimensionality.
+    """
+    values = values / binary_size(values, -1)
+    share = quotient(values, jnp.sum(values, axis=-1, keepdims=True))
+    # -p ln p has an infinite slope at 0, where the rank has none: a share of 1, which adds 0, replaces it.
+    rank = jnp.exp(jnp.sum(jax.scipy.special.entr(jnp.where(share == 0, 1, share)), axis=-1))
+    return within(rank, 1, _rank(values))
+
+
+@at_least_float32
+def stable_rank_of(values: Float[Array, "*B K"]) -> Float[Array, "*B"]:
+    """sum_k s_k^2 / s_1^2 of singular values, largest first: from 1 to the rank.
+
+    >>> stable_rank_of(jnp.array([2.0, 1.0]))
+    Array(1.25, dtype=float32)
+
+    References: Rudelson and Vershynin (2007), Sampling from large matrices.
+    """
+    values = values / binary_size(values, -1)
+    rank = jnp.sum(quotient(values, values[..., :1]) ** 2, axis=-1)
+    return within(rank, 1, _rank(values))
+
+
+def _rank(values: Array) -> Array:
+    return jnp.maximum(jnp.sum(values > 0, axis=-1), 1).astype(values.dtype)
 
 
 def _from_gram(rows: Array) -> tuple[Array, Array]:

@@ -1,4 +1,4 @@
-"""Remedies that change the attention matrix: what each makes of A, on arrays.
+"""Remedies that change the attention matrix: what each makes of A, or of the scores that A comes from, on arrays.
 
 J0 = 1 1^T / n is uniform attention over the n real tokens. All keep padded keys at zero, and all but dropout give the
 rows of real tokens equal sums, which is what Shi et al.'s Lemma 1(4) needs.
@@ -107,6 +107,56 @@ def graph_filter(
     eye = jnp.where(mask[..., None, None, :], eye, 0)
     squared = einsum("...ij,...jk->...ik", attn, attn)
     return w0 * eye + w1 * attn + wk * (attn + steps * (squared - attn))
+
+
+def temp_scale(logits: Float[Array, "*B N T S"], temperature: Strength) -> Float[Array, "*B N T S"]:
+    """TempScale, scores over a temperature: below 1 attention is sharper, and passes more of what differs.
+
+    The entropy of every row falls with the temperature. With it every bound by the scores' range holds for scores
+    1 / temperature as large: `theory.oscillation_ergodicity`, `theory.attention_dilution`.
+
+    Args:
+      logits: scores before the softmax, [..., N, T, S].
+      temperature: tau > 0 of every head, [] or [N]; 1 changes nothing.
+
+    Returns:
+      [..., N, T, S]. Nothing is learned, and a causal model stays causal.
+
+    >>> import jax.numpy as jnp
+    >>> temp_scale(jnp.array([[[1.0, -2.0]]]), 0.5)
+    Array([[[ 2., -4.]]], dtype=float32)
+
+    References: Zhou et al. (2024), arXiv 2410.24200; one temperature for all layers, as in their released code.
+    """
+    return logits / per_head(temperature, logits)
+
+
+def length_scale(
+    logits: Float[Array, "*B N T S"], mask: Bool[Array, "*B S"], reference: Float[Array, ""] | Int[Array, ""] | float
+) -> Float[Array, "*B N T S"]:
+    """Scores times log n / log n0, n the number of real tokens: a temperature that falls with the length.
+
+    With scores of one range no key keeps a share of the attention as n grows (`theory.attention_dilution`); with scores
+    that grow like log n it can.
+
+    Args:
+      logits: scores before the softmax, [..., N, T, S].
+      mask: True on real tokens, [..., S].
+      reference: n0 > 1, the length at which nothing changes.
+
+    Returns:
+      [..., N, T, S]; a sentence of one token is left as it is. Every token's scores depend on how many there are.
+
+    >>> import jax.numpy as jnp
+    >>> length_scale(jnp.array([[[1.0, -2.0]] * 2]), jnp.ones(2, bool), 4.0)[0, 0]
+    Array([ 0.5, -1. ], dtype=float32)
+
+    References: after Nakanishi (2025), Scalable-Softmax, arXiv 2501.19399, who learns the factor s of s log n; here it
+    is 1 / log n0.
+    """
+    count = jnp.sum(mask, axis=-1).astype(logits.dtype)
+    factor = jnp.log(jnp.maximum(count, 2)) / jnp.log(jnp.asarray(reference).astype(logits.dtype))
+    return logits * jnp.where(count > 1, factor, 1)[..., None, None, None]
 
 
 def attention_dropout(

@@ -132,6 +132,17 @@ METHODS: dict[str, Method] = {
         {"strength": Parameter(1.0, -_ANY, _ANY, "c in A - c J0; 1 in the paper")},
         "Ali et al. (2023), arXiv 2306.01610",
     ),
+    "tempscale": Method(
+        remedies.temp_scale,
+        {"temperature": Parameter(0.8, 1e-3, _ANY, "tau, of all heads; the default is ours")},
+        "Zhou et al. (2024), arXiv 2410.24200",
+        mixes=False,
+    ),
+    "lengthscale": Method(
+        remedies.length_scale,
+        {"reference": Parameter(32, 2, _ANY, "n0 in log n / log n0; the default is ours")},
+        "after Nakanishi (2025), arXiv 2501.19399, with a factor that is not learned",
+    ),
     "softdecay": Method(
         remedies.soft_decay,
         {"alpha": Parameter(-0.2, -1.0, -1e-3, "a; -0.2 at initialisation in the released code")},

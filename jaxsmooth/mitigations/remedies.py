@@ -95,6 +95,16 @@ def graph_filter(power: Number = -0.3, *, identity: Number = 0.0, linear: Number
     return lambda model, batch: Edits(attn=Partial(_graph_filter, batch.mask, *map(jnp.asarray, weights)))
 
 
+def temp_scale(temperature: Number = 0.8) -> Remedy:
+    """TempScale in every layer, one temperature, [] or one per head [N]."""
+    return lambda model, batch: Edits(attn_logits=Partial(_temp_scale, jnp.asarray(temperature)))
+
+
+def length_scale(reference: Number = 32) -> Remedy:
+    """Scores times log n / log n0 in every layer, n0 = `reference`."""
+    return lambda model, batch: Edits(attn_logits=Partial(_length_scale, batch.mask, jnp.asarray(reference)))
+
+
 def attention_dropout(key: PRNGKeyArray, rate: Number = 0.1) -> Remedy:
     """Dropout on attention weights, rate 0.1 as in BERT's training, another draw in every layer."""
     return lambda model, batch: Edits(attn=Partial(_attention_dropout, key, jnp.asarray(rate)))
@@ -230,6 +240,14 @@ def _graph_filter(
     mask: Array, power: Array, identity: Array, linear: Array, order: Array, layer: Array, attn: Array
 ) -> Array:
     return attention.graph_filter(attn, mask, power, identity=identity, linear=linear, order=order)
+
+
+def _temp_scale(temperature: Array, layer: Array, logits: Array) -> Array:
+    return attention.temp_scale(logits, temperature)
+
+
+def _length_scale(mask: Array, reference: Array, layer: Array, logits: Array) -> Array:
+    return attention.length_scale(logits, mask, reference)
 
 
 def _attention_dropout(key: PRNGKeyArray, rate: Array, layer: Array, attn: Array) -> Array:

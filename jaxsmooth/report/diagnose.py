@@ -10,6 +10,7 @@ from rich.text import Text
 
 from ..files import atomic_write, dumps_strict
 from ..results.diagnosis import Diagnosis
+from .fate.words import fate_of
 from .fate.write import write_fates
 from .figures import write_figures
 from .format import FUSED_ROW, digits, fused_words, rows_of
@@ -28,8 +29,8 @@ def write_diagnosis(diagnosis: Diagnosis, out: Path) -> dict[str, Path]:
       out: the folder, made if missing. A second run replaces the files of the first.
 
     Returns:
-      "report", "numbers" and "figures" -> the page, report.json and the folder of the figures; "values" -> texts.csv,
-      where the values of each text were asked for.
+      "report", "numbers" and "figures" -> the page, report.json and the folder of the figures; where they were asked
+      for "fate" -> fate/fate.json and "values" -> texts.csv, the values of each text.
 
     Raises:
       OSError: the folder cannot be made or written to.
@@ -37,20 +38,20 @@ def write_diagnosis(diagnosis: Diagnosis, out: Path) -> dict[str, Path]:
     out = Path(out)
     figures = out / "figures"
     write_figures(diagnosis, figures)
-    if diagnosis.fate is not None:
-        write_fates(diagnosis.fate, out / "fate")
     if diagnosis.exemplar is None:
         # Left by an earlier run into the same folder, it would show another run's sentence.
         for stale in figures.glob("exemplar_cosine.*"):
             stale.unlink()
-    values = {}
+    asked = {}
+    if diagnosis.fate is not None:
+        asked["fate"] = write_fates(diagnosis.fate, out / "fate")["numbers"]
     if diagnosis.texts is not None and diagnosis.texts.values:
-        values["values"] = atomic_write(out / "texts.csv", texts_csv(diagnosis.texts))
+        asked["values"] = atomic_write(out / "texts.csv", texts_csv(diagnosis.texts))
     return {
         "report": atomic_write(out / "report.html", render_page(diagnosis)),
         "numbers": atomic_write(out / "report.json", dumps_strict(to_json(diagnosis), indent=2) + "\n"),
         "figures": figures,
-        **values,
+        **asked,
     }
 
 
@@ -92,6 +93,9 @@ def print_diagnosis(diagnosis: Diagnosis, paths: Mapping[str, Path], console: Co
         show(console, Text(sentence))
     if diagnosis.texts is not None:
         show(console, Text(f"Other texts: {texts_words(diagnosis.texts)} {ASSUMED}"))
+    if diagnosis.fate is not None:
+        for one in diagnosis.fate.maps:
+            show(console, Text(fate_of(diagnosis.fate, one)))
     console.print()
     print_paths(console, paths)
 

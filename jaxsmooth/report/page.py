@@ -34,7 +34,7 @@ from .heatmaps import attention_graph, cosine_of_layer, mixing_rates, sink_stren
 from .json import to_json
 from .sections.weights import weights_section
 from .texts import texts_section
-from .wording import KNOWS, attention_words, sink_words
+from .wording import KNOWS, attention_words, rank_words, sink_words
 
 EXEMPLAR_LIMIT = 600_000
 """Numbers of one sentence, cosines and attention, that the page holds: about 10 bytes each."""
@@ -46,6 +46,8 @@ TABLE = (
     ("cosine", "mean cosine similarity of two tokens", ("cosine_similarity",)),
     ("d_M/‖H‖", "relative distance of the tokens from their mean", ("relative_distance",)),
     ("d_M", "distance of the tokens from their mean", ("subspace_distance",)),
+    ("rank, num.", "numerical (stable) rank of the tokens", ("stable_rank",)),
+    ("rank, eff.", "effective rank of the tokens", ("effective_rank",)),
     ("std attn, min", "smallest std at the attention LayerNorm", ("std_attn_min",)),
     ("std MLP, min", "smallest std at the MLP LayerNorm", ("std_mlp_min",)),
     ("√λ, max", "largest mixing rate of a head", ("mixing_rate_max",)),
@@ -88,6 +90,7 @@ def render_page(diagnosis: Diagnosis) -> str:
         sinks=sink_words(diagnosis),
         alike=attention_words(diagnosis),
         weights=weights_section(diagnosis),
+        ranks=rank_words(diagnosis),
         alt=_alternatives(diagnosis, found),
         sentence=_sentence(diagnosis.exemplar),
         texts=texts_section(diagnosis.texts),

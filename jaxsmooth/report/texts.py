@@ -31,7 +31,7 @@ COLUMNS = {
     "next above": "the next text is at least this with probability 95 %",
     "next below": "the next text is at most this with probability 95 %",
 }
-_LISTS = (("statements", "rows"), ("lengths", "lengths"))
+_LISTS = (("statements", "rows"), ("lengths", "lengths"), ("length_groups", "groups"))
 LIKELY = 0.01
 """Probability under chance below which a trend is called one. A convention."""
 _SECTION = """<section aria-labelledby="texts-title">
@@ -75,17 +75,25 @@ def texts_words(found: TextStatements) -> str:
     )
 
 
+_TRENDS = {
+    "cosine_similarity": "the last layer's cosine similarity",
+    "embedding_similarity": "the mean cosine of a text's embedding, the mean of its last tokens, with the others'",
+}
+
+
 def length_words(found: TextStatements) -> str:
-    """How similarity goes with the number of tokens, in a sentence; empty where the texts cannot say."""
-    for trend in found.lengths:
-        if trend.quantity == "cosine_similarity" and not math.isnan(trend.spearman):
-            return _trend_words(trend)
-    return ""
+    """How similarity goes with the number of tokens, of tokens and of embeddings; empty where the texts cannot say."""
+    known = [trend for trend in found.lengths if trend.quantity in _TRENDS and not math.isnan(trend.spearman)]
+    words = " ".join(_trend_words(trend) for trend in known)
+    ends = [group for group in (found.groups[:1] + found.groups[-1:]) if not math.isnan(group.similarity)]
+    if not known or known[-1].quantity != "embedding_similarity" or len(found.groups) < 2 or len(ends) < 2:
+        return words
+    short, long = (f"{digits(group.similarity)} ({group.shortest:,} to {group.longest:,} tokens)" for group in ends)
+    return f"{words} Two of the shortest texts have {short}, two of the longest {long}."
 
 
 def _trend_words(trend: LengthTrend) -> str:
-    read = f"Over {trend.texts:,} texts of {trend.shortest:,} to {trend.longest:,} tokens"
-    what = f"{read}, the last layer's cosine similarity"
+    what = f"Over {trend.texts:,} texts of {trend.shortest:,} to {trend.longest:,} tokens, {_TRENDS[trend.quantity]}"
     chance = f"Spearman's rank correlation {trend.spearman:.2f}, p = {trend.p_value:.1g}"
     if not trend.p_value < LIKELY:
         return f"{what} shows no clear trend with the number of tokens ({chance})."

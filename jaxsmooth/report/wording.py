@@ -219,6 +219,27 @@ def measures(found: Findings) -> str:
     )
 
 
+def rank_words(diagnosis: Diagnosis) -> str:
+    """How many directions the last layer's tokens still use, and what the distance to consensus alone says of that."""
+    ranks = [spread.mean for spread in (diagnosis.stable_rank, diagnosis.effective_rank)]
+    if not np.isfinite([rank[-1] for rank in ranks]).all():
+        return "No sentence of the last layer has tokens that differ from 0, so nothing is said of ranks."
+    numerical, effective = (f"goes from {digits(float(rank[0]))} to {digits(float(rank[-1]))}" for rank in ranks)
+    farthest = float(diagnosis.relative_distance.max[-1])
+    # r <= 1 / (1 - d^2): docs/ranks.md.
+    known = (
+        f" From d_M/‖H‖, at most {digits(farthest)} in the last layer, it follows that the numerical rank is at most"
+        f" {digits(1 / (1 - farthest**2))} there."
+        if farthest < 0.999
+        else ""
+    )
+    return (
+        f"From the embedding output to the last layer the numerical rank ‖H‖²_F/‖H‖²₂ {numerical}, the effective rank"
+        f" {effective}. 1 means that all tokens are multiples of one vector; equal tokens are, but such tokens need not"
+        f" be equal.{known}"
+    )
+
+
 def sink_words(diagnosis: Diagnosis) -> str:
     """How many heads have an attention sink, where the strongest is, and what the first token gets."""
     strength, first = diagnosis.sink_strength.mean, diagnosis.first_token_attention.mean

@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 KEPT = 100_000
 """Texts whose values are kept; of more, a random sample of so many."""
 
+EMBEDDED = 2048
+"""Texts whose embeddings are kept, D numbers each; of more, a random sample of so many."""
+
 
 @dataclasses.dataclass(frozen=True)
 class TextStatement:
@@ -50,7 +53,8 @@ class LengthTrend:
     """How one number goes with the number of tokens, over the texts that were read.
 
     Attributes:
-      quantity: "contraction" of the whole network, or "cosine_similarity" of the last layer.
+      quantity: "contraction" of the whole network; "cosine_similarity" of the tokens of the last layer; or
+        "embedding_similarity", the mean cosine of a text's embedding with those of the others.
       texts: how many texts have a value.
       shortest: the fewest tokens of such a text, special tokens included.
       longest: the most.
@@ -69,6 +73,23 @@ class LengthTrend:
 
 
 @dataclasses.dataclass(frozen=True)
+class LengthGroup:
+    """Texts of like length, and how alike their embeddings are.
+
+    Attributes:
+      texts: how many.
+      shortest: the fewest tokens of such a text.
+      longest: the most.
+      similarity: mean cosine of the embeddings of two of them; NaN of a single one.
+    """
+
+    texts: int
+    shortest: int
+    longest: int
+    similarity: float
+
+
+@dataclasses.dataclass(frozen=True)
 class TextStatements:
     """All of them, and the values they rest on where those were asked for.
 
@@ -80,7 +101,9 @@ class TextStatements:
       rows: one per quantity and layer, the whole network first.
       places: the kept texts' positions in what was read, [kept].
       values: quantity -> its values, layers on the first axis, [K kept]; empty unless asked for.
-      lengths: how the whole network's contraction and the last layer's similarity go with the number of tokens.
+      lengths: how the whole network's contraction, the last layer's similarity and that of embeddings go with the
+        number of tokens.
+      groups: the texts by quarters of their numbers of tokens, shortest first.
     """
 
     confidence: float
@@ -91,6 +114,7 @@ class TextStatements:
     places: NDArray[np.int64]
     values: dict[str, NDArray[np.float64]]
     lengths: tuple[LengthTrend, ...] = ()
+    groups: tuple[LengthGroup, ...] = ()
 
 
 class KeptTexts:

@@ -1,6 +1,6 @@
 """`diagnose`: stream sentences through a real encoder, measure every layer on the device, keep running sums."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax
@@ -17,12 +17,12 @@ from ..inputs.tokenizer import Tokenizer
 from ..results.diagnosis import Diagnosis, FusedLayers
 from ..results.spread import BLOCK_METRICS, HEAD_METRICS, HIDDEN_METRICS, RunningSpreads, Spread
 from ..results.summaries import RATES
-from ..results.texts import KeptTexts
+from ..results.texts import EMBEDDED, KeptTexts
 from .every_input import known_for_every_input
 from .exemplar import ExemplarChooser
 from .finite import refuse_diverged
 from .hidden_states import chosen_fusion
-from .measurements import FUSED, measure_batch, model_norms, model_spectra
+from .measurements import EMBEDDING, FUSED, measure_batch, model_norms, model_spectra
 from .statements.texts import NEEDED, text_statements
 from .stream import TextStream
 from .summaries import model_summary, package_versions
@@ -81,40 +81,47 @@ def diagnose(
     if not isinstance(model, Encoder):
         raise ShapeError(f"model must be an Encoder; got {type(model).__name__}. `load` gives (model, tokenizer).")
     fused, label = (None, "") if fusion is None else _chosen(fusion, model)
-    running, chooser, kept, principal = RunningSpreads(), ExemplarChooser(), KeptTexts(), principal_subspaces(model)
+    running, chooser, kept, embedded = RunningSpreads(), ExemplarChooser(), KeptTexts(), KeptTexts(EMBEDDED)
+    principal = principal_subspaces(model)
     stream = TextStream(model, tokenizer, texts, "diagnosing", tokens_per_batch=tokens_per_batch, progress=progress)
     with stream:
         for encoded, measured in _measured(stream.model, stream, fused, principal.frame):
             refuse_diverged(stream.model, encoded, measured)
+            _keep(kept, embedded, encoded, measured)
             running.add(measured, len(encoded.indices))
             chooser.offer(encoded)
-            kept.add(_by_text(encoded, measured), encoded.indices)
         exemplar = chooser.exemplar(stream.model, tokenizer)
     spreads = running.spreads()
     return Diagnosis(
         model=model_summary(model, name, note),
         data=stream.summary(data),
-        **{key: spreads[key] for key in (*HIDDEN_METRICS, *HEAD_METRICS, *BLOCK_METRICS)},
-        **{key: _token_spread(spreads, key) for key in ("std_attn", "std_mlp")},
+        **_fields(spreads),
         rates={key: spreads[key] for key in RATES},
         exemplar=exemplar,
         versions=package_versions(),
         fused=None if fused is None else _fused_layers(fused, label, spreads),
         every_input=known_for_every_input(model),
-        texts=text_statements(kept, each_text=each_text),
+        texts=text_statements(kept, each_text=each_text, embedded=embedded),
         weights=weight_spectra(model, principal),
         fate=None,
     )
+
+
+def _fields(spreads: dict[str, Spread]) -> dict[str, Spread]:
+    """The fields of a `Diagnosis` that are spreads."""
+    metrics = {key: spreads[key] for key in (*HIDDEN_METRICS, *HEAD_METRICS, *BLOCK_METRICS)}
+    return metrics | {key: _token_spread(spreads, key) for key in ("std_attn", "std_mlp")}
 
 
 def _chosen(fusion: Fusion | Kind, model: Encoder) -> tuple[Fusion, str]:
     return chosen_fusion(fusion, model.config, accumulation_dtype(jax.tree.leaves(model)[0].dtype))
 
 
-def _by_text(encoded: EncodedBatch, measured: Mapping[str, Any]) -> dict[str, Any]:
-    """What is kept of every text, [K B]."""
-    tokens = np.asarray(encoded.batch.mask).sum(axis=1)[None]
-    return {**{key: measured[key] for key in NEEDED}, "tokens": tokens}
+def _keep(kept: KeptTexts, embedded: KeptTexts, encoded: EncodedBatch, measured: dict[str, Any]) -> None:
+    """What is kept of every text, [K B]; embeddings, of which there is no spread, are taken out of the measurements."""
+    tokens = {"tokens": np.asarray(encoded.batch.mask).sum(axis=1)[None]}
+    kept.add({key: measured[key] for key in NEEDED} | tokens, encoded.indices)
+    embedded.add({EMBEDDING: measured.pop(EMBEDDING)} | tokens, encoded.indices)
 
 
 def _fused_layers(fusion: Fusion, label: str, spreads: dict[str, Spread]) -> FusedLayers:

@@ -12,11 +12,12 @@ from ..bert.encoder import embed, encode
 from ..bert.fusion import Fusion, fuse
 from ..bert.norm import accumulation_dtype
 from ..bert.params import Encoder
+from ..linalg.norms import unit_vectors
 from ..results.summaries import RATES
 from ..theory.block import ladder
 from ..theory.block.parameter_norms import block_norms
 from ..theory.block.traced_block import TracedBlock
-from ..theory.consensus import subspace_distance
+from ..theory.consensus import subspace_distance, token_mean
 from ..theory.literature.power_method import li2026_projection
 from ..theory.rates.spectrum_rung import OutputSpectrum, output_spectrum, spectrum_rung
 from ..theory.theorems import RUNGS
@@ -28,6 +29,7 @@ from .hidden_states import gate_range, measure_states
 from .summaries import rungs
 
 FUSED = "fused/"
+EMBEDDING = "embedding"
 
 
 @jax.jit
@@ -70,7 +72,8 @@ def measure_batch(
 
     Returns:
       name -> array, the names of `Diagnosis` and `RATES`; `finite_rows` as `finite`; the stds as `std_attn_min`,
-      `std_attn`, `std_attn_max`; what is fused after "fused/", [1 B] and of gates [K B].
+      `std_attn`, `std_attn_max`; what is fused after "fused/", [1 B] and of gates [K B]; `EMBEDDING`, the direction of
+      the mean token of the last hidden state, [D B].
     """
 
     def collect(narrow: BlockTrace) -> dict[str, Array]:
@@ -89,7 +92,7 @@ def measure_batch(
 
     # float32 products must be float32 products on every device: TPUs and GPUs round them to fewer bits unasked.
     with jax.default_matmul_precision("highest"):
-        _, found = encode(model, batch, collect=collect, successive=True)
+        last, found = encode(model, batch, collect=collect, successive=True)
         states = jnp.concatenate([embed(model, batch)[None], found.pop("hidden")])
         everywhere = ladder.shi2022_rate(norms, model.config.activation, found["mixing_rate"], found["std_product"])
         found["L0"] = _where_known(found["actual"], everywhere)
@@ -102,6 +105,7 @@ def measure_batch(
     if not model.config.is_plain:  # what does not apply; XLA then leaves it out
         for key in (*set(RATES) - {"actual", *rungs(model.config)}, "threshold"):
             found[key] = jnp.full_like(found[key], jnp.nan)
+    found[EMBEDDING] = unit_vectors(token_mean(widened(last), batch.mask)[:, 0]).T
     return found
 
 

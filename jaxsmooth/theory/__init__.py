@@ -94,6 +94,8 @@ from .every_input.hypothesis import LayerForEveryInput as LayerForEveryInput
 from .every_input.hypothesis import hypothesis_for_every_input as hypothesis_for_every_input
 from .every_input.stored import stored_for_every_input as stored_for_every_input
 from .fate.clusters import token_clusters as token_clusters
+from .fate.dwell import cluster_counts as cluster_counts
+from .fate.dwell import dwell_times as dwell_times
 from .fate.orbit import Fate as Fate
 from .fate.orbit import Orbit as Orbit
 from .fate.orbit import consensus_basin as consensus_basin
@@ -112,6 +114,14 @@ from .hypotheses.spectral_radius import spectral_radius as spectral_radius
 from .literature.axioms import rusch2023_decay as rusch2023_decay
 from .literature.axioms import rusch2023_subadditivity as rusch2023_subadditivity
 from .literature.axioms import rusch2023_vanishes_at_consensus as rusch2023_vanishes_at_consensus
+from .literature.collapse.causal_clustering import karagodin2024_angle as karagodin2024_angle
+from .literature.collapse.causal_clustering import karagodin2024_centres as karagodin2024_centres
+from .literature.collapse.causal_clustering import karagodin2024_first_token as karagodin2024_first_token
+from .literature.collapse.ranks import zhang2025_effective_rank as zhang2025_effective_rank
+from .literature.collapse.ranks import zhang2025_numerical_rank as zhang2025_numerical_rank
+from .literature.collapse.ranks import zhang2025_rank_order as zhang2025_rank_order
+from .literature.collapse.recall import labovich2026_fixed_state as labovich2026_fixed_state
+from .literature.collapse.recall import labovich2026_recall as labovich2026_recall
 from .literature.cosine import cosine_bridge as cosine_bridge
 from .literature.cosine import cosine_distance as cosine_distance
 from .literature.cosine import cosine_distance_bound as cosine_distance_bound

@@ -1,5 +1,7 @@
 """Dropout as edits of the encoder, with explicit keys: one mask per layer and site, nothing hidden in a module."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
@@ -56,13 +58,12 @@ def dropout(key: PRNGKeyArray, *, hidden: float = 0.1, attention: float = 0.1) -
     """
     keys = jax.random.split(key, len(HIDDEN_SITES) + 1)
     rates = {**dict.fromkeys(HIDDEN_SITES, hidden), "attn": attention}
-    return Edits(
-        **{
-            site: Partial(_drop_layer, keys[k], jnp.asarray(rate, jnp.float32))
-            for k, (site, rate) in enumerate(rates.items())
-            if rate
-        }
-    )
+    edits: dict[str, Any] = {
+        site: Partial(_drop_layer, keys[k], jnp.asarray(rate, jnp.float32))
+        for k, (site, rate) in enumerate(rates.items())
+        if rate
+    }
+    return Edits(**edits)
 
 
 def _drop_layer(key: PRNGKeyArray, rate: Array, layer: Int[Array, ""], value: Array) -> Array:

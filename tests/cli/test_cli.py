@@ -10,13 +10,18 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from support.make_frozen import FROZEN
+from support.report import synthetic
 
 from jaxsmooth import report
 from jaxsmooth.assets import REGISTRY, read_texts
 from jaxsmooth.cli.main import main
 from jaxsmooth.files import atomic_write, dumps_strict
+from jaxsmooth.results.fate import SENTENCE_NUMBERS, MapConvergence, MapFates
+from jaxsmooth.results.summaries import DataSummary
+from jaxsmooth.studies import converge as converging
 from jaxsmooth.studies import diagnose as analysis
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly", "x64_restored")
@@ -51,6 +56,51 @@ def finished(tmp_path_factory) -> Path:
     (folder / "text.txt").write_text("\n".join(LINES), encoding="utf-8")
     assert diagnose(folder / "text.txt", folder / "out") == 0
     return folder / "out"
+
+
+def two_fates(model, tokenizer, texts, *, map, name, data, **_) -> MapConvergence:
+    """In the place of the study, which test_fate.py follows: half of the texts in consensus, the others moving."""
+    texts = tuple(texts)
+    fate = tuple("consensus" if k % 2 else "moving" for k in range(len(texts)))
+    numbers = dict.fromkeys(SENTENCE_NUMBERS, np.ones(len(texts)))
+    maps = tuple(
+        MapFates(layer, fate, (((0,),),) * len(texts), numbers, np.ones((len(texts), 3))) for layer in (1, 2, 3, 4)
+    )
+    about = DataSummary(data, len(texts), len(texts), 0)
+    tokens = tuple((text,) for text in texts)
+    return MapConvergence(synthetic(4, 4, name=name).model, about, map, 2, 1e-5, None, tokens, maps, (), {})
+
+
+def test_a_diagnosis_with_the_fate_of_the_first_eight_texts(text, tmp_path, monkeypatch, capfd):
+    """The command passes on what it is told; numbers, page and terminal say what was found, of every layer."""
+    monkeypatch.setattr(analysis, "diagnose", lambda *_, **__: synthetic(4, 4))
+    monkeypatch.setattr(converging, "converge", two_fates)
+    monkeypatch.setattr(importlib.import_module("jaxsmooth.report.diagnose"), "write_figures", lambda *_: None)
+    lines = [f"a film {k}" for k in range(11)]
+    text.write_text("\n".join(lines), encoding="utf-8")
+    assert diagnose(text, tmp_path / "out", "--fate", "layer") == 0
+    content = json.loads((tmp_path / "out" / "fate" / "fate.json").read_text(encoding="utf-8"))
+    assert content["map"] == "layer"
+    assert content["tokens"] == [[line] for line in lines[:8]]
+    assert [one["layer"] for one in content["maps"]] == [1, 2, 3, 4]
+    assert {one["shares"]["consensus"] for one in content["maps"]} == {0.5}
+    printed = " ".join(capfd.readouterr().out.split())
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "Where do the tokens go?" in page
+    for layer in (1, 2, 3, 4):
+        words = f"Layer {layer} applied again and again: 4 of 8 sentences: consensus (all tokens become equal"
+        assert words in printed
+        assert words in page
+    assert str(tmp_path / "out" / "fate" / "fate.json") in printed
+
+
+@pytest.mark.long
+def test_attention_makes_tokens_equal_in_a_whole_diagnosis(text, tmp_path, capfd):
+    assert diagnose(text, tmp_path / "out", "--fate", "attention") == 0
+    content = json.loads((tmp_path / "out" / "fate" / "fate.json").read_text(encoding="utf-8"))
+    assert len(content["tokens"]) == 4  # empty lines are none
+    assert [one["shares"]["consensus"] for one in content["maps"]] == [1, 1, 1, 1]
+    assert "layer 4, applied to the tokens again and again: 4 of 4" in " ".join(capfd.readouterr().out.split())
 
 
 def test_diagnose_writes_a_whole_report(finished):

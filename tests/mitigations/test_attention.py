@@ -1,5 +1,7 @@
 """Remedies that change attention, against numpy and the guarantees of `theory`."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -87,3 +89,38 @@ def test_gfsa_filters_eigenvalues():
         )
         # Both as polynomials' coefficients: eigenvalues have no order.
         np.testing.assert_allclose(np.poly(np.linalg.eigvals(after)), np.poly(expected), rtol=0, atol=1e-11)
+
+
+def entropies(attn: np.ndarray) -> np.ndarray:
+    return -np.sum(attn * np.log(np.where(attn > 0, attn, 1)), axis=-1)
+
+
+def test_a_lower_temperature_sharpens_every_row():
+    """Its entropy falls, the largest share grows; at temperature 1 and at the reference length nothing changes."""
+    scores = np.random.default_rng(0).standard_normal((3, HEADS, LONGEST, LONGEST))
+    rows = lambda logits: np.asarray(jax.nn.softmax(logits, axis=-1))  # noqa: E731
+    found = [rows(ours.temp_scale(jnp.asarray(scores), tau)) for tau in (2.0, 1.0, 0.5, 0.1)]
+    for warm, cold in itertools.pairwise(found):
+        assert np.all(entropies(cold) < entropies(warm))
+        assert np.all(cold.max(axis=-1) > warm.max(axis=-1))
+    np.testing.assert_array_equal(found[1], rows(scores))
+    np.testing.assert_allclose(
+        ours.temp_scale(jnp.asarray(scores), jnp.asarray([0.5, 1.0, 2.0]))[:, 2], scores[:, 2] / 2
+    )
+    same = ours.length_scale(jnp.asarray(scores), jnp.asarray(MASK), 7.0)
+    np.testing.assert_allclose(same[0], scores[0], rtol=1e-15)
+    one = ours.length_scale(jnp.asarray(scores[:1]), jnp.arange(LONGEST)[None] < 1, 7.0)
+    np.testing.assert_array_equal(one, scores[:1])
+
+
+def test_a_key_keeps_its_share_if_scores_grow_like_log_n():
+    """One key 3 above all others: without, its share falls like 1/n; times log n / log n0 it does not."""
+    shares = {"plain": [], "scaled": []}
+    for n in (8, 64, 512):
+        scores, mask = jnp.zeros((1, 1, 1, n)).at[..., 0].set(3.0), jnp.ones((1, n), bool)
+        shares["plain"].append(float(jax.nn.softmax(scores)[0, 0, 0, 0]))
+        shares["scaled"].append(float(jax.nn.softmax(ours.length_scale(scores, mask, 8.0))[0, 0, 0, 0]))
+    expected = [1 / (1 + (n - 1) * n ** (-3 / np.log(8))) for n in (8, 64, 512)]
+    np.testing.assert_allclose(shares["scaled"], expected, rtol=1e-12)
+    assert shares["plain"][2] < shares["plain"][0] / 15
+    assert shares["scaled"][2] > shares["scaled"][0]

@@ -78,6 +78,14 @@ CASES = {
         remedies.graph_filter(PER_HEAD, identity=0.1, order=4),
         {"attn": heads(lambda h, a: reference_remedies.gfsa(a, PER_HEAD[h], 0.1, 1.0, 4))},
     ),
+    "tempscale": (
+        remedies.temp_scale(1 + PER_HEAD),
+        {"attn_logits": heads(lambda h, scores: reference_remedies.temp_scale(scores, 1 + PER_HEAD[h]))},
+    ),
+    "lengthscale": (
+        remedies.length_scale(20.0),
+        {"attn_logits": heads(lambda h, scores: reference_remedies.length_scale(scores, 20.0))},
+    ),
     "featscale": (
         remedies.feat_scale(-0.1, 0.4, convention="released"),
         {"mixed": lambda layer, y, s: reference_remedies.feat_scale(y, -0.1, 0.4, factor=2)},
@@ -150,7 +158,7 @@ def test_other_tokens_under_the_padding_change_nothing():
     """All remedies at once; random tokens stand under the padding, others in each batch."""
     every = parse_remedies(
         "contranorm+attnscale+featscale+neutreno+gfsa+centred:0.5+softdecay+pairnorm+initial-residual+residual-scaling"
-        "+attention-dropout"
+        "+attention-dropout+tempscale+lengthscale"
     )[0]
     found = []
     for length, seed in ((8, 0), (8, 5), (11, 6)):
@@ -189,10 +197,12 @@ def test_gradients_reach_the_strengths():
             remedies.initial_residual(s[7]),
             remedies.pair_norm(s[8]),
             remedies.residual_scaling(s[9]),
+            remedies.temp_scale(s[10]),
+            remedies.length_scale(s[11]),
         )
         return jnp.sum(jnp.sin(jnp.where(BATCH.mask[..., None], run_plainly(one(MODEL, BATCH)), 0)))
 
-    at_ = jnp.array([0.2, 0.8, 0.3, -0.2, 0.1, 0.3, 0.4, 0.1, 3.0, 0.7])
+    at_ = jnp.array([0.2, 0.8, 0.3, -0.2, 0.1, 0.3, 0.4, 0.1, 3.0, 0.7, 0.6, 5.0])
     slopes = jax.jit(jax.grad(loss))(at_)
     steps = 1e-6 * np.eye(len(at_))
     values = jax.jit(jax.vmap(loss))(at_[None] + jnp.asarray(np.concatenate([steps, -steps])))
@@ -254,7 +264,7 @@ def test_every_name_runs_on_another_family():
     )
     model = random_model(config)
     changed = dataclasses.replace(BATCH, tokens=BATCH.tokens.at[0, 5].set((BATCH.tokens[0, 5] + 1) % CONFIG.vocab))
-    for one in parse_remedies("gfsa,neutreno,initial-residual,residual-scaling,contranorm,featscale"):
+    for one in parse_remedies("gfsa,neutreno,initial-residual,residual-scaling,tempscale,contranorm,featscale"):
         own = one.change(model)
         before, after = (run(one.edits(own, b), b, own)[:, 0, :5] for b in (BATCH, changed))
         assert np.isfinite(before).all()

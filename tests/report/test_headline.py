@@ -8,7 +8,7 @@ from support.report import blank, rates, spread, synthetic
 
 from jaxsmooth.report import headline
 from jaxsmooth.report.format import digits
-from jaxsmooth.report.wording import sink_words
+from jaxsmooth.report.wording import rank_words, sink_words
 from jaxsmooth.results.spread import Spread
 
 
@@ -129,3 +129,13 @@ def test_sinks_in_words():
     assert "layer 6, head 12: 0.900" in words
     assert "The first token receives 0.125" in words
     assert "nothing is said" in sink_words(blank())
+
+
+def test_ranks_in_words():
+    near = synthetic(relative_distance=spread(np.full(7, 0.5), 0.0), stable_rank=spread(np.linspace(4, 1.25, 7)))
+    words = rank_words(near)
+    assert "goes from 4.00 to 1.25" in words
+    assert "goes from 22.0 to 14.0" in words
+    assert "at most 0.500 in the last layer, it follows that the numerical rank is at most 1.33" in words
+    assert "follows" not in rank_words(synthetic(relative_distance=spread(np.full(7, 1.0), 0.0)))
+    assert "nothing is said" in rank_words(blank())

@@ -21,6 +21,7 @@ from jaxsmooth.results.fate import StdSweep
 from jaxsmooth.studies.fate.maps import MAPS, token_map
 from jaxsmooth.studies.fate.study import converge_map
 from jaxsmooth.studies.fate.threshold import std_thresholds
+from jaxsmooth.theory.equal_tokens import equal_token_map
 from jaxsmooth.types import map_named
 
 pytestmark = pytest.mark.usefixtures("x64_restored", "compiled_quickly")
@@ -118,6 +119,17 @@ def test_every_map_is_what_numpy_says_of_it_and_padding_changes_nothing(model):
             for image in found[kind]:
                 np.testing.assert_allclose(image[row, :length], expected, rtol=1e-9, atol=1e-11)
         np.testing.assert_allclose(found["std"][0][row, :length], by_hand(model, x, "layer", 1, 1.7), rtol=1e-10)
+
+
+def test_of_equal_tokens_one_row_says_all(model):
+    """The map of rows that certificates use, against the whole sentence: with its own stds and with an imposed one."""
+    blocks = [jax.tree.map(lambda leaf, k=k: np.asarray(leaf[k]), model.blocks) for k in range(model.config.layers)]
+    rows = np.random.default_rng(1).standard_normal((3, D))
+    for std in (None, 1.7):
+        found = equal_token_map(blocks, 1e-12, "relu", std)(rows)
+        for row, image in zip(rows, found, strict=True):
+            whole = by_hand(model, np.tile(row, (4, 1)), "stack", 0, std)
+            np.testing.assert_allclose(whole, np.tile(image, (4, 1)), rtol=1e-9, atol=1e-12)
 
 
 @pytest.fixture(scope="module")

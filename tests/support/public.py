@@ -94,6 +94,7 @@ POSITIVE = {
     *("head_norms", "scale", "largest_logit", "rate", "radius", "tokens", "least_weight", "least_u", "least_v"),
     *("value_norm", "interaction_norm", "logit_std", "log_rate", "strength", "share", "sharpness", "time"),
     *("tangent", "size", "layers", "constants"),
+    *("separation", "temperature"),
 }
 PLAIN: dict[str, Any] = {
     **dict.fromkeys(("lipschitz",), 1.5),
@@ -101,6 +102,8 @@ PLAIN: dict[str, Any] = {
     **dict.fromkeys(("head_width", "depth", "order", "steps", "length"), 2),
     "activation": "gelu",
     "placement": "pre",
+    "most": 3,
+    "reference": 8.0,
 }
 
 
@@ -184,7 +187,9 @@ SPECIAL: dict[str, Callable[[np.random.Generator], dict[str, Any]]] = {
     "patch_effect": lambda rng: {"sites": ("hidden",), "layers": 0},
     "noci2022_relative_distance": lambda rng: {"tokens": 3},
     "subdominant": lambda rng: {"limit": theory.chain_limit(_operator().matrix, jnp.ones(4, bool))},
-    **dict.fromkeys(("follow", "consensus_basin", "approach_consensus"), lambda rng: {"apply": lambda x: x / 2}),
+    **dict.fromkeys(
+        ("follow", "consensus_basin", "approach_consensus", "cluster_counts"), lambda rng: {"apply": lambda x: x / 2}
+    ),
     "jacobian_krylov": lambda rng: {
         "apply": lambda x: x / 2,
         "state": jnp.ones((SIZES["B"], SIZES["T"], SIZES["D"])),

@@ -31,6 +31,15 @@ def gfsa(a: Array, wk: float, w0: float = 0.0, w1: float = 1.0, order: int = 3) 
     return w0 * np.eye(len(a)) + w1 * a + wk * (a + (order - 1) * (np.linalg.matrix_power(a, 2) - a))
 
 
+def temp_scale(scores: Array, tau: float) -> Array:
+    return scores * (1 / tau)
+
+
+def length_scale(scores: Array, reference: float) -> Array:
+    n = len(scores)
+    return scores * np.log2(n) / np.log2(reference) if n > 1 else scores
+
+
 def contranorm(x: Array, s, *, form="bert", dual=False, temperature=1.0, unit=False) -> Array:
     normed = np.array([row / np.linalg.norm(row) for row in x])
     cosines = np.array([[p @ q for q in normed] for p in normed]) / temperature

@@ -32,12 +32,17 @@ def place(found: MapConvergence, one: MapFates | StdSweep) -> str:
 def answers(found: MapConvergence) -> Iterator[str]:
     """For each map, where the tokens go, and what the theory says of it."""
     for one in found.maps:
-        yield f"{_applied(found, one)}: {_fates(found, one)}"
+        yield fate_of(found, one)
         yield from _consensus(one)
         yield from _rest(found, one)
         yield from _basin(one)
     for sweep in found.sweeps:
         yield _swept(found, sweep)
+
+
+def fate_of(found: MapConvergence, one: MapFates) -> str:
+    """Where the tokens of a map go, in one sentence."""
+    return f"{_applied(found, one)}: {_fates(found, one)}"
 
 
 def _applied(found: MapConvergence, one: MapFates) -> str:

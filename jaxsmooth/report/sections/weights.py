@@ -60,8 +60,8 @@ def weights_words(found: WeightSpectra) -> str:
         f"The tails of the eigenvalues of W Wᵀ fit exponents α from {digits(known.min())} to {digits(known.max())}, in"
         f" {inside} of {known.size} matrices between {low:g} and {high:g}, taken for the mark of trained layers"
         " (Martin, Peng and Mahoney 2021). The fits' Kolmogorov-Smirnov distance is"
-        f" {digits(float(np.nanmedian(distance)))} in the median; {few} of {known.size} tails have fewer than {ENOUGH} eigenvalues, too few to tell a power law"
-        " from another law."
+        f" {digits(float(np.nanmedian(distance)))} in the median; {few} of {known.size} tails have fewer than {ENOUGH}"
+        " eigenvalues, too few to tell a power law from another law."
     )
 
 

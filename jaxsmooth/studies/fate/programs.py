@@ -11,8 +11,8 @@ from ...linalg.singular import row_singular_values
 from ...theory import mixing_rate
 from ...theory.consensus import centre_tokens, token_mean
 from ...theory.fate.clusters import token_clusters
-from ...theory.fate.orbit import Fate, Orbit, consensus_basin, follow
-from ...theory.fate.stability import Krylov, approach_consensus, jacobian_krylov
+from ...theory.fate.orbit import Fate, Orbit, TokenMap, consensus_basin, follow
+from ...theory.fate.stability import Approach, Krylov, approach_consensus, jacobian_krylov
 from ...types import Batch, BlockTrace, ImageBatch
 from ..finite import finite_rows
 from .maps import token_map
@@ -49,8 +49,7 @@ def fates(
     Those are `final`, with the last `move`, and `equal`, the consensus near by, with the `deviation` left of it.
     """
     apply = token_map(model, kind, layer, mask, std)
-    orbit = follow(apply, start, mask, steps=steps, tolerance=tolerance)
-    near = approach_consensus(apply, _near(orbit, start, mask), mask, steps=APPROACH_STEPS, size=tolerance**0.5)
+    orbit, near = _followed(apply, start, mask, steps, tolerance, APPROACH_STEPS)
     found = _ranks(orbit, mask, tolerance) | {
         "fate": orbit.fate,
         "steps": orbit.steps,
@@ -85,9 +84,14 @@ def jacobians(
     return jacobian_krylov(apply, state, mask, period=period, centred=centred, start=start)
 
 
-def _near(orbit: Orbit, start: Array, mask: Array) -> Array:
-    """The mean of the last state with the deviation of the first: what is left of it in the end may be rounding."""
-    return token_mean(orbit.final, mask) + centre_tokens(start, mask)
+def _followed(
+    apply: TokenMap, start: Array, mask: Array, steps: int, tolerance: float, approach: int
+) -> tuple[Orbit, Approach]:
+    """From the start, and then next to the consensus of the last state."""
+    orbit = follow(apply, start, mask, steps=steps, tolerance=tolerance)
+    # With the deviation of the first state: what is left of it in the end may be rounding.
+    near = token_mean(orbit.final, mask) + centre_tokens(start, mask)
+    return orbit, approach_consensus(apply, near, mask, steps=approach, size=tolerance**0.5)
 
 
 def _ranks(orbit: Orbit, mask: Array, tolerance: float) -> dict[str, Array]:
@@ -127,10 +131,7 @@ def swept(
 
     def one(std: Array) -> tuple[Array, Array]:
         apply = token_map(model, kind, layer, mask, std)
-        orbit = follow(apply, start, mask, steps=steps, tolerance=tolerance)
-        near = approach_consensus(
-            apply, _near(orbit, start, mask), mask, steps=APPROACH_STEPS // 2, size=tolerance**0.5
-        )
+        orbit, near = _followed(apply, start, mask, steps, tolerance, APPROACH_STEPS // 2)
         return orbit.fate, near.rate
 
     return jax.vmap(one)(stds)

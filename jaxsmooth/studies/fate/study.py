@@ -15,6 +15,7 @@ from ...errors import TextError, is_int, require_int
 from ...inputs.batching import EncodedBatch
 from ...inputs.tokenizer import Tokenizer
 from ...results.fate import FATES, SENTENCE_NUMBERS, MapConvergence, MapFates, StdSweep
+from ...theory.equal_tokens import NEARLY_AT_REST
 from ...theory.fate.orbit import Fate, default_tolerance
 from ...theory.fate.stability import krylov_radius
 from ...types import Batch
@@ -24,9 +25,6 @@ from ..summaries import model_summary, package_versions
 from . import programs
 from .maps import MAPS
 from .threshold import std_thresholds
-
-ROW_AT_REST = 0.01
-"""A common token that moves by more per step is at no fixed point, at which the local law could be asked."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -253,7 +251,7 @@ def _read(row: dict[str, NDArray]) -> dict[str, Any]:
         read["radius"] = read["radius_residual"] = float("nan")
     if mask.sum() < 2 or fate == "diverged":  # one token is always in consensus, and no deviation can shrink
         read |= dict.fromkeys(("consensus_rate", "consensus_radius", "consensus_residual"), float("nan"))
-    if not read["row_change"] <= ROW_AT_REST:
+    if not read["row_change"] <= NEARLY_AT_REST:  # of a common token at no fixed point the local law is not asked
         read |= dict.fromkeys(("consensus_radius", "consensus_residual"), float("nan"))
     return read | {"fate": fate, "clusters": _groups(row["clusters"], mask, fate), "distances": distances}
 

@@ -3,9 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from ...results.texts import KeptTexts, TextStatement, TextStatements
+from ...results.texts import KeptTexts, LengthGroup, LengthTrend, TextStatement, TextStatements
 from ...theory.distribution_free import clopper_pearson1934_limits, vovk2005_limit, wilks1941_limit
-from .lengths import length_trend
+from .lengths import embedding_similarity, length_groups, length_trend
 
 CONFIDENCE, SHARE = 0.95, 0.95
 SIMILAR = 0.8
@@ -14,13 +14,14 @@ NEEDED = ("subspace_distance", "actual", "cosine_similarity")
 """What is kept of every text, by its name among the measurements."""
 
 
-def text_statements(kept: KeptTexts, *, each_text: bool) -> TextStatements:
+def text_statements(kept: KeptTexts, *, each_text: bool, embedded: KeptTexts | None = None) -> TextStatements:
     """The statements that the kept values support, and with `each_text` the values.
 
     Args:
       kept: those of `NEEDED`: d_M and cosine similarity of hidden states, [L+1 n], and actual rates, [L n]; and
         "tokens", how many each text has, [1 n].
       each_text: whether the values are wanted too.
+      embedded: the directions of their "embedding", [D n], and "tokens" again, of fewer texts where there are many.
     """
     places, found = kept.found()
     distance, rates, cosine = (found[name] for name in NEEDED)
@@ -31,6 +32,8 @@ def text_statements(kept: KeptTexts, *, each_text: bool) -> TextStatements:
     rows += [_statement("rate", layer + 1, values, 1.0) for layer, values in enumerate(rates)]
     rows += [_statement("cosine_similarity", layer, values, SIMILAR) for layer, values in enumerate(cosine)]
     values = {"contraction": contraction, "rate": rates, "cosine_similarity": cosine, "tokens": found["tokens"]}
+    trends = [length_trend(name, values[name][-1], found["tokens"][0]) for name in ("cosine_similarity", "contraction")]
+    trend, groups = _embeddings(embedded)
     return TextStatements(
         confidence=CONFIDENCE,
         share=SHARE,
@@ -39,10 +42,19 @@ def text_statements(kept: KeptTexts, *, each_text: bool) -> TextStatements:
         rows=tuple(rows),
         places=places,
         values=values if each_text else {},
-        lengths=tuple(
-            length_trend(name, values[name][-1], found["tokens"][0]) for name in ("cosine_similarity", "contraction")
-        ),
+        lengths=(*trends, *trend),
+        groups=groups,
     )
+
+
+def _embeddings(embedded: KeptTexts | None) -> tuple[tuple[LengthTrend, ...], tuple[LengthGroup, ...]]:
+    """How the similarity of different texts' embeddings goes with their length."""
+    if embedded is None or not embedded.read:
+        return (), ()
+    found = embedded.found()[1]
+    directions, tokens = found["embedding"], found["tokens"][0]
+    similar = embedding_similarity(directions)
+    return (length_trend("embedding_similarity", similar, tokens),), length_groups(directions, tokens)
 
 
 def _statement(quantity: str, layer: int | None, values: NDArray[np.float64], level: float) -> TextStatement:

@@ -6,6 +6,7 @@ docs/basin.md. Host only, float64.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -28,7 +29,7 @@ SETTLED = 1e-11  # relative change at which it has
 LONGEST_CYCLE = 8
 ITERATIONS = 2000
 HALVINGS = 80
-DIGITS = 1e-2  # to which the largest radius is sought
+DIGITS = 1e-3  # to which the largest radius is sought
 SMALL = 1e-3  # of the start: where the comparison system has come as near as it needs to
 STALLED = 0.9999  # of the mean before: rounding of the reference orbit keeps it from coming nearer
 TRAP = 2.0  # how much wider than what was reached the box is that must be mapped into itself
@@ -47,9 +48,9 @@ class Model(Protocol):
 class Basin(NamedTuple):
     """What is certified about the repetition of a block, or of all blocks in turn.
 
-    With P and Q the given roots, every sentence of any number of tokens with |mean - point|_Q <= `mean_radius` and
-    |x_i - x_j|_P <= `diameter` for all i, j, so also every sentence with max_i |x_i - point| <= `radius`, converges to
-    consensus. |e|_P is the Euclidean length of e P.
+    Every sentence of any number of tokens with max_i |x_i - point| <= `radius` converges to consensus; and so does,
+    with P and Q the given roots, every one with |mean - point|_Q <= `mean_radius` and |x_i - x_j|_P <= `diameter` for
+    all i, j. |e|_P is the Euclidean length of e P.
 
     Attributes:
       radius: Euclidean, of every token around `point`; 0 where nothing is certified.
@@ -155,8 +156,7 @@ def certified_basin(
     rates = [(radius + margin * (1 - radius)) ** (1 / count) for radius, margin in zip(radii, margins, strict=True)]
     roots = [adapted_roots(matrices, rate) for matrices, rate in zip(laws, rates, strict=True)]
     norms = [Roots(p, q) for p, q in zip(*roots, strict=True)]
-    steps = _steps(orbit, at, norms)
-    return _largest(steps, norms[0], orbit, radii)
+    return _largest(_steps(orbit, at, norms), norms[0], orbit, radii)
 
 
 def _checked(
@@ -217,41 +217,61 @@ def _product(laws: list[Matrix]) -> Matrix:
     return product
 
 
-def _steps(orbit: Orbit, at: list[RowMap], norms: list[Roots]) -> list[Step]:
+def _steps(orbit: Orbit, at: list[RowMap], norms: list[Roots]) -> tuple[Step, list[Step]]:
+    """The first block of all, which a ball enters, and the blocks of a period for whatever comes out of it."""
     count = len(at)
-    m, d = (float(np.linalg.norm(root, 2)) for root in (norms[0].mean, norms[0].differences))
-    steps, ratio = [], 2 * d / m
-    for place, (block, row) in enumerate(zip(orbit.blocks, orbit.rows, strict=True)):
+
+    def made(place: int, before: Roots | None, ratio: float) -> Step:
         after = (place + 1) % count
-        steps.append(step(block, row, at[place], (orbit.rows[after], norms[after]), norms[place], ratio))
-        ratio *= steps[-1].contraction(0.0, 0.0) / steps[-1].mean
-    return steps
+        behind = orbit.rows[after], norms[after]
+        return step(orbit.blocks[place], orbit.rows[place], at[place], behind, before, ratio)
+
+    entry = made(0, None, 1.0)
+    ratio = 2 * entry.contraction(0.0, 0.0) / entry.mean
+    steps: dict[int, Step] = {}
+    for place in [*range(1, count), 0]:
+        steps[place] = made(place, norms[place], ratio)
+        ratio *= steps[place].contraction(0.0, 0.0) / steps[place].mean
+    return entry, [steps[place] for place in range(count)]
 
 
-def _largest(steps: list[Step], roots: Roots, orbit: Orbit, radii: tuple[float, float]) -> Basin:
-    """The largest Euclidean radius that the comparison system certifies, by halving."""
-    mean, apart = norm(exact(roots.mean)), up(2 * norm(exact(roots.differences)))
-    rates = certified_rates(steps, 0.0, 0.0)
-    low, high = 0.0, 16.0 * max(length(orbit.rows[0][None]), len(orbit.rows[0]) ** 0.5)
+def _largest(made: tuple[Step, list[Step]], roots: Roots, orbit: Orbit, radii: tuple[float, float]) -> Basin:
+    """The largest ball, and the largest box in the adapted norms, that the comparison system certifies."""
+    entry, steps = made
+
+    def in_ball(r: float) -> float:
+        return certified_rates(steps, *_passed([entry, *steps[1:]], r, 2 * r))
+
+    def in_box(m: float) -> float:
+        return certified_rates(steps, m, steps[0].ratio * m)
+
+    high = 16.0 * max(length(orbit.rows[0][None]), len(orbit.rows[0]) ** 0.5)
+    radius, beyond = _halved(in_ball, high)
+    box, _ = _halved(in_box, high * up(norm(exact(roots.mean))))
+    at_point = math.prod(one.contraction(0.0, 0.0) for one in steps)
+    if not (radius and box):
+        text = f"the adapted norms contract no box: {at_point:.3g} a pass for differences"
+        return _nothing(orbit.rows[0], orbit.period, *radii, text)
+    rate = max(in_ball(radius), in_box(box))
+    limit = _limit([entry, *steps[1:]], steps, beyond)
+    point, diameter = orbit.rows[0], steps[0].ratio * box
+    return Basin(
+        radius, box, diameter, rate, at_point, *radii, point, orbit.period, roots.differences, roots.mean, limit
+    )
+
+
+def _halved(rate: Callable[[float], float], high: float) -> tuple[float, float]:
+    """The largest number, to a thousandth, for which a rate is certified, and one beyond for which none is."""
+    low = 0.0
     for _ in range(HALVINGS):
         middle = low / 2 + high / 2
-        if np.isfinite(certified_rates(steps, up(mean * middle), up(apart * middle))[0]):
-            low = middle
-        else:
-            high = middle
+        low, high = (middle, high) if math.isfinite(rate(middle)) else (low, middle)
         if high - low < DIGITS * low:
             break
-    if not low:
-        text = f"the adapted norms contract no box: {rates[1]:.3g} a pass for differences"
-        return _nothing(orbit.rows[0], orbit.period, *radii, text)
-    m, d = up(mean * low), up(apart * low)
-    rate = certified_rates(steps, m, d)[0]
-    limit = _limit(steps, m * (high / low), d * (high / low))
-    point = orbit.rows[0]
-    return Basin(low, m, d, rate, rates[1], *radii, point, orbit.period, roots.differences, roots.mean, limit)
+    return low, high
 
 
-def certified_rates(steps: list[Step], m: float, d: float) -> tuple[float, float]:
+def certified_rates(steps: list[Step], m: float, d: float) -> float:
     """What the comparison system proves from the box [0, m] x [0, d].
 
     Args:
@@ -260,20 +280,19 @@ def certified_rates(steps: list[Step], m: float, d: float) -> tuple[float, float
       d: of the differences.
 
     Returns:
-      The factor by which the differences fall each pass once a box that is mapped into itself is reached, infinite if
-      none is reached; and the same at the point itself.
+      The factor by which the differences fall each pass once a box that is mapped into itself is reached; infinite if
+      none is reached.
     """
     first = m, d
-    at_point = math.prod(one.contraction(0.0, 0.0) for one in steps)
     for _ in range(ITERATIONS):
         if not (math.isfinite(m) and math.isfinite(d)) or max(m, d) > 1e6 * max(*first, 1e-300):
-            return math.inf, at_point
+            return math.inf
         before = m
         m, d = _passed(steps, m, d)
         # All steps grow with m and d, so whatever stays in the wider box falls at least as fast as it does there.
         if d <= SMALL * first[1] and (m <= SMALL * first[0] or STALLED * before <= m <= first[0]):
-            return _trap(steps, TRAP * m, TRAP * d), at_point
-    return math.inf, at_point
+            return _trap(steps, TRAP * m, TRAP * d)
+    return math.inf
 
 
 def _passed(steps: list[Step], m: float, d: float) -> tuple[float, float]:
@@ -293,18 +312,18 @@ def _trap(steps: list[Step], m: float, d: float) -> float:
     return rate if inside else math.inf
 
 
-def _limit(steps: list[Step], m: float, d: float) -> str:
+def _limit(entered: list[Step], steps: list[Step], radius: float) -> str:
     """Which of the two comparisons fails just outside the radius, and in which block."""
-    start = m, d
-    for _ in range(ITERATIONS):
-        for place, one in enumerate(steps):
+    start = m, d = radius, 2 * radius
+    for turn in range(ITERATIONS):
+        for place, one in enumerate(steps if turn else entered):
             before = m, d
             m, d = one(m, d)
             if not (math.isfinite(m) and math.isfinite(d)):
                 return f"a std may change by half in step {place + 1}: m {before[0]:.3g}, D {before[1]:.3g}"
-        if m > 4 * start[0] and m / start[0] >= d / start[1]:
+        if m > 8 * start[0] and m / start[0] >= d / start[1]:
             return "the mean: its second-order terms outgrow what N contracts"
-        if d > 4 * start[1]:
+        if d > 8 * start[1]:
             return "the differences: second-order terms outgrow what M contracts"
     return "the mean stays, neither growing nor falling"
 

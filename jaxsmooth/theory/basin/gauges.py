@@ -9,14 +9,13 @@ import dataclasses
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ...linalg.norm_ball import NormBall, size, up
-from .matrices import Matrix, columns, contracted_norm, gram, hadamard, norm, scaled, stacked, transposed, weighted_norm
-from .row_map import RowMap, column_norms
+from .matrices import Matrix, columns, contracted_norm, gram, gram_norm, hadamard, norm, scaled, stacked, transposed
+from .row_map import RowMap
 
 FOURTH = 1.5958 / 6  # |phi''''| = |x^4 - 7 x^2 + 4| n(x) is at most 4 n(0) = 1.59577 for GELU
-EXTRA = 4.0  # weight of the directions that only terms of higher order have; a power of ten more or less costs little
+EXTRA = 2.0  # weight of the directions that only terms of higher order have
 MOST = 0.5  # largest relative change of a std that the formulas are used for
 INVALID = np.inf
 
@@ -49,14 +48,14 @@ class Tensors(NamedTuple):
 
     Attributes:
       second, third: entrywise products of Gram matrices, [F F].
-      weights: of the remainder, per unit, [F].
-      remainder: at least the norm that goes with them.
+      own: Gram matrix of v's vectors, [F F].
+      remainder: at least the root of `third`'s norm.
       extra_e, extra_v, extra_move: how e's and v's vectors were lengthened.
     """
 
     second: NormBall
     third: NormBall
-    weights: NDArray[np.float64]
+    own: NormBall
     remainder: float
     extra_e: float
     extra_v: float
@@ -79,9 +78,8 @@ class Tensors(NamedTuple):
         gram_v = gram(lengthened_v)
         second = hadamard(gram(lengthened_e), gram_v)
         third = hadamard(second, gram_v)
-        weights = FOURTH * column_norms(lengthened_v)
-        remainder = up(np.sqrt(weighted_norm(third, weights)))
-        return Tensors(second, third, weights, remainder, extra_e, extra_v, extra_move)
+        remainder = up(np.sqrt(gram_norm(third)))
+        return Tensors(second, third, gram_v, remainder, extra_e, extra_v, extra_move)
 
 
 def _over(extra: float) -> float:
@@ -127,8 +125,7 @@ class Gauge:
         first, down = at.first.linear @ rest, at.down @ target
         rows = [columns(transposed(down), bend) for bend in at.bends]
         still = first_gain(at) @ rest
-        root = np.sqrt(tensors.weights)
-        behind = norm(transposed(down).columns(root))
+        beside = hadamard(tensors.own, down @ transposed(down))
         extras = tensors.extra_e, tensors.extra_v, tensors.extra_move
         return Gauge(
             Shape(at.first.unit_per_move, e.along, e.across, v.along, v.across, extras),
@@ -137,7 +134,7 @@ class Gauge:
             up(up(size(still.mid) + still.error) * at.first.inverse_std),
             contracted_norm(tensors.second, transposed(rows[0])),
             contracted_norm(tensors.third, transposed(rows[1])),
-            up(tensors.remainder * behind),
+            up(FOURTH * tensors.remainder * np.sqrt(gram_norm(beside))),
         )
 
     def stray(self, r: float) -> float:

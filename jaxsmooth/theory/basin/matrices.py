@@ -8,12 +8,11 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from ...linalg.intervals import epsilon, gamma, tiny
+from ...linalg.intervals import epsilon, tiny
 from ...linalg.norm_ball import NormBall, largest_eigenvalue, size, up
 from ..theorems.calculus import ArrayLike
 
 SWEEPS = 400
-COLLATZ_STEPS = 12
 
 Matrix = NDArray[np.float64]
 
@@ -141,14 +140,23 @@ def contracted_norm(products: NormBall, rows: NormBall) -> float:
     return up(np.sqrt(_largest(transposed(rows) @ (products @ rows))))
 
 
-def weighted_norm(products: NormBall, weights: NDArray[np.float64]) -> float:
-    """At least the largest eigenvalue of diag(w)^(1/2) G diag(w)^(1/2): Collatz and Wielandt's bound for |G|."""
-    root = np.sqrt(weights)
-    matrix = np.abs(products.mid) * root * root[:, None]
-    vector = np.ones(len(root))
-    for _ in range(COLLATZ_STEPS):
-        moved = matrix @ vector
-        vector = moved / np.max(moved) + 1e-3
-    bound = float(np.max(matrix @ vector / vector))
-    terms = len(root)
-    return up(bound * (1 + 4 * gamma(terms, matrix)) + float(np.max(weights)) * (1 + 1e-12) * products.error)
+def pooled_norm(rows: NormBall, maps: list[NormBall], norms: NDArray[np.float64]) -> float:
+    """At least the norm of C -> sum_h g_h C W_h over matrices C of Frobenius norm 1; g_h the rows, ||W_h|| <= norms_h.
+
+    With g = R U, R square, it is C -> sum_r u_r C Z_r, Z_r = sum_h R_hr W_h: at most ||U|| times the norm of all Z_r
+    one under the other. U comes out with nearly orthonormal rows, and then little is lost.
+    """
+    plain = up(sum((np.linalg.norm(rows.mid, axis=1) * (1 + 1e-12) + rows.error) * norms))
+    count, size_of = len(maps), rows.mid @ rows.mid.T
+    if not (np.isfinite(plain) and np.trace(size_of) > 0):
+        return plain
+    root = np.asarray(np.linalg.cholesky(size_of + 1e-12 * np.trace(size_of) * np.eye(count)), np.float64)
+    flat = NormBall(np.stack([one.mid.ravel() for one in maps]), up(sum(one.error for one in maps)))
+    turned = exact(root.T) @ flat
+    pooled = norm(NormBall(turned.mid.reshape(-1, maps[0].mid.shape[1]), turned.error))
+    return min(plain, up(pooled * norm(inverse(root) @ rows)))
+
+
+def gram_norm(gram: NormBall) -> float:
+    """At least the largest eigenvalue of a large positive semidefinite matrix, cheaply."""
+    return largest_eigenvalue(gram) if np.any(gram.mid) else gram.error

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from ...linalg.intervals import Interval, epsilon, sum_of
+from ...linalg.intervals import epsilon
 from ...linalg.norm_ball import NormBall, size, stretch, up
 from ...types import Block, LayerNorm
 from ..certify.matrix_calculus import FUNCTION_ULPS
@@ -165,9 +165,3 @@ def one_token(block: Block, row: NDArray[np.float64], eps: float, std: float | N
     with jax.enable_x64(True):
         wide = np.asarray(jax.nn.gelu(jnp.asarray(y @ block.up.kernel + bias_of(block.up)), approximate=False))
     return normed(y + wide @ block.down.kernel + bias_of(block.down), block.norm_mlp)
-
-
-def column_norms(matrix: NormBall) -> NDArray[np.float64]:
-    """At least the length of every column."""
-    squares = np.asarray(sum_of(Interval.exact(matrix.mid) * Interval.exact(matrix.mid), axis=0).upper)
-    return (np.sqrt(squares) + matrix.error) * (1 + 16 * epsilon(squares))

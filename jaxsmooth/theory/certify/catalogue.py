@@ -35,6 +35,7 @@ from ..literature import (
     small_weights,
     token_particles,
 )
+from ..literature.collapse import causal_clustering, ranks, recall
 from ..markov import closed_classes, limits, sinks, stochastic
 from ..statement import Statement
 from ..theorems.calculus import ArrayLike
@@ -109,6 +110,7 @@ NOT_PROVIDED: tuple[Callable[..., Statement], ...] = (
     *(masked_attention.wu2023_gat_collapse, stochastic.wolfowitz1963_products),
     *(small_weights.alman2025_one_layer, separation.zhang2026_smoothing),
     *(token_particles.geshkovski2023_clustering, token_particles.geshkovski2023_discrete_step),
+    *(recall.labovich2026_recall, recall.labovich2026_fixed_state),
 )
 """What these need is no part of a model's run on text, or too large to form for every head."""
 
@@ -129,6 +131,8 @@ CATALOGUE: dict[str, Measured] = {
         Measured(apriori.oscillation_ergodicity, "scores"),
         Measured(sinks.attention_dilution, "scores"),
         *(_head(text) for text in (sinks.sink_ergodicity, sinks.sink_distance, sinks.sink_update)),
+        _head(causal_clustering.karagodin2024_first_token),
+        _head(causal_clustering.karagodin2024_angle),
         Measured(lemmas.shi2022_linear, "block", {"hidden": "normed", "weight": "up"}),
         Measured(
             lemmas.shi2022_activation,
@@ -141,6 +145,9 @@ CATALOGUE: dict[str, Measured] = {
         ),
         Measured(small_weights.update_turn, "block", {"update": "mixed"}),
         Measured(cosine.cosine_distance_bound, "block"),
+        Measured(ranks.zhang2025_numerical_rank, "block"),
+        Measured(ranks.zhang2025_effective_rank, "block"),
+        Measured(ranks.zhang2025_rank_order, "block"),
         Measured(remedies.zhao2020_pair_norm, "block", constants={"scale": 1.0}),
         Measured(
             axioms.rusch2023_subadditivity,

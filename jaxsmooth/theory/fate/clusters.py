@@ -14,17 +14,22 @@ SEPARATION = 0.01
 
 @at_least_float32
 def token_clusters(
-    hidden: Float[Array, "B T D"], mask: Bool[Array, "B T"], *, separation: float = SEPARATION
+    hidden: Float[Array, "B T D"],
+    mask: Bool[Array, "B T"],
+    *,
+    separation: float = SEPARATION,
+    of: Float[Array, "B"] | None = None,
 ) -> Int[Array, "B T"]:
     """Which tokens have become one: the cluster of every token, named by its first token.
 
-    Tokens are linked if their distance is at most `separation` times the largest distance of two tokens of the
-    sentence, and so are chains of links.
+    Tokens are linked if their distance is at most `separation` times a length, by default the largest distance of two
+    tokens of the sentence, and so are chains of links.
 
     Args:
       hidden: [B T D].
       mask: True on real tokens, [B T].
       separation: see above.
+      of: the length, [B].
 
     Returns:
       [B T], -1 on padding.
@@ -36,8 +41,8 @@ def token_clusters(
     tokens = jnp.arange(hidden.shape[1], dtype=jnp.int32)
     rows = jax.lax.map(lambda i: norm(hidden - jax.lax.dynamic_index_in_dim(hidden, i, 1)), tokens)
     distances = jnp.where(real_pairs(mask), jnp.moveaxis(rows, 0, -1), jnp.inf)
-    largest = jnp.max(jnp.where(jnp.isfinite(distances), distances, 0), axis=(1, 2), keepdims=True)
-    linked = distances <= separation * largest
+    length = jnp.max(jnp.where(jnp.isfinite(distances), distances, 0), axis=(1, 2)) if of is None else of
+    linked = distances <= separation * length[:, None, None]
 
     def spread(_: Array, labels: Array) -> Array:
         # The smallest name among the linked, and then that of its own: a chain of T links takes few rounds.

@@ -15,13 +15,14 @@ import numpy as np
 from jaxtyping import Array
 from numpy.typing import NDArray
 
-from ...activations import ACTIVATIONS, LIPSCHITZ
-from ...linalg.intervals import Ball, Interval, epsilon, gamma, quiet, raised, tiny
+from ...activations import LIPSCHITZ
+from ...linalg.intervals import Ball, Interval, epsilon, quiet, raised, tiny
 from ...linalg.norm_ball import NormBall, size, up
 from ...types import Block, LayerNorm
 from ..certify.arb_calculus import ArbCalculus, ends
 from ..certify.arb_matrices import Matrix
 from ..certify.matrix_calculus import FUNCTION_ULPS
+from ..equal_tokens import NEARLY_AT_REST, equal_token_map, settle
 from ..rates.activation_slopes import slope_range
 from ..theorems.exact_block import Architecture
 from ..theorems.parameters import bias_of
@@ -29,7 +30,6 @@ from .spectral_radius import spectral_radius
 
 STEPS = 400  # of the plain iteration; what is slower than 1e-13 in so many is Newton's
 REFRESHED, CHORDS = 3, 12  # Jacobians of Newton's method, and steps with each
-NEAR = 1e-2  # Newton may move a row that far, relatively, to be the fixed state that the iteration was going to
 SETTLED = 1e-13
 CLOSE = 1e-13  # relative distance of a row from the fixed one that is near enough for the proof
 
@@ -61,14 +61,12 @@ class _Linear(NamedTuple):
 
     Attributes:
       mixer: I + sum_h W_h, [D D].
-      bias: what the biases of values and output add, to rounding, [1 D].
       mixed: at least the spectral norm of `mixer`.
       mlp: at least 1 + L ||W_1|| ||W_2||.
       units: at least the norms of the columns of W_1, [F].
     """
 
     mixer: NormBall
-    bias: NDArray[np.float64]
     mixed: float
     mlp: float
     units: NDArray[np.float64]
@@ -91,15 +89,11 @@ class TokenMap:
         """Plain post-LN blocks with numpy parameters in float64."""
         self.architecture, self.blocks = architecture, blocks
         self._linear = [_linear(block, architecture.activation) for block in blocks]
-        self._activation = jax.jit(ACTIVATIONS[architecture.activation].function)
+        self._apply = equal_token_map(blocks, *architecture)
 
     def __call__(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
         """F of each row, [K D], to rounding."""
-        for block, linear in zip(self.blocks, self._linear, strict=True):
-            normed = self._norm(rows @ linear.mixer.mid + linear.bias, block.norm_attn)
-            wide = self._activated(normed @ block.up.kernel + bias_of(block.up))
-            rows = self._norm(normed + wide @ block.down.kernel + bias_of(block.down), block.norm_mlp)
-        return rows
+        return self._apply(rows)
 
     def orbit(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
         """Where rows, [K D], come to rest or are after `STEPS` steps; NaN for a row that still moves by more than 1e-2.
@@ -107,12 +101,8 @@ class TokenMap:
         Args:
           rows: the tokens to begin with.
         """
-        for _ in range(STEPS):
-            before, rows = rows, self(rows)
-            moved = np.linalg.norm(rows - before, axis=1) / np.maximum(np.linalg.norm(rows, axis=1), 1e-300)
-            if np.all(moved <= SETTLED):
-                break
-        return np.where((moved <= NEAR)[:, None], rows, np.nan)
+        found = settle(self, rows, steps=STEPS, tolerance=SETTLED)
+        return np.where((found.change <= NEARLY_AT_REST)[:, None], found.rows, np.nan)
 
     @quiet
     def fixed_state(self, row: NDArray[np.float64]) -> ConsensusState | None:
@@ -133,7 +123,8 @@ class TokenMap:
                 return self._proved(row, whole.away, NormBall(inverse, 0.0))
             for _ in range(CHORDS):
                 row = row - (self(row[None])[0] - row) @ inverse
-            if not np.linalg.norm(row - start) <= NEAR * np.linalg.norm(row):
+            # Newton may move a row that far to be the fixed state that the iteration was going to.
+            if not np.linalg.norm(row - start) <= NEARLY_AT_REST * np.linalg.norm(row):
                 return None
         return None
 
@@ -145,7 +136,7 @@ class TokenMap:
         for factor in (2.0, 8.0, 64.0):
             distance = up(factor * moved)
             whole = self._over(row, distance)
-            off = times(whole.jacobian + eye, inverse, up(whole.jacobian.norm() + 1), inverse.norm()) + eye
+            off = (whole.jacobian + eye).times(inverse, up(whole.jacobian.norm() + 1), inverse.norm()) + eye
             contraction = up(size(off.mid) + off.error)
             if contraction < 1 and moved <= (1 - contraction) * distance * (1 - 1e-15):
                 return ConsensusState(row, distance, spectral_radius(whole.law))
@@ -159,29 +150,18 @@ class TokenMap:
         jacobians: list[NormBall] = []
         for block, linear in zip(self.blocks, self._linear, strict=True):
             after, own = _block_law(c, block, linear, after, distance, self.architecture)
-            full = times(linear.mixer, own, linear.mixed, own.norm())
+            full = linear.mixer.times(own, linear.mixed, own.norm())
             laws, jacobians = [*laws, own], [*jacobians, full]
             distance = up(distance * full.norm())  # mean value theorem
         return _Whole(_ball(after - given), _product(jacobians), _product(laws))
-
-    def _norm(self, rows: NDArray, norm: LayerNorm) -> NDArray:
-        centred = rows - rows.mean(axis=1, keepdims=True)
-        std = np.sqrt(np.mean(centred**2, axis=1, keepdims=True) + self.architecture.eps)
-        return centred / std * norm.scale + bias_of(norm)
-
-    def _activated(self, rows: NDArray) -> NDArray:
-        with jax.enable_x64(True):
-            return np.asarray(self._activation(jnp.asarray(rows)))
 
 
 def _linear(block: Block, activation: str) -> _Linear:
     value, output = _flat(block)
     mixer = NormBall(value, 0.0) @ NormBall(output, 0.0) + NormBall(np.eye(len(value)), 0.0)
-    bias = block.attn.value.bias
-    added = (0 if bias is None else bias.reshape(1, -1) @ output) + bias_of(block.attn.output)[None]
     kernels = up(NormBall(_own(block.up.kernel), 0.0).norm() * NormBall(_own(block.down.kernel), 0.0).norm())
-    units = np.linalg.norm(block.up.kernel, axis=0) * (1 + 4 * len(block.up.kernel) * epsilon(added)) + tiny(added)
-    return _Linear(mixer, added, mixer.norm(), up(1 + up(LIPSCHITZ[activation] * kernels)), units)
+    units = np.linalg.norm(block.up.kernel, axis=0) * (1 + 4 * len(value) * epsilon(value)) + tiny(value)
+    return _Linear(mixer, mixer.norm(), up(1 + up(LIPSCHITZ[activation] * kernels)), units)
 
 
 def _flat(block: Block) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -219,26 +199,11 @@ def _block_law(
     eye = NormBall(np.eye(len(block.up.kernel)), 0.0)
     bent = NormBall.of(Ball.exact(block.up.kernel) * _rows(slopes, len(block.up.kernel)))
     mlp = bent @ NormBall(_own(block.down.kernel), 0.0) + eye
-    return after, times(times(first, mlp, stretch, linear.mlp), second, up(stretch * linear.mlp), last)
+    return after, first.times(mlp, stretch, linear.mlp).times(second, up(stretch * linear.mlp), last)
 
 
 def _product(balls: list[NormBall]) -> NormBall:
-    return functools.reduce(lambda left, right: times(left, right, left.norm(), right.norm()), balls)
-
-
-def times(left: NormBall, right: NormBall, left_norm: float, right_norm: float) -> NormBall:
-    """The product of two matrices from bounds of their spectral norms, often far less than Frobenius norms.
-
-    For L* and R* in the balls, L* R* - L R = (L* - L) R* + L (R* - R), and L is no longer than L* and its error.
-
-    >>> half = NormBall(0.5 * np.eye(9), 1e-3)
-    >>> times(half, half, 0.501, 0.501).error < 1.1e-3
-    True
-    """
-    rounding = gamma(left.mid.shape[1], left.mid) * size(left.mid) * size(right.mid)
-    tiniest = 16 * left.mid.shape[1] * len(left.mid) * right.mid.shape[1] * tiny(left.mid)
-    error = (left_norm + left.error) * right.error + left.error * right_norm + rounding + tiniest
-    return NormBall(left.mid @ right.mid, up(error))
+    return functools.reduce(lambda left, right: left.times(right, left.norm(), right.norm()), balls)
 
 
 def _layer_norm(

@@ -44,12 +44,7 @@ def sink_strength(attn: Float[Array, "*B T S"], mask: Bool[Array, "..."]) -> Flo
 def first_token_attention(attn: Float[Array, "*B T S"], mask: Bool[Array, "..."]) -> Float[Array, "*B"]:
     """The attention that the first real token receives, averaged over queries; it is the usual sink.
 
-    Args:
-      attn: attention whose rows sum to 1 over real keys and vanish on padded keys, [..., T, S].
-      mask: True on real tokens, [..., T]; broadcast over the axes of `attn` in front of T (heads).
-
-    Returns:
-      [...]; 0 without a real token.
+    Arguments and answer as `sink_strength`.
 
     >>> import jax.numpy as jnp
     >>> first_token_attention(jnp.array([[0.5, 0.5], [0.0, 1.0]]), jnp.ones(2, bool))
@@ -68,9 +63,7 @@ def first_token_attention(attn: Float[Array, "*B T S"], mask: Bool[Array, "..."]
 def sink_ergodicity(attn: Float[Array, "*B T S"], mask: Bool[Array, "..."]) -> Statement:
     """tau(A) <= 1 - max_j min_i a_ij: what all queries give one key, no two of them can spend differently.
 
-    Args:
-      attn: A, rows summing to 1 over real keys, [..., T, S].
-      mask: True on real tokens, [..., T]; broadcast over the axes of `attn` in front of T (heads).
+    Arguments as `sink_strength`.
 
     Returns:
       A `Statement` of shape [...], applicable where real rows are probabilities over real keys.
@@ -156,7 +149,7 @@ def attention_dilution(
     Args:
       attn: softmax of `logits` over real keys, [..., T, S].
       logits: [..., T, S].
-      mask: True on real tokens, [..., T]; broadcast over the axes of `attn` in front of T (heads).
+      mask: as in `sink_strength`.
 
     Returns:
       A `Statement` of shape [...], applicable where no query hides a real key (no causal mask) and real rows are

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import io
+import itertools
 import json
 import math
 import re
@@ -19,7 +20,7 @@ from jaxsmooth.cli.main import main
 from jaxsmooth.errors import TextError
 from jaxsmooth.report.texts import length_words, texts_section, texts_words
 from jaxsmooth.results.texts import KeptTexts
-from jaxsmooth.studies.statements.lengths import length_trend
+from jaxsmooth.studies.statements.lengths import embedding_similarity, length_groups, length_trend
 from jaxsmooth.studies.statements.texts import text_statements
 from jaxsmooth.theory import clopper_pearson1934_limits
 
@@ -119,6 +120,70 @@ def test_the_length_in_words(slope, words):
     assert re.search(words, found)
 
 
+def embeddings(rng, texts, together):
+    """Unit vectors [D n] of texts of 4 to 40 tokens, the longer the nearer to one direction, if `together`."""
+    tokens = rng.integers(4, 41, texts)
+    pull = np.where(together, tokens / 10, 1)[:, None]
+    x = rng.standard_normal((texts, 16)) + pull * np.eye(16)[0]
+    return (x / np.linalg.norm(x, axis=1, keepdims=True)).T, tokens
+
+
+def test_embeddings_of_long_texts_that_lie_together_are_seen():
+    rng = np.random.default_rng(0)
+    directions, tokens = embeddings(rng, 60, True)
+    directions[:, 7] = 0
+    similar = embedding_similarity(directions)
+    cosines = directions.T @ directions
+    kept = np.arange(60) != 7
+    np.fill_diagonal(cosines, 0)
+    np.testing.assert_allclose(similar[kept], cosines[kept].sum(axis=1) / 58, rtol=1e-12)
+    assert math.isnan(similar[7])
+    groups = length_groups(directions, tokens)
+    assert sum(group.texts for group in groups) == 59
+    bounds = [(group.shortest, group.longest) for group in groups]
+    assert all(one[1] < other[0] for one, other in itertools.pairwise(bounds))
+    for group in groups:
+        inside = kept & (tokens >= group.shortest) & (tokens <= group.longest)
+        pairs = inside.sum() * (inside.sum() - 1)
+        assert group.similarity == pytest.approx(cosines[np.ix_(inside, inside)].sum() / pairs, rel=1e-12)
+    assert [group.similarity for group in groups] == sorted(group.similarity for group in groups)
+    trend = length_trend("embedding_similarity", similar, tokens.astype(float))
+    assert trend.spearman > 0.5
+    assert trend.p_value < 1e-6
+    # Similarities of one text share others' directions; p is right all the same if lengths are drawn by themselves.
+    shuffled = [length_trend("", similar, rng.permutation(tokens).astype(float)).p_value for _ in range(400)]
+    assert abs(sum(p < 0.05 for p in shuffled) - 20) < 5 * 4.4
+    loose, tokens = embeddings(rng, 400, False)
+    assert length_trend("", embedding_similarity(loose), tokens.astype(float)).p_value > 0.001
+
+
+def test_embeddings_of_few_texts_and_of_one_length():
+    assert np.isnan(embedding_similarity(np.eye(3)[:, :1])).all()
+    assert length_groups(np.zeros((3, 2)), np.array([4, 5])) == ()
+    (one,) = length_groups(np.eye(3), np.array([5, 5, 5]))
+    assert (one.texts, one.shortest, one.longest, one.similarity) == (3, 5, 5, 0)
+
+
+def test_the_embeddings_in_words_and_numbers():
+    rng, kept = np.random.default_rng(1), KeptTexts()
+    directions, tokens = embeddings(rng, 80, True)
+    kept.add({"embedding": directions, "tokens": tokens[None]}, np.arange(80))
+    own = KeptTexts()
+    values = {"subspace_distance": np.ones((2, 80)), "actual": np.ones((1, 80)), "cosine_similarity": np.ones((2, 80))}
+    own.add({**values, "tokens": tokens[None]}, np.arange(80))
+    found = text_statements(own, each_text=False, embedded=kept)
+    assert [trend.quantity for trend in found.lengths] == ["cosine_similarity", "contraction", "embedding_similarity"]
+    words = length_words(found)  # of tokens there is nothing to say
+    assert re.fullmatch(
+        r"Over 80 texts of 4 to 40 tokens, the mean cosine of a text's embedding, .* with the others' rises .*"
+        r" Two of the shortest texts have 0\.\d+ \(4 to \d+ tokens\), two of the longest 0\.\d+ \(\d+ to 40 tokens\)\.",
+        words,
+    )
+    written = report.texts.texts_json(found)
+    assert [group["texts"] for group in written["length_groups"]] == [group.texts for group in found.groups]
+    assert text_statements(own, each_text=False, embedded=KeptTexts()).groups == ()
+
+
 def test_limits_in_words_are_rounded_to_the_safe_side():
     from jaxsmooth.report.texts import _outwards, _percent
 
@@ -143,6 +208,15 @@ def test_a_real_run():
     assert own.values["cosine_similarity"].mean(axis=1) == pytest.approx(found.cosine_similarity.mean, rel=1e-6)
     assert own.values["contraction"][0] == pytest.approx(own.values["rate"].prod(axis=0), rel=1e-5)
     assert jaxsmooth.diagnose(model, tokenizer, ["A film."]).texts.values == {}
+    texts = read_texts("tiny", 6)
+    batches = [tokenizer([text]) for text in texts]
+    means = np.stack(
+        [np.asarray(jaxsmooth.encode(model, batch)[0])[0][batch.mask[0]].mean(axis=0) for batch in batches]
+    )
+    cosines = means @ means.T / np.outer(*2 * [np.linalg.norm(means, axis=1)])
+    similar = (cosines.sum(axis=1) - 1) / 5
+    tokens = [int(batch.mask.sum()) for batch in batches]
+    assert own.lengths[2].spearman == pytest.approx(length_trend("", similar, np.array(tokens, float)).spearman)
 
 
 def test_what_is_written_and_shown(tmp_path, no_pictures):

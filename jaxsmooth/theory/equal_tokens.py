@@ -1,0 +1,116 @@
+"""A sentence of equal tokens stays one: the map of its row, and where rows come to rest. Host only, float64.
+
+What is proved of a fixed row stands elsewhere: an enclosure in `hypotheses.consensus_state`, a basin in `basin`. For
+maps of any family, on the device and with a deviation beside the row, there is `fate.stability.approach_consensus`.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+from numpy.typing import NDArray
+
+from ..activations import ACTIVATIONS
+from ..types import Block, LayerNorm
+from .theorems.parameters import bias_of, heads_of
+
+Rows = NDArray[np.float64]
+
+NEARLY_AT_REST = 1e-2
+"""A row that moves by more of its length a step is near no fixed row of which anything could be asked."""
+
+
+def equal_token_map(
+    blocks: Sequence[Block], eps: float, activation: str, std: float | None = None
+) -> Callable[[Rows], Rows]:
+    """F: what blocks in turn make of sentences of equal tokens.
+
+    Attention averages equal values, whatever its weights are, so every sentence is given by its one row.
+
+    Args:
+      blocks: plain post-LN blocks, one layer each, numpy leaves in float64.
+      eps: LayerNorm's epsilon.
+      activation: its name.
+      std: what both LayerNorms of every block divide by; None for the row's own.
+
+    Returns:
+      A function of rows, [K D] -> [K D], each a sentence by itself; to rounding.
+
+    >>> from jaxsmooth.theory import block_of
+    >>> eye, one = np.eye(3), np.ones(3)
+    >>> two_norms = block_of(0 * eye[:, None], eye[None], one, 0 * eye, eye, one)
+    >>> equal_token_map([two_norms], 0.0, "gelu")(np.array([[3.0, 0.0, -3.0]])).round(4)
+    array([[ 1.2247,  0.    , -1.2247]])
+    """
+
+    def normed(rows: Rows, norm: LayerNorm) -> Rows:
+        centred = rows - rows.mean(axis=1, keepdims=True)
+        own = np.sqrt(np.mean(centred**2, axis=1, keepdims=True) + eps) if std is None else std
+        return centred / own * norm.scale + bias_of(norm)
+
+    def apply(rows: Rows) -> Rows:
+        width = rows.shape[1]
+        for block in blocks:
+            attn = block.attn
+            values = rows @ attn.value.kernel.reshape(width, -1) + np.reshape(bias_of(heads_of(attn).value), (1, -1))
+            mixed = values @ attn.output.kernel.reshape(-1, width) + bias_of(attn.output)
+            between = normed(rows + mixed, block.norm_attn)
+            with jax.enable_x64(True):
+                wide = np.asarray(_activation(activation)(between @ block.up.kernel + bias_of(block.up)))
+            rows = normed(between + wide @ block.down.kernel + bias_of(block.down), block.norm_mlp)
+        return rows
+
+    return apply
+
+
+@functools.cache
+def _activation(name: str) -> Callable[[Array], Array]:
+    return jax.jit(lambda wide: ACTIVATIONS[name].function(jnp.asarray(wide)))
+
+
+class Rest(NamedTuple):
+    """Where rows came to rest.
+
+    Attributes:
+      rows: the last ones, [K D].
+      period: how many steps before the last one a row was the same, 1 at rest; 0 if at none of those looked at, [K].
+      change: |x_k - x_(k-1)| / |x_k| at the last step, [K].
+    """
+
+    rows: Rows
+    period: NDArray[np.int64]
+    change: NDArray[np.float64]
+
+
+def settle(apply: Callable[[Rows], Rows], rows: Rows, *, steps: int, tolerance: float, longest_cycle: int = 1) -> Rest:
+    """Apply a map of rows until every row repeats, up to a tolerance, or the steps are used up.
+
+    Args:
+      apply: the map, [K D] -> [K D], each row by itself.
+      rows: where to begin, [K D].
+      steps: how often at most, at least once.
+      tolerance: distance of two rows, over the length of the later one, that counts as none.
+      longest_cycle: how many steps back a row is looked for.
+
+    Returns:
+      A `Rest`. A row that is not finite repeats nothing.
+
+    >>> apply, start = (lambda x: np.stack([1 + x[0] / 2, -x[1]])), np.ones((2, 1))
+    >>> found = settle(apply, start, steps=99, tolerance=1e-13, longest_cycle=2)
+    >>> found.rows.ravel().round(6).tolist(), found.period.tolist()
+    ([2.0, -1.0], [1, 2])
+    """
+    recent = [rows]
+    for _ in range(steps):
+        recent = [*recent[-longest_cycle:], apply(recent[-1])]
+        size = np.linalg.norm(recent[-1], axis=1)
+        apart = np.stack([np.linalg.norm(recent[-1] - before, axis=1) for before in recent[-2::-1]])
+        back = apart <= tolerance * size
+        period = np.where(back.any(axis=0), back.argmax(axis=0) + 1, 0)
+        if np.all(period):
+            break
+    return Rest(recent[-1], period, apart[0] / np.maximum(size, 1e-300))
