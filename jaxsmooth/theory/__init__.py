@@ -122,6 +122,9 @@ from .literature.collapse.ranks import zhang2025_numerical_rank as zhang2025_num
 from .literature.collapse.ranks import zhang2025_rank_order as zhang2025_rank_order
 from .literature.collapse.recall import labovich2026_fixed_state as labovich2026_fixed_state
 from .literature.collapse.recall import labovich2026_recall as labovich2026_recall
+from .literature.collapse.resgcn import shi2022_affinity as shi2022_affinity
+from .literature.collapse.resgcn import shi2022_resgcn as shi2022_resgcn
+from .literature.collapse.resgcn import shi2022_resgcn_stretch as shi2022_resgcn_stretch
 from .literature.cosine import cosine_bridge as cosine_bridge
 from .literature.cosine import cosine_distance as cosine_distance
 from .literature.cosine import cosine_distance_bound as cosine_distance_bound
