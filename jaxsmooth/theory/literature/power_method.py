@@ -139,7 +139,7 @@ def li2026_alignment(
 
 @at_least_float32
 def li2026_projection(
-    hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"], frame: Float[Array, "*B R D"]
+    hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"], frame: Float[Array, "*B K D"]
 ) -> Float[Array, "*B"]:
     """Mean over real tokens of ||P x_i|| / ||x_i||, P the orthogonal projection on the span of the frame's rows.
 
@@ -149,7 +149,7 @@ def li2026_projection(
     Args:
       hidden: X, [..., T, D].
       mask: True on real tokens, [..., T].
-      frame: orthonormal rows, zero rows allowed, [..., R, D]: `PrincipalSubspace.frame`.
+      frame: orthonormal rows, zero rows allowed, [..., K, D]: `PrincipalSubspace.frame`.
 
     Returns:
       [...], in [0, 1]; a zero token counts as 0; NaN where the frame is.
@@ -161,7 +161,7 @@ def li2026_projection(
     References: after Li and Altafini (2026), arXiv 2605.25619.
     """
     unit = unit_vectors(real_tokens(hidden, mask))
-    along = norm(einsum("...td,...rd->...tr", unit, frame))
+    along = norm(einsum("...td,...kd->...tk", unit, frame))
     along = jnp.where(mask, along, 0)
     count = jnp.maximum(jnp.sum(mask, axis=-1), 1).astype(hidden.dtype)
     return within(jnp.sum(along, axis=-1) / count, 0, 1)

@@ -76,19 +76,25 @@ def test_each_normalisation_keeps_its_own_subspace():
     assert apart(walk @ own, unit) > 1e-2
 
 
-def test_without_its_hypotheses_it_is_false():
-    """A walk towards one token is not symmetric: equal tokens there are apart from D^(1/2) 1, and so is the image."""
-    skew = np.array([[1.0, 0.0], [1.0, 1e-3]])
-    real = np.ones(2, bool)
-    degrees = skew.sum(axis=1)
-    x = np.sqrt(degrees)[:, None] * np.ones((1, 1))
-    found = stretch(x, skew, np.eye(1), real)
+def test_of_a_directed_graph_the_eigenvalue_is_too_small():
+    """D^(1/2) 1 is kept still, but what is left is not normal: it stretches by more than its eigenvalues say."""
+    graph = np.array([[1.0, 5.0, 0.1], [0.1, 1.0, 5.0], [0.1, 0.1, 1.0]])
+    real, degrees = np.ones(3, bool), graph.sum(axis=1)
+    unit = np.sqrt(degrees / degrees.sum())
+    rest = graph / np.sqrt(np.outer(degrees, degrees)) - np.outer(unit, unit)
+    across = np.eye(3) - np.outer(unit, unit)
+    left, _, right = np.linalg.svd(across @ rest @ across)
+    x = (100 * unit + np.sign(left[:, 0] @ right[0]) * right[0])[:, None]
+    found = stretch(x, graph, 10 * np.eye(1), real)
     assert not bool(found.applicable)
-    assert float(found.lhs) > 1e-3
-    assert float(found.rhs) < 1e-12
-    signs = np.array([[1.0, -2.0], [-2.0, 1.0]])
-    assert not bool(stretch(x, signs, np.eye(1), real).applicable)
-    assert not bool(stretch(x, np.diag([1.0, 0.0]), np.eye(1), real).applicable)
+    second = np.sort(np.abs(np.linalg.eigvals(graph / degrees[:, None])))[1]
+    assert float(found.lhs) > 1.05 * (1 + 10 * second) * apart(x, unit)
+
+
+def test_where_it_does_not_apply():
+    real = np.ones(2, bool)
+    for graph in ([[1.0, -0.5], [-0.5, 1.0]], [[1.0, 0.0], [0.0, 0.0]], [[1.0, 0.5], [0.4, 1.0]]):
+        assert not bool(stretch(np.ones((2, 1)), np.array(graph), np.eye(1), real).applicable)
 
 
 def test_padding_changes_nothing():
