@@ -112,6 +112,7 @@ def test_a_diagnosis_says_what_was_measured(found):
     diagnosis, layers, heads = found["float32"], TINY.layers, TINY.heads
     assert set(diagnosis.rates) == set(RATES)
     shapes = {name: spread.mean.shape for name, spread in spreads(diagnosis).items()}
+    shapes["attention_similarity"] = diagnosis.attention_similarity.mean.shape
     by_head = set(HEAD_METRICS)
     hidden = {
         "cosine_similarity",
