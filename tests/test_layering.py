@@ -16,7 +16,10 @@ THEORY_GROUND = ("consensus", "statement", "operators", "mixing")
 THEORY = {
     *("theory", *(f"theory.{name}" for name in (*THEORY_GROUND, "blocked_attention"))),
     *(f"theory.{name}" for name in ("theorems", "markov", "block", "certify", "rates", "basin", "literature")),
-    *(f"theory.{name}" for name in ("every_input", "equal_tokens", "fate", "hypotheses", "distribution_free")),
+    *(
+        f"theory.{name}"
+        for name in ("every_input", "equal_tokens", "fate", "hypotheses", "distribution_free", "power_law")
+    ),
 }
 
 # Room (a module, or a package with all its modules) -> the rooms it may import besides itself. A room may only
@@ -67,11 +70,12 @@ ALLOWED: dict[str, set[str]] = {
         *(f"theory.{name}" for name in (*THEORY_GROUND, "theorems", "equal_tokens", "certify", "rates")),
     },
     "theory.distribution_free": {"errors"},
+    "theory.power_law": set(),
     "theory": {
         *("activations", "linalg", "types"),
         *(f"theory.{name}" for name in (*THEORY_GROUND, "blocked_attention", "theorems", "markov", "block")),
         *("theory.certify", "theory.rates", "theory.basin", "theory.every_input", "theory.fate", "theory.literature"),
-        *("theory.hypotheses", "theory.distribution_free"),
+        *("theory.hypotheses", "theory.distribution_free", "theory.power_law"),
     },
     "bert": {"errors", "types", "activations", "meshes", "linalg"},
     "assets": {"errors", "json_reading", "files", "terminal"},

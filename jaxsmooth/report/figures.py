@@ -8,6 +8,7 @@ import altair as alt
 import numpy as np
 
 from ..results.diagnosis import Diagnosis, FusedLayers
+from ..results.spread import Spread
 from ..results.summaries import RATES
 from .charts import (
     COLOURS,
@@ -179,6 +180,20 @@ def attention_chart(diagnosis: Diagnosis) -> alt.LayerChart:
     name = Series("cosine of a layer's attention with that of the layer before, heads averaged", COLOURS["attention"])
     y = alt.Y("value:Q", scale=alt.Scale(domain=[-0.02, 1.02], nice=False), title="cosine (1 = the same graph)")
     return bands({name: diagnosis.attention_similarity}, 1, y, columns=1)
+
+
+def principal_chart(diagnosis: Diagnosis) -> alt.LayerChart:
+    """How far the tokens that a block hands out lie along the principal direction of its own W_V W_O, and by chance."""
+    name = Series("tokens that the layer hands out", COLOURS["attention"])
+    spreads = {name: diagnosis.principal_alignment}
+    if diagnosis.weights is not None:
+        same, one = diagnosis.weights.chance, np.ones(diagnosis.weights.chance.shape, np.int64)
+        spreads[Series("tokens in random directions", COLOURS["threshold"], "square")] = Spread(
+            same, 0 * same, same, same, one
+        )
+    highest = max((1.1 * edge for spread in spreads.values() for edge in finite(spread.max).tolist()), default=1.0)
+    scale = alt.Scale(domain=[0, min(1.0, highest)], nice=False)
+    return bands(spreads, 1, alt.Y("value:Q", scale=scale, title="share of a token's length"), columns=1)
 
 
 def importance_chart(fused: FusedLayers) -> alt.LayerChart:

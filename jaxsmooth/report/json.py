@@ -6,7 +6,9 @@ heads and sentences. `spread` adds the standard deviation, the extrema and the n
 head's mean, `_min` and `_max` over sentences. What has no value is null. `fused`, where layers were fused, is one more
 hidden state, with the means of the gates of the layers it is made of. `texts` says what the texts that were read
 support about others of their kind; a limit that so few cannot give is null. `every_input`, where known, holds for every
-text: bounds of the LayerNorm stds and of the thresholds, by layer.
+text: bounds of the LayerNorm stds and of the thresholds, by layer. `weights` holds no text's numbers but the weights':
+by matrix and layer the singular values, and the power law fitted to their squares; `principal`, of each layer's
+F = sum_h W_V^h W_O^h, the eigenvalue of largest modulus, the next modulus, and what `principal_alignment` is by chance.
 """
 
 import dataclasses
@@ -23,6 +25,7 @@ from ..results.verification import Verification
 from .every_input import every_input_json
 from .format import BLOCK_QUANTITIES, at, over_heads
 from .headline import headline
+from .sections.weights import weights_json
 from .texts import texts_json
 
 SCHEMA = 1
@@ -53,6 +56,7 @@ def to_json(diagnosis: Diagnosis) -> dict[str, Any]:
             **({} if diagnosis.fused is None else {"fused": _fused(diagnosis.fused)}),
             **({} if diagnosis.every_input is None else {"every_input": every_input_json(diagnosis)}),
             **({} if diagnosis.texts is None else {"texts": texts_json(diagnosis.texts)}),
+            **({} if diagnosis.weights is None else {"weights": weights_json(diagnosis.weights)}),
             "verdict": dataclasses.asdict(headline(diagnosis)),
             "versions": dict(diagnosis.versions),
         }

@@ -23,6 +23,7 @@ from .figures import (
     importance_chart,
     ladder_chart,
     norms_chart,
+    principal_chart,
     rate_labels,
     similarity_chart,
     threshold_chart,
@@ -31,6 +32,7 @@ from .format import MISSING, digits, fused_words, rows_of
 from .headline import Headline, headline
 from .heatmaps import attention_graph, cosine_of_layer, mixing_rates, sink_strengths
 from .json import to_json
+from .sections.weights import weights_section
 from .texts import texts_section
 from .wording import KNOWS, attention_words, rank_words, sink_words
 
@@ -87,6 +89,7 @@ def render_page(diagnosis: Diagnosis) -> str:
         knows=[] if diagnosis.model.departures else [(rung, KNOWS[rung]) for rung in diagnosis.model.rungs],
         sinks=sink_words(diagnosis),
         alike=attention_words(diagnosis),
+        weights=weights_section(diagnosis),
         ranks=rank_words(diagnosis),
         alt=_alternatives(diagnosis, found),
         sentence=_sentence(diagnosis.exemplar),
@@ -112,6 +115,8 @@ def _charts(diagnosis: Diagnosis) -> dict[str, alt.TopLevelMixin]:
         "mixing": mixing_rates(diagnosis).properties(width="container", height=max(120, 30 * layers)),
         "sinks": sink_strengths(diagnosis).properties(width="container", height=max(120, 30 * layers)),
     }
+    if np.isfinite(diagnosis.principal_alignment.mean).any():
+        charts["principal"] = principal_chart(diagnosis).properties(width="container", height=280)
     if diagnosis.mixing_rate.mean.shape[0] > 1:
         charts["alike"] = attention_chart(diagnosis).properties(width="container", height=280)
     if diagnosis.fused is not None and diagnosis.fused.gates is not None:
@@ -186,6 +191,8 @@ def _alternatives(diagnosis: Diagnosis, found: Headline) -> dict[str, str]:
         "sinks": f"Heat map of {heads.shape[0]} layers by {heads.shape[1]} heads: sink strengths from {_span(sinks)}.",
         "alike": "Line chart over layers: cosine of a layer's attention with that of the layer before, from"
         f" {_span(diagnosis.attention_similarity.mean[1:])}.",
+        "principal": "Line chart over layers: share of a token's length along the layer's principal direction, from"
+        f" {_span(diagnosis.principal_alignment.mean)}.",
     }
 
 

@@ -15,6 +15,7 @@ from .fate import MapConvergence
 from .spread import Spread
 from .summaries import DataSummary, ModelSummary
 from .texts import TextStatements
+from .weights import WeightSpectra
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +73,8 @@ class Diagnosis:
       threshold: what `std_product` must exceed for the theorem (rung L1) to promise contraction, [L].
       attention_similarity: cosine of a block's attention, mean over heads, with that of the block before, [L]; without
         a value at the first.
+      principal_alignment: how much of a token that a block hands out lies along the principal direction of that block's
+        own F = sum_h W_V^h W_O^h, mean over tokens of ||P x|| / ||x||, [L]; see `theory.li2026_principal_subspace`.
       mixing_rate: sqrt(lambda) of every head, [L N].
       ergodicity_coefficient: Dobrushin's coefficient of every head, [L N].
       attention_entropy: mean entropy of a head's attention rows, nats, [L N].
@@ -83,6 +86,7 @@ class Diagnosis:
       fused: layers fused into one more hidden state, or None where that was not asked for.
       every_input: bounds over all texts, or None where none are stored for these weights.
       texts: what the texts that were read say of all texts of their kind.
+      weights: spectra of the weights, and what `principal_alignment` would be by chance.
       fate: where the tokens go when a map of the model is applied again and again, or None where that was not asked
         for; `dataclasses.replace(diagnosis, fate=jaxsmooth.converge(..., map="stack"))` puts it into the report.
     """
@@ -100,6 +104,7 @@ class Diagnosis:
     std_product: Spread
     threshold: Spread
     attention_similarity: Spread
+    principal_alignment: Spread
     mixing_rate: Spread
     ergodicity_coefficient: Spread
     attention_entropy: Spread
@@ -111,4 +116,5 @@ class Diagnosis:
     fused: FusedLayers | None = None
     every_input: EveryInput | None = None
     texts: TextStatements | None = None
+    weights: WeightSpectra | None = None
     fate: MapConvergence | None = None

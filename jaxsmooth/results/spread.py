@@ -26,7 +26,7 @@ HEAD_METRICS = (
 )
 """Metrics of one head's attention: the fields with one value per layer and head."""
 
-BLOCK_METRICS = ("std_product", "threshold", "attention_similarity")
+BLOCK_METRICS = ("std_product", "threshold", "attention_similarity", "principal_alignment")
 """Metrics of one block: the fields with one value per layer."""
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
@@ -25,6 +26,7 @@ from .measurements import EMBEDDING, FUSED, measure_batch, model_norms, model_sp
 from .statements.texts import NEEDED, text_statements
 from .stream import TextStream
 from .summaries import model_summary, package_versions
+from .weights import principal_subspaces, weight_spectra
 
 
 def diagnose(
@@ -78,12 +80,12 @@ def diagnose(
     """
     if not isinstance(model, Encoder):
         raise ShapeError(f"model must be an Encoder; got {type(model).__name__}. `load` gives (model, tokenizer).")
-    dtype = accumulation_dtype(jax.tree.leaves(model)[0].dtype)
-    fused, label = (None, "") if fusion is None else chosen_fusion(fusion, model.config, dtype)
+    fused, label = (None, "") if fusion is None else _chosen(fusion, model)
     running, chooser, kept, embedded = RunningSpreads(), ExemplarChooser(), KeptTexts(), KeptTexts(EMBEDDED)
+    principal = principal_subspaces(model)
     stream = TextStream(model, tokenizer, texts, "diagnosing", tokens_per_batch=tokens_per_batch, progress=progress)
     with stream:
-        for encoded, measured in _measured(stream.model, stream, fused):
+        for encoded, measured in _measured(stream.model, stream, fused, principal.frame):
             refuse_diverged(stream.model, encoded, measured)
             _keep(kept, embedded, encoded, measured)
             running.add(measured, len(encoded.indices))
@@ -93,16 +95,26 @@ def diagnose(
     return Diagnosis(
         model=model_summary(model, name, note),
         data=stream.summary(data),
-        **{key: spreads[key] for key in (*HIDDEN_METRICS, *HEAD_METRICS, *BLOCK_METRICS)},
-        **{key: _token_spread(spreads, key) for key in ("std_attn", "std_mlp")},
+        **_fields(spreads),
         rates={key: spreads[key] for key in RATES},
         exemplar=exemplar,
         versions=package_versions(),
         fused=None if fused is None else _fused_layers(fused, label, spreads),
         every_input=known_for_every_input(model),
         texts=text_statements(kept, each_text=each_text, embedded=embedded),
+        weights=weight_spectra(model, principal),
         fate=None,
     )
+
+
+def _fields(spreads: dict[str, Spread]) -> dict[str, Spread]:
+    """The fields of a `Diagnosis` that are spreads."""
+    metrics = {key: spreads[key] for key in (*HIDDEN_METRICS, *HEAD_METRICS, *BLOCK_METRICS)}
+    return metrics | {key: _token_spread(spreads, key) for key in ("std_attn", "std_mlp")}
+
+
+def _chosen(fusion: Fusion | Kind, model: Encoder) -> tuple[Fusion, str]:
+    return chosen_fusion(fusion, model.config, accumulation_dtype(jax.tree.leaves(model)[0].dtype))
 
 
 def _keep(kept: KeptTexts, embedded: KeptTexts, encoded: EncodedBatch, measured: dict[str, Any]) -> None:
@@ -123,14 +135,14 @@ def _fused_layers(fusion: Fusion, label: str, spreads: dict[str, Spread]) -> Fus
 
 
 def _measured(
-    model: Encoder, batches: Iterable[EncodedBatch], fusion: Fusion | None
+    model: Encoder, batches: Iterable[EncodedBatch], fusion: Fusion | None, frames: np.ndarray
 ) -> Iterator[tuple[EncodedBatch, dict[str, Array]]]:
     """Each batch with its measurements, one batch behind: the device computes while the host tokenises."""
     norms = model_norms(model)
     spectra = model_spectra(model) if model.config.is_plain else None
     waiting = None
     for encoded in batches:
-        started = (encoded, measure_batch(model, norms, encoded.batch, fusion, spectra))
+        started = (encoded, measure_batch(model, norms, encoded.batch, fusion, spectra, jnp.asarray(frames)))
         if waiting is not None:
             yield waiting
         waiting = started

@@ -18,6 +18,7 @@ from ..theory.block import ladder
 from ..theory.block.parameter_norms import block_norms
 from ..theory.block.traced_block import TracedBlock
 from ..theory.consensus import subspace_distance, token_mean
+from ..theory.literature.power_method import li2026_projection
 from ..theory.rates.spectrum_rung import OutputSpectrum, output_spectrum, spectrum_rung
 from ..theory.theorems import RUNGS
 from ..theory.theorems.parameters import BlockNorms, bias_of
@@ -57,6 +58,7 @@ def measure_batch(
     batch: Batch | ImageBatch,
     fusion: Fusion | None = None,
     spectra: OutputSpectrum | None = None,
+    frames: Array | None = None,
 ) -> dict[str, Array]:
     """Every per-sentence quantity of one batch: [L+1 B] of hidden states, [L B] of blocks, [L B N] of heads.
 
@@ -66,6 +68,7 @@ def measure_batch(
       batch: tokens, segments and mask, [B T], or images.
       fusion: layers to fuse and measure besides.
       spectra: `model_spectra(model)`; without, L5 has no value.
+      frames: principal directions of the blocks, [L 2 D]; without, the alignment with them has no value.
 
     Returns:
       name -> array, the names of `Diagnosis` and `RATES`; `finite_rows` as `finite`; the stds as `std_attn_min`,
@@ -79,6 +82,7 @@ def measure_batch(
         attention = _attention_metrics(model.config, trace, own, batch.mask)
         alike = metrics.attention_similarity(trace.attn, trace.attn_before, batch.mask)
         attention["attention_similarity"] = jnp.where(trace.layer == 0, jnp.nan, alike)  # no block before the first
+        attention["principal_alignment"] = _alignment(trace, frames, batch.mask)
         attention["L5"] = jnp.full_like(attention["L4"], jnp.nan)
         if spectra is not None and model.config.is_plain:
             known = jax.tree.map(lambda stacked: stacked[trace.layer], spectra)
@@ -131,6 +135,13 @@ def _attention_metrics(config: EncoderConfig, trace: BlockTrace, norms: BlockNor
         "actual": actual,
         **{key: _where_known(actual, rung) for key, rung in found.items()},
     }
+
+
+def _alignment(trace: BlockTrace, frames: Array | None, mask: Array) -> Array:
+    if frames is None:
+        return jnp.full(mask.shape[:1], jnp.nan, trace.hidden.dtype)
+    own = frames[trace.layer].astype(trace.hidden.dtype)
+    return li2026_projection(trace.hidden, mask, jnp.broadcast_to(own, (len(mask), *own.shape)))
 
 
 def _spectrum_rung(config: EncoderConfig, trace: BlockTrace, known: OutputSpectrum, mask: Array) -> Array:

@@ -122,6 +122,9 @@ from .literature.collapse.ranks import zhang2025_numerical_rank as zhang2025_num
 from .literature.collapse.ranks import zhang2025_rank_order as zhang2025_rank_order
 from .literature.collapse.recall import labovich2026_fixed_state as labovich2026_fixed_state
 from .literature.collapse.recall import labovich2026_recall as labovich2026_recall
+from .literature.collapse.resgcn import shi2022_affinity as shi2022_affinity
+from .literature.collapse.resgcn import shi2022_resgcn as shi2022_resgcn
+from .literature.collapse.resgcn import shi2022_resgcn_stretch as shi2022_resgcn_stretch
 from .literature.cosine import cosine_bridge as cosine_bridge
 from .literature.cosine import cosine_distance as cosine_distance
 from .literature.cosine import cosine_distance_bound as cosine_distance_bound
@@ -150,8 +153,11 @@ from .literature.masked_attention import wu2024_equilibrium as wu2024_equilibriu
 from .literature.masked_attention import wu2024_layer as wu2024_layer
 from .literature.masked_attention import wu2024_masked_attention as wu2024_masked_attention
 from .literature.masked_attention import wu2024_radius as wu2024_radius
+from .literature.power_method import PrincipalSubspace as PrincipalSubspace
 from .literature.power_method import li2026_alignment as li2026_alignment
 from .literature.power_method import li2026_layer_norm_matrix as li2026_layer_norm_matrix
+from .literature.power_method import li2026_principal_subspace as li2026_principal_subspace
+from .literature.power_method import li2026_projection as li2026_projection
 from .literature.power_method import li2026_rate as li2026_rate
 from .literature.power_method import li2026_steered_weight as li2026_steered_weight
 from .literature.power_method import li2026_step as li2026_step
@@ -247,6 +253,8 @@ from .operators import Residual as Residual
 from .operators import allowed_pairs as allowed_pairs
 from .operators import masked_attention as masked_attention
 from .operators import symmetric_normalised as symmetric_normalised
+from .power_law import PowerLaw as PowerLaw
+from .power_law import clauset2009_power_law as clauset2009_power_law
 from .rates.activation_slopes import secant_range as secant_range
 from .rates.activation_slopes import secant_slope as secant_slope
 from .rates.activation_slopes import slope_range as slope_range

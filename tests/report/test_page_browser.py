@@ -90,8 +90,20 @@ def test_every_plot_is_drawn(show):
     assert [marks(page, "alike", kind).count() for kind in ("area", "line", "symbol")] == [2, 1, 5]
     assert marks(page, "mixing", "rect").count() == 6 * 12
     assert marks(page, "cosine", "rect").count() == 11**2
-    assert page.locator("tbody tr").count() == 7
-    for plot in ("similarity", "ladder", "threshold", "norms", "mixing", "sinks", "alike", "cosine", "graph"):
+    assert [marks(page, "principal", kind).count() for kind in ("area", "line", "symbol")] == [4, 2, 12]
+    assert page.locator("tbody tr").count() == 7 + 6 * 4  # layers, and their matrices
+    for plot in (
+        "similarity",
+        "ladder",
+        "threshold",
+        "norms",
+        "mixing",
+        "sinks",
+        "principal",
+        "alike",
+        "cosine",
+        "graph",
+    ):
         box = page.locator(f"#{plot} svg").first.bounding_box()
         assert box["width"] > 250
         assert box["height"] > 200

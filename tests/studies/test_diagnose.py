@@ -27,6 +27,8 @@ SMALL = {"tokens_per_batch": 64}  # 4 rows of 16
 
 def spreads(diagnosis: Diagnosis) -> dict[str, Spread]:
     named = {field.name: getattr(diagnosis, field.name) for field in dataclasses.fields(Diagnosis)}
+    # The first layer has none before it, and so no value.
+    named["attention_similarity"] = named["attention_similarity"].map(lambda field: field[1:])
     return {name: value for name, value in named.items() if isinstance(value, Spread)} | diagnosis.rates
 
 
@@ -108,6 +110,7 @@ def test_a_diagnosis_says_what_was_measured(found):
     diagnosis, layers, heads = found["float32"], TINY.layers, TINY.heads
     assert set(diagnosis.rates) == set(RATES)
     shapes = {name: spread.mean.shape for name, spread in spreads(diagnosis).items()}
+    shapes["attention_similarity"] = diagnosis.attention_similarity.mean.shape
     by_head = set(HEAD_METRICS)
     hidden = {
         "cosine_similarity",
@@ -224,10 +227,8 @@ def test_odd_models_give_finite_numbers(change):
         odd = change(model)
         assert not np.array_equal(odd.embeddings.norm.scale, model.embeddings.norm.scale)
         diagnosis = jaxsmooth.diagnose(odd, tokenizer, TEXTS, **SMALL)
+    assert np.isnan(diagnosis.attention_similarity.mean[0])
     for name, spread in spreads(diagnosis).items():
-        if name == "attention_similarity":  # the first layer has none before it
-            assert np.isnan(spread.mean[0])
-            spread = spread.map(lambda field: field[1:])
         assert all(np.isfinite(value).all() for value in fields(spread).values()), name
         assert np.all(spread.count == len(TEXTS)), name
     for tighter, looser in zip(RATES, ("L4", "L3", "L2b"), strict=False):
@@ -240,7 +241,7 @@ def unmeasured(monkeypatch):
     names = {*HIDDEN_METRICS, *HEAD_METRICS, *BLOCK_METRICS, *RATES}
     names |= {f"{key}{end}" for key in ("std_attn", "std_mlp") for end in ("", "_min", "_max")}
 
-    def measure_batch(model, norms, batch, fusion, spectra):
+    def measure_batch(model, norms, batch, fusion, spectra, frames):
         count = np.asarray(batch.mask.sum(axis=1), np.float64)[None]
         return dict.fromkeys((*names, "embedding"), count)
 

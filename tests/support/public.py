@@ -25,7 +25,7 @@ HOST = {
     *("kim2021_witness", "closed_classes", "describe_methods", "parse_remedies", "combine", "make_definite"),
     *("clopper_pearson1934_limits", "wilks1941_limit", "vovk2005_limit", "spectral_radius", "open_hemisphere"),
     *("activation_kernel", "activation_slope", "cowsik2024_step", "cowsik2024_exponents", "cowsik2024_powers"),
-    *("cowsik2024_critical_value", "zhang2026_smoothing"),
+    *("cowsik2024_critical_value", "zhang2026_smoothing", "li2026_principal_subspace", "clauset2009_power_law"),
     *("has_sink", "rooted_radius", "krylov_radius", "certified_basin"),
     *("block_of", "rusch2023_vanishes_at_consensus", "replace", "scale", "restrict", "patch", "record"),
 }

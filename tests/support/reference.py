@@ -9,6 +9,7 @@ import dataclasses
 import math
 
 import numpy as np
+import scipy.linalg
 import scipy.special
 from numpy.typing import NDArray
 from scipy.optimize import linprog, minimize_scalar
@@ -283,6 +284,21 @@ def attention_similarity(attn: Array, other: Array) -> float:
     """Cosine of the means over heads, [N T T] each."""
     one, two = (sum(heads).ravel() for heads in (attn, other))
     return float(one @ two / math.sqrt((one @ one) * (two @ two)))
+
+
+def principal_directions(matrix: Array) -> Array:
+    """Orthonormal columns, [D 1 or 2]: a real basis of v, v F = mu v, |mu| largest, by scipy's left eigenvectors."""
+    values, left = scipy.linalg.eig(matrix, left=True, right=False)
+    vector = left[:, np.argmax(np.abs(values))]
+    real = np.column_stack([vector.real, vector.imag])
+    own, sizes, _ = np.linalg.svd(real, full_matrices=False)
+    return own[:, sizes > 1e-9 * sizes[0]]
+
+
+def principal_alignment(hidden: Array, directions: Array) -> float:
+    """Mean over tokens of the share of their length in the span."""
+    shares = [np.linalg.norm(directions @ np.linalg.lstsq(directions, x)[0]) / np.linalg.norm(x) for x in hidden]
+    return float(np.mean(shares))
 
 
 def attention_entropy(attn: Array) -> float:

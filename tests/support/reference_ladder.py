@@ -35,6 +35,8 @@ from support.reference import (
     first_token_attention,
     forward,
     mixing_rate,
+    principal_alignment,
+    principal_directions,
     relative_distance,
     sink_strength,
     stable_rank,
@@ -92,6 +94,7 @@ class Layer:
         self.gains1, self.gains2 = gain1, gain2
         self.gain1, self.gain2 = float(np.abs(gain1).max()), float(np.abs(gain2).max())
         self.slope = largest_slope(w.config.get("hidden_act", "gelu"))
+        self.principal = principal_directions(self.value @ self.output)
         self.head_norms = [norm(m) for m in self.heads]
         self.concatenated = norm(self.value) * norm(self.output)
         self.stacked = norm(sum(m @ m.T for m in self.heads))
@@ -231,6 +234,8 @@ def measure(layers: list[Layer], run: Run) -> dict[str, Array]:
     measured |= {name: np.array([[f(a) for a in block] for block in run.attn]) for name, f in heads.items()}
     successive = [attention_similarity(*pair) for pair in itertools.pairwise(run.attn)]
     measured["attention_similarity"] = np.array(successive)  # from the second layer on
+    aligned = [principal_alignment(x, one.principal) for x, one in zip(run.hidden[1:], layers, strict=True)]
+    measured["principal_alignment"] = np.array(aligned)
     return measured | ladder(layers, run) | {"std_attn": run.std_attn, "std_mlp": run.std_mlp}
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from jaxsmooth.results.diagnosis import Diagnosis, Exemplar
 from jaxsmooth.results.spread import Spread
 from jaxsmooth.results.summaries import RATES, DataSummary, ModelSummary
+from jaxsmooth.results.weights import MATRICES, MatrixSpectra, WeightSpectra
 
 HOSTILE = ("<img src=x onerror=alert(1)>", "</script><script>window.pwned=1</script>", "<!--", "$\\frac$", "漢\x00\n")
 WORDS = ("[CLS]", "a", "film", "worth", "seeing", ",", "if", "only", "once", ".", "[SEP]")
@@ -67,6 +68,26 @@ def rates(layers):
     return {name: spread(rows[name], 0.05) for name in RATES}
 
 
+def weights(layers, gate=False):
+    """Spectra of weights that do not exist."""
+    depth = np.linspace(0, 1, layers)
+    names = [name for name in MATRICES if gate or name != "gate"]
+    made = {
+        name: MatrixSpectra(
+            singular_values=np.outer(1 + depth, [9.0, 7.0, 5.0, 4.0, 3.0]) + place,
+            stable_rank=10 + 20 * depth,
+            alpha=2.5 + depth + 4 * (name == "down"),
+            error=0.1 + 0.1 * depth,
+            distance=np.full(layers, 0.06),
+            tail=np.full(layers, 70 - 15 * place),
+            count=np.full(layers, 384),
+        )
+        for place, name in enumerate(names)
+    }
+    turning = np.where(np.arange(layers) % 2 > 0, 0.5j, 0)
+    return WeightSpectra(made, 1.5 + turning, np.full(layers, 1.2), np.full(layers, 0.041))
+
+
 def synthetic(layers=6, heads=12, *, cosine=None, name="synthetic-minilm", **fields):
     """A diagnosis of a model that does not exist; keyword arguments replace fields."""
     rng = np.random.default_rng(1)
@@ -87,6 +108,8 @@ def synthetic(layers=6, heads=12, *, cosine=None, name="synthetic-minilm", **fie
         std_product=spread((0.6 + 0.2 * depth) * (0.7 + 0.6 * depth), 0.12),
         threshold=spread(3500 + 6000 * depth, 0.06),
         attention_similarity=spread(np.where(np.arange(layers) > 0, 0.4 + 0.5 * depth, np.nan), 0.05),
+        principal_alignment=spread(0.05 + 0.1 * depth),
+        weights=weights(layers),
         mixing_rate=spread(rng.uniform(0.2, 1.3, (layers, heads))),
         ergodicity_coefficient=spread(rng.uniform(0.4, 0.99, (layers, heads)), 0.01),
         attention_entropy=spread(rng.uniform(0.5, 3.0, (layers, heads))),
@@ -116,6 +139,7 @@ def blank(layers=2, heads=3):
         std_product=block,
         threshold=block,
         attention_similarity=block,
+        principal_alignment=block,
         mixing_rate=head,
         ergodicity_coefficient=head,
         attention_entropy=head,

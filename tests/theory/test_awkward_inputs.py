@@ -99,6 +99,8 @@ def host_cases(case: awkward.Case) -> dict[str, tuple]:
         "secant_range": ("gelu", low, low + 1, low * 0, low * 0),
         "ball_rate": (block, hidden[real], 1e-3, "gelu", 1e-5),
         "inner_radius": (block, hidden[real], near, 1e-5),
+        "li2026_principal_subspace": (weight,),
+        "clauset2009_power_law": (hidden[real, 0] ** 2,),
         "krylov_radius": (theory.Krylov(weight[None], np.zeros(1)), np.ones(1, np.int32)),
         "spectral_radius": (NormBall(inner, 0.0),),
         "open_hemisphere": (hidden[real],),

@@ -3,11 +3,14 @@
 Rows are tokens, so x -> x F: an invariant direction is a LEFT eigenvector, v F = mu v. Proofs: docs/catalogue.md.
 """
 
+from typing import NamedTuple
+
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+import numpy as np
+from jaxtyping import Array, Bool, Complex, Float
 
 from ...linalg.norms import norm, quotient, unit_vectors, within
-from ...linalg.precision import at_least_float32, matmul
+from ...linalg.precision import at_least_float32, einsum, matmul
 from ..consensus import real_tokens, token_mean
 
 
@@ -131,10 +134,101 @@ def li2026_alignment(
 
     References: after Li and Altafini (2026), arXiv 2605.25619 (projection of tokens on the principal eigenvector).
     """
+    return li2026_projection(hidden, mask, unit_vectors(direction)[..., None, :])
+
+
+@at_least_float32
+def li2026_projection(
+    hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"], frame: Float[Array, "*B K D"]
+) -> Float[Array, "*B"]:
+    """Mean over real tokens of ||P x_i|| / ||x_i||, P the orthogonal projection on the span of the frame's rows.
+
+    Of one row it is `li2026_alignment`. By chance it is about sqrt(2 / (pi D)) for a line and sqrt(pi / (2 D)) for a
+    plane.
+
+    Args:
+      hidden: X, [..., T, D].
+      mask: True on real tokens, [..., T].
+      frame: orthonormal rows, zero rows allowed, [..., K, D]: `PrincipalSubspace.frame`.
+
+    Returns:
+      [...], in [0, 1]; a zero token counts as 0; NaN where the frame is.
+
+    >>> import jax.numpy as jnp
+    >>> li2026_projection(jnp.array([[3.0, 0.0, 4.0]]), jnp.ones(1, bool), jnp.eye(3)[:2]).round(4)
+    Array(0.6, dtype=float32)
+
+    References: after Li and Altafini (2026), arXiv 2605.25619.
+    """
     unit = unit_vectors(real_tokens(hidden, mask))
-    along = jnp.abs(jnp.sum(unit * unit_vectors(direction)[..., None, :], axis=-1))
+    along = norm(einsum("...td,...kd->...tk", unit, frame))
+    along = jnp.where(mask, along, 0)
     count = jnp.maximum(jnp.sum(mask, axis=-1), 1).astype(hidden.dtype)
     return within(jnp.sum(along, axis=-1) / count, 0, 1)
+
+
+class PrincipalSubspace(NamedTuple):
+    """Where x -> x F turns x in the long run: the left eigenvector of F's eigenvalue of largest modulus.
+
+    Attributes:
+      frame: orthonormal rows. Of a real eigenvalue the first is its eigenvector and the second 0; of a complex pair
+        both span the real plane that F keeps. NaN for F = 0 and where F is not finite, [..., 2, D].
+      eigenvalue: the one of largest modulus, of a pair that with a positive imaginary part, [...].
+      runner_up: the largest modulus of the others, the pair's own left out; as large as the first where the subspace is
+        one of several, and then its choice means nothing, [...].
+    """
+
+    frame: Float[np.ndarray, "*L 2 D"]
+    eigenvalue: Complex[np.ndarray, "*L"]
+    runner_up: Float[np.ndarray, "*L"]
+
+
+def li2026_principal_subspace(weight: Float[np.ndarray, "*L D D"]) -> PrincipalSubspace:
+    """The principal left eigenvector of F, or the real plane of a complex pair; float64 on the host.
+
+    A real F need not be symmetric, and its eigenvalue of largest modulus need not be real: powers of F then turn x
+    about in a plane instead of towards a line, and the plane takes the eigenvector's place. The symmetric part of F has
+    a real eigenvector always, but x F^k does not tend to it.
+
+    Args:
+      weight: F, rows are tokens: x -> x F, [..., D, D].
+
+    Returns:
+      A `PrincipalSubspace`.
+
+    >>> found = li2026_principal_subspace(np.array([[0.0, 2.0, 0.0], [-2.0, 0.0, 0.0], [0.0, 0.0, 1.0]]))
+    >>> complex(found.eigenvalue), float(found.runner_up), bool(np.allclose(found.frame[:, 2], 0))
+    (2j, 1.0, True)
+
+    References: after Li and Altafini (2026), arXiv 2605.25619, who assume symmetric F; Horn and Johnson (2013), Matrix
+    Analysis, section 1.3, for the plane.
+    """
+    every = np.asarray(weight, np.float64)
+    found = [_principal(each) for each in every.reshape(-1, *every.shape[-2:])]
+    frame, eigenvalue, runner_up = (np.array(side) for side in zip(*found, strict=True))
+    lead = every.shape[:-2]
+    return PrincipalSubspace(
+        frame.reshape(*lead, 2, every.shape[-1]), eigenvalue.reshape(lead), runner_up.reshape(lead)
+    )
+
+
+def _principal(weight: np.ndarray) -> tuple[np.ndarray, complex, float]:
+    none = np.full((2, len(weight)), np.nan)
+    if not np.isfinite(weight).all():
+        return none, complex(np.nan), np.nan
+    size = np.abs(weight).max(initial=0)
+    if size == 0:
+        return none, 0j, 0.0
+    values, vectors = np.linalg.eig(weight.T / size)
+    best = int(np.lexsort((-values.imag, -np.abs(values)))[0])
+    value, vector = values[best], vectors[:, best]
+    if value.imag == 0:
+        frame, own = np.stack([vector.real, np.zeros(len(vector))]), 1
+    else:
+        frame, own = np.linalg.qr(np.stack([vector.real, vector.imag], axis=1))[0].T, 2
+    frame[0] /= np.linalg.norm(frame[0])
+    moduli = np.sort(np.abs(values))[::-1]
+    return frame, complex(size * value), float(size * moduli[own]) if len(moduli) > own else 0.0
 
 
 @at_least_float32

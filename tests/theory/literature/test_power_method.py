@@ -1,5 +1,7 @@
 """Attention with normalisation as the power method: the rate, the true LayerNorm, steering."""
 
+import math
+
 import jax
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from jaxsmooth.theory.literature import power_method as pm
 CASES, TOKENS, FEATURES = 1000, 6, 5
 step, tangent, rate = jax.jit(pm.li2026_step), jax.jit(pm.li2026_tangent), jax.jit(pm.li2026_rate)
 alignment, steered = jax.jit(pm.li2026_alignment), jax.jit(pm.li2026_steered_weight)
+projection = jax.jit(pm.li2026_projection)
 normed_matrix = jax.jit(pm.li2026_layer_norm_matrix)
 
 
@@ -169,3 +172,72 @@ def test_alignment_by_chance():
     found = float(alignment(x, np.ones(20000, bool), np.eye(384)[0]))
     assert found == pytest.approx(seen.mean(), rel=1e-12)
     assert abs(found - np.sqrt(2 / (np.pi * 384))) < 4 * seen.std() / np.sqrt(20000) + 1e-3 * found
+
+
+@pytest.mark.parametrize("size", [1e-20, 1.0, 1e20])
+def test_the_principal_subspace_is_kept_and_is_where_powers_go(size):
+    """Random F of real and of complex top eigenvalue: P F = P F P, and x F^k lies in it for large k."""
+    rng = np.random.default_rng(6)
+    kinds = set()
+    for _ in range(200):
+        weight = size * rng.standard_normal((FEATURES, FEATURES))
+        found = pm.li2026_principal_subspace(weight)
+        frame = found.frame[np.any(found.frame != 0, axis=1)]
+        kinds.add(len(frame))
+        assert len(frame) == 1 + (found.eigenvalue.imag != 0)
+        np.testing.assert_allclose(frame @ frame.T, np.eye(len(frame)), atol=1e-12)
+        image = frame @ weight / size
+        np.testing.assert_allclose(image, image @ frame.T @ frame, atol=1e-10)
+        moduli = np.sort(np.abs(np.linalg.eigvals(weight)))[::-1]
+        np.testing.assert_allclose(abs(found.eigenvalue), moduli[0], rtol=1e-9)
+        np.testing.assert_allclose(found.runner_up, moduli[len(frame)], rtol=1e-9)
+        x, gap = rng.standard_normal((TOKENS, FEATURES)), found.runner_up / abs(found.eigenvalue)
+        if gap < 0.9:
+            for _ in range(400):
+                x = x @ weight
+                x /= np.linalg.norm(x, axis=1, keepdims=True)
+            mask = np.ones(TOKENS, bool)
+            assert float(projection(x, mask, found.frame)) == pytest.approx(1, abs=1e-9)
+    assert kinds == {1, 2}
+
+
+def test_the_symmetric_part_is_not_where_powers_go():
+    """Why it is not what is measured: a shear turns all to its left eigenvector, its symmetric part has another."""
+    shear = np.array([[1.0, 3.0], [0.0, 0.5]])
+    x = np.random.default_rng(7).standard_normal((TOKENS, 2))
+    for _ in range(200):
+        x = x @ shear
+        x /= np.linalg.norm(x, axis=1, keepdims=True)
+    mask = np.ones(TOKENS, bool)
+    own = pm.li2026_principal_subspace(shear).frame
+    assert float(projection(x, mask, own)) == pytest.approx(1, abs=1e-12)
+    assert float(alignment(x, mask, np.linalg.eigh(shear + shear.T)[1][:, -1])) < 0.9
+    right = np.linalg.eig(shear)[1][:, 0]  # and a right eigenvector is another thing too
+    assert float(alignment(x, mask, right)) < 0.9
+
+
+def test_principal_subspaces_that_are_not():
+    """F = 0 and F that is not finite have none; of I any direction is one, and the runner-up says so."""
+    frame, value, runner_up = pm.li2026_principal_subspace(
+        np.stack([np.zeros((3, 3)), np.eye(3), np.full((3, 3), np.inf)])
+    )
+    assert np.isnan(frame).all(axis=(1, 2)).tolist() == [True, False, True]
+    assert (value[0], value[1], runner_up[1]) == (0, 1, 1)
+    assert np.isnan(value[2])
+    alone = pm.li2026_principal_subspace(np.array([[-2.0]]))
+    assert (alone.eigenvalue, alone.runner_up, abs(alone.frame[0, 0]), alone.frame[1, 0]) == (-2, 0, 1, 0)
+
+
+def test_projection_by_chance_padding_and_scale():
+    """Of random tokens sqrt(2 / (pi D)) on a line and sqrt(pi / (2 D)) on a plane; padding and size change nothing."""
+    rng = np.random.default_rng(8)
+    x, mask, plane = rng.standard_normal((20_000, 64)), np.ones(20_000, bool), np.eye(2, 64)
+    line = plane * [[1], [0]]
+    assert float(projection(x, mask, line)) == pytest.approx(math.sqrt(2 / (math.pi * 64)), rel=0.03)
+    assert float(projection(x, mask, plane)) == pytest.approx(math.sqrt(math.pi / (2 * 64)), rel=0.03)
+    mask[7:] = False
+    expected = np.mean(np.linalg.norm(x[:7, :2], axis=1) / np.linalg.norm(x[:7], axis=1))
+    x[7:] = np.nan
+    for size in (1e-20, 1.0, 1e20):
+        assert float(projection(size * x, mask, plane)) == pytest.approx(expected, rel=1e-12)
+    assert np.isnan(float(projection(x, mask, np.nan * plane)))

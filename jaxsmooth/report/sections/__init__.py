@@ -1,0 +1,1 @@
+"""Sections of the page with a module of their own."""
