@@ -192,7 +192,6 @@ def markdown(rows: list[dict]) -> str:
         "`python experiments/basin.py`. Radii are Euclidean, of every token around the consensus row, whose length is",
         "given beside. The nearest escape is the one that a search by gradients finds among sentences of 1, 2, 3 and 9",
         "tokens, up to four times that length: its farthest token's distance, how many tokens, and where it ends.",
-        "Earlier: certified before the last sharpening of the certificate, and not computed again.",
         "",
         "| map | certified radius | row's length | rate a pass | rho(M) | rho(N) | nearest escape found | its end "
         "| escape / certified |",
@@ -201,7 +200,7 @@ def markdown(rows: list[dict]) -> str:
     for row in rows:
         keys = ("rate", "spectral_radius", "spectral_radius_mean")
         rate, differences, mean = (f"{row[key]:.4g}" if row[key] is not None else "-" for key in keys)
-        radius = f"{row['radius']:.3g}{' (earlier)' * row.get('earlier', False)}"
+        radius = f"{row['radius']:.3g}"
         lines.append(
             f"| {row['name']} | {radius} | {row['size_of_point']:.3g} | {rate} | {differences} | {mean} "
             f"| {' | '.join(met(row))} |"
