@@ -10,8 +10,11 @@ import pytest
 import jaxsmooth
 
 MODULES = sorted(module.name for module in pkgutil.walk_packages(jaxsmooth.__path__, "jaxsmooth."))
-DEAR = {f"jaxsmooth.studies.{name}" for name in ("diagnose", "converge", "verify", "compare")}
-"""Each compiles a whole study; other tests run these every time."""
+DEAR = {
+    *(f"jaxsmooth.studies.{name}" for name in ("diagnose", "converge", "verify", "compare", "fate.study")),
+    "jaxsmooth.theory.markov.convergence",
+}
+"""Each compiles a large program; other tests run these functions every time."""
 
 
 @pytest.mark.parametrize(

@@ -202,6 +202,7 @@ def test_a_sentence_of_one_token_is_left_out_of_what_it_has_not():
     np.testing.assert_array_equal(alone.subspace_distance.max, 0)
 
 
+@pytest.mark.long
 def test_a_bfloat16_model_is_measured_in_float32(found):
     with precision("float32"):
         model, tokenizer = jaxsmooth.load("tiny", dtype="bfloat16")

@@ -62,7 +62,7 @@ def pre_norm_rate(block, trace, layer: int, row: int, mask: np.ndarray) -> float
     return (1 + gains[0] * sum(heads) / least[0]) * (1 + gains[1] * wide / least[1])
 
 
-@pytest.mark.parametrize("name", ["gpt2", "vit"])
+@pytest.mark.parametrize("name", ["gpt2", pytest.param("vit", marks=pytest.mark.long)])
 def test_pre_norm_blocks_have_a_rate_of_their_own(name):
     model, tokenizer, data = given(name)
     found = jaxsmooth.diagnose(model, tokenizer, data, tokens_per_batch=64)
@@ -95,7 +95,7 @@ def test_pre_norm_blocks_have_a_rate_of_their_own(name):
     assert "theorem, per layer" not in page
 
 
-@pytest.mark.parametrize("name", ["albert", "modernbert"])
+@pytest.mark.parametrize("name", [pytest.param("albert", marks=pytest.mark.long), "modernbert"])
 def test_diagnose_measures_every_family(name):
     model, tokenizer, data = given(name)
     found = jaxsmooth.diagnose(model, tokenizer, data, tokens_per_batch=64)
@@ -123,7 +123,9 @@ def test_diagnose_measures_every_family(name):
         assert "are not proved for" in words.headline
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.long) if name == "albert" else name for name in FAMILIES]
+)
 def test_verify_claims_what_the_theorems_say_and_finds_it_true(name):
     model, tokenizer, data = given(name)
     found = jaxsmooth.verify(model, tokenizer, data, tokens_per_batch=64)

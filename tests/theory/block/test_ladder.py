@@ -31,7 +31,8 @@ from jaxsmooth.types import Block
 
 SEED = st.integers(0, 2**32 - 1)
 RANDOM_BLOCKS = [
-    *(pytest.param(name, 0, 30, id=f"few-{name}") for name in ("relu", "gelu")),
+    pytest.param("relu", 0, 30, id="few-relu", marks=pytest.mark.long),
+    pytest.param("gelu", 0, 30, id="few-gelu"),
     *(pytest.param(name, 1, 5000, id=f"many-{name}", marks=pytest.mark.long) for name in CONFIGS),
 ]
 distance = jax.jit(theory.subspace_distance)
@@ -62,7 +63,7 @@ def test_every_rung_bounds_the_one_below(name, seed, cases):
         assert_ordered(rungs, np.asarray(batch.mask))
 
 
-@pytest.mark.parametrize("activation", ["relu", "gelu"])
+@pytest.mark.parametrize("activation", [pytest.param("relu", marks=pytest.mark.long), "gelu"])
 def test_every_rung_is_attained(activation):
     """One block in which everything is aligned: all rungs and the actual rate are the same number.
 
