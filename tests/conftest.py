@@ -48,14 +48,10 @@ def _forget_compiled_programs():
     jax.clear_caches()
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _compiled_quickly(request):
-    """Most programs run a few times on small arrays: XLA's optimisations would cost more than they save.
-
-    A file whose programs run long asks for them: `pytestmark = pytest.mark.optimised`.
-    """
-    quickly = request.node.get_closest_marker("optimised") is None
-    jax.config.update("jax_disable_most_optimizations", quickly)
+@pytest.fixture(scope="module")
+def compiled_quickly():
+    """For files whose programs run once or twice: XLA's optimisations cost more than they save."""
+    jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
 

@@ -14,6 +14,8 @@ import jaxsmooth
 from jaxsmooth.assets.texts import read_texts
 from jaxsmooth.theory.literature.power_method import li2026_steered_weight
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 collapse_speed, power_method = load("collapse_speed"), load("power_method")
 
 

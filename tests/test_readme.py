@@ -9,6 +9,8 @@ from support import ROOT
 
 import jaxsmooth
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 

@@ -24,6 +24,7 @@ from jaxsmooth.theory.block.ladder import actual_rate
 from jaxsmooth.theory.theorems import THEOREMS
 from jaxsmooth.types import Batch
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
 SIZES = {"width": 12, "layers": 3, "heads": 3, "mlp_width": 16}
 TEXT = {**SIZES, "vocab": TINY_VOCAB, "max_length": 16, "pad_token": 0}
 PIXELS = {**SIZES, "image_size": 8, "patch_size": 4, "max_length": 5, "channels": 2}

@@ -33,8 +33,6 @@ from jaxsmooth.theory.block import apriori, layernorm, lemmas
 from jaxsmooth.theory.literature import cosine, fusion, remedies
 from jaxsmooth.theory.statement import Statement
 
-pytestmark = pytest.mark.optimised
-
 REACHED = 0.99
 # L3 and the mixing rates are lower estimates within this.
 RTOL = 5 * default_tolerance(np.float64)

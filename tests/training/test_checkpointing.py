@@ -14,6 +14,7 @@ from jaxsmooth.training.checkpointing import Checkpoints, DamagedCheckpointWarni
 
 # Where a checkpoint is cut short, orbax's own event loop is collected while it still has work.
 pytestmark = [
+    pytest.mark.usefixtures("compiled_quickly"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 

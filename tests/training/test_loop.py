@@ -21,6 +21,7 @@ from jaxsmooth.training.loop import EarlyStopping
 from jaxsmooth.training.predict import evaluate_run, load_run, write_predictions
 
 pytestmark = [
+    pytest.mark.usefixtures("compiled_quickly"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
 ]
 

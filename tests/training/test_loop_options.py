@@ -19,6 +19,7 @@ from jaxsmooth.training.run import prepare
 from jaxsmooth.types import Batch
 
 pytestmark = [
+    pytest.mark.usefixtures("compiled_quickly"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
 ]
 

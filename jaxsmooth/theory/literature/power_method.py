@@ -155,8 +155,8 @@ def li2026_projection(
       [...], in [0, 1]; a zero token counts as 0; NaN where the frame is.
 
     >>> import jax.numpy as jnp
-    >>> li2026_projection(jnp.array([[3.0, 0.0, 4.0]]), jnp.ones(1, bool), jnp.eye(3)[:2]).round(4)
-    Array(0.6, dtype=float32)
+    >>> round(float(li2026_projection(jnp.array([[3.0, 0.0, 4.0]]), jnp.ones(1, bool), jnp.eye(3)[:2])), 4)
+    0.6
 
     References: after Li and Altafini (2026), arXiv 2605.25619.
     """

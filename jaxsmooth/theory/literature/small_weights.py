@@ -97,7 +97,7 @@ def alman2025_one_layer(
 
     >>> import jax.numpy as jnp
     >>> x, k = jnp.ones((1, 1)), jnp.array([0.5, 1.0])
-    >>> found = alman2025_one_layer(x, 3 * x, k[:, None, None] * x, k, jnp.ones(1, bool))
+    >>> found = alman2025_one_layer(x, 3 * x, k[:, None, None] * x[None], k, jnp.ones(1, bool))
     >>> float(found.lhs), float(found.rhs)
     (0.5, 0.5)
 

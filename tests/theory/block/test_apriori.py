@@ -12,6 +12,8 @@ from jaxsmooth.theory import diameter as diameter_of
 from jaxsmooth.theory import logit_spread
 from jaxsmooth.theory.block import apriori
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 HEADS, DIM, HEAD = 2, 5, 3
 GROUPS = 16  # weights are shared by CASES / GROUPS sentences
 coupling, mixer = jax.jit(jax.vmap(apriori.coupling_norms)), jax.jit(jax.vmap(apriori.mixer_norms))

@@ -21,8 +21,6 @@ from jaxsmooth.theory import has_sink, open_hemisphere, rooted_radius, spectral_
 from jaxsmooth.theory.hypotheses.consensus_state import TokenMap
 from jaxsmooth.theory.theorems.exact_block import Architecture
 
-pytestmark = pytest.mark.optimised
-
 # Kind -> how many cases `make long` draws; a few of them in the default suite.
 CASES = {"sink": 57_000, "root": 20_000, "half-space": 20_000, "radius": 2_000, "rate": 700, "state": 300}
 

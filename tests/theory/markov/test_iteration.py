@@ -30,6 +30,8 @@ from jaxsmooth.theory import (
 )
 from jaxsmooth.theory.markov.verdicts import Chain, limit_verdict, observe
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 WIDE = 64
 
 
