@@ -98,7 +98,10 @@ def entropies(attn: np.ndarray) -> np.ndarray:
 def test_a_lower_temperature_sharpens_every_row():
     """Its entropy falls, the largest share grows; at temperature 1 and at the reference length nothing changes."""
     scores = np.random.default_rng(0).standard_normal((3, HEADS, LONGEST, LONGEST))
-    rows = lambda logits: np.asarray(jax.nn.softmax(logits, axis=-1))  # noqa: E731
+
+    def rows(logits):
+        return np.asarray(jax.nn.softmax(logits, axis=-1))
+
     found = [rows(ours.temp_scale(jnp.asarray(scores), tau)) for tau in (2.0, 1.0, 0.5, 0.1)]
     for warm, cold in itertools.pairwise(found):
         assert np.all(entropies(cold) < entropies(warm))

@@ -150,7 +150,9 @@ def test_almost_all_starts_go_to_the_first_token(residual):
             x = unit(residual * x + value * scipy.special.softmax(logits, axis=2) @ x)
         return x
 
-    to_first = lambda x: np.linalg.norm(x - start[:, :1], axis=2).max(axis=1)  # noqa: E731
+    def to_first(x):
+        return np.linalg.norm(x - start[:, :1], axis=2).max(axis=1)
+
     assert np.all(to_first(run(True, 1.0)) < 1e-6)
     assert np.all(to_first(run(False, 1.0)) > 0.01)
     if residual:

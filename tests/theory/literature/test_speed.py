@@ -88,10 +88,11 @@ def test_the_law_is_that_of_the_layers(placement, seed):
         np.testing.assert_allclose(found.size, sizes, rtol=1e-12)
 
 
-@pytest.mark.long
+@pytest.mark.parity
 def test_torch_says_the_same():
     """A post-LN and a pre-LN layer of torch's own attention and LayerNorm, W_Q = W_K = I: beta = D / sqrt(H)."""
-    torch = pytest.importorskip("torch")
+    import torch
+
     rng = np.random.default_rng(0)
     hidden = _centred_simplex(rng)
     for placement in ("post", "pre"):
