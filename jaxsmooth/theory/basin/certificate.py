@@ -18,15 +18,16 @@ from ...linalg.intervals import quiet
 from ...linalg.norm_ball import size as length
 from ...linalg.norm_ball import up
 from ...types import Block
+from ..equal_tokens import equal_token_map, settle
 from ..theorems.parameters import bias_of
 from .comparison import Roots, Step, step
 from .matrices import Matrix, adapted_roots, exact, norm
-from .row_map import RowMap, one_token, row_map
+from .row_map import RowMap, row_map
 
 MARGINS = (0.75, 0.75)
 PASSES = 2000  # of a token through a block, before it is said to settle nowhere; of a stack at least 200
 SETTLED = 1e-11  # relative change at which it has
-LONGEST_CYCLE = 8
+LONGEST_CYCLE = 8  # passes after which equal tokens may repeat
 ITERATIONS = 2000
 HALVINGS = 80
 DIGITS = 1e-3  # to which the largest radius is sought
@@ -187,27 +188,16 @@ def _checked(
 
 def _orbit(blocks: list[Block], row: NDArray[np.float64], eps: float, std: float | None) -> Orbit:
     """Where equal tokens settle."""
-
-    def through(row: NDArray[np.float64]) -> NDArray[np.float64]:
-        for block in blocks:
-            row = one_token(block, row, eps, std)
-        return row
-
-    recent = [row]
-    for _ in range(max(PASSES // len(blocks), min(PASSES, 200))):
-        recent = [*recent[-LONGEST_CYCLE:], through(recent[-1])]
-        found = [k for k in range(1, len(recent)) if _near(recent[-1], recent[-1 - k])]
-        if found:
-            rows, all_blocks = [recent[-1]], blocks * found[0]
-            for block in all_blocks[:-1]:
-                rows.append(one_token(block, rows[-1], eps, std))
-            return Orbit(rows, all_blocks, found[0])
-    return Orbit([row], blocks, 0)
-
-
-def _near(one: NDArray[np.float64], other: NDArray[np.float64]) -> bool:
-    size = np.linalg.norm(one)
-    return bool(np.isfinite(size) and np.linalg.norm(one - other) <= SETTLED * size)
+    steps = max(PASSES // len(blocks), min(PASSES, 200))
+    through = equal_token_map(blocks, eps, "gelu", std)
+    rest = settle(through, row[None], steps=steps, tolerance=SETTLED, longest_cycle=LONGEST_CYCLE)
+    period = int(rest.period[0])
+    if not period:
+        return Orbit([row], blocks, 0)
+    rows, all_blocks = [rest.rows], blocks * period
+    for block in all_blocks[:-1]:
+        rows.append(equal_token_map([block], eps, "gelu", std)(rows[-1]))
+    return Orbit([one[0] for one in rows], all_blocks, period)
 
 
 def _product(laws: list[Matrix]) -> Matrix:

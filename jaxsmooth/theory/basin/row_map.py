@@ -149,19 +149,3 @@ def _activated(pre: NormBall) -> tuple[NormBall, list[NormBall]]:
     rounding = 2 * FUNCTION_ULPS * epsilon(x) * (1 + np.abs(x) + (1 + x * x) ** 3 * density)
     balls = [NormBall(value, up(size(rounding) + 1.6 * pre.error)) for value in found]
     return balls[0], balls[1:]
-
-
-def one_token(block: Block, row: NDArray[np.float64], eps: float, std: float | None) -> NDArray[np.float64]:
-    """The block on a sentence of one token, or of equal tokens: plain float64, as a guess."""
-
-    def normed(x: NDArray[np.float64], norm: LayerNorm) -> NDArray[np.float64]:
-        centred = x - x.mean()
-        own = np.sqrt(np.mean(centred * centred) + eps) if std is None else std
-        return centred / own * norm.scale + bias_of(norm)
-
-    value = row @ block.attn.value.kernel.reshape(len(row), -1) + bias_of(heads_of(block.attn).value).reshape(-1)
-    mixed = value @ block.attn.output.kernel.reshape(-1, len(row)) + bias_of(block.attn.output)
-    y = normed(row + mixed, block.norm_attn)
-    with jax.enable_x64(True):
-        wide = np.asarray(jax.nn.gelu(jnp.asarray(y @ block.up.kernel + bias_of(block.up)), approximate=False))
-    return normed(y + wide @ block.down.kernel + bias_of(block.down), block.norm_mlp)
