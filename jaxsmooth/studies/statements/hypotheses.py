@@ -13,7 +13,7 @@ from ...linalg.intervals import Interval, quiet
 from ...results.verification import TRUTHS, HypothesisCheck, HypothesisSummary
 from ...theory.hypotheses.asked import ASKED, CONSENSUS, HEMISPHERE, ROOTED, SINK, Truth
 from ...theory.hypotheses.attention_pattern import SINK_LEVEL, has_sink, rooted_radius
-from ...theory.hypotheses.consensus_state import ConsensusState, TokenMap
+from ...theory.hypotheses.consensus_state import ConsensusState, EqualTokenMap
 from ...theory.hypotheses.hemisphere import open_hemisphere
 from ...theory.theorems.exact_block import Observation
 from ...theory.theorems.hypotheses import ABOVE_THRESHOLD, RATE_BELOW_1
@@ -166,7 +166,7 @@ class HypothesisStage:
         blocks = self.parameters.blocks if layer is None else [self.parameters.blocks[layer]]
         key = 0 if layer is None else id(blocks[0])
         if key not in self._maps:
-            self._maps[key] = _States(TokenMap(blocks, self.parameters.architecture))
+            self._maps[key] = _States(EqualTokenMap(blocks, self.parameters.architecture))
         return self._maps[key]
 
     @quiet
@@ -187,7 +187,7 @@ class HypothesisStage:
 class _States:
     """The fixed states of one map of equal tokens, as far as sentences lead to them."""
 
-    def __init__(self, token_map: TokenMap) -> None:
+    def __init__(self, token_map: EqualTokenMap) -> None:
         self.map = token_map
         self._known: list[tuple[NDArray[np.float64], ConsensusState | None]] = []
 

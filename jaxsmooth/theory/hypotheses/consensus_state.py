@@ -72,14 +72,14 @@ class _Linear(NamedTuple):
     units: NDArray[np.float64]
 
 
-class TokenMap:
+class EqualTokenMap:
     """F(x): what a block, or one block after the other, makes of a sentence of equal tokens x.
 
     >>> from jaxsmooth.theory import block_of
     >>> eye, one = np.eye(3), np.ones(3)
     >>> shift = np.array([3.0, 0.0, -3.0])
     >>> block = block_of(0 * eye[:, None], eye[None], one, 0 * eye, eye, one, bias_mlp=shift)  # two LayerNorms alone
-    >>> token_map = TokenMap([block], Architecture(0.0, "gelu"))
+    >>> token_map = EqualTokenMap([block], Architecture(0.0, "gelu"))
     >>> state = token_map.fixed_state(token_map.orbit(shift[None])[0])
     >>> state.row.round(4), round(float(state.radius.upper), 4)  # 1 over the std of the row, and over 1
     (array([ 4.2247,  0.    , -4.2247]), 0.2899)

@@ -9,7 +9,7 @@ from support.hypotheses import PATTERN, bare_block
 from jaxsmooth.activations import ACTIVATIONS
 from jaxsmooth.linalg.intervals import Ball
 from jaxsmooth.theory import block_of, local_law
-from jaxsmooth.theory.hypotheses.consensus_state import TokenMap, enclosed_slopes
+from jaxsmooth.theory.hypotheses.consensus_state import EqualTokenMap, enclosed_slopes
 from jaxsmooth.theory.theorems.exact_block import Architecture
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
@@ -29,7 +29,7 @@ def random_block(rng: np.random.Generator, width: int = 6, units: int = 10):
 
 
 def state_of(block, start, activation="relu", eps=0.0):
-    token_map = TokenMap([block], Architecture(eps, activation))
+    token_map = EqualTokenMap([block], Architecture(eps, activation))
     end = token_map.orbit(start[None])[0]
     return token_map.fixed_state(end) if np.all(np.isfinite(end)) else None
 
@@ -138,7 +138,7 @@ def test_shared_blocks_make_a_stack():
     """Twice the same block: the state is that of one, and rho(M) is squared."""
     block = bare_block(shift=0.5)
     one = state_of(block, PATTERN)
-    token_map = TokenMap([block, block], Architecture(0.0, "relu"))
+    token_map = EqualTokenMap([block, block], Architecture(0.0, "relu"))
     two = token_map.fixed_state(token_map.orbit(PATTERN[None])[0])
     assert abs(two.radius.upper - one.radius.upper**2) < 1e-6
     assert jax.tree.leaves(two)  # a pytree, like every NamedTuple here

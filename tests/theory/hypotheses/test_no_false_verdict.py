@@ -18,7 +18,7 @@ from support.hypothesis_cases import (
 
 from jaxsmooth.linalg.norm_ball import NormBall
 from jaxsmooth.theory import has_sink, open_hemisphere, rooted_radius, spectral_radius
-from jaxsmooth.theory.hypotheses.consensus_state import TokenMap
+from jaxsmooth.theory.hypotheses.consensus_state import EqualTokenMap
 from jaxsmooth.theory.theorems.exact_block import Architecture
 
 # Kind -> how many cases `make long` draws; a few of them in the default suite.
@@ -70,7 +70,7 @@ def a_rate(rng) -> tuple[bool | None, bool]:
 def a_state(rng) -> tuple[bool | None, bool]:
     """A bare block: rho(M) = 1 / ((1 + mixer)(1 + shift)), in numbers of few bits, so that it is exact."""
     mixer, shift = -float(rng.integers(0, 13)) / 16, float(rng.integers(1, 64)) / 16
-    token_map = TokenMap([bare_block(shift=shift, mixer=mixer)], Architecture(0.0, "relu"))
+    token_map = EqualTokenMap([bare_block(shift=shift, mixer=mixer)], Architecture(0.0, "relu"))
     state = token_map.fixed_state(token_map.orbit(PATTERN[None])[0])
     exact = (1 + Fraction(mixer)) * (1 + Fraction(shift)) > 1
     if state is None:
