@@ -1,0 +1,64 @@
+"""The tasks of these experiments, and how much each run trains: small, equal for all variants, chosen before the grids.
+
+The corpora are substitutes for GLUE, SQuAD and SWAG, read by `jaxsmooth.training.data` (docs/tasks.md): no score on
+them is one on a benchmark.
+"""
+
+import dataclasses
+from pathlib import Path
+
+from jaxsmooth.training.config import FinetuneConfig
+
+RESULTS = Path(__file__).parents[1] / "results" / "paper"
+RUNS = Path("runs/paper")
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskSettings:
+    """What a task needs to be trained on in about a minute of processor time.
+
+    Attributes:
+      stands_for: what it is a substitute for in the paper.
+      score: the one that the tables show.
+      max_length: longest row in tokens.
+      steps: of `batch_size` records.
+      batch_size: records.
+      limit: at most so many examples of each split.
+    """
+
+    stands_for: str
+    score: str
+    max_length: int
+    steps: int
+    batch_size: int = 16
+    limit: int = 2000
+
+
+TASKS = {
+    "movie-reviews": TaskSettings("SST-2", "accuracy", 32, 125),
+    "vitaminc": TaskSettings("MNLI", "accuracy", 64, 125),
+    "agreement": TaskSettings("CoLA", "matthews", 32, 125),
+    "squad-dev": TaskSettings("SQuAD 1.1", "f1", 128, 125, limit=500),
+    "wikihow-goals": TaskSettings("SWAG", "accuracy", 32, 125, batch_size=8),
+}
+MODELS = ("minilm-l3", "minilm-l6")
+LEARNING_RATE = 1e-4
+ONCE = 10**9
+
+
+def run_settings(task: str, model: str, seed: int, **variant: object) -> FinetuneConfig:
+    """The settings of one run; only the last step is evaluated, so that no best step is chosen.
+
+    Args:
+      task: a key of `TASKS`.
+      model: asset or folder.
+      seed: of head, order and dropout.
+      variant: fields of `FinetuneConfig`.
+    """
+    own = TASKS[task]
+    common = FinetuneConfig(
+        task=task, model=model, seed=seed, steps=own.steps, batch_size=own.batch_size, max_length=own.max_length,
+        limit=own.limit, learning_rate=LEARNING_RATE, eval_every=ONCE, checkpoint_every=60, keep=1, log_every=25,
+        probe=0,
+    )  # fmt: skip
+    return dataclasses.replace(common, **variant)
