@@ -19,6 +19,7 @@ from typing import Any
 import jax
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from jaxsmooth.cli.main import set_up_jax
 from jaxsmooth.terminal import PlainConsole
 from jaxsmooth.training.config import RESUMABLE, FinetuneConfig
 from jaxsmooth.training.evaluate import evaluate
@@ -159,6 +160,7 @@ def train(cell: Cell, folder: Path) -> dict[str, Any]:
     Returns:
       Scores, "before" and "after" (see `measures.smoothness`), number of parameters, time, and on what machine.
     """
+    set_up_jax()
     config, resumed = dataclasses.replace(cell.config, out=folder), (folder / "config.json").exists()
     processor, wall = time.process_time(), time.perf_counter()
     outcome = finetune(config)

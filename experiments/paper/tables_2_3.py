@@ -141,6 +141,7 @@ def draw(scores: Scores, models: list[str], path: Path) -> None:
                 )
             axes.axhline(0, color="#000000", linewidth=1)
             axes.set_xticks(range(len(tasks) + 1), [*tasks, "average"])
+            axes.set_xlim(-0.5, len(tasks) + 0.5)
             axes.set_ylabel("points over none")
             title(axes, model)
         axes = figure.axes[0]
