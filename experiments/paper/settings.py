@@ -31,15 +31,15 @@ class TaskSettings:
     max_length: int
     steps: int
     batch_size: int = 16
-    limit: int = 2000
+    limit: int = 1000
 
 
 TASKS = {
-    "movie-reviews": TaskSettings("SST-2", "accuracy", 32, 125),
-    "vitaminc": TaskSettings("MNLI", "accuracy", 64, 125),
-    "agreement": TaskSettings("CoLA", "matthews", 32, 125),
-    "squad-dev": TaskSettings("SQuAD 1.1", "f1", 128, 125, limit=500),
-    "wikihow-goals": TaskSettings("SWAG", "accuracy", 32, 125, batch_size=8),
+    "movie-reviews": TaskSettings("SST-2", "accuracy", 32, 100),
+    "tweets-score": TaskSettings("STS-B", "spearman", 32, 100),
+    "reuters-r8": TaskSettings("a topic task, none in the paper", "accuracy", 32, 100),
+    "wikihow-goals": TaskSettings("SWAG", "accuracy", 32, 100, batch_size=8),
+    "squad-dev": TaskSettings("SQuAD 1.1", "f1", 96, 100, batch_size=8, limit=300),
 }
 MODELS = ("minilm-l3", "minilm-l6")
 LEARNING_RATE = 1e-4

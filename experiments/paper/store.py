@@ -1,5 +1,6 @@
 """The results of a grid: one JSON file, one entry for each run that has ended, put in place whole."""
 
+import functools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -81,6 +82,12 @@ class Store:
 def _read(path: Path) -> dict[str, dict[str, Any]]:
     if not path.exists():
         return {}
+    state = path.stat()
+    return _parsed(path, state.st_ino, state.st_mtime_ns, state.st_size)  # every write makes a new file
+
+
+@functools.lru_cache(8)
+def _parsed(path: Path, *version: int) -> dict[str, dict[str, Any]]:
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))["entries"]
         if not all(isinstance(entry["settings"], dict) for entry in entries.values()):
