@@ -1,7 +1,7 @@
 """The neighbours' remedies against over-smoothing side by side: the same task, start, steps and seeds.
 
     python -m experiments.neighbours.remedies               # what results/neighbours/remedies.json does not have yet
-    python -m experiments.neighbours.remedies --minutes 60 --only vitaminc --remedies contranorm softdecay
+    python -m experiments.neighbours.remedies --minutes 60 --only reuters-r8 --remedies contranorm softdecay
     python -m experiments.neighbours.remedies --draw
 
 Time: the results say it of every run. Expect: a higher distance to consensus and effective rank under ContraNorm,
@@ -52,7 +52,7 @@ OUT, UNFINISHED = RESULTS.with_name("neighbours"), RUNS.with_name("neighbours")
 class Args(GridArgs):
     """Which runs to make."""
 
-    only: tuple[str, ...] = ("agreement",)
+    only: tuple[str, ...] = ("tweets-score",)
     """Tasks; of one the budget is that of the paper's tables."""
     remedies: tuple[str, ...] = tuple(REMEDIES)
     """Remedies, besides none."""

@@ -1,7 +1,12 @@
 """The tasks of these experiments, and how much each run trains: small, equal for all variants, chosen before the grids.
 
 The corpora are substitutes for GLUE, SQuAD and SWAG, read by `jaxsmooth.training.data` (docs/tasks.md): no score on
-them is one on a benchmark.
+them is one on a benchmark. Each is one that minilm-l3 without fusion learns in a hundred steps (seed 0, validation and
+test): `movie-reviews` accuracy .730 and .744 (125 steps on 2,000 examples), `tweets-score` Spearman .836 and .841,
+`reuters-r8` accuracy .894 and .897, `wikihow-goals` accuracy .445 and .383 (chance .25). Tried and left out, because it
+learned nothing there: `agreement` for CoLA (150 steps: Matthews -.01 and -.05), `vitaminc` for MNLI (the most frequent
+class alone, accuracy .50), `squad-dev` for SQuAD (100 steps of 8 windows of 128 tokens: F1 .08 and .08). So table 3's
+reading comprehension has no substitute here.
 """
 
 import dataclasses
@@ -39,7 +44,6 @@ TASKS = {
     "tweets-score": TaskSettings("STS-B", "spearman", 32, 100),
     "reuters-r8": TaskSettings("a topic task, none in the paper", "accuracy", 32, 100),
     "wikihow-goals": TaskSettings("SWAG", "accuracy", 32, 100, batch_size=8),
-    "squad-dev": TaskSettings("SQuAD 1.1", "f1", 96, 100, batch_size=8, limit=300),
 }
 MODELS = ("minilm-l3", "minilm-l6")
 LEARNING_RATE = 1e-4
