@@ -16,6 +16,7 @@ if gate less none, averaged over depths of 12 and more, has its 95% interval abo
 """
 
 import dataclasses
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,8 +49,8 @@ VARIANTS: dict[str, dict[str, str]] = {
     "residual-scaling": {"remedy": "residual-scaling"},
 }
 COLOURS = dict(zip(VARIANTS, ("#000000", "#D55E00", "#0072B2", "#888888"), strict=True))
-STEPS, ROWS, LENGTH = 600, 32, 32
-"""Of pre-training."""
+ROWS, LENGTH = 32, 32
+"""Of a step of pre-training."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +59,8 @@ class Args(GridArgs):
 
     depths: tuple[int, ...] = DEPTHS
     """Layers."""
+    steps: int = 600
+    """Of pre-training."""
 
 
 def cells(args: Args) -> Iterator[Cell]:
@@ -65,7 +68,7 @@ def cells(args: Args) -> Iterator[Cell]:
     for seed in args.seeds:
         for depth in args.depths:
             for variant, settings in VARIANTS.items():
-                model = f"random-{depth}-{STEPS}x{ROWS}x{LENGTH}"
+                model = f"random-{depth}, {args.steps} steps of {ROWS} x {LENGTH}"
                 yield Cell(TASK, f"random-{depth}", variant, run_settings(TASK, model, seed, **settings))
 
 
@@ -82,11 +85,12 @@ def random_model(depth: int, seed: int, folder: Path) -> Path:
 
 def pretrain_and_train(cell: Cell, folder: Path) -> dict[str, Any]:
     """Masked LM from random weights, then the task; both go on where they were."""
-    depth, seed = int(cell.model.removeprefix("random-")), cell.config.seed
+    depth, steps = map(int, re.findall(r"\d+", cell.config.model)[:2])
+    seed = cell.config.seed
     begun, start = (folder / "pretrained").exists(), time.process_time()
     pretraining = FinetuneConfig(
         task=f"{TASK}-mlm", model=str(random_model(depth, seed, folder / "random")), out=folder / "pretrained",
-        seed=seed, steps=STEPS, batch_size=ROWS, max_length=LENGTH, learning_rate=5e-4, eval_every=ONCE, keep=1,
+        seed=seed, steps=steps, batch_size=ROWS, max_length=LENGTH, learning_rate=5e-4, eval_every=ONCE, keep=1,
         probe=0, fusion=cell.config.fusion, remedy=cell.config.remedy,
     )  # fmt: skip
     scores = finetune(pretraining).scores
@@ -155,7 +159,7 @@ PAGE = """# Figure 1c: depth
 
 `python -m experiments.paper.figure_1c`. {machines}
 
-Width 128; {steps} steps of masked LM on {rows} x {length} tokens from random weights, then `{task}`, a substitute for
+Width 128; masked LM from random weights ({models}), then `{task}`, a substitute for
 SST-2. Score: accuracy of validation and test together, mean ± std over seeds; log-likelihood per masked token on
 validation sentences after pre-training.
 
@@ -175,9 +179,7 @@ def report(scores: Scores, out: Path) -> None:
     depths = sorted({int(entry["model"].removeprefix("random-")) for entry in scores.entries.values()})
     page = PAGE.format(
         machines=machines(scores.entries),
-        steps=STEPS,
-        rows=ROWS,
-        length=LENGTH,
+        models="; ".join(sorted({entry["settings"]["model"] for entry in scores.entries.values()})),
         task=TASK,
         table=table(scores, depths),
         claims=markdown(CLAIMS, claims(scores)),

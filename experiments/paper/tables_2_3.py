@@ -103,8 +103,8 @@ def differences_table(scores: Scores, model: str) -> str:
     rows, tasks = [], scores.have(tuple(TASKS), model)
     for fusion in FUSIONS[1:]:
         found = each_by_itself({t: list(scores.differences(t, model, fusion, "none").values()) for t in tasks})
-        cells = [f"{written(one)}, p {p:.2g}: {verdict}" for one, p, verdict in found.values()]
-        rows.append([fusion, *(cells if len(found) == len(tasks) else ["–"] * len(tasks))])
+        cells = {task: f"{written(one)}, p {p:.2g}: {verdict}" for task, (one, p, verdict) in found.items()}
+        rows.append([fusion, *(cells.get(task, "–") for task in tasks)])
     return markdown([f"{model}: less none", *tasks], rows)
 
 
