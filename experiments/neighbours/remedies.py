@@ -28,7 +28,7 @@ from jaxsmooth.mitigations import parse_remedies
 from ..drawing import canvas, layer_axis, remark, save, title
 from ..paper.grid import Cell, GridArgs, fill, train
 from ..paper.reading import Scores, each_by_itself, machines, markdown, mean_and_std
-from ..paper.settings import RESULTS, RUNS, TASKS, run_settings
+from ..paper.settings import GRIDS, RESULTS, RUNS, TASKS, run_settings
 from ..paper.store import Store
 from ..paper.verdicts import written
 
@@ -142,7 +142,7 @@ def report(scores: Scores, out: Path) -> None:
 
 
 def main(args: Args) -> None:
-    also = (RESULTS / "tables_2_3.json",)
+    also = tuple(RESULTS / f"{name}.json" for name in GRIDS)
     store = Store(args.out / "remedies.json", command="python -m experiments.neighbours.remedies", also=also)
     if not args.draw:
         fill(cells(args), store, args, train)

@@ -28,7 +28,7 @@ from jaxsmooth.files import atomic_write
 from ..drawing import canvas, layer_axis, remark, save, title
 from .grid import Cell, GridArgs, fill, train
 from .reading import Scores, each_by_itself, machines, markdown, mean_and_std
-from .settings import TASKS, run_settings
+from .settings import GRIDS, TASKS, run_settings
 from .store import Store
 from .verdicts import CONTRADICTED, OPEN, REPRODUCED, Paired
 
@@ -150,7 +150,7 @@ def report(scores: Scores, out: Path) -> None:
 
 def main(args: Args) -> None:
     command = "python -m experiments.paper.figure_1b"
-    store = Store(args.out / "figure_1b.json", command=command, also=(args.out / "tables_2_3.json",))
+    store = Store(args.out / "figure_1b.json", command=command, also=tuple(args.out / f"{name}.json" for name in GRIDS))
     if not args.draw:
         fill(cells(args), store, args, train)
     if store.entries():

@@ -16,6 +16,8 @@ from jaxsmooth.training.config import FinetuneConfig
 
 RESULTS = Path(__file__).parents[1] / "results" / "paper"
 RUNS = Path("runs/paper")
+GRIDS = ("tables_2_3", "figure_1b", "table_1")
+"""Whose runs may be the same: one that the one has made is copied by the others."""
 
 
 @dataclasses.dataclass(frozen=True)

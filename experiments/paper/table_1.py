@@ -29,7 +29,7 @@ from jaxsmooth.training.config import shared_blocks
 from ..drawing import canvas, remark, save, title
 from .grid import Cell, GridArgs, fill, train
 from .reading import CLAIMS, Scores, claim, machines, markdown, mean_and_std
-from .settings import TASKS, run_settings
+from .settings import GRIDS, TASKS, run_settings
 from .store import Store
 from .verdicts import MARGIN, paired, written
 
@@ -161,7 +161,7 @@ def report(scores: Scores, out: Path) -> None:
 
 
 def main(args: Args) -> None:
-    also = tuple(args.out / f"{name}.json" for name in ("tables_2_3", "figure_1b"))
+    also = tuple(args.out / f"{name}.json" for name in GRIDS)
     store = Store(args.out / "table_1.json", command="python -m experiments.paper.table_1", also=also)
     if not args.draw:
         fill(cells(args), store, args, train)

@@ -29,7 +29,7 @@ from ..drawing import canvas, remark, save, title
 from .cost import FUSIONS
 from .grid import Cell, GridArgs, fill, train
 from .reading import CLAIMS, Scores, claim, each_by_itself, machines, markdown, mean_and_std
-from .settings import MODELS, TASKS, run_settings
+from .settings import GRIDS, MODELS, TASKS, run_settings
 from .shared import shared_model
 from .store import Store
 from .verdicts import Paired, paired, written
@@ -193,7 +193,8 @@ def report(scores: Scores, out: Path) -> None:
 
 
 def main(args: Args) -> None:
-    store = Store(args.out / "tables_2_3.json", command="python -m experiments.paper.tables_2_3")
+    also = tuple(args.out / f"{name}.json" for name in GRIDS)
+    store = Store(args.out / "tables_2_3.json", command="python -m experiments.paper.tables_2_3", also=also)
     if not args.draw:
         fill(cells(args), store, args, train)
     if store.entries():
