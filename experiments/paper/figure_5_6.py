@@ -118,7 +118,7 @@ def draw(scores: Scores, models: list[str], path: Path) -> None:
                 _densities(panels[0], scores, task, model)
                 _layers(panels[1], scores, task, model)
             panels[0].set_xlabel("σ₁σ₂ at the last layer")
-            panels[0].set_ylabel("share of texts")
+            panels[0].set_ylabel("share of texts at or below")
             panels[0].legend(fontsize=9)
             panels[1].set_ylabel("mean cosine of two tokens")
             panels[1].set_xlabel("layer (0 = embedding output, F = gates' output)")
