@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from experiments.paper.figure_1c import pretrain_and_train
 from experiments.paper.grid import Cell, GridArgs, fill, train
 from experiments.paper.reading import Scores, each_by_itself
 from experiments.paper.settings import TASKS, run_settings
@@ -154,3 +155,18 @@ def test_a_run_of_two_steps(place):
     assert entry["after"] != entry["before"]
     assert entry["steps"] == 2
     assert 0 <= entry["test"]["accuracy"] <= 1
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("compiled_quickly")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_pre_training_and_tuning_of_two_steps(place):
+    store, args = place
+    settings = run_settings("movie-reviews", "random-1, 2 steps of 32 x 32", 0, steps=2, limit=24, max_length=16)
+    cell = Cell("movie-reviews", "random-1", "none", settings)
+    assert fill([cell], store, args, pretrain_and_train) == 0
+    entry = store.entries()[cell.key]
+    assert len(entry["after"]["std_product"]) == 1
+    assert -12 < entry["pretraining"]["log_likelihood"] < -8  # near that of chance, -log 30522
+    assert entry["steps"] == 2
+    assert entry["settings"]["model"] == settings.model
