@@ -199,7 +199,7 @@ def _own_options(command: Study) -> dict[str, Any]:
 
 def run_finetune(command: Finetune) -> None:
     """`jaxsmooth finetune`."""
-    _set_up_jax()
+    set_up_jax()
     from .. import report
     from ..training import loop, run, sharding
 
@@ -220,7 +220,7 @@ def run_finetune(command: Finetune) -> None:
 
 def run_evaluate(command: Evaluate) -> None:
     """`jaxsmooth evaluate`."""
-    _set_up_jax()
+    set_up_jax()
     from ..files import strict
     from ..training import predict
 
@@ -232,7 +232,7 @@ def run_evaluate(command: Evaluate) -> None:
 
 def run_predict(command: Predict) -> None:
     """`jaxsmooth predict`."""
-    _set_up_jax()
+    set_up_jax()
     from .. import report
     from ..training import predict
 
@@ -247,7 +247,7 @@ def run_predict(command: Predict) -> None:
 
 def run_aot(command: AotConfig) -> None:
     """`jaxsmooth aot`."""
-    _set_up_jax()
+    set_up_jax()
     from ..training import aot
 
     found = aot.compile_ahead(command)
@@ -335,7 +335,7 @@ def _text_column(columns: str) -> str:
     return named.get("text", "text")
 
 
-def _set_up_jax() -> None:
+def set_up_jax() -> None:
     """What training needs before jax is first used."""
     import logging
 

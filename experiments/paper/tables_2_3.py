@@ -1,0 +1,213 @@
+"""Tables 2 and 3 of Shi et al. (2022), at a small size: does fusing the layers' outputs make a tuned BERT better?
+
+    python -m experiments.paper.tables_2_3                      # what results/paper/tables_2_3.json does not have yet
+    python -m experiments.paper.tables_2_3 --minutes 60         # in sittings; killed on the way, it goes on as well
+    python -m experiments.paper.tables_2_3 --only tweets-score reuters-r8 --seeds 0 1 --models minilm-l3
+    python -m experiments.paper.tables_2_3 --draw               # table and figure again, of what is there
+
+Time: the results say it of every run, with the processor. Expect: the paper's averages rise by 0.8 (concatenation), 0.9
+(maximum) and 1.3 points (gates) over BERT and by 0.5, 0.8 and 0.9 over ALBERT; whether these show at this size is what
+the runs are for. The paper's "concatenation" is a learned number for each layer: `weights` here; `concat`, a matrix for
+each layer, is a more general form that is not in the paper.
+
+Public MiniLM encoders in place of the authors' own BERT, substitutes in place of GLUE and SWAG (none of SQuAD, see
+settings.py), 1,000 examples, one seed's five variants by turns. `minilm-l6-shared` has one block in all places, as
+ALBERT. Settings and rules are in settings.py and verdicts.py, and were fixed before the runs. Writes tables_2_3.json,
+.md and .png to results/paper.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tyro
+
+from jaxsmooth.files import atomic_write
+
+from ..drawing import canvas, remark, save, title
+from .cost import FUSIONS
+from .grid import Cell, GridArgs, fill, train
+from .reading import CLAIMS, Scores, claim, each_by_itself, machines, markdown, mean_and_std
+from .settings import GRIDS, MODELS, TASKS, run_settings
+from .shared import shared_model
+from .store import Store
+from .verdicts import Paired, paired, written
+
+SHARED = "minilm-l6-shared"
+PAPER = {"weights": 0.8, "max": 0.9, "gate": 1.3}
+"""Points over BERT, table 2's average; `weights` is called concatenation there."""
+PAPER_SHARED = {"weights": 0.5, "max": 0.8, "gate": 0.9}
+COLOURS = {"weights": "#0072B2", "concat": "#56B4E9", "max": "#E69F00", "gate": "#D55E00"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Args(GridArgs):
+    """Which runs to make."""
+
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    """Seeds of head, order of the data and dropout."""
+    models: tuple[str, ...] = (*MODELS, SHARED)
+    """Models."""
+
+
+def cells(args: Args) -> Iterator[Cell]:
+    """Seed by seed; the order of the fusions turns with the seed, so that none is always first."""
+    for seed in args.seeds:
+        turned = [*FUSIONS[seed % len(FUSIONS) :], *FUSIONS[: seed % len(FUSIONS)]]
+        for model in args.models:
+            for task in args.tasks(tuple(TASKS)):
+                for fusion in turned:
+                    yield Cell(task, model, fusion, run_settings(task, model, seed, fusion=fusion))
+
+
+def train_any(cell: Cell, folder: Path) -> dict[str, Any]:
+    """`train`, of a model that is made here where it is not there yet."""
+    if cell.model != SHARED:
+        return train(cell, folder)
+    path = shared_model(SHARED.removesuffix("-shared"), folder.parent.parent / "models")
+    return train(dataclasses.replace(cell, config=dataclasses.replace(cell.config, model=str(path))), folder)
+
+
+def claims(scores: Scores, models: list[str]) -> list[list[str]]:
+    """The paper's claims, on the average over tasks: of every model, and of both with blocks of their own."""
+    rows = []
+    for name, group in [
+        *((model, [model]) for model in models),
+        ("all but the shared", [m for m in models if m != SHARED]),
+    ]:
+        places = [(task, model) for model in group for task in scores.have(tuple(TASKS), model)]
+        for fusion in FUSIONS[1:]:
+            given = (PAPER_SHARED if name == SHARED else PAPER).get(fusion)
+            words = f"{name}: {fusion} is better than none" + (
+                f" (paper: +{given})" if given else " (not in the paper)"
+            )
+            rows += _claim(words, scores.pooled(places, fusion, "none"))
+        for other in ("weights", "max"):
+            rows += _claim(f"{name}: gate is better than {other}", scores.pooled(places, "gate", other))
+    return rows
+
+
+def _claim(words: str, differences: list[float]) -> list[list[str]]:
+    return [claim(words, paired(differences))] if differences else []
+
+
+def scores_table(scores: Scores, model: str) -> str:
+    """The layout of table 2: fusions down, tasks across, means and stds over seeds."""
+    tasks = scores.have(tuple(TASKS), model)
+    rows = []
+    for fusion in FUSIONS:
+        found = [scores.by_seed(task, model, fusion) for task in tasks]
+        cells = [mean_and_std(list(one.values())) for one in found]
+        whole = [np.mean(list(one.values())) for one in found if one]
+        rows.append([fusion, *cells, f"{100 * np.mean(whole):.1f}" if len(whole) == len(tasks) else "–"])
+    heads = [f"{task} ({TASKS[task].score}, for {TASKS[task].stands_for})" for task in tasks]
+    return markdown([model, *heads, "average"], rows)
+
+
+def differences_table(scores: Scores, model: str) -> str:
+    """Differences from none by task, with p after Holm over the tasks of a fusion."""
+    rows, tasks = [], scores.have(tuple(TASKS), model)
+    for fusion in FUSIONS[1:]:
+        found = each_by_itself({t: list(scores.differences(t, model, fusion, "none").values()) for t in tasks})
+        cells = {task: f"{written(one)}, p {p:.2g}: {verdict}" for task, (one, p, verdict) in found.items()}
+        rows.append([fusion, *(cells.get(task, "–") for task in tasks)])
+    return markdown([f"{model}: less none", *tasks], rows)
+
+
+def seconds_table(scores: Scores, models: list[str]) -> str:
+    """Processor time of whole runs, over that of none with the same seed."""
+    rows = []
+    for model in models:
+        cells = []
+        for fusion in FUSIONS:
+            ratios = []
+            for task in scores.have(tuple(TASKS), model):
+                ours, none = ({e["seed"]: e["processor_seconds"] for e in scores.chosen(task, model, name)}
+                              for name in (fusion, "none"))  # fmt: skip
+                ratios += [ours[seed] / none[seed] for seed in ours if ours[seed] and none.get(seed)]
+            cells.append(f"{np.median(ratios):.2f}" if ratios else "–")
+        rows.append([model, *cells])
+    return markdown(["processor time of a run over none's, median", *FUSIONS], rows)
+
+
+def draw(scores: Scores, models: list[str], path: Path) -> None:
+    """Differences from none: a panel for every model."""
+    with canvas(11.5, 0.6 + 2.9 * len(models)) as figure:
+        for axes, model in zip(np.ravel(figure.subplots(len(models), 1, squeeze=False)), models, strict=True):
+            tasks = scores.have(tuple(TASKS), model)
+            for place, fusion in enumerate(FUSIONS[1:]):
+                parts = [list(scores.differences(task, model, fusion, "none").values()) for task in tasks]
+                parts.append(scores.pooled([(task, model) for task in tasks], fusion, "none"))
+                found: list[tuple[int, Paired]] = [(k, paired(part)) for k, part in enumerate(parts) if part]
+                where = np.array([k + 0.18 * (place - 1.5) for k, _ in found])
+                means = np.array([100 * one.mean for _, one in found])
+                reach = [100 * (one.high - one.mean) if one.count > 1 else 0.0 for _, one in found]
+                axes.errorbar(
+                    where, means, reach, fmt="o", color=COLOURS[fusion], label=fusion, capsize=3, elinewidth=1.5
+                )
+            axes.axhline(0, color="#000000", linewidth=1)
+            axes.set_xticks(range(len(tasks) + 1), [*tasks, "average"])
+            axes.set_xlim(-0.5, len(tasks) + 0.5)
+            axes.set_ylabel("points over none")
+            title(axes, model)
+        axes = figure.axes[0]
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=len(FUSIONS) - 1)
+        remark(figure, "Mean over seeds of the paired difference of scores, and its 95% interval (Student's t).")
+        save(figure, path)
+
+
+PAGE = """# Tables 2 and 3: fusing the layers' outputs
+
+`python -m experiments.paper.tables_2_3`. {machines}
+
+The corpora are substitutes: no number here is one on GLUE, SQuAD or SWAG. A score is the mean of the validation and the
+test split's at the last step, times 100; ± is the std over seeds. Intervals speak of other seeds on the same texts.
+
+## Scores
+
+{scores}
+
+## The paper's claims, averaged over the tasks
+
+{claims}
+
+## Task by task: difference from none, points, p after Holm over the tasks
+
+{differences}
+
+## Cost
+
+{seconds}
+
+![](tables_2_3.png)
+"""
+
+
+def report(scores: Scores, out: Path) -> None:
+    """Write the page and the figure."""
+    models = [m for m in (*MODELS, SHARED) if scores.have(tuple(TASKS), m)]
+    page = PAGE.format(
+        machines=machines(scores.entries),
+        scores="\n\n".join(scores_table(scores, model) for model in models),
+        claims=markdown(CLAIMS, claims(scores, models)),
+        differences="\n\n".join(differences_table(scores, model) for model in models),
+        seconds=seconds_table(scores, models),
+    )
+    atomic_write(out / "tables_2_3.md", page)
+    draw(scores, models, out / "tables_2_3.png")
+    print(page)
+
+
+def main(args: Args) -> None:
+    also = tuple(args.out / f"{name}.json" for name in GRIDS)
+    store = Store(args.out / "tables_2_3.json", command="python -m experiments.paper.tables_2_3", also=also)
+    if not args.draw:
+        fill(cells(args), store, args, train_any)
+    if store.entries():
+        report(Scores(store.entries()), args.out)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Args, description=__doc__))
