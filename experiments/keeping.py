@@ -51,7 +51,7 @@ def write(folder: Path, name: str, found: Mapping[str, Any], page: str) -> None:
     atomic_write(folder / f"{name}.md", page.strip() + "\n")
 
 
-def rounded(values: Any, digits: int = 5) -> Any:
+def rounded(values: Any, digits: int = 4) -> Any:
     """Nested lists of an array's numbers with so many significant digits.
 
     >>> rounded([[1.23456789]], 3)

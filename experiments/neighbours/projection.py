@@ -41,6 +41,7 @@ from numpy.typing import NDArray
 
 from jaxsmooth import Batch, BlockTrace, Edits, Encoder, Tokenizer, encode, metrics, theory
 from jaxsmooth.studies.weights import principal_subspaces, projection_by_chance
+from jaxsmooth.theory import PrincipalSubspace
 
 from .. import keeping
 from ..drawing import canvas, layer_axis, remark, save, title
@@ -110,11 +111,17 @@ def projected(
     return observed.by_text(tokenizer, texts, lambda batch: projections(model, batch, own, edits))
 
 
+@functools.lru_cache(maxsize=1)
+def principal_of(model: str, weights: str) -> PrincipalSubspace:
+    """`principal_subspaces`, once for all corpora."""
+    return principal_subspaces(observed.loaded(model, weights)[0])
+
+
 def looked_at(model: str, weights: str, corpus: str, limit: int) -> dict[str, Any]:
     """A model as it is and with directions removed: means by layer with their errors."""
     encoder, tokenizer = observed.loaded(model, weights)
     texts = observed.texts_of(corpus, limit)
-    principal = principal_subspaces(encoder)
+    principal = principal_of(model, weights)
     frames = (np.zeros_like(principal.frame), principal.frame, random_frames(principal.frame))
     removed = {name: removal(jnp.asarray(each, jnp.float32)) for name, each in zip(REMOVED, frames, strict=True)}
     runs = {name: projected(encoder, tokenizer, texts, principal.frame, edits) for name, edits in removed.items()}

@@ -50,7 +50,7 @@ from ..drawing import canvas, remark, save, title
 from . import bounds, observed
 
 PROBED = ("minilm-l6", "e5-small-q4")
-GAPS = (None, 3e-1, 1e-1, 3e-2, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-9, 1e-11)
+GAPS = (None, 3e-1, 1e-1, 1e-2, 1e-3, 1e-5, 1e-7, 1e-9, 1e-11)
 """1 - mean cosine that the last layer is smoothed to; None for as it is."""
 FREQUENT, POSITIONS = 40, 16
 ROWS = ("own", "random", "one token", "uniform", "permuted")
@@ -100,24 +100,28 @@ def smoothed(states: NDArray, text: NDArray, gap: float | None) -> NDArray:
     wide = states.astype(np.float64)
     if gap is None:
         return wide
-    places = np.unique(text, return_inverse=True)[1]
-    counts = np.bincount(places)[:, None]
-    mean = (np.stack([np.bincount(places, column) for column in wide.T], axis=1) / counts)[places]
-    low, high = -12.0, 0.0  # of log10 s
-    for _ in range(50):
-        middle = (low + high) / 2
-        too_far = mean_gap(mean + 10**middle * (wide - mean), text) > gap
-        low, high = (low, middle) if too_far else (middle, high)
-    return mean + 10**low * (wide - mean)
+    mean, _ = text_means(wide, text)
+    scale = 1.0
+    for _ in range(30):  # the gap goes like s^2 next to equal tokens
+        reached = mean_gap(mean + scale * (wide - mean), text)
+        if abs(reached / gap - 1) < 1e-4:
+            break
+        scale *= np.sqrt(gap / reached)
+    return mean + scale * (wide - mean)
+
+
+def text_means(rows: NDArray, text: NDArray) -> tuple[NDArray, NDArray]:
+    """The mean row of its text for every row, [n D], and every text's number of rows; texts ascend."""
+    starts = np.flatnonzero(np.diff(text, prepend=-1))
+    counts = np.diff(starts, append=len(text))
+    return np.repeat(np.add.reduceat(rows, starts, axis=0) / counts[:, None], counts, axis=0), counts
 
 
 def mean_gap(states: NDArray, text: NDArray) -> float:
     """1 - mean cosine of a text's distinct rows, mean over texts of two rows or more; keeps its digits near 0."""
     unit = states / np.linalg.norm(states, axis=1, keepdims=True)
-    places = np.unique(text, return_inverse=True)[1]
-    counts = np.bincount(places)
-    mean = np.stack([np.bincount(places, column) for column in unit.T], axis=1) / counts[:, None]
-    spread = np.bincount(places, ((unit - mean[places]) ** 2).sum(axis=1))
+    mean, counts = text_means(unit, text)
+    spread = np.add.reduceat(((unit - mean) ** 2).sum(axis=1), np.cumsum(counts) - counts)
     return float(np.mean((spread / np.maximum(counts - 1, 1))[counts > 1]))
 
 
@@ -178,7 +182,10 @@ def probe(model: str, count: int) -> dict[str, Any]:
     """(a) of one model."""
     found = token_states(model, count)
     special = observed.loaded(model)[1].special_ids
-    text, result = found["text"], {}
+    text, last, result = found["text"], found["states"][-1], {}
+    own = mean_gap(last.astype(np.float64), text)
+    drawn_in = [smoothed(last, text, gap) for gap in GAPS if gap is None or gap < own]
+    cosines = [1 - mean_gap(layer.astype(np.float64), text) for layer in found["states"]]
     for what in ("id", "position"):
         label = labels(found, what, special)
         asked = label >= 0
@@ -188,13 +195,11 @@ def probe(model: str, count: int) -> dict[str, Any]:
             "classes": int(label.max()) + 1,
             "tested": int(tested.sum()),
             "chance": float(np.mean(label[tested] == most)),
-            "layers": [{"cosine": 1 - mean_gap(layer.astype(np.float64), text),
-                        "accuracy": accuracy(layer, text, label)} for layer in found["states"]],
+            "layers": [{"cosine": cosine, "accuracy": accuracy(layer, text, label)}
+                       for cosine, layer in zip(cosines, found["states"], strict=True)],
             "smoothed": [],
         }  # fmt: skip
-        own = mean_gap(found["states"][-1].astype(np.float64), text)
-        for gap in (g for g in GAPS if g is None or g < own):
-            states = smoothed(found["states"][-1], text, gap)
+        for states in drawn_in:
             row = {"gap": mean_gap(states, text)}
             for kind in ("float32", "float64"):
                 row[kind] = accuracy(states.astype(kind), text, label)

@@ -42,6 +42,7 @@ import numpy as np
 import tyro
 from jax import Array
 from jax.tree_util import Partial
+from matplotlib.ticker import NullFormatter
 from numpy.typing import NDArray
 
 from jaxsmooth import Edits
@@ -184,21 +185,15 @@ def draw(found: dict[str, Any], path: Path) -> None:
             below, ("imposed", "factor"), ("std imposed on both norms", "own std times"), strict=True
         ):
             for model, one in found["caused"].items():
-                runs = one[kind]
-                stds = [run["std"] for run in runs]
-                axes.plot(
-                    stds,
-                    [run["distance"] for run in runs],
-                    "o-",
-                    color=COLOURS[model],
-                    label=f"{observed.label(model)}: d_M/‖H‖",
-                )
-                axes.plot(stds, [run["cosine"] for run in runs], "s--", color=COLOURS[model], alpha=0.6, label="cosine")
+                stds = [run["std"] for run in one[kind]]
+                for name, style in (("distance", "o-"), ("cosine", "s--")):
+                    axes.plot(stds, [run[name] for run in one[kind]], style, color=COLOURS[model], markersize=4)
             axes.set(xscale="log", xlabel=told, ylabel="last layer", ylim=(-0.05, 1.05))
+            axes.set_xticks([0.25, 0.5, 1, 2, 4, 8, 16][: 6 + (kind == "imposed")])
             axes.xaxis.set_major_formatter("{x:g}")
-            title(axes, "Caused: claim: d_M/‖H‖ falls, cosine rises")
-        above[0].legend(ncols=2, fontsize=9, loc="lower left")
-        below[0].legend(ncols=2, fontsize=9, loc="center right")
+            axes.xaxis.set_minor_formatter(NullFormatter())
+            title(axes, "Caused: solid d_M/‖H‖ (claim: falls), dashed cosine (rises)")
+        figure.legend(*above[0].get_legend_handles_labels(), loc="outside upper center", ncols=5)
         remark(figure, "Bars: 95% bootstrap intervals over texts; the number of tokens is partialled out.")
         save(figure, path)
 
