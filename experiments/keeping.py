@@ -72,14 +72,15 @@ def numbers(values: Any) -> NDArray[np.float64]:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown.
+    """A table in Markdown; a "|" in a cell is escaped.
 
     >>> print(table(["layer", "cosine"], [["1", "0.2"]]))
     | layer | cosine |
     | --- | --- |
     | 1 | 0.2 |
     """
-    return "\n".join(f"| {' | '.join(line)} |" for line in [head, ["---"] * len(head), *rows])
+    lines = [[cell.replace("|", "\\|") for cell in line] for line in (head, ["---"] * len(head), *rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def mean_and_error(values: NDArray, axis: int = -1) -> tuple[NDArray, NDArray]:

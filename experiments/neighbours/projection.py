@@ -207,8 +207,10 @@ def draw(found: dict[str, Any], path: Path) -> None:
                 shade = (0.0, 0.25 + 0.6 * place / count, 0.9 - 0.8 * place / count, 1.0)
                 axes.plot(range(1, PASSES + 1), block["own"], color=shade, linewidth=1.3, label=str(place + 1))
             axes.axvline(one["layers"], color="#555555", linewidth=1, linestyle=":")
-            axes.set(xlabel="pass", ylabel="mean ‖Px‖/‖x‖ of tokens", ylim=(0, 1))
-            axes.legend(fontsize=8, ncols=4, title="block in all places", loc="upper left")
+            axes.set(xlabel="pass", ylabel="mean ‖Px‖/‖x‖ of tokens", ylim=(0, 0.5))
+            axes.legend(
+                fontsize=8, ncols=6, title="block in all places", loc="upper center", framealpha=1, frameon=True
+            )
             title(axes, f"{observed.label(model)}: one block repeated")
         for axes in grid[panels:]:
             axes.set_axis_off()
