@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .observed import label
+
 REPRODUCED, NOT_REPRODUCED, CONTRADICTED = "reproduced", "not reproduced", "contradicted"
 NOT_TESTABLE, NOT_RUN = "not testable here", "not run yet"
 UPHELD, REJECTED, MIXED = "yes", "no", "in part"
@@ -142,7 +144,7 @@ def std_observed(found: Mapping[str, Any]) -> Verdict:
 def converges(found: Mapping[str, Any]) -> Verdict:
     """If v < 1 in every layer, tokens converge: asks whether the hypothesis ever holds."""
     own = {model: one["own"] for model, one in found["caused"].items()}
-    shown = "least v " + ", ".join(f"{one['least_v']:,.0f} ({model})" for model, one in own.items())
+    shown = "least v " + ", ".join(f"{one['least_v']:,.0f} ({label(model)})" for model, one in own.items())
     if all(one["share_v_below_1"] == 0 for one in own.values()):
         return Verdict(NOT_TESTABLE, f"the hypothesis never holds: {shown}")
     return Verdict(NOT_REPRODUCED, f"v < 1 somewhere; no rule was written for that: {shown}")
@@ -152,7 +154,7 @@ def although(found: Mapping[str, Any]) -> Verdict:
     """Over-smoothing may exist although v >= 1: a model with v >= 1 everywhere and a last cosine of at least .8."""
     own = {model: one["own"] for model, one in found["caused"].items()}
     there = {model: one["cosine"] for model, one in own.items() if one["least_v"] >= 1}
-    shown = ", ".join(f"{model} {cosine:.2f}" for model, cosine in there.items())
+    shown = ", ".join(f"{label(model)} {cosine:.2f}" for model, cosine in there.items())
     return Verdict(_by(any(c >= 0.8 for c in there.values()), False), f"last layer's cosine where v ≥ 1: {shown}")
 
 
@@ -242,7 +244,7 @@ def tells_apart(found: Mapping[str, Any]) -> Verdict:
         kept[model] = at["float32"][0] / rows[0]["float32"][0]
     least, most = min(kept.values()), max(kept.values())
     word = UPHELD if least >= 0.9 else REJECTED if most < 0.5 else MIXED
-    shown = ", ".join(f"{value:.0%} ({model})" for model, value in kept.items())
+    shown = ", ".join(f"{value:.0%} ({label(model)})" for model, value in kept.items())
     return Verdict(word, f"of the probe's accuracy on the last layer {shown} is left at cosine .9")
 
 
@@ -262,7 +264,7 @@ def same_smoothing(found: Mapping[str, Any]) -> Verdict:
     values = {model: one["correlation"] for model, one in found["bridge"].items()}
     word = UPHELD if max(values.values()) <= -0.95 else REJECTED if min(values.values()) > -0.5 else MIXED
     agree = [one["agree"] for one in found["bridge"].values()]
-    shown = ", ".join(f"{model} {value:.3f}" for model, value in values.items())
+    shown = ", ".join(f"{label(model)} {value:.3f}" for model, value in values.items())
     return Verdict(
         word, f"cosine with d_M/‖H‖: {shown}; d_M falls iff the cosine rises: {min(agree):.0%} to {max(agree):.0%}"
     )

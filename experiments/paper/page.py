@@ -22,7 +22,7 @@ def claims_table(claims: tuple[Claim, ...], results: Path) -> str:
     """Verdicts first."""
     rows = []
     for claim, verdict in judged(claims, results):
-        source = f"`{claim.experiment.rpartition('/')[2]}.py`" if claim.experiment else "–"
+        source = f"`{claim.experiment}`" if claim.experiment else "–"
         rows.append(
             [f"**{verdict.word}**", claim.says, claim.where, claim.number, verdict.measured, claim.rule, source]
         )

@@ -81,3 +81,7 @@ def test_nothing_known_gives_nan():
     assert np.isnan(low[0])
     assert (low[1], high[1]) == (1, 1)
     assert np.isnan(keeping.mean_and_error(np.array([np.nan, np.nan]))[0])
+
+
+def test_a_bar_in_a_cell_does_not_end_it():
+    assert keeping.table(["mean |cos|"], [["0.5"]]).splitlines()[0] == r"| mean \|cos\| |"
