@@ -378,7 +378,9 @@ def draw(found: dict[str, Any], path: Path) -> None:
             right.bar([place], [each["agree"]], width=0.5, color="#56B4E9", zorder=0,
                       label="share of layers and texts: d_M falls iff cosine up" if place == 0 else None)  # fmt: skip
         right.set_xticks(
-            range(len(found["bridge"])), [name.replace("-", "-\n", 1) for name in found["bridge"]], fontsize=9
+            range(len(found["bridge"])),
+            [observed.label(name).replace("-", "-\n", 1).replace(" (", "\n(") for name in found["bridge"]],
+            fontsize=9,
         )
         right.set(ylim=(-1.05, 1.45))
         right.legend(fontsize=9, loc="upper left")

@@ -153,7 +153,7 @@ def test_tables_of_made_up_results(tmp_path):
         first.number,
         "1 of 1 cases rise, 0 fall",
         first.rule,
-        "`figure_1a.py`",
+        "`paper/figure_1a`",
     ]
     assert f"| {' | '.join(cells)} |" in lines
     assert sum(line.startswith(f"| **{C}**") for line in lines) == 1
