@@ -75,7 +75,7 @@ def alignment(hidden: Array, mask: Array, frames: Array) -> Array:
     wide = jnp.broadcast_to(frames.astype(hidden.dtype)[:, None], (len(frames), len(hidden), *frames.shape[1:]))
     by_sentence = jax.vmap(lambda frame: theory.li2026_projection(hidden, mask, frame))(wide)
     tokens = jnp.sum(mask, axis=-1).astype(hidden.dtype)
-    return jnp.sum(by_sentence * tokens, axis=-1) / jnp.sum(tokens)
+    return jnp.sum(by_sentence * tokens[None], axis=-1) / jnp.sum(tokens)
 
 
 def sites_of(trace: BlockTrace) -> tuple[Array, Array, Array]:
