@@ -187,6 +187,8 @@ def _rows(rows: list[list[str]], start: str) -> Verdict:
     row = next((row for row in rows if row[0].startswith(start)), None)
     if row is None:
         return Verdict(NOT_RUN, "–")
+    if int(row[1]) < 3:
+        return Verdict(NOT_RUN, f"{row[2]} points; {row[1]} seeds decide nothing")
     word = row[-1] if row[-1] in (REPRODUCED, CONTRADICTED) else NOT_REPRODUCED
     return Verdict(word, f"{row[2]} points, {row[1]} seeds" + (" (not decided)" if word == NOT_REPRODUCED else ""))
 
@@ -210,6 +212,12 @@ def shared_attention(start: str) -> Callable[[Mapping[str, Any]], Verdict]:
         return _rows(table.claims(scores, scores.have(table.CHOSEN, table.MODEL)), start)
 
     return verdict
+
+
+def deeper(found: Mapping[str, Any]) -> Verdict:
+    """Figure 1c: gates are better than none in deep encoders."""
+    scores = _module("reading").Scores(found["entries"])
+    return _rows(_module("figure_1c").claims(scores), "gate is better than none at 12 layers and more")
 
 
 def over_thinking(found: Mapping[str, Any]) -> Verdict:
@@ -333,6 +341,14 @@ PAPER = (
         "paper/figure_1b",
         "on most tasks some earlier exit is better (Holm)",
         over_thinking,
+    ),
+    Claim(
+        "gates better deep encoders (12 layers and more)",
+        "figure 1c",
+        "+0.4 at 12, +0.9 at 24 layers",
+        "paper/figure_1c",
+        _BY_INTERVAL,
+        deeper,
     ),
     Claim(
         "attention of successive layers is nearly one matrix in the upper half",
