@@ -11,7 +11,7 @@ its random initialisation; one of its blocks in the place of all, 24 times (no A
 direction removed from what every block hands out, against a random direction or plane removed. power_method.py steers
 minilm-l6 by setting it.
 
-Hardware and time: 2 shared cores of an Intel Xeon, about 6 minutes of processor time. Expect: projections near chance,
+Hardware and time: 2 shared cores of an Intel Xeon, about 8 minutes of processor time. Expect: projections near chance,
 1/sqrt(D) times a constant, with a few layers above; no steady growth; of repeated blocks some turn to their direction
 and some not; removal changes little.
 

@@ -10,7 +10,7 @@ mean-pooled embeddings over all pairs of 60 texts; and which of four goals of wi
 (wikihow-goals, 75 questions)? Share answered rightly by the largest cosine. And the trained models here ARE tuned for
 sentence similarity; the one that is not is random.
 
-Hardware and time: 2 shared cores of an Intel Xeon, about 6 minutes of processor time. Expect: changes within one or
+Hardware and time: 2 shared cores of an Intel Xeon, not yet run to its end. Expect: changes within one or
 two points, of either sign.
 
 Verdict rule, written before the run: at the published strength -0.2, over trained models and tasks: reproduced if the

@@ -3,7 +3,7 @@
     python -m experiments.paper.figure_1a
 
 Here: 40 texts each of six corpora (antiberty: 8 antibody sequences), at most 128 tokens, trained weights and random
-ones. Hardware and time: 2 shared cores of an Intel Xeon, about 15 minutes of processor time where observed.json lacks
+ones. Hardware and time: 2 shared cores of an Intel Xeon, about 9 minutes of processor time where observed.json lacks
 everything, seconds where it does not. Other than in the paper: its models are 12-layer ones tuned on SQuAD and read
 WikiBio; none of them is to be had here, where models are tuned for sentence embeddings (antiberty: for masked
 residues), one of them in 4 bits.

@@ -15,7 +15,7 @@ Caused: both norms of every block divide (i) by one imposed number, (ii) by thei
 cosine of the last layer.
 
 Models, texts, hardware and time of the observed part as figure_1a's (observed.json serves both); the caused part is 16
-film reviews, three models, about 3 minutes of processor time.
+film reviews, three models, about 5 minutes of processor time.
 
 Expect: v in the thousands everywhere, so nothing is promised; caused, smoothing rises with the imposed std, past a
 threshold near 1 to 2; observed, signs of both kinds.
