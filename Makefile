@@ -86,14 +86,24 @@ same: install
 	$(BIN)/python benchmarks/same_numbers.py --parent $(PARENT)
 	$(BIN)/python benchmarks/old_and_new.py --parent $(PARENT)
 
-# every experiment with few sentences and short sweeps; the figures and tables go to experiments/results
+# every experiment with few sentences and short sweeps; the figures and tables go to experiments/results, but of those
+# under paper/ and neighbours/, whose results docs/paper.md is made of, to reports/experiments
+SHORT := reports/experiments
+FEW := --models minilm-l3 minilm-l6 --corpora movie-reviews --limit 8 --out $(SHORT)/paper
 experiments: install
 	$(BIN)/python experiments/ladder.py --limit 32
 	$(BIN)/python experiments/phase_diagram.py --encoders 8 --stds 32 --sentences 4
 	$(BIN)/python experiments/converge_heads.py --limit 4
 	$(BIN)/python experiments/spectra.py --tokens 1024 2048 4096 --real-tokens 2048
 	$(BIN)/python experiments/collapse_speed.py
-	$(BIN)/python experiments/power_method.py
+	$(BIN)/python -m experiments.neighbours.power_method --out $(SHORT)/neighbours
+	$(BIN)/python -m experiments.neighbours.projection --models minilm-l3 --corpora movie-reviews --limit 8 \
+	  --repeated minilm-l3 --out $(SHORT)/neighbours
+	$(BIN)/python -m experiments.neighbours.softdecay --models minilm-l6 --tasks reuters-r8 --texts 40 --out $(SHORT)/neighbours
+	$(BIN)/python -m experiments.paper.figure_1a $(FEW)
+	$(BIN)/python -m experiments.paper.figure_3 $(FEW)
+	$(BIN)/python -m experiments.paper.std $(FEW) --caused minilm-l3 --reviews 4
+	$(BIN)/python -m experiments.paper.criticisms $(FEW) --probed minilm-l3 --probe-texts 100 --rows-texts 4
 	$(BIN)/python experiments/speed.py --depth 16 --width 64 --models minilm-l6 --limit 8 --labelled movie-reviews --texts 60
 	$(BIN)/python experiments/rates.py minilm-l6 --sentences 1
 	$(BIN)/python experiments/rates_adversary.py --models minilm-l6
@@ -104,14 +114,20 @@ experiments: install
 	$(BIN)/python experiments/basin.py --only "random encoder, std 2" "minilm-l6 layer 5"
 	$(BIN)/python experiments/every_input.py --models minilm-l3 --again
 
-# hours; fate, basin and every_input add what their results lack
+# hours; fate, basin, every_input and those under paper/ and neighbours/ add what their results lack
 experiments-long: install
 	$(BIN)/python experiments/ladder.py
 	$(BIN)/python experiments/phase_diagram.py
 	$(BIN)/python experiments/converge_heads.py --limit 32
 	$(BIN)/python experiments/spectra.py --tokens 1024 2048 4096 8192 16384 32768 131072 --steps 12
 	$(BIN)/python experiments/collapse_speed.py
-	$(BIN)/python experiments/power_method.py
+	$(BIN)/python -m experiments.neighbours.power_method
+	$(BIN)/python -m experiments.neighbours.projection
+	$(BIN)/python -m experiments.neighbours.softdecay
+	$(BIN)/python -m experiments.paper.figure_1a
+	$(BIN)/python -m experiments.paper.figure_3
+	$(BIN)/python -m experiments.paper.std
+	$(BIN)/python -m experiments.paper.criticisms
 	$(BIN)/python experiments/rates.py minilm-l6 e5-small-q4
 	$(BIN)/python experiments/rates_adversary.py
 	$(BIN)/python experiments/rates_certified.py
@@ -120,6 +136,7 @@ experiments-long: install
 	$(BIN)/python experiments/rates_ball.py
 	$(BIN)/python experiments/fate.py
 	$(BIN)/python experiments/basin.py
+	$(BIN)/python -m experiments.paper.page
 
 # the suite on the newest Python at hand with the newest releases of everything, nothing locked
 newest:

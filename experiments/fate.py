@@ -32,6 +32,7 @@ from drawing import canvas, remark, save, title
 from jaxsmooth.assets.texts import read_texts
 from jaxsmooth.files import atomic_write, dumps_strict, strict
 from jaxsmooth.results.fate import FATES, MapConvergence
+from sharing import sharing
 
 RESULTS = Path(__file__).parent / "results"
 COLOURS = dict(zip(FATES, ("#D55E00", "#0072B2", "#CC79A7", "#BBBBBB", "#000000"), strict=True))
@@ -122,12 +123,6 @@ def follow(run: Run, data: str) -> dict[str, Any]:
         )
     seconds = {"seconds": time.perf_counter() - started, "processor_seconds": time.process_time() - cpu}
     return {"run": dataclasses.asdict(run), "note": found.model.note, **seconds, **summary(found)}
-
-
-def sharing(model: jaxsmooth.Encoder, block: int) -> jaxsmooth.Encoder:
-    """One of its blocks, counting from 1, in the place of all."""
-    one = jax.tree.map(lambda leaf: leaf[block - 1 : block], model.blocks)
-    return dataclasses.replace(model, blocks=one, config=dataclasses.replace(model.config, shared_layers=True))
 
 
 def summary(found: MapConvergence) -> dict[str, Any]:

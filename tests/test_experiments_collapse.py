@@ -11,12 +11,13 @@ import scipy.special
 from support.experiments import load
 
 import jaxsmooth
+from experiments.neighbours import power_method
 from jaxsmooth.assets.texts import read_texts
 from jaxsmooth.theory.literature.power_method import li2026_steered_weight
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
-collapse_speed, power_method = load("collapse_speed"), load("power_method")
+collapse_speed = load("collapse_speed")
 
 
 def written(folder: Path, name: str) -> dict:

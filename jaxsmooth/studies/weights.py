@@ -48,7 +48,7 @@ def weight_spectra(model: Encoder, principal: PrincipalSubspace) -> WeightSpectr
         )
         for name in found[0]
     }
-    return WeightSpectra(matrices, principal.eigenvalue, principal.runner_up, _chance(principal))
+    return WeightSpectra(matrices, principal.eigenvalue, principal.runner_up, projection_by_chance(principal))
 
 
 def _blocks(model: Encoder) -> Iterator[Any]:
@@ -92,8 +92,19 @@ def _spectrum(matrix: NDArray) -> tuple:
     return top, rank, law.alpha, law.error, law.distance, law.tail, law.used
 
 
-def _chance(principal: PrincipalSubspace) -> NDArray:
-    """Mean length of a random unit vector's projection, Gamma((r+1)/2) Gamma(D/2) / (Gamma(r/2) Gamma((D+1)/2))."""
+def projection_by_chance(principal: PrincipalSubspace) -> NDArray:
+    """Mean length of a random unit vector's projection, Gamma((r+1)/2) Gamma(D/2) / (Gamma(r/2) Gamma((D+1)/2)).
+
+    Args:
+      principal: subspaces of r = 1 dimension (a real eigenvalue) or 2, [L].
+
+    Returns:
+      [L]; NaN where there is no subspace.
+
+    >>> from jaxsmooth.theory import li2026_principal_subspace
+    >>> projection_by_chance(li2026_principal_subspace(np.diag([2.0, 1.0])[None])).round(4)  # 2 / pi
+    array([0.6366])
+    """
     dimension, width = np.where(principal.eigenvalue.imag == 0, 1, 2), principal.frame.shape[-1]
     logs = [
         math.lgamma((r + 1) / 2) + math.lgamma(width / 2) - math.lgamma(r / 2) - math.lgamma((width + 1) / 2)
