@@ -52,8 +52,8 @@ ANTIBODIES = (
     "EVQLVESGGGLVQPGGSLRLSCAASGYTFTNYGMNWVRQAPGKGLEWVGWINTYTGEPTYAADFKRRFTFSLDTSKSTAYLQMNSLRAEDTAVYYCAKYPHYYGSSHWYFDVWGQGTLVTVSS",
     "QVQLKQSGPGLVQPSQSLSITCTVSGFSLTNYGVHWVRQSPGKGLEWLGVIWSGGNTDYNTPFTSRLSINKDNSKSQVFFKMNSLQSNDTAIYYCARALTYYDYEFAYWGQGTLVTVSA",
 )
-"""Variable domains of five approved antibodies (trastuzumab, adalimumab, rituximab, bevacizumab, cetuximab), as quoted
-in the literature: the kind of sequence that `antiberty` reads."""
+"""Variable domains of five approved antibodies (trastuzumab, adalimumab, rituximab, bevacizumab, cetuximab), as the
+literature has them, not compared with a data base letter by letter: the kind of sequence that `antiberty` reads."""
 
 
 @dataclasses.dataclass(frozen=True)
