@@ -221,10 +221,13 @@ def deeper(found: Mapping[str, Any]) -> Verdict:
 
 
 def over_thinking(found: Mapping[str, Any]) -> Verdict:
-    """Figure 1b: an earlier layer's output is better than the last, on most tasks."""
+    """Figure 1b: an earlier layer's output is better than the last, on most of the tasks that have enough seeds."""
     figure, scores = _module("figure_1b"), _module("reading").Scores(found["entries"])
-    said = {task: figure.over_thinking(figure.exits(scores, task, False))
-            for task in scores.have(figure.CHOSEN, figure.MODEL)}  # fmt: skip
+    by_task = {task: figure.exits(scores, task, False) for task in scores.have(figure.CHOSEN, figure.MODEL)}
+    enough = [task for task, exits in by_task.items() if any(one.count >= 3 for one, _, _ in exits.values())]
+    if not enough:
+        return Verdict(NOT_RUN, "–")
+    said = {task: figure.over_thinking(by_task[task]) for task in enough}
     good, bad = (sum(word.startswith(kind) for word in said.values()) for kind in (REPRODUCED, CONTRADICTED))
     shown = "; ".join(f"{task}: {word}" for task, word in said.items())
     return Verdict(_by(2 * good > len(said), 2 * bad > len(said)), shown)
