@@ -7,7 +7,7 @@ import pytest
 from support import ROOT
 
 from experiments import keeping
-from experiments.paper import claims, page
+from experiments.paper import claims, figure_1b, page
 
 R, N, C = claims.REPRODUCED, claims.NOT_REPRODUCED, claims.CONTRADICTED
 
@@ -179,3 +179,19 @@ def test_every_experiment_of_a_claim_is_there_or_to_come():
             assert (ROOT / "experiments" / f"{claim.experiment}.py").exists(), claim
         assert claim.rule
         assert claim.says
+
+
+def over_thinking_of(seeds: int) -> str:
+    """The verdict where layer 4 of six is a tenth better than the last."""
+    entries = {}
+    for seed in range(seeds):
+        for layer in range(1, figure_1b.LAYERS + 1):
+            score = {"spearman": 0.6 + 0.1 * (layer == 4) + 0.001 * (seed * layer % 5)}
+            names = {"task": "tweets-score", "model": figure_1b.MODEL, "variant": figure_1b.variant(layer, False)}
+            entries[f"{seed} {layer}"] = {**names, "seed": seed, "validation": score, "test": score}
+    return claims.over_thinking({"entries": entries}).word
+
+
+def test_fewer_than_three_seeds_decide_nothing():
+    """Not even that over-thinking was not found."""
+    assert [over_thinking_of(seeds) for seeds in (1, 2, 3)] == [claims.NOT_RUN, claims.NOT_RUN, claims.REPRODUCED]
