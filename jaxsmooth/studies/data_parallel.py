@@ -19,8 +19,6 @@ from ..bert.params import Encoder
 from ..inputs.batching import EncodedBatch
 
 ROWS = "rows"
-COMPILED_QUICKLY: dict[str, str | bool] = {"xla_cpu_use_fusion_emitters": False}
-"""On CPUs: XLA's newer code generator takes longer to compile a study's program, which then runs no faster."""
 
 
 class Placement(NamedTuple):
@@ -98,7 +96,7 @@ def by_rows(function: Callable[..., Any]) -> Callable[..., Any]:
     The compiler may then neither gather rows nor let one device's loops wait for another's. Everything but the batch is
     whole on every device.
     """
-    inside, alone = jax.jit(function), jax.jit(function, compiler_options=COMPILED_QUICKLY)
+    plain = jax.jit(function)
 
     @functools.cache
     def split(mesh: Mesh, count: int) -> Callable[..., Any]:
@@ -111,12 +109,9 @@ def by_rows(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def run(model: Any, norms: Any, batch: Any, *more: Any) -> Any:
-        mesh, arguments = _mesh_of(batch), (model, norms, batch, *more)
-        if mesh is not None:
-            return split(mesh, len(arguments))(*arguments)
-        traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(arguments))
-        quickly = not traced and jax.default_backend() == "cpu"
-        return (alone if quickly else inside)(*arguments)
+        mesh = _mesh_of(batch)
+        arguments = (model, norms, batch, *more)
+        return plain(*arguments) if mesh is None else split(mesh, len(arguments))(*arguments)
 
     return run
 

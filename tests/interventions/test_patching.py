@@ -77,7 +77,7 @@ def test_a_map_of_patches_is_each_patch(site, over, count):
         effect = interventions.patch_effect(MODEL, SOURCE, BATCH, [site], layers=layer, **{over: index})
         away = np.linalg.norm((np.asarray(effect.hidden) * real).reshape(2, -1), axis=1)
         np.testing.assert_allclose(found[layer, index], away / np.linalg.norm((clean * real).reshape(2, -1), axis=1))
-    if over == "tokens":  # a padded token reaches no real one
-        assert np.all(found[:, 3:, 1] == 0)
+    if over == "tokens":  # a padded token reaches no real one; the map's program may round otherwise than a clean run
+        assert np.all(found[:, 3:, 1] <= 8 * np.finfo(np.float64).eps)
     with pytest.raises(OptionError, match="over must be 'heads' or 'tokens'; got 'keys'"):
         interventions.patch_map(MODEL, SOURCE, BATCH, site=site, over="keys")
