@@ -53,8 +53,8 @@ def _forget_compiled_programs():
 
 @pytest.fixture(scope="module")
 def compiled_quickly():
-    """For files whose programs run once or twice: the newer generator's optimisations cost more than they save."""
-    jax.config.update("jax_disable_most_optimizations", os.environ.get("JAXSMOOTH_TEST_PROFILE") == "long")
+    """For files whose programs run once or twice: XLA's optimisations cost more than they save."""
+    jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)
 

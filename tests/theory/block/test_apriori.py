@@ -12,7 +12,8 @@ from jaxsmooth.theory import diameter as diameter_of
 from jaxsmooth.theory import logit_spread
 from jaxsmooth.theory.block import apriori
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
+# Not `compiled_quickly`: by XLA's older code generator without optimisations 3 of 512 mixing rates come out as NaN,
+# though the eigenvalue search gives the right numbers when it is compiled by itself. Why is not known.
 
 HEADS, DIM, HEAD = 2, 5, 3
 GROUPS = 16  # weights are shared by CASES / GROUPS sentences
