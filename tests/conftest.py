@@ -8,7 +8,7 @@ from pathlib import Path
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(tempfile.gettempdir()) / "jaxsmooth-test-xla"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# XLA's newer code generator takes two to five times as long to compile what is run once here; `make long` keeps it.
+# XLA's newer code generator takes longer to compile what is run once or twice here; `make long` keeps it.
 if os.environ.get("JAXSMOOTH_TEST_PROFILE") != "long":
     os.environ["XLA_FLAGS"] = f"--xla_cpu_use_fusion_emitters=false {os.environ.get('XLA_FLAGS', '')}"
 
