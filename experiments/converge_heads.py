@@ -61,7 +61,7 @@ class Args:
 
 
 def iterate_heads(args: Args, name: str) -> dict[str, np.ndarray]:
-    """The numbers of `theory.Convergence`, name -> [layers masks sentences heads]."""
+    """The numbers of `theory.Convergence`, name -> [layers operators sentences heads]."""
     model, tokenizer = jaxsmooth.load(name)
     model = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), model)
     parts = []
@@ -73,13 +73,13 @@ def iterate_heads(args: Args, name: str) -> dict[str, np.ndarray]:
 
 
 def summarise(found: dict[str, np.ndarray]) -> dict[str, dict]:
-    """Per mask: shares of cases in which a prediction held, by case and by layer, and how far off it was."""
+    """Per operator: shares of cases in which a prediction held, by case and by layer, and how far off it was."""
     summary = {}
-    for place, mask in enumerate(converge.MASKS):
+    for place, operator in enumerate(converge.OPERATORS):
         own = {key: values[:, place] for key, values in found.items()}
         error = np.abs(own["observed_rate"] - own["predicted_rate"])
         steps = own["observed_steps"] / np.maximum(own["predicted_steps"], 1)
-        summary[mask] = {
+        summary[operator] = {
             "cases": int(own["classes"].size),
             "several_classes": float(np.mean(own["classes"] > 1)),
             "arrived": float(np.mean(own["arrived"])),
@@ -107,11 +107,11 @@ def draw(cases: dict[str, dict[str, np.ndarray]], args: Args, path: Path) -> Non
         ("predicted_rate", "observed_rate", "contraction per step", (0, 1)),
         ("predicted_steps", "observed_steps", f"steps to 1e-3, at most {args.steps} seen", (0.8, 2 * args.steps)),
     )
-    with canvas(13.0, 5.0 * len(cases) * 1.6) as figure:
-        grid = figure.subplots(2 * len(cases), len(converge.MASKS), squeeze=False)
+    with canvas(17.0, 5.0 * len(cases) * 1.6) as figure:
+        grid = figure.subplots(2 * len(cases), len(converge.OPERATORS), squeeze=False)
         for row, (name, found) in enumerate(cases.items()):
             layers = np.broadcast_to(np.arange(len(found["classes"]))[:, None, None] + 1, found["classes"][:, 0].shape)
-            for column, mask in enumerate(converge.MASKS):
+            for column, operator in enumerate(converge.OPERATORS):
                 for below, (first, second, label, (low, high)) in enumerate(settings):
                     axes = grid[2 * row + below, column]
                     x, y = found[first][:, column], found[second][:, column]
@@ -121,7 +121,7 @@ def draw(cases: dict[str, dict[str, np.ndarray]], args: Args, path: Path) -> Non
                         axes.set(xscale="log", yscale="log")
                     axes.set(xlim=(low, high), ylim=(low, high), xlabel=f"predicted {label}")
                     axes.set_ylabel("observed")
-                    words = f"{name}, {mask} mask" + (f" of {args.window}" if mask == "window" else "")
+                    words = f"{name}, {operator}" + (f" of {args.window}" if operator == "window" else "")
                     title(axes, words)
             figure.colorbar(dots, ax=grid[2 * row : 2 * row + 2, -1], label="layer", fraction=0.04)
         words = "One dot: one head on one sentence; on the dashed line the eigenvalue's prediction is exact, above it "
@@ -130,12 +130,12 @@ def draw(cases: dict[str, dict[str, np.ndarray]], args: Args, path: Path) -> Non
 
 
 def table(summary: dict[str, dict[str, dict]]) -> str:
-    """Shares and medians, one line per model and mask."""
-    head = ["model", "mask", "cases", *SAID.values(), "rate error", "steps / predicted", "growth"]
+    """Shares and medians, one line per model and operator."""
+    head = ["model", "operator", "cases", *SAID.values(), "rate error", "steps / predicted", "growth"]
     lines = [" | ".join(head), " | ".join(["---"] * len(head))]
-    for name, masks in summary.items():
-        for mask, found in masks.items():
-            cells = [name, mask, f"{found['cases']:,}", *(_shares(found, each) for each in SAID)]
+    for name, operators in summary.items():
+        for operator, found in operators.items():
+            cells = [name, operator, f"{found['cases']:,}", *(_shares(found, each) for each in SAID)]
             cells += [_span(found[key]) for key in ("rate_error", "observed_over_predicted_steps", "largest_growth")]
             lines.append(" | ".join(cells))
     return "\n".join(f"| {line} |" for line in lines)

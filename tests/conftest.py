@@ -8,9 +8,11 @@ from pathlib import Path
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(tempfile.gettempdir()) / "jaxsmooth-test-xla"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# XLA's newer code generator takes longer to compile what is run once or twice here; `make long` keeps it.
+# What is run once or twice here costs more to compile than to run: XLA's optimisations are off, and its older code
+# generator compiles faster. `make long`, where programs run for long, tests what users run.
 if os.environ.get("JAXSMOOTH_TEST_PROFILE") != "long":
     os.environ["XLA_FLAGS"] = f"--xla_cpu_use_fusion_emitters=false {os.environ.get('XLA_FLAGS', '')}"
+    os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import jax
 import pytest
@@ -52,11 +54,12 @@ def _forget_compiled_programs():
 
 
 @pytest.fixture(scope="module")
-def compiled_quickly():
-    """For files whose programs run once or twice: XLA's optimisations cost more than they save."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
+def optimised():
+    """For files whose programs need XLA's optimisations."""
+    off = jax.config.jax_disable_most_optimizations
     jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", off)
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,6 @@ import pytest
 
 import jaxsmooth
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 MODULES = sorted(module.name for module in pkgutil.walk_packages(jaxsmooth.__path__, "jaxsmooth."))
 DEAR = {
     *(f"jaxsmooth.studies.{name}" for name in ("diagnose", "converge", "verify", "compare", "fate.study")),

@@ -15,8 +15,6 @@ from experiments.neighbours import power_method
 from jaxsmooth.assets.texts import read_texts
 from jaxsmooth.theory.literature.power_method import li2026_steered_weight
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 collapse_speed = load("collapse_speed")
 
 

@@ -4,11 +4,8 @@ import jax
 import jax.numpy as jnp
 import loops
 import numpy as np
-import pytest
 
 import jaxsmooth
-
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 
 def test_a_state_at_rest_lies_between_its_two_distances():

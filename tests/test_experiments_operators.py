@@ -28,9 +28,9 @@ def test_every_head_is_iterated_and_counted(tmp_path):
     with jax.enable_x64(True):
         found = converge_heads.iterate_heads(args, "tiny")
     summary = converge_heads.summarise(found)
-    layers, masks, sentences, heads = found["classes"].shape
-    assert (masks, sentences) == (3, 3)
-    for place, mask in enumerate(("full", "causal", "window")):
+    layers, operators, sentences, heads = found["classes"].shape
+    assert (operators, sentences) == (4, 3)
+    for place, mask in enumerate(("full", "causal", "window", "symmetric")):
         assert summary[mask]["cases"] == layers * sentences * heads
         held = np.asarray(found["ergodicity_held"])[:, place]
         assert summary[mask]["held"]["ergodicity_held"] == held.mean() == 1

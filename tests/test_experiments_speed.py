@@ -9,7 +9,7 @@ from support.experiments import load
 
 import jaxsmooth
 
-pytestmark = [pytest.mark.usefixtures("compiled_quickly"), pytest.mark.long]
+pytestmark = pytest.mark.long
 
 speed = load("speed")
 

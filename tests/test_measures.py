@@ -13,8 +13,6 @@ from jaxsmooth import metrics, theory
 from jaxsmooth.errors import ShapeError
 from jaxsmooth.theory import consensus
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 T, D = 4, 3
 # By how much a measure grows with its argument.
 DEGREE = {

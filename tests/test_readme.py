@@ -9,8 +9,6 @@ from support import ROOT
 
 import jaxsmooth
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 

@@ -9,6 +9,7 @@ whether they get it.
 """
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -27,12 +28,18 @@ def namespace(array: Any) -> Namespace:
 
 def epsilon(array: Any) -> float:
     """2 u, the distance from 1 to the next number."""
-    return float(np.finfo(array.dtype).eps)
+    return _limits(array.dtype)[0]
 
 
 def tiny(array: Any) -> float:
     """The smallest normal number, below which anything may count as zero."""
-    return float(np.finfo(array.dtype).tiny)
+    return _limits(array.dtype)[1]
+
+
+@functools.cache
+def _limits(dtype: np.dtype) -> tuple[float, float]:
+    """Asked for at every operation, and `finfo` is slow."""
+    return float(np.finfo(dtype).eps), float(np.finfo(dtype).tiny)
 
 
 def gamma(terms: int, array: Any) -> float:

@@ -49,39 +49,39 @@ def write_convergence(found: HeadConvergence, out: Path) -> dict[str, Path]:
 
 
 def convergence_json(found: HeadConvergence) -> dict[str, Any]:
-    """Turn the result into strict JSON: for every mask, layer and head, each quantity's spread over sentences.
+    """Turn the result into strict JSON: for every operator, layer and head, each quantity's spread over sentences.
 
     Layers count from 1, heads from 0. A quantity without a value in any sentence has null and a count of 0.
     """
     heads = found.model.heads
-    masks = [
+    operators = [
         {
-            "mask": mask,
+            "operator": operator,
             "layers": [
                 {"layer": layer + 1, "heads": [_head(spreads, layer, head) for head in range(heads)]}
                 for layer in range(found.model.layers)
             ],
         }
-        for mask, spreads in found.masks.items()
+        for operator, spreads in found.operators.items()
     ]
     plain = ("window", "steps", "tolerance", "versions")
-    return strict({**described(found), **{key: getattr(found, key) for key in plain}, "masks": masks})
+    return strict({**described(found), **{key: getattr(found, key) for key in plain}, "operators": operators})
 
 
 def print_convergence(found: HeadConvergence, paths: Mapping[str, Path], console: Console) -> None:
-    """Print a table, one row per mask and layer, and where the files are."""
+    """Print a table, one row per operator and layer, and where the files are."""
     model, data = found.model, found.data
     title = f"{model.name} on {data.sentences:,} sentences of {data.name}: attention iterated {found.steps} times"
     title += f" ({model.note})" if model.note else ""
     table = plain_table(Text(title, style="bold"))
-    table.add_column("mask", no_wrap=True)
+    table.add_column("operator", no_wrap=True)
     for column in ("layer", *_COLUMNS):
         table.add_column(column, justify="right")
-    for mask, spreads in found.masks.items():
+    for operator, spreads in found.operators.items():
         pooled = {name: over_heads(spreads[name]).mean for name in _COLUMNS.values()}
         for layer in range(model.layers):
             cells = [_cell(name, float(pooled[name][layer])) for name in _COLUMNS.values()]
-            table.add_row(mask if layer == 0 else "", str(layer + 1), *cells)
+            table.add_row(operator if layer == 0 else "", str(layer + 1), *cells)
         table.add_section()
     show(console, table)
     for line in _findings(found):
@@ -92,8 +92,8 @@ def print_convergence(found: HeadConvergence, paths: Mapping[str, Path], console
 def convergence_figure(found: HeadConvergence) -> alt.VConcatChart:
     """Every head a dot: predicted against observed rate above, predicted against observed steps below."""
     rates, steps = [], []
-    for mask, spreads in found.masks.items():
-        words = f"window of {found.window}" if mask == "window" else mask
+    for operator, spreads in found.operators.items():
+        words = f"window of {found.window}" if operator == "window" else operator
         data = values(_dots(spreads))
         title = f"{words}: limit held in {_share(spreads['limit_held'])}"
         rates.append(_rates(data, found).properties(width=300, height=240, title=title))
@@ -168,7 +168,7 @@ def _share(held: Spread) -> str:
 
 
 def _findings(found: HeadConvergence) -> Iterator[str]:
-    for mask, spreads in found.masks.items():
+    for operator, spreads in found.operators.items():
         longest = spreads["transient"].max
         worst = float(np.nanmax(longest)) if np.isfinite(longest).any() else float("nan")
         shares = {name: _share(spreads[name]) for name in spreads if spreads[name].count.any()}
@@ -176,7 +176,7 @@ def _findings(found: HeadConvergence) -> Iterator[str]:
             f"{shares[f'{name}_held']} (failed in {shares[f'{name}_failed']})" for name in ("limit", "rate", "steps")
         )
         yield (
-            f"{mask}: {shares['arrived']} of heads and sentences arrived; the limit held in {limit}, "
+            f"{operator}: {shares['arrived']} of heads and sentences arrived; the limit held in {limit}, "
             f"the rate in {rate}, the number of steps in {steps}; the rest is not decided by {found.steps} steps; "
             f"tau bounded every step in {shares['ergodicity_held']}; longest transient {digits(worst)} steps."
         )

@@ -43,9 +43,9 @@ class HeadConvergence:
       window: tokens in the sliding window.
       steps: applications of each matrix.
       tolerance: relative distance to the limit that counts as having arrived.
-      masks: for "full", "causal" and "window", name in `CONVERGENCE` -> spread over sentences, [L N]. A number
-        of steps beyond `steps`, predicted or observed, is given as `steps` + 1; a sentence that did not arrive has no
-        transient and is left out there.
+      operators: for "full", "causal", "window" and "symmetric" (see `converge_heads`), name in `CONVERGENCE` -> spread
+        over sentences, [L N]. A number of steps beyond `steps`, predicted or observed, is given as `steps` + 1; a
+        sentence that did not arrive has no transient and is left out there.
       versions: package -> version, and the platform's name.
     """
 
@@ -54,5 +54,5 @@ class HeadConvergence:
     window: int
     steps: int
     tolerance: float
-    masks: dict[str, dict[str, Spread]]
+    operators: dict[str, dict[str, Spread]]
     versions: dict[str, str]

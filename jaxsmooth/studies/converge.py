@@ -24,7 +24,7 @@ from .finite import finite_rows, refuse_diverged
 from .stream import TextStream
 from .summaries import model_summary, package_versions
 
-MASKS = ("full", "causal", "window")
+OPERATORS = ("full", "causal", "window", "symmetric")
 
 
 def converge(
@@ -94,11 +94,12 @@ def converge_heads(
     tokens_per_batch: int = 512,
     progress: bool = False,
 ) -> HeadConvergence:
-    """Iterate the attention of every layer, head and sentence on the head's own values, under three masks.
+    """Iterate the attention of every layer, head and sentence on the head's own values, as four operators.
 
-    The scores are the model's. "full" is its own attention; "causal" and "window" are the softmax of the same scores
-    over the past and over the last `window` tokens, always among the
-    tokens that the model itself lets a token see. What is iterated is A^k V, V the values the head would mix.
+    The scores are the model's. "full" is its own attention A; "causal" and "window" are the softmax of the same scores
+    over the past and over the last `window` tokens, always among the tokens that the model itself lets a token see.
+    "symmetric" is the graph convolution D^(-1/2) E D^(-1/2), E the exp of the scores' symmetric part, whose subspace is
+    span(D^(1/2) 1) in place of the equal tokens. What is iterated is A^k V, V the values the head would mix.
 
     Args:
       model: the encoder; its dtype is the precision of the measurement.
@@ -124,7 +125,7 @@ def converge_heads(
     >>> from jaxsmooth.studies.converge import converge_heads
     >>> model, tokenizer = jaxsmooth.load("tiny")
     >>> found = converge_heads(model, tokenizer, ["Dull."], steps=64)
-    >>> found.masks["causal"]["limit_held"].mean.shape == (model.config.layers, model.config.heads)
+    >>> found.operators["causal"]["limit_held"].mean.shape == (model.config.layers, model.config.heads)
     True
     """
     require_int("window", window, 1, TextError)
@@ -144,7 +145,7 @@ def converge_heads(
         window=window,
         steps=steps,
         tolerance=tolerance,
-        masks={mask: _of_mask(spreads, k) for k, mask in enumerate(MASKS)},
+        operators={name: _of_operator(spreads, k) for k, name in enumerate(OPERATORS)},
         versions=package_versions(),
     )
 
@@ -153,7 +154,7 @@ def converge_heads(
 def iterate_heads(
     model: Encoder, batch: Batch | ImageBatch, window: Array, *, steps: int, tolerance: float
 ) -> dict[str, Array]:
-    """The numbers of `theory.Convergence` for every layer, mask, sentence and head, [L M B N].
+    """The numbers of `theory.Convergence` for every layer, operator, sentence and head, [L M B N].
 
     Args:
       model: the encoder.
@@ -166,17 +167,21 @@ def iterate_heads(
       name -> array, the names of `CONVERGENCE`; predicted and observed steps are at most `steps` + 1, and the
       transient is NaN where the iteration ended before it arrived.
     """
-    unlimited = jnp.int32(batch.mask.shape[1])
-    reaches = jnp.stack(
-        [jnp.stack([unlimited, unlimited]), jnp.stack([unlimited, 0 * window]), jnp.stack([window - 1, 0 * window])]
-    )
+    all_of_them, none = jnp.int32(batch.mask.shape[1]), 0 * window
+    behind = jnp.stack([all_of_them, all_of_them, window - 1, all_of_them])
+    ahead = jnp.stack([all_of_them, none, none, all_of_them])
+    kinds = behind, ahead, jnp.arange(len(OPERATORS)) == OPERATORS.index("symmetric")
 
-    def one(logits: Array, values: Array, mask: Array, visible: Array | None, reach: Array) -> dict[str, Array]:
-        allowed = allowed_pairs(mask, behind=reach[0], ahead=reach[1])
+    def one(logits: Array, values: Array, mask: Array, visible: Array | None, kind: tuple) -> dict[str, Array]:
+        behind, ahead, symmetric = kind
+        allowed = allowed_pairs(mask, behind=behind, ahead=ahead)
         allowed = allowed if visible is None else allowed & visible
+        # One program for all: the symmetric normalisation is a softmax too, looked at through weights.
+        both, either = _symmetric_part(logits, allowed)
+        logits, allowed = jnp.where(symmetric, both, logits), jnp.where(symmetric, either, allowed)
         seen = jnp.where(allowed, logits, -jnp.inf)
-        attn = masked_attention(logits, allowed)
-        result = converge_operator(attn, values, mask, logits=seen, steps=steps, tolerance=tolerance)
+        attn, weight = masked_attention(logits, allowed), jnp.where(symmetric, _root_degrees(seen, mask), 1)
+        result = converge_operator(attn, values, mask, logits=seen, weight=weight, steps=steps, tolerance=tolerance)
         kept = {key: getattr(result, key).astype(logits.dtype) for key in CONVERGENCE}
         transient = jnp.where(result.arrived, result.transient, jnp.nan)
         return kept | {"transient": transient, "predicted_steps": jnp.minimum(result.predicted_steps, steps + 1)}
@@ -186,15 +191,25 @@ def iterate_heads(
 
     def collect(trace: BlockTrace) -> dict[str, Array]:
         visible = visible_tokens(model.config, trace.layer, batch.mask.shape[1])
-        found = jax.lax.map(
-            lambda reach: sentences(trace.attn_logits, trace.value, batch.mask, visible, reach), reaches
-        )
+        found = jax.lax.map(lambda kind: sentences(trace.attn_logits, trace.value, batch.mask, visible, kind), kinds)
         return found | {"finite": finite_rows(trace, batch.mask)}
 
     with jax.default_matmul_precision("highest"):
         return encode(model, batch, collect=collect)[1]
 
 
-def _of_mask(spreads: dict[str, Spread], mask: int) -> dict[str, Spread]:
-    """The spreads under one of the masks, [L N], of those under all, [L M N]."""
-    return {key: spreads[key].map(lambda field: field[:, mask]) for key in CONVERGENCE}
+def _symmetric_part(logits: Array, allowed: Array) -> tuple[Array, Array]:
+    """Each pair's mean score over the directions in which the model looks, and the pairs with such a direction."""
+    seen, counted = jnp.where(allowed, logits, 0), allowed.astype(logits.dtype)
+    return (seen + seen.T) / jnp.maximum(counted + counted.T, 1), allowed | allowed.T
+
+
+def _root_degrees(logits: Array, mask: Array) -> Array:
+    """D^(1/2) of exp(logits) over its largest entry, 1 on padding."""
+    logs = jax.nn.logsumexp(jnp.where(mask[:, None], logits, 0), axis=-1)
+    return jnp.where(mask, jnp.exp((logs - jnp.max(logs, where=mask, initial=-jnp.inf)) / 2), 1)
+
+
+def _of_operator(spreads: dict[str, Spread], place: int) -> dict[str, Spread]:
+    """The spreads of one of the operators, [L N], of those of all, [L M N]."""
+    return {key: spreads[key].map(lambda field: field[:, place]) for key in CONVERGENCE}

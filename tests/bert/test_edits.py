@@ -16,8 +16,6 @@ from jaxsmooth import SITES, Edits, compose
 from jaxsmooth.errors import ShapeError
 from jaxsmooth.theory import subspace_distance
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 BLOCK_SITES = tuple(site for site in SITES if site != "embedded")
 MODEL = random_model()
 LENGTHS = (7, 3)

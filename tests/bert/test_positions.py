@@ -14,8 +14,6 @@ from support.make_families import FROZEN, in_double
 
 import jaxsmooth
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 
 def batch(pad: int) -> tuple[np.ndarray, np.ndarray]:
     """Padding's id inside a text; padding on the left; masked tokens in the middle; real ids masked out at the end."""

@@ -15,8 +15,6 @@ from jaxsmooth import Edits, compose, interventions
 from jaxsmooth.bert.encoder import keep_nothing
 from jaxsmooth.errors import ShapeError
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 DEEP = dataclasses.replace(CONFIG, layers=4)
 MODEL = random_model(DEEP)
 LENGTHS = (7, 3)

@@ -15,7 +15,6 @@ from jaxsmooth.checkpoints.config_json import WRITTEN_ANEW, config_from_dict
 from jaxsmooth.checkpoints.families import FAMILIES
 from jaxsmooth.checkpoints.tensors import WEIGHTS
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
 FROZEN_MODELS = [name for name in MODELS if name not in LIVE_ONLY]
 QUANTITIES = ("embedded", "hidden", "attn", "std_attn", "std_mlp", "last")
 

@@ -27,7 +27,6 @@ from jaxsmooth.checkpoints.save import save_with_head
 from jaxsmooth.checkpoints.tensors import WEIGHTS
 from jaxsmooth.errors import CheckpointError, ConfigError
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
 SIZES = {"vocab": 9, "width": 6, "layers": 1, "heads": 2, "mlp_width": 5, "max_length": 8, "pad_token": 0}
 HIDDEN = np.random.default_rng(5).standard_normal((4, 3, 6))
 MASK = jnp.asarray([[True, True, True]] * 3 + [[True, True, False]])

@@ -18,7 +18,6 @@ from jaxsmooth.checkpoints.heads import load_with_head
 from jaxsmooth.checkpoints.save import save_with_head
 from jaxsmooth.errors import ConfigError, ShapeError
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
 NAMED = {"id2label": {"0": "no", "1": "yes", "2": "maybe"}, "label2id": {"no": 0, "yes": 1, "maybe": 2}}
 MULTI = {**NAMED, "problem_type": "multi_label_classification", "hidden_dropout_prob": 0.3, "sep_token_id": 4}
 

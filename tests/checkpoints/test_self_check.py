@@ -28,7 +28,6 @@ from jaxsmooth.cli.commands import Command
 from jaxsmooth.errors import CheckpointError
 from jaxsmooth.inputs.tokenizer import TINY_VOCAB, Tokenizer
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
 KEY = QUERY.replace("query", "key")
 
 

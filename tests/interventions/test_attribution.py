@@ -12,8 +12,6 @@ import jaxsmooth
 from jaxsmooth import compose, interventions
 from jaxsmooth.errors import OptionError
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 
 def log_distance(x: np.ndarray) -> float:
     return np.log(np.linalg.norm(x - x.mean(axis=0)) / np.linalg.norm(x))

@@ -15,8 +15,6 @@ from jaxsmooth import Edits, compose, interventions
 from jaxsmooth.errors import ShapeError
 from jaxsmooth.types import SITES
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 
 def changed(site, value, index):
     """The value with `index` of its entries tripled."""

@@ -11,8 +11,6 @@ from jaxsmooth import Edits, interventions
 from jaxsmooth.errors import OptionError
 from jaxsmooth.types import SITES
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 
 def test_a_recording_put_back_changes_nothing():
     recorded = interventions.record(MODEL, SOURCE, SITES)

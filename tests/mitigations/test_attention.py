@@ -12,7 +12,6 @@ from support.padded_batch import HEADS, LENGTHS, LONGEST, MASK, PER_HEAD, A, X
 from jaxsmooth import mitigations as ours
 from jaxsmooth import theory
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
 MATRICES = {
     "attnscale": (
         lambda a, m: ours.attn_scale(a, m, jnp.asarray(PER_HEAD)),

@@ -11,7 +11,6 @@ from jaxsmooth import mitigations as ours
 from jaxsmooth import theory
 from jaxsmooth.errors import OptionError
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
 FEATURES = {
     "contranorm": (lambda x, m: ours.contranorm(x, m, 0.3), lambda x: reference.contranorm(x, 0.3)),
     "contranorm-vit": (

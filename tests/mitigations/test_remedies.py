@@ -16,7 +16,6 @@ from jaxsmooth import compose
 from jaxsmooth.errors import OptionError
 from jaxsmooth.mitigations import make_definite, parse_remedies, remedies
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
 EMBEDDED = np.asarray(jaxsmooth.embed(MODEL, BATCH))
 LAST = CONFIG.layers - 1
 PER_HEAD = np.array([0.2, -0.1, 0.4])

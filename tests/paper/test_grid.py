@@ -141,7 +141,6 @@ def test_scores_and_differences(place):
 
 
 @pytest.mark.long
-@pytest.mark.usefixtures("compiled_quickly")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_run_of_two_steps(place):
     store, args = place
@@ -158,7 +157,6 @@ def test_a_run_of_two_steps(place):
 
 
 @pytest.mark.long
-@pytest.mark.usefixtures("compiled_quickly")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_pre_training_and_tuning_of_two_steps(place):
     store, args = place

@@ -12,8 +12,6 @@ from experiments.neighbours import projection, softdecay
 from experiments.paper import bounds, criticisms, figure_1a, figure_3, observed, std
 from jaxsmooth.assets.texts import read_texts
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 
 @pytest.fixture(scope="module")
 def tiny() -> tuple:

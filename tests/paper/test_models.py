@@ -18,7 +18,6 @@ from jaxsmooth.training.optimiser import learning_rate, make_optimiser
 from jaxsmooth.training.step import Trainer
 from jaxsmooth.types import named_leaves
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
 TEXTS = ["A film worth seeing, and seeing again.", "Dull."]
 
 

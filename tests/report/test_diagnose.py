@@ -8,8 +8,6 @@ from support.report import blank, synthetic
 
 from jaxsmooth.report import print_diagnosis, write_diagnosis
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 
 def test_the_folder_holds_the_report_and_nothing_else(tmp_path):
     out = tmp_path / "new" / "out"

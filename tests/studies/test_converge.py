@@ -17,7 +17,7 @@ from jaxsmooth.results.spread import Spread
 from jaxsmooth.studies import converge
 from jaxsmooth.studies.converge import converge_heads
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly", "x64_restored")
+pytestmark = pytest.mark.usefixtures("x64_restored")
 LINES = ["Dull.", "a film worth", "so be it", "b"]
 STEPS = 64
 
@@ -37,14 +37,15 @@ def softmax_over(logits: np.ndarray, seen: np.ndarray) -> np.ndarray:
     return weight / weight.sum(axis=1, keepdims=True)
 
 
-def by_hand(attn: np.ndarray, values: np.ndarray) -> dict[str, float]:
-    """One closed class: the limit from LAPACK's left eigenvector, the decay from powers."""
+def by_hand(attn: np.ndarray, values: np.ndarray, weight: np.ndarray | float = 1.0) -> dict[str, float]:
+    """One closed class: the limit from LAPACK's left eigenvector, the decay from powers; of diag(w) A diag(1/w)."""
+    weight = np.broadcast_to(weight, len(attn))[:, None]
     eigenvalues, vectors = np.linalg.eig(attn.T)
     law = np.real(vectors[:, np.argmin(np.abs(eigenvalues - 1))])
-    limit = np.tile(law / law.sum() @ values, (len(attn), 1))
+    limit = weight * (law / law.sum() @ (values / weight))
     apart, power = [], values
     for _ in range(STEPS):
-        power = attn @ power
+        power = weight * (attn @ (power / weight))
         apart.append(np.linalg.norm(power - limit) / np.linalg.norm(values - limit))
     late = [k for k, ratio in enumerate(apart, 1) if ratio > 1e-3]
     rows = np.abs(attn[:, None] - attn[None]).sum(axis=2).max() / 2
@@ -56,7 +57,7 @@ def by_hand(attn: np.ndarray, values: np.ndarray) -> dict[str, float]:
 
 def test_every_number_against_numpy(tiny, found):
     model, tokenizer = tiny
-    pieces: dict[str, list] = {mask: [] for mask in converge.MASKS}
+    pieces: dict[str, list] = {operator: [] for operator in converge.OPERATORS}
     for line in LINES:
         batch = tokenizer([line])
         length = int(batch.mask.sum())
@@ -64,27 +65,36 @@ def test_every_number_against_numpy(tiny, found):
         logits, inputs = (np.asarray(part)[:, 0] for part in kept)
         offset = np.arange(length)[None, :] - np.arange(length)[:, None]
         seen = {"full": offset < length, "causal": offset <= 0, "window": (offset <= 0) & (offset > -3)}
-        for mask in converge.MASKS:
+        for operator in converge.OPERATORS:
             rows = []
             for layer in range(model.config.layers):
                 kernel, bias = (np.asarray(part)[layer] for part in vars_of(model.blocks.attn.value))
                 values = np.einsum("td,dnh->nth", inputs[layer, :length], kernel) + bias[:, None]
-                heads = range(model.config.heads)
-                rows.append(
-                    [by_hand(softmax_over(logits[layer, n, :length, :length], seen[mask]), values[n]) for n in heads]
-                )
-            pieces[mask].append(rows)
-    for mask, sentences in pieces.items():
+                scores = logits[layer, :, :length, :length]
+                if operator == "symmetric":
+                    graphs = [convolution(own) for own in scores]
+                    rows.append([by_hand(walk, value, w) for (walk, w), value in zip(graphs, values, strict=True)])
+                else:
+                    attns = [softmax_over(own, seen[operator]) for own in scores]
+                    rows.append([by_hand(attn, value) for attn, value in zip(attns, values, strict=True)])
+            pieces[operator].append(rows)
+    for operator, sentences in pieces.items():
         rate = np.array([[[head["predicted_rate"] for head in row] for row in rows] for rows in sentences])
-        bound = found.masks[mask]["predicted_rate"].mean
+        bound = found.operators[operator]["predicted_rate"].mean
         # A bound of the eigenvalue that allows for rounding, which a matrix far from normal magnifies.
         assert np.all((rate.mean(axis=0) * (1 - 1e-9) <= bound) & (bound <= rate.mean(axis=0) * (1 + 2e-3) + 1e-9))
         for name, tolerance in (("ergodicity", 1e-12), ("observed_steps", 0)):
             expected = np.array([[[head[name] for head in row] for row in rows] for rows in sentences])
-            spread = found.masks[mask][name]
+            spread = found.operators[operator][name]
             np.testing.assert_allclose(spread.mean, expected.mean(axis=0), rtol=tolerance, atol=tolerance)
             np.testing.assert_allclose(spread.max, expected.max(axis=0), rtol=tolerance, atol=tolerance)
             assert np.all(spread.count == len(LINES))
+
+
+def convolution(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The walk D^(-1) E of E = exp of the symmetric part, and D^(1/2)."""
+    graph = np.exp((scores + scores.T) / 2)
+    return graph / graph.sum(axis=1)[:, None], np.sqrt(graph.sum(axis=1))
 
 
 def vars_of(linear) -> tuple:
@@ -93,8 +103,8 @@ def vars_of(linear) -> tuple:
 
 def test_what_random_weights_do(found):
     """Nearly uniform full attention arrives at once; the window's eigenvalue misleads."""
-    full, window = found.masks["full"], found.masks["window"]
-    for spreads in found.masks.values():
+    full, window = found.operators["full"], found.operators["window"]
+    for spreads in found.operators.values():
         assert set(spreads) == set(CONVERGENCE)
         assert np.all(spreads["limit_held"].mean == 1)
         assert np.all(spreads["ergodicity_held"].mean == 1)
@@ -108,10 +118,11 @@ def test_what_random_weights_do(found):
 def test_batches_and_padding_do_not_change_the_numbers(tiny, found):
     longer = [*LINES, "a longer sentence that shares their batches"]
     alone = converge_heads(*tiny, longer, steps=STEPS, window=3, tokens_per_batch=64)
-    for mask in converge.MASKS:
+    for operator in converge.OPERATORS:
+        more, fewer = alone.operators[operator], found.operators[operator]
         for name in ("predicted_rate", "observed_steps", "mixing_rate"):
-            assert np.all(alone.masks[mask][name].min <= found.masks[mask][name].min + 1e-9)
-            assert np.all(alone.masks[mask][name].max >= found.masks[mask][name].max - 1e-9)
+            assert np.all(more[name].min <= fewer[name].min + 1e-9)
+            assert np.all(more[name].max >= fewer[name].max - 1e-9)
 
 
 @pytest.fixture(scope="module")
@@ -134,8 +145,8 @@ def test_the_command_writes_numbers_and_a_figure(finished):
     assert content["data"]["sentences"] == 3
     assert content["model"]["precision"] == "float64"
     assert "random weights" in content["model"]["note"]
-    assert [mask["mask"] for mask in content["masks"]] == list(converge.MASKS)
-    layers = content["masks"][0]["layers"]
+    assert [each["operator"] for each in content["operators"]] == list(converge.OPERATORS)
+    layers = content["operators"][0]["layers"]
     assert [layer["layer"] for layer in layers] == [1, 2, 3, 4]
     head = layers[0]["heads"][0]
     assert set(head) == {"head", *CONVERGENCE}

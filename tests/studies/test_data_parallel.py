@@ -14,10 +14,9 @@ WORKER = ROOT / "tests" / "support" / "worker_devices.py"
 
 def run(devices: int, *commands: str) -> dict:
     path = os.pathsep.join(map(str, (ROOT, ROOT / "tests")))
-    flags = "--xla_backend_optimization_level=0"  # what runs a few times need not be optimised
     done = subprocess.run(
         [sys.executable, str(WORKER), str(devices), *commands],
-        env={**os.environ, "PYTHONPATH": path, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags},
+        env={**os.environ, "PYTHONPATH": path},
         capture_output=True,
         text=True,
         timeout=900,

@@ -19,8 +19,6 @@ from jaxsmooth.results.summaries import RATES
 from jaxsmooth.studies import diagnose
 from jaxsmooth.theory import BlockNorms
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 # A token per character: all of these fit the bucket of 16, so that few shapes are ever compiled.
 TEXTS = ["Dull.", "a film worth", "so be it", "see it", "it is what it", "b", "no! no! no!", "2 b or not 2 b"]
 TEXTS += ["", "a", "aaaaaaaa", "not bad", "bad"]

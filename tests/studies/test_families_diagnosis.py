@@ -24,7 +24,6 @@ from jaxsmooth.theory.block.ladder import actual_rate
 from jaxsmooth.theory.theorems import THEOREMS
 from jaxsmooth.types import Batch
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
 SIZES = {"width": 12, "layers": 3, "heads": 3, "mlp_width": 16}
 TEXT = {**SIZES, "vocab": TINY_VOCAB, "max_length": 16, "pad_token": 0}
 PIXELS = {**SIZES, "image_size": 8, "patch_size": 4, "max_length": 5, "channels": 2}
@@ -144,9 +143,9 @@ def test_verify_claims_what_the_theorems_say_and_finds_it_true(name):
 def test_converge_iterates_the_attention_that_the_model_has():
     model, tokenizer, data = given("gpt2")
     found = converge_heads(model, tokenizer, data[:1], steps=16)
-    assert np.isfinite(found.masks["full"]["mixing_rate"].mean).all()
-    for key, spread in found.masks["full"].items():  # all that a causal model sees is the past
-        np.testing.assert_array_equal(spread.mean, found.masks["causal"][key].mean, err_msg=key)
+    assert np.isfinite(found.operators["full"]["mixing_rate"].mean).all()
+    for key, spread in found.operators["full"].items():  # all that a causal model sees is the past
+        np.testing.assert_array_equal(spread.mean, found.operators["causal"][key].mean, err_msg=key)
 
 
 def test_images_come_in_batches_of_one_shape_and_others_are_refused():

@@ -66,7 +66,7 @@ def unmeasured_remedy(model, norms, batch, remedy, plain):
 
 
 def unmeasured_heads(model, batch, window, *, steps, tolerance):
-    return {name: np.ones((4, len(converge.MASKS), batch.mask.shape[0], 4)) for name in CONVERGENCE}
+    return {name: np.ones((4, len(converge.OPERATORS), batch.mask.shape[0], 4)) for name in CONVERGENCE}
 
 
 STUDIES = {

@@ -10,8 +10,6 @@ from jaxsmooth.studies.weights import principal_subspaces, weight_spectra
 SMALL = {"vocab": 12, "width": 24, "layers": 3, "heads": 4, "mlp_width": 40, "max_length": 12, "pad_token": 0}
 FORMS = {"albert": {"embedding_width": 4}, "modernbert": {}}  # shared blocks; a gated MLP
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 
 @pytest.mark.parametrize("family", FORMS)
 def test_every_matrix_against_numpys_svd(family):

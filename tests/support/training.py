@@ -134,8 +134,7 @@ def flags(source: Path, folder: Path, **settings: Any) -> list[str]:
 
 def start(arguments: list[str], **options: Any) -> subprocess.Popen:
     """`jaxsmooth` with these arguments as a process of its own."""
-    flags = "--xla_backend_optimization_level=0"  # what runs a few times need not be optimised
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, **options.pop("env", {})}
+    environment = {**os.environ, **options.pop("env", {})}
     command = [sys.executable, "-m", "jaxsmooth", *arguments]
     return subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options

@@ -17,8 +17,6 @@ from jaxsmooth.errors import JaxsmoothError
 from jaxsmooth.linalg.norm_ball import NormBall
 from jaxsmooth.linalg.norms import quotient
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 FUNCTIONS = awkward.functions()
 EXAMPLES = 5
 

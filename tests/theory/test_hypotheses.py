@@ -17,8 +17,6 @@ from jaxsmooth.theory.theorems.heads import birkhoff, high_frequency, sink_mixin
 from jaxsmooth.theory.theorems.quantities import HeadQuantities
 from jaxsmooth.theory.theorems.registry import THEOREMS
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 BOTH = np.ones(2, bool)
 LINE, EVEN = jnp.array([[0.0], [1.0]]), jnp.full((2, 2), 0.5)
 HEAVY = jnp.array([[2.0, 0.0], [1.0, 1.0]])

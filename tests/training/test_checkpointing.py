@@ -13,10 +13,7 @@ from jaxsmooth.errors import CheckpointError, StorageError
 from jaxsmooth.training.checkpointing import Checkpoints, DamagedCheckpointWarning, _fingerprints
 
 # Where a checkpoint is cut short, orbax's own event loop is collected while it still has work.
-pytestmark = [
-    pytest.mark.usefixtures("compiled_quickly"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 STATE = {
     "kernel": jnp.arange(4096, dtype=jnp.float32).reshape(64, 64) / 7,

@@ -22,8 +22,6 @@ from jaxsmooth.training.export import export_model, load_export, trained_fusion
 from jaxsmooth.training.model import init_task_model
 from jaxsmooth.training.run import build_model
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 SIZES = {"vocab": TINY_VOCAB, "width": 16, "layers": 2, "heads": 2, "mlp_width": 32, "max_length": 16, "pad_token": 0}
 CONFIG = jaxsmooth.EncoderConfig(**SIZES)
 TOKENIZER = Tokenizer.tiny(CONFIG)

@@ -28,7 +28,7 @@ from jaxsmooth.inputs.tokenizer import Tokenizer
 from jaxsmooth.training.export import export_model
 from jaxsmooth.training.model import init_task_model
 
-pytestmark = [pytest.mark.parity, pytest.mark.usefixtures("compiled_quickly")]
+pytestmark = pytest.mark.parity
 BERT_NAMES = dict(
     zip(("pad_token", "unk_token", "cls_token", "sep_token"), ("[PAD]", "[UNK]", "[CLS]", "[SEP]"), strict=True)
 )

@@ -20,10 +20,7 @@ from jaxsmooth.training.logging import read_records
 from jaxsmooth.training.loop import EarlyStopping
 from jaxsmooth.training.predict import evaluate_run, load_run, write_predictions
 
-pytestmark = [
-    pytest.mark.usefixtures("compiled_quickly"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 
 @pytest.fixture(scope="module")

@@ -18,10 +18,7 @@ from jaxsmooth.training.predict import load_run
 from jaxsmooth.training.run import prepare
 from jaxsmooth.types import Batch
 
-pytestmark = [
-    pytest.mark.usefixtures("compiled_quickly"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 NO_DROPOUT = {"hidden-dropout": 0, "attention-dropout": 0, "head-dropout": 0, "probe": 0}
 

@@ -16,7 +16,6 @@ from jaxsmooth.training.predict import predict_run, write_predictions
 
 SIZES = {"vocab": TINY_VOCAB, "width": 8, "layers": 1, "heads": 1, "mlp_width": 8, "max_length": 64, "pad_token": 0}
 CONFIG = jaxsmooth.EncoderConfig(**SIZES)
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 
 def exported(kind, folder, **changes):

@@ -40,8 +40,6 @@ def run_workers(runs: list, devices: int, processes: int = 1, folder: str = "", 
         subprocess.Popen(
             [sys.executable, "-m", "support.worker_sharded", json.dumps({**shared, "process": process})],
             cwd=ROOT / "tests",
-            # what runs a few times need not be optimised
-            env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_backend_optimization_level=0"},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

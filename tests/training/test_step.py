@@ -16,8 +16,6 @@ from jaxsmooth.training.probe import Probe
 from jaxsmooth.training.step import compile_step, init_state
 from jaxsmooth.types import Edits
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 
 def gradients(trainer, model, data, key=None):
     return compiled(trainer.gradients)(model, data, key)

@@ -9,9 +9,9 @@ from ...linalg.norms import safe_sqrt
 from ...linalg.precision import at_least_float32, matmul
 from ..consensus import real_pairs
 from ..mixing import mixing_rate
-from ..operators import keep_real, symmetric_normalised
+from ..operators import keep_real
 from .limits import chain_limit
-from .second_eigenvalue import Modulus, subdominant
+from .second_eigenvalue import subdominant
 from .stochastic import birkhoff1957_contraction, ergodicity_coefficient
 from .verdicts import (
     Chain,
@@ -126,6 +126,7 @@ def converge(
     mask: Bool[Array, "T"],
     *,
     logits: Float[Array, "T S"] | None = None,
+    weight: Float[Array, "T"] | None = None,
     steps: int = 256,
     tolerance: float = 1e-3,
 ) -> Convergence:
@@ -139,6 +140,9 @@ def converge(
       hidden: H, [T D].
       mask: True on real tokens, [T].
       logits: the scores behind `attn`, -inf where a key is masked out, for Birkhoff's coefficient.
+      weight: w > 0, [T], to iterate diag(w) A diag(1/w) in A's place, whose limit lies in span(w) where A's lies in
+        span(1); with A = softmax of symmetric scores and w the roots of the sums that it divides by, that is the
+        symmetric normalisation D^(-1/2) exp(S) D^(-1/2). Coefficients and rates are those of A.
       steps: K, at least 2.
       tolerance: relative distance to the limit that counts as having arrived.
 
@@ -152,11 +156,11 @@ def converge(
     >>> bool(found.limit_held), Held(int(found.rate)).name
     (True, 'HELD')
     """
-    start, limit = keep_real(hidden, mask), chain_limit(attn, mask)
     birkhoff = None if logits is None else birkhoff1957_contraction(logits, mask)
     applicable = is_stochastic(attn, mask, _allowed_defect(attn, steps, tolerance))
-    chain = Chain(attn, limit.matrix, mask, jnp.ones_like(start[:, 0]), limit.classes, applicable)
-    return _compare(chain, start, subdominant(attn, mask, limit), attn, birkhoff, steps, tolerance)
+    weight = jnp.ones_like(hidden[:, 0]) if weight is None else jnp.where(mask, weight, 1)
+    applicable &= jnp.all((weight > 0) & jnp.isfinite(weight))
+    return _compare(attn, weight, applicable, keep_real(hidden, mask), mask, birkhoff, steps, tolerance)
 
 
 @at_least_float32
@@ -192,18 +196,14 @@ def converge_symmetric(
 
     References: Oono and Suzuki (2020), arXiv 1905.10947; Shi et al. (2022), arXiv 2202.08625, section 3.
     """
-    start, real = keep_real(hidden, mask), real_pairs(mask)
-    adjacency = jnp.where(real, adjacency, 0)
+    adjacency = jnp.where(real_pairs(mask), adjacency, 0)
     degrees = jnp.sum(adjacency, axis=-1)
     walk = adjacency / jnp.where(degrees > 0, degrees, 1)[:, None]
-    limit, weight = chain_limit(walk, mask), jnp.where(mask & (degrees > 0), safe_sqrt(degrees), 1)
+    weight = jnp.where(mask & (degrees > 0), safe_sqrt(degrees), 1)
     largest = jnp.max(jnp.abs(adjacency))
     symmetric = jnp.all(jnp.abs(adjacency - adjacency.T) <= _allowed_defect(adjacency, steps, tolerance) * largest)
     applicable = symmetric & jnp.all(adjacency >= 0) & jnp.all((degrees > 0) | ~mask)
-    similar = weight[:, None] * limit.matrix / weight[None]
-    matrix = symmetric_normalised(adjacency, mask).matrix
-    chain = Chain(matrix, similar, mask, weight, limit.classes, applicable)
-    return _compare(chain, start, subdominant(walk, mask, limit), walk, None, steps, tolerance)
+    return _compare(walk, weight, applicable, keep_real(hidden, mask), mask, None, steps, tolerance)
 
 
 def is_stochastic(attn: Array, mask: Array, defect: float | Array) -> Array:
@@ -219,10 +219,20 @@ def _allowed_defect(matrix: Array, steps: int, tolerance: float) -> float:
 
 
 def _compare(
-    chain: Chain, start: Array, modulus: Modulus, walk: Array, birkhoff: Array | None, steps: int, tolerance: float
+    walk: Array,
+    weight: Array,
+    applicable: Array,
+    start: Array,
+    mask: Array,
+    birkhoff: Array | None,
+    steps: int,
+    tolerance: float,
 ) -> Convergence:
-    """Prediction against observation; `walk` is the stochastic matrix that tau and sqrt(lambda) are of."""
-    rate, mask = modulus.upper, chain.mask
+    """Prediction against observation for diag(w) P diag(1/w), P the stochastic matrix `walk`."""
+    limit = chain_limit(walk, mask)
+    matrix, end = (weight[:, None] * part / weight[None] for part in (walk, limit.matrix))
+    chain, modulus = Chain(matrix, end, mask, weight, limit.classes, applicable), subdominant(walk, mask, limit)
+    rate = modulus.upper
     predicted = matmul(chain.limit, start)
     observed, ratios, spreads = observe(chain, start, predicted, steps)
     logs = decay(chain, start - predicted, steps)

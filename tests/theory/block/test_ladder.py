@@ -29,8 +29,6 @@ from jaxsmooth import Edits, theory
 from jaxsmooth.results import summaries
 from jaxsmooth.types import Block
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 SEED = st.integers(0, 2**32 - 1)
 RANDOM_BLOCKS = [
     pytest.param("relu", 0, 30, id="few-relu", marks=pytest.mark.long),

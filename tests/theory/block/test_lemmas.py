@@ -27,8 +27,6 @@ from jaxsmooth.activations import ACTIVATIONS, OTHERS
 from jaxsmooth.theory import SLOPES, mixing_rate
 from jaxsmooth.theory.block import lemmas
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 ALL = np.ones(TOKENS, bool)
 PHI = {name: activation.function for name, activation in (ACTIVATIONS | OTHERS).items()}
 linear = jax.jit(jax.vmap(lemmas.shi2022_linear))

@@ -8,8 +8,6 @@ from support.matrices import GARBAGE
 
 from jaxsmooth.theory import cluster_counts, dwell_times, token_clusters
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 
 def test_clusters_of_a_map_that_joins_tokens_one_after_the_other():
     """Tokens on a line at 1, 2, 4, 8: their distances, halved again and again, fall below a tenth of their length."""

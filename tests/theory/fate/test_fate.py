@@ -19,8 +19,6 @@ from jaxsmooth.theory import (
     wu2024_layer,
 )
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 T, D, STEPS = 7, 3, 150
 REAL = 5
 MASK = np.arange(T) < REAL

@@ -12,8 +12,6 @@ from jaxsmooth.theory import block_of, local_law
 from jaxsmooth.theory.hypotheses.consensus_state import EqualTokenMap, enclosed_slopes
 from jaxsmooth.theory.theorems.exact_block import Architecture
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 
 def random_block(rng: np.random.Generator, width: int = 6, units: int = 10):
     """Weights of a trained block's size, and shifts that keep the map of one row from being degenerate."""

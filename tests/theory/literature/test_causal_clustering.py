@@ -11,8 +11,6 @@ from support.statements import assert_holds, few_or_many_seeds
 
 from jaxsmooth.theory import karagodin2024_angle, karagodin2024_centres, karagodin2024_first_token
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 CASES = 512
 STEP, ANGLE = jax.jit(karagodin2024_first_token), jax.jit(karagodin2024_angle)
 CENTRES = jax.jit(karagodin2024_centres, static_argnames="strong")

@@ -10,8 +10,6 @@ from support.statements import assert_holds, few_or_many_seeds
 
 from jaxsmooth.theory.literature import lipschitz
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 CASES, FEATURES = 1024, 3
 local = jax.jit(jax.vmap(lipschitz.castin2024_local_lipschitz))
 jacobian = jax.jit(jax.jacfwd(lipschitz.dot_product_attention))

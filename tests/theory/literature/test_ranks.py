@@ -9,8 +9,6 @@ from support.statements import assert_holds, few_or_many_seeds, tokens_for
 
 from jaxsmooth.theory import zhang2025_effective_rank, zhang2025_numerical_rank, zhang2025_rank_order
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 CASES = 504
 ALL = jax.jit(
     lambda x, mask: tuple(

@@ -8,8 +8,6 @@ from support.statements import CASES, assert_holds, attentions, distances, few_o
 
 from jaxsmooth.theory import labovich2026_fixed_state, labovich2026_recall
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 RECALL, FIXED = jax.jit(labovich2026_recall), jax.jit(labovich2026_fixed_state)
 
 

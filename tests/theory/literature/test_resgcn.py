@@ -8,8 +8,6 @@ from hypothesis import strategies as st
 
 from jaxsmooth import theory
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 TOKENS, FEATURES = 6, 3
 step, stretch = jax.jit(theory.shi2022_resgcn), jax.jit(theory.shi2022_resgcn_stretch)
 affinity = jax.jit(theory.shi2022_affinity)

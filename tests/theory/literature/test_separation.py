@@ -11,8 +11,6 @@ from support.matrices import GARBAGE, structured
 
 from jaxsmooth.theory import class_separation, zhang2026_smoothing
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 TOKENS, DIM = 6, 4
 RATIO = jax.jit(class_separation)
 SEED = st.integers(0, 2**32 - 1)

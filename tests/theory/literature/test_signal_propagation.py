@@ -16,8 +16,6 @@ from jaxsmooth import Edits, EncoderConfig
 from jaxsmooth.theory.literature import signal_propagation as sp
 from jaxsmooth.types import map_named
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 TOKENS, WIDTH, LAYERS, SEEDS = 4, 128, 3, 8
 
 

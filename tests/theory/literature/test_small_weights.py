@@ -19,8 +19,6 @@ from jaxsmooth.theory.literature import small_weights
 from jaxsmooth.theory.statement import Verdict, decide
 from jaxsmooth.theory.theorems.lemmas import renormed
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 CASES, DIM, EPS = 20, 6, 1e-3
 TURN = jax.jit(small_weights.update_turn)
 ANGLE = jax.jit(small_weights.token_turn)

@@ -17,8 +17,6 @@ from jaxsmooth import Edits, EncoderConfig
 from jaxsmooth.theory.literature import speed
 from jaxsmooth.types import map_named
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 TOKENS, WIDTH, DEPTH = 5, 8, 12
 PATH = {p: jax.jit(functools.partial(speed.karagodin2025_path, placement=p)) for p in speed.PLACEMENTS}
 RANGE = {p: jax.jit(functools.partial(speed.karagodin2025_range, placement=p)) for p in speed.PLACEMENTS}

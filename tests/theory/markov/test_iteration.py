@@ -30,8 +30,6 @@ from jaxsmooth.theory import (
 )
 from jaxsmooth.theory.markov.verdicts import Chain, limit_verdict, observe
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 WIDE = 64
 
 
@@ -86,13 +84,14 @@ def check_converge(seed: int) -> None:
     record(np.where(found.ergodicity_held, 0.0, 2.0), np.ones(len(attn)), int(np.sum(~found.ergodicity_held)))
     periodic = np.array([not closes(a[m][:, m]) for a, m in zip(attn, mask, strict=True)])
     # The rate is that of the end: a transient or a rotation can hide a decay of less than a fifth in the last 100, and
-    # then numpy's powers must show as little of it. They are off by k n eps at most, the limit by about as much. Within
-    # 1e-6 of 1 no limit is claimed, whatever a transient does.
+    # then numpy's powers must show as little of it: less than 1 in 100, or less than half of the predicted ln. They
+    # are off by k n eps at most, the limit by about as much. Within 1e-6 of 1 no limit is claimed, whatever a transient
+    # does.
     predicted, limits = np.asarray(found.predicted_rate), np.asarray(found.predicted_limit)
     real = attn * mask[:, :, None] * mask[:, None]
     middle, end = (np.linalg.norm(np.linalg.matrix_power(real, k) @ hidden - limits, axis=(1, 2)) for k in (100, 200))
     rounding = 200 * PADDED * np.finfo(float).eps * np.linalg.norm(hidden, axis=(1, 2))
-    stalled = (end >= 0.99 * middle - 4 * rounding) | (predicted >= 1 - 1e-6)
+    stalled = (end >= np.minimum(0.99, predicted**50) * middle - 4 * rounding) | (predicted >= 1 - 1e-6)
     slow = predicted**100 > 0.8
     assert not np.any(found.limit_held & periodic & ~found.arrived)
     assert np.all(found.limit_held | periodic | (slow & stalled))

@@ -13,8 +13,6 @@ from support.matrices import closed_classes, doubly_stochastic, one_hot_rows, st
 
 from jaxsmooth.theory import chain_limit, subdominant
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 SIZE = 16
 DTYPES = [np.float32, np.float64]
 

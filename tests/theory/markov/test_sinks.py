@@ -26,8 +26,6 @@ from jaxsmooth.theory.hypotheses import attention_pattern
 from jaxsmooth.theory.statement import Verdict, decide
 from jaxsmooth.theory.theorems import THEOREMS
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 STRENGTH, FIRST, TAU = jax.jit(sink_strength), jax.jit(first_token_attention), jax.jit(sink_ergodicity)
 VALUES, DILUTION = jax.jit(lambda *given: (sink_distance(*given), sink_update(*given))), jax.jit(attention_dilution)
 SEED = st.integers(0, 2**32 - 1)

@@ -14,8 +14,6 @@ from jaxsmooth.theory import block_of
 from jaxsmooth.theory.rates.region import Region, inside, layer_norm_half_linear, secant_box_rate, slope_box_rate
 from jaxsmooth.types import Block
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 TIGHT = 1e-9  # of Lanczos: far below the slack that is asserted
 PROBES = 80
 _INSIDE = jax.jit(inside)

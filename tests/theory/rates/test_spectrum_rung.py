@@ -10,8 +10,6 @@ from support.statements import distances, record
 from jaxsmooth.theory import block_of
 from jaxsmooth.theory.rates.spectrum_rung import output_spectrum, spectrum_rung
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 
 def rung(block, mask, x, run):
     b_attn, b_norm, b_up, b_down = map(jnp.asarray, block.biases)

@@ -17,7 +17,6 @@ from jaxsmooth.theory.theorems.exact_block import ExactBlock
 from jaxsmooth.theory.theorems.parameters import heads_of
 from jaxsmooth.theory.theorems.quantities import HeadQuantities
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
 # Plain norms are Lanczos's, lower estimates within 1e-10 of the norm.
 RTOL = 1e-7
 

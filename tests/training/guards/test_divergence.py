@@ -8,8 +8,6 @@ from jaxsmooth.errors import DivergedError
 from jaxsmooth.training.guards.divergence import Watch, not_finite
 from jaxsmooth.training.step import StepMetrics
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 
 def steps(*numbers):
     return [StepMetrics(jnp.float32(loss), jnp.float32(norm), jnp.int32(5)) for loss, norm in numbers]
