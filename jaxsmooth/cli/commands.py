@@ -59,8 +59,9 @@ class Converge(Study):
     out: Path = Path("reports/converge")
     """Folder for the numbers (converge.json, of a real map fate.json) and the figures, as .png, .svg and .pdf."""
     map: Literal["frozen", "attention", "attention-values", "layer", "stack"] = "frozen"
-    """frozen: every head's matrix as it is; the others are the model's own maps, everything in them recomputed each
-    time: mean attention acting on the tokens, the attention sub-layer alone, a whole layer, all layers in turn."""
+    """frozen: every head's matrix as it is, under masks, and normalised as in a graph convolution. The others are the
+    model's own maps, everything in them recomputed each time: mean attention acting on the tokens, the attention
+    sub-layer alone, a whole layer, all layers in turn."""
     layer: int | None = None
     """Of a real map: which layer, from 1; all of them, one after the other, if left out."""
     window: int = 4
