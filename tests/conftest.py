@@ -56,7 +56,7 @@ def _forget_compiled_programs():
 @pytest.fixture(scope="module")
 def optimised():
     """For files whose programs need XLA's optimisations."""
-    off = jax.config.jax_disable_most_optimizations
+    off = jax.config.values["jax_disable_most_optimizations"]
     jax.config.update("jax_disable_most_optimizations", False)
     yield
     jax.config.update("jax_disable_most_optimizations", off)

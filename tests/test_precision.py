@@ -110,3 +110,16 @@ def test_arrays_of_other_kinds_are_taken():
     for kind in (np.int32, np.float32, np.float16, jnp.bfloat16):
         found = jaxsmooth.metrics.token_cosine_similarity(numbers.astype(kind), mask)
         np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["effective_rank", "mixing_rate", "token_cosine_similarity"])
+def test_a_measure_called_by_itself_again_compiles_nothing(name, caplog):
+    """Operation by operation a loop is compiled anew at every call, which takes a second."""
+    tokens, mask = jnp.ones((2, 4, 8)), jnp.ones((2, 4), bool)
+    given = jnp.full((2, 2, 4, 4), 0.25) if name == "mixing_rate" else tokens
+    measure = getattr(jaxsmooth.metrics, name)
+    with jax.log_compiles():
+        for times in range(2):
+            caplog.clear()
+            jax.block_until_ready(measure(given, mask))
+            assert ("Compiling" in caplog.text) == (times == 0)

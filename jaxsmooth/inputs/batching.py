@@ -15,6 +15,10 @@ BUCKETS = (16, *(length << doublings for doublings in range(26) for length in (3
 one as well. From 16 tokens on padding less than doubles a length, from 32 on it adds less than half; and a model of
 twice the length has two programs more."""
 
+SHARED = 4
+"""How many times as long a bucket in use may be that takes the last few rows of one without a program of its own: a
+program more takes tens of seconds to compile, and these rows are less than one batch."""
+
 CHUNK = 256
 """Sentences tokenised at once in a stream: enough to keep every core busy, few enough to hold in memory."""
 
@@ -55,6 +59,9 @@ class Row:
     spans: tuple[tuple[int, int], ...] = ()
 
 
+_Entry = tuple[int, str, Row]  # where in the stream, the text, its tokens
+
+
 def pad_rows(rows: list[Row], length: int, pad: int) -> Batch:
     """A batch of the rows, [B T], T = length, at least that of the longest; of numpy arrays."""
     tokens = np.full((len(rows), length), pad, np.int32)
@@ -72,6 +79,8 @@ def bucketed_batches(
 ) -> Iterator[EncodedBatch]:
     """Batches of rows of like length, each as soon as it is full, the unfinished ones at the end.
 
+    A bucket that never filled a batch needs no shape of its own: its rows go to a longer one (see `SHARED`).
+
     Args:
       rows: a text and its row, in the order of the stream.
       buckets: the lengths that batches are padded to, ascending; the last holds the longest row.
@@ -81,19 +90,34 @@ def bucketed_batches(
     Returns:
       An iterator of `EncodedBatch`; see `Tokenizer.batches`.
     """
-    queues: dict[int, list[tuple[int, str, Row]]] = {bucket: [] for bucket in buckets}
+    queues: dict[int, list[_Entry]] = {bucket: [] for bucket in buckets}
+    used = set()
     for index, (text, row) in enumerate(rows):
         bucket = smallest_bucket([row], buckets)
         queues[bucket].append((index, text, row))
         if len(queues[bucket]) == row_count(bucket, tokens_per_batch):
             yield _encoded_batch(queues[bucket], bucket, pad, tokens_per_batch)
             queues[bucket] = []
-    for bucket, queue in queues.items():
-        if queue:
-            yield _encoded_batch(queue, bucket, pad, tokens_per_batch)
+            used.add(bucket)
+    for bucket, left in sorted(_at_home(queues, used).items()):
+        rows_each = row_count(bucket, tokens_per_batch)
+        for first in range(0, len(left), rows_each):
+            yield _encoded_batch(left[first : first + rows_each], bucket, pad, tokens_per_batch)
 
 
-def _encoded_batch(queue: list[tuple[int, str, Row]], bucket: int, pad: int, tokens_per_batch: int) -> EncodedBatch:
+def _at_home(queues: dict[int, list[_Entry]], used: set[int]) -> dict[int, list[_Entry]]:
+    """What is left, in the order of the stream, by the bucket it is padded to; `used` ones have a shape already."""
+    homes: dict[int, list[_Entry]] = {}
+    taken = set(used)
+    for bucket in sorted(queues, reverse=True):
+        if queues[bucket]:
+            home = min((other for other in taken if bucket <= other <= SHARED * bucket), default=bucket)
+            taken.add(home)
+            homes[home] = sorted(homes.get(home, []) + queues[bucket], key=lambda entry: entry[0])
+    return homes
+
+
+def _encoded_batch(queue: list[_Entry], bucket: int, pad: int, tokens_per_batch: int) -> EncodedBatch:
     rows = [row for _, _, row in queue]
     # A real sentence as filler, not padding: no quantity of it is 0/0.
     fillers = row_count(bucket, tokens_per_batch) - len(rows)

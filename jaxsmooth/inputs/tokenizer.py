@@ -216,7 +216,8 @@ class Tokenizer:
         """Tokenise a stream of sentences into batches of few shapes, sentences of like length together.
 
         Every batch of bucket T has tokens_per_batch // T rows, the last ones too, so at most len(buckets)
-        shapes ever occur; at least one row, and more than eight in whole eights, which split evenly. The stream
+        shapes ever occur; at least one row, and more than eight in whole eights, which split evenly. A bucket that
+        never fills a batch has its rows padded to a longer one, so few texts are one or two shapes. The stream
         is read in chunks and memory does not grow with its length. Batches come in a fixed order that depends
         on the texts alone. What was cut is counted in the batch, without a warning.
 
@@ -232,7 +233,7 @@ class Tokenizer:
 
         >>> tokenizer = Tokenizer.tiny(EncoderConfig(vocab=TINY_VOCAB, max_length=64))
         >>> [(b.batch.tokens.shape, b.indices.tolist()) for b in tokenizer.batches(["b" * 20, "a", "c"])]
-        [((32, 16), [1, 2]), ((16, 32), [0])]
+        [((16, 32), [0, 1, 2])]
         """
         refuse_single_string("texts", texts)
         require_int("tokens_per_batch", tokens_per_batch, 1, TextError)

@@ -7,8 +7,9 @@ user states, by `jax.default_matmul_precision`, holds instead. Products of narro
 
 import functools
 import inspect
+import types
 from collections.abc import Callable
-from typing import Any, TypeVar, cast, get_args
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin
 
 import jax
 import jax.numpy as jnp
@@ -56,13 +57,20 @@ def at_least_float32(function: Function) -> Function:
     So whatever it adds up is added up in float32, and what it returns is float32. Lists and tensors are made arrays,
     and whole numbers real, where the annotation asks for it; the leaves of structs are only widened.
     """
-    asked = {name: _types(parameter.annotation) for name, parameter in inspect.signature(function).parameters.items()}
+    parameters = {name: parameter.annotation for name, parameter in inspect.signature(function).parameters.items()}
+    asked = {name: _types(annotation) for name, annotation in parameters.items()}
+    options = tuple(name for name, annotation in parameters.items() if _is_option(annotation))
+    takes_functions = any(_is_function(annotation) for annotation in parameters.values())
+    # Called by itself it is one program, not one for every operation. A function is no argument of a program.
+    run = function if takes_functions else jax.jit(function, static_argnames=options)
 
     @functools.wraps(function)
-    def widened(*arguments: Any, **options: Any) -> Any:
-        wide = [_widen(name, value, asked[name]) for name, value in zip(asked, arguments, strict=False)]
-        named = {name: _widen(name, value, asked.get(name, ())) for name, value in options.items()}
-        return function(*wide, *arguments[len(wide) :], **named)
+    def widened(*arguments: Any, **named: Any) -> Any:
+        given = dict(zip(parameters, arguments, strict=False)) | named
+        if len(given) < len(arguments) + len(named):
+            return function(*arguments, **named)  # refuses what was given twice, or too much
+        wide = {name: _widen(name, value, asked.get(name, ())) for name, value in given.items()}
+        return run(**wide)
 
     return cast(Function, widened)
 
@@ -100,6 +108,17 @@ def _types(annotation: Any) -> tuple[str, ...]:
     """Those that an argument's array may have; () where it need not be one."""
     kinds = get_args(annotation) or (annotation,)
     return tuple(dtype for kind in kinds for dtype in getattr(kind, "dtypes", ()))
+
+
+def _is_option(annotation: Any) -> bool:
+    """Whether an argument is a number of steps, a name and the like, and never an array."""
+    kinds = get_args(annotation) or (annotation,)
+    return get_origin(annotation) is Literal or all(kind in (int, float, str, bool, type(None)) for kind in kinds)
+
+
+def _is_function(annotation: Any) -> bool:
+    kinds = get_args(annotation) if get_origin(annotation) in (types.UnionType, Union) else (annotation,)
+    return any(get_origin(kind) is Callable or kind in (Callable, Any) for kind in kinds)
 
 
 def _widen(name: str, value: Any, types: tuple[str, ...]) -> Any:

@@ -50,6 +50,20 @@ def test_stream_compiles_few_shapes():
     assert len({item.batch.tokens.shape for item in TINY.batches(texts)}) == len(TINY.buckets) == 4
 
 
+def test_few_texts_share_a_shape():
+    """No bucket fills a batch: rows go to the longest one in use that is at most four times as long as their own."""
+    tokenizer = Tokenizer.tiny(jaxsmooth.EncoderConfig(vocab=TINY_VOCAB, max_length=128))
+    items = tokenizer.batches(["a" * length for length in (4, 30, 60, 14, 90)], tokens_per_batch=512)
+    assert {item.batch.tokens.shape: item.indices.tolist() for item in items} == {(32, 16): [0, 3], (5, 96): [1, 2, 4]}
+
+
+def test_a_bucket_in_use_keeps_its_rows():
+    """16 rows of 32 fill a batch of 512; the next ones of that length stay there, and of 16 go there."""
+    [first, *rest] = TINY.batches(["a" * 28] * 18 + ["a"], tokens_per_batch=512)
+    assert first.batch.tokens.shape == (16, 32)
+    assert [(item.batch.tokens.shape, item.indices.tolist()) for item in rest] == [((16, 32), [16, 17, 18])]
+
+
 def test_stream_reads_no_further_than_it_must():
     read = 0
 

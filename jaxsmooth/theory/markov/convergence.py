@@ -11,7 +11,7 @@ from ..consensus import real_pairs
 from ..mixing import mixing_rate
 from ..operators import keep_real
 from .limits import chain_limit
-from .second_eigenvalue import subdominant
+from .second_eigenvalue import Modulus, subdominant
 from .stochastic import birkhoff1957_contraction, ergodicity_coefficient
 from .verdicts import (
     Chain,
@@ -232,40 +232,47 @@ def _compare(
     limit = chain_limit(walk, mask)
     matrix, end = (weight[:, None] * part / weight[None] for part in (walk, limit.matrix))
     chain, modulus = Chain(matrix, end, mask, weight, limit.classes, applicable), subdominant(walk, mask, limit)
-    rate = modulus.upper
-    predicted = matmul(chain.limit, start)
-    observed, ratios, spreads = observe(chain, start, predicted, steps)
-    logs = decay(chain, start - predicted, steps)
-    observed_rate, growth = late_rate(logs, steps // 2), jnp.maximum(jnp.exp(jnp.max(logs)), 1)
-    promised, needed = predicted_steps(rate, tolerance), observed_steps(ratios, tolerance)
-    taken, arrived = needed.astype(promised.dtype), ratios[-1] <= tolerance
-    tau, spread = ergodicity_coefficient(walk, mask), start / chain.weight[:, None]
+    tau = ergodicity_coefficient(walk, mask)
     birkhoff = jnp.ones_like(tau) if birkhoff is None else birkhoff
-    apart = away(start, predicted, mask)
-    found = (
-        limit_verdict(chain, ratios, rate, arrived, steps),
-        rate_verdict(logs, modulus, apart, steps, walk.shape[-1]),
-        verdict(arrived & (taken <= 2 * promised + 1), taken > 2 * promised + 1),
-    )
-    verdicts = [jnp.where(chain.applicable, each, Held.NOT_APPLICABLE.value).astype(jnp.int8) for each in found]
     return Convergence(
-        predicted_limit=predicted,
-        observed_limit=observed,
-        limit_error=ratios[-1],
         classes=chain.classes,
-        slem=jnp.where(chain.classes > 1, 1, rate),
-        predicted_rate=rate,
+        slem=jnp.where(chain.classes > 1, 1, modulus.upper),
+        predicted_rate=modulus.upper,
         ergodicity=tau,
         birkhoff=birkhoff,
         mixing_rate=mixing_rate(walk, mask),
-        observed_rate=observed_rate,
-        largest_growth=growth,
-        predicted_steps=promised,
-        observed_steps=needed,
-        transient=taken - promised,
-        arrived=arrived,
-        applicable=chain.applicable,
-        **dict(zip(("limit", "rate", "steps"), verdicts, strict=True)),
-        ergodicity_held=bounded(spreads, tau, spread, mask),
-        birkhoff_held=bounded(spreads, birkhoff, spread, mask),
+        applicable=applicable,
+        **_observed(chain, modulus, start, (tau, birkhoff), steps, tolerance),
     )
+
+
+def _observed(
+    chain: Chain, modulus: Modulus, start: Array, bounds: tuple[Array, Array], steps: int, tolerance: float
+) -> dict[str, Array]:
+    """The fields of a `Convergence` that take the iteration itself; `bounds` are tau and Birkhoff's coefficient."""
+    predicted, rate = matmul(chain.limit, start), modulus.upper
+    observed, ratios, spreads = observe(chain, start, predicted, steps)
+    logs, apart = decay(chain, start - predicted, steps), away(start, predicted, chain.mask)
+    promised, needed = predicted_steps(rate, tolerance), observed_steps(ratios, tolerance)
+    taken, arrived = needed.astype(promised.dtype), ratios[-1] <= tolerance
+    verdicts = {
+        "limit": limit_verdict(chain, ratios, rate, arrived, steps),
+        "rate": rate_verdict(logs, modulus, apart, steps, chain.matrix.shape[-1]),
+        "steps": verdict(arrived & (taken <= 2 * promised + 1), taken > 2 * promised + 1),
+    }
+    refused, spread = Held.NOT_APPLICABLE.value, start / chain.weight[:, None]
+    tau, birkhoff = (bounded(spreads, bound, spread, chain.mask) for bound in bounds)
+    return {
+        "predicted_limit": predicted,
+        "observed_limit": observed,
+        "limit_error": ratios[-1],
+        "observed_rate": late_rate(logs, steps // 2),
+        "largest_growth": jnp.maximum(jnp.exp(jnp.max(logs)), 1),
+        "predicted_steps": promised,
+        "observed_steps": needed,
+        "transient": taken - promised,
+        "arrived": arrived,
+        **{name: jnp.where(chain.applicable, each, refused).astype(jnp.int8) for name, each in verdicts.items()},
+        "ergodicity_held": tau,
+        "birkhoff_held": birkhoff,
+    }
