@@ -7,7 +7,7 @@
 The parent is a temporary git worktree, the other side the checkout that this file is in. Each has a process of its own
 that stays alive, warmed before anything is timed; rounds go over all quantities, and in each the two sides work one
 after the other, the other one first in every second round. MiniLM on 32 rows of 64 tokens: `encode` with the default
-trace, and the training step of `finetune` with dropout, clipping and AdamW; `diagnose` on 64 movie reviews.
+trace, and the training step of `finetune` with dropout, clipping and AdamW; `diagnose` on 64 movie reviews, or more.
 
 Reported are median, least and largest of each round's new / old, of wall time and of the processor time of all
 threads: above 1 the new side is slower. Beside it: how many programs two equal calls of `encode` compile or load, and
@@ -39,7 +39,7 @@ from rich.table import Table
 from same_numbers import check_package, environment, git, revision_of, setting, worktree
 
 HERE = Path(__file__).resolve().parent
-ROWS, LENGTH, REVIEWS = 32, 64, 64
+ROWS, LENGTH = 32, 64
 QUANTITIES = ("encode", "training step", "diagnose")
 CLOCKS = ("wall", "processor")
 COMPILED = "/jax/core/compile/backend_compile_duration"
@@ -58,6 +58,8 @@ class Args:
     """Timed rounds."""
     seconds: float = 0.5
     """Least time of one measurement; a short call is repeated."""
+    reviews: int = 64
+    """Movie reviews that are diagnosed."""
     one_thread: bool = False
     """Keep each side to one thread, and both to the same core."""
     out: Path = HERE / "results" / "old_and_new.json"
@@ -110,14 +112,14 @@ def make_step(encoder: Any) -> Callable[[], Any]:
     return run
 
 
-def make_side() -> dict[str, Callable[[], Any]]:
+def make_side(reviews: int) -> dict[str, Callable[[], Any]]:
     """One function for each quantity; each returns when its work is done."""
     import jax
 
     import jaxsmooth
 
     model, tokenizer = jaxsmooth.load("minilm-l6")
-    texts = find("read_texts")("movie-reviews", REVIEWS)
+    texts = find("read_texts")("movie-reviews", reviews)
     return {
         "encode": lambda: jax.block_until_ready(jaxsmooth.encode(model, make_batch())),
         "training step": make_step(model),
@@ -167,9 +169,9 @@ def measure(run: Callable[[], Any], repeat: int) -> dict[str, float]:
     return {"wall": (time.perf_counter() - wall) / repeat, "processor": (time.process_time() - processor) / repeat}
 
 
-def work(answers: TextIO) -> None:
+def work(reviews: int, answers: TextIO) -> None:
     """Be a side: warm up, then answer every line of stdin, which names a quantity, with its time."""
-    side = make_side()
+    side = make_side(reviews)
     print(json.dumps(warm_up(side)), file=answers, flush=True)
     for line in sys.stdin:
         asked = json.loads(line)
@@ -184,7 +186,7 @@ class Worker:
         check_package(checkout)
         own = {"XLA_FLAGS": ONE_THREAD, "OMP_NUM_THREADS": "1"} if args.one_thread else {}
         command = [sys.executable, str(HERE / Path(__file__).name), "--worker"]
-        command += ["--one-thread"] if args.one_thread else []
+        command += ["--reviews", str(args.reviews), *(["--one-thread"] if args.one_thread else [])]
         self.process = subprocess.Popen(
             command, env=environment(checkout) | own, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -280,7 +282,7 @@ def main(args: Args) -> None:
     programs = {side: told["programs"] for side, told in warm.items()}
     same = {name: warm["old"]["marks"][name] == warm["new"]["marks"][name] for name in warm["old"]["marks"]}
     told = {"quantities": found, "programs_of_two_equal_encodes": programs, "same_bits": same}
-    options = {name: getattr(args, name) for name in ("rounds", "seconds", "one_thread")}
+    options = {name: getattr(args, name) for name in ("rounds", "seconds", "reviews", "one_thread")}
     date = datetime.datetime.now(datetime.UTC).date().isoformat()
     head = {"command": " ".join(["python", "benchmarks/old_and_new.py", *sys.argv[1:]]), "date": date}
     machine = {"setting": setting(), "load": os.getloadavg()[0], "options": options}
@@ -296,6 +298,6 @@ if __name__ == "__main__":
             os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
         own_stdout = os.fdopen(os.dup(1), "w")
         os.dup2(2, 1)  # whatever a library prints goes to stderr: stdout is for answers
-        work(own_stdout)
+        work(chosen.reviews, own_stdout)
     else:
         main(chosen)
