@@ -5,8 +5,8 @@ Shows:    docs/basin.md's table: the radius within which every sentence of any l
 Command:  python experiments/basin.py
 Hardware: 2 CPU cores, memory below 2 GB; a layer of width 384 takes about half a minute of processor time for the
           certificate and one to ten minutes for the search.
-Expect:   positive radii for all but the stack of e5-small-q4; escapes 40 to 16,000 times as far. Ends with an error if an
-          escape lies inside a certified radius: then the certificate is wrong.
+Expect:   positive radii for all but the stack of e5-small-q4; escapes 40 to 16,000 times as far. Ends with an error if
+          an escape lies inside a certified radius: then the certificate is wrong.
 Writes results/basin.json, basin.png and basin.md, after every row; rows that are there already are kept.
 """
 
