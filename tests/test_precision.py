@@ -12,7 +12,7 @@ from support import public
 from support.training import PLAIN, make_trainer, small_batch, small_model
 
 import jaxsmooth
-from jaxsmooth import family_config
+from jaxsmooth import family_config, theory
 from jaxsmooth.linalg.precision import matmul
 from jaxsmooth.training.step import init_state
 
@@ -110,6 +110,12 @@ def test_arrays_of_other_kinds_are_taken():
     for kind in (np.int32, np.float32, np.float16, jnp.bfloat16):
         found = jaxsmooth.metrics.token_cosine_similarity(numbers.astype(kind), mask)
         np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_an_option_may_be_an_array():
+    attn, hidden = jnp.array([[0.75, 0.25], [0.25, 0.75]]), jnp.array([[1.0], [3.0]])
+    found = [theory.converge(attn, hidden, jnp.ones(2, bool), tolerance=size) for size in (1e-3, jnp.asarray(1e-3))]
+    assert int(found[0].observed_steps) == int(found[1].observed_steps) == 10
 
 
 @pytest.mark.parametrize("name", ["effective_rank", "mixing_rate", "token_cosine_similarity"])

@@ -69,8 +69,8 @@ def at_least_float32(function: Function) -> Function:
         given = dict(zip(parameters, arguments, strict=False)) | named
         if len(given) < len(arguments) + len(named):
             return function(*arguments, **named)  # refuses what was given twice, or too much
-        wide = {name: _widen(name, value, asked.get(name, ())) for name, value in given.items()}
-        return run(**wide)
+        wide = {name: _widen(name, value, asked.get(name, ())) for name, value in given.items() if name not in options}
+        return run(**wide, **{name: _plain(given[name]) for name in options if name in given})
 
     return cast(Function, widened)
 
@@ -114,6 +114,11 @@ def _is_option(annotation: Any) -> bool:
     """Whether an argument is a number of steps, a name and the like, and never an array."""
     kinds = get_args(annotation) or (annotation,)
     return get_origin(annotation) is Literal or all(kind in (int, float, str, bool, type(None)) for kind in kinds)
+
+
+def _plain(option: Any) -> Any:
+    """An option that was given as an array of one number is that number: only those are equal by value."""
+    return option.item() if isinstance(option, (jax.Array, np.ndarray)) else option
 
 
 def _is_function(annotation: Any) -> bool:
