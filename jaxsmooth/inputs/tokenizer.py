@@ -217,7 +217,7 @@ class Tokenizer:
 
         Every batch of bucket T has tokens_per_batch // T rows, the last ones too, so at most len(buckets)
         shapes ever occur; at least one row, and more than eight in whole eights, which split evenly. A bucket that
-        never fills a batch has its rows padded to a longer one, so few texts are one or two shapes. The stream
+        never fills a batch has its rows padded to a longer one in use, at most four times as long. The stream
         is read in chunks and memory does not grow with its length. Batches come in a fixed order that depends
         on the texts alone. What was cut is counted in the batch, without a warning.
 

@@ -56,12 +56,14 @@ def at_least_float32(function: Function) -> Function:
 
     So whatever it adds up is added up in float32, and what it returns is float32. Lists and tensors are made arrays,
     and whole numbers real, where the annotation asks for it; the leaves of structs are only widened.
+
+    Called by itself it is one program, not one for every operation, compiled once for each shape and each value of its
+    options (numbers of steps, tolerances, names). One that takes a function is left as it is.
     """
     parameters = {name: parameter.annotation for name, parameter in inspect.signature(function).parameters.items()}
     asked = {name: _types(annotation) for name, annotation in parameters.items()}
     options = tuple(name for name, annotation in parameters.items() if _is_option(annotation))
     takes_functions = any(_is_function(annotation) for annotation in parameters.values())
-    # Called by itself it is one program, not one for every operation. A function is no argument of a program.
     run = function if takes_functions else jax.jit(function, static_argnames=options)
 
     @functools.wraps(function)
