@@ -6,7 +6,8 @@
 Both sides: BertForSequenceClassification, float32, dropout as given, gradients clipped, AdamW with a schedule; and the
 forward pass alone. Reported are the median over rounds, and the median of each round's ratio. Wall time means nothing
 while other programs hold the cores (torch's threads then wait for each other); processor time of one thread does, and
-the result says which of the two it is. Results go to benchmarks/results/train_step.json, one entry per setting.
+the result says which of the two it is. Results go to benchmarks/results/train_step.json, one entry per setting
+and machine.
 """
 
 import dataclasses
@@ -129,7 +130,7 @@ def main(args: Args) -> None:
     }
     print(json.dumps({name: entry[name] for name in ("setting", "clock", "seconds", "ratio", "load")}, indent=1))
     before = json.loads(args.out.read_text()) if args.out.exists() else []
-    kept = [old for old in before if old["setting"] != entry["setting"]]
+    kept = [old for old in before if (old["setting"], old["machine"]) != (entry["setting"], entry["machine"])]
     aside = args.out.with_suffix(".part")
     aside.write_text(json.dumps([*kept, entry], indent=1) + "\n")
     aside.replace(args.out)

@@ -4,9 +4,10 @@ import math
 
 from jaxtyping import Array, Bool, Float
 
-from ..linalg.precision import einsum, matmul
+from ..linalg.precision import einsum
 from ..linalg.rows import accumulation_dtype, masked_softmax
 from ..types import Linear
+from .matmul import token_matmul
 
 
 def attention_logits(
@@ -87,7 +88,7 @@ def join_heads(output: Linear, context: Float[Array, "B N T H"]) -> Float[Array,
     """
     n, h, d = output.kernel.shape
     flat = context.transpose(0, 2, 1, 3).reshape(context.shape[0], context.shape[2], n * h)
-    return add_bias(matmul(flat, output.kernel.reshape(n * h, d)), output.bias)
+    return add_bias(token_matmul(flat, output.kernel.reshape(n * h, d)), output.bias)
 
 
 def project_heads(linear: Linear, hidden: Float[Array, "B T D"]) -> Float[Array, "B N T H"]:
@@ -107,7 +108,7 @@ def project_heads(linear: Linear, hidden: Float[Array, "B T D"]) -> Float[Array,
     # One flat matrix product and an explicit transpose: XLA's CPU backend runs the equivalent three-axis
     # einsum about 1.5 times slower.
     d, n, h = linear.kernel.shape
-    flat = matmul(hidden, linear.kernel.reshape(d, n * h))
+    flat = token_matmul(hidden, linear.kernel.reshape(d, n * h))
     flat = add_bias(flat, None if linear.bias is None else linear.bias.reshape(n * h))
     return flat.reshape(*hidden.shape[:2], n, h).transpose(0, 2, 1, 3)
 

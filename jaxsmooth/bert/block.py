@@ -10,12 +10,11 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ..activations import ACTIVATIONS
 from ..errors import ShapeError
-from ..linalg.precision import matmul
 from ..types import Block, BlockTrace, Edit, Edits, LayerNorm
 from .attention import add_bias, attention_logits, attention_probs, join_heads, mix_tokens, project_heads
 from .config import EncoderConfig
-from .matmul import split_matmul
-from .norm import layer_norm, token_std
+from .matmul import split_matmul, token_matmul
+from .norm import gained, layer_norm, standardise
 from .positions import rotate, visible_tokens
 
 
@@ -144,22 +143,28 @@ def mlp(scope: Scope, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
     """f(x W_up + b) W_down + c, or its gated form."""
     down = scope.block.down
     wide = feed_forward(scope.config, scope.block, scope.at("normed", x))
-    return scope.at("mlp", add_bias(matmul(wide, down.kernel), down.bias))
+    return scope.at("mlp", add_bias(token_matmul(wide, down.kernel), down.bias))
 
 
 def norm_attn(scope: Scope, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
     """The norm of the attention sub-layer: after its residual sum, or before it."""
-    config, norm, at = scope.config, scope.block.norm_attn, scope.at
-    std = at("std_attn", token_std(x, config.eps, norm=config.norm))
-    normed = layer_norm(x, at.edit("scale_attn", norm.scale), norm.bias, std, norm=config.norm)
-    return normed if config.first_norm else jnp.where(scope.layer == 0, x, normed)
+    normed = norm_site(scope, "attn", scope.block.norm_attn, x)
+    return normed if scope.config.first_norm else jnp.where(scope.layer == 0, x, normed)
 
 
 def norm_mlp(scope: Scope, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
     """The norm of the MLP sub-layer: after its residual sum, or before it."""
-    config, norm, at = scope.config, scope.block.norm_mlp, scope.at
-    std = at("std_mlp", token_std(x, config.eps, norm=config.norm))
-    return layer_norm(x, at.edit("scale_mlp", norm.scale), norm.bias, std, norm=config.norm)
+    return norm_site(scope, "mlp", scope.block.norm_mlp, x)
+
+
+def norm_site(scope: Scope, site: str, norm: LayerNorm, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+    """A norm whose std and gain can be edited; an edited std divides in the place of the token's own."""
+    config, at = scope.config, scope.at
+    unit, own = standardise(x, config.eps, config.norm)
+    std, scale = at(f"std_{site}", own), at.edit(f"scale_{site}", norm.scale)
+    if std is own:
+        return gained(unit, scale, norm.bias).astype(x.dtype)
+    return layer_norm(x, scale, norm.bias, std, norm=config.norm)
 
 
 def residual(scope: Scope, site: str, x: Float[Array, "B T D"], branch: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
@@ -184,8 +189,8 @@ def normalise(config: EncoderConfig, norm: LayerNorm | None, hidden: Float[Array
     """
     if norm is None:
         return hidden
-    std = token_std(hidden, config.eps, norm=config.norm)
-    return layer_norm(hidden, norm.scale, norm.bias, std, norm=config.norm)
+    unit, _ = standardise(hidden, config.eps, config.norm)
+    return gained(unit, norm.scale, norm.bias).astype(hidden.dtype)
 
 
 def feed_forward(config: EncoderConfig, block: Block, x: Float[Array, "B T D"]) -> Float[Array, "B T F"]:

@@ -1,5 +1,8 @@
 """LayerNorm with its standard deviation in the open."""
 
+import functools
+
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -59,9 +62,59 @@ def layer_norm(
 
     References: Ba, Kiros and Hinton (2016), arXiv 1607.06450; Zhang and Sennrich (2019), arXiv 1910.07467 (RMSNorm).
     """
-    wide = centre_features(_wide(hidden)) if norm == "layernorm" else _wide(hidden)
-    wide = wide / std.astype(wide.dtype) * _row(scale, wide)
-    return (wide if bias is None else wide + _row(bias, wide)).astype(hidden.dtype)
+    wide = _centred(_wide(hidden), norm)
+    return gained(wide / std.astype(wide.dtype), scale, bias).astype(hidden.dtype)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))
+def standardise(
+    hidden: Float[Array, "*B T D"], eps: float, norm: str = "layernorm"
+) -> tuple[Float[Array, "*B T D"], Float[Array, "*B T 1"]]:
+    """(hidden - mean) / std and std, of every token: of both, a backward pass keeps these alone.
+
+    Args:
+      hidden: token vectors, [..., T, D].
+      eps: as in `token_std`.
+      norm: as in `token_std`.
+
+    Returns:
+      [..., T, D] and [..., T, 1], in `hidden`'s dtype or float32, whichever is wider.
+
+    >>> import jax.numpy as jnp
+    >>> standardise(jnp.array([[1.0, 3.0]]), 0.0)
+    (Array([[-1.,  1.]], dtype=float32), Array([[1.]], dtype=float32))
+    """
+    std = token_std(hidden, eps, norm=norm)
+    return _centred(_wide(hidden), norm) / std, std
+
+
+@standardise.defjvp
+def _standardise_tangent(eps: float, norm: str, primals: tuple[Array], tangents: tuple[Array]) -> tuple:
+    unit, std = standardise(*primals, eps, norm)
+    moved = _centred(_wide(tangents[0]), norm)
+    if norm == "none":
+        return (unit, std), (moved, jnp.zeros_like(std))
+    moved_std = jnp.mean(unit * moved, axis=-1, keepdims=True)
+    return (unit, std), ((moved - unit * moved_std) / std, moved_std)
+
+
+def gained(unit: Float[Array, "*B T D"], scale: Float[Array, " D"], bias: Float[Array, " D"] | None) -> Array:
+    """`scale * unit + bias`: the learned half of a norm.
+
+    Args:
+      unit: standardised token vectors, [..., T, D].
+      scale: learned gain, [D].
+      bias: learned shift, [D], or None.
+
+    Returns:
+      [..., T, D].
+    """
+    wide = unit * _row(scale, unit)
+    return wide if bias is None else wide + _row(bias, wide)
+
+
+def _centred(wide: Array, norm: str) -> Array:
+    return centre_features(wide) if norm == "layernorm" else wide
 
 
 def _row(parameter: Array, wide: Array) -> Array:

@@ -27,7 +27,20 @@ def masked_softmax(logits: Float[Array, "*B S"], allowed: Bool[Array, "*#B S"]) 
     """
     # The lowest finite number, not -inf: exp still gives exactly 0 beside any allowed column, and a row without one
     # stays finite. torch transformers does the same.
-    return jax.nn.softmax(jnp.where(allowed, logits, jnp.finfo(logits.dtype).min), axis=-1)
+    return _softmax(jnp.where(allowed, logits, jnp.finfo(logits.dtype).min))
+
+
+@jax.custom_jvp
+def _softmax(logits: Array) -> Array:
+    return jax.nn.softmax(logits, axis=-1)
+
+
+@_softmax.defjvp
+def _softmax_tangent(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    """Of which a backward pass keeps the probabilities alone."""
+    probs = _softmax(*primals)
+    moved = probs * tangents[0]
+    return probs, moved - probs * moved.sum(axis=-1, keepdims=True)
 
 
 def centre_features(matrix: Float[Array, "*B D"]) -> Float[Array, "*B D"]:

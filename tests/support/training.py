@@ -127,7 +127,7 @@ def flags(source: Path, folder: Path, **settings: Any) -> list[str]:
     """The command line of a small run."""
     chosen = {
         "task": source, "model": "tiny", "out": folder, "steps": 24, "batch-size": 8, "max-length": 16,
-        "learning-rate": 1e-3, "eval-every": 12, "checkpoint-every": 3, "log-every": 2, "probe": 4, **settings,
+        "learning-rate": 3e-3, "eval-every": 12, "checkpoint-every": 3, "log-every": 2, "probe": 4, **settings,
     }  # fmt: skip
     return ["finetune", *(part for name, value in chosen.items() for part in (f"--{name}", str(value)))]
 

@@ -202,7 +202,7 @@ def test_refusals_come_before_any_work(settings, message, task, tmp_path, capsys
 
 def test_a_folder_of_another_run_is_refused(whole, task, capsys):
     assert main(flags(task, whole, **{"learning-rate": 0.5})) == 1
-    assert "learning_rate=0.001; got 0.5" in capsys.readouterr().err
+    assert "learning_rate=0.003; got 0.5" in capsys.readouterr().err
 
 
 def test_a_tie_counts_as_better():
