@@ -1,7 +1,8 @@
 """Rows of token ids to batches of few shapes."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+import itertools
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 import jax
 import numpy as np
@@ -15,12 +16,13 @@ BUCKETS = (16, *(length << doublings for doublings in range(26) for length in (3
 one as well. From 16 tokens on padding less than doubles a length, from 32 on it adds less than half; and a model of
 twice the length has two programs more."""
 
-SHARED = 4
-"""How many times as long a bucket in use may be that takes the last few rows of one without a program of its own: a
-program more takes tens of seconds to compile, and these rows are less than one batch."""
+PROGRAM = 8
+"""What one more shape counts, in batches. Tracing its program takes as long as dozens of a small model's, in every process,
+and compiling it hundreds, once a machine; but a second run in one process pays for padding alone."""
 
 CHUNK = 256
-"""Sentences tokenised at once in a stream: enough to keep every core busy, few enough to hold in memory."""
+"""Sentences tokenised at once in a stream: enough to keep every core busy, few enough to hold in memory. Of a stream
+that is no longer the shapes are chosen all at once."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +81,7 @@ def bucketed_batches(
 ) -> Iterator[EncodedBatch]:
     """Batches of rows of like length, each as soon as it is full, the unfinished ones at the end.
 
-    A bucket that never filled a batch needs no shape of its own: its rows go to a longer one (see `SHARED`).
+    What is left at the end, all of a short stream, is padded to as few lengths as `PROGRAM` makes worth while.
 
     Args:
       rows: a text and its row, in the order of the stream.
@@ -92,29 +94,52 @@ def bucketed_batches(
     """
     queues: dict[int, list[_Entry]] = {bucket: [] for bucket in buckets}
     used = set()
-    for index, (text, row) in enumerate(rows):
+    stream = iter(rows)
+    first = list(itertools.islice(stream, CHUNK + 1))
+    for index, (text, row) in enumerate(itertools.chain(first, stream)):
         bucket = smallest_bucket([row], buckets)
         queues[bucket].append((index, text, row))
-        if len(queues[bucket]) == row_count(bucket, tokens_per_batch):
+        if len(first) > CHUNK and len(queues[bucket]) == row_count(bucket, tokens_per_batch):
             yield _encoded_batch(queues[bucket], bucket, pad, tokens_per_batch)
             queues[bucket] = []
             used.add(bucket)
-    for bucket, left in sorted(_at_home(queues, used).items()):
+    left = {bucket: len(queue) for bucket, queue in queues.items()}
+    for bucket, shorter in chosen_buckets(left, used, tokens_per_batch):
+        together = sorted((entry for each in shorter for entry in queues[each]), key=lambda entry: entry[0])
         rows_each = row_count(bucket, tokens_per_batch)
-        for first in range(0, len(left), rows_each):
-            yield _encoded_batch(left[first : first + rows_each], bucket, pad, tokens_per_batch)
+        for start in range(0, len(together), rows_each):
+            yield _encoded_batch(together[start : start + rows_each], bucket, pad, tokens_per_batch)
 
 
-def _at_home(queues: dict[int, list[_Entry]], used: set[int]) -> dict[int, list[_Entry]]:
-    """What is left, in the order of the stream, by the bucket it is padded to; `used` ones have a shape already."""
-    homes: dict[int, list[_Entry]] = {}
-    taken = set(used)
-    for bucket in sorted(queues, reverse=True):
-        if queues[bucket]:
-            home = min((other for other in taken if bucket <= other <= SHARED * bucket), default=bucket)
-            taken.add(home)
-            homes[home] = sorted(homes.get(home, []) + queues[bucket], key=lambda entry: entry[0])
-    return homes
+def chosen_buckets(
+    rows: Mapping[int, int], used: Collection[int], tokens_per_batch: int
+) -> tuple[tuple[int, tuple[int, ...]], ...]:
+    """Of the lengths those that rows are padded to: the fewest batches, each new length counted as `PROGRAM` more.
+
+    Args:
+      rows: length -> number of rows that need it, lengths ascending.
+      used: lengths that have their program already.
+      tokens_per_batch: size of a batch.
+
+    Returns:
+      Each chosen length with those whose rows it takes.
+
+    >>> chosen_buckets({16: 3, 64: 5, 128: 1}, (), 512), chosen_buckets({16: 3, 64: 5, 128: 0}, (16, 64), 512)
+    (((128, (16, 64, 128)),), ((16, (16,)), (64, (64,))))
+    """
+    # best[k]: cost and choice for the first k lengths, the k-th being the longest chosen.
+    lengths = [length for length in rows if rows[length] or length in used]
+    best: list[tuple[int, tuple[tuple[int, tuple[int, ...]], ...]]] = [(0, ())]
+    for k, length in enumerate(lengths, 1):
+        options = []
+        for start, (cost, before) in enumerate(best):
+            taken = tuple(shorter for shorter in lengths[start:k] if rows[shorter])
+            batches = -(-sum(rows[shorter] for shorter in taken) // row_count(length, tokens_per_batch))
+            program = PROGRAM * (bool(taken) and length not in used)
+            options.append((cost + batches + program, (*before, (length, taken)) if taken else before))
+        best.append(min(options))
+    needed = max((k for k, length in enumerate(lengths, 1) if rows[length]), default=0)
+    return min(best[needed:])[1]
 
 
 def _encoded_batch(queue: list[_Entry], bucket: int, pad: int, tokens_per_batch: int) -> EncodedBatch:

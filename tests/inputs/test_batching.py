@@ -12,7 +12,7 @@ from support.text import LIMIT, TEXT, TINY, arrays, call_quietly, config
 import jaxsmooth
 from jaxsmooth.assets import read_texts
 from jaxsmooth.errors import TextError
-from jaxsmooth.inputs.batching import CHUNK, Row, row_count, smallest_bucket, split_limit
+from jaxsmooth.inputs.batching import CHUNK, PROGRAM, Row, chosen_buckets, row_count, smallest_bucket, split_limit
 from jaxsmooth.inputs.tokenizer import TINY_VOCAB, Tokenizer
 from jaxsmooth.inputs.tokenizer_settings import TokenizerSettings
 from jaxsmooth.inputs.vocabulary import tiny_wordpiece
@@ -51,17 +51,44 @@ def test_stream_compiles_few_shapes():
 
 
 def test_few_texts_share_a_shape():
-    """No bucket fills a batch: rows go to the longest one in use that is at most four times as long as their own."""
     tokenizer = Tokenizer.tiny(jaxsmooth.EncoderConfig(vocab=TINY_VOCAB, max_length=128))
     items = tokenizer.batches(["a" * length for length in (4, 30, 60, 14, 90)], tokens_per_batch=512)
-    assert {item.batch.tokens.shape: item.indices.tolist() for item in items} == {(32, 16): [0, 3], (5, 96): [1, 2, 4]}
+    assert {item.batch.tokens.shape: item.indices.tolist() for item in items} == {(5, 96): [0, 1, 2, 3, 4]}
 
 
-def test_a_bucket_in_use_keeps_its_rows():
-    """16 rows of 32 fill a batch of 512; the next ones of that length stay there, and of 16 go there."""
-    [first, *rest] = TINY.batches(["a" * 28] * 18 + ["a"], tokens_per_batch=512)
-    assert first.batch.tokens.shape == (16, 32)
-    assert [(item.batch.tokens.shape, item.indices.tolist()) for item in rest] == [((16, 32), [16, 17, 18])]
+@given(
+    rows=st.lists(st.integers(0, 300), min_size=1, max_size=7),
+    used=st.sets(st.integers(0, 6)),
+    tokens_per_batch=st.sampled_from([16, 512, 4096]),
+)
+def test_no_other_choice_of_lengths_costs_less(rows, used, tokens_per_batch):
+    lengths = (16, 32, 48, 64, 96, 128, 192)[: len(rows)]
+    needed = dict(zip(lengths, rows, strict=True))
+    known = {lengths[place] for place in used if place < len(lengths)}
+
+    def cost(chosen):
+        homes = {length: min((each for each in chosen if each >= length), default=None) for length in lengths}
+        if any(needed[length] and homes[length] is None for length in lengths):
+            return np.inf
+        taken = {each: sum(needed[length] for length in lengths if homes[length] == each) for each in chosen}
+        return sum(
+            -(-count // row_count(each, tokens_per_batch)) + PROGRAM * (each not in known)
+            for each, count in taken.items()
+            if count
+        )
+
+    found = chosen_buckets(needed, known, tokens_per_batch)
+    assert sorted(length for _, taken in found for length in taken) == [length for length in lengths if needed[length]]
+    assert all(length <= home for home, taken in found for length in taken)
+    subsets = itertools.chain.from_iterable(itertools.combinations(lengths, n) for n in range(len(lengths) + 1))
+    assert cost([home for home, _ in found]) == min(map(cost, subsets))
+
+
+def test_a_length_in_use_keeps_its_rows():
+    """In a stream longer than a chunk 16 rows of 32 fill a batch of 512; the last ones stay there, and of 16 go there."""
+    items = list(TINY.batches(["a" * 28] * (CHUNK + 2) + ["a"], tokens_per_batch=512))
+    assert {item.batch.tokens.shape for item in items} == {(16, 32)}
+    assert items[-1].indices.tolist() == [CHUNK, CHUNK + 1, CHUNK + 2]
 
 
 def test_stream_reads_no_further_than_it_must():
