@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 
 from ..bert.params import Encoder
-from ..errors import OptionError
+from ..errors import OptionError, did_you_mean
 from ..types import Edits, compose
 from . import remedies
 from .remedies import AnyBatch, Remedy
@@ -279,7 +279,8 @@ def _entry(label: str) -> NamedRemedy:
 def _part(text: str, label: str) -> tuple[str, Values]:
     name, *given = text.split(":")
     if name not in METHODS:
-        raise OptionError(f"there is no remedy {name!r} (in {label!r}); there are {', '.join(METHODS)}.")
+        near = did_you_mean(name, METHODS)
+        raise OptionError(f"there is no remedy {name!r} (in {label!r}); there are {', '.join(METHODS)}.{near}")
     parameters = METHODS[name].parameters
     values: dict[str, float | int | None] = {key: parameter.default for key, parameter in parameters.items()}
     named: set[str] = set()
@@ -292,7 +293,8 @@ def _part(text: str, label: str) -> tuple[str, Values]:
         if key not in parameters or key in named:
             problem = "is given twice" if key in named else "is none of them"
             known = ", ".join(parameters) or "none"
-            raise OptionError(f"parameters of {name}: {known}; {key!r} in {label!r} {problem}.")
+            near = "" if key in named else did_you_mean(key, parameters)
+            raise OptionError(f"parameters of {name}: {known}; {key!r} in {label!r} {problem}.{near}")
         named.add(key)
         values[key] = _number(number, parameters[key], f"{name}:{key}")
     return name, tuple(values.items())

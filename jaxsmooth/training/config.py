@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..assets.tables import Missing
-from ..errors import ConfigError
+from ..errors import ConfigError, did_you_mean
 from ..files import atomic_write
 from ..json_reading import loads
 
@@ -155,14 +155,10 @@ class FinetuneConfig:
         ...
         jaxsmooth.errors.ConfigError: there is no setting 'learning_rat'. Did you mean 'learning_rate'?
         """
-        import difflib
-
         known = {field.name for field in dataclasses.fields(cls)}
         for name in values:
             if name not in known:
-                near = difflib.get_close_matches(name, known, 1)
-                hint = f" Did you mean {near[0]!r}?" if near else ""
-                raise ConfigError(f"there is no setting {name!r}.{hint}")
+                raise ConfigError(f"there is no setting {name!r}.{did_you_mean(name, known)}")
         return cls(**{**values, "out": Path(values.get("out", cls.out))})
 
     def save(self, path: Path) -> None:
