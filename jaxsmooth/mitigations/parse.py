@@ -247,7 +247,9 @@ def parse_remedies(text: str) -> list[NamedRemedy]:
     ['attnscale(strength=0.3)', 'contranorm(s=0.1, temperature=1) + attention-dropout(rate=0.1, seed=4)']
     """
     if not isinstance(text, str) or not text.strip():
-        raise OptionError(f"remedies must be named, as in 'contranorm,attnscale:0.3'; got {text!r}.")
+        raise OptionError(
+            f"name the remedies, as in 'contranorm,attnscale:0.3' (`jaxsmooth remedies` lists them); got {text!r}."
+        )
     found = [_entry(entry.strip()) for entry in text.split(",")]
     labels = [one.label for one in found]
     twice = next((label for label in labels if labels.count(label) > 1), None)

@@ -170,7 +170,7 @@ def test_a_sentence_is_taken_as_it_is(tmp_path, monkeypatch):
         assert read_texts(sentence) == [sentence]
         assert count_texts(sentence) == 1
     for missing in ("my opinions.txt", "/my files", "my/two files", "my\\two files", "~me/two files", "opinions"):
-        with pytest.raises(TextError, match="there is no file .* A sentence in quotes is taken as it is if"):
+        with pytest.raises(TextError, match=r"there is no file .* A sentence in quotes is taken as it is if"):
             read_texts(missing)
     (tmp_path / "two words").write_text("a file\n")
     assert read_texts("two words") == ["a file"]
