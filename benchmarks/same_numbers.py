@@ -112,7 +112,7 @@ def make_jobs() -> list[Job]:
     """Every command that is run, the cheap first."""
     studies = (("diagnose", "8"), ("converge", "8"), ("compare", "8"), ("verify", "2"))
     models = (("minilm-l6", "movie-reviews"), ("tiny", "tiny"))
-    training = "--task movie-reviews --model minilm-l6 --seed 0 --steps 20 --batch-size 8 --max-length 32 --limit 64"
+    training = "--task movie-reviews --seed 0 --steps 20 --batch-size 8 --max-length 32 --limit 64"
     records = "--eval-every 10 --checkpoint-every 10 --keep 2 --log-every 1 --probe 4"
     return [
         Job("finetune", "minilm-l6", precision, tuple(f"{training} {records}".split()))

@@ -1,6 +1,7 @@
 """Every error jaxsmooth raises on purpose. Each message says what was expected, what came, and the usual cause."""
 
 import math
+from collections.abc import Iterable
 from typing import TypeGuard
 
 
@@ -50,6 +51,26 @@ class DivergedError(JaxsmoothError, ArithmeticError):
 
 class PreemptedError(JaxsmoothError):
     """A training that was asked to end (SIGTERM), and did after a checkpoint."""
+
+
+def did_you_mean(name: object, names: Iterable[str]) -> str:
+    """Ask after the name that was meant, to be put at the end of a refusal.
+
+    Args:
+      name: what came.
+      names: those there are.
+
+    Returns:
+      A sentence with a space before it; "" where no name is near.
+
+    >>> did_you_mean("movie-review", ["tweets", "movie-reviews"]), did_you_mean("x", ["tweets"])
+    (" Did you mean 'movie-reviews'?", '')
+    """
+    import difflib
+
+    known = {known.casefold(): known for known in names}
+    near = difflib.get_close_matches(str(name).casefold(), known, 1)
+    return f" Did you mean {known[near[0]]!r}?" if near else ""
 
 
 def is_int(value: object, least: float = -math.inf, most: float = math.inf) -> TypeGuard[int]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import StorageError
+from .paths import refuse_address
 
 
 def atomic_write(path: str | Path, content: str | bytes | Callable[[Path], object]) -> Path:
@@ -30,7 +31,7 @@ def atomic_write(path: str | Path, content: str | bytes | Callable[[Path], objec
       The path.
 
     Raises:
-      StorageError: the disk has no room for the file.
+      StorageError: the disk has no room for the file, or the path is an address (gs://, s3://).
       OSError: the folder cannot be made or written to.
 
     >>> folder = Path(tempfile.mkdtemp())
@@ -39,6 +40,7 @@ def atomic_write(path: str | Path, content: str | bytes | Callable[[Path], objec
     >>> atomic_write(folder / "b.txt", lambda temporary: temporary.write_text("written")).read_text()
     'written'
     """
+    refuse_address(path)
     path = Path(spelled_out(path))
     wanted: int | None = None
     temporary: Path | None = None
@@ -215,8 +217,10 @@ def check_writable(folder: str | Path) -> None:
       folder: the folder, which need not exist.
 
     Raises:
+      StorageError: an address (gs://, s3://).
       OSError: says which folder is in the way.
     """
+    refuse_address(folder)
     there = _existing(folder)
     if not there.is_dir():
         raise NotADirectoryError(f"{folder} cannot be a folder: {there} is a file.")

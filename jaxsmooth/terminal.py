@@ -5,6 +5,7 @@ could move the cursor, rename the window or hide a line, a bidirectional overrid
 it.
 """
 
+import errno
 import io
 import re
 import sys
@@ -66,6 +67,10 @@ class PlainConsole(Console):
     def encoding(self) -> str:
         """The stream's; rich's own asks a stream it was given, and takes standard output for UTF-8 unasked."""
         return _encoding(self.file)
+
+    def on_broken_pipe(self) -> None:
+        """Nobody reads on; rich itself would end the process here."""
+        raise BrokenPipeError(errno.EPIPE, "nobody reads what is written")
 
     def render_str(self, text: str, **options: Any) -> Text:
         """As in the base class; cleaned first, while a sequence is still in one piece."""

@@ -6,6 +6,7 @@ import json
 import os
 import resource
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -64,6 +65,11 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch, content):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def save_together(folder):
+    with replaced_together(folder, "a.txt") as new:
+        (new / "a.txt").write_text("text")
+
+
 def test_a_file_in_the_way_of_a_folder_is_named(tmp_path):
     (tmp_path / "file").touch()
     check_writable(tmp_path / "new" / "folder")
@@ -76,6 +82,16 @@ def test_a_folder_without_permission_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda *_: False)  # root may write anywhere
     with pytest.raises(PermissionError, match="no permission"):
         check_writable(tmp_path / "new")
+
+
+@pytest.mark.compatibility("saving", "`gs://`, `s3://` as `--out`", "refused: an address", was=2)
+@pytest.mark.parametrize("write", [atomic_write, check_writable, save_together], ids=["file", "check", "folder"])
+def test_an_address_becomes_no_folder(write, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for address in ("gs://bucket/out", Path("gs://bucket/out"), "s3://bucket/out", "memory://out", "file:///out"):
+        with pytest.raises(StorageError, match=r"://\S*out is an address; expected a path on this machine"):
+            write(address, "text") if write is atomic_write else write(address)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_nan_and_infinity_become_null():

@@ -11,6 +11,7 @@ from .registry import Asset as Asset
 from .registry import Distribution as Distribution
 from .tables import parse_columns as parse_columns
 from .texts import MalformedRowWarning as MalformedRowWarning
+from .texts import count_texts as count_texts
 from .texts import numbered_texts as numbered_texts
 from .texts import read_rows as read_rows
 from .texts import read_texts as read_texts

@@ -24,6 +24,7 @@ from rich.console import Console
 from ..errors import AssetError
 from ..files import atomic_write
 from ..json_reading import loads
+from ..paths import refuse_address
 from .registry import REGISTRY, Asset, Distribution, find_asset
 
 CACHE_VARIABLE = "JAXSMOOTH_CACHE"
@@ -38,8 +39,12 @@ def cache_dir() -> Path:
 
     Returns:
       An absolute path; it need not exist yet.
+
+    Raises:
+      StorageError: the variable holds an address (gs://, s3://).
     """
     chosen = os.environ.get(CACHE_VARIABLE)
+    refuse_address(chosen or "")
     return Path(chosen).expanduser().absolute() if chosen else platformdirs.user_cache_path("jaxsmooth")
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
 from ..errors import AssetError
 from ..terminal import PlainConsole
@@ -230,7 +230,8 @@ def _bar(console: Console) -> Progress:
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         DownloadColumn(),
-        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("left"),
     )
     return Progress(*columns, console=console, transient=True)
 

@@ -7,7 +7,7 @@ hash, is fixed here; a new asset is a new row.
 import dataclasses
 from typing import Literal
 
-from ..errors import AssetError
+from ..errors import AssetError, did_you_mean
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +107,9 @@ def find_asset(name: str) -> Asset:
     'vaderSentiment==0.5'
     """
     if not isinstance(name, str) or name not in REGISTRY:
-        raise AssetError(f"there is no asset {name!r}; the names are {', '.join(REGISTRY)}.")
+        raise AssetError(
+            f"there is no asset {name!r}; the names are {', '.join(REGISTRY)}.{did_you_mean(name, REGISTRY)}"
+        )
     return REGISTRY[name]
 
 

@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 from ..errors import DataError
 from ..files import format_name
 from ..json_reading import loads
+from ..paths import refuse_address
 from .headers import refuse_separators, refuse_twins
 from .lines import refuse_other_formats, utf8_lines
 
@@ -62,6 +63,7 @@ def read_table(path: Path) -> Iterator[Row]:
       DataError: missing, unreadable, of an unknown suffix, without rows, or a row that is malformed.
     """
     if not os.path.exists(path):  # unlike Path's own it also answers for a name that is too long
+        refuse_address(path, DataError)
         raise DataError(f"there is no file {path}.")
     if not is_table(path):
         _refuse_by_name(path)

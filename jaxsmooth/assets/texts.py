@@ -1,16 +1,20 @@
 """Sentences from a text asset, from the package itself, from a file, or from a table's column."""
 
+import contextlib
 import importlib.resources
 import itertools
 import math
 import os
 import random
+import re
+import sys
 import warnings
 from collections.abc import Iterator
-from importlib.resources.abc import Traversable
 from pathlib import Path
+from typing import Any
 
-from ..errors import TextError, require_int
+from ..errors import TextError, did_you_mean, require_int
+from ..paths import refuse_address
 from .fetch import fetch
 from .headers import refuse_table
 from .lines import utf8_lines
@@ -19,6 +23,15 @@ from .tables import is_missing, is_table, read_table
 
 TINY = "tiny"
 """Name of the sentences shipped in the package, and of the built-in model with random weights."""
+
+
+STANDARD_INPUT = "-"
+"""What standard input is called, as by other programs."""
+
+COUNTED = 10**8
+"""Bytes of the largest file whose sentences are counted before they are read."""
+
+_LIKE_A_FILE = re.compile(r"[/\\]|\.[A-Za-z]\w{0,7}$|^~")
 
 
 class MalformedRowWarning(UserWarning):
@@ -36,7 +49,8 @@ def read_texts(source: str | Path, limit: int | None = None, *, column: str = "t
 
     Args:
       source: the name of a text asset (fetched if it is not in the cache), `tiny` for the sentences shipped in
-        the package, or a file. A name wins over a file of the same name; a `Path`, or `./tweets`, is a file.
+        the package, a file, "-" for standard input (text, one sentence per line), or one sentence itself (see
+        `is_sentence`). A name wins over a file of the same name; a `Path`, or `./tweets`, is a file.
       limit: at most so many sentences, at least 1; None for all.
       column: the one that holds the texts, where the source is a table.
 
@@ -64,6 +78,48 @@ def stream_texts(source: str | Path, limit: int | None = None, *, column: str = 
     'The lighthouse keeper counted seven ships before breakfast.'
     """
     return (text for _, text in numbered_texts(source, limit, column=column))
+
+
+def count_texts(source: str | Path, limit: int | None = None, *, column: str = "text") -> int | None:
+    """How many sentences `stream_texts` gives, for a display that says how many are left.
+
+    Args:
+      source: as of `read_texts`.
+      limit: as of `read_texts`.
+      column: as of `read_texts`.
+
+    Returns:
+      The number; None of what can be read only once, or would take long to count (without a limit, a file of more
+      than `COUNTED` bytes).
+
+    Raises:
+      TextError: as `read_texts`, for a fault in any of the sentences.
+
+    >>> count_texts("tiny", 5), count_texts("A film worth seeing.")
+    (5, 1)
+    """
+    if source == STANDARD_INPUT:
+        return None
+    path = Path(source)
+    if os.path.exists(path) and not (path.is_file() and (limit is not None or path.stat().st_size <= COUNTED)):
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", MalformedRowWarning)  # said when they are read
+        return sum(1 for _ in numbered_texts(source, limit, column=column))
+
+
+def is_sentence(source: str | Path) -> bool:
+    """Whether what is named as data is a sentence itself: it has a space, and nothing in it is as in a file's name.
+
+    That is: no slash, no "~" at its start, no ending such as .txt. A file of that very name comes first.
+
+    Args:
+      source: as of `read_texts`.
+
+    >>> [is_sentence(text) for text in ("A film worth seeing.", "my reviews.txt", "my/two reviews", "Dull.")]
+    [True, False, False, False]
+    """
+    return isinstance(source, str) and " " in source.strip() and not _LIKE_A_FILE.search(source)
 
 
 def sample_texts(source: str | Path, limit: int | None, seed: int, *, column: str = "text") -> list[str]:
@@ -133,8 +189,10 @@ def read_rows(name: str, part: int = 0) -> list[tuple[str, ...]]:
     """
     asset = REGISTRY.get(name)
     if asset is None or asset.kind != "text":
-        known = ", ".join(asset.name for asset in REGISTRY.values() if asset.kind == "text")
-        raise TextError(f"there is no text asset {name!r}; the names are {known}.")
+        known = [asset.name for asset in REGISTRY.values() if asset.kind == "text"]
+        raise TextError(
+            f"there is no text asset {name!r}; the names are {', '.join(known)}.{did_you_mean(name, known)}"
+        )
     if not 0 <= part < _parts(asset):
         raise TextError(f"{name} has {_parts(asset)} part(s); got part {part}.")
     path = fetch(name) / asset.files[part]
@@ -158,20 +216,44 @@ def _stream(source: str | Path, column: str) -> Iterator[tuple[int, str]]:
         return _sentences(importlib.resources.files(__package__) / "tiny_sentences.txt")
     asset = REGISTRY.get(source) if isinstance(source, str) else None
     if asset is None:
-        return _of_file(Path(source), column)
+        return _of_file(source, column)
     if asset.kind != "text":
-        raise TextError(f"{source} is a {asset.kind}, not a text; the texts are {_text_names()}.")
+        raise TextError(f"{source} is a {asset.kind}, not a text; the texts are {', '.join(_text_names())}.")
     path = fetch(asset.name) / asset.files[0]
     return ((number, row[-1]) for number, row in _rows(path, *_ROWS[asset.rows]))
 
 
-def _of_file(path: Path, column: str) -> Iterator[tuple[int, str]]:
+def _of_file(source: str | Path, column: str) -> Iterator[tuple[int, str]]:
+    path = Path(source)
+    if source == STANDARD_INPUT:
+        return _prose(_StandardInput())
     if not os.path.exists(path):  # unlike Path's own it also answers for a name that is too long
-        hint = " Standard input is /dev/stdin." if str(path) == "-" else ""
-        raise TextError(f"there is no file {path}, and no text of that name; the texts are {_text_names()}.{hint}")
+        if is_sentence(source):
+            return iter([(1, str(source))])
+        refuse_address(source, TextError)
+        raise TextError(
+            f"there is no file {path}, and no text of that name; the texts are {', '.join(_text_names())}."
+            f"{did_you_mean(source, _text_names()) or _SENTENCE}"
+        )
     if is_table(path) and path.is_file():
         return _cells(path, column)
     return _prose(path)
+
+
+_SENTENCE = (
+    " A sentence in quotes is taken as it is if it has a space, no slash and no ending such as .txt; - is standard "
+    "input."
+)
+
+
+class _StandardInput:
+    """Standard input in the place of a file; it stays open."""
+
+    def open(self, mode: str) -> contextlib.nullcontext[Any]:
+        return contextlib.nullcontext(sys.stdin.buffer)
+
+    def __str__(self) -> str:
+        return "standard input"
 
 
 def _cells(path: Path, column: str) -> Iterator[tuple[int, str]]:
@@ -196,7 +278,7 @@ def _cells(path: Path, column: str) -> Iterator[tuple[int, str]]:
         warnings.warn(message, MalformedRowWarning, stacklevel=3)
 
 
-def _prose(path: Path) -> Iterator[tuple[int, str]]:
+def _prose(path: Any) -> Iterator[tuple[int, str]]:
     """The sentences of a file that is named as text."""
     for place, (number, line) in enumerate(_sentences(path)):
         if place == 0:
@@ -204,7 +286,7 @@ def _prose(path: Path) -> Iterator[tuple[int, str]]:
         yield number, line
 
 
-def _sentences(path: Path | Traversable) -> Iterator[tuple[int, str]]:
+def _sentences(path: Any) -> Iterator[tuple[int, str]]:
     for number, line in utf8_lines(path, TextError):
         if number == 1 and "\r" in line.strip("\r\n") and not line.endswith("\n"):
             raise TextError(f"{path}: its lines end in CR alone, as on old Macs. Make them LF: tr '\\r' '\\n'.")
@@ -233,5 +315,5 @@ def _is_number(text: str) -> bool:
         return False
 
 
-def _text_names() -> str:
-    return ", ".join([TINY, *(asset.name for asset in REGISTRY.values() if asset.kind == "text")])
+def _text_names() -> list[str]:
+    return [TINY, *(asset.name for asset in REGISTRY.values() if asset.kind == "text")]

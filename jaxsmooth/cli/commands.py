@@ -1,8 +1,8 @@
-"""What each command takes: one frozen dataclass a command, read into flags by tyro."""
+"""What each command takes: one frozen dataclass a command. `COMMANDS` names them, in groups of flags, with examples."""
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import tyro
 
@@ -14,202 +14,286 @@ from ..training.config import AotConfig, FinetuneConfig
 class Study:
     """What the four studies of a model on text have in common."""
 
-    model: Annotated[str, tyro.conf.Positional]
-    """Asset name, directory in Hugging Face's format, hub id, or "tiny" (random weights, no download)."""
+    model: str
+    """An asset (`jaxsmooth assets list`), a folder in Hugging Face's format, a hub id such as bert-base-uncased, or
+    "tiny": a small model with random weights that needs no download."""
     data: str = "movie-reviews"
-    """Name of a text asset, "tiny", a utf-8 file with one sentence per line, or a table (csv, tsv, json, parquet)."""
+    """A text asset, "tiny" (a few shipped sentences), a UTF-8 file with one sentence per line, a table (.csv, .tsv,
+    .jsonl, .json, .parquet), - for standard input, or one sentence in quotes."""
     columns: str = ""
-    """Of a table: which column holds the texts, as "text=review"; the default is the one named text."""
+    """Of a table: the column that holds the texts, as text=review. Without it, the column named text."""
     limit: int | None = 32
-    """Read at most this many sentences."""
+    """Read at most N sentences; None for all of them."""
     sample: int | None = None
-    """Draw the --limit sentences at random from all of them, with this seed; else the first ones are read."""
-    out: Path = Path("reports")
+    """Draw the --limit sentences at random from all of them, with seed N, instead of taking the first ones."""
+    out: Path = Path("reports/{model}")
     """Folder for what is written."""
     precision: Literal["float32", "float64"] = "float32"
     """Precision of the model and of the mathematics."""
     tokens_per_batch: int = 512
-    """Size of a batch, padding included; changes time and memory, not the numbers."""
+    """Size of a batch, padding included. It changes time and memory, not the numbers."""
     check: bool = True
-    """Run the model that was read on a short probe first: finite numbers, known answers."""
+    """First run the model that was read on a short probe: are its numbers finite, its known answers right?"""
 
 
 @dataclasses.dataclass(frozen=True)
 class Diagnose(Study):
-    """Run a model over text; write a report that says whether, where and why it over-smooths."""
+    """Say whether, where and why a model over-smooths, in a report of one page."""
 
     limit: int | None = None
-    """Read at most this many sentences."""
-    out: Path = Path("reports/diagnose")
+    """Read at most N sentences; all of them if left out."""
+    out: Path = Path("reports/diagnose-{model}")
     """Folder for report.html, report.json and figures/."""
     fusion: Literal["own", "none", "weights", "concat", "max", "gate"] = "own"
-    """Measure layers fused as one more hidden state: as a model that `finetune` wrote does by itself (own), or all of
-    them by an untrained fusion."""
+    """Measure a fusion of all layers as one more row: the one that `finetune` trained with the model, if it did (own),
+    or an untrained one of this kind."""
     each_text: bool = False
-    """Write texts.csv besides: rates, contraction and similarity of each text."""
+    """Also write texts.csv: the rates, contraction and similarity of each text."""
     fate: Literal["none", "attention", "attention-values", "layer", "stack"] = "none"
-    """Apply this map of the model again and again to the first eight sentences, as `converge --map` does; a section of
-    the page says where their tokens go."""
+    """Apply this map of the model again and again to the first eight sentences, as `converge --map` does, and say on
+    the page where their tokens go."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Converge(Study):
-    """Apply attention, a layer or all of them again and again; say where the tokens go, and what theory says of it."""
+    """Apply attention, one layer or all layers again and again: where do the tokens go, and does theory say so?"""
 
-    out: Path = Path("reports/converge")
-    """Folder for the numbers (converge.json, of a real map fate.json) and the figures, as .png, .svg and .pdf."""
+    out: Path = Path("reports/converge-{model}")
+    """Folder for converge.json (fate.json of a map other than frozen) and for the figures (.png, .svg, .pdf)."""
     map: Literal["frozen", "attention", "attention-values", "layer", "stack"] = "frozen"
-    """frozen: every head's matrix as it is, under masks, and normalised as in a graph convolution. The others are the
-    model's own maps, everything in them recomputed each time: mean attention acting on the tokens, the attention
-    sub-layer alone, a whole layer, all layers in turn."""
+    """What is applied. frozen: every head's attention matrix as it is for the text, in full, under masks, and
+    normalised as in a graph convolution. The others compute everything anew each time: the heads' mean attention on
+    the tokens (attention), the attention sub-layer alone (attention-values), a whole layer, or all layers in turn
+    (stack)."""
     layer: int | None = None
-    """Of a real map: which layer, from 1; all of them, one after the other, if left out."""
+    """Which layer, counted from 1; each of them if left out. Not for frozen."""
     window: int = 4
-    """Of the frozen map: tokens in the causal sliding window, the query included."""
+    """For frozen: tokens in the causal sliding window, the query included."""
     steps: int | None = None
-    """The most applications: 256 of a frozen matrix, 200 of a real map if left out."""
+    """Apply it at most N times; 256 for frozen and 200 for the others if left out."""
     std: tuple[float, ...] = ()
-    """Of layer and stack: impose this std on both LayerNorms of every block; several numbers for a sweep."""
+    """For layer and stack: the standard deviation imposed on both LayerNorms of every block; several numbers are
+    tried one after the other."""
     basin: int = 0
-    """Of a real map: find how near to consensus a sentence must start to reach it, by so many halvings."""
+    """Not for frozen: find how near to equal a sentence's tokens must start to become equal, by N halvings."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Verify(Study):
-    """Decide what theorems assume of the model, and check every theorem; status 1 if one is violated."""
+    """Decide what the theorems assume of a model, and check every theorem on it; status 1 if one is violated."""
 
-    out: Path = Path("reports/verify")
+    out: Path = Path("reports/verify-{model}")
     """Folder for verify.json and hypotheses.json."""
     precision: Literal["float32", "float64"] = "float32"
     """Precision of the model; the mathematics is float64 either way."""
     tokens_per_batch: int = 512
-    """Size of a batch, padding included; changes time and memory, not the verdicts."""
+    """Size of a batch, padding included. It changes time and memory, not the verdicts."""
     theorem: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
-    """Check only this one, by its name in docs/theorems.md; may be given several times."""
+    """Check only this theorem, by its name in docs/theorems.md. May be given several times."""
     hypothesis: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
-    """Decide only this hypothesis, by its name in docs/hypotheses.md; may be given several times."""
+    """Decide only this hypothesis, by its name in docs/hypotheses.md. May be given several times."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Compare(Study):
-    """Apply published remedies of over-smoothing to a model, without training, and compare it layer by layer."""
+    """Apply published remedies against over-smoothing to a model, without training, and set them side by side."""
 
     limit: int | None = 64
-    """Read at most this many sentences."""
-    out: Path = Path("reports/compare")
-    """Folder for compare.json and compare.png, .svg and .pdf."""
+    """Read at most N sentences; None for all of them."""
+    out: Path = Path("reports/compare-{model}")
+    """Folder for compare.json and the figure (.png, .svg, .pdf)."""
     tokens_per_batch: int = 512
-    """Size of a batch, padding included; changes time and memory, not the numbers (but attention-dropout's masks)."""
+    """Size of a batch, padding included. It changes time and memory, not the numbers (but it does change the masks of
+    attention-dropout)."""
     remedies: Annotated[str, tyro.conf.arg(name="with")] = "contranorm,attnscale,featscale,neutreno,gfsa,centred"
-    """Remedies between commas; parameters after ":", several joined by "+": contranorm,attnscale:0.3+neutreno."""
+    """The remedies, between commas; parameters after ":", remedies to be used together joined by "+". `jaxsmooth
+    remedies` lists them."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Finetune:
-    """Fine-tune an encoder on a task: log, checkpoint, resume, export the best. The same command resumes."""
+    """Fine-tune a model on a task: log, save checkpoints, keep the best. The same command goes on where it stopped."""
 
-    config: Annotated[FinetuneConfig, tyro.conf.arg(name="")]
+    config: FinetuneConfig
     dry_run: bool = False
-    """Print shapes, parameters, memory and steps, and stop."""
+    """Print shapes, parameters, memory and steps, and stop there."""
     coordinator: str = ""
     """With several processes: HOST:PORT of process 0, or "auto" on TPU pods and under SLURM."""
     processes: int = 1
     """How many processes there are, where --coordinator is an address."""
     process: int = 0
-    """Which of them this is."""
+    """Which of them this one is, from 0."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluate:
-    """Score the best checkpoint of a run on a split; print JSON."""
+    """Score the best checkpoint of a run on a split, and print the scores as JSON."""
 
-    run: Annotated[Path, tyro.conf.Positional]
-    """Folder of the run, or its best/, wherever that was moved to."""
+    run: Path
+    """Folder of a run, or its best/, wherever that was moved to."""
     split: Literal["train", "validation", "test"] = "test"
-    """Which split."""
+    """Which part of the data."""
     step: int | None = None
-    """Another checkpoint than the best."""
+    """Score the checkpoint of step N instead of the best one."""
     limit: int | None = None
-    """Score a fixed sample of so many examples, 0 for all; the run's own limit if left out."""
+    """Score a fixed sample of N examples, 0 for all of them; the run's own limit if left out."""
     each_token: bool = False
-    """Of a masked LM: mask every token in turn, which gives the pseudo-perplexity, one forward pass per token."""
+    """Of a masked LM: mask every token in turn, which gives the pseudo-perplexity, at one forward pass per token."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Predict:
-    """Apply the best checkpoint of a run; write one JSON line per record."""
+    """Apply the best checkpoint of a run to new text, and write one JSON line per record."""
 
-    run: Annotated[Path, tyro.conf.Positional]
-    """Folder of the run, or its best/, wherever that was moved to."""
+    run: Path
+    """Folder of a run, or its best/, wherever that was moved to."""
     data: str = "test"
-    """A split, a table of the task's texts, or for tasks of one sentence a text asset or a utf-8 file, one per line."""
+    """A split, or a table with the task's texts. For tasks of one sentence also what the other commands take: a text
+    asset, a UTF-8 file, - for standard input, or one sentence in quotes."""
     columns: str = ""
-    """Of a table: which column is which, as "text=review"; the run's own if left out."""
+    """Of a table: which column is which, as text=review; as in the run if left out."""
     missing: Missing | None = None
-    """Of a table: refuse or skip rows with a missing cell, or take NA, ... for words; the run's own if left out."""
-    out: Path = Path("reports/predictions.jsonl")
+    """Of a table: refuse or skip rows with a missing cell, or take NA and the like for words (literal); as in the run
+    if left out."""
+    out: Path = Path("reports/predictions-{run}.jsonl")
     """The file to write."""
 
 
 @dataclasses.dataclass(frozen=True)
+class Remedies:
+    """List the remedies that `compare --with` and `finetune --remedy` know: parameters, defaults, sources."""
+
+
+@dataclasses.dataclass(frozen=True)
 class ListAssets:
-    """Show every pinned asset and whether it is in the cache."""
+    """List every asset: kind, size, licence, and whether it is in the cache."""
 
 
 @dataclasses.dataclass(frozen=True)
 class FetchAsset:
     """Download an asset into the cache and verify it."""
 
-    name: Annotated[str, tyro.conf.Positional]
+    name: str
+    """The asset's name in `jaxsmooth assets list`."""
 
 
 @dataclasses.dataclass(frozen=True)
 class AssetPath:
-    """Print where a fetched asset lies."""
+    """Print the folder of an asset that was fetched."""
 
-    name: Annotated[str, tyro.conf.Positional]
+    name: str
+    """The asset's name in `jaxsmooth assets list`."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ClearAssets:
-    """Remove one asset, or with --all every one, from the cache."""
+    """Remove one asset from the cache, or all of them with --all."""
 
-    name: Annotated[str | None, tyro.conf.Positional] = None
+    name: str | None = None
+    """The asset's name in `jaxsmooth assets list`."""
     all: bool = False
     """Remove every asset."""
 
 
 @dataclasses.dataclass(frozen=True)
 class VerifyAssets:
-    """Read every file of one cached asset, or of all, and compare its hash with what was fetched."""
+    """Read every file of a cached asset, or of all of them, and compare its hash with what was fetched."""
 
-    name: Annotated[str | None, tyro.conf.Positional] = None
-
-
-Assets = (
-    Annotated[ListAssets, tyro.conf.subcommand("list")]
-    | Annotated[FetchAsset, tyro.conf.subcommand("fetch")]
-    | Annotated[AssetPath, tyro.conf.subcommand("path")]
-    | Annotated[ClearAssets, tyro.conf.subcommand("clear")]
-    | Annotated[VerifyAssets, tyro.conf.subcommand("verify")]
-)
+    name: str | None = None
+    """The asset's name in `jaxsmooth assets list`; every asset in the cache if left out."""
 
 
-@dataclasses.dataclass(frozen=True)
-class AssetCommand:
-    """The pinned weights and texts: list, fetch, path, clear, verify."""
+class Entry(NamedTuple):
+    """A command as the command line shows it.
 
-    command: tyro.conf.OmitSubcommandPrefixes[Assets]
+    Attributes:
+      command: its dataclass.
+      examples: command lines, without the program's name.
+      groups: title of a group of flags -> the flags; those in none are under "options".
+    """
+
+    command: type
+    examples: tuple[str, ...] = ()
+    groups: dict[str, str] = {}  # noqa: RUF012  a NamedTuple's default is never changed
 
 
-Command = (
-    Annotated[Diagnose, tyro.conf.subcommand("diagnose")]
-    | Annotated[Converge, tyro.conf.subcommand("converge")]
-    | Annotated[Verify, tyro.conf.subcommand("verify")]
-    | Annotated[Compare, tyro.conf.subcommand("compare")]
-    | Annotated[Finetune, tyro.conf.subcommand("finetune")]
-    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
-    | Annotated[Predict, tyro.conf.subcommand("predict")]
-    | Annotated[AotConfig, tyro.conf.subcommand("aot")]
-    | Annotated[AssetCommand, tyro.conf.subcommand("assets")]
-)
+_TEXT = {"text": "data columns limit sample"}
+_STUDY = {"computation": "precision tokens_per_batch check", "output": "out each_text"}
+_FINETUNE = {
+    "data": "task data_dir columns missing max_length limit",
+    "output": "out logger log_every probe",
+    "architecture": "fusion remedy share_attention exit_layer freeze check",
+    "optimiser": "epochs steps batch_size accumulate learning_rate schedule warmup weight_decay beta1 beta2 adam_eps "
+    "clip layer_decay ema seed",
+    "dropout": "hidden_dropout attention_dropout head_dropout",
+    "evaluation": "eval_every patience",
+    "checkpoint": "checkpoint_every keep",
+    "computation": "precision matmul_precision remat prng",
+    "device": "mesh coordinator processes process",
+}
+
+COMMANDS: dict[str, Entry | dict[str, Entry]] = {
+    "diagnose": Entry(
+        Diagnose,
+        (
+            "diagnose minilm-l6 --limit 256",
+            "diagnose bert-base-uncased --data reviews.csv --columns text=review",
+            'diagnose tiny --data "A film worth seeing."',
+        ),
+        {**_TEXT, "measurement": "fusion fate", **_STUDY},
+    ),
+    "converge": Entry(
+        Converge,
+        (
+            "converge minilm-l6 --limit 8",
+            "converge minilm-l6 --map layer --layer 3",
+            "converge tiny --map stack --std 1 2",
+        ),
+        {**_TEXT, "iteration": "map layer window steps std basin", **_STUDY},
+    ),
+    "verify": Entry(
+        Verify,
+        ("verify minilm-l6 --limit 8", "verify tiny --data tiny --theorem attention_step"),
+        {**_TEXT, "choice": "theorem hypothesis", **_STUDY},
+    ),
+    "compare": Entry(
+        Compare,
+        ("compare minilm-l6", "compare minilm-l6 --with contranorm,attnscale:0.3,contranorm:s=0.2+neutreno"),
+        {**_TEXT, "remedy": "remedies", **_STUDY},
+    ),
+    "remedies": Entry(Remedies),
+    "finetune": Entry(
+        Finetune,
+        (
+            "finetune minilm-l6 --task movie-reviews --epochs 2",
+            "finetune minilm-l6 --task reviews.csv --columns text=review,label=stars --fusion gate",
+            "finetune --config runs/minilm-l6-movie-reviews/config.json --epochs 4",
+        ),
+        _FINETUNE,
+    ),
+    "evaluate": Entry(
+        Evaluate,
+        ("evaluate runs/minilm-l6-movie-reviews --split validation",),
+        {"choice": "split step limit each_token"},
+    ),
+    "predict": Entry(
+        Predict,
+        (
+            'predict runs/minilm-l6-movie-reviews --data "A film worth seeing."',
+            "predict runs/minilm-l6-movie-reviews --data new.csv --columns text=review --out new.jsonl",
+        ),
+        {"text": "data columns missing", "output": "out"},
+    ),
+    "aot": Entry(
+        AotConfig,
+        ("aot bert-base --target tpu-v5e:2x2", "aot minilm-l6 --target gpu-h100:4 --batch-size 512"),
+        {"device": "target slices mesh", "step": "batch_size length accumulate precision remat prng", "output": "out"},
+    ),
+    "assets": {
+        "list": Entry(ListAssets),
+        "fetch": Entry(FetchAsset, ("assets fetch minilm-l6",)),
+        "path": Entry(AssetPath, ("assets path minilm-l6",)),
+        "clear": Entry(ClearAssets, ("assets clear minilm-l6", "assets clear --all")),
+        "verify": Entry(VerifyAssets, ("assets verify",)),
+    },
+}

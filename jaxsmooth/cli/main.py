@@ -1,28 +1,25 @@
 """The command line: parse, call, print."""
 
-import contextlib
 import dataclasses
-import io
+import itertools
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import tyro
 from rich.table import Table
 
 from ..errors import AssetError, ConfigError, DataError, JaxsmoothError, PreemptedError
 from ..files import spelled_out
+from ..paths import folder_name
 from ..terminal import PlainConsole, say
 from ..training.config import AotConfig
 from .commands import (
-    AssetCommand,
     AssetPath,
     ClearAssets,
-    Command,
     Compare,
     Converge,
     Diagnose,
@@ -31,10 +28,13 @@ from .commands import (
     Finetune,
     ListAssets,
     Predict,
+    Remedies,
     Study,
     Verify,
     VerifyAssets,
 )
+from .parsing import parse
+from .settings import write_settings
 
 if TYPE_CHECKING:
     from ..bert.params import Encoder
@@ -47,52 +47,54 @@ FATE_SENTENCES = 8
 def main(arguments: list[str] | None = None) -> int:
     """Entry point of `jaxsmooth`. Returns the exit status.
 
-    0; 1 for a refusal or a violation; 130 when interrupted; 143 when a training was ended by SIGTERM, after a
-    checkpoint (128 + the signal's number, as a shell reports it).
+    0; 1 for a refusal or a violation; 130 when interrupted; 141 when nobody reads what is printed; 143 when a training
+    was ended by SIGTERM, after a checkpoint (128 + the signal's number, as a shell reports it).
     """
     try:
         # Inside: a configuration that contradicts itself is refused while it is parsed.
-        command = _at_home(_parsed(arguments))
-        match command:
-            case Study():
-                return run_study(command)
-            case Finetune():
-                run_finetune(command)
-            case Evaluate():
-                run_evaluate(command)
-            case Predict():
-                run_predict(command)
-            case AotConfig():
-                run_aot(command)
-            case AssetCommand(inner):
-                run_assets(inner)
+        status = _run(_at_home(parse(arguments)))
+        sys.stdout.flush()
+        return status
     except PreemptedError as error:
         say(f"jaxsmooth: {error}", stderr=True)
         return 143
+    except BrokenPipeError:  # `| head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except (JaxsmoothError, OSError) as error:
         say(f"jaxsmooth: {error}", stderr=True)
         return 1
     except KeyboardInterrupt:
         say("jaxsmooth: interrupted; no file was left half-written.", stderr=True)
         return 130
+
+
+def _run(command: Any) -> int:
+    match command:
+        case Study():
+            return run_study(command)
+        case Finetune():
+            run_finetune(command)
+        case Evaluate():
+            run_evaluate(command)
+        case Predict():
+            run_predict(command)
+        case AotConfig():
+            run_aot(command)
+        case Remedies():
+            run_remedies()
+        case _:
+            run_assets(command)
     return 0
 
 
-def _parsed(arguments: list[str] | None) -> Any:
-    """The command; what tyro says of a wrong one repeats the arguments, so it passes through `say`."""
-    complaint = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(complaint):
-            return tyro.cli(Command, prog="jaxsmooth", description=__doc__, args=arguments)
-    finally:
-        if complaint.getvalue():
-            say(complaint.getvalue().rstrip("\n"), stderr=True)
-
-
 def _at_home(command: Any) -> Any:
-    """The command with "~" filled in, which a shell leaves as it is in `--out=~/run`."""
+    """The command with paths filled in: "~", which a shell leaves as it is in `--out=~/run`, and {model} or {run}."""
     values = {field.name: getattr(command, field.name) for field in dataclasses.fields(command)}
     paths = {name: Path(spelled_out(value)) for name, value in values.items() if isinstance(value, Path)}
+    if "out" in paths:
+        for word in {"model", "run"} & values.keys():
+            paths["out"] = Path(str(paths["out"]).replace(f"{{{word}}}", folder_name(values[word])))
     return dataclasses.replace(command, **paths)
 
 
@@ -100,6 +102,9 @@ def run_study(command: Study) -> int:
     """`jaxsmooth diagnose|converge|verify|compare`. Returns 1 if any theorem is violated."""
     options = _own_options(command)
     model, tokenizer, texts = _load(command)
+    first: list[str] = []
+    if isinstance(command, Diagnose) and command.fate != "none":
+        first, texts = _first(texts, FATE_SENTENCES)
     if isinstance(command, Diagnose):
         options["fusion"] = _fusion(command, model)
     steps = _steps(command)
@@ -109,13 +114,15 @@ def run_study(command: Study) -> int:
         texts,
         **options,
         name=command.model,
-        data=command.data if command.sample is None else f"{command.data} (drawn at random, seed {command.sample})",
+        data=_data_name(command),
         tokens_per_batch=command.tokens_per_batch,
         progress=True,
     )
     if isinstance(command, Diagnose) and command.fate != "none":
-        found = _with_fate(found, command, model, tokenizer)
-    steps.show(found, steps.write(found, command.out), PlainConsole())
+        found = _with_fate(found, command, model, tokenizer, first)
+    written = steps.write(found, command.out)
+    write_settings(command, command.out)
+    steps.show(found, written, PlainConsole())
     return int(isinstance(command, Verify) and found.violated)
 
 
@@ -128,18 +135,21 @@ def _fusion(command: Diagnose, model: "Encoder") -> Any:
     return None if command.fusion == "none" else command.fusion
 
 
-def _with_fate(found: Any, command: Diagnose, model: "Encoder", tokenizer: "Tokenizer") -> Any:
+def _data_name(command: Study) -> str:
+    """What a report calls the texts."""
+    name = "standard input" if command.data == "-" else command.data
+    return name if command.sample is None else f"{name} (drawn at random, seed {command.sample})"
+
+
+def _with_fate(found: Any, command: Diagnose, model: "Encoder", tokenizer: "Tokenizer", texts: Sequence[str]) -> Any:
     """The diagnosis with the fate of its first sentences."""
-    from ..assets import stream_texts
     from ..studies import converge
 
-    limit = FATE_SENTENCES if command.limit is None else min(FATE_SENTENCES, command.limit)
-    texts = stream_texts(command.data, limit, column=_text_column(command.columns))
     fate = converge.converge(
         *(model, tokenizer, texts),
         map=command.fate,
         name=command.model,
-        data=command.data,
+        data=_data_name(command),
         tokens_per_batch=command.tokens_per_batch,
         progress=True,
     )
@@ -215,6 +225,9 @@ def run_finetune(command: Finetune) -> None:
     outcome = loop.finetune(command.config, progress=True)
     scores = ", ".join(f"{name} {value:.4f}" for name, value in outcome.scores.items())
     early = ", stopped early" if outcome.stopped_early else ""
+    if outcome.begun == outcome.steps:
+        more = "a larger --patience, or 0," if outcome.stopped_early else "more --steps or --epochs"
+        say(f"This run was finished before, and nothing was done; with {more} it goes on.")
     say(f"{outcome.steps} steps{early}; best at step {outcome.best_step}: {scores} -> {outcome.folder}")
 
 
@@ -225,7 +238,12 @@ def run_evaluate(command: Evaluate) -> None:
     from ..training import predict
 
     found = predict.evaluate_run(
-        command.run, command.split, step=command.step, limit=command.limit, each_token=command.each_token
+        command.run,
+        command.split,
+        step=command.step,
+        limit=command.limit,
+        each_token=command.each_token,
+        progress=True,
     )
     print(json.dumps(strict(found), indent=2, allow_nan=False))  # in ASCII, which any terminal and reader can take
 
@@ -240,16 +258,34 @@ def run_predict(command: Predict) -> None:
         raise ConfigError(f"--out must name a file; {command.out} is a folder.")
     report.check_writable(command.out.parent)
     count = predict.write_predictions(
-        command.run, command.data, command.out, columns=command.columns, missing=command.missing
+        command.run, command.data, command.out, columns=command.columns, missing=command.missing, progress=True
     )
     say(f"{count} predictions -> {command.out}")
+
+
+def run_remedies() -> None:
+    """`jaxsmooth remedies`."""
+    from ..mitigations.parse import METHODS
+
+    table = Table("remedy", "parameters and defaults", "source", show_lines=True)
+    for name, method in METHODS.items():
+        parameters = (
+            f"{key}{'' if one.default is None else f' = {one.default:g}'}: {one.about}"
+            for key, one in method.parameters.items()
+        )
+        table.add_row(name, "\n".join(parameters) or "none", method.source)
+    PlainConsole().print(table)
+    say("For example: jaxsmooth compare minilm-l6 --with attnscale:0.3,gfsa:power=0.2:order=4,contranorm+neutreno")
 
 
 def run_aot(command: AotConfig) -> None:
     """`jaxsmooth aot`."""
     set_up_jax()
+    from .. import report
     from ..training import aot
 
+    if command.out:
+        report.check_writable(command.out.parent)
     found = aot.compile_ahead(command)
     table = Table("per device and step", found.target, title="compiled with the production compiler; not executed")
     rows = {
@@ -288,7 +324,7 @@ def run_assets(command: ListAssets | FetchAsset | AssetPath | ClearAssets | Veri
             say(assets.asset_path(name))
         case ClearAssets(name, everything):
             if (name is None) is not everything:
-                raise AssetError("clear needs the name of one asset, or --all and no name.")
+                raise AssetError("name the one asset to clear, or give --all and no name.")
             removed = assets.clear(name)
             say(f"removed {', '.join(removed)}" if removed else "nothing to remove")
         case VerifyAssets(name):
@@ -296,12 +332,31 @@ def run_assets(command: ListAssets | FetchAsset | AssetPath | ClearAssets | Veri
             for asset_name, state, why in found:
                 say(f"{asset_name}: {state}{': ' * bool(why)}{why}")
             if any(state == "damaged" for _, state, _ in found):
-                raise AssetError(
-                    "some cached files are not what was fetched; `jaxsmooth assets fetch NAME` mends them."
-                )
+                raise AssetError("some cached files are damaged; `jaxsmooth assets fetch NAME` replaces them.")
 
 
-def _load(command: Study) -> tuple["Encoder", "Tokenizer", Iterator[str]]:
+class _Texts:
+    """Sentences of a known number, read once."""
+
+    def __init__(self, texts: Iterator[str], count: int) -> None:
+        self._texts, self._count = texts, count
+
+    def __iter__(self) -> Iterator[str]:
+        return self._texts
+
+    def __len__(self) -> int:
+        return self._count
+
+
+def _first(texts: Iterable[str], count: int) -> tuple[list[str], Iterable[str]]:
+    """The first sentences, and all of them; standard input can be read only once."""
+    rest = iter(texts)
+    first = list(itertools.islice(rest, count))
+    whole = itertools.chain(first, rest)
+    return first, _Texts(whole, len(texts)) if isinstance(texts, Sized) else whole
+
+
+def _load(command: Study) -> tuple["Encoder", "Tokenizer", Iterable[str]]:
     """Model, tokenizer and text that a command names, in its precision."""
     # Heavy imports wait until a command needs them: help and `assets list` answer at once.
     import jax
@@ -309,16 +364,19 @@ def _load(command: Study) -> tuple["Encoder", "Tokenizer", Iterator[str]]:
     jax.config.update("jax_enable_x64", command.precision == "float64")
     _keep_compiled_programs(jax)
     from .. import report
-    from ..assets import sample_texts, stream_texts
+    from ..assets import count_texts, sample_texts, stream_texts
     from ..checkpoints import encoder
 
     # Folder and text first: a wrong name costs no download and no work.
     report.check_writable(command.out)
     column = _text_column(command.columns)
+    texts: Iterable[str]
     if command.sample is None:
         texts = stream_texts(command.data, command.limit, column=column)
+        count = count_texts(command.data, command.limit, column=column)
+        texts = texts if count is None else _Texts(texts, count)
     else:
-        texts = iter(sample_texts(command.data, command.limit, command.sample, column=column))
+        texts = sample_texts(command.data, command.limit, command.sample, column=column)
     model, tokenizer = encoder.load(command.model, dtype=command.precision, check=command.check)
     if tokenizer is None:
         raise AssetError(f"{command.model} has no tokenizer.json or vocab.txt; a tokenizer is needed to read text.")
@@ -331,7 +389,7 @@ def _text_column(columns: str) -> str:
 
     named = parse_columns(columns)
     if named.keys() - {"text"}:
-        raise DataError(f"a study reads texts alone: --columns text=NAME; got {columns!r}.")
+        raise DataError(f"only texts are read here: --columns must be text=NAME; got {columns!r}.")
     return named.get("text", "text")
 
 

@@ -10,7 +10,7 @@ from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Array
 
-from ..errors import ShapeError
+from ..errors import ShapeError, did_you_mean
 from ..types import SITES, Edit, Edits
 
 SITE_AXES = {
@@ -199,4 +199,4 @@ def _indices(name: str, value: Indices) -> Array | None:
 def check_site(site: str) -> None:
     """Refuse a name that is not a site's."""
     if site not in SITES:
-        raise ShapeError(f"there is no site {site!r}; the sites are {', '.join(SITES)}.")
+        raise ShapeError(f"there is no site {site!r}; the sites are {', '.join(SITES)}.{did_you_mean(site, SITES)}")

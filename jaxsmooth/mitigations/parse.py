@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 
 from ..bert.params import Encoder
-from ..errors import OptionError
+from ..errors import OptionError, did_you_mean
 from ..types import Edits, compose
 from . import remedies
 from .remedies import AnyBatch, Remedy
@@ -247,7 +247,9 @@ def parse_remedies(text: str) -> list[NamedRemedy]:
     ['attnscale(strength=0.3)', 'contranorm(s=0.1, temperature=1) + attention-dropout(rate=0.1, seed=4)']
     """
     if not isinstance(text, str) or not text.strip():
-        raise OptionError(f"remedies must be named, as in 'contranorm,attnscale:0.3'; got {text!r}.")
+        raise OptionError(
+            f"name the remedies, as in 'contranorm,attnscale:0.3' (`jaxsmooth remedies` lists them); got {text!r}."
+        )
     found = [_entry(entry.strip()) for entry in text.split(",")]
     labels = [one.label for one in found]
     twice = next((label for label in labels if labels.count(label) > 1), None)
@@ -279,7 +281,8 @@ def _entry(label: str) -> NamedRemedy:
 def _part(text: str, label: str) -> tuple[str, Values]:
     name, *given = text.split(":")
     if name not in METHODS:
-        raise OptionError(f"there is no remedy {name!r} (in {label!r}); there are {', '.join(METHODS)}.")
+        near = did_you_mean(name, METHODS)
+        raise OptionError(f"there is no remedy {name!r} (in {label!r}); there are {', '.join(METHODS)}.{near}")
     parameters = METHODS[name].parameters
     values: dict[str, float | int | None] = {key: parameter.default for key, parameter in parameters.items()}
     named: set[str] = set()
@@ -292,7 +295,8 @@ def _part(text: str, label: str) -> tuple[str, Values]:
         if key not in parameters or key in named:
             problem = "is given twice" if key in named else "is none of them"
             known = ", ".join(parameters) or "none"
-            raise OptionError(f"parameters of {name}: {known}; {key!r} in {label!r} {problem}.")
+            near = "" if key in named else did_you_mean(key, parameters)
+            raise OptionError(f"parameters of {name}: {known}; {key!r} in {label!r} {problem}.{near}")
         named.add(key)
         values[key] = _number(number, parameters[key], f"{name}:{key}")
     return name, tuple(values.items())

@@ -74,7 +74,10 @@ def converge(
         own["steps"] = 200 if steps is None else steps
         return converge_map(model, tokenizer, texts, map=map, **own, **options)
     if layer is not None or std is not None or basin:
-        raise TextError("layer, std and basin belong to a real map; the frozen one takes every layer as it is.")
+        raise TextError(
+            "layer, std and basin do not go with map=frozen, which takes the attention of every layer as it is. "
+            "Choose another map, such as layer."
+        )
     frozen: dict[str, Any] = {"window": window, "steps": 256 if steps is None else steps}
     frozen["tolerance"] = 1e-3 if tolerance is None else tolerance
     return converge_heads(model, tokenizer, texts, **frozen, **options)

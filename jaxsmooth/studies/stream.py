@@ -2,21 +2,20 @@
 
 import contextlib
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from types import TracebackType
 from typing import Any
 
 import jax
 import numpy as np
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ..bert.params import Encoder
 from ..errors import TextError
 from ..inputs.batches import encoded_batches
 from ..inputs.batching import EncodedBatch
 from ..inputs.tokenizer import Tokenizer, TruncationWarning
+from ..progress import ProgressBar
 from ..results.summaries import DataSummary
-from ..terminal import PlainConsole
 from .data_parallel import over_devices, placement
 
 
@@ -29,9 +28,10 @@ class TextStream:
       model: the encoder.
       tokenizer: its tokenizer; a vision encoder has none.
       texts: sentences, any iterable of strings; for a vision encoder images, each [C Y X].
-      doing: what the progress bar says is being done.
+      doing: what is being done, for the progress bar.
       tokens_per_batch: size of a batch, padding included, over all devices.
-      progress: whether to show the bar on stderr.
+      progress: whether to show on stderr how far it is (`progress.ProgressBar`); how much is left too, of `texts` that
+        have a length.
 
     Raises:
       TextError: one string instead of several, or what is no series; while reading also as `encoded_batches`.
@@ -62,28 +62,34 @@ class TextStream:
         batches = encoded_batches(model.config, tokenizer, texts, tokens_per_batch=tokens_per_batch)
         self.model, rows, self._mesh = placement(model)
         self._batches = over_devices(batches, rows)
-        self._bar = _progress_bar(progress)
-        self._task = self._bar.add_task(doing, total=len(texts) if isinstance(texts, (list, tuple)) else None)
+        known = len(texts) if isinstance(texts, Sized) else None
+        self._bar = ProgressBar(doing, "images" if model.config.is_vision else "sentences", total=known, shown=progress)
+        self._most = len(tokenizer.buckets) if isinstance(tokenizer, Tokenizer) else 1
         self._sentences = self._tokens = self._truncated = 0
 
     def __enter__(self) -> "TextStream":
         self._exit = contextlib.ExitStack()
         if self._mesh is not None:
             self._exit.enter_context(jax.set_mesh(self._mesh))
-        self._bar.start()
+        self._exit.enter_context(self._bar)
         return self
 
     def __iter__(self) -> Iterator[EncodedBatch]:
+        lengths: set[int] = set()
         for encoded in self._batches:
+            length = encoded.batch.mask.shape[-1]
+            if length not in lengths:
+                lengths.add(length)
+                self._bar.compiling(length, len(lengths), self._most)
             yield encoded
+            self._bar.note()
             rows = len(encoded.indices)
             self._sentences, self._truncated = self._sentences + rows, self._truncated + encoded.truncated
             # Sliced on the host: on a device it would wait for what is being computed there.
             self._tokens += int(np.asarray(encoded.batch.mask)[:rows].sum())
-            self._bar.advance(self._task, rows)
+            self._bar.advance(rows)
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._bar.stop()
         self._exit.close()
         if self._truncated and error is None:
             message = f"{self._truncated} of {self._sentences} texts were cut to {self._max_length} tokens."
@@ -92,16 +98,3 @@ class TextStream:
     def summary(self, name: str) -> DataSummary:
         """What was read so far, for a report."""
         return DataSummary(name, self._sentences, self._tokens, self._truncated)
-
-
-def _progress_bar(shown: bool) -> Progress:
-    """A bar on stderr that counts sentences and leaves nothing behind."""
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("sentences"),
-        TimeElapsedColumn(),
-    )
-    console = PlainConsole(stderr=True)
-    return Progress(*columns, console=console, disable=not (shown and console.is_terminal), transient=True)

@@ -14,7 +14,7 @@ from ..bert.block import attention_input
 from ..bert.config import EncoderConfig
 from ..bert.encoder import encode
 from ..bert.params import Encoder
-from ..errors import OptionError
+from ..errors import OptionError, did_you_mean
 from ..inputs.batching import EncodedBatch
 from ..inputs.tokenizer import Tokenizer
 from ..results.verification import Verification
@@ -115,7 +115,7 @@ def _chosen(theorems: Sequence[str]) -> tuple[str, ...]:
     known = (*THEOREMS, *(name for name in CATALOGUE if name not in THEOREMS))
     for name in theorems:
         if name not in known:
-            raise OptionError(f"there is no theorem {name!r}; there are {', '.join(known)}.")
+            raise OptionError(f"there is no theorem {name!r}; there are {', '.join(known)}.{did_you_mean(name, known)}")
         if name not in THEOREMS and (reason := refusal(name)):
             raise OptionError(reason)
     return tuple(name for name in known if name in theorems) if theorems else tuple(THEOREMS)

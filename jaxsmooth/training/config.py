@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..assets.tables import Missing
-from ..errors import ConfigError
+from ..errors import ConfigError, did_you_mean
 from ..files import atomic_write
 from ..json_reading import loads
+from ..paths import folder_name, refuse_address
 
 Remat = Literal["auto", "none", "full", "dots"]
 Fusion = Literal["none", "weights", "concat", "max", "gate"]
@@ -25,35 +26,38 @@ class FinetuneConfig:
     """
 
     task: str = "movie-reviews"
-    """Name of a task, or a file of the user's own."""
+    """A task by name (docs/tasks.md), or a table of your own (.csv, .tsv, .jsonl, .json, .parquet), or a folder of
+    them."""
     model: str = "minilm-l6"
-    """Asset name, directory in Hugging Face's format, hub id, or "tiny" (random weights, no download)."""
-    out: Path = Path("runs/finetune")
-    """Folder of the run: config.json, metrics.jsonl, TensorBoard events, checkpoints/, best/ for Hugging Face."""
+    """An asset (`jaxsmooth assets list`), a folder in Hugging Face's format, a hub id such as bert-base-uncased, or
+    "tiny": a small model with random weights that needs no download."""
+    out: Path = Path("runs/{model}-{task}")
+    """Folder of the run: config.json, metrics.jsonl, TensorBoard's events/, checkpoints/, and best/, a model in Hugging
+    Face's format."""
     data_dir: str = ""
-    """Folder of the task's files in their official format, for tasks that are not assets."""
+    """Folder of the official files, for a task that is no asset."""
     columns: str = ""
-    """Of a file of the user's: which column is which, as "text=review,label=stars"; the default reads their names."""
+    """Of a table of your own: which column is which, as text=review,label=stars; found by their names if left out."""
     missing: Missing = "refuse"
-    """Of a file of the user's: refuse or skip rows with a missing cell, or take NA, nan, ... for words (literal)."""
+    """Of a table of your own: refuse or skip rows with a missing cell, or take NA and the like for words (literal)."""
     epochs: float = 3.0
     """Passes over the training split."""
     steps: int = 0
-    """Optimiser steps; 0 works them out from the epochs."""
+    """Optimiser steps, in place of --epochs; 0 works them out from the epochs."""
     batch_size: int = 32
-    """Records in a step, of all processes together."""
+    """Records in a step, over all processes."""
     accumulate: int = 1
-    """Parts that a step's batch is cut into, one after the other, to save memory."""
+    """Cut each step's batch into so many parts, computed one after the other, to save memory."""
     max_length: int = 128
-    """Longest sentence in tokens; longer ones are cut."""
+    """The most tokens of a sentence; longer ones are cut."""
     learning_rate: float = 2e-5
-    """Peak rate."""
+    """The highest learning rate."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     """How the rate falls after the warm-up."""
     warmup: float = 0.1
-    """Steps in which the rate rises from 0: below 1 a share of all, rounded up; from 1 on their number."""
+    """Over how many steps the rate rises from 0: below 1 a share of all steps, rounded up; from 1 on their number."""
     weight_decay: float = 0.01
-    """Decoupled decay of everything but biases and norms."""
+    """Weight decay as in AdamW, of everything but biases and norms."""
     beta1: float = 0.9
     """Adam's decay of the mean."""
     beta2: float = 0.999
@@ -61,59 +65,66 @@ class FinetuneConfig:
     adam_eps: float = 1e-8
     """Adam's epsilon, outside the root."""
     clip: float = 1.0
-    """Largest global norm of the gradient; 0 for no clipping."""
+    """Clip the gradient to this global norm; 0 for no clipping."""
     layer_decay: float = 1.0
-    """Each layer's rate over that of the layer above it."""
+    """Each layer's learning rate, relative to that of the layer above it."""
     hidden_dropout: float = 0.1
-    """Rate on the embedding and on the sub-layers' outputs."""
+    """Dropout rate on the embedding and on the sub-layers' outputs."""
     attention_dropout: float = 0.1
-    """Rate on the attention probabilities."""
+    """Dropout rate on the attention probabilities."""
     head_dropout: float = 0.1
-    """Rate before the output layer."""
+    """Dropout rate before the output layer."""
     fusion: Fusion = "none"
-    """How the layers' outputs are fused before the head."""
+    """How the outputs of all layers are fused before the head."""
     remedy: str = ""
-    """Remedies against over-smoothing, as "contranorm,attnscale:0.3"."""
+    """A remedy against over-smoothing, as attnscale:0.3, or several joined by "+"; `jaxsmooth remedies` lists them."""
     share_attention: str = ""
-    """As "7-12": layers 8 to 12, counted from 1, attend by the probabilities of layer 7 and compute none themselves."""
+    """As 7-12: layers 8 to 12, counted from 1, use the attention of layer 7 and compute none themselves."""
     exit_layer: int = 0
-    """Take the output of this layer, counted from 1; the layers above it are cut off. 0 for the last."""
+    """Take the output of this layer, counted from 1, and cut off those above it; 0 for the last."""
     freeze: bool = False
-    """Train head, pooler and fusion alone: a probe of what the encoder's output holds."""
+    """Train head, pooler and fusion only: a probe of what the encoder's output holds."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Of the computation; parameters and optimiser stay in float32."""
+    """Precision of the computation; parameters and optimiser stay in float32."""
     matmul_precision: Literal["highest", "high", "default"] = "highest"
-    """Of float32 products: all digits; bfloat16 in three passes, or TF32; or what the device does unasked."""
+    """How exactly float32 matrices are multiplied: all digits (highest), bfloat16 in three passes or TF32 (high), or as
+    the device does by default."""
     remat: Remat = "auto"
-    """What the backward pass recomputes: nothing, whole blocks, or all but the matrix products; auto takes the least
-    that is estimated to fit into the device's memory, and says so."""
+    """What the backward pass computes again to save memory: nothing (none), whole blocks (full), or all but the matrix
+    products (dots). auto takes the least that is estimated to fit into the device's memory, and says so."""
     ema: float = 0.0
-    """Decay of an average of the parameters, which is then what is evaluated and exported; 0 for none."""
+    """Decay of a running average of the parameters, which is then what is evaluated and exported; 0 for none."""
     seed: int = 0
-    """Of the head's initial values, the order of the data and dropout."""
+    """Seed of the head's initial values, the order of the data, and dropout."""
     prng: Literal["threefry2x32", "rbg"] = "threefry2x32"
-    """Generator of the dropout masks. rbg compiles several times faster on TPUs, but draws others on another mesh or
-    platform."""
+    """Generator of the dropout masks. rbg compiles several times faster on TPUs, but its masks change with the mesh and
+    the platform."""
     mesh: str = ""
-    """Mesh axes, as "data=2,fsdp=2,tensor=2"; the default puts all devices on data."""
+    """Axes of the device mesh, as data=2,fsdp=2,tensor=2; all devices on data if left out."""
     eval_every: int = 0
     """Steps between evaluations on the validation split; 0 for once an epoch."""
     patience: int = 0
-    """Evaluations without a better score before the run stops; 0 never stops early."""
+    """Stop after so many evaluations without a better score; 0 never stops early."""
     checkpoint_every: int = 200
     """Steps between checkpoints."""
     keep: int = 2
-    """How many of the newest checkpoints are kept; the best is kept as well."""
+    """How many of the newest checkpoints to keep; the best is kept as well."""
     log_every: int = 10
-    """Steps between records of loss, rate, tokens/s."""
+    """Steps between records of loss, learning rate and tokens per second."""
+    logger: Literal["tensorboard", "wandb", "none"] = "tensorboard"
+    """Where the records go besides metrics.jsonl. wandb needs `pip install 'jaxsmooth[wandb]'`."""
     probe: int = 16
-    """Validation sentences on which over-smoothing is measured at each evaluation; 0 for none."""
+    """On how many validation sentences over-smoothing is measured at each evaluation; 0 for none."""
     limit: int = 0
-    """Use at most so many examples of each split, a fixed sample of it; 0 for all."""
+    """Use a fixed sample of N examples of each split; 0 for all of them."""
     check: bool = True
-    """Run the model that was read on a short probe first: finite numbers, known answers."""
+    """First run the model that was read on a short probe: are its numbers finite, its known answers right?"""
 
     def __post_init__(self) -> None:
+        named = str(self.out).replace("{model}", folder_name(self.model)).replace("{task}", folder_name(self.task))
+        object.__setattr__(self, "out", Path(named))
+        for path in (self.out, self.data_dir, self.task):
+            refuse_address(path, ConfigError)
         whole = {field.name for field in dataclasses.fields(self) if field.type is int}
         for name, (least, most) in _RANGES.items():
             value = getattr(self, name)
@@ -124,7 +135,7 @@ class FinetuneConfig:
             if not least <= value <= most:
                 raise ConfigError(f"{name} must lie in [{least:g}, {most:g}]; got {value!r}.")
         if self.epochs <= 0 and not self.steps:
-            raise ConfigError(f"epochs must be above 0 where steps is 0; got {self.epochs}.")
+            raise ConfigError(f"epochs must be above 0 unless steps is given; got {self.epochs}.")
         if self.batch_size % self.accumulate:
             raise ConfigError(
                 f"accumulate must divide batch_size; got batch_size={self.batch_size}, accumulate={self.accumulate}."
@@ -134,7 +145,9 @@ class FinetuneConfig:
         for field in dataclasses.fields(self):
             choices = getattr(field.type, "__args__", ())
             if choices and getattr(self, field.name) not in choices:
-                raise ConfigError(f"{field.name} must be one of {choices}; got {getattr(self, field.name)!r}.")
+                raise ConfigError(
+                    f"{field.name} must be one of {', '.join(choices)}; got {getattr(self, field.name)!r}."
+                )
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able values; `from_dict` inverts it."""
@@ -155,14 +168,10 @@ class FinetuneConfig:
         ...
         jaxsmooth.errors.ConfigError: there is no setting 'learning_rat'. Did you mean 'learning_rate'?
         """
-        import difflib
-
         known = {field.name for field in dataclasses.fields(cls)}
         for name in values:
             if name not in known:
-                near = difflib.get_close_matches(name, known, 1)
-                hint = f" Did you mean {near[0]!r}?" if near else ""
-                raise ConfigError(f"there is no setting {name!r}.{hint}")
+                raise ConfigError(f"there is no setting {name!r}.{did_you_mean(name, known)}")
         return cls(**{**values, "out": Path(values.get("out", cls.out))})
 
     def save(self, path: Path) -> None:
@@ -183,10 +192,13 @@ class FinetuneConfig:
         Raises:
           ConfigError: no such file, no JSON object, or as `from_dict`.
         """
+        refuse_address(path, ConfigError)
         try:
             values = loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise ConfigError(f"{path} is no saved run configuration: {error}. Is this the folder of a run?") from error
+            raise ConfigError(
+                f"{path} cannot be read as a run's settings: {error}. Is this the folder of a run?"
+            ) from error
         if not isinstance(values, dict):
             raise ConfigError(f"{path} must hold one JSON object; got {type(values).__name__}.")
         return cls.from_dict(values)
@@ -208,27 +220,28 @@ class AotConfig:
     """Compile the training step for an accelerator without having one; print what it needs and allows."""
 
     target: str = "tpu-v5e:2x2"
-    """Chip and topology: tpu-v4:2x2x1, tpu-v5e:4x4, tpu-v5p:2x2x1, tpu-v6e:2x4, gpu-h100:4, ..."""
+    """Chip and topology: tpu-v4:2x2x1, tpu-v5e:4x4, tpu-v5p:2x2x1, tpu-v6e:2x4, gpu-h100:4 and others."""
     slices: int = 1
-    """TPU slices of that topology."""
+    """How many TPU slices of that topology."""
     model_size: str = "bert-base"
-    """bert-base, bert-large, or a model as `finetune` names it, of which only config.json is read."""
+    """bert-base, bert-large, or a model as the other commands take it, of which only config.json is read."""
     mesh: str = ""
-    """Mesh axes, as "data=2,fsdp=2"; the default puts all devices on data."""
+    """Axes of the device mesh, as data=2,fsdp=2; all devices on data if left out."""
     batch_size: int = 128
     """Records in a step, over all devices."""
     length: int = 128
     """Tokens of a sentence."""
     precision: Literal["float32", "bfloat16"] = "bfloat16"
-    """Of the computation; masters stay float32."""
+    """Precision of the computation; parameters and optimiser stay in float32."""
     remat: Remat = "auto"
-    """What the backward pass recomputes; auto takes the least that is estimated to fit, else what is found to fit."""
+    """What the backward pass computes again to save memory, as of finetune; auto takes the least that is estimated to
+    fit, or else what the compiler finds to fit."""
     prng: Literal["threefry2x32", "rbg"] = "threefry2x32"
     """Generator of the dropout masks; rbg compiles several times faster for TPUs."""
     accumulate: int = 1
-    """Parts of a step's batch."""
+    """Cut each step's batch into so many parts, computed one after the other."""
     out: Path | None = None
-    """A JSON file for the numbers."""
+    """Also write the numbers to this JSON file."""
 
 
 _COUNT = 10**9
@@ -248,6 +261,10 @@ _RANGES: dict[str, tuple[float, float]] = {
 
 MOST_STEPS = _COUNT
 
-RESUMABLE = ("out", "eval_every", "patience", "checkpoint_every", "keep", "log_every", "mesh", "remat", "check")
+LENGTH = ("steps", "epochs")
+"""Settings that may differ so that the run goes on for longer."""
+RESUMABLE = (
+    *("out", "eval_every", "patience", "checkpoint_every", "keep", "log_every", "logger", "mesh", "remat", "check"),
+)
 """Settings that may differ between a run and its resumption: they change no parameter's bits, or as mesh and remat only
 by rounding."""

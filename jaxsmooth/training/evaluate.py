@@ -8,6 +8,7 @@ import jax
 from jax.sharding import Mesh
 
 from ..bert.norm import accumulation_dtype
+from ..progress import ProgressBar
 from .data.pipeline import make_stream
 from .data.records import SpanRecords
 from .data.task_data import TaskData
@@ -63,7 +64,7 @@ def _outputs(trainer: Trainer, model: TaskModel, data: TrainBatch) -> tuple[Any,
 
 
 def outputs(
-    trainer: Trainer, model: TaskModel, data: TaskData, mesh: Mesh, *, batch_size: int
+    trainer: Trainer, model: TaskModel, data: TaskData, mesh: Mesh, *, batch_size: int, doing: str = ""
 ) -> Iterator[tuple[TrainBatch, Any, float, float]]:
     """The model's outputs on a split, batch by batch, on the host and without dropout.
 
@@ -75,17 +76,22 @@ def outputs(
       data: the split.
       mesh: devices.
       batch_size: records in a batch.
+      doing: what to show on stderr as being done, with how far it is; "" shows nothing.
 
     Yields:
       A batch, what the scores read of it (see `objectives.scores`), its summed loss and its number of labels.
     """
-    with make_stream(data, batch_size=batch_size, shuffle=False, epochs=1) as stream:
+    stream = make_stream(data, batch_size=batch_size, shuffle=False, epochs=1)
+    with stream, ProgressBar(doing, "batches", total=stream.steps_per_epoch, shown=bool(doing)) as bar:
         for batch in stream:
             found, loss, count = _outputs(trainer, model, place_batch(batch, mesh, rows=batch_size))
             yield batch, on_host(found), float(loss), float(count)
+            bar.advance()
 
 
-def evaluate(trainer: Trainer, model: TaskModel, data: TaskData, mesh: Mesh, *, batch_size: int) -> dict[str, float]:
+def evaluate(
+    trainer: Trainer, model: TaskModel, data: TaskData, mesh: Mesh, *, batch_size: int, progress: bool = False
+) -> dict[str, float]:
     """The task's scores and the mean loss on a split, without dropout.
 
     Args:
@@ -94,6 +100,7 @@ def evaluate(trainer: Trainer, model: TaskModel, data: TaskData, mesh: Mesh, *, 
       data: the split.
       mesh: devices.
       batch_size: records in a batch; changes time and memory, not the scores beyond rounding.
+      progress: whether to show on stderr how far it is.
 
     Returns:
       Numbers by name, "loss" among them.
@@ -102,7 +109,10 @@ def evaluate(trainer: Trainer, model: TaskModel, data: TaskData, mesh: Mesh, *, 
       DataError: the outputs hold NaN, or no example has a label.
     """
     scores, loss, count = make_scores(data), 0.0, 0.0
-    for batch, found, batch_loss, batch_count in outputs(trainer, model, data, mesh, batch_size=batch_size):
+    doing = "evaluating" if progress else ""
+    for batch, found, batch_loss, batch_count in outputs(
+        trainer, model, data, mesh, batch_size=batch_size, doing=doing
+    ):
         scores.update(found, batch)
         loss, count = loss + batch_loss, count + batch_count
     return {**scores.result(), "loss": loss / max(count, 1)}

@@ -1,24 +1,28 @@
-"""The log of a run: one JSON line per record, the same numbers as TensorBoard events, a progress bar."""
+"""The log of a run: one JSON line per record, the same numbers for TensorBoard, wandb or a callback, a progress bar."""
 
 import contextlib
 import dataclasses
+import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import scalar
 
+from ..errors import ConfigError
 from ..files import atomic_write, dumps_strict, storage_fault
 from ..json_reading import loads
-from ..terminal import PlainConsole
+from ..progress import ProgressBar
 
 METRICS, EVENTS = "metrics.jsonl", "events"
 FLUSH_SECONDS = 10
+
+Log = Callable[[int, Mapping[str, float]], None]
+"""Takes a step and numbers by name, as "train/loss"; a number of each layer k is called "name/k"."""
 
 
 class Recorder:
@@ -28,7 +32,18 @@ class Recorder:
     the file reads as that of an uninterrupted run.
     """
 
-    def __init__(self, folder: Path, *, step: int, steps: int, progress: bool, writes: bool = True) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        step: int,
+        steps: int,
+        progress: bool,
+        writes: bool = True,
+        logger: str = "tensorboard",
+        log: Log | None = None,
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
         """Open the files.
 
         Args:
@@ -37,30 +52,34 @@ class Recorder:
           steps: of the whole run.
           progress: whether to show a progress bar on stderr.
           writes: False on all processes but the first.
+          logger: "tensorboard", "wandb" or "none".
+          log: takes every record as well.
+          config: the run's settings, for wandb.
+
+        Raises:
+          ConfigError: wandb is not installed.
         """
         self.writes, self.folder = writes, folder
+        self.logs: list[Events | Wandb] = []
         if writes:
             _drop_after(folder / METRICS, step)
+            if logger == "tensorboard":
+                self.logs.append(Events(folder / EVENTS, step=step))
+            elif logger == "wandb":
+                self.logs.append(Wandb(folder, config or {}))
             self.file = (folder / METRICS).open("a", encoding="utf-8")
-            self.events = Events(folder / EVENTS, step=step)
-        columns = (
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-        )
-        self.bar = Progress(*columns, console=PlainConsole(stderr=True), disable=not (progress and writes))
-        self.line = self.bar.add_task("training", total=steps, completed=step)
+        self.log = log
+        self.bar = ProgressBar("training", "steps", total=steps, done=step, shown=progress and writes, stays=True)
 
     def __enter__(self) -> "Recorder":
-        self.bar.start()
+        self.bar.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.bar.stop()
-        for file in (self.file, self.events) if self.writes else ():
+        self.bar.__exit__(kind, error, trace)
+        for file in (self.file, *self.logs) if self.writes else ():
             try:
                 file.close()
             except OSError as fault:
@@ -76,19 +95,64 @@ class Recorder:
             finite, as a correlation with a constant, is null in JSON.
           shown: text beside the progress bar; "" leaves it as it is.
         """
-        self.bar.update(self.line, completed=step, description=shown or None)
+        self.bar.reach(step)
+        if shown:
+            self.bar.describe(f"training, {shown}")
         if not self.writes:
             return
         try:
             self.file.write(dumps_strict({"step": step, **numbers}) + "\n")
             self.file.flush()
-            for name, value in numbers.items():
-                parts = enumerate(value) if isinstance(value, list) else ((None, value),)
-                for k, one in parts:
-                    self.events.add(name if k is None else f"{name}/{k}", one, step)
-            self.events.flush()
+            flat = _flat(numbers)
+            for log in (*self.logs, *([self.log] if self.log else ())):
+                log(step, flat)
         except OSError as fault:
             raise storage_fault(fault, self.folder) or fault from fault
+
+
+def _flat(numbers: Mapping[str, float | list[float]]) -> dict[str, float]:
+    """Every number by a name of its own.
+
+    >>> _flat({"loss": 0.5, "cosine": [0.1, 0.2]})
+    {'loss': 0.5, 'cosine/0': 0.1, 'cosine/1': 0.2}
+    """
+    found: dict[str, float] = {}
+    for name, value in numbers.items():
+        found |= {f"{name}/{k}": one for k, one in enumerate(value)} if isinstance(value, list) else {name: value}
+    return found
+
+
+class Wandb:
+    """The same run of Weights & Biases over all resumptions, by the id that is kept in the run's folder."""
+
+    def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
+        """Begin, or go on with, the run that is called as its folder.
+
+        Args:
+          folder: of the run.
+          config: its settings.
+
+        Raises:
+          ConfigError: wandb is not installed.
+        """
+        try:
+            import wandb
+        except ImportError as error:
+            raise ConfigError("logger=wandb needs wandb: pip install 'jaxsmooth[wandb]'.") from error
+        path = folder / "wandb-id"
+        if not path.exists():
+            atomic_write(path, secrets.token_hex(8))
+        self.run = wandb.init(
+            id=path.read_text(encoding="utf-8"), name=folder.name, dir=str(folder), resume="allow", config=dict(config)
+        )
+
+    def __call__(self, step: int, numbers: Mapping[str, float]) -> None:
+        """Write a record."""
+        self.run.log(dict(numbers), step=step)
+
+    def close(self) -> None:
+        """End."""
+        self.run.finish()
 
 
 class Events:
@@ -106,12 +170,10 @@ class Events:
         start = SessionLog(status=SessionLog.START)
         self.writer.write_event(Event(wall_time=time.time(), step=step + 1, session_log=start))
 
-    def add(self, name: str, value: float, step: int) -> None:
-        """Write one scalar."""
-        self.writer.write_event(Event(wall_time=time.time(), step=step, summary=scalar(name, value)))
-
-    def flush(self) -> None:
-        """Bring what was written to disk, unless that was done a moment ago: it waits for the disk."""
+    def __call__(self, step: int, numbers: Mapping[str, float]) -> None:
+        """Write scalars; bring them to disk, unless that was done a moment ago: it waits for the disk."""
+        for name, value in numbers.items():
+            self.writer.write_event(Event(wall_time=time.time(), step=step, summary=scalar(name, value)))
         if time.monotonic() - self.flushed > FLUSH_SECONDS:
             self.writer.flush()
             self.flushed = time.monotonic()

@@ -15,7 +15,7 @@ import numpy as np
 from ..errors import CheckpointError, ConfigError, NotFiniteError, PreemptedError
 from .accelerators import peak_flops, step_flops
 from .checkpointing import Checkpoints
-from .config import RESUMABLE, FinetuneConfig
+from .config import LENGTH, RESUMABLE, FinetuneConfig
 from .data.pipeline import TaskStream, make_stream
 from .data.tasks import TrainBatch
 from .evaluate import evaluate
@@ -24,9 +24,9 @@ from .guards.divergence import Watch
 from .guards.lock import alone_in
 from .guards.preemption import Preemption
 from .guards.stopping import EarlyStopping
-from .logging import Meter, Recorder, read_records
+from .logging import Log, Meter, Recorder, read_records
 from .probe import Probe
-from .run import Run, prepare, run_folder
+from .run import Run, planned_steps, prepare, run_folder
 from .sharding import on_host, place_batch, reads_share
 from .step import StepMetrics, TrainState, compile_step
 
@@ -37,6 +37,7 @@ class Outcome:
 
     Attributes:
       steps: how many were done, over all resumptions.
+      begun: the step that it went on from; 0 for a run from its start, `steps` for one that was finished before.
       stopped_early: whether patience ran out before the last step.
       best_step: whose parameters are exported.
       scores: on the validation split, of the best step.
@@ -44,18 +45,21 @@ class Outcome:
     """
 
     steps: int
+    begun: int
     stopped_early: bool
     best_step: int
     scores: dict[str, float]
     folder: Path
 
 
-def finetune(config: FinetuneConfig, *, progress: bool = False) -> Outcome:
+def finetune(config: FinetuneConfig, *, progress: bool = False, log: Log | None = None) -> Outcome:
     """Fine-tune, from the start or from the newest whole checkpoint in `config.out`; export the best parameters.
 
     Args:
       config: the run's settings; they are written to `config.json` in its folder.
-      progress: whether to show a progress bar on stderr.
+      progress: whether to show on stderr how far the run is.
+      log: is called with step and numbers of every record that metrics.jsonl gets, of several processes in the first;
+        what it raises ends the run.
 
     Returns:
       The `Outcome`; the folder holds metrics.jsonl, events/, checkpoints/ and best/ (see `export_model`).
@@ -71,22 +75,24 @@ def finetune(config: FinetuneConfig, *, progress: bool = False) -> Outcome:
     with contextlib.ExitStack() as held:
         if begun:  # a folder that is held is refused before the model is loaded
             held.enter_context(alone_in(folder))
+        before = _config_in(folder)
         run = prepare(config)
+        _check_longer(before, run)
         folder.mkdir(parents=True, exist_ok=True)
         if not begun:
             held.enter_context(alone_in(folder))
         check_folder(config)  # another run may have begun and ended meanwhile
         if progress and run.notice:
             print(f"jaxsmooth: {run.notice}.", file=sys.stderr)
-        return _run(run, show=progress)
+        return _run(run, show=progress, log=log)
 
 
-def _run(run: Run, *, show: bool) -> Outcome:
+def _run(run: Run, *, show: bool, log: Log | None) -> Outcome:
     folder, checkpoints_folder = run_folder(run.config)
     if jax.process_index() == 0:
         run.config.save(folder / "config.json")
     with Checkpoints(checkpoints_folder, keep=run.config.keep) as checkpoints, open_stream(run) as stream:
-        outcome = _train(run, checkpoints, stream, show=show)
+        outcome = _train(run, checkpoints, stream, show=show, log=log)
         checkpoints.wait()
         step = export(run, checkpoints)
     if step != outcome.best_step:  # that checkpoint was damaged
@@ -103,16 +109,35 @@ def check_folder(config: FinetuneConfig) -> None:
     Raises:
       ConfigError: names the setting, what it was and what it is.
     """
-    path = config.out / "config.json"
-    if not path.exists():
+    found = _config_in(config.out)
+    if found is None:
         return
-    before, now = FinetuneConfig.read(path).to_dict(), config.to_dict()
+    before, now = found.to_dict(), config.to_dict()
     for name in now:
-        if name not in RESUMABLE and before[name] != now[name]:
+        if name not in (*RESUMABLE, *LENGTH) and before[name] != now[name]:
             raise ConfigError(
                 f"{config.out} holds a run with {name}={before[name]!r}; got {now[name]!r}. "
-                "Choose another --out, or the same settings to resume."
+                "Choose another --out, or go on with the same settings."
             )
+
+
+def _config_in(folder: Path) -> FinetuneConfig | None:
+    path = folder / "config.json"
+    return FinetuneConfig.read(path) if path.exists() else None
+
+
+def _check_longer(before: FinetuneConfig | None, run: Run) -> None:
+    """Refuse to end a run sooner than it was begun to: rates that are past were those of its own length.
+
+    Raises:
+      ConfigError: fewer steps.
+    """
+    steps = run.steps if before is None else planned_steps(before, run.steps_per_epoch)
+    if run.steps < steps:
+        raise ConfigError(
+            f"{run.config.out} holds a run of {steps} steps, which can go on for more, not for fewer; got {run.steps}. "
+            "Choose another --out."
+        )
 
 
 def open_stream(run: Run) -> TaskStream:
@@ -131,14 +156,16 @@ def open_stream(run: Run) -> TaskStream:
     )
 
 
-def _train(run: Run, checkpoints: Checkpoints, stream: TaskStream, *, show: bool) -> Outcome:
+def _train(run: Run, checkpoints: Checkpoints, stream: TaskStream, *, show: bool, log: Log | None) -> Outcome:
     config = run.config
     watch = Watch(run.trainer.schedule, checkpoints.newest)
     state, stopping, pending = _begin(run, checkpoints, stream, watch)
     begun = done = int(state.step)
     probe, every = _probe(run), config.eval_every or run.steps_per_epoch
     last = begun if _exhausted(config, stopping) else run.steps
-    recorder = Recorder(config.out, step=begun, steps=run.steps, progress=show, writes=jax.process_index() == 0)
+    options: dict[str, Any] = {"logger": config.logger, "log": log, "config": config.to_dict()}
+    first = jax.process_index() == 0
+    recorder = Recorder(config.out, step=begun, steps=run.steps, progress=show, writes=first, **options)
     with recorder, Preemption() as preemption:
         meter = Meter(peak_flops(config.precision))
         for done, now in _steps(run, state, stream, recorder, meter, pending, watch, range(begun, last)):
@@ -164,7 +191,7 @@ def _train(run: Run, checkpoints: Checkpoints, stream: TaskStream, *, show: bool
                 )
             if _exhausted(config, stopping):
                 break
-    return Outcome(done, done < run.steps, stopping.best_step, stopping.scores, config.out)
+    return Outcome(done, begun, done < run.steps, stopping.best_step, stopping.scores, config.out)
 
 
 def _evaluate(
@@ -217,11 +244,19 @@ def _steps(
     config, encoder = run.config, run.model.encoder.config
     advance: Callable[[TrainState, TrainBatch], tuple[TrainState, StepMetrics]] = compile_step(run.trainer)
     untimed = sum(int(metrics.tokens) for metrics in pending)  # of steps before an interruption
+    lengths: set[int] = set()
+    most = len({min(bucket, config.max_length) for bucket in run.tokenizer.buckets})
     for number in (step + 1 for step in steps):
         data = next(stream)
+        length = data.batch.mask.shape[1]
+        if length not in lengths:
+            lengths.add(length)
+            recorder.bar.compiling(length, len(lengths), most)
         state, metrics = advance(state, place_batch(data, run.mesh, rows=config.batch_size))
         rows = config.batch_size * run.train.task.choices
-        meter.add(0, step_flops(encoder, rows, data.batch.mask.shape[1], sharing=run.sharing))
+        meter.add(0, step_flops(encoder, rows, length, sharing=run.sharing))
+        recorder.bar.note()
+        recorder.bar.reach(number)
         pending.append(metrics)  # left on the device: reading each would wait for each
         if number % config.log_every == 0 or number == run.steps:
             watch.check_steps(pending, number)

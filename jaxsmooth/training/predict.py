@@ -109,17 +109,23 @@ def load_run(folder: Path, *, step: int | None = None) -> tuple[Run, TaskModel, 
     run = prepare(dataclasses.replace(config, mesh=""))  # the run's own mesh may need more devices than are here
     where = run_folder(config)[1] if config.out == folder else folder / "checkpoints"
     if not where.is_dir():
-        raise CheckpointError(f"{folder} has no checkpoint yet: let the run come to its first.")
+        raise CheckpointError(f"{folder} has no checkpoint yet: wait until the run has saved its first.")
     with Checkpoints(where, writes=False) as checkpoints:  # the run may still be writing
         shapes = run.shapes()
         restored = checkpoints.restore_best(shapes) if step is None else checkpoints.restore(shapes, step=step)
     if restored is None:
-        raise CheckpointError(f"{folder} has no checkpoint yet: let the run come to its first.")
+        raise CheckpointError(f"{folder} has no checkpoint yet: wait until the run has saved its first.")
     return run, averaged(restored.state), restored.step
 
 
 def evaluate_run(
-    folder: Path, split: str, *, step: int | None = None, limit: int | None = None, each_token: bool = False
+    folder: Path,
+    split: str,
+    *,
+    step: int | None = None,
+    limit: int | None = None,
+    each_token: bool = False,
+    progress: bool = False,
 ) -> dict[str, Any]:
     """Scores of a run's best parameters on a split.
 
@@ -130,6 +136,7 @@ def evaluate_run(
       limit: the size of a fixed sample of the split, 0 for all of it; None for the run's own limit, so that the
         validation split gives the scores that the run has recorded.
       each_token: of a masked LM, mask every token in turn: the pseudo-perplexity.
+      progress: whether to show on stderr how far it is.
 
     Returns:
       "task", "split", "records", "step" and "scores" by name.
@@ -140,12 +147,14 @@ def evaluate_run(
     found = load_trained(folder, step=step)
     settings = found.config if limit is None else dataclasses.replace(found.config, limit=limit)
     data = read_split(settings, found.tokenizer, split, each_token=each_token)
-    scores = evaluate(found.trainer, found.model, data, found.mesh, batch_size=found.config.batch_size)
+    scores = evaluate(
+        found.trainer, found.model, data, found.mesh, batch_size=found.config.batch_size, progress=progress
+    )
     return {"task": data.task.name, "split": split, "records": len(data), "step": found.step, "scores": scores}
 
 
 def predict_run(
-    folder: Path, source: str, *, columns: str = "", missing: Missing | None = None
+    folder: Path, source: str, *, columns: str = "", missing: Missing | None = None, progress: bool = False
 ) -> Iterator[dict[str, Any]]:
     """Predictions of a run's best parameters, one JSON-able dict per record, in the order of the records.
 
@@ -155,6 +164,7 @@ def predict_run(
         texts (see `user_tables`; it need not have labels); or text to classify or score as `read_texts` reads it.
       columns: of a table, which column is which; "" for the run's own.
       missing: of a table, what becomes of rows with a missing cell; None for the run's own.
+      progress: whether to show on stderr how far it is.
 
     Yields:
       "record" (the place of the example, from 0) and "line" (of the file, from 1; of parquet and a JSON list the number
@@ -170,7 +180,8 @@ def predict_run(
     data = _data_of(run, source, columns, missing)
     found: dict[int, dict[str, Any]] = {}
     owners = data.records.owners if run.task.kind == "span" else None
-    for batch, logits, _, _ in outputs(run.trainer, run.model, data, run.mesh, batch_size=run.config.batch_size):
+    size, doing = run.config.batch_size, "predicting" if progress else ""
+    for batch, logits, _, _ in outputs(run.trainer, run.model, data, run.mesh, batch_size=size, doing=doing):
         for place in np.flatnonzero(np.asarray(batch.weights) > 0):
             index = int(np.asarray(batch.indices)[place])
             record = index if owners is None else int(owners[index])
@@ -235,7 +246,13 @@ def _prediction(data: TaskData, index: int, logits: Any) -> dict[str, Any]:
 
 
 def write_predictions(
-    folder: Path, source: str, path: Path, *, columns: str = "", missing: Missing | None = None
+    folder: Path,
+    source: str,
+    path: Path,
+    *,
+    columns: str = "",
+    missing: Missing | None = None,
+    progress: bool = False,
 ) -> int:
     """Write `predict_run` as JSON lines.
 
@@ -245,6 +262,7 @@ def write_predictions(
       path: the file; missing folders are made, and it appears whole or not at all.
       columns: as for `predict_run`.
       missing: as for `predict_run`.
+      progress: as for `predict_run`.
 
     Returns:
       How many predictions there are.
@@ -253,6 +271,7 @@ def write_predictions(
       ConfigError: as `predict_run`.
       DataError: as `predict_run`.
     """
-    lines = [dumps_strict(each) + "\n" for each in predict_run(folder, source, columns=columns, missing=missing)]
+    found = predict_run(folder, source, columns=columns, missing=missing, progress=progress)
+    lines = [dumps_strict(each) + "\n" for each in found]
     atomic_write(path, "".join(lines))
     return len(lines)

@@ -103,7 +103,7 @@ def prepare(config: FinetuneConfig) -> Run:
     train, validation = (read_split(config, tokenizer, split) for split in ("train", "validation"))
     model = build_model(config, encoder, train.task, remedy)
     per_epoch = math.ceil(len(train) / config.batch_size)
-    steps = config.steps or math.ceil(config.epochs * per_epoch)
+    steps = planned_steps(config, per_epoch)
     _check_sizes(config, len(train), steps)
     trainer = Trainer(
         task=train.task,
@@ -115,6 +115,19 @@ def prepare(config: FinetuneConfig) -> Run:
     )
     run = Run(config, tokenizer, train, validation, model, trainer, mesh, steps, per_epoch)
     return _with_remat(run) if config.remat == "auto" else run
+
+
+def planned_steps(config: FinetuneConfig, per_epoch: int) -> int:
+    """The optimiser steps of a run.
+
+    Args:
+      config: steps or epochs.
+      per_epoch: batches that hold every record once.
+
+    >>> planned_steps(FinetuneConfig(epochs=1.5), 7), planned_steps(FinetuneConfig(steps=5), 7)
+    (11, 5)
+    """
+    return config.steps or math.ceil(config.epochs * per_epoch)
 
 
 def _cut(encoder: Encoder, config: FinetuneConfig) -> Encoder:
@@ -225,7 +238,7 @@ def find_remedy(text: str) -> NamedRemedy | None:
         return None
     found = parse_remedies(text)
     if len(found) > 1:
-        raise ConfigError(f"a run has one remedy, several joined by '+'; got {text!r}.")
+        raise ConfigError(f"a run takes one remedy; join those to be used together by '+'; got {text!r}.")
     if found[0].random:
         raise ConfigError(
             f"remedy {text!r} draws the same mask at every step, and in evaluation; a run's own --attention-dropout "

@@ -17,7 +17,16 @@ from pathlib import Path
 import pytest
 from support.assets import REAL, REAL_CACHE
 
-from jaxsmooth.assets import REGISTRY, MalformedRowWarning, fetch, numbered_texts, read_rows, read_texts, stream_texts
+from jaxsmooth.assets import (
+    REGISTRY,
+    MalformedRowWarning,
+    count_texts,
+    fetch,
+    numbered_texts,
+    read_rows,
+    read_texts,
+    stream_texts,
+)
 from jaxsmooth.assets.cache import MANIFEST, sha256_of
 from jaxsmooth.errors import TextError
 
@@ -121,7 +130,7 @@ def test_what_only_looks_like_another_format_is_read(file):
         assert read_texts(file(text.encode())) == [text]
 
 
-@pytest.mark.compatibility("text", "a folder, or `-`, as `--data`", "refused, naming what it is, and /dev/stdin", was=4)
+@pytest.mark.compatibility("text", "a folder as `--data`", "refused, naming what it is", was=4)
 @pytest.mark.skipif(os.name == "nt", reason="has no /dev/stdin")
 def test_a_pipe_is_read_as_a_file_is(tmp_path, monkeypatch):
     read, write = os.pipe()
@@ -129,12 +138,65 @@ def test_a_pipe_is_read_as_a_file_is(tmp_path, monkeypatch):
     os.close(write)
     assert read_texts(f"/dev/fd/{read}") == ["one", "two"]
     os.close(read)
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(TextError, match="Standard input is /dev/stdin"):
-        read_texts("-")
     (tmp_path / "a.csv").mkdir()
     with pytest.raises(TextError, match=r"a\.csv is a folder; expected a file"):
         read_texts(tmp_path / "a.csv")
+
+
+def standard_input(monkeypatch, content: bytes) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(content))))
+
+
+@pytest.mark.compatibility("text", "`-` as `--data`", "standard input, one sentence a line", was=4)
+def test_standard_input(tmp_path, monkeypatch):
+    standard_input(monkeypatch, b"one\r\n\ntwo")
+    assert count_texts("-") is None  # reads nothing
+    assert read_texts("-") == ["one", "two"]
+    standard_input(monkeypatch, b"one\n\xff")
+    with pytest.raises(TextError, match="standard input, line 2: byte 4"):
+        read_texts("-")
+    standard_input(monkeypatch, b'{"text": "one"}\n')
+    with pytest.raises(TextError, match="standard input is JSON"):
+        read_texts("-")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "-").write_text("a file\n")
+    assert read_texts(Path("-")) == ["a file"]
+
+
+@pytest.mark.compatibility("text", "a sentence in quotes as `--data`", "taken as it is", was=4)
+def test_a_sentence_is_taken_as_it_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for sentence in ("A film worth seeing.", "It cost 3.50", "two words", "Wait... what?"):
+        assert read_texts(sentence) == [sentence]
+        assert count_texts(sentence) == 1
+    for missing in ("my opinions.txt", "/my files", "my/two files", "my\\two files", "~me/two files", "opinions"):
+        with pytest.raises(TextError, match=r"there is no file .* A sentence in quotes is taken as it is if"):
+            read_texts(missing)
+    (tmp_path / "two words").write_text("a file\n")
+    assert read_texts("two words") == ["a file"]
+
+
+def test_a_name_that_is_nearly_right_is_asked_after():
+    with pytest.raises(TextError, match=r"no text of that name; .* Did you mean 'movie-reviews'\?"):
+        read_texts("movie-review")
+    with pytest.raises(TextError, match=r"there is no text asset 'tweet'; .* Did you mean 'tweets'\?"):
+        read_rows("tweet")
+
+
+@pytest.mark.compatibility("text", "`gs://`, `s3://`, `https://` as `--data`", "refused: an address", was=2)
+def test_an_address_is_called_one():
+    for address in ("gs://bucket/reviews.txt", "s3://bucket/a.csv", "https://example.org/a.jsonl", "hdfs://x/y z"):
+        with pytest.raises(TextError, match=f"^{address} is an address; expected a path on this machine"):
+            read_texts(address)
+        with pytest.raises(TextError, match=f"^{address} is an address"):  # of two slashes a Path makes one
+            read_texts(Path(address))
+
+
+def test_sentences_are_counted_as_they_are_read(file, monkeypatch):
+    path = file(b"one\n\n  \ntwo\nthree\n")
+    assert [count_texts(path), count_texts(path, 2), count_texts(path, 7)] == [3, 2, 3]
+    monkeypatch.setattr("jaxsmooth.assets.texts.COUNTED", 8)
+    assert [count_texts(path), count_texts(path, 2)] == [None, 2]
 
 
 def test_each_sentence_knows_its_line(file):

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
-import tyro
 from support.checkpoint import QUERY, assert_same_bits, rewrite, set_config
 from support.models import CONFIG, random_batch, random_model
 
@@ -24,7 +23,7 @@ from jaxsmooth.checkpoints.families import FAMILIES
 from jaxsmooth.checkpoints.host import run_on_host
 from jaxsmooth.checkpoints.self_check import known_answer, make_answer
 from jaxsmooth.cli import main as cli
-from jaxsmooth.cli.commands import Command
+from jaxsmooth.cli.parsing import parse
 from jaxsmooth.errors import CheckpointError
 from jaxsmooth.inputs.tokenizer import TINY_VOCAB, Tokenizer
 
@@ -299,6 +298,6 @@ def test_the_command_checks_unless_it_is_told_not_to(tmp_path, capsys):
     assert cli.main(["diagnose", str(tmp_path), "--data", "tiny", "--out", str(tmp_path / "out")]) == 1
     assert "not those that were saved" in capsys.readouterr().err
     for words, expected in ((["diagnose", "x"], True), (["verify", "x", "--no-check"], False)):
-        assert tyro.cli(Command, args=words).check is expected
+        assert parse(words).check is expected
     for words, expected in ((["finetune"], True), (["finetune", "--no-check"], False)):
-        assert tyro.cli(Command, args=words).config.check is expected
+        assert parse(words).config.check is expected

@@ -1,6 +1,7 @@
 """The command line: exit statuses, what is printed where, and that nothing half-written stays behind."""
 
 import importlib
+import io
 import json
 import os
 import re
@@ -105,7 +106,7 @@ def test_attention_makes_tokens_equal_in_a_whole_diagnosis(text, tmp_path, capfd
 
 def test_diagnose_writes_a_whole_report(finished):
     out = finished
-    assert {"report.html", "report.json", "figures"} == {path.name for path in out.iterdir()}
+    assert {"report.html", "report.json", "settings.json", "figures"} == {path.name for path in out.iterdir()}
     figures = list((out / "figures").iterdir())
     starts = {".png": b"\x89PNG", ".svg": b"<svg", ".pdf": b"%PDF"}
     assert {path.suffix for path in figures} == set(starts)
@@ -156,8 +157,40 @@ def test_a_table_is_read_by_its_column_of_texts(command, text, tmp_path, monkeyp
     assert main(arguments) == 1
     assert re.search(r"no column 'text'; its columns are \['review', 'stars'\].*--columns text=NAME", refusal(capfd))
     assert main([*arguments, "--columns", "text=review,label=stars"]) == 1
-    assert "a study reads texts alone" in refusal(capfd)
+    assert "only texts are read here" in refusal(capfd)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("fate", ["none", "layer"])
+def test_standard_input_and_a_sentence_reach_the_study(fate, tmp_path, monkeypatch, capfd):
+    """Each text once, its number known beforehand but for standard input; the fate is that of the first eight."""
+    seen, followed = [], []
+
+    def record(model, tokenizer, texts, **options):
+        seen.append((len(texts) if hasattr(texts, "__len__") else None, list(texts), options["data"]))
+        return synthetic(4, 4)
+
+    def follow(model, tokenizer, texts, **options):
+        followed.append((list(texts), options["data"]))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(analysis, "diagnose", record)
+    monkeypatch.setattr(converging, "converge", follow)
+    monkeypatch.setattr(importlib.import_module("jaxsmooth.report.diagnose"), "write_figures", lambda *_: None)
+    lines = [f"a film {k}" for k in range(11)]
+    content = io.TextIOWrapper(io.BufferedReader(io.BytesIO("\n".join(lines).encode())))
+    monkeypatch.setattr("sys.stdin", content)
+    options = ["--fate", fate, "--out", str(tmp_path / "out")]
+    expected = 0 if fate == "none" else 130
+    assert main(["diagnose", "tiny", "--data", "-", *options]) == expected
+    assert main(["diagnose", "tiny", "--data", "A film worth seeing.", *options]) == expected
+    assert seen == [(None, lines, "standard input"), (1, ["A film worth seeing."], "A film worth seeing.")]
+    assert followed == ([] if fate == "none" else [(lines[:8], "standard input"), (seen[1][1], seen[1][2])])
+    path = tmp_path / "text.txt"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    assert main(["diagnose", "tiny", "--data", str(path), "--limit", "3", *options]) == expected
+    assert main(["diagnose", "tiny", "--data", str(path), "--limit", "3", "--sample", "1", *options]) == expected
+    assert [count for count, *_ in seen[2:]] == [3, 3]
 
 
 @pytest.mark.compatibility("text", "an escape sequence in the name of a file that a refusal names", "left out", was=1)
@@ -219,8 +252,8 @@ REFUSED = {
     "batch": (["diagnose", "tiny", "--data", "tiny", "--tokens-per-batch", "0"], "tokens_per_batch must be"),
     "no such asset": (["assets", "path", "nothing"], "there is no asset 'nothing'; the names are minilm-l6"),
     "clear nothing": (["assets", "clear", "nothing"], "there is no asset 'nothing'"),
-    "clear what": (["assets", "clear"], "clear needs the name of one asset, or --all"),
-    "clear one and all": (["assets", "clear", "tweets", "--all"], "clear needs the name of one asset, or --all"),
+    "clear what": (["assets", "clear"], "name the one asset to clear, or give --all"),
+    "clear one and all": (["assets", "clear", "tweets", "--all"], "name the one asset to clear, or give --all"),
     "verify nothing": (["assets", "verify", "nothing"], "there is no asset 'nothing'"),
 }
 
@@ -352,6 +385,18 @@ def test_the_process_ends_with_the_status(arguments, status, tmp_path):
     assert done.returncode == status
     assert len(done.stderr.splitlines()) == status
     assert bool(done.stdout) == (status == 0)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="has no SIGPIPE")
+def test_an_output_that_nobody_reads_is_no_fault(tmp_path):
+    """As of `jaxsmooth assets list | head -1`."""
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "jaxsmooth", "assets", "list"]
+    environment = {**os.environ, "JAXSMOOTH_CACHE": str(tmp_path)}
+    done = subprocess.run(command, env=environment, stdout=write, stderr=subprocess.PIPE, text=True, timeout=60)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, "")
 
 
 def test_bad_flags_end_the_process_with_2():

@@ -7,7 +7,10 @@ import sys
 import pytest
 from support import ROOT
 
-HEAVY = ("jax", "jaxlib", "flax", "numpy", "matplotlib", "altair", "plotly", "scipy", "tokenizers", "flint", "optax")
+HEAVY = (
+    *("jax", "jaxlib", "flax", "optax", "orbax", "grain", "numpy", "scipy", "pandas", "pyarrow", "flint"),
+    *("matplotlib", "altair", "plotly", "tokenizers", "safetensors", "yaml", "huggingface_hub", "wandb"),
+)
 PROGRAM = f"""
 import sys
 import jaxsmooth
@@ -21,7 +24,9 @@ finally:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["diagnose", "--help"], ["finetune", "--help"], ["assets", "list"]], ids=" ".join
+    "arguments",
+    [["--help"], ["--version"], ["diagnose", "--help"], ["finetune", "--help"], ["assets", "list"]],
+    ids=" ".join,
 )
 def test_help_and_lists_load_no_jax(arguments, tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAXSMOOTH_CACHE": str(tmp_path)}

@@ -9,7 +9,7 @@ from jaxsmooth.errors import OptionError
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "remedies must be named"),
+        ("", "name the remedies"),
         ("contranorm,", "there is no remedy ''"),
         ("batchnorm", "there is no remedy 'batchnorm' .*contranorm, contranorm-vit"),
         ("contranorm:much", "contranorm:s must be a number from 0 to .*; got 'much'"),

@@ -136,7 +136,8 @@ def finished(tmp_path_factory) -> Path:
 
 def test_the_command_writes_numbers_and_a_figure(finished):
     assert {path.name for path in finished.iterdir()} == {
-        f"compare.{suffix}" for suffix in ("json", "png", "svg", "pdf")
+        "settings.json",
+        *(f"compare.{suffix}" for suffix in ("json", "png", "svg", "pdf")),
     }
     assert (finished / "compare.png").read_bytes().startswith(b"\x89PNG")
     content = json.loads((finished / "compare.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)

@@ -138,7 +138,8 @@ def finished(tmp_path_factory) -> Path:
 
 def test_the_command_writes_numbers_and_a_figure(finished):
     assert {path.name for path in finished.iterdir()} == {
-        f"converge.{suffix}" for suffix in ("json", "png", "svg", "pdf")
+        "settings.json",
+        *(f"converge.{suffix}" for suffix in ("json", "png", "svg", "pdf")),
     }
     assert (finished / "converge.png").read_bytes().startswith(b"\x89PNG")
     content = json.loads((finished / "converge.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)

@@ -323,7 +323,7 @@ def test_the_command(tmp_path, capsys):
         ({"map": "layer", "basin": -1}, "basin must be a whole number of at least 0"),
         ({"map": "layer", "std": 0.0}, "an imposed std must be a finite number above 0"),
         ({"map": "attention", "std": 2.0}, "map must be layer or stack; got 'attention'"),
-        ({"map": "frozen", "basin": 2}, "the frozen one takes every layer as it is"),
+        ({"map": "frozen", "basin": 2}, "do not go with map=frozen"),
     ],
 )
 def test_refusals(model, tokenizer, options, message):

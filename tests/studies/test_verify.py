@@ -111,7 +111,7 @@ def test_the_command_writes_one_list_and_a_table(found, monkeypatch, tmp_path, c
     monkeypatch.setattr(verify, "verify", lambda *arguments, **options: found)
     out = tmp_path / "out"
     assert main(["verify", "tiny", "--data", "tiny", "--out", str(out)]) == 0
-    assert sorted(path.name for path in out.iterdir()) == ["hypotheses.json", "verify.json"]
+    assert sorted(path.name for path in out.iterdir()) == ["hypotheses.json", "settings.json", "verify.json"]
     rows = json.loads((out / "verify.json").read_text(encoding="utf-8"))
     assert len(rows) == len(found.checks)
     for row, check in zip(rows, found.checks, strict=True):

@@ -129,7 +129,31 @@ def flags(source: Path, folder: Path, **settings: Any) -> list[str]:
         "task": source, "model": "tiny", "out": folder, "steps": 24, "batch-size": 8, "max-length": 16,
         "learning-rate": 3e-3, "eval-every": 12, "checkpoint-every": 3, "log-every": 2, "probe": 4, **settings,
     }  # fmt: skip
-    return ["finetune", *(part for name, value in chosen.items() for part in (f"--{name}", str(value)))]
+    return [
+        "finetune",
+        str(chosen.pop("model")),
+        *(part for name, value in chosen.items() for part in (f"--{name}", str(value))),
+    ]
+
+
+class FakeWandb:
+    """What a run asks of wandb."""
+
+    def __init__(self):
+        self.heard: dict[int, dict[str, float]] = {}
+        self.settings: list[dict[str, Any]] = []
+        self.finished = 0
+
+    def init(self, **settings: Any) -> "FakeWandb":
+        assert settings["resume"] == "allow"
+        self.settings.append(settings)
+        return self
+
+    def log(self, numbers: dict[str, float], step: int) -> None:
+        self.heard.setdefault(step, {}).update(numbers)
+
+    def finish(self) -> None:
+        self.finished += 1
 
 
 def start(arguments: list[str], **options: Any) -> subprocess.Popen:

@@ -67,8 +67,8 @@ def test_a_state_cut_over_four_devices_needs_a_quarter(tmp_path):
 
 
 def test_a_step_that_does_not_fit_is_refused(capsys, small):
-    settings = {"target": "tpu-v5e:1x1", "model-size": small, "batch-size": 65536, "length": 128}
-    assert main(["aot", *(part for name, value in settings.items() for part in (f"--{name}", str(value)))]) == 1
+    settings = {"target": "tpu-v5e:1x1", "batch-size": 65536, "length": 128}
+    assert main(["aot", small, *(part for name, value in settings.items() for part in (f"--{name}", str(value)))]) == 1
     error = capsys.readouterr().err
     assert "does not fit on tpu-v5e:1x1: it needs" in error
     assert "--batch-size" in error
@@ -96,9 +96,6 @@ def test_refusals(settings, message):
 
 
 def test_the_command_writes_its_numbers(tmp_path, small):
-    assert main(["aot", "--model-size", "tiny-bert-of-a-test", "--out", str(tmp_path / "a.json")]) == 1
-    assert (
-        main(["aot", "--model-size", small, "--batch-size", "32", "--length", "64", "--out", str(tmp_path / "a.json")])
-        == 0
-    )
+    assert main(["aot", "tiny-bert-of-a-test", "--out", str(tmp_path / "a.json")]) == 1
+    assert main(["aot", small, "--batch-size", "32", "--length", "64", "--out", str(tmp_path / "a.json")]) == 0
     assert json.loads((tmp_path / "a.json").read_text())["devices"] == 4

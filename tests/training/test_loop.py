@@ -1,10 +1,12 @@
 """Fine-tuning from the command line: a run, its resumption after kill -9, evaluation, prediction, refusals."""
 
+import dataclasses
 import json
 import os
 import random
 import shutil
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -12,10 +14,12 @@ import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-from support.training import finish, flags, start
+from support.training import FakeWandb, finish, flags, start
 
 import jaxsmooth
 from jaxsmooth.cli.main import main
+from jaxsmooth.training import loop
+from jaxsmooth.training.config import FinetuneConfig
 from jaxsmooth.training.logging import read_records
 from jaxsmooth.training.loop import EarlyStopping
 from jaxsmooth.training.predict import evaluate_run, load_run, write_predictions
@@ -203,6 +207,38 @@ def test_refusals_come_before_any_work(settings, message, task, tmp_path, capsys
 def test_a_folder_of_another_run_is_refused(whole, task, capsys):
     assert main(flags(task, whole, **{"learning-rate": 0.5})) == 1
     assert "learning_rate=0.003; got 0.5" in capsys.readouterr().err
+
+
+@pytest.fixture
+def finished(whole, tmp_path) -> Path:
+    """A copy of the whole run, to go on with."""
+    return Path(shutil.copytree(whole, tmp_path / "finished"))
+
+
+def test_a_finished_run_says_so_and_goes_on_for_more_steps(task, whole, finished, capsys, monkeypatch):
+    """Besides: its records go to the callback and to the logger that it names, over all resumptions to one run."""
+    assert main(flags(task, finished)) == 0
+    assert "This run was finished before, and nothing was done; with more --steps" in capsys.readouterr().out
+    assert losses(finished) == losses(whole)
+    assert main(flags(task, finished, steps=20)) == 1
+    assert "a run of 24 steps, which can go on for more, not for fewer; got 20" in capsys.readouterr().err
+    wandb, heard = FakeWandb(), {}
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    config = dataclasses.replace(FinetuneConfig.read(finished / "config.json"), out=finished, logger="wandb", steps=28)
+    found = loop.finetune(config, log=lambda step, numbers: heard.setdefault(step, {}).update(numbers))
+    assert (found.begun, found.steps, found.stopped_early) == (24, 28, False)
+    assert [step for step, _ in losses(finished)] == list(range(2, 29, 2))
+    assert losses(finished)[:12] == losses(whole)
+    assert heard.keys() == {26, 28}
+    last = {name: value for record in read_records(finished) if record["step"] == 28 for name, value in record.items()}
+    assert heard[28]["train/loss"] == last["train/loss"]
+    assert heard[28]["validation/accuracy"] == last["validation/accuracy"]
+    cosines = next(name for name, value in last.items() if isinstance(value, list))
+    assert [heard[28][f"{cosines}/{k}"] for k in range(len(last[cosines]))] == last[cosines]
+    assert wandb.heard == heard
+    assert wandb.finished == 1
+    assert wandb.settings[0]["name"] == "finished"
+    assert wandb.settings[0]["config"]["steps"] == 28
 
 
 def test_a_tie_counts_as_better():

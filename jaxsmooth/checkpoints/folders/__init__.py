@@ -1,5 +1,6 @@
 """A model's folder: which one a name means, and what lies in it besides the weights."""
 
+from .directory import CANONICAL as CANONICAL
 from .directory import local_folder as local_folder
 from .directory import model_in as model_in
 from .directory import refuse_no_hub_id as refuse_no_hub_id

@@ -2,24 +2,35 @@
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
-from ...errors import CheckpointError
+from ...errors import CheckpointError, did_you_mean
 from ...files import spelled_out
 from ..formats import refuse_unfit, refuse_unreadable
 from .sentence import encoder_folder
 
+_SIZES = ("base", "large", "xlarge", "xxlarge")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_OWNERS = {
-    "bert-": "google-bert",
-    "(xlm-)?roberta-": "FacebookAI",
-    "distilbert-": "distilbert",
-    "albert-": "albert",
-    "camembert-": "almanach",
-    "(all|paraphrase|multi-qa|msmarco)-": "sentence-transformers",
-    "gpt2": "openai-community",
+_CANONICAL = {
+    "google-bert": "bert-base-uncased bert-base-cased bert-large-uncased bert-large-cased bert-base-chinese "
+    "bert-base-multilingual-uncased bert-base-multilingual-cased bert-base-german-cased bert-base-german-dbmdz-cased "
+    "bert-base-german-dbmdz-uncased bert-base-cased-finetuned-mrpc bert-large-uncased-whole-word-masking "
+    "bert-large-cased-whole-word-masking bert-large-uncased-whole-word-masking-finetuned-squad "
+    "bert-large-cased-whole-word-masking-finetuned-squad",
+    "FacebookAI": "roberta-base roberta-large roberta-large-mnli xlm-roberta-base xlm-roberta-large "
+    "xlm-roberta-large-finetuned-conll02-dutch xlm-roberta-large-finetuned-conll02-spanish "
+    "xlm-roberta-large-finetuned-conll03-english xlm-roberta-large-finetuned-conll03-german",
+    "distilbert": "distilbert-base-uncased distilbert-base-cased distilbert-base-german-cased "
+    "distilbert-base-multilingual-cased distilbert-base-uncased-distilled-squad distilbert-base-cased-distilled-squad "
+    "distilbert-base-uncased-finetuned-sst-2-english distilroberta-base distilgpt2",
+    "albert": " ".join(f"albert-{size}-v{version}" for version in (1, 2) for size in _SIZES),
+    "almanach": "camembert-base",
+    "openai-community": "gpt2 gpt2-medium gpt2-large gpt2-xl roberta-base-openai-detector "
+    "roberta-large-openai-detector",
 }
-"""Who publishes today the models that were once called without an owner, by how their names begin."""
+CANONICAL = {name: f"{owner}/{name}" for owner, names in _CANONICAL.items() for name in names.split()}
+"""The hub's ids from before ids had owners -> today's, of the families that are read here. The hub redirects them."""
 
 
 def local_folder(name: str | Path) -> Path | None:
@@ -77,7 +88,7 @@ def _snapshot(folder: Path) -> Path:
     return there[0]
 
 
-def refuse_no_hub_id(name: str, models: str) -> None:
+def refuse_no_hub_id(name: str, models: Sequence[str]) -> None:
     """Refuse a name that is nothing here and that no model on the hub can have.
 
     Args:
@@ -89,17 +100,21 @@ def refuse_no_hub_id(name: str, models: str) -> None:
     """
     place = spelled_out(name)
     if not _HUB_ID.fullmatch(name):
-        owner = next((owner for start, owner in _OWNERS.items() if re.fullmatch(f"{start}[-\\w.]*", name)), None)
-        hint = f" Did you mean '{owner}/{name}'?" if owner else ""
+        # sentence-transformers takes its own models without an owner
+        own = re.match("(all|paraphrase|multi-qa|msmarco)-", name) and f" Did you mean 'sentence-transformers/{name}'?"
+        hint = own or did_you_mean(name, (*models, *CANONICAL))
         if "://" in name:
             hint = (
                 " Name the path alone."
                 if name.startswith("file:")
                 else " Of a model's web address, name the last two parts."
+                if name.startswith("http")
+                else " A model is read from this machine: copy its folder here first."
             )
         meant = "" if place == name else f" (it means {place!r})"
         raise CheckpointError(
-            f"{name!r} is no directory here{meant}, no model asset ({models}) and no hub id (owner/name).{hint}"
+            f"{name!r} is no directory here{meant}, no model asset ({', '.join(models)}) and no hub id (owner/name)."
+            f"{hint}"
         )
     owner, _, model = name.partition("/")
     if os.path.isdir(owner):

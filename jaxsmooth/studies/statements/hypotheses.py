@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...bert.config import EncoderConfig
-from ...errors import OptionError
+from ...errors import OptionError, did_you_mean
 from ...linalg.intervals import Interval, quiet
 from ...results.verification import TRUTHS, HypothesisCheck, HypothesisSummary
 from ...theory.hypotheses.asked import ASKED, CONSENSUS, HEMISPHERE, ROOTED, SINK, Truth
@@ -259,5 +259,6 @@ def chosen_hypotheses(names: Sequence[str], *, everything: bool) -> tuple[str, .
     """
     for name in names:
         if name not in ASKED:
-            raise OptionError(f"there is no hypothesis {name!r}; there are {', '.join(ASKED)}.")
+            near = did_you_mean(name, ASKED)
+            raise OptionError(f"there is no hypothesis {name!r}; there are {', '.join(ASKED)}.{near}")
     return tuple(name for name in ASKED if name in names or (everything and not names))

@@ -8,8 +8,9 @@ from typing import Any
 
 from ...assets import REGISTRY
 from ...assets.tables import Missing, is_table
-from ...errors import DataError, require_int
+from ...errors import DataError, did_you_mean, require_int
 from ...inputs.tokenizer import Tokenizer
+from ...paths import refuse_address
 from . import corpora
 from .benchmarks import GLUE
 from .hub import read_hub
@@ -104,7 +105,9 @@ def read_task(
     if name not in TASKS:
         path = Path(name)
         if not path.exists() and not is_table(path):
-            raise DataError(f"there is no task {name!r}, and no such file; the tasks are {', '.join(TASKS)}.")
+            refuse_address(path, DataError)
+            near = did_you_mean(name, TASKS)
+            raise DataError(f"there is no task {name!r}, and no such file; the tasks are {', '.join(TASKS)}.{near}")
         if folder is not None:
             raise DataError(f"data_dir is for official files; {name} is a file of your own: name it by its whole path.")
         return read_tables(path, columns, missing)
@@ -114,6 +117,7 @@ def read_task(
     if folder is not None and not entry.local:
         raise DataError(f"{name} is a pinned corpus and needs no data_dir; got {folder}.")
     if folder is not None and not folder.is_dir():
+        refuse_address(folder, DataError)
         raise DataError(f"data_dir must be a folder; there is none at {folder}.")
     parts = entry.read(folder)
     for examples in parts.splits.values():

@@ -6,7 +6,7 @@ from typing import Any, Literal, TypeAlias
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from ...errors import DataError
+from ...errors import DataError, did_you_mean
 from ...types import Batch
 
 Kind = Literal["classification", "regression", "span", "choice", "masked_lm"]
@@ -166,4 +166,4 @@ def check_split(split: str) -> Split:
     for known in SPLITS:
         if split == known:
             return known
-    raise DataError(f"there is no split {split!r}; the splits are {', '.join(SPLITS)}.")
+    raise DataError(f"there is no split {split!r}; the splits are {', '.join(SPLITS)}.{did_you_mean(split, SPLITS)}")

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import types
 
 import pytest
 from support.checkpoint import assert_same_bits
@@ -121,13 +122,40 @@ def test_what_may_not_be_read_is_refused(name, tmp_path, monkeypatch):
         jaxsmooth.load(place)
 
 
-@pytest.mark.compatibility("loading", "an old hub name without owner (bert-base-uncased)", "today's is named", was=4)
+@pytest.mark.compatibility("loading", "an old hub name without owner (bert-base-uncased)", "today's is fetched", was=4)
 @pytest.mark.parametrize(
     ("name", "owner"),
-    [("bert-base-uncased", "google-bert"), ("xlm-roberta-base", "FacebookAI"), ("gpt2", "openai-community")],
+    [
+        ("bert-base-uncased", "google-bert"),
+        ("distilbert-base-uncased", "distilbert"),
+        ("roberta-base", "FacebookAI"),
+        ("xlm-roberta-base", "FacebookAI"),
+        ("albert-base-v2", "albert"),
+        ("camembert-base", "almanach"),
+        ("distilroberta-base", "distilbert"),
+        ("gpt2", "openai-community"),
+    ],
 )
-def test_an_old_name_is_answered_with_todays(name, owner):
-    with pytest.raises(CheckpointError, match=rf"no hub id \(owner/name\). Did you mean '{owner}/{name}'"):
+def test_an_old_name_is_that_of_today(name, owner, monkeypatch, tmp_path):
+    place, asked = folder(tmp_path / "fetched", tensors(), config()), []
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    hub = types.SimpleNamespace(snapshot_download=lambda name, allow_patterns: asked.append(name) or str(place))
+    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
+    assert_same_bits(jaxsmooth.load(name)[0], small())
+    assert asked == [f"{owner}/{name}"]
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("minilm-16", "minilm-l6"),
+        ("bert-base-uncase", "bert-base-uncased"),
+        ("all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2"),
+    ],
+)
+def test_a_name_that_is_nearly_right_is_asked_after(name, meant):
+    with pytest.raises(CheckpointError, match=rf"no hub id \(owner/name\). Did you mean '{meant}'\?"):
         jaxsmooth.load(name)
 
 
