@@ -120,9 +120,16 @@ def run_study(command: Study) -> int:
     )
     if isinstance(command, Diagnose) and command.fate != "none":
         found = _with_fate(found, command, model, tokenizer, first)
-    written = steps.write(found, command.out)
-    write_settings(command, command.out)
-    steps.show(found, written, PlainConsole())
+    from .. import report
+
+    console = PlainConsole()
+    try:
+        steps.show(found, console)  # first: drawing the figures takes seconds
+    finally:  # also where nobody listens any more
+        written = steps.write(found, command.out)
+        write_settings(command, command.out)
+    console.print()
+    report.print_paths(console, written)
     return int(isinstance(command, Verify) and found.violated)
 
 
@@ -161,7 +168,7 @@ class _Steps(NamedTuple):
 
     study: Callable[..., Any]
     write: Callable[[Any, Path], Any]
-    show: Callable[[Any, Any, PlainConsole], None]
+    show: Callable[[Any, PlainConsole], None]
 
 
 def _steps(command: Study) -> _Steps:

@@ -1,4 +1,4 @@
-"""Results as files, a page and tables: `write_X(result, out)` and `print_X(result, paths, console)` for each study."""
+"""Results as files, a page and tables: `write_X(result, out)` and `print_X(result, console)` for each study."""
 
 from ..files import check_writable as check_writable
 from .compare import comparison_json as comparison_json
@@ -17,5 +17,6 @@ from .headline import Headline as Headline
 from .headline import headline as headline
 from .json import to_json as to_json
 from .page import render_page as render_page
+from .terminal import print_paths as print_paths
 from .verify import print_verification as print_verification
 from .verify import write_verification as write_verification

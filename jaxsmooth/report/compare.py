@@ -1,6 +1,6 @@
 """The three forms of `compare`'s result: compare.json, one figure, a table per measure."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from ..results.spread import Spread
 from .charts import GREY, drawable, heading, layer_axis, layered, log_axis, positive, save, unless_any, values
 from .format import at, digits
 from .json import described
-from .terminal import plain_table, print_paths, show
+from .terminal import plain_table, show
 
 PALETTE = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C510A")
 PART_COLOURS = ("#0072B2", "#56B4E9", "#D55E00", "#E69F00")
@@ -55,8 +55,8 @@ def comparison_json(found: Comparison) -> dict[str, Any]:
     return strict({**described(found), "remedies": entries, "versions": found.versions})
 
 
-def print_comparison(found: Comparison, paths: Mapping[str, Path], console: Console) -> None:
-    """Print one table per measure, remedies down and layers across, and where the files are."""
+def print_comparison(found: Comparison, console: Console) -> None:
+    """Print one table per measure, remedies down and layers across."""
     model, data = found.model, found.data
     show(console, Text(f"{model.label} on {data.sentences:,} sentences of {data.name}, not trained", style="bold"))
     for measure, field in STATES.items():
@@ -68,7 +68,6 @@ def print_comparison(found: Comparison, paths: Mapping[str, Path], console: Cons
     show(console, _summary(found))
     for line in _remarks(found):
         show(console, Text(line))
-    print_paths(console, paths)
 
 
 def comparison_figure(found: Comparison) -> alt.VConcatChart:

@@ -1,6 +1,6 @@
 """The three forms of `converge`'s result: converge.json, one figure, a table."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from ..results.spread import Spread
 from .charts import GREY, heading, layered, save, values
 from .format import at, digits, over_heads
 from .json import described
-from .terminal import plain_table, print_paths, show
+from .terminal import plain_table, show
 
 _COLUMNS = {
     "|λ₂|": "predicted_rate",
@@ -68,8 +68,8 @@ def convergence_json(found: HeadConvergence) -> dict[str, Any]:
     return strict({**described(found), **{key: getattr(found, key) for key in plain}, "operators": operators})
 
 
-def print_convergence(found: HeadConvergence, paths: Mapping[str, Path], console: Console) -> None:
-    """Print a table, one row per operator and layer, and where the files are."""
+def print_convergence(found: HeadConvergence, console: Console) -> None:
+    """Print a table, one row per operator and layer."""
     model, data = found.model, found.data
     title = f"{model.name} on {data.sentences:,} sentences of {data.name}: attention iterated {found.steps} times"
     title += f" ({model.note})" if model.note else ""
@@ -86,7 +86,6 @@ def print_convergence(found: HeadConvergence, paths: Mapping[str, Path], console
     show(console, table)
     for line in _findings(found):
         show(console, Text(line))
-    print_paths(console, paths)
 
 
 def convergence_figure(found: HeadConvergence) -> alt.VConcatChart:

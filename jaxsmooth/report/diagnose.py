@@ -1,6 +1,5 @@
 """The three forms of `diagnose`'s result: a page, report.json and figures; a table and the answer in words."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from .format import FUSED_ROW, digits, fused_words, rows_of
 from .headline import headline
 from .json import to_json
 from .page import render_page
-from .terminal import plain_table, print_paths, show
+from .terminal import plain_table, show
 from .texts import ASSUMED, texts_csv, texts_words
 
 
@@ -73,14 +72,12 @@ _COLUMNS = {
 _ORDER = ("cosine", "d_M/‖H‖", "std\nattn\nmin", "std\nMLP\nmin", "√λ\nmax", "actual", "L5", "L4", "L1", "L0")
 
 
-def print_diagnosis(diagnosis: Diagnosis, paths: Mapping[str, Path], console: Console) -> None:
-    """Print the numbers per layer, the answer in words and the paths of the files.
+def print_diagnosis(diagnosis: Diagnosis, console: Console) -> None:
+    """Print the numbers per layer and the answer in words.
 
     Args:
       diagnosis: what `jaxsmooth.diagnose` found.
-      paths: what `write_diagnosis` returned.
-      console: where to print. In a narrow one the least important columns are left out; paths are never wrapped
-        or cut, so that they can be copied and parsed.
+      console: where to print. In a narrow one the least important columns are left out.
     """
     found = headline(diagnosis)
     show(console, _fitting_table(diagnosis, console))
@@ -96,8 +93,6 @@ def print_diagnosis(diagnosis: Diagnosis, paths: Mapping[str, Path], console: Co
     if diagnosis.fate is not None:
         for one in diagnosis.fate.maps:
             show(console, Text(fate_of(diagnosis.fate, one)))
-    console.print()
-    print_paths(console, paths)
 
 
 def _fitting_table(diagnosis: Diagnosis, console: Console) -> Table:

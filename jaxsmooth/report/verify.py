@@ -1,7 +1,6 @@
 """verify.json and hypotheses.json, and what a terminal shows of a verification: hypotheses first, then theorems."""
 
 import dataclasses
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from ..files import atomic_write, dumps_strict, strict
 from ..results.verification import TRUTHS, VERDICTS, HypothesisSummary, Verification
 from .format import MISSING, digits, layer_list
 from .json import described
-from .terminal import plain_table, print_paths, show
+from .terminal import plain_table, show
 
 _STYLES = {"CONFIRMED": "green", "VIOLATED": "bold red", "UNDECIDED": "yellow", "NOT_APPLICABLE": "dim"}
 _TRUTH_STYLES = {"HOLDS": "green", "FAILS": "cyan", "UNDECIDED": "yellow", "NOT_APPLICABLE": "dim"}
@@ -65,19 +64,17 @@ def hypotheses_json(verification: Verification) -> dict[str, Any]:
     )
 
 
-def print_verification(verification: Verification, paths: Mapping[str, Path], console: Console) -> None:
-    """Print what holds of the model, then verdicts and tightness by theorem, the whole, and the paths of the files.
+def print_verification(verification: Verification, console: Console) -> None:
+    """Print what holds of the model, then verdicts and tightness by theorem, and the whole.
 
     Args:
       verification: what `jaxsmooth.verify` found.
-      paths: what `write_verification` returned.
       console: where to print.
     """
     if verification.hypotheses:
         _print_hypotheses(verification, console)
     if verification.theorems:
         _print_theorems(verification, console)
-    print_paths(console, paths)
 
 
 def _print_hypotheses(verification: Verification, console: Console) -> None:

@@ -85,7 +85,7 @@ def test_no_other_choice_of_lengths_costs_less(rows, used, tokens_per_batch):
 
 
 def test_a_length_in_use_keeps_its_rows():
-    """A stream longer than a chunk fills batches of 16 rows of 32; the last rows stay there, and those of 16 go there."""
+    """A stream longer than a chunk fills batches of 16 rows of 32: the last rows stay there, one of 16 goes there."""
     items = list(TINY.batches(["a" * 28] * (CHUNK + 2) + ["a"], tokens_per_batch=512))
     assert {item.batch.tokens.shape for item in items} == {(16, 32)}
     assert items[-1].indices.tolist() == [CHUNK, CHUNK + 1, CHUNK + 2]

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 from support.report import blank, synthetic
 
-from jaxsmooth.report import print_diagnosis, write_diagnosis
+from jaxsmooth.report import print_diagnosis, print_paths, write_diagnosis
 
 
 def test_the_folder_holds_the_report_and_nothing_else(tmp_path):
@@ -38,7 +38,9 @@ def shown(diagnosis, tmp_path, width):
     stream = io.StringIO()
     out = tmp_path / ("long" * 20)
     paths = {"report": out / "report.html", "numbers": out / "report.json", "figures": out / "figures"}
-    print_diagnosis(diagnosis, paths, Console(file=stream, width=width))
+    console = Console(file=stream, width=width)
+    print_diagnosis(diagnosis, console)
+    print_paths(console, paths)
     return stream.getvalue(), paths
 
 

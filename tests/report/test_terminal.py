@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 from support.report import rates, spread, synthetic
 
-from jaxsmooth.report import print_comparison, print_convergence, print_diagnosis, print_verification
+from jaxsmooth.report import print_comparison, print_convergence, print_diagnosis, print_paths, print_verification
 from jaxsmooth.results.comparison import COMPARED_RATES, Comparison, Measured
 from jaxsmooth.results.convergence import CONVERGENCE, HeadConvergence
 from jaxsmooth.results.summaries import DataSummary
@@ -41,11 +41,11 @@ def convergence() -> HeadConvergence:
 
 
 PRINTED = {
-    "diagnose": lambda *rest: print_diagnosis(dataclasses.replace(DIAGNOSIS, model=MODEL, data=DATA), *rest),
-    "verify": lambda *rest: print_verification(verification(), *rest),
-    "converge": lambda *rest: print_convergence(convergence(), *rest),
-    "compare": lambda *rest: print_comparison(
-        Comparison(MODEL, DATA, ("attn", "norm", "mlp", "norm"), (measured("none"), measured(NAME)), {}), *rest
+    "diagnose": lambda console: print_diagnosis(dataclasses.replace(DIAGNOSIS, model=MODEL, data=DATA), console),
+    "verify": lambda console: print_verification(verification(), console),
+    "converge": lambda console: print_convergence(convergence(), console),
+    "compare": lambda console: print_comparison(
+        Comparison(MODEL, DATA, ("attn", "norm", "mlp", "norm"), (measured("none"), measured(NAME)), {}), console
     ),
 }
 
@@ -63,7 +63,8 @@ PRINTED = {
 def test_every_command_prints_anywhere(command, make, width, encoding):
     written = io.BytesIO()
     console = make(file=io.TextIOWrapper(written, encoding=encoding), width=width)
-    PRINTED[command]({"numbers": Path(f"out-{NAME}/a.json")}, console)
+    PRINTED[command](console)
+    print_paths(console, {"numbers": Path(f"out-{NAME}/a.json")})
     console.file.flush()
     shown = written.getvalue().decode(encoding)
     assert not set(shown) & set("\x1b\x07\u202e")

@@ -158,8 +158,8 @@ def test_the_command_writes_numbers_and_a_figure(finished):
 
 
 def test_the_command_prints_a_table_per_measure(found, tmp_path, capsys):
-    paths = report.write_comparison(found, tmp_path)
-    report.print_comparison(found, paths, Console(width=120))
+    report.write_comparison(found, tmp_path)
+    report.print_comparison(found, Console(width=120))
     out = capsys.readouterr().out
     for heading in ("cosine similarity of tokens", "relative distance", "actual rate", "bound L4", "bound L1"):
         assert heading in out

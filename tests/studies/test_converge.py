@@ -120,9 +120,10 @@ def test_batches_and_padding_do_not_change_the_numbers(tiny, found):
     alone = converge_heads(*tiny, longer, steps=STEPS, window=3, tokens_per_batch=64)
     for operator in converge.OPERATORS:
         more, fewer = alone.operators[operator], found.operators[operator]
-        for name in ("predicted_rate", "observed_steps", "mixing_rate"):
-            assert np.all(more[name].min <= fewer[name].min + 1e-9)
-            assert np.all(more[name].max >= fewer[name].max - 1e-9)
+        # The predicted rate is a bound; what it allows for rounding (see above) depends on the length that is padded to.
+        for name, loose in (("predicted_rate", 2e-3), ("observed_steps", 0), ("mixing_rate", 0)):
+            assert np.all(more[name].min <= fewer[name].min * (1 + loose) + 1e-9)
+            assert np.all(more[name].max >= fewer[name].max * (1 - loose) - 1e-9)
 
 
 @pytest.fixture(scope="module")
@@ -159,11 +160,10 @@ def test_the_command_prints_what_held(found, tmp_path, capsys):
 
     from jaxsmooth import report
 
-    paths = report.write_convergence(found, tmp_path)
-    report.print_convergence(found, paths, Console(width=100))
+    report.write_convergence(found, tmp_path)
+    report.print_convergence(found, Console(width=100))
     out = capsys.readouterr().out
     assert "full: 100% of heads and sentences arrived; the limit held in 100%" in " ".join(out.split())
-    assert str(tmp_path / "converge.json") in out
 
 
 def test_shares_are_never_rounded_up_to_all(found):

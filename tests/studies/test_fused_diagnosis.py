@@ -121,7 +121,7 @@ def test_gates_are_told_in_every_form(tmp_path):
     words = "sum of 2 layers with softmax gates (how much each layer counts, mean over tokens: 1: 0.250, 3: 0.750)"
     assert f"The last row is no layer: {words}." in report.render_page(diagnosis)
     console = Console(width=120, record=True, file=io.StringIO())
-    report.print_diagnosis(diagnosis, report.write_diagnosis(diagnosis, tmp_path), console)
+    report.print_diagnosis(diagnosis, console)
     assert f"Fused: {words}." in " ".join(console.export_text().split())
     assert "fused" not in report.to_json(synthetic(3, 2))
     assert "The last row is no layer" not in report.render_page(synthetic(3, 2))

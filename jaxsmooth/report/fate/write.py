@@ -1,6 +1,5 @@
 """The three forms of `converge --map`'s result: fate.json, figures, a table with sentences."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from ...results.fate import FATES, MapConvergence, MapFates, StdSweep
 from ..charts import save
 from ..format import digits
 from ..json import described
-from ..terminal import plain_table, print_paths, show
+from ..terminal import plain_table, show
 from .charts import basin_chart, distances_chart, fates_chart, sweep_chart
 from .words import answers, place
 
@@ -92,8 +91,8 @@ _COLUMNS = {
 }
 
 
-def print_fates(found: MapConvergence, paths: Mapping[str, Path], console: Console) -> None:
-    """Print a table, one row for each map with medians over sentences, then the answers in words, and the files."""
+def print_fates(found: MapConvergence, console: Console) -> None:
+    """Print a table, one row for each map with medians over sentences, then the answers in words."""
     model, data = found.model, found.data
     title = f"{model.label} on {data.sentences:,} sentences of {data.name}: the map “{found.map}”, {found.steps} steps"
     table = plain_table(Text(title, style="bold"))
@@ -108,7 +107,6 @@ def print_fates(found: MapConvergence, paths: Mapping[str, Path], console: Conso
     show(console, Text("Where do the tokens go?", style="bold"))
     for line in answers(found):
         show(console, Text(line))
-    print_paths(console, paths)
 
 
 def _median(numbers: np.ndarray) -> str:

@@ -125,7 +125,7 @@ def test_what_is_written_and_printed(found, tmp_path):
     assert len(written["checks"]) == len(found.hypothesis_checks)
     assert json.loads(paths["checks"].read_text(encoding="utf-8")) == []
     out = io.StringIO()
-    report.print_verification(found, paths, Console(file=out, width=100))
+    report.print_verification(found, Console(file=out, width=100))
     text = out.getvalue()
     # What is asked stands before the numbers.
     assert text.index("does some token reach all others") < text.index("hypothesis  ") < text.index("hypotheses.json")

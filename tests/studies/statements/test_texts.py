@@ -237,7 +237,7 @@ def test_what_is_written_and_shown(tmp_path, no_pictures):
     assert "What this says of other texts" in page
     assert page.count("<tr>") == 5
     out = io.StringIO()
-    report.print_diagnosis(found, paths, Console(file=out, width=200))
+    report.print_diagnosis(found, Console(file=out, width=200))
     assert "Other texts: " in out.getvalue()
     assert "random draws" in out.getvalue()
 
@@ -268,7 +268,7 @@ def test_the_command_draws_a_sample(tmp_path, monkeypatch):
         options, texts=list(texts)
     ))  # fmt: skip
     for step in ("write_diagnosis", "print_diagnosis"):
-        monkeypatch.setattr(report, step, lambda *arguments: None)
+        monkeypatch.setattr(report, step, lambda *arguments: {})
     arguments = ["diagnose", "tiny", "--data", "tiny", "--limit", "2", "--sample", "5", "--out", str(tmp_path)]
     assert main([*arguments, "--each-text"]) == 0
     assert asked["data"] == "tiny (drawn at random, seed 5)"
