@@ -120,7 +120,7 @@ def test_batches_and_padding_do_not_change_the_numbers(tiny, found):
     alone = converge_heads(*tiny, longer, steps=STEPS, window=3, tokens_per_batch=64)
     for operator in converge.OPERATORS:
         more, fewer = alone.operators[operator], found.operators[operator]
-        # The predicted rate is a bound; what it allows for rounding (see above) depends on the length that is padded to.
+        # The predicted rate is a bound; its allowance for rounding (see above) depends on the length padded to.
         for name, loose in (("predicted_rate", 2e-3), ("observed_steps", 0), ("mixing_rate", 0)):
             assert np.all(more[name].min <= fewer[name].min * (1 + loose) + 1e-9)
             assert np.all(more[name].max >= fewer[name].max * (1 - loose) - 1e-9)
