@@ -1,12 +1,14 @@
 """Every extension point of docs/extending.md, used from outside the package by what is public."""
 
 import json
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors import numpy as safetensors
+from support import ROOT
 
 import jaxsmooth
 from jaxsmooth import Edits, FinetuneConfig, interventions, report, theory
@@ -239,3 +241,19 @@ def test_a_family_is_registered(small, tmp_path):
         jaxsmooth.register_family("bert")
     with pytest.raises(ConfigError, match=r"a family has the fields architecture, keys.*; got kys"):
         jaxsmooth.register_family("housebert", family={"kys": {}})
+
+
+@pytest.mark.long
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_the_examples_of_the_page_run_in_their_order(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    names: dict = {}
+    with jax.enable_x64(False), jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+        for block in blocks:
+            exec(compile(block, "docs/extending.md", "exec"), names)
+    assert len(blocks) == 7
+    assert names["verified"].theorems[1].counts["VIOLATED"] == 0
+    assert names["done"].steps == 4
+    assert capsys.readouterr().out.splitlines()[-1] == "pre"

@@ -100,23 +100,21 @@ def diagnose(
     return Diagnosis(
         model=model_summary(model, name, note),
         data=stream.summary(data),
-        **_fields(spreads),
-        rates={key: spreads[key] for key in RATES},
+        **_fields(spreads, own),
         exemplar=exemplar,
         versions=package_versions(),
         fused=None if fused is None else _fused_layers(fused, label, spreads, own),
         every_input=known_for_every_input(model),
         texts=text_statements(kept, each_text=each_text, embedded=embedded, own=list(own)),
         weights=weight_spectra(model, principal),
-        fate=None,
-        metrics={key: spreads[OWN + key] for key in own},
     )
 
 
-def _fields(spreads: dict[str, Spread]) -> dict[str, Spread]:
-    """The fields of a `Diagnosis` that are spreads."""
+def _fields(spreads: dict[str, Spread], own: Iterable[str]) -> dict[str, Any]:
+    """The fields of a `Diagnosis` that are spreads, and those that hold several."""
+    several = {"rates": {key: spreads[key] for key in RATES}, "metrics": {key: spreads[OWN + key] for key in own}}
     metrics = {key: spreads[key] for key in (*HIDDEN_METRICS, *HEAD_METRICS, *BLOCK_METRICS)}
-    return metrics | {key: _token_spread(spreads, key) for key in ("std_attn", "std_mlp")}
+    return several | metrics | {key: _token_spread(spreads, key) for key in ("std_attn", "std_mlp")}
 
 
 def _chosen(fusion: Fusion | Kind, model: Encoder) -> tuple[Fusion, str]:
