@@ -65,11 +65,11 @@ class TextStream:
         tokens_per_batch: int,
         progress: bool = False,
     ) -> None:
-        require_encoder(model)
         if isinstance(texts, str) or not isinstance(texts, Iterable):
             raise TextError(
                 f"texts must be a series of strings; got {type(texts).__name__}. Wrap one string in a list."
             )
+        require_encoder(model)
         self._max_length = tokenizer.max_length if isinstance(tokenizer, Tokenizer) else model.config.max_length
         batches = encoded_batches(model.config, tokenizer, texts, tokens_per_batch=tokens_per_batch)
         self.model, rows, self._mesh = placement(model)

@@ -26,7 +26,7 @@ from ..theory.theorems.registry import THEOREMS, Theorem, at_sites
 from ..types import Batch, Block, BlockTrace, ImageBatch
 from .finite import finite_rows, refuse_diverged, refuse_parameters
 from .statements.hypotheses import HypothesisStage, chosen_hypotheses
-from .stream import TextStream, require_encoder
+from .stream import TextStream
 from .summaries import model_summary, package_versions
 from .verify_measured import MeasuredStage
 from .verify_stages import WORTH_COMPILING, CompiledStage, Escalation, HostStage, Parameters, at_layer
@@ -89,16 +89,15 @@ def verify(
     >>> jaxsmooth.verify(model, tokenizer, ["A film worth seeing."]).violated
     False
     """
-    require_encoder(model)
     own = _own(theorems)
     asked = chosen_hypotheses(hypotheses, everything=not theorems)
     named = [name for name in theorems if isinstance(name, str)]
     names = (*(_chosen(named) if named or not (own or hypotheses) else ()), *own)
     tally = Tally(names)
+    stream = TextStream(model, tokenizer, texts, "verifying", tokens_per_batch=tokens_per_batch, progress=progress)
     total = len(texts) if isinstance(texts, (list, tuple)) else None
     # An iterator of unknown length is assumed long.
     units = np.inf if total is None else total * model.config.layers
-    stream = TextStream(model, tokenizer, texts, "verifying", tokens_per_batch=tokens_per_batch, progress=progress)
     with stream:
         checker = _Checker(stream.model, names, asked, compiled=units >= WORTH_COMPILING, own=own)
         for encoded in stream:

@@ -242,7 +242,7 @@ def unmeasured(monkeypatch):
     names = {*HIDDEN_METRICS, *HEAD_METRICS, *BLOCK_METRICS, *RATES}
     names |= {f"{key}{end}" for key in ("std_attn", "std_mlp") for end in ("", "_min", "_max")}
 
-    def measure_batch(model, norms, batch, fusion, spectra, frames):
+    def measure_batch(model, norms, batch, fusion, spectra, frames, own):
         count = np.asarray(batch.mask.sum(axis=1), np.float64)[None]
         return dict.fromkeys((*names, "embedding"), count)
 
