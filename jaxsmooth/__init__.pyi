@@ -26,6 +26,7 @@ from .checkpoints.config_json import config_to_dict as config_to_dict
 from .checkpoints.config_json import family_config as family_config
 from .checkpoints.encoder import load as load
 from .checkpoints.heads import load_with_head as load_with_head
+from .checkpoints.own_family import register_family as register_family
 from .checkpoints.save import save as save
 from .checkpoints.save import save_with_head as save_with_head
 from .errors import JaxsmoothError as JaxsmoothError
@@ -38,6 +39,10 @@ from .studies.compare import compare as compare
 from .studies.converge import converge as converge
 from .studies.diagnose import diagnose as diagnose
 from .studies.verify import verify as verify
+from .training.config import FinetuneConfig as FinetuneConfig
+from .training.loop import finetune as finetune
+from .training.predict import evaluate as evaluate
+from .training.predict import predict as predict
 from .types import SITES as SITES
 from .types import Batch as Batch
 from .types import BlockTrace as BlockTrace

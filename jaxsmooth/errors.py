@@ -1,8 +1,12 @@
 """Every error jaxsmooth raises on purpose. Each message says what was expected, what came, and the usual cause."""
 
+import functools
+import inspect
 import math
-from collections.abc import Iterable
-from typing import TypeGuard
+from collections.abc import Callable, Iterable
+from typing import Any, TypeGuard, TypeVar
+
+C = TypeVar("C", bound=type)
 
 
 class JaxsmoothError(Exception):
@@ -101,3 +105,58 @@ def require_int(name: str, value: object, least: int, error: type[JaxsmoothError
     """
     if not is_int(value, least) and not (optional and value is None):
         raise error(f"{name} must be a whole number of at least {least}{', or None' * optional}; got {value!r}.")
+
+
+def takes(function: object, count: int) -> bool:
+    """Whether something can be called with so many arguments; of some builtins nothing is known, and True is said.
+
+    >>> takes(lambda layer, value: value, 2), takes(lambda value: value, 2), takes(3, 2)
+    (True, False, False)
+    """
+    if not callable(function):
+        return False
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return True
+    try:
+        signature.bind(*[None] * count)
+    except TypeError:
+        return False
+    return True
+
+
+def names_checked(error: type[JaxsmoothError], what: str) -> Callable[[C], C]:
+    """Let a class refuse keywords that it does not have by an error of this library, in place of a TypeError.
+
+    Args:
+      error: the exception's class.
+      what: what a keyword is called, as "setting".
+
+    Returns:
+      A decorator of classes.
+
+    >>> @names_checked(OptionError, "colour")
+    ... class Palette:
+    ...     def __init__(self, red=0, blue=0): ...
+    >>> Palette(reed=1)
+    Traceback (most recent call last):
+    jaxsmooth.errors.OptionError: there is no colour 'reed'. Did you mean 'red'?
+    """
+
+    def checked(cls: C) -> C:
+        made: Any = cls.__init__  # type: ignore[misc]
+        known = list(inspect.signature(made).parameters)[1:]
+
+        @functools.wraps(made)
+        def init(self: Any, *values: Any, **named: Any) -> None:
+            for name in named:
+                if name not in known:
+                    near = did_you_mean(name, known) or f" The {what}s are {', '.join(known)}."
+                    raise error(f"there is no {what} {name!r}.{near}")
+            made(self, *values, **named)
+
+        cls.__init__ = init  # type: ignore[misc]
+        return cls
+
+    return checked

@@ -21,14 +21,18 @@ are, and `dataclasses.replace` edits them.
 """
 
 import dataclasses
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.tree_util import Partial
 from jaxtyping import Array, Bool, Float, Int
+
+from .errors import ShapeError, names_checked, takes
 
 
 @nnx.dataclass
@@ -110,6 +114,7 @@ class Trace(nnx.Pytree):
 Edit = Callable[[Array, Array], Array]
 
 
+@names_checked(ShapeError, "site")
 @nnx.dataclass
 class Edits(nnx.Pytree):
     """One pure function `(layer, value) -> value` per named site; None leaves the site alone.
@@ -144,6 +149,13 @@ class Edits(nnx.Pytree):
     `shared_attn`, (first, last) counted from 0, lets the blocks after `first` up to `last` attend by the probabilities
     of block `first`, as its softmax gives them; every block's own edit of `attn` acts on them. Their own queries and
     keys are computed only where something reads them, so the work is saved (Shi et al. 2022, table 1).
+
+    Raises:
+      ShapeError: a site that does not exist, or an edit that is no function of two arguments.
+
+    >>> Edits(atn=lambda layer, attn: attn)
+    Traceback (most recent call last):
+    jaxsmooth.errors.ShapeError: there is no site 'atn'. Did you mean 'attn'?
     """
 
     embedded: Edit | None = nnx.data(default=None)
@@ -168,7 +180,10 @@ class Edits(nnx.Pytree):
     def __post_init__(self) -> None:
         for site in SITES:
             edit = getattr(self, site)
-            if edit is not None and not isinstance(edit, Partial):
+            if edit is None:
+                continue
+            _check_edit(site, edit)
+            if not isinstance(edit, Partial):
                 setattr(self, site, Partial(edit))
 
 
@@ -176,16 +191,38 @@ SITES = tuple(field.name for field in dataclasses.fields(Edits) if field.name !=
 """The names of the sites that `Edits` can change, in order of computation."""
 
 
+def _check_edit(site: str, edit: Any) -> None:
+    """Refuse what cannot be called with a layer and a value."""
+    if not callable(edit):
+        raise ShapeError(
+            f"the edit of {site!r} must be a function (layer, value) -> value; got {type(edit).__name__}. To put a "
+            "value in place: jaxsmooth.interventions.replace."
+        )
+    if not takes(edit, 2):
+        raise ShapeError(
+            f"the edit of {site!r} must be a function of two arguments, (layer, value) -> value; got one of "
+            f"{inspect.signature(edit)}. The layer comes first, also where it is not used: lambda layer, value: ..."
+        )
+
+
 def compose(*edits: Edits) -> Edits:
     """Edits that do what the given ones do, one after the other: at each site the first acts first.
 
     Arrays that a `Partial` carries stay traced leaves. Of several `shared_attn` the last counts.
+
+    Raises:
+      ShapeError: something that is no `Edits`.
 
     >>> import jax.numpy as jnp
     >>> double, add = Edits(mixed=lambda layer, v: 2 * v), Edits(mixed=lambda layer, v: v + 1)
     >>> compose(double, add).mixed(jnp.int32(0), jnp.array([1.0]))
     Array([3.], dtype=float32)
     """
+    for one in edits:
+        if not isinstance(one, Edits):
+            raise ShapeError(
+                f"compose takes Edits; got {type(one).__name__}. A remedy becomes Edits by remedy(model, batch)."
+            )
     combined: dict[str, Any] = {}
     for site in SITES:
         acting = [edit for one in edits if (edit := getattr(one, site)) is not None]
@@ -196,10 +233,36 @@ def compose(*edits: Edits) -> Edits:
 
 
 def _in_turn(acting: tuple[Edit, ...], layer: Array, value: Array) -> Array:
-    dtype = value.dtype
     for edit in acting:
-        value = jnp.asarray(edit(layer, value)).astype(dtype)
+        value = as_edited(edit(layer, value), value)
     return value
+
+
+def as_edited(found: Any, value: Array, what: str = "an edit") -> Array:
+    """What an edit returned, in the dtype of the value that it was given.
+
+    Raises:
+      ShapeError: no array, or another shape.
+
+    >>> as_edited(2, jnp.ones(()))
+    Array(2., dtype=float32)
+    """
+    try:
+        edited = jnp.asarray(found)
+    except (TypeError, ValueError) as error:
+        raise ShapeError(
+            f"{what} must return an array of shape {value.shape}; got {type(found).__name__}. Did it forget to return?"
+        ) from error
+    if edited.shape != value.shape:
+        raise ShapeError(f"{what} must return shape {value.shape}; got {edited.shape}. Did it drop an axis?")
+    return edited.astype(value.dtype)
+
+
+@nnx.dataclass
+class LayerNumbers(nnx.Pytree):
+    """Blocks that an edit was asked to act at, where `encode` finds them and refuses those the model lacks."""
+
+    numbers: Int[Array, "K"] | Int[np.ndarray, "K"] = nnx.data()
 
 
 @nnx.dataclass

@@ -53,7 +53,7 @@ ALLOWED: dict[str, set[str]] = {
     "theory.operators": {"linalg", "theory.consensus"},
     "theory.blocked_attention": {"linalg", "theory.operators"},
     "theory.mixing": {"meshes", "linalg", "theory.consensus", "theory.operators"},
-    "theory.theorems": {"types", "activations", "linalg", "theory.statement"},
+    "theory.theorems": {"errors", "types", "activations", "linalg", "theory.statement"},
     "theory.equal_tokens": {"types", "activations", "theory.theorems"},
     "theory.markov": {
         *("errors", "meshes", "linalg"),

@@ -12,13 +12,77 @@ from support import ROOT
 PROGRAM = """
 import jax.numpy as jnp
 import jaxsmooth
-from jaxsmooth import assets, metrics
+from jaxsmooth import Edits, assets, interventions, metrics
+from jaxsmooth.mitigations import remedies
 from jaxsmooth.errors import JaxsmoothError
 
 model, tokenizer = jaxsmooth.load("tiny")
 batch = tokenizer(["Dull."])
 nothing = jaxsmooth.Batch(tokens=None, segments=None, mask=None)
+
+
+def encoded(**edits):
+    return jaxsmooth.encode(model, batch, edits=Edits(**edits))
+
+
+def compared(remedies):
+    return jaxsmooth.compare(model, tokenizer, ["a"], remedies)
+
+
+def diagnosed(metrics):
+    return jaxsmooth.diagnose(model, tokenizer, ["a"], metrics=metrics)
+
+
 CASES = {
+    "site": lambda: Edits(atn=lambda layer, attn: attn),
+    "edit of one argument": lambda: Edits(attn=lambda attn: attn),
+    "edit no function": lambda: Edits(attn=0.5),
+    "edit with an if": lambda: encoded(attn=lambda layer, attn: attn if layer == 3 else 0 * attn),
+    "edit with an index": lambda: encoded(mlp=lambda layer, mlp: [1, 2, 3, 4][layer] * mlp),
+    "edit with numpy": lambda: encoded(mlp=lambda layer, mlp: __import__("numpy").asarray(mlp)),
+    "edit without return": lambda: encoded(attn=lambda layer, attn: None),
+    "edit in part without return": lambda: jaxsmooth.encode(
+        model, batch, edits=interventions.restrict(Edits(mlp=lambda layer, mlp: None), layers=1)
+    ),
+    "scale of a layer that is not": lambda: jaxsmooth.encode(
+        model, batch, edits=interventions.scale("mlp", 0.0, layers=9)
+    ),
+    "one of several layers that is not": lambda: jaxsmooth.encode(
+        model, batch, edits=jaxsmooth.compose(Edits(), interventions.replace("attn", 0.0, layers=[0, 4]))
+    ),
+    "attribution of a layer that is not": lambda: interventions.attribution(
+        model, batch, edits=interventions.scale("mlp", 0.0, layers=4)
+    ),
+    "record with a layer that is not": lambda: interventions.record(
+        model, batch, ["mlp"], edits=interventions.scale("mlp", 0.0, layers=4)
+    ),
+    "layer word": lambda: interventions.scale("mlp", 0.0, layers="three"),
+    "fused layer word": lambda: jaxsmooth.fusion.init_fusion("max", model.config, None, layers=["a"]),
+    "fused layer fraction": lambda: jaxsmooth.fusion.init_fusion("max", model.config, None, layers=[1.5]),
+    "compose no edits": lambda: jaxsmooth.compose(remedies.contranorm(0.1)),
+    "combine no remedy": lambda: remedies.combine("contranorm"),
+    "remedy number": lambda: compared(5),
+    "remedy none": lambda: compared({}),
+    "remedy without a name": lambda: compared([remedies.contranorm(0.1)]),
+    "remedy that is not": lambda: compared({"mine": 5}),
+    "remedy of one argument": lambda: compared({"mine": lambda model: Edits()}),
+    "remedy that returns nothing": lambda: compared({"mine": lambda model, batch: None}),
+    "remedy under a name that is taken": lambda: compared({"contranorm": Edits()}),
+    "compare no model": lambda: jaxsmooth.compare(None, tokenizer, ["a"], "contranorm"),
+    "verify no model": lambda: jaxsmooth.verify(None, tokenizer, ["a"]),
+    "verify no theorem": lambda: jaxsmooth.verify(model, tokenizer, ["a"], theorems=[lambda q: q]),
+    "verify one theorem": lambda: jaxsmooth.verify(model, tokenizer, ["a"], theorems=3),
+    "metric no function": lambda: diagnosed({"mine": 3}),
+    "metric without a name": lambda: diagnosed([metrics.token_norm]),
+    "metric under a name that is taken": lambda: diagnosed({"token_norm": metrics.token_norm}),
+    "metric of padding": lambda: diagnosed({"mine": lambda hidden, mask: hidden.mean((1, 2))}),
+    "metric of all sentences": lambda: diagnosed({"mine": lambda hidden, mask: hidden.mean()}),
+    "metric that fails": lambda: diagnosed({"mine": lambda hidden, mask: hidden.nothing}),
+    "setting": lambda: jaxsmooth.FinetuneConfig(learning_rat=1e-4),
+    "field": lambda: jaxsmooth.EncoderConfig(widht=4),
+    "finetune no settings": lambda: jaxsmooth.finetune("tiny"),
+    "evaluate nowhere": lambda: jaxsmooth.evaluate("nowhere"),
+    "predict nowhere": lambda: jaxsmooth.predict("nowhere", ["a"]),
     "load None": lambda: jaxsmooth.load(None),
     "load number": lambda: jaxsmooth.load(3),
     "load bytes": lambda: jaxsmooth.load(b"tiny"),

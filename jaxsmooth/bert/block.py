@@ -5,17 +5,25 @@ Read `post_norm_block` first. `at(site, value)` passes a value through its edit 
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ..activations import ACTIVATIONS
 from ..errors import ShapeError
-from ..types import Block, BlockTrace, Edit, Edits, LayerNorm
+from ..types import Block, BlockTrace, Edit, Edits, LayerNorm, as_edited
 from .attention import add_bias, attention_logits, attention_probs, join_heads, mix_tokens, project_heads
 from .config import EncoderConfig
 from .matmul import split_matmul, token_matmul
 from .norm import gained, layer_norm, standardise
 from .positions import rotate, visible_tokens
+
+UNKNOWN_YET = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+)
+"""What jax raises where Python asks for the value of a traced array."""
 
 
 class Sites:
@@ -245,13 +253,16 @@ def apply_edit(site: str, edit: Edit | None, layer: Array, value: Array) -> Arra
       An array of the value's shape and dtype.
 
     Raises:
-      ShapeError: the edit returns another shape.
+      ShapeError: the edit returns another shape or no array, or asks in Python for what is only known when it runs.
     """
     if edit is None:
         return value
-    edited = jnp.asarray(edit(layer, value))
-    if edited.shape != value.shape:
+    try:
+        found = edit(layer, value)
+    except UNKNOWN_YET as error:
         raise ShapeError(
-            f"the edit of {site!r} must return shape {value.shape}; got {edited.shape}. Did it drop an axis?"
-        )
-    return edited.astype(value.dtype)
+            f"the edit of {site!r} asks in Python (if, int, an index, numpy) for a number that is not known while it "
+            f"is compiled; the layer is one too. In place of `if layer == 3`: jnp.where(layer == 3, new, value), "
+            f"or jaxsmooth.interventions.restrict(Edits({site}=...), layers=3)."
+        ) from error
+    return as_edited(found, value, f"the edit of {site!r}")

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import ShapeError
-from ..types import Batch, Edits, ImageBatch
+from ..types import Batch, Edits, ImageBatch, LayerNumbers
 from .as_batch import as_batch
 from .config import EncoderConfig
 from .params import Encoder
@@ -33,13 +33,44 @@ def check_arguments(model: Any, batch: Any, edits: Any, collect: Any) -> Batch |
             f"batch must be a Batch or ImageBatch; got {type(batch).__name__}. "
             "Text becomes a batch by calling the tokenizer; ids alone do with Batch(tokens=ids, mask=ids != pad)."
         )
-    if not isinstance(edits, Edits):
-        raise ShapeError(f"edits must be an Edits; got {type(edits).__name__}.")
     if not callable(collect):
         raise ShapeError(f"collect must be a function of a BlockTrace; got {type(collect).__name__}.")
     check_batch(model.config, batch)
-    check_shared(model.config, edits)
+    check_edits(model.config, edits)
     return batch
+
+
+def check_edits(config: EncoderConfig, edits: Any) -> None:
+    """Refuse what is no `Edits`, and edits at layers that the encoder does not have.
+
+    Layers are seen where `interventions` named them, and where they are not traced.
+
+    Args:
+      config: the encoder's.
+      edits: as given to `encode`, of any type.
+
+    Raises:
+      ShapeError: says what was expected, and what came.
+
+    >>> from jaxsmooth.interventions import scale
+    >>> check_edits(EncoderConfig(layers=4), scale("mlp", 0.0, layers=9))
+    Traceback (most recent call last):
+        ...
+    jaxsmooth.errors.ShapeError: an edit acts at layer 9, and the model has layers 0..3. Layers count from 0.
+    """
+    if not isinstance(edits, Edits):
+        raise ShapeError(
+            f"edits must be an Edits; got {type(edits).__name__}. A remedy becomes Edits by remedy(model, batch)."
+        )
+    check_shared(config, edits)
+    for named in jax.tree.leaves(edits, is_leaf=lambda node: isinstance(node, LayerNumbers)):
+        if not isinstance(named, LayerNumbers) or isinstance(named.numbers, jax.core.Tracer):
+            continue
+        last = int(np.max(np.asarray(named.numbers), initial=-1))
+        if last >= config.layers:
+            raise ShapeError(
+                f"an edit acts at layer {last}, and the model has layers 0..{config.layers - 1}. Layers count from 0."
+            )
 
 
 def check_shared(config: EncoderConfig, edits: Edits) -> None:

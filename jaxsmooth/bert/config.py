@@ -4,12 +4,14 @@ import dataclasses
 import sys
 
 from ..activations import ACTIVATIONS
-from ..errors import ConfigError, is_int
+from ..errors import ConfigError, is_int, names_checked
 
 FAMILY_NAMES = (
     *("bert", "roberta", "xlm-roberta", "camembert", "albert", "distilbert", "electra", "mpnet"),
     *("modernbert", "vit", "deit", "gpt2"),
 )
+OWN_FAMILIES: set[str] = set()
+"""Families that `checkpoints.own_family.register_family` has added."""
 PLACEMENTS = ("post", "pre", "sandwich")
 LAYERS_LIMIT = 2**16
 """Layers may share their parameters, but each makes hidden states of its own."""
@@ -21,6 +23,7 @@ NORMS = ("layernorm", "rmsnorm", "none")
 POSITIONS = ("learned", "rotary", "none")
 
 
+@names_checked(ConfigError, "field")
 @dataclasses.dataclass(frozen=True)
 class EncoderConfig:
     """Hyper-parameters of one encoder. Hashable, so it is static structure of the model.
@@ -40,7 +43,7 @@ class EncoderConfig:
       eps: epsilon of the norms, added to the variance.
       std_init: standard deviation of BERT's truncated-normal initialisation.
       pad_token: id of the padding token.
-      family: one of `FAMILY_NAMES`: the form of its task heads, and the names of its tensors and configuration keys.
+      family: one of `FAMILY_NAMES` or registered: the form of its heads, the names of its tensors and of its keys.
       note: what is unusual about the weights ("4-bit weights"); every report on the model shows it.
       other_keys: what else the `config.json` said that was read (names of labels, rates of dropout, ids of special
         tokens), as the text of a JSON object; saving writes it back.
@@ -140,7 +143,8 @@ class EncoderConfig:
         for field in dataclasses.fields(self):
             if field.type is bool and not isinstance(getattr(self, field.name), bool):
                 raise ConfigError(f"{field.name} must be true or false; got {getattr(self, field.name)!r}.")
-        for name, allowed in _CHOICES.items():
+        for name, choices in _CHOICES.items():
+            allowed = (*choices, *sorted(OWN_FAMILIES)) if name == "family" else choices
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"{name} must be one of {allowed}; got {getattr(self, name)!r}.")
         for name in ("note", "other_keys"):

@@ -10,8 +10,9 @@ not; near it they can amplify differences without bound, which the others cannot
 """
 
 import itertools
+import operator
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -103,7 +104,7 @@ def init_fusion(
     >>> init_fusion("concat", config, jax.random.key(0), layers=[1, 2]).kernel.shape
     (2, 48, 48)
     """
-    chosen = tuple(range(config.layers)) if layers is None else tuple(int(layer) for layer in layers)
+    chosen = tuple(range(config.layers)) if layers is None else _whole(layers)
     ascending = all(a < b for a, b in itertools.pairwise(chosen))
     if not chosen or not ascending or chosen[0] < 0 or chosen[-1] >= config.layers:
         raise OptionError(f"layers must ascend within 0..{config.layers - 1}; got {list(chosen)}.")
@@ -120,6 +121,14 @@ def init_fusion(
     noise = jax.random.truncated_normal(key, -2.0, 2.0, (len(chosen), config.width, config.width), dtype)
     mean = jnp.eye(config.width, dtype=dtype)[None] / len(chosen)
     return ConcatFusion(kernel=mean + config.std_init * noise, layers=chosen)
+
+
+def _whole(layers: Any) -> tuple[int, ...]:
+    """Layers as given, or an `OptionError` where they are not whole numbers."""
+    try:
+        return tuple(operator.index(layer) for layer in layers)
+    except TypeError as error:
+        raise OptionError(f"layers must be whole numbers, as [0, 3]; got {layers!r}.") from error
 
 
 @on_any_mesh(lambda fusion, hidden: hidden[0], lead=(0, 1))

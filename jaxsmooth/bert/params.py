@@ -12,7 +12,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ..errors import ConfigError
+from ..errors import ConfigError, is_int
 from ..types import Attention, Block, LayerNorm, Linear, named_leaves
 from .config import EncoderConfig
 
@@ -106,7 +106,7 @@ def first_blocks(model: Encoder, count: int) -> Encoder:
     >>> first_blocks(model, 2).blocks.up.kernel.shape
     (2, 8, 8)
     """
-    if not 1 <= count <= model.config.layers:
+    if not is_int(count, 1, model.config.layers):
         raise ConfigError(f"count must lie in 1..{model.config.layers}, the model's layers; got {count}.")
     blocks = model.blocks if model.config.shared_layers else jax.tree.map(lambda leaf: leaf[:count], model.blocks)
     return dataclasses.replace(model, blocks=blocks, config=dataclasses.replace(model.config, layers=count))

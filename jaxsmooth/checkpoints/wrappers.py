@@ -211,6 +211,12 @@ def _rules(family: str) -> _Family:
     )
 
 
+def forget() -> None:
+    """Make the patterns anew: the families have changed."""
+    _rules.cache_clear()
+    _patterns.cache_clear()
+
+
 @functools.cache
 def _patterns(family: str) -> tuple[str, ...]:
     """A pattern for every name of a family's encoder; a layer is any number."""

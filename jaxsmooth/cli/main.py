@@ -244,7 +244,7 @@ def run_evaluate(command: Evaluate) -> None:
     from ..files import strict
     from ..training import predict
 
-    found = predict.evaluate_run(
+    found = predict.evaluate(
         command.run,
         command.split,
         step=command.step,

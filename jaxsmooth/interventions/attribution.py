@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from ..bert.checks import check_edits
 from ..bert.config import EncoderConfig
 from ..bert.encoder import encode
 from ..bert.params import Encoder
@@ -54,6 +55,7 @@ def attribution(
 
     Raises:
       OptionError: a measure that does not exist.
+      ShapeError: edits that do not fit the model.
 
     >>> import jaxsmooth
     >>> model, tokenizer = jaxsmooth.load("tiny")
@@ -62,6 +64,7 @@ def attribution(
     """
     if measure not in MEASURES:
         raise OptionError(f"measure must be one of {', '.join(MEASURES)}; got {measure!r}.")
+    check_edits(model.config, edits)
     return _attribution(model, batch, edits, measure=measure)
 
 

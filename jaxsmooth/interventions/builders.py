@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array
 
 from ..errors import ShapeError, did_you_mean
-from ..types import SITES, Edit, Edits
+from ..types import SITES, Edit, Edits, LayerNumbers, as_edited
 
 SITE_AXES = {
     **dict.fromkeys(("embedded", "mixed", "pre_attn", "normed", "mlp", "pre_mlp", "hidden"), "BTD"),
@@ -41,7 +41,8 @@ def restrict(
 
     Returns:
       `Edits`. A head or position beyond the site's size makes the value NaN, which is seen, where ignoring it is not.
-      A block beyond the model's last is never reached: an edit has no access to the model's depth.
+      A block beyond the model's last is refused by `encode`, which knows the model's depth; where `layers` is traced it
+      is never reached.
 
     Raises:
       ShapeError: an axis that an edited site lacks, layers at which it never occurs, or indices that are not integers.
@@ -52,7 +53,8 @@ def restrict(
     [0.0, 1.0]
     """
     chosen = {name: _indices(name, value) for name, value in (("heads", heads), ("tokens", tokens), ("keys", keys))}
-    at = _indices("layers", layers)
+    numbers = _indices("layers", layers)
+    at = None if numbers is None else LayerNumbers(numbers)
     restricted: dict[str, Any] = {}
     for site in SITES:
         edit = getattr(edits, site)
@@ -160,12 +162,10 @@ def broadcast(new: Array, value: Array) -> Array:
         raise ShapeError(f"a value for a site of shape {value.shape} must broadcast to it; got {new.shape}.") from error
 
 
-def _restricted(edit: Edit, layers: Array | None, chosen: dict[int, Array], layer: Array, value: Array) -> Array:
-    edited = jnp.asarray(edit(layer, value)).astype(value.dtype)
-    if edited.shape != value.shape:
-        raise ShapeError(f"an edit must return shape {value.shape}; got {edited.shape}. Did it drop an axis?")
+def _restricted(edit: Edit, layers: LayerNumbers | None, chosen: dict[int, Any], layer: Array, value: Array) -> Array:
+    edited = as_edited(edit(layer, value), value)
     inside = jnp.ones((), bool)
-    here = jnp.ones((), bool) if layers is None else jnp.any(layers == layer)
+    here = jnp.ones((), bool) if layers is None else jnp.any(layers.numbers == layer)
     for axis, indices in chosen.items():
         size = value.shape[axis]
         shape = [1] * value.ndim
@@ -183,11 +183,12 @@ def _axes_of(site: str) -> dict[str, int]:
     return {name: axis for name, axis in found.items() if axis >= 0}
 
 
-def _indices(name: str, value: Indices) -> Array | None:
+def _indices(name: str, value: Indices) -> Array | np.ndarray | None:
     """int32 [K] of what was chosen."""
     if value is None:
         return None
-    array = jnp.atleast_1d(jnp.asarray(value))
+    # Of a plain number no traced array is made, also within a jit: `encode` is to see it.
+    array = jnp.atleast_1d(value) if isinstance(value, jax.Array) else np.atleast_1d(np.asarray(value))
     if array.ndim != 1 or not jnp.issubdtype(array.dtype, jnp.integer):
         raise ShapeError(f"{name} must be an integer or several; got {array.dtype} of shape {array.shape}.")
     least = -1 if name == "layers" else 0

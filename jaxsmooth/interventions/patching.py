@@ -9,6 +9,7 @@ import numpy as np
 from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
+from ..bert.checks import check_edits
 from ..bert.encoder import embed, encode, keep_nothing
 from ..bert.params import Encoder
 from ..errors import OptionError, ShapeError
@@ -32,7 +33,7 @@ def record(
       whatever `edits` make of them.
 
     Raises:
-      ShapeError: a site that does not exist.
+      ShapeError: a site that does not exist, or edits that do not fit the model.
 
     >>> import jaxsmooth
     >>> model, tokenizer = jaxsmooth.load("tiny")
@@ -41,6 +42,7 @@ def record(
     """
     for site in sites:
         check_site(site)
+    check_edits(model.config, edits)
     return _record(model, batch, edits, sites=tuple(sites))
 
 
@@ -55,7 +57,7 @@ def patch(
     """Put recorded values in place: at each chosen layer its own, at all recorded sites.
 
     Args:
-      recording: what `record` returned.
+      recording: what `record` returned. Layers that it does not have, as of a deeper model, become NaN.
       layers, heads, tokens, keys: where; see `restrict`.
 
     Returns:
@@ -184,7 +186,7 @@ def patch_map(
 
 def _recorded(values: Array, layer: Array, value: Array) -> Array:
     # The embedding's layer is -1 and its recording the same for all.
-    return broadcast(values[jnp.maximum(layer, 0)], value)
+    return broadcast(jnp.take(values, jnp.maximum(layer, 0), axis=0, mode="fill"), value)
 
 
 @jax.jit(static_argnames="sites")

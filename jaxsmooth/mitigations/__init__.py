@@ -19,6 +19,9 @@ from .features import neutreno as neutreno
 from .features import pair_norm as pair_norm
 from .features import scale_branch as scale_branch
 from .features import soft_decay as soft_decay
+from .own import OwnRemedy as OwnRemedy
+from .own import chosen_remedies as chosen_remedies
+from .own import own_remedy as own_remedy
 from .parse import METHODS as METHODS
 from .parse import NamedRemedy as NamedRemedy
 from .parse import describe_methods as describe_methods

@@ -23,7 +23,7 @@ from jaxtyping import Array, PRNGKeyArray
 
 from ..bert.encoder import embed, encode
 from ..bert.params import Encoder
-from ..errors import OptionError
+from ..errors import OptionError, takes
 from ..types import Batch, BlockTrace, Edits, ImageBatch, compose
 from . import attention, features
 
@@ -173,6 +173,9 @@ def residual_scaling(factor: Number | None = None) -> Remedy:
 def combine(*several: Remedy) -> Remedy:
     """All of them in one; where two change the same site, the first acts first.
 
+    Raises:
+      OptionError: something that is no remedy.
+
     >>> import jaxsmooth
     >>> model, tokenizer = jaxsmooth.load("tiny")
     >>> batch = tokenizer(["Dull."])
@@ -180,6 +183,12 @@ def combine(*several: Remedy) -> Remedy:
     >>> edits.attn is not None, edits.pre_attn is not None
     (True, True)
     """
+    for one in several:
+        if not takes(one, 2):
+            raise OptionError(
+                f"combine takes remedies, functions (model, batch) -> Edits, as contranorm(0.1); got {one!r}. By name "
+                "they are read by mitigations.parse_remedies."
+            )
     return lambda model, batch: compose(*(one(model, batch) for one in several))
 
 

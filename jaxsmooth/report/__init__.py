@@ -1,4 +1,15 @@
-"""Results as files, a page and tables: `write_X(result, out)` and `print_X(result, console)` for each study."""
+"""Results as files, a page and tables: `write_X(result, out)` and `print_X(result, console)` for each study.
+
+>>> import tempfile
+>>> from pathlib import Path
+>>> from jaxsmooth.results.summaries import DataSummary, ModelSummary
+>>> from jaxsmooth.results.verification import Verification
+>>> model = ModelSummary("made-up", "bert", 1, 1, 8, 8, "gelu", 100, "float32")
+>>> found = Verification(model, DataSummary("none", 0, 0, 0), (), (), {}, {})  # as jaxsmooth.verify returns it
+>>> with tempfile.TemporaryDirectory() as folder:
+...     write_verification(found, Path(folder) / "mine")["checks"].name
+'verify.json'
+"""
 
 from ..files import check_writable as check_writable
 from .compare import comparison_json as comparison_json

@@ -98,24 +98,26 @@ def print_diagnosis(diagnosis: Diagnosis, console: Console) -> None:
 def _fitting_table(diagnosis: Diagnosis, console: Console) -> Table:
     report = to_json(diagnosis)
     layers = rows_of(report)
-    for kept in range(len(_COLUMNS), 0, -1):
-        names = set(list(_COLUMNS)[:kept])
-        table = _table(diagnosis, layers, [name for name in _ORDER if name in names])
+    own = {name: ("metrics", name) for name in diagnosis.metrics}
+    columns = own | _COLUMNS  # what was asked for is the last to be left out
+    for kept in range(len(columns), 0, -1):
+        chosen = dict(list(columns.items())[:kept])
+        table = _table(diagnosis, layers, {name: chosen[name] for name in (*_ORDER, *own) if name in chosen})
         if console.measure(table, options=console.options.update(width=10_000)).maximum <= console.width:
             break
     return table
 
 
-def _table(diagnosis: Diagnosis, layers: list[dict[str, Any]], names: list[str]) -> Table:
+def _table(diagnosis: Diagnosis, layers: list[dict[str, Any]], columns: dict[str, tuple[str, ...]]) -> Table:
     model, data = diagnosis.model, diagnosis.data
     title = Text(f"{model.label} on {data.sentences:,} sentences of {data.name}", style="bold")
     table = plain_table(title)
     table.pad_edge = False
     table.add_column("layer", justify="right", no_wrap=True)
-    for name in names:
+    for name in columns:
         table.add_column(name, justify="right", no_wrap=True)
     for layer in layers:
-        table.add_row(str(layer["layer"]), *(_cell(layer, _COLUMNS[name]) for name in names))
+        table.add_row(str(layer["layer"]), *(_cell(layer, path) for path in columns.values()))
     return table
 
 

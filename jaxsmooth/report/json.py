@@ -1,14 +1,15 @@
 """report.json: every number of a diagnosis, strict JSON, full precision.
 
 Layer 0 is the embedding output; layer l >= 1 pairs hidden state l with the block that made it (block l - 1).
-A plain name is the mean over sentences (and heads). A name ending in `_min` or `_max` is an extremum over tokens,
-heads and sentences. `spread` adds the standard deviation, the extrema and the number of values; `heads` gives each
-head's mean, `_min` and `_max` over sentences. What has no value is null. `fused`, where layers were fused, is one more
-hidden state, with the means of the gates of the layers it is made of. `texts` says what the texts that were read
-support about others of their kind; a limit that so few cannot give is null. `every_input`, where known, holds for every
-text: bounds of the LayerNorm stds and of the thresholds, by layer. `weights` holds no text's numbers but the weights':
-by matrix and layer the singular values, and the power law fitted to their squares; `principal`, of each layer's
-F = sum_h W_V^h W_O^h, the eigenvalue of largest modulus, the next modulus, and what `principal_alignment` is by chance.
+A plain name is the mean over sentences (and heads). A name ending in `_min` or `_max` is an extremum over tokens, heads
+and sentences. `spread` adds the standard deviation, the extrema and the number of values; `heads` gives each head's
+mean, `_min` and `_max` over sentences. `metrics` holds the user's own. What has no value is null. `fused`, where layers
+were fused, is one more hidden state, with the means of the gates of the layers it is made of. `texts` says what the
+texts that were read support about others of their kind; a limit that so few cannot give is null. `every_input`, where
+known, holds for every text: bounds of the LayerNorm stds and of the thresholds, by layer. `weights` holds no text's
+numbers but the weights': by matrix and layer the singular values, and the power law fitted to their squares;
+`principal`, of each layer's F = sum_h W_V^h W_O^h, the eigenvalue of largest modulus, the next modulus, and what
+`principal_alignment` is by chance.
 """
 
 import dataclasses
@@ -65,13 +66,24 @@ def to_json(diagnosis: Diagnosis) -> dict[str, Any]:
 
 def _hidden(diagnosis: Diagnosis, state: int) -> dict[str, Any]:
     spreads = {name: at(getattr(diagnosis, name), state) for name in HIDDEN_METRICS}
-    return {name: spread["mean"] for name, spread in spreads.items()} | {"spread": _rest(spreads)}
+    entry = {name: spread["mean"] for name, spread in spreads.items()} | {"spread": _rest(spreads)}
+    return _with_own(entry, {name: at(spread, state) for name, spread in diagnosis.metrics.items()})
+
+
+def _with_own(entry: dict[str, Any], own: dict[str, dict[str, float]]) -> dict[str, Any]:
+    """The entry of a hidden state with the user's metrics."""
+    if own:
+        entry["metrics"] = {name: spread["mean"] for name, spread in own.items()}
+        entry["spread"]["metrics"] = _rest(own)
+    return entry
 
 
 def _fused(fused: FusedLayers) -> dict[str, Any]:
     spreads = {name: at(fused.measures[name], 0) for name in HIDDEN_METRICS}
     entry: dict[str, Any] = {"label": fused.label, "layers": list(fused.layers)}
     entry |= {name: spread["mean"] for name, spread in spreads.items()} | {"spread": _rest(spreads)}
+    own = {name: at(spread, 0) for name, spread in fused.measures.items() if name not in HIDDEN_METRICS}
+    entry = _with_own(entry, own)
     if fused.gates is None:
         return entry
     gates = [at(fused.gates, place) for place in range(len(fused.layers))]

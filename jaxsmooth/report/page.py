@@ -66,8 +66,9 @@ def render_page(diagnosis: Diagnosis) -> str:
       The document. It carries Vega, its charts and its styles, asks for no other file, and forbids the browser
       (by a content security policy) to load one or to run a script that was not put there by this function.
     """
-    report = to_json(diagnosis)
-    found = headline(diagnosis)
+    report, found = to_json(diagnosis), headline(diagnosis)
+    own = [(name, f"{name}, a metric of the user's own", ("metrics", name)) for name in diagnosis.metrics]
+    table = (*TABLE[:2], *own, *TABLE[2:])
     # Its stub asks for a snippet; without one the bundle gives `vegaEmbed` to the page.
     vega = _script(vl_convert.javascript_bundle())  # type: ignore[call-arg]
     script = _script(_asset("page.js"))
@@ -80,8 +81,8 @@ def render_page(diagnosis: Diagnosis) -> str:
         diagnosis=diagnosis,
         headline=found,
         tiles=_tiles(found),
-        columns=[(heading, rate_labels(diagnosis).get(heading, meaning)) for heading, meaning, _ in TABLE],
-        rows=[(layer["layer"], [_cell(layer, path) for *_, path in TABLE]) for layer in rows_of(report)],
+        columns=[(heading, rate_labels(diagnosis).get(heading, meaning)) for heading, meaning, _ in table],
+        rows=[(layer["layer"], [_cell(layer, path) for *_, path in table]) for layer in rows_of(report)],
         every_input=every_input_words(diagnosis),
         every_input_rows=every_input_rows(diagnosis),
         fused=None if diagnosis.fused is None else fused_words(diagnosis.fused),

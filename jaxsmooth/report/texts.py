@@ -160,7 +160,7 @@ def texts_csv(found: TextStatements) -> str:
     writer = csv.writer(out, lineterminator="\n")
     first = {"rate": 1, "cosine_similarity": 0}  # the number of the first layer
     names = [
-        name if name not in first else f"{name}_{first[name] + place}"
+        f"{name}_{first.get(name, 0) + place}" if name in first or name.startswith("own/") else name
         for name, values in found.values.items()
         for place in range(len(values))
     ]

@@ -42,7 +42,7 @@ class FusedLayers:
     Attributes:
       label: which fusion, in words.
       layers: the layers that are fused, from 1.
-      measures: name of a field of `Diagnosis` on hidden states -> its spread, [1].
+      measures: name of a field of `Diagnosis` on hidden states, or of a metric of the user's -> its spread, [1].
       gates: the gate of every fused layer, [K]; `mean` and `std` over the sentences' token means, `min` and `max` over
         all tokens of all sentences. None for a fusion without gates.
     """
@@ -89,6 +89,7 @@ class Diagnosis:
       weights: spectra of the weights, and what `principal_alignment` would be by chance.
       fate: where the tokens go when a map of the model is applied again and again, or None where that was not asked
         for; `dataclasses.replace(diagnosis, fate=jaxsmooth.converge(..., map="stack"))` puts it into the report.
+      metrics: of the user's own, by name, [L+1].
     """
 
     model: ModelSummary
@@ -118,3 +119,4 @@ class Diagnosis:
     texts: TextStatements | None = None
     weights: WeightSpectra | None = None
     fate: MapConvergence | None = None
+    metrics: dict[str, Spread] = dataclasses.field(default_factory=dict)

@@ -1,6 +1,6 @@
 """`compare`: the per-layer numbers of one real model and text with each of several remedies, without training."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -15,7 +15,8 @@ from ..bert.params import Encoder
 from ..inputs.batching import EncodedBatch
 from ..inputs.tokenizer import Tokenizer
 from ..interventions.attribution import PARTS, attribute
-from ..mitigations.parse import NamedRemedy, parse_remedies
+from ..mitigations.own import Own, OwnRemedy, chosen_remedies
+from ..mitigations.parse import NamedRemedy
 from ..results.comparison import COMPARED_RATES, Comparison, Measured
 from ..results.spread import RunningSpreads
 from ..theory.block import ladder
@@ -25,7 +26,7 @@ from ..types import SITES, Batch, BlockTrace, Edits, ImageBatch
 from .finite import finite_rows, refuse_diverged
 from .hidden_states import chosen_fusion, measure_states
 from .measurements import model_norms, widened
-from .stream import TextStream
+from .stream import TextStream, require_encoder
 from .summaries import model_summary, package_versions
 
 # The sites at which an edit leaves the hypotheses of a bound true. L4 takes the residual sum before the first LayerNorm
@@ -40,7 +41,7 @@ def compare(
     model: Encoder,
     tokenizer: Tokenizer | None,
     texts: Iterable[Any],
-    remedies: str | Sequence[NamedRemedy],
+    remedies: str | Mapping[str, Own] | Iterable[str | NamedRemedy],
     *,
     name: str = "model",
     data: str = "texts",
@@ -54,7 +55,8 @@ def compare(
       model: the encoder; its dtype is the precision of the measurement.
       tokenizer: its tokenizer; None for a vision encoder.
       texts: sentences, any iterable of strings; for a vision encoder images, each [C Y X].
-      remedies: a list such as "contranorm,attnscale:0.3", see `mitigations.parse_remedies`, or what that returns.
+      remedies: a list such as "contranorm,attnscale:0.3", see `mitigations.parse_remedies`, or what that returns; or
+        name -> remedy of your own: `Edits`, a function (model, batch) -> `Edits`, or one by name as above.
       name: the model's name, for the report.
       data: the text's name, for the report.
       note: a warning to print with the model.
@@ -65,7 +67,8 @@ def compare(
       A `Comparison`, whose first entry is the model without a remedy.
 
     Raises:
-      OptionError: a remedy that does not exist, or a parameter out of range.
+      OptionError: a remedy that does not exist, is none, or has a parameter out of range.
+      ShapeError: edits that do not fit the model.
       TextError: no text, or something that is not text.
       DivergedError: numbers that are not finite; names the remedy, the first layer and the array.
 
@@ -76,7 +79,8 @@ def compare(
     >>> [entry.label for entry in found.entries]
     ['none', 'contranorm']
     """
-    chosen = parse_remedies(remedies) if isinstance(remedies, str) else list(remedies)
+    require_encoder(model)
+    chosen = chosen_remedies(remedies)
     stream = TextStream(model, tokenizer, texts, "comparing", tokens_per_batch=tokens_per_batch, progress=progress)
     with stream:
         model = stream.model
@@ -97,7 +101,7 @@ def compare(
 class _Run:
     """The model with one remedy: its compiled program and the running spreads of its numbers."""
 
-    def __init__(self, remedy: NamedRemedy | None, model: Encoder) -> None:
+    def __init__(self, remedy: NamedRemedy | OwnRemedy | None, model: Encoder) -> None:
         self.remedy, self.model = remedy, model
         self.norms = model_norms(model) if model.config.is_plain else None
         self.running = RunningSpreads(finite=True)
@@ -133,7 +137,7 @@ class _Run:
         )
 
 
-def warning(config: EncoderConfig, remedy: NamedRemedy | None) -> str:
+def warning(config: EncoderConfig, remedy: NamedRemedy | OwnRemedy | None) -> str:
     """What to know before reading a remedy's numbers on this encoder; empty if nothing."""
     if config.causal and remedy is not None and remedy.mixes:
         return "lets tokens see later ones, in a causal model"
@@ -144,7 +148,7 @@ def measure_remedy(
     model: Encoder,
     norms: BlockNorms | None,
     batch: Batch | ImageBatch,
-    remedy: NamedRemedy | None,
+    remedy: NamedRemedy | OwnRemedy | None,
     plain: Float[Array, "B T D"] | None,
 ) -> tuple[Float[Array, "B T D"], dict[str, Array]]:
     """Every per-sentence quantity of one batch under one remedy; for use inside a `jax.jit`.

@@ -1,17 +1,18 @@
 """`diagnose`: stream sentences through a real encoder, measure every layer on the device, keep running sums."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 from jaxtyping import Array
 
 from ..bert.fusion import Fusion, Kind
 from ..bert.norm import accumulation_dtype
 from ..bert.params import Encoder
-from ..errors import ShapeError
 from ..inputs.batching import EncodedBatch
 from ..inputs.tokenizer import Tokenizer
 from ..results.diagnosis import Diagnosis, FusedLayers
@@ -21,10 +22,10 @@ from ..results.texts import EMBEDDED, KeptTexts
 from .every_input import known_for_every_input
 from .exemplar import ExemplarChooser
 from .finite import refuse_diverged
-from .hidden_states import chosen_fusion
+from .hidden_states import OWN, Metric, chosen_fusion, own_metrics
 from .measurements import EMBEDDING, FUSED, measure_batch, model_norms, model_spectra
 from .statements.texts import NEEDED, text_statements
-from .stream import TextStream
+from .stream import TextStream, require_encoder
 from .summaries import model_summary, package_versions
 from .weights import principal_subspaces, weight_spectra
 
@@ -40,6 +41,7 @@ def diagnose(
     tokens_per_batch: int = 512,
     fusion: Fusion | Kind | None = None,
     each_text: bool = False,
+    metrics: Mapping[str, Metric] = MappingProxyType({}),
     progress: bool = False,
 ) -> Diagnosis:
     """Measure over-smoothing of a model on real text, layer by layer, and evaluate the theory on it.
@@ -61,13 +63,16 @@ def diagnose(
       fusion: layers to fuse and measure like a layer: a trained `bert.fusion`, or "concat", "max" or "gate" of all
         blocks, untrained.
       each_text: whether to hand back the values of each text besides, at most `results.texts.KEPT` of them.
+      metrics: of your own, name -> function of hidden states [B T D] and mask [B T] that gives a number per sentence,
+        [B], of its real tokens alone. Measured of every hidden state, as the library's are, and of what is fused. A new
+        function is a new compile.
       progress: whether to show a progress bar on stderr, if that is a terminal.
 
     Returns:
       A `Diagnosis`.
 
     Raises:
-      OptionError: a fusion that does not exist.
+      OptionError: a fusion that does not exist, or a metric that fails, or gives another shape, or depends on padding.
       TextError: no text, or something that is not text.
       ShapeError: a tokenizer that does not fit the model.
       DivergedError: numbers that are not finite; names the first layer and array.
@@ -78,16 +83,16 @@ def diagnose(
     >>> found.cosine_similarity.mean.shape == (model.config.layers + 1,)
     True
     """
-    if not isinstance(model, Encoder):
-        raise ShapeError(f"model must be an Encoder; got {type(model).__name__}. `load` gives (model, tokenizer).")
+    require_encoder(model)
+    own = own_metrics(metrics, model.config.width)
     fused, label = (None, "") if fusion is None else _chosen(fusion, model)
     running, chooser, kept, embedded = RunningSpreads(), ExemplarChooser(), KeptTexts(), KeptTexts(EMBEDDED)
     principal = principal_subspaces(model)
     stream = TextStream(model, tokenizer, texts, "diagnosing", tokens_per_batch=tokens_per_batch, progress=progress)
     with stream:
-        for encoded, measured in _measured(stream.model, stream, fused, principal.frame):
+        for encoded, measured in _measured(stream.model, stream, fused, principal.frame, own):
             refuse_diverged(stream.model, encoded, measured)
-            _keep(kept, embedded, encoded, measured)
+            _keep(kept, embedded, encoded, measured, own)
             running.add(measured, len(encoded.indices))
             chooser.offer(encoded)
         exemplar = chooser.exemplar(stream.model, tokenizer)
@@ -95,54 +100,59 @@ def diagnose(
     return Diagnosis(
         model=model_summary(model, name, note),
         data=stream.summary(data),
-        **_fields(spreads),
-        rates={key: spreads[key] for key in RATES},
+        **_fields(spreads, own),
         exemplar=exemplar,
         versions=package_versions(),
-        fused=None if fused is None else _fused_layers(fused, label, spreads),
+        fused=None if fused is None else _fused_layers(fused, label, spreads, own),
         every_input=known_for_every_input(model),
-        texts=text_statements(kept, each_text=each_text, embedded=embedded),
+        texts=text_statements(kept, each_text=each_text, embedded=embedded, own=list(own)),
         weights=weight_spectra(model, principal),
-        fate=None,
     )
 
 
-def _fields(spreads: dict[str, Spread]) -> dict[str, Spread]:
-    """The fields of a `Diagnosis` that are spreads."""
+def _fields(spreads: dict[str, Spread], own: Iterable[str]) -> dict[str, Any]:
+    """The fields of a `Diagnosis` that are spreads, and those that hold several."""
+    several = {"rates": {key: spreads[key] for key in RATES}, "metrics": {key: spreads[OWN + key] for key in own}}
     metrics = {key: spreads[key] for key in (*HIDDEN_METRICS, *HEAD_METRICS, *BLOCK_METRICS)}
-    return metrics | {key: _token_spread(spreads, key) for key in ("std_attn", "std_mlp")}
+    return several | metrics | {key: _token_spread(spreads, key) for key in ("std_attn", "std_mlp")}
 
 
 def _chosen(fusion: Fusion | Kind, model: Encoder) -> tuple[Fusion, str]:
     return chosen_fusion(fusion, model.config, accumulation_dtype(jax.tree.leaves(model)[0].dtype))
 
 
-def _keep(kept: KeptTexts, embedded: KeptTexts, encoded: EncodedBatch, measured: dict[str, Any]) -> None:
+def _keep(
+    kept: KeptTexts, embedded: KeptTexts, encoded: EncodedBatch, measured: dict[str, Any], own: Iterable[str]
+) -> None:
     """What is kept of every text, [K B]; embeddings, of which there is no spread, are taken out of the measurements."""
     tokens = {"tokens": np.asarray(encoded.batch.mask).sum(axis=1)[None]}
-    kept.add({key: measured[key] for key in NEEDED} | tokens, encoded.indices)
+    kept.add({key: measured[key] for key in (*NEEDED, *(OWN + key for key in own))} | tokens, encoded.indices)
     embedded.add({EMBEDDING: measured.pop(EMBEDDING)} | tokens, encoded.indices)
 
 
-def _fused_layers(fusion: Fusion, label: str, spreads: dict[str, Spread]) -> FusedLayers:
+def _fused_layers(fusion: Fusion, label: str, spreads: dict[str, Spread], metrics: Iterable[str]) -> FusedLayers:
     own = {key.removeprefix(FUSED): spread for key, spread in spreads.items() if key.startswith(FUSED)}
     return FusedLayers(
         label=label,
         layers=tuple(layer + 1 for layer in fusion.layers),
-        measures={key: own[key] for key in HIDDEN_METRICS},
+        measures={key: own[key] for key in HIDDEN_METRICS} | {key: own[OWN + key] for key in metrics},
         gates=_token_spread(own, "gates") if "gates" in own else None,
     )
 
 
 def _measured(
-    model: Encoder, batches: Iterable[EncodedBatch], fusion: Fusion | None, frames: np.ndarray
+    model: Encoder,
+    batches: Iterable[EncodedBatch],
+    fusion: Fusion | None,
+    frames: np.ndarray,
+    own: Mapping[str, Partial],
 ) -> Iterator[tuple[EncodedBatch, dict[str, Array]]]:
     """Each batch with its measurements, one batch behind: the device computes while the host tokenises."""
     norms = model_norms(model)
     spectra = model_spectra(model) if model.config.is_plain else None
     waiting = None
     for encoded in batches:
-        started = (encoded, measure_batch(model, norms, encoded.batch, fusion, spectra, jnp.asarray(frames)))
+        started = (encoded, measure_batch(model, norms, encoded.batch, fusion, spectra, jnp.asarray(frames), dict(own)))
         if waiting is not None:
             yield waiting
         waiting = started

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.tree_util import Partial
 from jaxtyping import Array
 
 from .. import metrics
@@ -59,6 +60,7 @@ def measure_batch(
     fusion: Fusion | None = None,
     spectra: OutputSpectrum | None = None,
     frames: Array | None = None,
+    own: dict[str, Partial] | None = None,
 ) -> dict[str, Array]:
     """Every per-sentence quantity of one batch: [L+1 B] of hidden states, [L B] of blocks, [L B N] of heads.
 
@@ -69,11 +71,12 @@ def measure_batch(
       fusion: layers to fuse and measure besides.
       spectra: `model_spectra(model)`; without, L5 has no value.
       frames: principal directions of the blocks, [L 2 D]; without, the alignment with them has no value.
+      own: metrics of the user's own, from `hidden_states.own_metrics`.
 
     Returns:
-      name -> array, the names of `Diagnosis` and `RATES`; `finite_rows` as `finite`; the stds as `std_attn_min`,
-      `std_attn`, `std_attn_max`; what is fused after "fused/", [1 B] and of gates [K B]; `EMBEDDING`, the direction of
-      the mean token of the last hidden state, [D B].
+      name -> array, the names of `Diagnosis` and `RATES`; `finite_rows` as `finite`; the user's metrics after `OWN`;
+      the stds as `std_attn_min`, `std_attn`, `std_attn_max`; what is fused after "fused/", [1 B] and of gates [K B];
+      `EMBEDDING`, the direction of the mean token of the last hidden state, [D B].
     """
 
     def collect(narrow: BlockTrace) -> dict[str, Array]:
@@ -97,10 +100,10 @@ def measure_batch(
         everywhere = ladder.shi2022_rate(norms, model.config.activation, found["mixing_rate"], found["std_product"])
         found["L0"] = _where_known(found["actual"], everywhere)
         states = widened(states)
-        found |= measure_states(states, batch.mask)
+        found |= measure_states(states, batch.mask, own=own)
         if fusion is not None:
             fused, gates = fuse(fusion, states[1:])
-            extra = measure_states(fused[None], batch.mask) | gate_range(gates, batch.mask)
+            extra = measure_states(fused[None], batch.mask, own=own) | gate_range(gates, batch.mask)
             found |= {FUSED + key: value for key, value in extra.items()}
     if not model.config.is_plain:  # what does not apply; XLA then leaves it out
         for key in (*set(RATES) - {"actual", *rungs(model.config)}, "threshold"):

@@ -10,13 +10,23 @@ import jax
 import numpy as np
 
 from ..bert.params import Encoder
-from ..errors import TextError
+from ..errors import ShapeError, TextError
 from ..inputs.batches import encoded_batches
 from ..inputs.batching import EncodedBatch
 from ..inputs.tokenizer import Tokenizer, TruncationWarning
 from ..progress import ProgressBar
 from ..results.summaries import DataSummary
 from .data_parallel import over_devices, placement
+
+
+def require_encoder(model: object) -> None:
+    """Refuse what is no encoder.
+
+    Raises:
+      ShapeError: says what came.
+    """
+    if not isinstance(model, Encoder):
+        raise ShapeError(f"model must be an Encoder; got {type(model).__name__}. `load` gives (model, tokenizer).")
 
 
 class TextStream:
@@ -34,6 +44,7 @@ class TextStream:
         have a length.
 
     Raises:
+      ShapeError: no encoder.
       TextError: one string instead of several, or what is no series; while reading also as `encoded_batches`.
 
     >>> import jaxsmooth
@@ -54,6 +65,7 @@ class TextStream:
         tokens_per_batch: int,
         progress: bool = False,
     ) -> None:
+        require_encoder(model)
         if isinstance(texts, str) or not isinstance(texts, Iterable):
             raise TextError(
                 f"texts must be a series of strings; got {type(texts).__name__}. Wrap one string in a list."

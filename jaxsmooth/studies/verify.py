@@ -1,6 +1,7 @@
 """`verify`: every theorem on every layer, head and sentence of a real model, decided with rounding accounted for."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -21,11 +22,11 @@ from ..results.verification import Verification
 from ..theory.certify.catalogue import CATALOGUE, refusal
 from ..theory.certify.enclosed_parameter_norms import enclosed_parameter_norms
 from ..theory.theorems.exact_block import Architecture, Observation
-from ..theory.theorems.registry import THEOREMS
+from ..theory.theorems.registry import THEOREMS, Theorem, at_sites
 from ..types import Batch, Block, BlockTrace, ImageBatch
 from .finite import finite_rows, refuse_diverged, refuse_parameters
 from .statements.hypotheses import HypothesisStage, chosen_hypotheses
-from .stream import TextStream
+from .stream import TextStream, require_encoder
 from .summaries import model_summary, package_versions
 from .verify_measured import MeasuredStage
 from .verify_stages import WORTH_COMPILING, CompiledStage, Escalation, HostStage, Parameters, at_layer
@@ -41,7 +42,7 @@ def verify(
     data: str = "texts",
     note: str = "",
     tokens_per_batch: int = 512,
-    theorems: Sequence[str] = (),
+    theorems: Sequence[str | Theorem] = (),
     hypotheses: Sequence[str] = (),
     progress: bool = False,
 ) -> Verification:
@@ -67,7 +68,8 @@ def verify(
       data: the text's name, for the report.
       note: a warning to print with the model ("random weights").
       tokens_per_batch: size of a batch, padding included.
-      theorems: names of those to check, see docs/theorems.md; by default all that are certified.
+      theorems: names of those to check, see docs/theorems.md, and your own, made by `theory.own_theorem`; by default
+        all of the library's that are certified. A violation of your own says that it is wrong.
       hypotheses: names of those to decide, see docs/hypotheses.md; by default all. Where only theorems are named, no
         hypothesis is decided, and the other way round.
       progress: whether to show a progress bar on stderr.
@@ -87,27 +89,46 @@ def verify(
     >>> jaxsmooth.verify(model, tokenizer, ["A film worth seeing."]).violated
     False
     """
+    require_encoder(model)
+    own = _own(theorems)
     asked = chosen_hypotheses(hypotheses, everything=not theorems)
-    names = _chosen(theorems) if theorems or not hypotheses else ()
+    named = [name for name in theorems if isinstance(name, str)]
+    names = (*(_chosen(named) if named or not (own or hypotheses) else ()), *own)
     tally = Tally(names)
     total = len(texts) if isinstance(texts, (list, tuple)) else None
     # An iterator of unknown length is assumed long.
     units = np.inf if total is None else total * model.config.layers
     stream = TextStream(model, tokenizer, texts, "verifying", tokens_per_batch=tokens_per_batch, progress=progress)
     with stream:
-        checker = _Checker(stream.model, names, asked, compiled=units >= WORTH_COMPILING)
+        checker = _Checker(stream.model, names, asked, compiled=units >= WORTH_COMPILING, own=own)
         for encoded in stream:
             checker.check(encoded, tally)
     return Verification(
         model=model_summary(model, name, note),
         data=stream.summary(data),
         checks=tally.checks(),
-        theorems=tally.theorems(lambda name: (THEOREMS | CATALOGUE)[name].source),
+        theorems=tally.theorems(lambda name: (THEOREMS | CATALOGUE | own)[name].source),
         stages=dict(tally.stages),
         versions=package_versions(),
         hypotheses=checker.hypotheses.tally.summaries(),
         hypothesis_checks=checker.hypotheses.tally.checks(),
     )
+
+
+def _own(theorems: Sequence[str | Theorem]) -> dict[str, Theorem]:
+    """The user's own among the theorems asked for, by name."""
+    if isinstance(theorems, str) or not isinstance(theorems, Sequence):
+        raise OptionError(f"theorems must be a list of names and theorems of your own; got {theorems!r:.80}.")
+    wrong = next((one for one in theorems if not isinstance(one, str | Theorem)), None)
+    if wrong is not None:
+        raise OptionError(
+            f"a theorem must be a name, or a function with the decorator theory.own_theorem; got {wrong!r:.80}."
+        )
+    given = [part for one in theorems if isinstance(one, Theorem) for part in at_sites(one)]
+    own = {one.name: one for one in given}
+    if len(own) < len(given) or own.keys() & {*THEOREMS, *CATALOGUE}:
+        raise OptionError(f"theorems need names of their own; got {', '.join(one.name for one in given)}.")
+    return own
 
 
 def _chosen(theorems: Sequence[str]) -> tuple[str, ...]:
@@ -125,22 +146,33 @@ class _Checker:
     """The three stages, with what they need to know of the model."""
 
     def __init__(
-        self, model: Encoder, names: tuple[str, ...], asked: tuple[str, ...] = (), *, compiled: bool = False
+        self,
+        model: Encoder,
+        names: tuple[str, ...],
+        asked: tuple[str, ...] = (),
+        *,
+        compiled: bool = False,
+        own: Mapping[str, Theorem] = MappingProxyType({}),
     ) -> None:
-        """`names` are the theorems wanted, `asked` the hypotheses; `compiled`: the first stage is worth compiling."""
+        """`names` are the theorems wanted, `asked` the hypotheses; `compiled`: the first stage is worth compiling.
+
+        `own` are the user's theorems by name.
+        """
         refuse_parameters(model)
-        self.model, self.names = model, names
+        self.model, self.names, self.own = model, names, own
         blocks = host_blocks(model)
         architecture = Architecture(model.config.eps, model.config.activation)
         self.parameters = Parameters(blocks, enclosed_parameter_norms(blocks), architecture)
         self.escalation = Escalation(self.parameters)
-        self.applicable = applicable(model.config)
+        self.applicable = applicable(model.config, own)
         stage = CompiledStage if compiled else HostStage
         wanted = tuple(name for name in names if name in self.applicable)
         self.hypotheses = HypothesisStage(self.parameters, model.config, asked)
-        certified = tuple(name for name in wanted if name in THEOREMS)
+        certified = tuple(own.get(name, name) for name in wanted if name in own or name in THEOREMS)
         self.stage = stage(self.parameters, (*certified, *self.hypotheses.of_blocks))
-        self.measured = MeasuredStage(self.parameters, tuple(name for name in wanted if name not in THEOREMS))
+        self.measured = MeasuredStage(
+            self.parameters, tuple(name for name in wanted if name not in THEOREMS and name not in own)
+        )
 
     def check(self, encoded: EncodedBatch, tally: Tally) -> None:
         """All theorems on one batch."""
@@ -159,15 +191,15 @@ class _Checker:
                     found = BatchVerdicts.of(at_layer(measured[theorem], layer), lengths).measured()
                 else:
                     found = BatchVerdicts.of(at_layer(first.statements[theorem], layer), lengths)
-                    self.escalation.settle(theorem, layer, found, seen, lengths, first)
+                    self.escalation.settle(self.own.get(theorem, theorem), layer, found, seen, lengths, first)
                 tally.add(theorem, layer + 1, found, encoded.indices)
 
 
-def applicable(config: EncoderConfig) -> frozenset[str]:
-    """The theorems that are about such an encoder."""
+def applicable(config: EncoderConfig, own: Mapping[str, Theorem] = MappingProxyType({})) -> frozenset[str]:
+    """The theorems that are about such an encoder; `own` are the user's."""
     needs = {"head": True, "scores": config.has_plain_scores, "block": config.is_plain, "norm": config.is_plain}
     measured = (name for name, entry in CATALOGUE.items() if entry.about and needs[entry.about])
-    return frozenset((*(name for name, theorem in THEOREMS.items() if needs[theorem.needs]), *measured))
+    return frozenset((*(name for name, theorem in (THEOREMS | {**own}).items() if needs[theorem.needs]), *measured))
 
 
 def observe(model: Encoder, batch: Batch | ImageBatch) -> Observation:

@@ -23,7 +23,7 @@ from ..theory.theorems.calculus import Calculus, M, N
 from ..theory.theorems.exact_block import Architecture, ExactBlock, Mixing, Observation
 from ..theory.theorems.parameters import EnclosedNorms, heads_of
 from ..theory.theorems.quantities import HeadQuantities
-from ..theory.theorems.registry import text_of
+from ..theory.theorems.registry import Theorem, text_of
 from ..types import Block
 from .verify_tally import BatchVerdicts
 
@@ -64,8 +64,8 @@ class Evaluated(NamedTuple):
 class HostStage:
     """Sentence by sentence, head by head, in numpy."""
 
-    def __init__(self, parameters: Parameters, names: tuple[str, ...]) -> None:
-        """`names` are the theorems wanted."""
+    def __init__(self, parameters: Parameters, names: tuple[str | Theorem, ...]) -> None:
+        """`names` are the theorems wanted, those of the user's own as themselves."""
         self.parameters, self.names = parameters, names
 
     def __call__(self, data: Observation, lengths: list[int]) -> Evaluated:
@@ -85,20 +85,20 @@ class HostStage:
         """sqrt(lambda) of every head, [N], and the theorems about each."""
         calculus, names = FloatCalculus(np.ones(len(own.input), bool), np.float64), heads_among(self.names)
         quantities = [_head(calculus, self.parameters, layer, own, head) for head in range(len(own.attn))]
-        return stacked([(q.mixing, {name: text_of(name).statement(q) for name in names}) for q in quantities])
+        return stacked([(q.mixing, {one.name: one.statement(q) for one in map(text_of, names)}) for q in quantities])
 
     @quiet
     def _block(self, layer: int, own: Observation, mixing: Mixing) -> Statements:
         calculus = FloatCalculus(np.ones(len(own.input), bool), np.float64)
         q = _block(calculus, self.parameters, layer, own, mixing)
-        return {name: text_of(name).statement(q) for name in blocks_among(self.names)}
+        return {one.name: one.statement(q) for one in map(text_of, blocks_among(self.names))}
 
 
 class CompiledStage:
     """All layers, heads and a few sentences in two jitted programs, one pair for each bucket of lengths."""
 
-    def __init__(self, parameters: Parameters, names: tuple[str, ...]) -> None:
-        """`names` are the theorems wanted."""
+    def __init__(self, parameters: Parameters, names: tuple[str | Theorem, ...]) -> None:
+        """`names` are the theorems wanted, those of the user's own as themselves."""
         self.names, self.architecture = names, parameters.architecture
         with jax.enable_x64(True):
             self.blocks, self.norms, self.heads = jax.tree.map(
@@ -145,7 +145,13 @@ class Escalation:
         self.host_left, self.arb_left = HOST_ATTEMPTS, ARB_ATTEMPTS
 
     def settle(
-        self, theorem: str, layer: int, found: BatchVerdicts, data: Observation, lengths: list[int], first: Evaluated
+        self,
+        theorem: str | Theorem,
+        layer: int,
+        found: BatchVerdicts,
+        data: Observation,
+        lengths: list[int],
+        first: Evaluated,
     ) -> None:
         """Replace the verdicts that are UNDECIDED, and their enclosures, where a later stage does better."""
         for place in zip(*np.nonzero(found.verdicts == Verdict.UNDECIDED), strict=True):
@@ -157,7 +163,7 @@ class Escalation:
                     break
 
     def attempt(
-        self, stage: str, theorem: str, layer: int, own: Observation, mixing: Mixing, head: int | None = None
+        self, stage: str, theorem: str | Theorem, layer: int, own: Observation, mixing: Mixing, head: int | None = None
     ) -> Statement[Interval] | None:
         """One stage on one sentence; None where there is no attempt left or the sentence is too long for it."""
         tokens = len(own.input)
@@ -179,7 +185,13 @@ class Escalation:
 
     @quiet
     def _evaluate(
-        self, calculus: Calculus[M, N], theorem: str, layer: int, own: Observation, mixing: Mixing, head: int | None
+        self,
+        calculus: Calculus[M, N],
+        theorem: str | Theorem,
+        layer: int,
+        own: Observation,
+        mixing: Mixing,
+        head: int | None,
     ) -> Statement[N]:
         if head is None:
             return text_of(theorem).statement(_block(calculus, self.parameters, layer, own, mixing))
@@ -201,12 +213,12 @@ def crop(data: Observation, layer: int, row: int, tokens: int) -> Observation:
     return jax.tree.map(of, data)
 
 
-def heads_among(names: tuple[str, ...]) -> tuple[str, ...]:
+def heads_among(names: tuple[str | Theorem, ...]) -> tuple[str | Theorem, ...]:
     """The theorems that are about one head."""
     return tuple(name for name in names if text_of(name).of_head)
 
 
-def blocks_among(names: tuple[str, ...]) -> tuple[str, ...]:
+def blocks_among(names: tuple[str | Theorem, ...]) -> tuple[str | Theorem, ...]:
     """The theorems that are about a block."""
     return tuple(name for name in names if not text_of(name).of_head)
 

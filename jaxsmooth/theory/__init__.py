@@ -274,6 +274,8 @@ from .rates.residual_spectrum import residual_spectrum_rate as residual_spectrum
 from .statement import Statement as Statement
 from .theorems.parameters import BlockNorms as BlockNorms
 from .theorems.parameters import block_of as block_of
+from .theorems.registry import Rate as Rate
+from .theorems.registry import own_theorem as own_theorem
 
 # Earlier names of the two pre-LN rates.
 pre_ln_rate = pre_norm_attention_rate

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..assets.tables import Missing
-from ..errors import ConfigError, did_you_mean
+from ..errors import ConfigError, did_you_mean, names_checked
 from ..files import atomic_write
 from ..json_reading import loads
 from ..paths import folder_name, refuse_address
@@ -17,6 +17,7 @@ Remat = Literal["auto", "none", "full", "dots"]
 Fusion = Literal["none", "weights", "concat", "max", "gate"]
 
 
+@names_checked(ConfigError, "setting")
 @dataclasses.dataclass(frozen=True)
 class FinetuneConfig:
     """Fine-tune an encoder on a task: log, checkpoint, resume, keep the best.

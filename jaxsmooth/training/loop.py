@@ -4,8 +4,9 @@ import contextlib
 import dataclasses
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -13,9 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import CheckpointError, ConfigError, NotFiniteError, PreemptedError
+from ..mitigations.own import Own
 from .accelerators import peak_flops, step_flops
 from .checkpointing import Checkpoints
 from .config import LENGTH, RESUMABLE, FinetuneConfig
+from .data.catalogue import Entry
 from .data.pipeline import TaskStream, make_stream
 from .data.tasks import TrainBatch
 from .evaluate import evaluate
@@ -52,7 +55,14 @@ class Outcome:
     folder: Path
 
 
-def finetune(config: FinetuneConfig, *, progress: bool = False, log: Log | None = None) -> Outcome:
+def finetune(
+    config: FinetuneConfig,
+    *,
+    progress: bool = False,
+    log: Log | None = None,
+    remedies: Mapping[str, Own] = MappingProxyType({}),
+    tasks: Mapping[str, Entry] = MappingProxyType({}),
+) -> Outcome:
     """Fine-tune, from the start or from the newest whole checkpoint in `config.out`; export the best parameters.
 
     Args:
@@ -60,6 +70,9 @@ def finetune(config: FinetuneConfig, *, progress: bool = False, log: Log | None 
       progress: whether to show on stderr how far the run is.
       log: is called with step and numbers of every record that metrics.jsonl gets, of several processes in the first;
         what it raises ends the run.
+      remedies: of your own, by the name that `config.remedy` has: `Edits` or a function (model, batch) -> `Edits`. They
+        are code and not written down: `evaluate`, `predict` and a resumed run need them again.
+      tasks: of your own, by the name that `config.task` has: an `Entry` of `training.data.catalogue`.
 
     Returns:
       The `Outcome`; the folder holds metrics.jsonl, events/, checkpoints/ and best/ (see `export_model`).
@@ -69,14 +82,23 @@ def finetune(config: FinetuneConfig, *, progress: bool = False, log: Log | None 
       PreemptedError: SIGTERM came; a checkpoint was saved. The same call goes on from it.
       StorageError: a full disk, or a folder that another run holds.
       JaxsmoothError: settings that name nothing, do not fit each other, or are not those the folder was begun with.
+
+    >>> import jaxsmooth
+    >>> jaxsmooth.finetune("minilm-l6")
+    Traceback (most recent call last):
+    jaxsmooth.errors.ConfigError: config must be a FinetuneConfig, as FinetuneConfig(model="minilm-l6"); got str.
     """
+    if not isinstance(config, FinetuneConfig):
+        raise ConfigError(
+            f'config must be a FinetuneConfig, as FinetuneConfig(model="minilm-l6"); got {type(config).__name__}.'
+        )
     check_folder(config)
     folder, begun = config.out, config.out.is_dir()
     with contextlib.ExitStack() as held:
         if begun:  # a folder that is held is refused before the model is loaded
             held.enter_context(alone_in(folder))
         before = _config_in(folder)
-        run = prepare(config)
+        run = prepare(config, remedies=remedies, tasks=tasks)
         _check_longer(before, run)
         folder.mkdir(parents=True, exist_ok=True)
         if not begun:

@@ -2,7 +2,10 @@
 
 import dataclasses
 import math
+import re
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -11,12 +14,13 @@ from jax.sharding import Mesh
 from ..bert.fusion import init_fusion
 from ..bert.params import Encoder, first_blocks
 from ..checkpoints.encoder import load
-from ..errors import ConfigError
+from ..errors import ConfigError, OptionError, did_you_mean
 from ..inputs.tokenizer import Tokenizer
-from ..mitigations import NamedRemedy, parse_remedies
+from ..mitigations import METHODS, NamedRemedy, OwnRemedy, own_remedy, parse_remedies
+from ..mitigations.own import Own
 from .accelerators import step_flops
 from .config import MOST_STEPS, FinetuneConfig, shared_blocks
-from .data.catalogue import load_task
+from .data.catalogue import Entry, load_task
 from .data.task_data import TaskData
 from .data.tasks import Task
 from .guards.memory import Need, choose_remat, device_memory, estimate, state_bytes
@@ -78,11 +82,18 @@ class Run:
         return init_state(model, self.trainer.optimiser, self.config)
 
 
-def prepare(config: FinetuneConfig) -> Run:
+def prepare(
+    config: FinetuneConfig,
+    *,
+    remedies: Mapping[str, Own] = MappingProxyType({}),
+    tasks: Mapping[str, Entry] = MappingProxyType({}),
+) -> Run:
     """Load what a configuration names and check that it fits together.
 
     Args:
       config: the settings.
+      remedies: of the user's own, by the names that `config.remedy` may have.
+      tasks: likewise, for `config.task`.
 
     Returns:
       The run, before its first step.
@@ -91,7 +102,7 @@ def prepare(config: FinetuneConfig) -> Run:
       JaxsmoothError: an unknown task, model, remedy or mesh; settings that do not fit each other.
     """
     mesh = make_mesh(config.mesh)
-    remedy = find_remedy(config.remedy)
+    remedy = find_remedy(config.remedy, remedies)
     encoder, tokenizer = load(config.model, check=config.check)
     encoder = _cut(encoder, config)
     if tokenizer is None:
@@ -100,7 +111,7 @@ def prepare(config: FinetuneConfig) -> Run:
         raise ConfigError(
             f"max_length must be at most {encoder.config.max_length}, the model's positions; got {config.max_length}."
         )
-    train, validation = (read_split(config, tokenizer, split) for split in ("train", "validation"))
+    train, validation = (read_split(config, tokenizer, split, tasks=tasks) for split in ("train", "validation"))
     model = build_model(config, encoder, train.task, remedy)
     per_epoch = math.ceil(len(train) / config.batch_size)
     steps = planned_steps(config, per_epoch)
@@ -184,7 +195,14 @@ def _with_remat(run: Run) -> Run:
     return dataclasses.replace(run, trainer=chosen, notice=notice)
 
 
-def read_split(config: FinetuneConfig, tokenizer: Tokenizer, split: str, *, each_token: bool = False) -> TaskData:
+def read_split(
+    config: FinetuneConfig,
+    tokenizer: Tokenizer,
+    split: str,
+    *,
+    each_token: bool = False,
+    tasks: Mapping[str, Entry] = MappingProxyType({}),
+) -> TaskData:
     """One split of the run's task.
 
     Args:
@@ -192,6 +210,7 @@ def read_split(config: FinetuneConfig, tokenizer: Tokenizer, split: str, *, each
       tokenizer: the model's.
       split: "train", "validation" or "test".
       each_token: as for `load_task`.
+      tasks: as for `load_task`.
 
     Raises:
       DataError: as `load_task`.
@@ -206,10 +225,13 @@ def read_split(config: FinetuneConfig, tokenizer: Tokenizer, split: str, *, each
         missing=config.missing,
         limit=config.limit or None,
         each_token=each_token,
+        tasks=tasks,
     )
 
 
-def build_model(config: FinetuneConfig, encoder: Encoder, task: Task, remedy: NamedRemedy | None) -> TaskModel:
+def build_model(
+    config: FinetuneConfig, encoder: Encoder, task: Task, remedy: NamedRemedy | OwnRemedy | None
+) -> TaskModel:
     """The encoder with fusion and head, both drawn from the run's seed, and with the remedy's change of the weights.
 
     Args:
@@ -225,18 +247,32 @@ def build_model(config: FinetuneConfig, encoder: Encoder, task: Task, remedy: Na
     return init_task_model(encoder, task, head_key, fusion=fusion)
 
 
-def find_remedy(text: str) -> NamedRemedy | None:
+def find_remedy(text: str, own: Mapping[str, Own] = MappingProxyType({})) -> NamedRemedy | OwnRemedy | None:
     """The run's remedy by the name that the user gave.
 
     Args:
       text: as "contranorm:0.3", several joined by "+"; "" for none.
+      own: the user's own remedies by name.
 
     Raises:
       ConfigError: several remedies, or one that draws at random.
+      OptionError: no such remedy.
     """
-    if not text:
-        return None
-    found = parse_remedies(text)
+    for name, given in own.items():
+        made = own_remedy(name, given)  # a wrong one is refused, whether it is asked for or not
+        if name == text:
+            found: list[NamedRemedy] | list[NamedRemedy | OwnRemedy] = [made]
+            break
+    else:
+        if not text:
+            return None
+        if re.split(r"[,:+]", text)[0] not in METHODS:
+            known = (*METHODS, *own)
+            raise OptionError(
+                f"there is no remedy {text!r}; there are {', '.join(known)}.{did_you_mean(text, known)} Your own must "
+                "be given in Python each time, also to evaluate and predict: remedies={name: edits}."
+            )
+        found = parse_remedies(text)
     if len(found) > 1:
         raise ConfigError(f"a run takes one remedy; join those to be used together by '+'; got {text!r}.")
     if found[0].random:

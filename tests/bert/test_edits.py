@@ -234,7 +234,7 @@ def test_every_site_is_documented():
 
 
 def test_edits_are_pytrees_whose_arrays_are_leaves():
-    edits = Edits(std_mlp=Partial(at_layer, jnp.float64(2.0)), attn=at_layer)
+    edits = Edits(std_mlp=Partial(at_layer, jnp.float64(2.0)), attn=lambda layer, attn: attn)
     assert jax.tree.leaves(edits) == [2.0]
     assert jax.tree.leaves(Edits()) == []
     assert dataclasses.replace(edits, std_mlp=None).attn is edits.attn

@@ -22,7 +22,7 @@ from jaxsmooth.training import loop
 from jaxsmooth.training.config import FinetuneConfig
 from jaxsmooth.training.logging import read_records
 from jaxsmooth.training.loop import EarlyStopping
-from jaxsmooth.training.predict import evaluate_run, load_run, write_predictions
+from jaxsmooth.training.predict import evaluate, load_run, write_predictions
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -130,7 +130,7 @@ def read_back(whole, tmp_path_factory) -> tuple[dict, Path]:
     folder = tmp_path_factory.mktemp("predictions")
     (folder / "text.txt").write_text("the film is dull\nso it is worth\n", encoding="utf-8")
     write_predictions(whole, str(folder / "text.txt"), folder / "predictions.jsonl")
-    return evaluate_run(whole, "validation"), folder / "predictions.jsonl"
+    return evaluate(whole, "validation"), folder / "predictions.jsonl"
 
 
 def test_evaluate_and_predict_read_the_run_back(whole, read_back):

@@ -12,7 +12,7 @@ from jaxsmooth.errors import ConfigError, DataError
 from jaxsmooth.inputs.tokenizer import TINY_VOCAB, Tokenizer
 from jaxsmooth.training.export import export_model
 from jaxsmooth.training.model import init_task_model
-from jaxsmooth.training.predict import predict_run, write_predictions
+from jaxsmooth.training.predict import predict, write_predictions
 
 SIZES = {"vocab": TINY_VOCAB, "width": 8, "layers": 1, "heads": 1, "mlp_width": 8, "max_length": 64, "pad_token": 0}
 CONFIG = jaxsmooth.EncoderConfig(**SIZES)
@@ -34,7 +34,7 @@ def exported(kind, folder, **changes):
 @pytest.mark.parametrize("kind", ["classification", "regression"])
 def test_predictions_of_lines_state_line_and_text(kind, tmp_path):
     (tmp_path / "a.txt").write_text("\na long film of some words\n\n  \nb\n", encoding="utf-8")
-    found = list(predict_run(exported(kind, tmp_path), str(tmp_path / "a.txt")))
+    found = predict(exported(kind, tmp_path), str(tmp_path / "a.txt"))
     joined = [(each["record"], each["line"], each["text"]) for each in found]
     assert joined == [(0, 2, "a long film of some words"), (1, 5, "b")]
     assert all(("label" if kind == "classification" else "value") in each for each in found)
@@ -64,7 +64,7 @@ def test_predictions_of_a_table_state_line_and_texts(kind, tmp_path):
         ",".join(columns) + "\n" + "\n\n".join(",".join(row.values()) for row in rows) + "\n", encoding="utf-8"
     )
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    of_csv, of_json = (list(predict_run(best, str(tmp_path / name))) for name in ("a.csv", "a.jsonl"))
+    of_csv, of_json = (predict(best, str(tmp_path / name)) for name in ("a.csv", "a.jsonl"))
     assert [each["line"] for each in of_csv] == [2, 4, 6]
     assert [each["line"] for each in of_json] == [1, 2, 3]
     for each, row in zip(of_csv, rows, strict=True):
@@ -92,10 +92,10 @@ def test_columns_of_predictions(tmp_path):
     assert json.loads((tmp_path / "out.jsonl").read_text())["text"] == "so"
     (tmp_path / "a.tsv").write_text("text\nso\nNA\n", encoding="utf-8")
     with pytest.raises(DataError, match=r"line 3: text is missing.*--missing skip"):
-        next(predict_run(best, str(tmp_path / "a.tsv")))
-    assert [each["text"] for each in predict_run(best, str(tmp_path / "a.tsv"), missing="literal")] == ["so", "NA"]
+        predict(best, str(tmp_path / "a.tsv"))
+    assert [each["text"] for each in predict(best, str(tmp_path / "a.tsv"), missing="literal")] == ["so", "NA"]
     with pytest.raises(ConfigError, match="no table, so it has no columns"):
-        next(predict_run(best, "tiny", columns="text=review"))
+        predict(best, "tiny", columns="text=review")
 
 
 @pytest.mark.compatibility(

@@ -1,5 +1,7 @@
 """What `diagnose` says of other texts of the same kind: distribution-free limits of rates, contraction, similarity."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,7 +16,9 @@ NEEDED = ("subspace_distance", "actual", "cosine_similarity")
 """What is kept of every text, by its name among the measurements."""
 
 
-def text_statements(kept: KeptTexts, *, each_text: bool, embedded: KeptTexts | None = None) -> TextStatements:
+def text_statements(
+    kept: KeptTexts, *, each_text: bool, embedded: KeptTexts | None = None, own: Sequence[str] = ()
+) -> TextStatements:
     """The statements that the kept values support, and with `each_text` the values.
 
     Args:
@@ -22,6 +26,7 @@ def text_statements(kept: KeptTexts, *, each_text: bool, embedded: KeptTexts | N
         "tokens", how many each text has, [1 n].
       each_text: whether the values are wanted too.
       embedded: the directions of their "embedding", [D n], and "tokens" again, of fewer texts where there are many.
+      own: names of the user's metrics, which are kept as "own/" and the name; their values are handed on.
     """
     places, found = kept.found()
     distance, rates, cosine = (found[name] for name in NEEDED)
@@ -32,6 +37,7 @@ def text_statements(kept: KeptTexts, *, each_text: bool, embedded: KeptTexts | N
     rows += [_statement("rate", layer + 1, values, 1.0) for layer, values in enumerate(rates)]
     rows += [_statement("cosine_similarity", layer, values, SIMILAR) for layer, values in enumerate(cosine)]
     values = {"contraction": contraction, "rate": rates, "cosine_similarity": cosine, "tokens": found["tokens"]}
+    values |= {f"own/{name}": found[f"own/{name}"] for name in own}
     trends = [length_trend(name, values[name][-1], found["tokens"][0]) for name in ("cosine_similarity", "contraction")]
     trend, groups = _embeddings(embedded)
     return TextStatements(

@@ -16,7 +16,7 @@ from ..statement import Statement
 from ..theorems.exact_block import Architecture, ExactBlock, Mixing, Observation
 from ..theorems.parameters import EnclosedNorms
 from ..theorems.quantities import HeadQuantities
-from ..theorems.registry import text_of
+from ..theorems.registry import Theorem, text_of
 from .float_calculus import FloatCalculus
 
 Statements = dict[str, Statement[Interval]]
@@ -28,7 +28,7 @@ def head_statements(
     norms: EnclosedNorms[Interval],
     data: Observation,
     mask: Bool[Array, "B T"],
-    names: tuple[str, ...],
+    names: tuple[str | Theorem, ...],
 ) -> tuple[Interval, Statements]:
     """sqrt(lambda), and the theorems about a head, for every head of every layer on every sentence.
 
@@ -37,7 +37,7 @@ def head_statements(
       norms: of every layer, [L] and [L N].
       data: what every block computed, [L B ...], zero on padding; the input and the attention are read.
       mask: True on real tokens, [B T].
-      names: the theorems wanted.
+      names: the theorems wanted; those of the user's own as themselves.
 
     Returns:
       sqrt(lambda), [L B N], and a `Statement` of that shape for every name.
@@ -53,7 +53,7 @@ def head_statements(
         def of_head(head: tuple) -> tuple[Interval, Statements]:
             q = HeadQuantities(calculus, head[0], head[1], hidden, head[2])
             q.diameter = diameter
-            return q.mixing, {name: text_of(name).statement(q) for name in names}
+            return q.mixing, {one.name: one.statement(q) for one in map(text_of, names)}
 
         return jax.lax.map(of_head, (weights, known, attn))
 
@@ -72,7 +72,7 @@ def block_statements(
     mixing: Mixing,
     mask: Bool[Array, "B T"],
     architecture: Architecture,
-    names: tuple[str, ...],
+    names: tuple[str | Theorem, ...],
 ) -> Statements:
     """The theorems about a block, for every block on every sentence.
 
@@ -83,7 +83,7 @@ def block_statements(
       mixing: [L B N] and [L B].
       mask: True on real tokens, [B T].
       architecture: of all blocks.
-      names: the theorems wanted.
+      names: the theorems wanted; those of the user's own as themselves.
 
     Returns:
       A `Statement`, [L B], for every name.
@@ -92,7 +92,7 @@ def block_statements(
     def of_sentence(block: Block, known: EnclosedNorms[Interval], sentence: tuple) -> Statements:
         own, mixing, mask = sentence
         q = ExactBlock(FloatCalculus(mask, jnp.float64), block, architecture, known, own, mixing)
-        return {name: text_of(name).statement(q) for name in names}
+        return {one.name: one.statement(q) for one in map(text_of, names)}
 
     def of_layer(layer: tuple) -> Statements:
         block, known, own, mixing = layer

@@ -2,7 +2,7 @@
 
 # In the order of verify's rows.
 from . import heads, blocks, rates, layer_norms, hypotheses  # isort: skip
-from .registry import HYPOTHESES, RUNGS, THEOREMS, Rate, Theorem
+from .registry import HYPOTHESES, RUNGS, THEOREMS, Rate, Theorem, own_theorem
 
-__all__ = ["HYPOTHESES", "RUNGS", "THEOREMS", "Rate", "Theorem"]
+__all__ = ["HYPOTHESES", "RUNGS", "THEOREMS", "Rate", "Theorem", "own_theorem"]
 __all__ += ["blocks", "heads", "hypotheses", "layer_norms", "rates"]

@@ -6,8 +6,9 @@ by any `Calculus`, and returns a `Statement`; a rate returns a `Rate`, of which 
 
 import dataclasses
 from collections.abc import Callable
-from typing import Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar, get_args
 
+from ...errors import OptionError, takes
 from ..statement import Statement
 from .calculus import M, N
 from .exact_block import ExactBlock
@@ -108,8 +109,10 @@ HYPOTHESES: dict[str, Theorem] = {}
 """What theorems assume of a block, by name: each as its NEGATION, an inequality like a theorem's, see `hypothesis`."""
 
 
-def text_of(name: str) -> Theorem:
-    """A theorem, or the negation of a hypothesis."""
+def text_of(name: str | Theorem) -> Theorem:
+    """A theorem, or the negation of a hypothesis, by name; one of the user's own stands for itself."""
+    if isinstance(name, Theorem):
+        return name
     return THEOREMS[name] if name in THEOREMS else HYPOTHESES[name]
 
 
@@ -138,14 +141,68 @@ def theorem(name: str, source: str, needs: Needs) -> Callable[[StatementText], S
 
     def register(text: StatementText) -> StatementText:
         says = (text.__doc__ or "").partition("\n")[0]
-        if needs != "norm":
-            _add(Theorem(name, source, needs, says, text))
-            return text
-        for site in ("attn", "mlp"):
-            _add(Theorem(f"{name}_{site}", source, needs, says, _at_norm(text, site)))
+        for one in at_sites(Theorem(name, source, needs, says, text)):
+            _add(one)
         return text
 
     return register
+
+
+def own_theorem(name: str, source: str, needs: Needs) -> Callable[[Callable[..., Statement | Rate]], Theorem]:
+    """Make a theorem of the user's own, for `verify(theorems=[...])`: as `theorem` does, but nothing is registered.
+
+    Args:
+      name: as it is to stand in verify.json; none of the library's.
+      source: who proved it, and where.
+      needs: what it is about: "head", "scores", "block" or "norm"; see docs/extending.md.
+
+    Returns:
+      A decorator of a function of the quantities q that returns a `Statement`, or of a block a `Rate`. The first line
+      of its docstring is the inequality. Its products and norms are those of the calculus q.c, so that every stage of
+      `verify` can evaluate it. It becomes a `Theorem`.
+
+    Raises:
+      OptionError: a name that is taken, or needs that do not exist.
+
+    >>> @own_theorem("my_diameter", "made up", needs="head")
+    ... def mine(q):
+    ...     \"\"\"D(A X) <= D(X).\"\"\"
+    ...     return Statement(q.c.diameter(q.mixed), q.diameter)
+    >>> mine.name, mine.says
+    ('my_diameter', 'D(A X) <= D(X).')
+    """
+    if not isinstance(name, str) or not name or name in THEOREMS:
+        raise OptionError(f"a theorem of your own needs a name that no other has; got {name!r}.")
+    if needs not in get_args(Needs):
+        raise OptionError(f"needs must be one of {', '.join(get_args(Needs))}; got {needs!r}.")
+
+    def make(text: Callable[..., Statement | Rate]) -> Theorem:
+        if not takes(text, 1):
+            raise OptionError(f"theorem {name!r} must be a function of one argument, the quantities q.")
+
+        def statement(q: Any) -> Statement:
+            found = text(q)
+            if isinstance(found, Rate):
+                return found.statement(q)
+            if not isinstance(found, Statement):
+                raise OptionError(
+                    f"theorem {name!r} must return a Statement(lhs, rhs) or a Rate; got {type(found).__name__}."
+                )
+            return found
+
+        return Theorem(name, source, needs, (text.__doc__ or "").partition("\n")[0], statement)
+
+    return make
+
+
+def at_sites(one: Theorem) -> tuple[Theorem, ...]:
+    """A theorem on a LayerNorm becomes two, of the block's two; any other is itself."""
+    if one.needs != "norm":
+        return (one,)
+    return tuple(
+        dataclasses.replace(one, name=f"{one.name}_{site}", statement=_at_norm(one.statement, site))
+        for site in ("attn", "mlp")
+    )
 
 
 def rate(name: str, source: str, rung: str) -> Callable[[RateText], RateText]:

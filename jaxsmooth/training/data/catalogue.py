@@ -2,8 +2,9 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from ...assets import REGISTRY
@@ -15,6 +16,7 @@ from . import corpora
 from .benchmarks import GLUE
 from .hub import read_hub
 from .official_files import read_glue, read_squad_release, read_swag
+from .own import check_own
 from .splits import Parts, sample
 from .task_data import TaskData
 from .tasks import Choice, Kind, Task, check_split
@@ -23,12 +25,18 @@ from .user_tables import read_tables
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """A task and the reader of its data.
+    """A task and the reader of its data; `finetune(config, tasks={name: Entry(...)})` takes one of your own.
 
     Attributes:
       task: what it is.
       read: reads all splits; takes the directory of the data, None for a pinned corpus or the hub.
       local: whether a directory of the official files is expected (or the hub, without one).
+
+    >>> from jaxsmooth.training.data.tasks import Sentence
+    >>> task = Task("moods", "classification", "accuracy", source="made up", licence="none", classes=("dull", "fine"))
+    >>> entry = Entry(task, lambda folder: Parts({"train": [Sentence("So dull.", label=0)]}))
+    >>> len(entry.read(None).splits["train"])
+    1
     """
 
     task: Task
@@ -47,6 +55,7 @@ def load_task(
     each_token: bool = False,
     columns: str = "",
     missing: Missing = "refuse",
+    tasks: Mapping[str, Entry] = MappingProxyType({}),
 ) -> TaskData:
     """Read one split of a task.
 
@@ -60,6 +69,7 @@ def load_task(
       each_token: for a masked LM, mask every token in turn (pseudo-perplexity).
       columns: of a file of the user's, which column is which (see `user_tables`).
       missing: of a file of the user's, what becomes of rows with a missing cell.
+      tasks: of the user's own, by name; they are not kept.
 
     Returns:
       The split's examples, ready for `make_stream`.
@@ -71,7 +81,7 @@ def load_task(
     """
     chosen = check_split(split)
     require_int("limit", limit, 1, DataError, optional=True)
-    task, parts = read_task(name, data_dir=data_dir, columns=columns, missing=missing)
+    task, parts = read_task(name, data_dir=data_dir, columns=columns, missing=missing, tasks=tasks)
     examples = parts.splits.get(chosen)
     if not examples:
         held = [known for known, there in parts.splits.items() if there]
@@ -84,7 +94,12 @@ def load_task(
 
 
 def read_task(
-    name: str, *, data_dir: str | Path | None = None, columns: str = "", missing: Missing = "refuse"
+    name: str,
+    *,
+    data_dir: str | Path | None = None,
+    columns: str = "",
+    missing: Missing = "refuse",
+    tasks: Mapping[str, Entry] = MappingProxyType({}),
 ) -> tuple[Task, Parts]:
     """A task and all its splits, without a tokenizer.
 
@@ -93,6 +108,7 @@ def read_task(
       data_dir: as for `load_task`.
       columns: as for `load_task`.
       missing: as for `load_task`.
+      tasks: as for `load_task`.
 
     Returns:
       The task, and its examples by split.
@@ -102,6 +118,10 @@ def read_task(
       AssetError: a corpus that cannot be fetched.
     """
     folder = None if data_dir is None else Path(data_dir)
+    if name in tasks:
+        if folder is not None or columns or missing != "refuse":
+            raise DataError(f"{name} is a task of your own, which reads its data itself; got a data_dir or columns.")
+        return _read_own(name, tasks[name])
     if name not in TASKS:
         path = Path(name)
         if not path.exists() and not is_table(path):
@@ -125,6 +145,17 @@ def read_task(
         if counts - {entry.task.choices}:
             raise DataError(f"{name}: expected {entry.task.choices} choices in every example; got {sorted(counts)}.")
     return entry.task, parts
+
+
+def _read_own(name: str, entry: Entry) -> tuple[Task, Parts]:
+    """A task of the user's own, checked."""
+    if name in TASKS or not isinstance(entry, Entry):
+        raise DataError(
+            f"a task of your own is name -> Entry(Task(...), reader), under a name that no other has; got {name!r}: "
+            f"{type(entry).__name__}."
+        )
+    parts = entry.read(None)
+    return check_own(name, entry.task, parts if isinstance(parts, Parts) else Parts(parts))
 
 
 def _pinned(
