@@ -4,6 +4,7 @@ import dataclasses
 import json
 import re
 
+import numpy as np
 import pytest
 from support.report import HOSTILE, chart_data, exemplar, synthetic
 
@@ -30,6 +31,24 @@ def test_no_reference_leaves_the_page():
     assert "<script src" not in page
     assert not re.search(r"@import|url\(", re.search(r"<style>(.*?)</style>", page, re.S)[1])
     assert '"url"' not in charts_of(page)
+
+
+def test_files_beside_the_page_are_linked():
+    markup = own_markup(render_page(synthetic(), beside=["report.json", 'a"b/']))
+    assert re.findall(r'<a href="([^"]+)"', markup)[:2] == ["report.json", "a&#34;b/"]
+    assert "beside this page" not in own_markup(render_page(synthetic()))
+
+
+@pytest.mark.parametrize(("even", "heads"), [(False, 16), (True, 0)])
+def test_the_page_of_a_large_model_stays_below_two_million_bytes(even, heads):
+    """24 tokens, the most that a diagnosis shows; where every edge is as strong, all are drawn and heads left out."""
+    sentence = exemplar(24, 16, tuple(f"token{k}" for k in range(24)))
+    if even:
+        sentence = dataclasses.replace(sentence, attn=np.full_like(sentence.attn, 1 / 24))
+    page = render_page(synthetic(24, 16, exemplar=sentence))
+    assert len(page.encode()) < 2_000_000
+    assert page.count(">head ") == heads
+    assert ("would make this page too large" in page) is even
 
 
 def test_every_chart_has_its_place_and_its_description():
