@@ -179,15 +179,25 @@ def _cosine_map(exemplar: Exemplar, side: int) -> alt.Chart:
     return chart.encode(x=alt.X("j:O", axis=across), y=alt.Y("i:O", axis=down), color=colour, tooltip=pair)
 
 
-def _edges(exemplar: Exemplar, single: int) -> alt.Data:
-    """One datum for every layer from 1, head (0 is the mean of all) and token i that reads: what it reads, j.
+def edge_count(exemplar: Exemplar, single: int) -> int:
+    """How many edges the graph has in all layers, with so many heads one by one."""
+    heads, least = _heads(exemplar, single)
+    return int((heads >= least).sum())
+
+
+def _heads(exemplar: Exemplar, single: int) -> tuple[NDArray[np.float64], float]:
+    """Attention of the mean of all heads and of the first ones, [L 1+N T T], and the least that is drawn.
 
     Weaker edges than an even share would only blacken the picture; the margin keeps exactly even attention visible
     after rounding.
     """
     mean = exemplar.attn.mean(axis=1, keepdims=True, dtype=np.float64)
-    heads = np.concatenate([mean, exemplar.attn[:, :single]], axis=1)
-    least = 0.99 / len(exemplar.tokens)
+    return np.concatenate([mean, exemplar.attn[:, :single]], axis=1), 0.99 / len(exemplar.tokens)
+
+
+def _edges(exemplar: Exemplar, single: int) -> alt.Data:
+    """One datum for every layer from 1, head (0 is the mean of all) and token i that reads: what it reads, j."""
+    heads, least = _heads(exemplar, single)
     return values(
         [
             {"layer": layer + 1, "head": head, **_row(heads[layer, head], i, least)}

@@ -1,6 +1,7 @@
 """The page in a real browser: it draws, it reacts, it asks for nothing, it fits the screen."""
 
 import dataclasses
+import functools
 import re
 import shutil
 from pathlib import Path
@@ -51,14 +52,19 @@ def browser():
         running.close()
 
 
+@functools.cache
+def plain_page():
+    return render_page(synthetic())
+
+
 @pytest.fixture
 def show(browser, tmp_path):
     """Open a diagnosis as a page; at the end no request but the page's own and no complaint may have been seen."""
     opened, requests, complaints = [], [], []
 
-    def open_page(diagnosis, width=1280, scheme="light"):
+    def open_page(diagnosis=None, width=1280, scheme="light"):
         path = tmp_path / "report.html"
-        path.write_text(render_page(diagnosis), encoding="utf-8", newline="\n")
+        path.write_text(plain_page() if diagnosis is None else render_page(diagnosis), encoding="utf-8", newline="\n")
         page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
         opened.append(page)
         page.on("request", lambda request: requests.append(request.url))
@@ -105,7 +111,7 @@ def set_layer(page, layer):
 
 
 def test_every_plot_is_drawn(show):
-    page = show(synthetic())
+    page = show()
     # Two quantities, each with two bands, a line and a point for every layer; the range and eight rates; one map each.
     layers = {"similarity": 7, "threshold": 6, "norms": 6}
     for plot, count in layers.items():
@@ -159,7 +165,7 @@ def test_the_slider_and_the_head_move_map_and_graph(show):
 
 
 def test_pointing_at_a_token_singles_out_its_edges(show):
-    page = show(synthetic())
+    page = show()
     weights = synthetic().exemplar.attn[5].mean(axis=0)
     kept = weights >= 0.99 / weights.shape[0]
     tokens = marks(page, "graph", "text")
@@ -173,7 +179,7 @@ def test_pointing_at_a_token_singles_out_its_edges(show):
 
 
 def test_a_token_is_chosen_without_a_pointer(show):
-    page = show(synthetic())
+    page = show()
     tokens, attn = synthetic().exemplar.tokens, synthetic().exemplar.attn[5].mean(axis=0)
     kept = attn >= 0.99 / attn.shape[0]
     page.select_option("#token", "3")
@@ -189,11 +195,11 @@ def test_a_token_is_chosen_without_a_pointer(show):
 
 
 def test_the_keyboard_meets_controls_only(show):
-    page = show(synthetic())
+    page = show()
     page.evaluate("window.met = []; document.addEventListener('focusin', e => window.met.push(e.target))")
     for _ in range(20):
         page.keyboard.press("Tab")
-    met = page.evaluate("window.met.map(e => e.closest('.plot') ? 'plot' : e.tagName)")
+    met = page.evaluate("[...new Set(window.met)].map(e => e.closest('.plot') ? 'plot' : e.tagName)")
     assert "plot" not in met
     assert met.count("BUTTON") == 10
     assert met.count("SELECT") == 2
@@ -205,9 +211,8 @@ def test_the_keyboard_meets_controls_only(show):
 
 
 def test_pointing_between_points_shows_the_nearest_layer(show):
-    page = show(synthetic())
+    page = show()
     spread = synthetic().cosine_similarity
-    points = [marks(page, "similarity", "symbol").nth(k).bounding_box() for k in (2, 3)]
     page.locator("#similarity").scroll_into_view_if_needed()
     points = [marks(page, "similarity", "symbol").nth(k).bounding_box() for k in (2, 3)]
     x = points[0]["x"] + 0.7 * (points[1]["x"] - points[0]["x"])
@@ -219,7 +224,7 @@ def test_pointing_between_points_shows_the_nearest_layer(show):
 
 
 def test_a_plot_is_saved_as_svg(show):
-    page = show(synthetic(), scheme="dark")
+    page = show(scheme="dark")
     with page.expect_download() as waited:
         page.get_by_role("button", name="Save as SVG: ladder").click()
     assert waited.value.suggested_filename == "ladder.svg"
@@ -232,7 +237,7 @@ def test_a_plot_is_saved_as_svg(show):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_and_texts_of_plots_stand_out(show, scheme):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed")
-    page = show(synthetic(), scheme=scheme)
+    page = show(scheme=scheme)
     found = axe.Axe().run(page)
     assert found.generate_snapshot() == ""
     # What axe passes over: texts of one or two letters, and whatever is hidden from screen readers.
@@ -241,7 +246,7 @@ def test_axe_finds_nothing_and_texts_of_plots_stand_out(show, scheme):
 
 
 def test_print_is_light_and_without_controls(show):
-    page = show(synthetic(), width=720, scheme="dark")
+    page = show(width=720, scheme="dark")
     page.emulate_media(media="print", color_scheme="dark")
     assert page.locator(".controls, .save").filter(visible=True).count() == 0
     assert page.locator("#similarity .role-axis-label text").first.evaluate("e => getComputedStyle(e).fill") == BLACK

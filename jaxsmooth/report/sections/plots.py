@@ -1,6 +1,5 @@
 """The plots of the page: as wide as their places, answering to a pointer anywhere, within the page's size."""
 
-import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -23,10 +22,11 @@ from ..figures import (
     threshold_chart,
 )
 from ..format import MISSING, digits
-from ..heatmaps import attention_graph, cosine_of_layer, mixing_rates, sink_strengths
+from ..heatmaps import attention_graph, cosine_of_layer, edge_count, mixing_rates, sink_strengths
 
-TOKEN_BYTES = 800_000
-"""Bytes that the two plots of one sentence may take: Vega takes 900,000 of the page's two million."""
+TOKEN_NUMBERS = 40_000
+"""Cosines and edges that the plots of one sentence may have, about 18 bytes each, in a page of two million bytes: Vega
+takes 900,000 of them, the rest of 24 layers of 16 heads 210,000."""
 
 
 class Plots(NamedTuple):
@@ -47,9 +47,9 @@ def page_charts(diagnosis: Diagnosis, tokens: bool) -> Plots:
     if diagnosis.exemplar is None or not tokens:
         return Plots(drawn, 0)
     for heads in (diagnosis.exemplar.attn.shape[1], 0):
-        of_tokens = {name: specification(chart) for name, chart in _of_tokens(diagnosis.exemplar, heads).items()}
-        if len(json.dumps(of_tokens, separators=(",", ":")).encode()) <= TOKEN_BYTES:
-            return Plots({**drawn, **of_tokens}, heads)
+        if diagnosis.exemplar.cosine.size + edge_count(diagnosis.exemplar, heads) <= TOKEN_NUMBERS:
+            of_tokens = _of_tokens(diagnosis.exemplar, heads)
+            return Plots({**drawn, **{name: specification(chart) for name, chart in of_tokens.items()}}, heads)
     return Plots(drawn, 0)
 
 
