@@ -45,8 +45,12 @@
     const place = document.getElementById(name);
     // With `ast`, expressions are interpreted: the page's policy lets no text become a program. Vega reads the slider
     // and the lists by itself.
+    const said = place.getAttribute("aria-label");
     place.view = (await vegaEmbed(place, chart, { actions: false, ast: true, renderer: "svg" })).view;
-    // The place has a role and a description; hundreds of marks need none.
+    // The plot is one image, described; Vega makes a document of hundreds of parts of it.
+    place.setAttribute("role", "img");
+    place.setAttribute("aria-label", said);
+    place.removeAttribute("aria-roledescription");
     for (const drawn of place.children) drawn.setAttribute("aria-hidden", "true");
     place.after(saver(name, place.view));
   }

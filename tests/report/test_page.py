@@ -9,7 +9,7 @@ from support.report import HOSTILE, chart_data, exemplar, synthetic
 
 from jaxsmooth.report import render_page
 
-CHARTS = ["similarity", "ladder", "threshold", "norms", "mixing", "sinks", "principal", "alike"]
+CHARTS = ["similarity", "ladder", "threshold", "norms", "principal", "alike", "mixing", "sinks"]
 
 
 def own_markup(page):

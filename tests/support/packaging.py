@@ -34,5 +34,6 @@ def faults(path: Path) -> list[str]:
 
 if __name__ == "__main__":
     found = {name: faults(Path(name)) for name in sys.argv[1:]}
-    assert found and not any(found.values()), found
+    assert found
+    assert not any(found.values()), found
     print(*(f"{name}: {len(contents(Path(name)))} files" for name in found), sep="\n")
