@@ -20,7 +20,7 @@ for python in "$oldest" "$newest"; do
       cd "$work/empty"
       "$work/user/bin/jaxsmooth" --version
       "$work/user/bin/python" -c "import jaxsmooth; print(jaxsmooth.__version__, jaxsmooth.__file__)"
-      "$work/user/bin/jaxsmooth" diagnose tiny --data tiny --limit 4 --out report >/dev/null
+      "$work/user/bin/jaxsmooth" diagnose tiny --data tiny --limit 4 --out report >"$work/run.log" 2>&1 || { cat "$work/run.log"; exit 1; }
       test -s report/report.html && rm -r report
     )
     echo "ok: $("$work/user/bin/python" --version), $(basename "$file")"

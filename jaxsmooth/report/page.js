@@ -5,11 +5,12 @@
 
   // What the two plots of the sentence show, for whoever does not see them. Of cosines each pair is listed twice.
   const tokens = charts.graph?.params.find((param) => param.name === "tokens").value;
+  const label = (k) => (tokens.indexOf(tokens[k]) === tokens.lastIndexOf(tokens[k]) ? tokens[k] : `${k + 1}: ${tokens[k]}`);
   const strongest = (rows, between, wanted) => rows
     .flatMap((row) => row.j.map((j, k) => ({ i: row.i, j, value: row.value[k] })))
     .filter((pair) => (token.value === "0" ? wanted(pair) : pair.i === token.value - 1 && (wanted(pair) || pair.i > pair.j)))
     .sort((a, b) => b.value - a.value).slice(0, 3)
-    .map(({ i, j, value }) => `“${tokens[i]}” ${between} “${tokens[j]}” (${value.toFixed(2)})`).join(", ");
+    .map(({ i, j, value }) => `“${label(i)}” ${between} “${label(j)}” (${value.toFixed(2)})`).join(", ");
   const say = () => {
     const layer = Number(slider.value);
     document.getElementById("layer-shown").textContent = layer === 0 ? "0 (embedding output)" : layer;
