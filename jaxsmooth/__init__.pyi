@@ -50,3 +50,5 @@ from .types import Edits as Edits
 from .types import ImageBatch as ImageBatch
 from .types import Trace as Trace
 from .types import compose as compose
+
+__version__: str

@@ -40,7 +40,7 @@ _SECTION = """<section aria-labelledby="texts-title">
 {% if lengths %}
 <p>{{ lengths }}</p>
 {% endif %}
-<div class="scroll" role="region" aria-labelledby="texts-title" tabindex="0">
+<div class="scroll" role="region" aria-label="Table of what holds for other texts" tabindex="0">
 <table><caption>Each limit holds with confidence {{ confidence }} by itself, not all of them at once; ∞ or -∞ where the
 texts are too few.
 {% for name, meaning in columns %}{{ name }}: {{ meaning }}{{ "." if loop.last else "; " }}{% endfor %}</caption>
