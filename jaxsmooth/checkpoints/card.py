@@ -54,7 +54,7 @@ def model_card(
 
     >>> import jaxsmooth
     >>> model, _ = jaxsmooth.load("tiny")
-    >>> print(model_card(model, "mine", plain=True)[:58])
+    >>> print(model_card(model, "mine", plain=True).partition("\\n\\n")[0])
     ---
     library_name: transformers
     tags:
