@@ -58,14 +58,14 @@ DEAR_ON_THE_HOST = {"neighbourhood_rate", "largest_eigenvalue", "residual_spectr
 def host_cases(case: awkward.Case) -> dict[str, tuple]:
     """Arguments of the functions that `public.arguments` does not make: those of the host, structs and callables."""
     rng, real = np.random.default_rng(case.seed), case.real
-    size = (awkward.TOKENS, awkward.TOKENS)
+    size = (awkward.tokens(), awkward.tokens())
     attn = awkward.attention_of(case, rng, size, awkward.GARBAGE)
     inner = attn[np.ix_(real, real)]
     weight = case.scale * rng.standard_normal((2, 2))
-    hidden = awkward.hidden_of(case, rng, (awkward.TOKENS, 2), awkward.GARBAGE)
+    hidden = awkward.hidden_of(case, rng, (awkward.tokens(), 2), awkward.GARBAGE)
     one, none = np.ones(2), np.zeros((2, 1, 1))
     block = theory.block_of(none, none.transpose(1, 2, 0), one, np.eye(2), np.eye(2), one)
-    std = np.ones((1, awkward.TOKENS, 1))
+    std = np.ones((1, awkward.tokens(), 1))
     near = theory.Neighbourhood(inner[None], hidden[real], np.ones(real.sum()), np.ones(real.sum()), one)
     low = np.array([-case.scale, 0.0])
     return {
@@ -159,7 +159,7 @@ def check_numbers(name: str, case: awkward.Case, found) -> None:
 def check_padding(case: awkward.Case, found, other) -> None:
     """What stands on padding changes no answer about the sentence, and no row of a real token."""
     for one, two in zip(jax.tree.leaves(found), jax.tree.leaves(other), strict=True):
-        axes = [axis for axis, length in enumerate(one.shape) if length == awkward.TOKENS]
+        axes = [axis for axis, length in enumerate(one.shape) if length == awkward.tokens()]
         for axis in axes:
             one, two = (np.compress(case.real, leaf, axis=axis) for leaf in (one, two))
         np.testing.assert_array_equal(one, two)
@@ -179,7 +179,7 @@ def named(names, dear) -> list:
 
 @pytest.mark.parametrize("name", named(DRIVEN, {*DRIVEN} - CORE))
 @settings(max_examples=EXAMPLES)
-@given(case=awkward.cases(np.float32))
+@given(case=awkward.cases())
 def test_in_float32(name, case):
     drive(name, np.float32, case)
 
@@ -187,14 +187,14 @@ def test_in_float32(name, case):
 @pytest.mark.long
 @pytest.mark.parametrize("name", DRIVEN)
 @settings(max_examples=200)
-@given(case=awkward.cases(np.float64), dtype=st.sampled_from([np.float32, np.float64]))
+@given(case=awkward.cases(), dtype=st.sampled_from([np.float32, np.float64]))
 def test_in_both_precisions(name, case, dtype):
     drive(name, dtype, case)
 
 
 @pytest.mark.parametrize("name", named(HOST, DEAR_ON_THE_HOST))
 @settings(max_examples=2 * EXAMPLES)
-@given(case=awkward.cases(np.float64))
+@given(case=awkward.cases())
 def test_on_the_host(name, case):
     with contextlib.suppress(JaxsmoothError):
         found = FUNCTIONS[name](*host_cases(case)[name], **OPTIONS.get(name, {}))
