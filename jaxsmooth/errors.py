@@ -1,6 +1,7 @@
 """Every error jaxsmooth raises on purpose. Each message says what was expected, what came, and the usual cause."""
 
 import math
+import numbers
 from typing import TypeGuard
 
 
@@ -50,6 +51,16 @@ class DivergedError(JaxsmoothError, ArithmeticError):
 
 class PreemptedError(JaxsmoothError):
     """A training that was asked to end (SIGTERM), and did after a checkpoint."""
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether a value is one real number, of Python or numpy, and not a bool.
+
+    >>> import numpy as np
+    >>> is_number(1.5), is_number(np.float32(2)), is_number(True), is_number("1"), is_number([1.0])
+    (True, True, False, False, False)
+    """
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def is_int(value: object, least: float = -math.inf, most: float = math.inf) -> TypeGuard[int]:

@@ -154,6 +154,13 @@ def _operator(given: dict, case: Case) -> dict:
     return {"operator": theory.Dense(attn.astype(operator.matrix.dtype), case.real)}
 
 
+def _layers(given: dict, case: Case) -> dict:
+    """Of F_l(X) = K_l X."""
+    x = np.where(case.real[:, None], given["before"], 0).astype(np.float64)
+    factors = given["constants"].astype(np.float64)
+    return _like({"at_start": factors[:, None, None] * x, "after": np.prod(1 + factors) * x}, given["before"])
+
+
 _limit = jax.jit(theory.chain_limit)
 
 # Arguments that a function takes to belong together.
@@ -165,6 +172,10 @@ RELATED: dict[str, Callable[[dict, Case], dict]] = {
     ),
     **dict.fromkeys(("geshkovski2023_clustering", "geshkovski2023_discrete_step"), _on_sphere),
     "wu2023_gat_collapse": _graph_attention,
+    "converge_symmetric": lambda given, case: _like(
+        {"adjacency": np.exp(np.minimum(given["adjacency"] + given["adjacency"].T, 30.0))}, given["adjacency"]
+    ),
+    "alman2025_one_layer": _layers,
     # The second eigenvalue is at most 1.
     "reversible_contraction": lambda given, case: {"second": np.ones((), given["attn"].dtype)},
     "subdominant": lambda given, case: {"limit": _limit(given["attn"], given["mask"])},

@@ -307,6 +307,31 @@ def test_the_derivative_strays_no_farther_than_said(seed):
     assert max(ratios) > 0.1
 
 
+@pytest.mark.parametrize("std", [None, 4.0])
+def test_far_away_there_is_no_bound_and_no_error(std):
+    """With an imposed std nothing ends the formulas before their powers overflow."""
+    model = encoder(2)
+    block = certificate._checked(model, 1, None, (0.5, 0.5))[0][0]
+    eye = exact(np.eye(WIDTH))
+    frames = Frames(row_map(block, certified_basin(model, std=std).point, 1e-12, std), eye, eye)
+    with np.errstate(all="ignore"):
+        for reach in (frames.of_differences(np.eye(WIDTH)), frames.of_mean(np.eye(WIDTH))):
+            strays = [reach.stray(10.0**power) for power in range(-3, 309)]
+            assert strays == sorted(strays)
+            assert 0 < strays[0] < strays[-1] == np.inf
+
+
+@pytest.mark.parametrize("error", [np.linalg.LinAlgError("Eigenvalues did not converge"), OverflowError()])
+def test_arithmetic_that_fails_certifies_nothing(monkeypatch, error):
+    def fails(*_):
+        raise error
+
+    monkeypatch.setattr(certificate, "adapted_roots", fails)
+    basin = certified_basin(encoder(0))
+    assert (basin.radius, basin.rate) == (0, np.inf)
+    assert basin.limit == f"the arithmetic fails: {error}" if str(error) else "OverflowError" in basin.limit
+
+
 def test_the_point_is_enclosed():
     """Output, phi', phi'' and phi''' / 2, M: against mpmath in 50 digits."""
     model = encoder(5, width=4)
