@@ -202,10 +202,10 @@ def test_a_repeated_run_in_other_company_says_the_same(model, tokenizer, random_
 # -- families, thresholds --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "family",
-    ["gpt2", "albert", *(pytest.param(name, marks=pytest.mark.long) for name in ("mpnet", "modernbert", "roberta"))],
-)
+TEXT_FAMILIES = ("gpt2", "albert", "distilbert", "electra", "camembert", "roberta", "mpnet", "modernbert")
+
+
+@pytest.mark.parametrize("family", TEXT_FAMILIES)
 def test_the_stack_of_every_family_is_its_encoder(family):
     config = jaxsmooth.family_config(
         family, vocab=30, width=12, layers=2, heads=3, mlp_width=20, max_length=12, pad_token=0

@@ -211,7 +211,7 @@ SMALLEST = [awkward.Case(*case, 0) for case in (("full", "generic", "softmax", 1
 SMALLEST += [awkward.Case("full", "generic", "softmax", scale, 0) for scale in (1e-30, 1e30)]
 
 
-# Called by itself, not in a program of the test's: so lists go in as they are, and the calls share the library's program.
+# Called by themselves, not in a program of the test: so lists go in as they are.
 @pytest.mark.parametrize("name", named(DRIVEN, DEAR_TO_RUN))
 def test_one_token_of_one_feature_in_lists(name, monkeypatch):
     """Sizes of 1 fail while a program is made, or else when it divides by n - 1; lists are arrays."""

@@ -72,8 +72,9 @@ def _consensus(one: MapFates) -> Iterator[str]:
     stable = law < 1
     attracts = "attracts" if stable.all() else "repels" if not stable.any() else _of(stable, "attracts")
     yield (
-        f"  Next to consensus, where its common token is at rest ({len(law)} of {len(one.fate)} sentences), the distance "
-        f"changes by {_middle(seen)} per step; the local law says {_middle(law)}, so consensus {attracts} what is near."
+        f"  Next to consensus, where its common token is at rest ({len(law)} of {len(one.fate)} sentences), the "
+        f"distance changes by {_middle(seen)} per step; the local law says {_middle(law)}, so consensus {attracts} "
+        "what is near."
     )
 
 

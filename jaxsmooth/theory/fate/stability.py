@@ -52,7 +52,8 @@ def approach_consensus(
 
     Returns:
       An `Approach`; the rate is 0 where a step leaves no more than rounding of the deviation, as attention alone
-      does, and NaN where there was no more than that from the first, or where the sentence vanishes.
+      does, and NaN where there was no more than that from the first, or where the sentence
+      vanishes or outgrows the finite numbers.
 
     Raises:
       ShapeError: tokens that are not [B T D], or a mask that is not [B T].
@@ -67,9 +68,10 @@ def approach_consensus(
     size = default_tolerance(hidden.dtype) ** 0.5 if size is None else size
 
     def apart(x: Array) -> Array:
-        """d_M(X), 0 where it is rounding."""
-        distance = norm(centre_tokens(x, mask), (-2, -1))
-        return jnp.where(distance > 32 * jnp.finfo(x.dtype).eps * norm(x, (-2, -1)), distance, 0)
+        """d_M(X), 0 where it is rounding, NaN where X is not finite."""
+        distance, whole = (norm(side, (-2, -1)) for side in (centre_tokens(x, mask), x))
+        found = jnp.where(distance > 32 * jnp.finfo(x.dtype).eps * whole, distance, 0)
+        return jnp.where(jnp.isfinite(whole), found, jnp.nan)
 
     def drawn(x: Array) -> Array:
         return towards_mean(x, quotient(size * norm(x, (-2, -1)), apart(x), 0), mask)

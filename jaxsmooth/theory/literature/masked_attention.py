@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ...linalg.norms import binary_size
 from ...linalg.precision import at_least_float32, einsum, matmul
-from ...linalg.rows import masked_softmax, scaled_softmax, standardise_rows
+from ...linalg.rows import scaled_softmax, standardise_rows
 from ..consensus import diameter, real_pairs, real_tokens
 from ..markov.stochastic import ergodicity_coefficient, token_spread
 from ..mixing import is_row_stochastic

@@ -228,3 +228,10 @@ def test_a_rate_next_to_a_consensus_that_is_far_away(dtype, far):
     rounded = dtype(far) * (1 + 4 * np.finfo(dtype).eps * np.sign(start))
     lost = jax.jit(lambda x: approach_consensus(halves, x, mask, steps=50))(rounded)
     assert np.isnan(lost.rate[0])
+
+
+def test_a_rate_of_what_outgrows_the_numbers_is_unknown():
+    """Not 0, as if a step had left nothing of the deviation."""
+    start = np.random.default_rng(2).standard_normal((1, T, D))
+    grown = jax.jit(lambda x: approach_consensus(lambda y: 1e200 * y, x, jnp.ones((1, T), bool), steps=9))(start)
+    assert np.isnan(grown.rate[0])
