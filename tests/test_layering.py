@@ -77,9 +77,9 @@ ALLOWED: dict[str, set[str]] = {
     },
     "theory.every_input": {"errors", "types", "activations", "linalg", "theory.theorems"},
     "theory.basin": {"errors", "types", "linalg", "theory.theorems", "theory.equal_tokens", "theory.certify"},
-    "theory.fate": {"linalg", "theory.consensus"},
+    "theory.fate": {"errors", "linalg", "theory.consensus"},
     "theory.hypotheses": {
-        *("types", "activations", "linalg"),
+        *("errors", "types", "activations", "linalg"),
         *(f"theory.{name}" for name in (*THEORY_GROUND, "theorems", "equal_tokens", "certify", "rates")),
     },
     "theory.distribution_free": {"errors"},
