@@ -188,4 +188,4 @@ def test_odd_arguments_get_the_librarys_errors():
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, timeout=300)
     numbers = "2.0 2\n" * 3 + "[2.0] 2\n"  # those of numpy and jax are numbers
-    assert (done.stdout, done.returncode) == (f"78 cases\n{numbers}", 0), done.stdout + done.stderr
+    assert (done.stdout, done.returncode) == (f"117 cases\n{numbers}", 0), done.stdout + done.stderr

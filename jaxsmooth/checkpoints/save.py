@@ -17,9 +17,9 @@ from ..bert.params import Encoder, encoder_shapes
 from ..errors import ConfigError, ShapeError
 from ..files import replaced_together, require_room, spelled_out
 from ..types import Linear, named_leaves
-from .card import model_card, put_card
 from .config_json import ANSWER_KEY, OWN_KEY, config_to_dict
 from .families import FAMILIES
+from .folders.card import model_card, put_card
 from .head_names import HEADS, HeadNames, head_names
 from .names import NAMES, OWN, Entry, entries_of
 from .self_check import make_answer

@@ -20,9 +20,9 @@ import safetensors.numpy
 from ..bert.config import EncoderConfig
 from ..bert.fusion import Fusion, init_fusion
 from ..bert.params import Encoder
-from ..checkpoints.card import model_card, put_card
 from ..checkpoints.dropout_keys import dropout_settings
 from ..checkpoints.encoder import load
+from ..checkpoints.folders.card import model_card, put_card
 from ..checkpoints.heads import load_with_head
 from ..checkpoints.save import save, save_with_head
 from ..errors import CheckpointError, ConfigError

@@ -6,7 +6,7 @@ import yaml
 
 import jaxsmooth
 from jaxsmooth.bert.heads import init_head
-from jaxsmooth.checkpoints.card import CARD, MARK
+from jaxsmooth.checkpoints.folders.card import CARD, MARK
 
 SIZES = {"vocab": 40, "width": 16, "layers": 2, "heads": 2, "mlp_width": 32, "max_length": 16}
 

@@ -117,12 +117,17 @@ def converge_map(
     )
 
 
+def _plain(value: Any) -> Any:
+    """A whole number of numpy as one of Python, which programs are compiled for."""
+    return int(value) if isinstance(value, np.integer) else value
+
+
 def _checked(
     model: Encoder, kind: str, layer: int | None, steps: int, tolerance: float | None, std: Any, basin: int
 ) -> _Setting:
     if kind not in MAPS:
         raise TextError(f"map must be one of {', '.join(MAPS)}; got {kind!r}.")
-    steps, basin, layer = (int(value) if isinstance(value, np.integer) else value for value in (steps, basin, layer))
+    steps, basin, layer = (_plain(value) for value in (steps, basin, layer))
     require_int("steps", steps, 2, TextError)
     require_int("basin", basin, 0, TextError)
     depth = model.config.layers

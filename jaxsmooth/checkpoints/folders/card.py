@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import yaml
 
-from ..bert.params import Encoder
+from ...bert.params import Encoder
 
 CARD = "README.md"
 MARK = "<!-- written by jaxsmooth"
