@@ -10,7 +10,7 @@ FOR_AOT := JAX_PLATFORMS=cpu JAX_SKIP_CUDA_CONSTRAINTS_CHECK=1
 export JAX_COMPILATION_CACHE_DIR ?= $(abspath $(CACHE))
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.2
 
-.PHONY: install report test kills scale long aot aot-table lint types compatibility parity bench same experiments experiments-long newest lock clean
+.PHONY: install report test kills scale long aot aot-table lint types compatibility parity bench same experiments experiments-long newest package lock clean
 
 install: $(VENV)/installed
 
@@ -141,6 +141,10 @@ experiments-long: install
 # the suite on the newest Python at hand with the newest releases of everything, nothing locked
 newest:
 	sh tests/newest.sh
+
+# wheel and sdist, installed into empty environments of python 3.11 and the newest one and used
+package:
+	sh tests/package.sh
 
 lock:
 	$(PYTHON) -m venv .cache/lock && .cache/lock/bin/python -m pip install --quiet uv

@@ -1,20 +1,25 @@
 """The certified basin of collapse beside the nearest escape that is found: blocks and stacks, and random encoders.
 
 Shows:    docs/basin.md's table: the radius within which every sentence of any length provably reaches consensus, the
-          rate, and the nearest sentence that a search by gradients finds which does not (basin_escape.py).
+          rate, and the nearest sentence that a search by gradients finds which does not end in equal tokens AT THAT
+          ROW (basin_escape.py): it stays unequal, or its tokens become equal at another row.
 Command:  python experiments/basin.py
+          The stack of minilm-l6: --only "minilm-l6 stack" --tokens 2 --within 14 --laws --scores 1 2 4 5 --again
 Hardware: 2 CPU cores, memory below 2 GB; a layer of width 384 takes about half a minute of processor time for the
           certificate and one to ten minutes for the search.
-Expect:   positive radii for all but the stack of e5-small-q4; escapes 40 to 16,000 times as far. Ends with an error if
+Expect:   positive radii for all but the stack of e5-small-q4; escapes 38 to 16,000 times as far. Ends with an error if
           an escape lies inside a certified radius: then the certificate is wrong.
-Writes results/basin.json, basin.png and basin.md, after every row; rows that are there already are kept.
+Writes results/basin.json, basin.png and basin.md, after every row; rows that are there already are kept. The sentences
+that escape are in basin_escapes.json: their tokens' moves from the row.
 """
 
 import dataclasses
 import json
 import platform
 import time
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +35,8 @@ from jaxsmooth.files import atomic_write
 from jaxsmooth.studies.fate.maps import token_map
 from jaxsmooth.terminal import say
 from jaxsmooth.theory import Basin, certified_basin
+from jaxsmooth.theory.basin.row_map import row_map
+from jaxsmooth.theory.equal_tokens import equal_token_map
 
 PASSES = 200, 60  # of a layer and of a stack, after which a start that is not at the row has escaped
 AHEAD = 6, 3  # passes that a search looks ahead
@@ -49,6 +56,12 @@ class Args:
     """Numbers of tokens of the sentences searched."""
     within: float | None = None
     """The radius at which the search starts; by default four times the row's length."""
+    again: bool = False
+    """Search although it was done before; of each number of tokens the nearer escape is kept."""
+    laws: bool = False
+    """Whether the search starts from leading directions of M and N, in place of those of P and Q."""
+    scores: tuple[int, ...] = ()
+    """Layers whose scores' axes are starts; by default the first of the map."""
     out: Path = Path(__file__).parent / "results"
     """Where the results go."""
 
@@ -67,8 +80,10 @@ def main(args: Args) -> None:
             row |= {key: before[key] for key in ("escapes", "seconds_searched")}
         rows[name] = row
         write(args.out, list(rows.values()))
-        if "escapes" not in row and args.search and basin.radius:
-            row |= escapes(model, layer, std, basin, states(layer), args.tokens, args.within or farthest(basin))
+        if ("escapes" not in row or args.again) and args.search and basin.radius:
+            looked = escapes(Model(model, layer, std, states(layer)), basin, args)
+            keep_sentences(args.out, name, looked.pop("sentences"), row)
+            row |= looked | {"escapes": nearer(row.get("escapes", []), looked["escapes"])}
         inside = [one for one in row.get("escapes", []) if one["distance"] and one["distance"] <= row["radius"]]
         if inside:
             raise AssertionError(f"{name}: {inside} inside the certified radius {row['radius']}")
@@ -137,32 +152,74 @@ def farthest(basin: Basin) -> float:
     return 4 * max(float(np.linalg.norm(basin.point)), 0.5 * len(basin.point) ** 0.5)
 
 
-def escapes(
-    model: Encoder,
-    layer: int | None,
-    std: float | None,
-    basin: Basin,
-    state: np.ndarray,
-    lengths: tuple[int, ...],
-    within: float,
-) -> dict:
-    """The nearest escape found, for every number of tokens."""
-    began, found, stack = time.process_time(), [], layer is None
+class Model(NamedTuple):
+    """A map, and a real sentence in front of it."""
+
+    model: Encoder
+    layer: int | None
+    std: float | None
+    state: np.ndarray
+
+
+def escapes(of: Model, basin: Basin, args: Args) -> dict:
+    """The nearest escape found, for every number of tokens, and the tokens' moves from the row."""
+    began, found, sentences, stack = time.process_time(), [], {}, of.layer is None
+    first = of.layer or 1
     with jax.enable_x64(True):
-        wide = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf, np.float64)), model.blocks)
-        wide_model = dataclasses.replace(model, blocks=wide)
-        imposed = None if std is None else jnp.float64(std)
+        wide = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf, np.float64)), of.model.blocks)
+        wide_model = dataclasses.replace(of.model, blocks=wide)
+        imposed = None if of.std is None else jnp.float64(of.std)
 
         def once(x: jax.Array) -> jax.Array:
             mask = jnp.ones(x.shape[:2], bool)
-            return token_map(wide_model, "stack" if stack else "layer", jnp.int32((layer or 1) - 1), mask, imposed)(x)
+            return token_map(wide_model, "stack" if stack else "layer", jnp.int32(first - 1), mask, imposed)(x)
 
         search = Search(once, basin.point, PASSES[stack], AHEAD[stack])
-        roots, axis = (basin.root, basin.root_mean), attracted_axis(wide, (layer or 1) - 1)
-        for tokens in lengths:
-            one = search.nearest(starts(tokens, roots, state - basin.point, axis), within)
-            found.append({"tokens": tokens, "distance": None} if one is None else one._asdict())
-    return {"escapes": found, "seconds_searched": round(time.process_time() - began, 1)}
+        roots = laws(of, basin) if args.laws else (basin.root, basin.root_mean)
+        axes = {layer: attracted_axis(wide, layer - 1) for layer in args.scores or (first,)}
+        for tokens in args.tokens:
+            within = args.within or farthest(basin)
+            one = search.nearest(starts(tokens, roots, of.state - basin.point, axes), within)
+            found.append({"tokens": tokens, "distance": None})
+            if one is not None:
+                found[-1] = one._asdict()
+                sentences[tokens] = found[-1].pop("moves").tolist()
+    return {"escapes": found, "sentences": sentences, "seconds_searched": round(time.process_time() - began, 1)}
+
+
+def laws(of: Model, basin: Basin) -> tuple[np.ndarray, np.ndarray]:
+    """M and N of a pass at the row, which is a fixed point."""
+    wide = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), of.model.blocks)
+    places = range(of.model.config.layers) if of.layer is None else [of.layer - 1]
+    row, eps = basin.point, float(of.model.config.eps)
+    products = [np.eye(len(row))] * 2
+    for place in places:
+        block = jax.tree.map(lambda leaf, k=place: leaf[k], wide)
+        at = row_map(block, row, eps, of.std)
+        products = [product @ law.mid for product, law in zip(products, (at.law(), at.shared_law()), strict=True)]
+        row = equal_token_map([block], eps, "gelu", of.std)(row[None])[0]
+    return products[0], products[1]
+
+
+def nearer(before: list[dict], after: list[dict]) -> list[dict]:
+    """Of each number of tokens the nearer escape."""
+    found = {one["tokens"]: one for one in before}
+    for one in after:
+        known = found.get(one["tokens"])
+        if known is None or (one["distance"] or np.inf) < (known["distance"] or np.inf):
+            found[one["tokens"]] = one
+    return [found[tokens] for tokens in sorted(found)]
+
+
+def keep_sentences(out: Path, name: str, sentences: dict[int, list], row: dict) -> None:
+    """The moves of every escape that is nearer than the one known, beside the row, so that it can be replayed."""
+    path = out / "basin_escapes.json"
+    stored = json.loads(path.read_text()) if path.exists() else {}
+    known = {one["tokens"]: one["distance"] or np.inf for one in row.get("escapes", [])}
+    for tokens, moves in sentences.items():
+        if float(np.linalg.norm(moves, axis=1).max()) < known.get(tokens, np.inf):
+            stored.setdefault(name, {})[str(tokens)] = moves
+    atomic_write(path, json.dumps(stored) + "\n")
 
 
 def attracted_axis(blocks, layer: int) -> np.ndarray:
@@ -190,22 +247,33 @@ def markdown(rows: list[dict]) -> str:
         "# A certified basin of collapse",
         "",
         "`python experiments/basin.py`. Radii are Euclidean, of every token around the consensus row, whose length is",
-        "given beside. The nearest escape is the one that a search by gradients finds among sentences of 1, 2, 3 and 9",
-        "tokens, up to four times that length: its farthest token's distance, how many tokens, and where it ends.",
+        "given beside; certified radii are rounded down, certified rates up. The nearest escape is the one that a",
+        "search by gradients finds which does not end in equal tokens at that row: its farthest token's distance, how",
+        "many tokens, and where it ends. Searched: sentences of so many tokens, from a radius of",
+        "max(4 |row|, 2 sqrt(D)) down (stack of minilm-l6: from 14).",
         "",
-        "| map | certified radius | row's length | rate a pass | rho(M) | rho(N) | nearest escape found | its end "
-        "| escape / certified |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| map | certified radius | row's length | rate a pass | rho(M) | rho(N) | searched | nearest escape found "
+        "| its end | escape / certified |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        keys = ("rate", "spectral_radius", "spectral_radius_mean")
-        rate, differences, mean = (f"{row[key]:.4g}" if row[key] is not None else "-" for key in keys)
-        radius = f"{row['radius']:.3g}"
+        keys = ("spectral_radius", "spectral_radius_mean")
+        differences, mean = (f"{row[key]:.4g}" if row[key] is not None else "-" for key in keys)
+        rate = "-" if row["rate"] is None else rounded(row["rate"], 4, ROUND_CEILING)
+        radius = rounded(row["radius"], 3, ROUND_FLOOR)
+        tokens = [str(one["tokens"]) for one in row.get("escapes", [])]
         lines.append(
             f"| {row['name']} | {radius} | {row['size_of_point']:.3g} | {rate} | {differences} | {mean} "
-            f"| {' | '.join(met(row))} |"
+            f"| {', '.join(tokens) or '-'} | {' | '.join(met(row))} |"
         )
     return "\n".join([*lines, "", "![](basin.png)", ""])
+
+
+def rounded(value: float, digits: int, direction: str) -> str:
+    """To so many significant digits, towards the side on which a certified number stays true."""
+    exact = Decimal(value)
+    step = Decimal(1).scaleb(exact.adjusted() - digits + 1) if exact else Decimal(1)
+    return f"{float(exact.quantize(step, rounding=direction)):.{digits}g}"
 
 
 def met(row: dict) -> tuple[str, str, str]:

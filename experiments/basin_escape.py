@@ -35,6 +35,7 @@ class Escape(NamedTuple):
       origin: the kind of start the search came from.
       spread: after all passes, the largest distance of a token from the first; next to 0 if it ends in equal tokens.
       off: after all passes, the largest distance of a token from the row.
+      moves: of the tokens from the row, [T D].
     """
 
     distance: float
@@ -42,6 +43,7 @@ class Escape(NamedTuple):
     origin: str
     spread: float
     off: float
+    moves: Moves
 
 
 class Search:
@@ -73,7 +75,7 @@ class Search:
         move, name, distance = best
         x, off = self._end(move[None], distance)
         spread = float(jnp.max(jnp.linalg.norm(x - x[:, :1], axis=-1)))
-        return Escape(distance, len(move), name, spread, float(off[0]))
+        return Escape(distance, len(move), name, spread, float(off[0]), distance * np.asarray(move))
 
     def _climb(self, moves: jax.Array, radius: float) -> tuple[jax.Array, NDArray[np.bool_]]:
         """Moves of length at most 1 that end farther from the row, until one escapes."""
@@ -128,25 +130,31 @@ def _push(once: Map, moves: jax.Array, point: jax.Array, radius: float, times: i
     return moved / jnp.max(jnp.linalg.norm(moved, axis=-1), axis=1)[:, None, None]
 
 
-def starts(tokens: int, roots: tuple[Moves, Moves], state: Moves, axis: Moves) -> dict[str, Moves]:
-    """Directions of the tokens, [T D]: from P and Q, a real sentence, the axis that scores attract most, at random."""
-    width = len(axis)
-    return {name: move + np.zeros((tokens, width)) for name, move in _starts(tokens, roots, state, axis)}
+def starts(tokens: int, roots: tuple[Moves, Moves], state: Moves, axes: dict[int, Moves]) -> dict[str, Moves]:
+    """Directions of the tokens, [T D]: from P and Q, or M and N, a real sentence, at random, and along axes.
+
+    These are the ones that the scores of the layers named attract most.
+    """
+    width = state.shape[1]
+    return {name: move + np.zeros((tokens, width)) for name, move in _starts(tokens, roots, state, axes)}
 
 
-def _starts(tokens: int, roots: tuple[Moves, Moves], state: Moves, axis: Moves) -> Iterator[tuple[str, Moves]]:
+def _starts(
+    tokens: int, roots: tuple[Moves, Moves], state: Moves, axes: dict[int, Moves]
+) -> Iterator[tuple[str, Moves]]:
     rng = np.random.default_rng(tokens)
     leading = {name: np.linalg.svd(root)[0][:, 0] for name, root in zip(("differences", "mean"), roots, strict=True)}
     yield "mean, along", leading["mean"]
     yield "mean, against", -leading["mean"]
-    yield "random", rng.standard_normal((tokens, len(axis)))
+    yield "random", rng.standard_normal((tokens, state.shape[1]))
     if tokens == 1:
         yield "sentence's mean", state.mean(axis=0)
-        yield "random, another", rng.standard_normal((1, len(axis)))
+        yield "random, another", rng.standard_normal((1, state.shape[1]))
         return
     yield "sentence", state[rng.choice(len(state), tokens, replace=len(state) < tokens)]
     signs = np.where(np.arange(tokens) % 2, 1.0, -1.0)[:, None]
     alone = np.where(np.arange(tokens) == 0, 1.0, -1.0)[:, None]
-    yield "scores, two clusters", signs * axis
+    for layer, axis in axes.items():
+        yield f"scores of layer {layer}, two clusters", signs * axis
     yield "differences, two clusters", signs * leading["differences"]
     yield "differences, one against all", alone * leading["differences"]

@@ -32,6 +32,7 @@ from drawing import canvas, remark, save, title
 from jaxsmooth.assets.texts import read_texts
 from jaxsmooth.files import atomic_write, dumps_strict, strict
 from jaxsmooth.results.fate import FATES, MapConvergence
+from jaxsmooth.theory.fate.orbit import default_tolerance
 from sharing import sharing
 
 RESULTS = Path(__file__).parent / "results"
@@ -204,11 +205,19 @@ def std_table(results: list[dict[str, Any]]) -> str:
         cells = []
         for fate, rates in ((sweep["fate"][k], _numbers(sweep["rate"][k])) for _, sweep in sweeps):
             counted = ", ".join(f"{fate.count(one)} {one}" for one in FATES if one in fate)
-            cells.append(f"{counted} ({_span(rates[rates > 0], '%.2g')})")
+            cells.append(f"{counted} ({_rates(rates, sweeps[len(cells)][0]['precision'])})")
         lines.append(" | ".join([f"{std:g}", *cells]))
     for kind, name in (("paper", "paper's threshold"), ("layer", "L1's threshold")):
         lines.append(" | ".join([name, *(f"{sweep[f'{kind}_threshold']:.3g}" for _, sweep in sweeps)]))
     return "\n".join(f"| {line} |" for line in lines)
+
+
+def _rates(rates: np.ndarray, precision: str) -> str:
+    """Of d_M next to consensus; 0 says that a step leaves no more than rounding (see `approach_consensus`)."""
+    if (rates == 0).all():
+        size = default_tolerance(np.dtype(precision)) ** 0.5
+        return f"below {32 * np.finfo(precision).eps / size:.0e}"
+    return _span(rates, "%.2g")
 
 
 def run_table(results: dict[str, dict[str, Any]]) -> str:

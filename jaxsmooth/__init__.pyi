@@ -7,6 +7,7 @@ from . import interventions as interventions
 from . import metrics as metrics
 from . import mitigations as mitigations
 from . import report as report
+from . import results as results
 from . import theory as theory
 from . import training as training
 from . import types as types
@@ -49,3 +50,5 @@ from .types import Edits as Edits
 from .types import ImageBatch as ImageBatch
 from .types import Trace as Trace
 from .types import compose as compose
+
+__version__: str

@@ -3,6 +3,7 @@
 import functools
 import inspect
 import math
+import numbers
 from collections.abc import Callable, Iterable
 from typing import Any, TypeGuard, TypeVar
 
@@ -75,6 +76,16 @@ def did_you_mean(name: object, names: Iterable[str]) -> str:
     known = {known.casefold(): known for known in names}
     near = difflib.get_close_matches(str(name).casefold(), known, 1)
     return f" Did you mean {known[near[0]]!r}?" if near else ""
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether a value is one real number, of Python or numpy, and not a bool.
+
+    >>> import numpy as np
+    >>> is_number(1.5), is_number(np.float32(2)), is_number(True), is_number("1"), is_number([1.0])
+    (True, True, False, False, False)
+    """
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def is_int(value: object, least: float = -math.inf, most: float = math.inf) -> TypeGuard[int]:

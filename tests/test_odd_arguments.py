@@ -11,14 +11,21 @@ from support import ROOT
 
 PROGRAM = """
 import jax.numpy as jnp
+import numpy as np
 import jaxsmooth
-from jaxsmooth import Edits, assets, interventions, metrics
+from jaxsmooth import Edits, assets, interventions, metrics, theory
 from jaxsmooth.mitigations import remedies
 from jaxsmooth.errors import JaxsmoothError
 
 model, tokenizer = jaxsmooth.load("tiny")
 batch = tokenizer(["Dull."])
 nothing = jaxsmooth.Batch(tokens=None, segments=None, mask=None)
+two, both, real = jnp.eye(2), jnp.ones((1, 2, 1)), jnp.ones(2, bool)
+same, block = (lambda x: x), theory.RandomBlock()
+
+
+def mapped(**options):
+    return jaxsmooth.converge(model, tokenizer, ["Dull."], **{"map": "layer", "layer": 1, "steps": 2, **options})
 
 
 def encoded(**edits):
@@ -123,6 +130,44 @@ CASES = {
     "fetch None": lambda: assets.fetch(None),
     "fetch list": lambda: assets.fetch([]),
     "path dict": lambda: assets.asset_path({}),
+    "basin, a list of stds": lambda: theory.certified_basin(model, std=[1.0]),
+    "basin, std a word": lambda: theory.certified_basin(model, std="1"),
+    "basin, one margin": lambda: theory.certified_basin(model, margins=(0.5,)),
+    "basin, margins a number": lambda: theory.certified_basin(model, margins=0.5),
+    "basin, a start of words": lambda: theory.certified_basin(model, start=["a"] * 64),
+    "kernel of a correlation of 2": lambda: theory.activation_kernel("relu", 1.0, 2.0),
+    "kernel of no activation": lambda: theory.activation_kernel("swish", 1.0, 0.5),
+    "kernel of a negative std": lambda: theory.activation_kernel("gelu", -1.0, 0.5),
+    "slope of no activation": lambda: theory.activation_slope("swish", 1.0),
+    "slope of a std that is a word": lambda: theory.activation_slope("relu", "1"),
+    "a random block of no activation": lambda: theory.RandomBlock(activation="swish"),
+    "step of no token": lambda: theory.cowsik2024_step(block, 1.0, 0.5, 0),
+    "step of fewer": lambda: theory.cowsik2024_step(block, 1.0, 0.5, -3),
+    "step of a cosine of 2": lambda: theory.cowsik2024_step(block, 1.0, 2.0, 4),
+    "step of four opposite tokens": lambda: theory.cowsik2024_step(block, 1.0, -1.0, 4),
+    "sinks of NaN": lambda: theory.has_sink(np.full((2, 2), np.nan)),
+    "sinks of a row": lambda: theory.has_sink(np.ones(2)),
+    "hemisphere of NaN": lambda: theory.open_hemisphere(np.full((2, 2), np.nan)),
+    "hemisphere of a row": lambda: theory.open_hemisphere(np.ones(2)),
+    "iterate once": lambda: theory.converge(two, two, real, steps=1),
+    "iterate never": lambda: theory.converge(two, two, real, steps=0),
+    "iterate to less than nothing": lambda: theory.converge(two, two, real, tolerance=-1.0),
+    "iterate a graph never": lambda: theory.converge_symmetric(two, two, real, steps=0),
+    "follow backwards": lambda: theory.follow(same, both, real[None], steps=-1),
+    "follow one sentence": lambda: theory.follow(same, both[0], real),
+    "follow to less than nothing": lambda: theory.follow(same, both, real[None], tolerance=-1.0),
+    "a basin of fewer halvings": lambda: theory.consensus_basin(same, both, real[None], halvings=-1),
+    "approach in no step": lambda: theory.approach_consensus(same, both, real[None], steps=0),
+    "fate of a matrix that is not square": lambda: theory.residual_fate(np.ones((2, 3)), np.eye(2)),
+    "spectrum of a vector": lambda: theory.residual_eigenvalues(np.eye(2), np.ones(2)),
+    "map, std True": lambda: mapped(std=True),
+    "map, std a word": lambda: mapped(std="a"),
+    "map, stds with a word": lambda: mapped(std=[1.0, "a"]),
+    "map, tolerance below 0": lambda: mapped(tolerance=-1.0),
+    "map, tolerance a word": lambda: mapped(tolerance="x"),
+    "map, tolerance NaN": lambda: mapped(tolerance=float("nan")),
+    "map, layer True": lambda: mapped(layer=True),
+    "heads, tolerance below 0": lambda: mapped(map="frozen", layer=None, tolerance=-1.0),
 }
 for name, call in CASES.items():
     try:
@@ -133,10 +178,14 @@ for name, call in CASES.items():
     except Exception as error:
         print(name, "gave", repr(error)[:200])
 print(len(CASES), "cases")
+for given in (np.float32(2), np.array(2.0), jnp.float32(2), np.array([2.0])):
+    found = mapped(std=given, layer=np.int64(1), steps=np.int64(2), tolerance=np.float32(1e-4))
+    print(found.std or found.sweeps[0].stds.tolist(), found.steps)
 """
 
 
 def test_odd_arguments_get_the_librarys_errors():
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, timeout=300)
-    assert (done.stdout, done.returncode) == ("79 cases\n", 0), done.stdout + done.stderr
+    numbers = "2.0 2\n" * 3 + "[2.0] 2\n"  # those of numpy and jax are numbers
+    assert (done.stdout, done.returncode) == (f"117 cases\n{numbers}", 0), done.stdout + done.stderr

@@ -15,10 +15,11 @@ from ..bert.config import EncoderConfig
 from ..bert.heads import FORMS, LANGUAGE, POOLED, Head, init_head
 from ..bert.params import Encoder, encoder_shapes
 from ..errors import ConfigError, ShapeError
-from ..files import replaced_together, require_room
+from ..files import replaced_together, require_room, spelled_out
 from ..types import Linear, named_leaves
-from .config_json import ANSWER_KEY, config_to_dict
+from .config_json import ANSWER_KEY, OWN_KEY, config_to_dict
 from .families import FAMILIES
+from .folders.card import model_card, put_card
 from .head_names import HEADS, HeadNames, head_names
 from .names import NAMES, OWN, Entry, entries_of
 from .self_check import make_answer
@@ -34,6 +35,7 @@ def save(model: Encoder, directory: str | Path) -> None:
     Loading them again in the same dtype gives the same bits. Both are written whole before either takes its place:
     an interrupted save leaves the former model, and never weights beside another model's config. What the `config.json`
     said that the model was read with is in the new one again. It also holds an answer that `load` checks the model by.
+    A model card, README.md, says what the files are, in place of no other than such a card.
 
     Args:
       model: the encoder.
@@ -92,13 +94,17 @@ def save_with_head(
     encoder = model if own_pooler and not names.pooler else dataclasses.replace(model, pooler=None)
     prefix = NAMES[config.family].prefix
     tensors = {tensor if tensor.startswith(OWN) else prefix + tensor: array for tensor, array in tensors_of(encoder)}
-    _write_directory(directory, model, tensors | dict(_tensors(model, head, names)), hf)
+    _write_directory(directory, model, tensors | dict(_tensors(model, head, names)), hf, head.kind)
 
 
 def _write_directory(
-    directory: str | Path, model: Encoder, tensors: Mapping[str, np.ndarray], config: Mapping[str, Any]
+    directory: str | Path,
+    model: Encoder,
+    tensors: Mapping[str, np.ndarray],
+    config: Mapping[str, Any],
+    kind: str | None = None,
 ) -> None:
-    """Write `model.safetensors` and `config.json`, with dtype and known answer, together."""
+    """Write `model.safetensors`, `config.json`, with dtype and known answer, and the card together."""
     answer = make_answer(model)
     # transformers casts every tensor to this dtype: of several, one that holds them all.
     kinds = {array.dtype for array in tensors.values()}
@@ -108,6 +114,9 @@ def _write_directory(
     with replaced_together(directory, "config.json") as new:
         safetensors.numpy.save_file(dict(tensors), new / WEIGHTS, metadata={"format": "pt"})
         (new / "config.json").write_bytes((json.dumps(settings, indent=2) + "\n").encode())
+        there = Path(spelled_out(directory)).absolute()
+        plain = OWN_KEY not in config and not any(name.startswith(OWN) for name in tensors)
+        put_card(new, there, model_card(model, there.name, plain=plain, kind=kind))
 
 
 def tensors_of(model: Encoder) -> Iterator[tuple[str, np.ndarray]]:

@@ -96,10 +96,12 @@ def bucketed_batches(
     used = set()
     stream = iter(rows)
     first = list(itertools.islice(stream, CHUNK + 1))
-    for index, (text, row) in enumerate(itertools.chain(first, stream)):
+    is_long, stream = len(first) > CHUNK, itertools.chain(first, stream)
+    del first  # or its texts would be held to the end
+    for index, (text, row) in enumerate(stream):
         bucket = smallest_bucket([row], buckets)
         queues[bucket].append((index, text, row))
-        if len(first) > CHUNK and len(queues[bucket]) == row_count(bucket, tokens_per_batch):
+        if is_long and len(queues[bucket]) == row_count(bucket, tokens_per_batch):
             yield _encoded_batch(queues[bucket], bucket, pad, tokens_per_batch)
             queues[bucket] = []
             used.add(bucket)

@@ -64,6 +64,34 @@ def row_std(centred: Float[Array, "*B D"], eps: float = 0.0) -> Float[Array, "*B
     return root(jnp.mean(centred**2, axis=-1, keepdims=True) + eps)
 
 
+def wide_row_std(centred: Float[Array, "*B D"], root: Float[Array, "..."]) -> Float[Array, "*B 1"]:
+    """sqrt(||u||^2 / d + root^2) of every row u, `row_std` whose squares neither overflow nor vanish.
+
+    >>> import jax.numpy as jnp
+    >>> wide_row_std(jnp.array([[3e30, 4e30, 0.0, 0.0]]), jnp.zeros(1)) / 1e30
+    Array([[2.5]], dtype=float32)
+    """
+    both = jnp.maximum(jnp.max(jnp.abs(centred), axis=-1, keepdims=True), root)
+    size = binary_size(both, -1)
+    return size * safe_sqrt(jnp.mean((centred / size) ** 2, axis=-1, keepdims=True) + (root / size) ** 2)
+
+
+def scaled_softmax(
+    logits: Float[Array, "*B S"], size: Float[Array, "..."], allowed: Bool[Array, "*#B S"]
+) -> Float[Array, "*B S"]:
+    """`masked_softmax` of logits times size^2, which may overflow.
+
+    >>> import jax.numpy as jnp
+    >>> scaled_softmax(jnp.array([[1.0, 2.0]]), jnp.float32(1e30), jnp.ones((1, 2), bool))
+    Array([[0., 1.]], dtype=float32)
+    """
+    low = jnp.finfo(logits.dtype).min
+    below = logits - jnp.max(jnp.where(allowed, logits, low), axis=-1, keepdims=True)
+    for _ in range(2):
+        below = jnp.maximum(below * size, -1e4)  # exp of it is 0 already
+    return masked_softmax(below, allowed)
+
+
 def standardise_rows(matrix: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
     """LayerNorm with unit gain, no shift and epsilon 0: every row gets mean 0 and norm sqrt(D).
 

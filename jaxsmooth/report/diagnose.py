@@ -46,8 +46,9 @@ def write_diagnosis(diagnosis: Diagnosis, out: Path) -> dict[str, Path]:
         asked["fate"] = write_fates(diagnosis.fate, out / "fate")["numbers"]
     if diagnosis.texts is not None and diagnosis.texts.values:
         asked["values"] = atomic_write(out / "texts.csv", texts_csv(diagnosis.texts))
+    beside = ["report.json", *(path.relative_to(out).as_posix() for path in asked.values()), "figures/"]
     return {
-        "report": atomic_write(out / "report.html", render_page(diagnosis)),
+        "report": atomic_write(out / "report.html", render_page(diagnosis, beside=beside)),
         "numbers": atomic_write(out / "report.json", dumps_strict(to_json(diagnosis), indent=2) + "\n"),
         "figures": figures,
         **asked,

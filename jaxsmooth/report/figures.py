@@ -177,7 +177,7 @@ def threshold_chart(diagnosis: Diagnosis, *, columns: int | alt.ExprRef = 2) -> 
 
 def attention_chart(diagnosis: Diagnosis) -> alt.LayerChart:
     """How alike the attention of every block is to that of the block before."""
-    name = Series("cosine of a layer's attention with that of the layer before, heads averaged", COLOURS["attention"])
+    name = Series("cosine with the layer before, heads averaged", COLOURS["attention"])
     y = alt.Y("value:Q", scale=alt.Scale(domain=[-0.02, 1.02], nice=False), title="cosine (1 = the same graph)")
     return bands({name: diagnosis.attention_similarity}, 1, y, columns=1)
 

@@ -16,8 +16,8 @@ LABELLED_TOKENS = 40
 LABELLED_HEADS = 24
 """Wider tables get colours only."""
 
-LAYER, HEAD = "#layer", "#head"
-"""The page's elements that choose a layer, and a head from 1 or 0 for the mean of all."""
+LAYER, HEAD, TOKEN = "#layer", "#head", "#token"
+"""The page's elements that choose a layer, a head from 1 or 0 for the mean of all, a token from 1 or 0 for all."""
 
 
 def mixing_rates(diagnosis: Diagnosis) -> alt.LayerChart:
@@ -83,14 +83,19 @@ def cosine_of_layer(exemplar: Exemplar) -> alt.Chart:
     return chart.add_params(layer, titles, _tokens(exemplar)).properties(title=title)
 
 
-def attention_graph(exemplar: Exemplar) -> alt.LayerChart:
-    """Which token reads which, in the layer and head that the page's reader chooses; pointing singles a token out."""
+def attention_graph(exemplar: Exemplar, heads: int) -> alt.LayerChart:
+    """Which token reads which, in the layer and head that the page's reader chooses; pointing singles a token out.
+
+    Args:
+      exemplar: the sentence.
+      heads: how many heads can be chosen one by one.
+    """
     size = len(exemplar.tokens)
     reader, source = _pointed_at("reader", "i"), _pointed_at("source", "j")
     axis = alt.Scale(domain=[size - 0.4, -0.6], nice=False, zero=False)
     across: dict[str, Any] = {"scale": alt.Scale(domain=[-0.65, 1.65], nice=False, zero=False), "axis": None}
     shown = "datum.layer == toNumber(layer) && datum.head == toNumber(head)"
-    edges = alt.Chart(_edges(exemplar)).transform_filter(shown).transform_flatten(["j", "value"])
+    edges = alt.Chart(_edges(exemplar, heads)).transform_filter(shown).transform_flatten(["j", "value"])
     edges = edges.transform_calculate(left="0.02", right="0.98", reads="tokens[datum.i]", read="tokens[datum.j]")
     strength = alt.Opacity("value:Q", scale=alt.Scale(domain=[0, 0.75], range=[0.12, 1], clamp=True), legend=None)
     lines = edges.mark_rule(color="#0072b2", strokeCap="round").encode(
@@ -99,17 +104,19 @@ def attention_graph(exemplar: Exemplar) -> alt.LayerChart:
         y=alt.Y("i:Q", scale=axis, axis=None),
         y2="j:Q",
         strokeWidth=alt.StrokeWidth("value:Q", scale=alt.Scale(domain=[0, 1], range=[0.5, 7.5]), legend=None),
-        opacity=alt.condition(reader & source, strength, alt.value(0.03)),
+        opacity=alt.condition(reader & source & alt.PredicateComposition(_CHOSEN), strength, alt.value(0.03)),
         tooltip=["reads:N", "read:N", alt.Tooltip("value:Q", title="attention", format=".3f")],
         order=alt.Order("value:Q"),  # thick edges over thin ones
     )
     labels = [_labels(exemplar, side, params) for side, params in (("i", reader), ("j", source))]
     return (
         layered(lines, *labels)
-        .add_params(_layer(exemplar), _head(), _tokens(exemplar))
+        .add_params(_layer(exemplar), _head(), _token(), _tokens(exemplar))
         .properties(title=alt.Title(alt.expr(_GRAPH_TITLE), fontSize=13), height=22 * size + 20)
     )
 
+
+_CHOSEN = "toNumber(token) == 0 || datum.i == toNumber(token) - 1 || datum.j == toNumber(token) - 1"
 
 _GRAPH_TITLE = (
     "toNumber(layer) == 0 ? 'The embedding output has no attention' : 'layer ' + layer + "
@@ -144,6 +151,10 @@ def _head() -> alt.Parameter:
     return alt.param(name="head", value=0, bind=alt.BindDirect(HEAD, event="change"))
 
 
+def _token() -> alt.Parameter:
+    return alt.param(name="token", value=0, bind=alt.BindDirect(TOKEN, event="change"))
+
+
 def _tokens(exemplar: Exemplar) -> alt.Parameter:
     # Axes count tokens, because a sentence may have a token twice; labels are read from this list.
     return alt.param(name="tokens", value=[drawable(token, 12) for token in exemplar.tokens])
@@ -168,14 +179,25 @@ def _cosine_map(exemplar: Exemplar, side: int) -> alt.Chart:
     return chart.encode(x=alt.X("j:O", axis=across), y=alt.Y("i:O", axis=down), color=colour, tooltip=pair)
 
 
-def _edges(exemplar: Exemplar) -> alt.Data:
-    """One datum for every layer from 1, head (0 is the mean of all) and token i that reads: what it reads, j.
+def edge_count(exemplar: Exemplar, single: int) -> int:
+    """How many edges the graph has in all layers, with so many heads one by one."""
+    heads, least = _heads(exemplar, single)
+    return int((heads >= least).sum())
+
+
+def _heads(exemplar: Exemplar, single: int) -> tuple[NDArray[np.float64], float]:
+    """Attention of the mean of all heads and of the first ones, [L 1+N T T], and the least that is drawn.
 
     Weaker edges than an even share would only blacken the picture; the margin keeps exactly even attention visible
     after rounding.
     """
-    heads = np.concatenate([exemplar.attn.mean(axis=1, keepdims=True, dtype=np.float64), exemplar.attn], axis=1)
-    least = 0.99 / len(exemplar.tokens)
+    mean = exemplar.attn.mean(axis=1, keepdims=True, dtype=np.float64)
+    return np.concatenate([mean, exemplar.attn[:, :single]], axis=1), 0.99 / len(exemplar.tokens)
+
+
+def _edges(exemplar: Exemplar, single: int) -> alt.Data:
+    """One datum for every layer from 1, head (0 is the mean of all) and token i that reads: what it reads, j."""
+    heads, least = _heads(exemplar, single)
     return values(
         [
             {"layer": layer + 1, "head": head, **_row(heads[layer, head], i, least)}

@@ -2,10 +2,10 @@
 
 import base64
 import hashlib
+from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
-import altair as alt
 import numpy as np
 import vl_convert
 from jinja2 import Environment, StrictUndefined
@@ -13,31 +13,16 @@ from markupsafe import Markup, escape
 
 from ..results.diagnosis import Diagnosis, Exemplar
 from ..results.summaries import RATES
-from .charts import specification
 from .every_input import every_input_rows, every_input_words
-from .fate.charts import fates_chart
 from .fate.words import answers
-from .figures import (
-    RATE_LABELS,
-    attention_chart,
-    importance_chart,
-    ladder_chart,
-    norms_chart,
-    principal_chart,
-    rate_labels,
-    similarity_chart,
-    threshold_chart,
-)
+from .figures import RATE_LABELS, rate_labels
 from .format import MISSING, digits, fused_words, rows_of
 from .headline import Headline, headline
-from .heatmaps import attention_graph, cosine_of_layer, mixing_rates, sink_strengths
 from .json import to_json
+from .sections.plots import page_charts
 from .sections.weights import weights_section
 from .texts import texts_section
 from .wording import KNOWS, attention_words, rank_words, sink_words
-
-EXEMPLAR_LIMIT = 600_000
-"""Numbers of one sentence, cosines and attention, that the page holds: about 10 bytes each."""
 
 TEXT_LIMIT = 2_000
 """Characters of the exemplar that are printed: one enormous word is still one unknown token."""
@@ -56,17 +41,20 @@ TABLE = (
 """Columns of the table: heading, what it is, where in a layer of report.json it stands."""
 
 
-def render_page(diagnosis: Diagnosis) -> str:
+def render_page(diagnosis: Diagnosis, *, beside: Sequence[str] = ()) -> str:
     """Render the report as one HTML document.
 
     Args:
       diagnosis: what `jaxsmooth.diagnose` found.
+      beside: files and folders in the page's folder that it links to, as "report.json" and "figures/".
 
     Returns:
-      The document. It carries Vega, its charts and its styles, asks for no other file, and forbids the browser
-      (by a content security policy) to load one or to run a script that was not put there by this function.
+      The document, of about 1 MB. It carries Vega, its charts and its styles, asks for no other file, and forbids the
+      browser (by a content security policy) to load one or to run a script that was not put there by this function.
+      It is light or dark as the reader's system is, and light on paper.
     """
     report, found = to_json(diagnosis), headline(diagnosis)
+    charts = page_charts(diagnosis, _words_fit(diagnosis.exemplar))
     own = [(name, f"{name}, a metric of the user's own", ("metrics", name)) for name in diagnosis.metrics]
     table = (*TABLE[:2], *own, *TABLE[2:])
     # Its stub asks for a snippet; without one the bundle gives `vegaEmbed` to the page.
@@ -93,41 +81,16 @@ def render_page(diagnosis: Diagnosis) -> str:
         weights=weights_section(diagnosis),
         ranks=rank_words(diagnosis),
         alt=_alternatives(diagnosis, found),
-        sentence=_sentence(diagnosis.exemplar),
+        sentence=_sentence(diagnosis.exemplar) if "cosine" in charts.drawn else None,
+        shown_heads=charts.heads,
+        beside=beside,
         texts=texts_section(diagnosis.texts),
-        charts={name: specification(chart) for name, chart in _charts(diagnosis).items()},
+        charts=charts.drawn,
         css=Markup(_asset("page.css")),
         vega=Markup(vega),
         script=Markup(script),
         policy=_policy(vega, script),
     )
-
-
-def _charts(diagnosis: Diagnosis) -> dict[str, alt.TopLevelMixin]:
-    """Element of the page -> its chart, as wide as the element."""
-    layers = diagnosis.mixing_rate.mean.shape[0]
-    # Read once: Vega does not make room for a legend that grows with a signal.
-    columns = alt.expr("windowSize()[0] < 640 ? 1 : 3")
-    charts: dict[str, alt.TopLevelMixin] = {
-        "similarity": similarity_chart(diagnosis).properties(width="container", height=320),
-        "ladder": ladder_chart(diagnosis, RATES, columns=columns).properties(width="container", height=380),
-        "threshold": threshold_chart(diagnosis, columns=1).properties(width="container", height=320),
-        "norms": norms_chart(diagnosis, columns=1).properties(width="container", height=320),
-        "mixing": mixing_rates(diagnosis).properties(width="container", height=max(120, 30 * layers)),
-        "sinks": sink_strengths(diagnosis).properties(width="container", height=max(120, 30 * layers)),
-    }
-    if np.isfinite(diagnosis.principal_alignment.mean).any():
-        charts["principal"] = principal_chart(diagnosis).properties(width="container", height=280)
-    if diagnosis.mixing_rate.mean.shape[0] > 1:
-        charts["alike"] = attention_chart(diagnosis).properties(width="container", height=280)
-    if diagnosis.fused is not None and diagnosis.fused.gates is not None:
-        charts["importance"] = importance_chart(diagnosis.fused).properties(width="container", height=280)
-    if diagnosis.fate is not None:
-        charts["fate"] = fates_chart(diagnosis.fate).properties(width="container", title="")
-    if diagnosis.exemplar is not None and _fits(diagnosis.exemplar):
-        charts["cosine"] = cosine_of_layer(diagnosis.exemplar).properties(width="container", height="container")
-        charts["graph"] = attention_graph(diagnosis.exemplar).properties(width="container")
-    return charts
 
 
 def _asset(name: str) -> str:
@@ -202,10 +165,10 @@ def _span(values: np.ndarray) -> str:
 
 
 def _sentence(exemplar: Exemplar | None) -> str | None:
-    if exemplar is None or not _fits(exemplar):
+    if exemplar is None:
         return None
     return exemplar.text if len(exemplar.text) <= TEXT_LIMIT else exemplar.text[:TEXT_LIMIT] + "…"
 
 
-def _fits(exemplar: Exemplar) -> bool:
-    return exemplar.cosine.size + exemplar.attn.size <= EXEMPLAR_LIMIT and sum(map(len, exemplar.tokens)) <= TEXT_LIMIT
+def _words_fit(exemplar: Exemplar | None) -> bool:
+    return exemplar is not None and sum(map(len, exemplar.tokens)) <= TEXT_LIMIT

@@ -40,7 +40,7 @@ _SECTION = """<section aria-labelledby="texts-title">
 {% if lengths %}
 <p>{{ lengths }}</p>
 {% endif %}
-<div class="scroll" role="region" aria-labelledby="texts-title" tabindex="0">
+<div class="scroll" role="region" aria-label="Table of what holds for other texts" tabindex="0">
 <table><caption>Each limit holds with confidence {{ confidence }} by itself, not all of them at once; ∞ or -∞ where the
 texts are too few.
 {% for name, meaning in columns %}{{ name }}: {{ meaning }}{{ "." if loop.last else "; " }}{% endfor %}</caption>
@@ -118,12 +118,12 @@ def _percent(share: float, *, up: bool = True) -> str:
     return f"{(math.ceil(scaled - 1e-9) if up else math.floor(scaled + 1e-9)) / 10**places:.{places}f} %"
 
 
-def _outwards(value: float) -> float:
-    """Rounded up to three digits."""
+def _outwards(value: float, *, up: bool = True) -> float:
+    """Rounded up to three digits, or down."""
     if value == 0 or not math.isfinite(value):
         return value
     unit = 10.0 ** (math.floor(math.log10(abs(value))) - 2)
-    return math.ceil(value / unit - 1e-9) * unit
+    return (math.ceil(value / unit - 1e-9) if up else math.floor(value / unit + 1e-9)) * unit
 
 
 def texts_section(found: TextStatements | None) -> Markup:
@@ -149,9 +149,15 @@ def _label(row: TextStatement) -> str:
 
 
 def _cells(row: TextStatement) -> list[str]:
-    shares = (f"{100 * share:.3g} %" for share in (row.share_at_least, row.share_at_most))
-    limits = (row.most_above, row.most_below, row.next_above, row.next_below)
-    return [f"{row.texts:,}", f"{row.exceeding:,}", *shares, *map(digits, limits)]
+    shares = _percent(row.share_at_least, up=False), _percent(row.share_at_most)
+    limits = (
+        digits(_outwards(value, up=up))
+        for value, up in (
+            *((row.most_above, False), (row.most_below, True)),
+            *((row.next_above, False), (row.next_below, True)),
+        )
+    )
+    return [f"{row.texts:,}", f"{row.exceeding:,}", *shares, *limits]
 
 
 def texts_csv(found: TextStatements) -> str:

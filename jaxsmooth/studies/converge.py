@@ -11,7 +11,7 @@ from jaxtyping import Array
 from ..bert.encoder import encode
 from ..bert.params import Encoder
 from ..bert.positions import visible_tokens
-from ..errors import TextError, require_int
+from ..errors import TextError, is_number, require_int
 from ..inputs.tokenizer import Tokenizer
 from ..results.convergence import CONVERGENCE, HeadConvergence
 from ..results.fate import MapConvergence
@@ -133,6 +133,8 @@ def converge_heads(
     """
     require_int("window", window, 1, TextError)
     require_int("steps", steps, 2, TextError)
+    if not (is_number(tolerance) and 0 < tolerance < np.inf):
+        raise TextError(f"tolerance must be a finite number above 0; got {tolerance!r}.")
     running = RunningSpreads(finite=True)
     stream = TextStream(model, tokenizer, texts, "iterating", tokens_per_batch=tokens_per_batch, progress=progress)
     with stream:

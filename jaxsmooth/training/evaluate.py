@@ -57,7 +57,7 @@ def _outputs(trainer: Trainer, model: TaskModel, data: TrainBatch) -> tuple[Any,
     logits = logits.astype(accumulation_dtype(logits.dtype))
     loss, count = loss_sum(kind, logits, data), label_count(kind, data)
     if kind == "masked_lm":
-        return masked_lm_outputs(logits, data.labels), loss, count
+        return masked_lm_outputs(logits, data.labels.tokens), loss, count
     if kind == "span":
         return (logits[..., 0], logits[..., 1]), loss, count
     return (logits[:, 0] if kind == "regression" else logits), loss, count

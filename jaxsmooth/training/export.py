@@ -22,6 +22,7 @@ from ..bert.fusion import Fusion, init_fusion
 from ..bert.params import Encoder
 from ..checkpoints.dropout_keys import dropout_settings
 from ..checkpoints.encoder import load
+from ..checkpoints.folders.card import model_card, put_card
 from ..checkpoints.heads import load_with_head
 from ..checkpoints.save import save, save_with_head
 from ..errors import CheckpointError, ConfigError
@@ -57,11 +58,31 @@ def export_model(
         tokenizer.save(new)
         trained = {"task": dataclasses.asdict(task), "config": config.to_dict(), "step": step}
         (new / TRAINED).write_bytes((json.dumps(trained, indent=2) + "\n").encode())
-        if not _saved_with_head(model, task, config, new):
+        plain = _saved_with_head(model, task, config, new)
+        if not plain:
             rest = {name: np.ascontiguousarray(leaf) for name, leaf in _without_encoder(model).items()}
             safetensors.numpy.save_file(rest, new / HEAD)
             save(model.encoder, new)
+        name = Path(directory).absolute().name
+        card = model_card(model.encoder, name, plain=plain, kind=task.kind, trained=_facts(task, config, step))
+        put_card(new, Path(directory), card)
     return directory
+
+
+def _facts(task: Task, config: FinetuneConfig, step: int) -> dict[str, Any]:
+    """What the card says of the training: the task, and the settings that are not the defaults."""
+    defaults = FinetuneConfig().to_dict()
+    settings = {name: value for name, value in config.to_dict().items() if value != defaults.get(name)}
+    return {
+        "task": task.name,
+        "kind": task.kind,
+        "data": task.source,
+        "licence of the data": task.licence,
+        **({"classes": list(task.classes)} if task.classes else {}),
+        "step": step,
+        "made from": config.model,
+        "settings other than the defaults": {k: v for k, v in settings.items() if k not in ("task", "model", "out")},
+    }
 
 
 def _saved_with_head(model: TaskModel, task: Task, config: FinetuneConfig, directory: Path) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ..bert.encoder import encode, keep_nothing
 from ..bert.fusion import Fusion, fuse
@@ -57,6 +57,7 @@ def task_logits(
     *,
     edits: Edits = Edits(),
     choices: int = 1,
+    places: Int[Array, "B K"] | None = None,
     remat: Callable[..., bool] | bool = False,
     key: PRNGKeyArray | None = None,
     head_dropout: float = 0.0,
@@ -68,18 +69,22 @@ def task_logits(
       batch: [B T], or [B*C T] for multiple choice.
       edits: dropout, a remedy, both.
       choices: C of multiple choice.
+      places: tokens of each row that the head reads, in place of all; for language heads, whose logits are wide.
       remat: as in `encode`.
       key: of the head's dropout; None for none.
       head_dropout: rate of the dropout between pooler and output, as in BertForSequenceClassification.
 
     Returns:
-      As `bert.heads.apply_head`.
+      As `bert.heads.apply_head`, of `places` if they are given.
     """
     hidden, stacked = encode(
         model.encoder, batch, edits=edits, collect=keep_nothing if model.fusion is None else keep_hidden, remat=remat
     )
     if model.fusion is not None:
         hidden, _ = fuse(model.fusion, stacked)
+
+    if places is not None:
+        hidden = jnp.take_along_axis(hidden, places[:, :, None], axis=1)
 
     def dropped(features: Array) -> Array:
         return features if key is None or not head_dropout else drop(key, head_dropout, features)

@@ -147,6 +147,7 @@ class Trainer:
             data.batch,
             edits=compose(edits, self.constrain),
             choices=self.task.choices,
+            places=data.labels.places if self.task.kind == "masked_lm" else None,
             remat=REMAT[self.config.remat],
             key=head_key,
             head_dropout=self.config.head_dropout,

@@ -46,7 +46,11 @@ def test_save_and_load_give_the_same_bits(dtype, pooler, tmp_path):
     loaded, tokenizer = jaxsmooth.load(tmp_path / "new" / "folder", dtype=dtype)
     assert_same_bits(loaded, model)
     assert tokenizer is None
-    assert sorted(path.name for path in (tmp_path / "new" / "folder").iterdir()) == ["config.json", WEIGHTS]
+    assert sorted(path.name for path in (tmp_path / "new" / "folder").iterdir()) == [
+        "README.md",
+        "config.json",
+        WEIGHTS,
+    ]
 
 
 @pytest.mark.parametrize("name", RANDOM)
@@ -189,7 +193,7 @@ def test_files_appear_whole_and_by_renaming(folder, monkeypatch):
     monkeypatch.setattr(os, "replace", replace)
     new = random_model(seed=9, dtype=jnp.float32)
     jaxsmooth.save(new, folder)
-    assert sorted(renamed) == ["config.json", WEIGHTS]
+    assert sorted(renamed) == ["README.md", "config.json", WEIGHTS]
     assert_same_bits(jaxsmooth.load(folder)[0], new)
 
 

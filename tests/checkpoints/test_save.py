@@ -132,8 +132,8 @@ def test_an_interrupt_at_any_moment_leaves_one_generation(tmp_path, monkeypatch)
                 moments.append(moment)
             else:
                 assert_same_bits(jaxsmooth.load(folder)[0], new)
-        assert {path.name for path in folder.iterdir()} <= {"config.json", "model.safetensors"}
-    assert moments == [1, 2]
+        assert {path.name for path in folder.iterdir()} <= {"README.md", "config.json", "model.safetensors"}
+    assert moments == [1, 2, 3]
 
 
 @pytest.mark.compatibility("saving", "`save` to `~/model` or `$MODELS/model`", "where `load` reads it", was=1)

@@ -109,7 +109,7 @@ def test_maps_of_tokens_show_every_cosine(make):
 def test_the_graph_has_the_edges_of_at_least_an_even_share():
     sentence = exemplar(2, 3)
     shown = np.zeros((2, 4, *sentence.attn.shape[2:]))
-    for row in data_of(attention_graph(sentence), "head", "j"):
+    for row in data_of(attention_graph(sentence, 3), "head", "j"):
         shown[row["layer"] - 1, row["head"], row["i"], row["j"]] = row["value"]
     heads = np.concatenate([sentence.attn.mean(axis=1, keepdims=True), sentence.attn], axis=1)
     expected = np.where(heads >= 0.99 / len(sentence.tokens), heads, 0)

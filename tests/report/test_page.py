@@ -9,7 +9,7 @@ from support.report import HOSTILE, chart_data, exemplar, synthetic
 
 from jaxsmooth.report import render_page
 
-CHARTS = ["similarity", "ladder", "threshold", "norms", "mixing", "sinks", "principal", "alike"]
+CHARTS = ["similarity", "ladder", "threshold", "norms", "principal", "alike", "mixing", "sinks"]
 
 
 def own_markup(page):
@@ -30,6 +30,22 @@ def test_no_reference_leaves_the_page():
     assert "<script src" not in page
     assert not re.search(r"@import|url\(", re.search(r"<style>(.*?)</style>", page, re.S)[1])
     assert '"url"' not in charts_of(page)
+
+
+def test_files_beside_the_page_are_linked():
+    markup = own_markup(render_page(synthetic(), beside=["report.json", 'a"b/']))
+    assert re.findall(r'<a href="([^"]+)"', markup)[:2] == ["report.json", "a&#34;b/"]
+    assert "beside this page" not in own_markup(render_page(synthetic()))
+
+
+@pytest.mark.parametrize(("layers", "heads", "shown"), [(12, 12, 12), (24, 16, 0)])
+def test_the_page_stays_below_two_million_bytes(layers, heads, shown):
+    """24 tokens, the most that a diagnosis shows; heads are left out where they would not fit."""
+    sentence = exemplar(layers, heads, tuple(f"token{k}" for k in range(24)))
+    page = render_page(synthetic(layers, heads, exemplar=sentence))
+    assert len(page.encode()) < 2_000_000
+    assert page.count("</option>") == 1 + shown + 1 + 24
+    assert ("would make this page too large" in page) is (shown == 0)
 
 
 def test_every_chart_has_its_place_and_its_description():

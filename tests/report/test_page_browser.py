@@ -1,12 +1,18 @@
 """The page in a real browser: it draws, it reacts, it asks for nothing, it fits the screen."""
 
 import dataclasses
+import functools
+import re
 import shutil
+from pathlib import Path
+from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 from support.report import blank, exemplar, synthetic
 
 from jaxsmooth.report import render_page
+from jaxsmooth.report.format import digits
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 QUIET = (
@@ -26,6 +32,14 @@ HOSTILE = (
     "<b>a</b>",
 )
 
+BLACK = "rgb(0, 0, 0)"
+PLOT_TEXTS = """() => [...document.querySelectorAll(".plot text")]
+  .filter(e => e.textContent && !e.closest("#mixing .role-mark, #sinks .role-mark"))
+  .map(e => ({
+    words: e.textContent, plot: e.closest(".plot").id, fill: getComputedStyle(e).fill,
+    ground: getComputedStyle(e.closest("section")).backgroundColor,
+  }))"""
+
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: install it to test the page in a browser")
 
 
@@ -38,15 +52,20 @@ def browser():
         running.close()
 
 
+@functools.cache
+def plain_page():
+    return render_page(synthetic())
+
+
 @pytest.fixture
 def show(browser, tmp_path):
     """Open a diagnosis as a page; at the end no request but the page's own and no complaint may have been seen."""
     opened, requests, complaints = [], [], []
 
-    def open_page(diagnosis, width=1280):
+    def open_page(diagnosis=None, width=1280, scheme="light"):
         path = tmp_path / "report.html"
-        path.write_text(render_page(diagnosis), encoding="utf-8", newline="\n")
-        page = browser.new_page(viewport={"width": width, "height": 900})
+        path.write_text(plain_page() if diagnosis is None else render_page(diagnosis), encoding="utf-8", newline="\n")
+        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
         opened.append(page)
         page.on("request", lambda request: requests.append(request.url))
         page.on("console", lambda message: complaints.append(message.text))
@@ -61,6 +80,18 @@ def show(browser, tmp_path):
     assert not complaints
     assert set(requests) == {(tmp_path / "report.html").as_uri()}
     assert len(requests) == len(opened)
+
+
+def luminance(colour):
+    """Of a CSS colour rgb(r, g, b), as WCAG 2.2 defines it."""
+    channels = [int(each) / 255 for each in re.fullmatch(r"rgb\((\d+), (\d+), (\d+)\)", colour).groups()]
+    linear = [each / 12.92 if each <= 0.04045 else ((each + 0.055) / 1.055) ** 2.4 for each in channels]
+    return np.dot(linear, [0.2126, 0.7152, 0.0722])
+
+
+def contrast(one, other):
+    low, high = sorted([luminance(one), luminance(other)])
+    return (high + 0.05) / (low + 0.05)
 
 
 def marks(page, plot, kind):
@@ -80,7 +111,7 @@ def set_layer(page, layer):
 
 
 def test_every_plot_is_drawn(show):
-    page = show(synthetic())
+    page = show()
     # Two quantities, each with two bands, a line and a point for every layer; the range and eight rates; one map each.
     layers = {"similarity": 7, "threshold": 6, "norms": 6}
     for plot, count in layers.items():
@@ -134,7 +165,7 @@ def test_the_slider_and_the_head_move_map_and_graph(show):
 
 
 def test_pointing_at_a_token_singles_out_its_edges(show):
-    page = show(synthetic())
+    page = show()
     weights = synthetic().exemplar.attn[5].mean(axis=0)
     kept = weights >= 0.99 / weights.shape[0]
     tokens = marks(page, "graph", "text")
@@ -145,6 +176,82 @@ def test_pointing_at_a_token_singles_out_its_edges(show):
         assert faint == kept.sum() - own
         page.mouse.move(1, 1)
         page.wait_for_function("document.querySelectorAll('#graph .mark-rule [opacity=\"0.03\"]').length == 0")
+
+
+def test_a_token_is_chosen_without_a_pointer(show):
+    page = show()
+    tokens, attn = synthetic().exemplar.tokens, synthetic().exemplar.attn[5].mean(axis=0)
+    kept = attn >= 0.99 / attn.shape[0]
+    page.select_option("#token", "3")
+    page.wait_for_function("document.querySelectorAll('#graph .mark-rule [opacity=\"0.03\"]').length > 0")
+    own = kept[2].sum() + kept[:, 2].sum() - kept[2, 2]
+    assert page.locator('#graph .mark-rule [opacity="0.03"]').count() == kept.sum() - own
+    strongest = int(np.argmax(attn[2]))
+    words = page.locator("#in-words").inner_text()
+    assert f"Strongest attention: “{tokens[2]}” to “{tokens[strongest]}” ({attn[2, strongest]:.2f})" in words
+    cosine = synthetic().exemplar.cosine[6][2].copy()
+    cosine[2] = -1
+    assert words.startswith(f"Most alike: “{tokens[2]}” and “{tokens[int(np.argmax(cosine))]}” ({cosine.max():.2f})")
+
+
+def test_the_keyboard_meets_controls_only(show):
+    page = show()
+    page.evaluate("window.met = []; document.addEventListener('focusin', e => window.met.push(e.target))")
+    for _ in range(20):
+        page.keyboard.press("Tab")
+    met = page.evaluate("[...new Set(window.met)].map(e => e.closest('.plot') ? 'plot' : e.tagName)")
+    assert "plot" not in met
+    assert met.count("BUTTON") == 10
+    assert met.count("SELECT") == 2
+    tree = page.context.new_cdp_session(page).send("Accessibility.getFullAXTree")["nodes"]
+    images = [node for node in tree if node.get("role", {}).get("value") in ("image", "img")]
+    assert len(images) == 10
+    assert not any(node["name"]["value"] == "" for node in images)
+    assert not any("graphics" in node.get("role", {}).get("value", "").lower() for node in tree if not node["ignored"])
+
+
+def test_pointing_between_points_shows_the_nearest_layer(show):
+    page = show()
+    spread = synthetic().cosine_similarity
+    page.locator("#similarity").scroll_into_view_if_needed()
+    points = [marks(page, "similarity", "symbol").nth(k).bounding_box() for k in (2, 3)]
+    x = points[0]["x"] + 0.7 * (points[1]["x"] - points[0]["x"])
+    page.mouse.move(x, points[0]["y"] - 40)
+    page.mouse.move(x, points[0]["y"] - 41)
+    page.wait_for_selector("#vg-tooltip-element.visible")
+    words = page.locator("#vg-tooltip-element").inner_text()
+    assert f"{digits(spread.mean[3])} ± {digits(spread.std[3])}" in words
+
+
+def test_a_plot_is_saved_as_svg(show):
+    page = show(scheme="dark")
+    with page.expect_download() as waited:
+        page.get_by_role("button", name="Save as SVG: ladder").click()
+    assert waited.value.suggested_filename == "ladder.svg"
+    saved = Path(waited.value.path()).read_text(encoding="utf-8")
+    assert ElementTree.fromstring(saved).tag == "{http://www.w3.org/2000/svg}svg"
+    assert "#D55E00" in saved
+    assert "L1  theorem, per layer" in saved
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_and_texts_of_plots_stand_out(show, scheme):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed")
+    page = show(scheme=scheme)
+    found = axe.Axe().run(page)
+    assert found.generate_snapshot() == ""
+    # What axe passes over: texts of one or two letters, and whatever is hidden from screen readers.
+    for text in page.evaluate(PLOT_TEXTS):
+        assert contrast(text["fill"], text["ground"]) >= 4.5, text
+
+
+def test_print_is_light_and_without_controls(show):
+    page = show(width=720, scheme="dark")
+    page.emulate_media(media="print", color_scheme="dark")
+    assert page.locator(".controls, .save").filter(visible=True).count() == 0
+    assert page.locator("#similarity .role-axis-label text").first.evaluate("e => getComputedStyle(e).fill") == BLACK
+    assert page.locator("body").evaluate("e => getComputedStyle(e).backgroundColor") == "rgb(255, 255, 255)"
+    assert page.evaluate("document.documentElement.scrollWidth") == 720
 
 
 @pytest.mark.parametrize("width", [390, 1280])

@@ -165,7 +165,6 @@ def test_the_command_prints_a_table_per_measure(found, tmp_path, capsys):
         assert heading in out
     assert len(re.findall(r"^contranorm:0.2 ", out, flags=re.MULTILINE)) == 6
     assert "It breaks the hypotheses of L4 and L1." in out
-    assert str(tmp_path / "compare.json") in out
 
 
 @pytest.mark.parametrize(

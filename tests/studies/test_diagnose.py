@@ -277,7 +277,7 @@ def most_alive(count: int) -> int:
 
 @pytest.mark.usefixtures("unmeasured")
 def test_memory_does_not_grow_with_the_stream():
-    short, long = most_alive(900), most_alive(2000)
+    short, long = most_alive(1500), most_alive(3000)
     assert short == long < 800
 
 

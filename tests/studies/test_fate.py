@@ -202,10 +202,10 @@ def test_a_repeated_run_in_other_company_says_the_same(model, tokenizer, random_
 # -- families, thresholds --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "family",
-    ["gpt2", "albert", *(pytest.param(name, marks=pytest.mark.long) for name in ("mpnet", "modernbert", "roberta"))],
-)
+TEXT_FAMILIES = ("gpt2", "albert", "distilbert", "electra", "camembert", "roberta", "mpnet", "modernbert")
+
+
+@pytest.mark.parametrize("family", TEXT_FAMILIES)
 def test_the_stack_of_every_family_is_its_encoder(family):
     config = jaxsmooth.family_config(
         family, vocab=30, width=12, layers=2, heads=3, mlp_width=20, max_length=12, pad_token=0
@@ -288,6 +288,46 @@ def test_files_and_words(random_fates, tmp_path, capsys):
     assert "tokens reach consensus up to s = 0.250" in out
 
 
+FOUR = ("consensus",) * 2, ("moving", "consensus"), ("consensus",) * 2, ("consensus",) * 2
+
+
+@pytest.mark.parametrize(
+    ("stds", "fates", "words"),
+    [
+        ([1, 2, 4, 8], FOUR, "all sentences reach consensus from a std of 4.00 on, up to the largest tried, 8.00."),
+        ([8, 2, 1, 4], FOUR, "all sentences reach consensus from a std of 4.00 on, up to the largest tried, 8.00."),
+        ([1, 2], FOUR[:2], "all sentences reach consensus with a std of 1.00, but not with the largest tried, 2.00."),
+        ([2], FOUR[1:2], "no std tried brings all."),
+    ],
+)
+def test_from_which_std_on(random_fates, stds, fates, words):
+    """Of all larger ones that were tried, in whatever order: one that fails ends it."""
+    sweep = StdSweep(1, np.array(stds, float), fates, np.ones((len(stds), 2)), np.nan, np.nan)
+    told = list(report.fate.words.answers(dataclasses.replace(random_fates, maps=(), sweeps=(sweep,))))
+    assert told == [f"Imposed std, layer 1: {words}"]
+    sweep = dataclasses.replace(sweep, paper_threshold=9.0, layer_threshold=3.0)
+    (told,) = report.fate.words.answers(dataclasses.replace(random_fates, maps=(), sweeps=(sweep,)))
+    assert "the theorem's bound of one step, with attention as in the model's own run, is below 1 from 9.00 on" in told
+
+
+def test_words_count_the_sentences_where_consensus_attracts(random_fates):
+    one = random_fates.maps[0]
+    unknown = np.full(3, np.nan)
+    numbers = one.numbers | {"row_change": np.zeros(3), "consensus_rate": np.array([0.5, 0.6, 1.2]), "radius": unknown}
+    for law, words in (
+        ([0.5, 0.6, 1.2], "so consensus attracts in 2 of 3 what is near"),
+        ([0.5, 0.6, 0.7], "so consensus attracts what is near"),
+        ([1.5, 1.6, 1.7], "so consensus repels what is near"),
+        ([0.5, np.nan, 1.2], "so consensus attracts in 1 of 2 what is near"),
+    ):
+        changed = dataclasses.replace(one, numbers=numbers | {"consensus_radius": np.array(law)})
+        told = " ".join(report.fate.words.answers(dataclasses.replace(random_fates, maps=(changed,))))
+        assert words in told
+    still = dataclasses.replace(one, fate=("clusters",) * 3, numbers=numbers | {"radius": np.array([0.9, 1.1, 1.2])})
+    told = " ".join(report.fate.words.answers(dataclasses.replace(random_fates, maps=(still,))))
+    assert "(it attracts in 1 of 3)" in told
+
+
 def test_the_page_has_a_section(random_fates):
     page = report.render_page(dataclasses.replace(synthetic(), fate=random_fates))
     assert "Where do the tokens go?" in page
@@ -321,6 +361,8 @@ def test_the_command(tmp_path, capsys):
         ({"map": "layer", "steps": 1}, "steps must be a whole number of at least 2"),
         ({"map": "layer", "basin": -1}, "basin must be a whole number of at least 0"),
         ({"map": "layer", "std": 0.0}, "an imposed std must be a finite number above 0"),
+        ({"map": "layer", "std": [1.0, np.nan]}, "an imposed std must be a finite number above 0; got nan"),
+        ({"map": "layer", "tolerance": np.nan}, "tolerance must be a finite number above 0; got nan"),
         ({"map": "attention", "std": 2.0}, "map must be layer or stack; got 'attention'"),
         ({"map": "frozen", "basin": 2}, "do not go with map=frozen"),
     ],

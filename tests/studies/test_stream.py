@@ -98,5 +98,5 @@ def test_a_study_holds_no_more_of_a_longer_text(study, monkeypatch):
     monkeypatch.setattr(compare, "measure_remedy", unmeasured_remedy)
     monkeypatch.setattr(converge, "iterate_heads", unmeasured_heads)
     held(study, 256)  # whatever is allocated once
-    short, long = held(study, 256), held(study, 2048)
+    short, long = held(study, 512), held(study, 2048)
     assert long - short < 100_000  # each sentence's numbers, kept, would be millions

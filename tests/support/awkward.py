@@ -12,17 +12,16 @@ from hypothesis import strategies as st
 from jaxsmooth import theory
 from support import public
 
-TOKENS = public.SIZES["T"]
-# Which tokens are real: all, with padding in front and behind, one, none.
-MASKS = {
-    "full": (True,) * TOKENS,
-    "padded": (False, True, True, False),
-    "one": (False, False, True, False),
-    "none": (False,) * TOKENS,
+# Which tokens of n are real: all, with padding in front and behind, one, none.
+MASKS: dict[str, Callable[[int], np.ndarray]] = {
+    "full": lambda n: np.ones(n, bool),
+    "padded": lambda n: (np.arange(n) > 0) & (np.arange(n) < n - 1),
+    "one": lambda n: np.arange(n) == n // 2,
+    "none": lambda n: np.zeros(n, bool),
 }
 HIDDEN = ("generic", "consensus", "zero", "one zero token", "two tokens")
 ATTENTION = ("softmax", "uniform", "identity", "one-hot", "causal", "two classes", "nearly one-hot")
-SCALES = {np.float32: (1.0, 1e-12, 1e12), np.float64: (1.0, 1e-12, 1e12)}
+SCALES = (1.0, 1e-12, 1e12, 1e-30, 1e30)
 GARBAGE = 1e6
 
 TOKEN_KEYS = {
@@ -43,13 +42,18 @@ class Case:
 
     @property
     def real(self) -> np.ndarray:
-        return np.array(MASKS[self.mask])
+        return MASKS[self.mask](tokens())
 
 
-def cases(dtype: type) -> st.SearchStrategy[Case]:
+def tokens() -> int:
+    """How many, padding included: of `public.SIZES` as it is now."""
+    return public.SIZES["T"]
+
+
+def cases() -> st.SearchStrategy[Case]:
     """Of any kind."""
     kinds = (st.sampled_from(tuple(MASKS)), st.sampled_from(HIDDEN), st.sampled_from(ATTENTION))
-    return st.builds(Case, *kinds, st.sampled_from(SCALES[dtype]), st.integers(0, 9))
+    return st.builds(Case, *kinds, st.sampled_from(SCALES), st.integers(0, 9))
 
 
 def functions() -> dict[str, Callable[..., Any]]:
@@ -65,7 +69,7 @@ def hidden_of(case: Case, rng: np.random.Generator, shape: tuple[int, ...], garb
     if case.hidden == "zero":
         x[:] = 0
     if case.hidden == "one zero token":
-        x[..., 2, :] = 0
+        x[..., tokens() // 2, :] = 0
     if case.hidden == "two tokens":
         x[..., ::2, :] = x[..., :1, :]
     x = case.scale * x
@@ -150,6 +154,13 @@ def _operator(given: dict, case: Case) -> dict:
     return {"operator": theory.Dense(attn.astype(operator.matrix.dtype), case.real)}
 
 
+def _layers(given: dict, case: Case) -> dict:
+    """Of F_l(X) = K_l X."""
+    x = np.where(case.real[:, None], given["before"], 0).astype(np.float64)
+    factors = given["constants"].astype(np.float64)
+    return _like({"at_start": factors[:, None, None] * x, "after": np.prod(1 + factors) * x}, given["before"])
+
+
 _limit = jax.jit(theory.chain_limit)
 
 # Arguments that a function takes to belong together.
@@ -161,6 +172,10 @@ RELATED: dict[str, Callable[[dict, Case], dict]] = {
     ),
     **dict.fromkeys(("geshkovski2023_clustering", "geshkovski2023_discrete_step"), _on_sphere),
     "wu2023_gat_collapse": _graph_attention,
+    "converge_symmetric": lambda given, case: _like(
+        {"adjacency": np.exp(np.minimum(given["adjacency"] + given["adjacency"].T, 30.0))}, given["adjacency"]
+    ),
+    "alman2025_one_layer": _layers,
     # The second eigenvalue is at most 1.
     "reversible_contraction": lambda given, case: {"second": np.ones((), given["attn"].dtype)},
     "subdominant": lambda given, case: {"limit": _limit(given["attn"], given["mask"])},
@@ -188,15 +203,15 @@ def arguments(name: str, function: Callable[..., Any], case: Case, dtype: Any, g
     for key in given:
         dims = getattr(parameters[key].annotation, "dim_str", "").split()
         shape = given[key].shape if isinstance(given[key], np.ndarray) else ()
-        if key in ("mask", "allowed") and shape == (TOKENS,):
+        if key in ("mask", "allowed") and shape == (tokens(),):
             given[key] = case.real
-        elif key in ("mask",) and dims and shape[-1:] == (TOKENS,):
+        elif key in ("mask",) and dims and shape[-1:] == (tokens(),):
             given[key] = np.broadcast_to(case.real, shape)
-        elif key in ("graph", "allowed") and shape[-2:] == (TOKENS, TOKENS):
+        elif key in ("graph", "allowed") and shape[-2:] == (tokens(), tokens()):
             given[key] = np.broadcast_to(case.real[:, None] & case.real, shape)
-        elif key in ("attn", "matrices") and shape[-2:] == (TOKENS, TOKENS):
+        elif key in ("attn", "matrices") and shape[-2:] == (tokens(), tokens()):
             given[key] = attention_of(case, rng, shape, garbage).astype(dtype)
-        elif key in TOKEN_KEYS and len(shape) > 1 and shape[-2] == TOKENS and dims[-2:-1] == ["T"]:
+        elif key in TOKEN_KEYS and len(shape) > 1 and shape[-2] == tokens() and dims[-2:-1] == ["T"]:
             given[key] = hidden_of(case, rng, shape, garbage).astype(dtype)
     given |= RELATED.get(name, lambda given, case: {})(given, case)
     return given

@@ -168,10 +168,10 @@ def _law(lead: tuple[int, ...] = ()) -> LocalLaw:
     return LocalLaw(full(d), full(d, d), full(d, d), full(), full())
 
 
-@functools.cache
 def _operator() -> theory.Dense:
-    attn = jax.nn.softmax(jnp.asarray(np.random.default_rng(1).standard_normal((4, 4)), jnp.float32))
-    return theory.Dense(attn, jnp.ones(4, bool))
+    size = SIZES["T"]
+    attn = jax.nn.softmax(jnp.asarray(np.random.default_rng(1).standard_normal((size, size)), jnp.float32))
+    return theory.Dense(attn, jnp.ones(size, bool))
 
 
 STRUCTS: dict[str, Callable[[], Any]] = {
@@ -198,7 +198,7 @@ SPECIAL: dict[str, Callable[[np.random.Generator], dict[str, Any]]] = {
     "local_laws": lambda rng: {"row": jnp.ones(_encoder().config.width), "activation": jax.nn.gelu},
     "patch_effect": lambda rng: {"sites": ("hidden",), "layers": 0},
     "noci2022_relative_distance": lambda rng: {"tokens": 3},
-    "subdominant": lambda rng: {"limit": theory.chain_limit(_operator().matrix, jnp.ones(4, bool))},
+    "subdominant": lambda rng: {"limit": theory.chain_limit(_operator().matrix, _operator().mask)},
     **dict.fromkeys(
         ("follow", "consensus_basin", "approach_consensus", "cluster_counts"), lambda rng: {"apply": lambda x: x / 2}
     ),

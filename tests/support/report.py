@@ -4,9 +4,12 @@ import dataclasses
 
 import numpy as np
 
+from jaxsmooth.results.comparison import COMPARED_RATES, Comparison, Measured
+from jaxsmooth.results.convergence import CONVERGENCE, HeadConvergence
 from jaxsmooth.results.diagnosis import Diagnosis, Exemplar
 from jaxsmooth.results.spread import Spread
 from jaxsmooth.results.summaries import RATES, DataSummary, ModelSummary
+from jaxsmooth.results.verification import VERDICTS, Check, TheoremSummary, Verification
 from jaxsmooth.results.weights import MATRICES, MatrixSpectra, WeightSpectra
 
 HOSTILE = ("<img src=x onerror=alert(1)>", "</script><script>window.pwned=1</script>", "<!--", "$\\frac$", "漢\x00\n")
@@ -148,3 +151,31 @@ def blank(layers=2, heads=3):
         rates=dict.fromkeys(RATES, block),
         exemplar=None,
     )
+
+
+def comparison(model, data):
+    """Of the model as it is and with a remedy that has the model's name."""
+    return Comparison(
+        model, data, ("attn", "norm", "mlp", "norm"), (_measured(model, "none"), _measured(model, model.name)), {}
+    )
+
+
+def _measured(model, label):
+    states, ladder = spread([0.1] * (model.layers + 1)), rates(model.layers)
+    fused = {"max": {"cosine_similarity": spread([0.3]), "relative_distance": spread([0.3])}}
+    kept = {rate: ladder[rate] for rate in COMPARED_RATES}
+    parts = spread([[0.1] * 4] * model.layers)
+    return Measured(label, model.name, model.name, states, states, kept, parts, fused, spread([0.2]))
+
+
+def verification(model, data):
+    """One theorem, which has the model's name and is violated."""
+    name, counts = model.name, dict.fromkeys(VERDICTS, 1)
+    check = Check(name, 1, 0, 2.0, 1.0, "VIOLATED", 0, counts)
+    return Verification(model, data, (check,), (TheoremSummary(name, name, counts, (1.0, 2.0, 3.0)),), {name: 1}, {})
+
+
+def convergence(model, data):
+    """Every head alike."""
+    one = dict.fromkeys(CONVERGENCE, spread([[0.5] * model.heads] * model.layers))
+    return HeadConvergence(model, data, 4, 16, 1e-3, dict.fromkeys(("full", "causal", "window"), one), {})

@@ -2,12 +2,13 @@
 
 import random
 
+import jax
 import numpy as np
 
 from jaxsmooth.bert.config import EncoderConfig
 from jaxsmooth.inputs.tokenizer import TINY_VOCAB, Tokenizer
 from jaxsmooth.training.data.task_data import TaskData
-from jaxsmooth.training.data.tasks import Choice, Example, Kind, Question, Sentence, Task, TrainBatch
+from jaxsmooth.training.data.tasks import Choice, Example, Kind, MaskedLabels, Question, Sentence, Task, TrainBatch
 from jaxsmooth.types import Batch
 
 CONFIG = EncoderConfig(vocab=TINY_VOCAB, width=12, layers=1, heads=3, mlp_width=20, max_length=64)
@@ -51,7 +52,7 @@ def make_data(kind: Kind = "classification", count: int = 37, max_length: int = 
 def leaves(batch: TrainBatch) -> list[np.ndarray]:
     """Every array of a batch, in a fixed order."""
     labels = batch.labels
-    parts = [labels.start, labels.end] if hasattr(labels, "start") else [labels]
+    parts = jax.tree.leaves(labels)
     return [batch.batch.tokens, batch.batch.segments, batch.batch.mask, *parts, batch.weights, batch.indices]
 
 
@@ -61,13 +62,14 @@ def same(first: TrainBatch, second: TrainBatch) -> bool:
 
 
 def fake_batch(labels, weights=None, length: int = 3) -> TrainBatch:
-    """A batch for scores alone, which look at labels and weights."""
+    """A batch for scores alone, which look at labels and weights; [B K] are tokens that a masked LM is asked for."""
     labels = np.asarray(labels)
+    asked = MaskedLabels(np.zeros(labels.shape, np.int32), labels) if labels.ndim == 2 else labels
     count = len(labels)
     shape = (count, length)
     return TrainBatch(
         batch=Batch(tokens=np.zeros(shape, np.int32), segments=np.zeros(shape, np.int32), mask=np.ones(shape, bool)),
-        labels=labels,
+        labels=asked,
         weights=np.ones(count, np.float32) if weights is None else np.asarray(weights, np.float32),
         indices=np.arange(count, dtype=np.int32),
     )

@@ -17,6 +17,7 @@ import jaxsmooth
 from jaxsmooth.bert.fusion import init_fusion
 from jaxsmooth.bert.params import Encoder
 from jaxsmooth.training.config import FinetuneConfig
+from jaxsmooth.training.data.batches import masked_labels
 from jaxsmooth.training.data.tasks import SpanLabels, Task, TrainBatch
 from jaxsmooth.training.model import TaskModel, init_task_model
 from jaxsmooth.training.optimiser import learning_rate, make_optimiser
@@ -74,7 +75,7 @@ def small_batch(kind: str, rows: int = 4, length: int = 8, *, seed: int = 0, dty
         "regression": lambda: rng.normal(size=rows).astype(dtype),
         "span": lambda: SpanLabels(np.arange(rows, dtype=np.int32) % 3, np.arange(rows, dtype=np.int32) % 3 + 1),
         "choice": lambda: rng.integers(0, 2, rows).astype(np.int32),
-        "masked_lm": lambda: np.where(mask & (rng.random(mask.shape) < 0.5), tokens, -1).astype(np.int32),
+        "masked_lm": lambda: masked_labels(np.where(mask & (rng.random(mask.shape) < 0.5), tokens, -1).tolist(), 8),
     }[kind]()
     weights = np.array([1.0] * (rows - 1) + [0.0], np.float32)
     batch = jaxsmooth.Batch(tokens, np.zeros_like(tokens), mask)
@@ -97,10 +98,7 @@ def padded(data: TrainBatch, by: int) -> TrainBatch:
         return jnp.pad(leaf, ((0, 0), (0, by)), constant_values=fill)
 
     batch = jaxsmooth.Batch(widen(data.batch.tokens, 7), widen(data.batch.segments, 1), widen(data.batch.mask, 0))
-    labels = data.labels
-    if getattr(labels, "ndim", 0) == 2:
-        labels = widen(labels, -1)
-    return dataclasses.replace(data, batch=batch, labels=labels)
+    return dataclasses.replace(data, batch=batch)
 
 
 def to_arrays(tree: Any) -> dict[str, np.ndarray]:

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 import safetensors.numpy
+import yaml
 from support.training import PLAIN, TASKS, drawn, to_arrays
 
 import jaxsmooth
@@ -96,6 +97,28 @@ def test_an_export_says_how_it_was_trained(kind, tmp_path):
     if kind == "regression":
         assert (found["id2label"], found["problem_type"]) == ({"0": "value"}, "regression")
     assert "id2label" not in found or kind != "span"
+
+
+@pytest.mark.parametrize("fusion", ["none", "max"])
+def test_an_export_has_a_card_of_what_was_trained(fusion, tmp_path):
+    config = dataclasses.replace(PLAIN, fusion=fusion, learning_rate=1.5e-4)
+    model = trained("classification", fusion="" if fusion == "none" else fusion)
+    export_model(model, TASKS["classification"], TOKENIZER, config, tmp_path / "best", step=7)
+    _, head, rest = (tmp_path / "best" / "README.md").read_text(encoding="utf-8").split("---\n", 2)
+    plain = fusion == "none"
+    assert yaml.safe_load(head)["library_name"] == ("transformers" if plain else "jaxsmooth")
+    assert "# best\n" in rest
+    assert "`jaxsmooth predict FOLDER --data FILE`" in rest or plain
+    facts = yaml.safe_load(rest.split("````yaml\n")[1].split("````")[0])
+    assert (facts["step"], facts["classes"]) == (7, list(TASKS["classification"].classes))
+    assert facts["settings other than the defaults"]["learning_rate"] == 1.5e-4
+    assert ("fusion" in facts["settings other than the defaults"]) is not plain
+
+
+def test_an_export_leaves_a_card_of_somebodys_own(tmp_path):
+    (tmp_path / "README.md").write_text("My model.\n")
+    export_model(trained("classification"), TASKS["classification"], TOKENIZER, PLAIN, tmp_path)
+    assert (tmp_path / "README.md").read_text() == "My model.\n"
 
 
 @pytest.mark.compatibility(

@@ -1,16 +1,18 @@
 """One training step: parts of a batch, recomputation, precision, averages, fusion and remedies."""
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support.training import PLAIN, QUICK, compiled, make_trainer, small_batch, small_model, to_arrays
+from support.training import PLAIN, QUICK, SMALL, TASKS, compiled, make_trainer, small_batch, small_model, to_arrays
 
 import jaxsmooth
 from jaxsmooth.bert.fusion import FUSIONS, fuse
 from jaxsmooth.mitigations import parse_remedies
+from jaxsmooth.training.guards.memory import abstract_batch
 from jaxsmooth.training.model import task_logits
 from jaxsmooth.training.probe import Probe
 from jaxsmooth.training.step import compile_step, init_state
@@ -136,3 +138,23 @@ def test_a_remedy_acts_in_training_and_in_evaluation():
     np.testing.assert_allclose(with_it.logits(model, data), expected, rtol=1e-10, atol=1e-12)
     plain = make_trainer("classification", model).logits(model, data)
     assert np.abs(np.asarray(expected - plain)).max() > 1e-4
+
+
+def test_a_masked_lm_has_logits_where_it_is_asked_only():
+    """No array of the step is as wide as the vocabulary at every token."""
+    kind, rows, length = "masked_lm", 4, 16
+    model = small_model(kind)
+    program = jax.make_jaxpr(make_trainer(kind, model).gradients)(model, abstract_batch(TASKS[kind], rows, length))
+    wide = [shape for shape in shapes(program.jaxpr) if shape[-1:] == (SMALL.vocab,) and len(shape) > 2]
+    assert wide
+    assert max(math.prod(shape[:-1]) for shape in wide) == rows * round(0.15 * length)
+
+
+def shapes(jaxpr):
+    """Of every array that a program makes, the programs inside it included."""
+    for equation in jaxpr.eqns:
+        yield from (out.aval.shape for out in equation.outvars)
+        for inner in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda each: hasattr(each, "eqns")):
+            program = getattr(inner, "jaxpr", inner)
+            if hasattr(program, "eqns"):
+                yield from shapes(program)

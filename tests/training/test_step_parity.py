@@ -155,6 +155,7 @@ def test_span_and_masked_lm_losses(ours, batch):
     import torch
     from transformers import BertForMaskedLM, BertForQuestionAnswering
 
+    from jaxsmooth.training.data.batches import masked_labels
     from jaxsmooth.training.data.tasks import SpanLabels
 
     batch = {**batch, "mask": np.ones_like(batch["mask"])}
@@ -183,9 +184,8 @@ def test_span_and_masked_lm_losses(ours, batch):
             batch["tokens"],
             -1,
         )
-        loss = dataclasses.replace(trainer(model), task=words).loss(
-            model, dataclasses.replace(data, labels=jnp.asarray(labels))
-        )
+        asked = jax.tree.map(jnp.asarray, masked_labels(labels.tolist(), labels.shape[1]))
+        loss = dataclasses.replace(trainer(model), task=words).loss(model, dataclasses.replace(data, labels=asked))
         theirs = BertForMaskedLM.from_pretrained(minilm_directory(), **options).eval()
         head = theirs.cls.predictions
         with torch.no_grad():

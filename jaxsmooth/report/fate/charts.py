@@ -117,7 +117,8 @@ def sweep_chart(found: MapConvergence) -> alt.VConcatChart:
     rows = [alt.hconcat(*charts[k : k + 3]) for k in range(0, len(charts), 3)]
     notes = (
         "Both LayerNorms divide by this number, whatever their input. Orange: sentences that reach consensus.",
-        "Black: from where the theorem promises it; solid in the paper's form, dashed with the layer's own constants.",
+        "Black: from where the theorem's bound of one step, with attention as in the model's own run, is below 1;",
+        "solid in the paper's form, dashed with the layer's own constants.",
     )
     title = heading(f"{found.model.name}: does a large LayerNorm std make tokens equal?", found, *notes)
     return alt.vconcat(*rows).properties(title=title)

@@ -68,11 +68,18 @@ def _consensus(one: MapFates) -> Iterator[str]:
     at_rest = np.isfinite(seen) & np.isfinite(law) & (one.numbers["row_change"] <= 1e-3)
     if not at_rest.any():
         return
-    stable = float(np.median(law[at_rest])) < 1
+    seen, law = seen[at_rest], law[at_rest]
+    stable = law < 1
+    attracts = "attracts" if stable.all() else "repels" if not stable.any() else _of(stable, "attracts")
     yield (
-        f"  Next to consensus the distance {'shrinks' if stable else 'grows'} by {_middle(seen[at_rest])} per step; "
-        f"the local law says {_middle(law[at_rest])}, so consensus {'attracts' if stable else 'repels'} what is near."
+        f"  Next to consensus, where its common token is at rest ({len(law)} of {len(one.fate)} sentences), the "
+        f"distance changes by {_middle(seen)} per step; the local law says {_middle(law)}, so consensus {attracts} "
+        "what is near."
     )
+
+
+def _of(which: NDArray[np.bool_], word: str) -> str:
+    return f"{word} in {int(which.sum())} of {len(which)}"
 
 
 def _rest(found: MapConvergence, one: MapFates) -> Iterator[str]:
@@ -83,7 +90,7 @@ def _rest(found: MapConvergence, one: MapFates) -> Iterator[str]:
         ranks = one.numbers["effective_rank"][still]
         yield (
             f"  Where tokens stay apart the effective rank of their differences is {_middle(ranks)}; small deviations "
-            f"from there change by {_middle(radius)} per step{' (it attracts)' if np.median(radius) < 1 else ''}."
+            f"from there change by {_middle(radius)} per step ({_of(radius < 1, 'it attracts')})."
         )
     apart = still or [k for k, fate in enumerate(one.fate) if fate == "moving" and len(one.clusters[k]) < 4]
     if apart:
@@ -120,18 +127,29 @@ def _basin(one: MapFates) -> Iterator[str]:
 
 
 def _swept(found: MapConvergence, sweep: StdSweep) -> str:
-    shares = [row.count("consensus") / len(row) for row in sweep.fate]
-    every = [std for std, share in zip(sweep.stds, shares, strict=True) if share == 1]
-    words = f"Imposed std, {place(found, sweep)}: "
-    words += (
-        f"all sentences reach consensus from a std of {digits(min(every))} on" if every else "no std tried brings all"
-    )
+    words = f"Imposed std, {place(found, sweep)}: {_from_std(sweep)}"
     if np.isfinite(sweep.layer_threshold):
         words += (
-            f"; the theorem promises it from {digits(sweep.paper_threshold)} on as the paper states it, from "
+            "; the theorem's bound of one step, with attention as in the model's own run, is below 1 from "
+            f"{digits(sweep.paper_threshold)} on as the paper states it, from "
             f"{digits(sweep.layer_threshold)} on with this model's own constants"
         )
     return words + "."
+
+
+def _from_std(sweep: StdSweep) -> str:
+    """From which of the stds that were tried on all sentences reached consensus."""
+    tried = sorted(zip((float(std) for std in sweep.stds), sweep.fate, strict=True), key=lambda pair: pair[0])
+    every = [std for std, row in tried if row.count("consensus") == len(row)]
+    failed = [std for std, row in tried if row.count("consensus") < len(row)]
+    if not every:
+        return "no std tried brings all"
+    largest = digits(tried[-1][0])
+    above = [std for std in every if std > max(failed, default=0.0)]
+    if above:
+        return f"all sentences reach consensus from a std of {digits(above[0])} on, up to the largest tried, {largest}"
+    which = ", ".join(digits(std) for std in every)
+    return f"all sentences reach consensus with a std of {which}, but not with the largest tried, {largest}"
 
 
 def _middle(numbers: NDArray[np.float64]) -> str:

@@ -7,9 +7,10 @@ from jaxtyping import Array
 from ... import metrics
 from ...bert.encoder import encode
 from ...bert.params import Encoder
+from ...linalg.norms import norm, quotient
 from ...linalg.singular import row_singular_values
 from ...theory import mixing_rate
-from ...theory.consensus import centre_tokens, token_mean
+from ...theory.consensus import centre_tokens, real_tokens, token_mean
 from ...theory.fate.clusters import token_clusters
 from ...theory.fate.orbit import Fate, Orbit, TokenMap, consensus_basin, follow
 from ...theory.fate.stability import Approach, Krylov, approach_consensus, jacobian_krylov
@@ -89,8 +90,12 @@ def _followed(
 ) -> tuple[Orbit, Approach]:
     """From the start, and then next to the consensus of the last state."""
     orbit = follow(apply, start, mask, steps=steps, tolerance=tolerance)
-    # With the deviation of the first state: what is left of it in the end may be rounding.
-    near = token_mean(orbit.final, mask) + centre_tokens(start, mask)
+    # With the deviation of the first state, as what is left of it in the end may be rounding, made as long as the mean,
+    # beside which it may be nothing.
+    mean, deviation = token_mean(orbit.final, mask), centre_tokens(start, mask)
+    size = norm(real_tokens(jnp.broadcast_to(mean, start.shape), mask), (-2, -1), keepdims=True)
+    scaled = deviation * quotient(size, norm(deviation, (-2, -1), keepdims=True), 0)
+    near = mean + jnp.where(size == 0, deviation, scaled)
     return orbit, approach_consensus(apply, near, mask, steps=approach, size=tolerance**0.5)
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Array
 from numpy.typing import NDArray
 
 from ...bert.params import Encoder
-from ...errors import TextError, is_int, require_int
+from ...errors import TextError, is_int, is_number, require_int
 from ...inputs.batching import EncodedBatch
 from ...inputs.tokenizer import Tokenizer
 from ...results.fate import FATES, SENTENCE_NUMBERS, MapConvergence, MapFates, StdSweep
@@ -117,29 +117,48 @@ def converge_map(
     )
 
 
+def _plain(value: Any) -> Any:
+    """A whole number of numpy as one of Python, which programs are compiled for."""
+    return int(value) if isinstance(value, np.integer) else value
+
+
 def _checked(
     model: Encoder, kind: str, layer: int | None, steps: int, tolerance: float | None, std: Any, basin: int
 ) -> _Setting:
     if kind not in MAPS:
         raise TextError(f"map must be one of {', '.join(MAPS)}; got {kind!r}.")
+    steps, basin, layer = (_plain(value) for value in (steps, basin, layer))
     require_int("steps", steps, 2, TextError)
     require_int("basin", basin, 0, TextError)
     depth = model.config.layers
     if layer is not None and (kind == "stack" or not is_int(layer, 1, depth)):
         allowed = "the stack has all layers" if kind == "stack" else f"layers count from 1 to {depth}"
         raise TextError(f"layer={layer!r} is out of range: {allowed}.")
-    one = std if isinstance(std, int | float) and not isinstance(std, bool) else None
-    stds = () if std is None or one is not None else tuple(float(value) for value in std)
-    given = (*stds, *(() if one is None else (one,)))
-    if not all(np.isfinite(value) and value > 0 for value in given):
-        raise TextError(f"an imposed std must be a finite number above 0; got {std!r}.")
-    if given and kind not in ("layer", "stack"):
+    one, stds = _imposed(std)
+    if (stds or one is not None) and kind not in ("layer", "stack"):
         raise TextError(f"std is imposed on the norms of a whole block: map must be layer or stack; got {kind!r}.")
     # ALBERT's layers are one block: the same map whichever is asked for, but for the tokens it starts from.
     places = (0,) if kind == "stack" else tuple(range(depth)) if layer is None else (layer - 1,)
     dtype = jax.tree.leaves(model)[0].dtype
-    tolerance = default_tolerance(dtype) if tolerance is None else float(tolerance)
-    return _Setting(kind, places, steps, tolerance, None if one is None else float(one), stds, basin)
+    tolerance = default_tolerance(dtype) if tolerance is None else _positive("tolerance", tolerance)
+    return _Setting(kind, places, steps, tolerance, one, stds, basin)
+
+
+def _imposed(std: Any) -> tuple[float | None, tuple[float, ...]]:
+    """The std of the run itself, and those of the sweep beside it."""
+    if isinstance(std, np.ndarray | jax.Array):
+        std = np.asarray(std).tolist()
+    if std is None or is_number(std):
+        return None if std is None else _positive("an imposed std", std), ()
+    if isinstance(std, str | bytes) or not isinstance(std, Iterable):
+        raise TextError(f"an imposed std must be a finite number above 0, or several; got {std!r}.")
+    return None, tuple(_positive("an imposed std", value) for value in std)
+
+
+def _positive(name: str, value: Any) -> float:
+    if not is_number(value) or not 0 < value < np.inf:
+        raise TextError(f"{name} must be a finite number above 0; got {value!r}.")
+    return float(value)
 
 
 class _Gathered:

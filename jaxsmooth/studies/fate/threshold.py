@@ -1,4 +1,4 @@
-"""How large an imposed std must be for the founding theorem to promise consensus."""
+"""How large an imposed std must be for the founding theorem to promise a contraction of one step."""
 
 from collections.abc import Iterable
 

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import ConfigError, DivergedError, OptionError, ShapeError, is_int
+from ...errors import ConfigError, DivergedError, OptionError, ShapeError, is_int, is_number
 from ...linalg.intervals import quiet
 from ...linalg.norm_ball import size as length
 from ...linalg.norm_ball import up
@@ -25,7 +25,7 @@ from .matrices import Matrix, adapted_roots, exact, norm
 from .row_map import RowMap, row_map
 
 MARGINS = (0.75, 0.75)
-PASSES = 2000  # of a token through a block, before it is said to settle nowhere; of a stack at least 200
+PASSES = 2000  # of a token through a block, before it is said to settle nowhere; of a stack at least 600
 SETTLED = 1e-11  # relative change at which it has
 LONGEST_CYCLE = 8  # passes after which equal tokens may repeat
 ITERATIONS = 2000
@@ -126,7 +126,7 @@ def certified_basin(
       ConfigError: another kind of block, activation or attention.
       DivergedError: parameters that are not finite.
       ShapeError: a start that is no finite row of the model's width.
-      OptionError: a layer that does not exist, margins not between 0 and 1, or a std that is not positive.
+      OptionError: a layer that does not exist, margins not two numbers between 0 and 1, or a std that is not positive.
 
     >>> import jax, numpy as np
     >>> from jaxsmooth.bert.config import EncoderConfig
@@ -140,12 +140,19 @@ def certified_basin(
     """
     blocks, front = _checked(model, layer, std, margins)
     eps = float(model.config.eps)
-    row = bias_of(front.norm_mlp) if start is None else np.asarray(start, np.float64)
-    if row.shape != (model.config.width,) or not np.all(np.isfinite(row)):
-        raise ShapeError(f"start must be {model.config.width} finite numbers; got an array of shape {row.shape}.")
+    row = _row(bias_of(front.norm_mlp) if start is None else start, model.config.width)
     orbit = _orbit(blocks, row, eps, std)
     if not orbit.period:
         return _nothing(row, 0, math.nan, math.nan, f"equal tokens settle in no cycle of up to {LONGEST_CYCLE} passes")
+    try:
+        return _certified(orbit, eps, std, margins)
+    except (np.linalg.LinAlgError, OverflowError) as error:  # the numbers of some step do not fit in float64
+        reason = f"{error}" or type(error).__name__
+        return _nothing(row, orbit.period, math.nan, math.nan, f"the arithmetic fails: {reason.rstrip('.')}")
+
+
+def _certified(orbit: Orbit, eps: float, std: float | None, margins: tuple[float, float]) -> Basin:
+    """What is certified around equal tokens that settle."""
     at = [row_map(block, row, eps, std) for block, row in zip(orbit.blocks, orbit.rows, strict=True)]
     laws = [[point.law().mid for point in at], [point.shared_law().mid for point in at]]
     found = [float(np.max(np.abs(np.linalg.eigvals(_product(matrices))))) for matrices in laws]
@@ -174,10 +181,12 @@ def _checked(
         )
     if layer is not None and not is_int(layer, 1, config.layers):
         raise OptionError(f"layer must be a whole number from 1 to {config.layers}, or None; got {layer!r}.")
-    if std is not None and not (math.isfinite(std) and std > 0):
+    if std is not None and not (is_number(std) and math.isfinite(std) and std > 0):
         raise OptionError(f"std must be a positive number, or None for the tokens' own; got {std!r}.")
-    if not all(0 < margin < 1 for margin in margins):
-        raise OptionError(f"margins must lie between 0 and 1; got {margins!r}.")
+    if not (
+        isinstance(margins, tuple | list) and len(margins) == 2 and all(is_number(m) and 0 < m < 1 for m in margins)
+    ):
+        raise OptionError(f"margins must lie between 0 and 1, two numbers; got {margins!r}.")
     stacked = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), model.blocks)
     if not all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(stacked)):
         raise DivergedError("the model's parameters are not all finite: nothing can be certified of it.")
@@ -186,9 +195,19 @@ def _checked(
     return (single, single[-1]) if layer is None else ([single[layer - 1]], single[layer - 2])
 
 
+def _row(start: Any, width: int) -> NDArray[np.float64]:
+    try:
+        row = np.asarray(start, np.float64)
+    except (TypeError, ValueError) as error:
+        raise ShapeError(f"start must be {width} finite numbers; got {type(start).__name__}: {error}.") from error
+    if row.shape != (width,) or not np.all(np.isfinite(row)):
+        raise ShapeError(f"start must be {width} finite numbers; got an array of shape {row.shape}.")
+    return row
+
+
 def _orbit(blocks: list[Block], row: NDArray[np.float64], eps: float, std: float | None) -> Orbit:
     """Where equal tokens settle."""
-    steps = max(PASSES // len(blocks), min(PASSES, 200))
+    steps = max(PASSES // len(blocks), min(PASSES, 600))
     through = equal_token_map(blocks, eps, "gelu", std)
     rest = settle(through, row[None], steps=steps, tolerance=SETTLED, longest_cycle=LONGEST_CYCLE)
     period = int(rest.period[0])

@@ -82,6 +82,11 @@ class Tensors(NamedTuple):
         return Tensors(second, third, gram_v, remainder, extra_e, extra_v, extra_move)
 
 
+def _known(bound: float) -> float:
+    """A bound; beyond the largest number, or of infinity less infinity, there is none."""
+    return float(bound) if np.isfinite(bound) else INVALID
+
+
 def _over(extra: float) -> float:
     """1 / extra; nothing was lengthened where there is nothing along n."""
     return 1 / extra if extra > 0 else 0.0
@@ -140,7 +145,7 @@ class Gauge:
     def stray(self, r: float) -> float:
         """At least |e (Dh(u) - Dh(u_0)) R| over |v'| <= r, |e'| <= 1."""
         s = self.shape
-        move = r * s.per_move
+        move = np.float64(r * s.per_move)  # whose powers overflow to infinity; those of a float raise
         turn, across = s.v_along * move, s.v_across * move
         if turn > MOST:
             return INVALID
@@ -155,7 +160,7 @@ class Gauge:
         behind = extra_e * (least**3 * across**2 * s.e_along + least**2 * s.e_across * across) * s.per_move
         x = np.sqrt(least**2 + beside**2 + behind**2)
         y = np.sqrt((least * r) ** 2 + (extra_v * 0.5 * (across * least) ** 2) ** 2)
-        return float(bent + x * y * (self.second + y * (self.third + y * self.fourth)))
+        return _known(bent + x * y * (self.second + y * (self.third + y * self.fourth)))
 
 
 def first_gain(at: RowMap) -> NormBall:
@@ -188,15 +193,16 @@ class Reach:
 
     def stray(self, r: float) -> float:
         """At least |e (Df(u) - Df(u_0)) P| over |v'| <= r, |e'| <= 1."""
-        strays = [g.stray(r) for g in (self.own, self.along, self.across)]
-        moves = [(g.at_point + 0.5 * g.stray(r)) * r * self.per_move for g in (self.own_v, self.along_v, self.across_v)]
+        strays = [np.float64(g.stray(r)) for g in (self.own, self.along, self.across)]
+        beside = (self.own_v, self.along_v, self.across_v)
+        moves = [np.float64((g.at_point + 0.5 * g.stray(r)) * r * self.per_move) for g in beside]
         if not np.isfinite(sum(strays) + sum(moves)) or moves[1] > MOST:
             return INVALID
         along, across = self.along.at_point + strays[1], self.across.at_point + strays[2]
         straight, turn, side = moves
         across, side = across + self.rest * along, side + self.rest * turn
         least = 1 / (1 - turn)
-        return float(
+        return _known(
             self.own.at_point * (turn * least + 0.5 * side**2)
             + strays[0] * least
             + least**2 * (along * straight + across * side * self.still)

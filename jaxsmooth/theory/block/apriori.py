@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ...linalg.lanczos import spectral_norm
+from ...linalg.norms import binary_size
 from ...linalg.precision import at_least_float32, einsum
 from ..consensus import diameter, per_row, subspace_distance
 from ..markov.stochastic import ergodicity_coefficient, logit_spread
@@ -74,11 +75,15 @@ def weight_oscillation(
     count = jnp.maximum(jnp.sum(mask, axis=-1), 1).astype(hidden.dtype)[..., None, None]
     real = mask[..., None].astype(hidden.dtype)
     moved = (hidden - jnp.sum(hidden * real, axis=-2, keepdims=True) / count) * real
-    asked, offered = (einsum("...td,dnh->...nth", moved, kernel) for kernel in (query, key))
+    # Of X over its size, with whose square both sides grow.
+    size = binary_size(moved, (-2, -1))
+    scaled = moved / size
+    asked, offered = (einsum("...td,dnh->...nth", scaled, kernel) for kernel in (query, key))
     logits = einsum("...nth,...nsh->...nts", asked, offered) / jnp.sqrt(jnp.asarray(width, hidden.dtype))
     lhs = logit_spread(logits, mask)
-    squared = diameter(hidden, mask)[..., None] ** 2
+    squared = diameter(scaled, mask)[..., None] ** 2
     rhs = coupling_norms(query, key).reshape((1,) * (squared.ndim - 1) + (-1,)) * squared
+    lhs, rhs = (side * size[..., 0] * size[..., 0] for side in (lhs, rhs))
     return Statement(lhs, rhs, jnp.ones(lhs.shape, bool))
 
 
@@ -276,7 +281,9 @@ def coupling_norms(query: Float[Array, "D N H"], key: Float[Array, "D N H"]) -> 
     Array([0.5], dtype=float32)
     """
     width = jnp.asarray(query.shape[-1], query.dtype)
-    return spectral_norm(einsum("dnh,enh->nde", query, key)) / jnp.sqrt(width)
+    asked, offered = (binary_size(kernel, (0, 2)) for kernel in (query, key))
+    found = spectral_norm(einsum("dnh,enh->nde", query / asked, key / offered)) / jnp.sqrt(width)
+    return found * asked[0, :, 0] * offered[0, :, 0]
 
 
 @at_least_float32
@@ -287,7 +294,9 @@ def mixer_norms(value: Float[Array, "D N H"], output: Float[Array, "N H D"]) -> 
     >>> mixer_norms(2 * jnp.eye(4)[:, None], jnp.eye(4)[None]).round(4)
     Array([2.], dtype=float32)
     """
-    return spectral_norm(einsum("dnh,nhe->nde", value, output))
+    before, after = binary_size(value, (0, 2)), binary_size(output, (1, 2))
+    found = spectral_norm(einsum("dnh,nhe->nde", value / before, output / after))
+    return found * before[0, :, 0] * after[:, 0, 0]
 
 
 def _one_mask(attn: Array, mask: Array) -> Array:

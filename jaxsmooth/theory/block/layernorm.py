@@ -9,11 +9,13 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
-from ...linalg.norms import safe_sqrt
+from ...linalg.norms import binary_size, safe_sqrt
 from ...linalg.precision import at_least_float32
-from ...linalg.rows import centre_features, row_std
+from ...linalg.rows import centre_features, wide_row_std
+from ..consensus import real_tokens
 from ..statement import Statement
 from ..theorems import layer_norms
 from ..theorems.quantities import NormQuantities
@@ -39,13 +41,20 @@ class LayerNormChain(NamedTuple):
 
 
 class LayerNormCalculus(PlainCalculus):
-    """Of tokens whose stds are however far apart."""
+    """Of tokens whose stds are however far apart; `root` is that of epsilon, in the units of the tokens."""
+
+    def __init__(self, mask: Array, dtype: DTypeLike, root: Array) -> None:
+        super().__init__(mask, dtype)
+        self.root = root
+
+    def stds(self, matrix: Array, eps: float) -> Array:
+        return jnp.where(self.mask, wide_row_std(self.centre_features(matrix), self.root)[..., 0], 1)
 
     def pair_distance(self, matrix: Array, weights: Array) -> Array:
         """Pair by pair: through the Laplacian, tokens that are close and of small std would lose digits."""
-        precision = jnp.where(self.mask, weights, 0)
-        weighted = _pair_gaps(matrix) * precision[..., None] * precision[..., None, :]
-        return safe_sqrt(jnp.sum(weighted, axis=(-2, -1)) / (2 * self.tokens))
+        size = binary_size(matrix, (-2, -1))  # beside epsilon it may be next to nothing
+        gaps = _pair_gaps(matrix / size, safe_sqrt(jnp.where(self.mask, weights, 0))[..., None])
+        return size[..., 0, 0] * safe_sqrt(jnp.sum(gaps, axis=(-2, -1)) / (2 * self.tokens))
 
 
 class RMSNormCalculus(LayerNormCalculus):
@@ -79,11 +88,13 @@ def layer_norm_pair_distances(
     >>> layer_norm_pair_distances(x, 0.0, jnp.ones(2, bool))[0, 1].round(4)
     Array(8., dtype=float32)
     """
-    moved = centre_features(hidden) if centred else hidden
-    std = row_std(moved, eps)
-    apart, product = _pair_gaps(moved), std * jnp.swapaxes(std, -1, -2)
-    fold = hidden.shape[-1] * (std - jnp.swapaxes(std, -1, -2)) ** 2 * (1 + eps / product)
-    return jnp.where(mask[..., None] & mask[..., None, :], (apart - fold) / product, 0)
+    scaled, root = _scaled(hidden, eps, mask)
+    moved = centre_features(scaled) if centred else scaled
+    std = jnp.where(mask[..., None], wide_row_std(moved, root), 1)
+    weight, share = jnp.sqrt(1 / std), root / std
+    gap = (std - std.mT) * weight * weight.mT
+    fold = hidden.shape[-1] * gap**2 * (1 + share * share.mT)
+    return jnp.where(mask[..., None] & mask[..., None, :], _pair_gaps(moved, weight) - fold, 0)
 
 
 @at_least_float32
@@ -187,11 +198,24 @@ def pre_norm_attention_rate(
 
 
 def _quantities(hidden: Array, scale: Array, eps: float, mask: Array, centred: bool) -> NormQuantities[Array, Array]:
-    c = (LayerNormCalculus if centred else RMSNormCalculus)(mask, jnp.result_type(hidden))
-    return NormQuantities(c, hidden, scale, jnp.zeros_like(scale), eps)
+    scaled, root = _scaled(hidden, eps, mask)
+    c = (LayerNormCalculus if centred else RMSNormCalculus)(mask, jnp.result_type(hidden), root)
+    return NormQuantities(c, scaled, scale, jnp.zeros_like(scale), eps)
 
 
-def _pair_gaps(x: Array) -> Array:
+def _scaled(hidden: Array, eps: float, mask: Array) -> tuple[Array, Array]:
+    """The tokens and the root of epsilon over their size, which changes nothing in what LayerNorm makes of them."""
+    root = jnp.sqrt(jnp.asarray(eps, hidden.dtype))
+    real = real_tokens(hidden, mask)
+    size = jnp.maximum(binary_size(real, (-2, -1)), jnp.where(root > 0, binary_size(root, ()), 0))
+    return real / size, root / size
+
+
+def _pair_gaps(x: Array, weight: Array) -> Array:
+    """||x_i - x_j||^2 w_i^2 w_j^2."""
+
     # By differences: through the Gram matrix, tokens that are close would lose all digits.
-    gaps = jax.lax.map(lambda i: jnp.sum((x - x[..., i, None, :]) ** 2, axis=-1), jnp.arange(x.shape[-2]))
-    return jnp.moveaxis(gaps, 0, -1)
+    def from_one(i: Array) -> Array:
+        return jnp.sum(((x - x[..., i, None, :]) * weight * weight[..., i, None, :]) ** 2, axis=-1)
+
+    return jnp.moveaxis(jax.lax.map(from_one, jnp.arange(x.shape[-2])), 0, -1)

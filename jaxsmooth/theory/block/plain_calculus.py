@@ -218,6 +218,8 @@ def pair_weight(precision: Float[Array, "*B T"], mask: Bool[Array, "*B T"]) -> F
     References: Golub (1973), Some modified matrix eigenvalue problems, for the secular equation.
     """
     precision = jnp.where(mask, precision, 0)
+    size = binary_size(precision, -1)
+    precision = precision / size
     count = jnp.maximum(jnp.sum(precision > 0, axis=-1, keepdims=True), 1).astype(precision.dtype)
     diagonal = precision * jnp.sum(precision, axis=-1, keepdims=True) / count
     padding = [(0, 0)] * (precision.ndim - 1) + [(1, 0)]
@@ -238,7 +240,7 @@ def pair_weight(precision: Float[Array, "*B T"], mask: Bool[Array, "*B T"]) -> F
     # The eigenvalue has the derivative of x^T L_p x, x its unit eigenvector held still.
     own, common = (jnp.sum(part, axis=-1, keepdims=True) for part in (diagonal * x**2, precision * x))
     form = own - common**2 / count
-    return safe_sqrt(jnp.where(count > 1, high + (form - still(form)), 0))[..., 0]
+    return (size * safe_sqrt(jnp.where(count > 1, high + (form - still(form)), 0)))[..., 0]
 
 
 def _pair_vector(precision: Array, diagonal: Array, value: Array) -> Array:

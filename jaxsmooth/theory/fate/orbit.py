@@ -6,6 +6,7 @@ every sentence is decided.
 """
 
 import enum
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Int8
 
+from ...errors import OptionError, ShapeError, is_number, require_int
 from ...linalg.norms import norm, quotient
 from ...linalg.precision import at_least_float32
 from ..consensus import centre_tokens, real_tokens, relative_distance, token_mean
@@ -119,12 +121,17 @@ def follow(
     Returns:
       An `Orbit`.
 
+    Raises:
+      ShapeError: tokens that are not [B T D], or a mask that is not [B T].
+      OptionError: steps below 0, or a tolerance that is not a number of at least 0.
+
     >>> import jax.numpy as jnp
     >>> start, real = jnp.array([[[1.0], [3.0]]]), jnp.ones((1, 2), bool)
     >>> halve, turn = (lambda x: 2 + (x - 2) / 2), (lambda x: x[:, ::-1])
     >>> [Fate(int(follow(f, start, real).fate[0])).name for f in (halve, turn, lambda x: x)]
     ['CONSENSUS', 'CYCLE', 'CLUSTERS']
     """
+    require_sentences(hidden, mask, steps, tolerance)
     tolerance = default_tolerance(hidden.dtype) if tolerance is None else tolerance
     start = real_tokens(hidden, mask)
     last = jax.lax.while_loop(
@@ -139,6 +146,34 @@ def follow(
         *(last.hidden, last.fate, last.period, last.taken, last.distances, last.change),
         *(late, growth.astype(start.dtype), last.move),
     )
+
+
+def require_sentences(hidden: Array, mask: Array, steps: int, tolerance: float | None, least: int = 0) -> None:
+    """Refuse what no map of sentences can be followed from.
+
+    Args:
+      hidden: should be [B T D].
+      mask: should be [B T].
+      steps: should be a whole number of at least `least`.
+      tolerance: should be None or a number of at least 0.
+      least: see `steps`.
+
+    Raises:
+      ShapeError: other shapes.
+      OptionError: other numbers.
+
+    >>> import jax.numpy as jnp
+    >>> require_sentences(jnp.ones((2, 1)), jnp.ones(2, bool), 9, None)
+    Traceback (most recent call last):
+    jaxsmooth.errors.ShapeError: hidden must be [B T D] and mask [B T], one sentence or more; got (2, 1) and (2,).
+    """
+    if hidden.ndim != 3 or mask.shape != hidden.shape[:2]:
+        raise ShapeError(
+            f"hidden must be [B T D] and mask [B T], one sentence or more; got {hidden.shape} and {mask.shape}."
+        )
+    require_int("steps", steps, least, OptionError)
+    if tolerance is not None and not (is_number(tolerance) and 0 <= tolerance < math.inf):
+        raise OptionError(f"tolerance must be a number of at least 0, or None; got {tolerance!r}.")
 
 
 def _first(start: Array, mask: Array, tolerance: float, steps: int) -> _State:
@@ -251,6 +286,9 @@ def consensus_basin(
       `(reached, missed)`, [B] each: the largest s seen to reach consensus, the smallest not to; `missed` is infinite
       where `largest` reaches it.
 
+    Raises:
+      ShapeError, OptionError: as `follow`; or halvings below 0.
+
     >>> import jax.numpy as jnp
     >>> cubic = lambda x: x**3  # of +-x, to 0 for x < 1
     >>> start = jnp.array([[[2.0], [-2.0]]])
@@ -258,6 +296,8 @@ def consensus_basin(
     >>> 0.49 < reached[0] < 0.5 <= missed[0] < 0.51
     Array(True, dtype=bool)
     """
+
+    require_int("halvings", halvings, 0, OptionError)
 
     def reaches(scale: Array) -> Array:
         orbit = follow(apply, towards_mean(hidden, scale, mask), mask, steps=steps, tolerance=tolerance)

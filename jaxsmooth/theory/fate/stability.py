@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 from ...linalg.norms import norm, quotient
 from ...linalg.precision import at_least_float32, einsum
 from ..consensus import centre_tokens, real_tokens, token_mean
-from .orbit import TokenMap, default_tolerance, towards_mean
+from .orbit import TokenMap, default_tolerance, require_sentences, towards_mean
 
 
 class Approach(NamedTuple):
@@ -52,19 +52,26 @@ def approach_consensus(
 
     Returns:
       An `Approach`; the rate is 0 where a step leaves no more than rounding of the deviation, as attention alone
-      does, and NaN where there was none from the first, or where the sentence vanishes.
+      does, and NaN where there was no more than that from the first, or where the sentence
+      vanishes or outgrows the finite numbers.
+
+    Raises:
+      ShapeError: tokens that are not [B T D], or a mask that is not [B T].
+      OptionError: fewer steps than one, or a size that is not a number of at least 0.
 
     >>> import jax.numpy as jnp
     >>> found = approach_consensus(lambda x: 1 + x / 2, jnp.array([[[0.0], [1.0]]]), jnp.ones((1, 2), bool))
     >>> [round(float(side.ravel()[0]), 4) for side in (found.row, found.rate)]
     [2.0, 0.5]
     """
+    require_sentences(hidden, mask, steps, size, 1)
     size = default_tolerance(hidden.dtype) ** 0.5 if size is None else size
 
     def apart(x: Array) -> Array:
-        """d_M(X), 0 where it is rounding."""
-        distance = norm(centre_tokens(x, mask), (-2, -1))
-        return jnp.where(distance > 32 * jnp.finfo(x.dtype).eps * norm(x, (-2, -1)), distance, 0)
+        """d_M(X), 0 where it is rounding, NaN where X is not finite."""
+        distance, whole = (norm(side, (-2, -1)) for side in (centre_tokens(x, mask), x))
+        found = jnp.where(distance > 32 * jnp.finfo(x.dtype).eps * whole, distance, 0)
+        return jnp.where(jnp.isfinite(whole), found, jnp.nan)
 
     def drawn(x: Array) -> Array:
         return towards_mean(x, quotient(size * norm(x, (-2, -1)), apart(x), 0), mask)
@@ -73,7 +80,7 @@ def approach_consensus(
         x, _, log = state
         after = jnp.where(mask[..., None], apply(x), 0)
         # From nothing comes nothing: the first step that leaves none makes the rate 0.
-        before, left = norm(centre_tokens(x, mask), (-2, -1)), apart(after)
+        before, left = apart(x), apart(after)
         ratio = jnp.where((left == 0) & (before == 0) & (k > 0), 0, quotient(left, before))
         row = token_mean(after, mask)
         change = quotient(norm(row - token_mean(x, mask), (-2, -1)), norm(row, (-2, -1)), 0)
@@ -125,6 +132,10 @@ def jacobian_krylov(
     Returns:
       A `Krylov`, see `krylov_radius`.
 
+    Raises:
+      ShapeError: a state that is not [B T D], or a mask that is not [B T].
+      OptionError: a Krylov space of no dimension.
+
     >>> import jax.numpy as jnp
     >>> real, one = jnp.ones((1, 2), bool), jnp.ones(1, jnp.int32)
     >>> found = jacobian_krylov(lambda x: x**3, jnp.full((1, 2, 1), 0.5), real, period=one, centred=one == 1, size=2)
@@ -133,6 +144,7 @@ def jacobian_krylov(
 
     References: Saad (2011), Numerical Methods for Large Eigenvalue Problems, chapter 6.
     """
+    require_sentences(state, mask, size, None, 1)
     real = mask[..., None]
 
     def projected_on(vector: Array) -> Array:

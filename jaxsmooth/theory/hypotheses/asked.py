@@ -51,7 +51,7 @@ CONSENSUS, ROOTED, HEMISPHERE, SINK = "consensus_attracts", "rooted_mask", "open
 def _asked() -> dict[str, Asked]:
     found = {
         ABOVE_THRESHOLD: Asked(
-            "Shi et al.'s condition: are the stds at the LayerNorms large enough that their theorem promises collapse?",
+            "Shi et al.'s condition: are the stds of the LayerNorms so large that their theorem gives a contraction?",
             *("σ₁σ₂ / threshold", "> 1", HYPOTHESES[ABOVE_THRESHOLD].source, "block"),
         )
     }

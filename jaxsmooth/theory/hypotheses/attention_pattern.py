@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...linalg.intervals import total
+from .finite_matrix import finite_matrix
 
 SINK_LEVEL = 0.3
 """Mean weight from which a key is called a sink: that of Gu et al. (2024), arXiv 2410.10781."""
@@ -20,13 +21,17 @@ def has_sink(attn: NDArray[np.float64], level: float = SINK_LEVEL) -> bool:
       attn: one head's attention over real tokens, [T S], numpy.
       level: exact as given.
 
+    Raises:
+      ShapeError: no matrix, or numbers that are not finite.
+
     >>> has_sink(np.array([[0.9, 0.1], [0.9, 0.1]])), has_sink(np.full((4, 4), 0.25), 0.25)
     (True, False)
 
     References: Gu et al. (2024), arXiv 2410.10781; Xiao et al. (2023), arXiv 2309.17453.
     """
+    attn = finite_matrix("attn", attn)
     count = len(attn)
-    sums = total(np.asarray(attn, np.float64), axis=0)
+    sums = total(attn, axis=0)
     # A product of two floats is not exact: widened, and what it leaves open is summed exactly below.
     bar = level * count
     if np.any(sums.lower > bar * (1 + 1e-15)):

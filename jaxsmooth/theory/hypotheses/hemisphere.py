@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...linalg.intervals import Ball, quiet
+from .finite_matrix import finite_matrix
 
 LARGEST_SUPPORT = 32  # tokens of an exact combination: rational elimination grows fast
 
@@ -42,6 +43,9 @@ def open_hemisphere(hidden: NDArray[np.float64]) -> Hemisphere:
     Returns:
       A `Hemisphere`; of no token it holds.
 
+    Raises:
+      ShapeError: no matrix, or numbers that are not finite.
+
     >>> open_hemisphere(np.array([[1.0, 0.0], [0.0, 1.0], [-0.5, 1.0]])).holds
     True
     >>> open_hemisphere(np.array([[1.0, 0.0], [-1.0, 1.0], [-1.0, -1.0]])).support
@@ -49,7 +53,7 @@ def open_hemisphere(hidden: NDArray[np.float64]) -> Hemisphere:
 
     References: Gordan (1873); Geshkovski et al. (2023), arXiv 2312.10794.
     """
-    tokens = np.asarray(hidden, np.float64)
+    tokens = finite_matrix("hidden", hidden)
     if not len(tokens):
         return Hemisphere(True, np.zeros(tokens.shape[1]))
     zeros = np.flatnonzero(~np.any(tokens, axis=1))

@@ -55,9 +55,10 @@ def cosine_distance_bound(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B 
     real = real_tokens(hidden, mask)
     scaled = real / binary_size(real, (-2, -1))
     least = jnp.sort(jnp.where(mask, norm(scaled), jnp.inf), axis=-1)[..., :2]
-    product = _others(hidden, mask) * least[..., 0] * jnp.where(jnp.isfinite(least[..., 1]), least[..., 1], 1)
+    # Of one token the last is the first; of one real token it is infinite.
+    product = _others(hidden, mask) * least[..., 0] * jnp.where(jnp.isfinite(least[..., -1]), least[..., -1], 1)
     rhs = _of_pairs(quotient(subspace_distance(scaled, mask) ** 2, product, jnp.inf), mask)
-    return Statement(cosine_distance(hidden, mask), rhs, (least[..., 0] > 0) & jnp.isfinite(least[..., 1]))
+    return Statement(cosine_distance(hidden, mask), rhs, (least[..., 0] > 0) & (jnp.sum(mask, axis=-1) > 1))
 
 
 @at_least_float32

@@ -10,9 +10,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from ...linalg.norms import binary_size
 from ...linalg.precision import at_least_float32, einsum, matmul
-from ...linalg.rows import masked_softmax, standardise_rows
-from ..consensus import diameter, real_pairs
+from ...linalg.rows import scaled_softmax, standardise_rows
+from ..consensus import diameter, real_pairs, real_tokens
 from ..markov.stochastic import ergodicity_coefficient, token_spread
 from ..mixing import is_row_stochastic
 from ..statement import Statement
@@ -205,8 +206,13 @@ def wu2024_layer(
 
     References: after Wu et al. (2024), arXiv 2405.18781.
     """
-    logits = einsum("...td,de,...se->...ts", hidden, query_key, hidden) / math.sqrt(hidden.shape[-1])
-    return standardise_rows(matmul(matmul(masked_softmax(logits, mask[..., None, :]), hidden), value))
+    real = real_tokens(hidden, mask)
+    size = binary_size(real, (-2, -1))  # LN forgets it, and the logits are of its square
+    scaled = real / size
+    # The product as it comes: a quotient by sqrt D that a program computes twice, rounded in two ways, is no softmax.
+    logits = einsum("...td,de,...se->...ts", scaled, query_key, scaled)
+    attn = scaled_softmax(logits, size / hidden.shape[-1] ** 0.25, mask[..., None, :])
+    return standardise_rows(matmul(matmul(attn, scaled), value))
 
 
 def wu2024_equilibrium() -> FixedPoint:

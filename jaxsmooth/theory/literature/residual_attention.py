@@ -9,6 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ...errors import ShapeError
+
 LARGEST_CONDITION = 1e7  # of eigenvectors: those of a double eigenvalue that has one only come out at 1e8 or so
 Eigenvalues = NDArray[np.complexfloating]
 
@@ -45,15 +47,18 @@ def residual_eigenvalues(attn: NDArray[np.floating], weight: NDArray[np.floating
     Returns:
       [n, D], complex; row 0 belongs to the eigenvalue of A nearest to 1, that of consensus.
 
+    Raises:
+      ShapeError: a matrix that is not square.
+
     >>> import numpy as np
     >>> residual_eigenvalues(np.full((2, 2), 0.5), np.diag([1.0, -2.0])).real.round(4).tolist()
     [[2.0, -1.0], [1.0, 1.0]]
 
     References: after Dovonon et al. (2024), arXiv 2401.04301.
     """
-    mixing = np.linalg.eigvals(np.asarray(attn, np.float64))
+    mixing = np.linalg.eigvals(_square("attn", attn))
     mixing = mixing[np.argsort(np.abs(mixing - 1), kind="stable")]
-    values = np.linalg.eigvals(np.asarray(weight, np.float64))
+    values = np.linalg.eigvals(_square("weight", weight))
     return 1 + np.outer(mixing, values).astype(complex)
 
 
@@ -72,6 +77,9 @@ def residual_fate(attn: NDArray[np.floating], weight: NDArray[np.floating], *, t
     Returns:
       A `ResidualFate`.
 
+    Raises:
+      ShapeError: a matrix that is not square.
+
     >>> import numpy as np
     >>> attn = np.array([[0.9, 0.1], [0.1, 0.9]])
     >>> up, down = residual_fate(attn, np.diag([0.5, 0.2])), residual_fate(attn, np.diag([-0.5, -0.2]))
@@ -80,7 +88,7 @@ def residual_fate(attn: NDArray[np.floating], weight: NDArray[np.floating], *, t
 
     References: after Dovonon et al. (2024), arXiv 2401.04301.
     """
-    attn, weight = np.asarray(attn, np.float64), np.asarray(weight, np.float64)
+    attn, weight = _square("attn", attn), _square("weight", weight)
     if not (attn.size and weight.size and np.isfinite(attn).all() and np.isfinite(weight).all()):
         return ResidualFate(np.nan, np.nan, False, False, np.nan, False)
     moduli = np.abs(residual_eigenvalues(attn, weight))
@@ -97,6 +105,13 @@ def residual_fate(attn: NDArray[np.floating], weight: NDArray[np.floating], *, t
         separation=second / float(ordered[0]) if ordered[0] else 1.0,
         applicable=alone or (_diagonalisable(attn) and _diagonalisable(weight)),
     )
+
+
+def _square(name: str, given: NDArray[np.floating]) -> NDArray[np.float64]:
+    matrix = np.asarray(given, np.float64)
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
+        raise ShapeError(f"{name} must be a square matrix; got shape {matrix.shape}.")
+    return matrix
 
 
 def _diagonalisable(matrix: NDArray[np.floating]) -> bool:

@@ -10,6 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ...errors import OptionError, is_number, require_int
+
 PLACEMENTS = ("post", "pre", "sandwich")
 Numbers = NDArray[np.float64] | np.float64
 # The trapezoidal rule over the whole line converges exponentially for smooth activations, which these nodes resolve to
@@ -44,9 +46,9 @@ class RandomBlock:
 
     def __post_init__(self) -> None:
         if self.activation not in _FUNCTIONS:
-            raise ValueError(f"activation must be one of {tuple(_FUNCTIONS)}; got {self.activation!r}.")
+            raise OptionError(f"activation must be one of {tuple(_FUNCTIONS)}; got {self.activation!r}.")
         if self.placement not in PLACEMENTS:
-            raise ValueError(f"placement must be one of {PLACEMENTS}; got {self.placement!r}.")
+            raise OptionError(f"placement must be one of {PLACEMENTS}; got {self.placement!r}.")
 
 
 class Exponents(NamedTuple):
@@ -75,12 +77,16 @@ def activation_kernel(activation: str, std: float, cosine: Numbers | float) -> N
     Returns:
       The shape of `cosine`; NaN of other activations than ReLU beyond a std of 12.
 
+    Raises:
+      OptionError: another activation, a std that is negative, or a correlation outside [-1, 1].
+
     >>> float(activation_kernel("relu", 2.0, 1.0))
     2.0
 
     References: Cho and Saul (2009), Kernel methods for deep learning, for ReLU.
     """
-    c = np.clip(np.asarray(cosine, np.float64), -1, 1)
+    _require(activation, std)
+    c = _correlation(cosine)
     if activation == "relu":
         angle = np.arccos(c)
         return std * std * (np.sin(angle) + (np.pi - angle) * c) / (2 * np.pi)
@@ -98,9 +104,13 @@ def activation_slope(activation: str, std: float) -> float:
 
     NaN of other activations than ReLU beyond a std of 12.
 
+    Raises:
+      OptionError: another activation, or a std that is negative.
+
     >>> activation_slope("relu", 2.0)
     2.0
     """
+    _require(activation, std)
     if activation == "relu":
         return 0.5 * std * std
     if not std <= LARGEST_STD:
@@ -126,6 +136,9 @@ def cowsik2024_step(
     Returns:
       r and c after the block, [...] each.
 
+    Raises:
+      OptionError: no token, or a cosine outside [-1 / (n - 1), 1], which no n tokens have in common.
+
     >>> size, cosine = cowsik2024_step(RandomBlock(activation="relu", down=0.0), 1.0, 0.0, tokens=2)
     >>> round(float(size), 4), round(float(cosine), 4)
     (1.0, 0.3333)
@@ -133,7 +146,9 @@ def cowsik2024_step(
     References: after Cowsik, Nebabu, Qi and Ganguli (2024), arXiv 2403.02579, whose particles start as a simplex; the
     MLP's part is the kernel recursion of Cho and Saul (2009). The form used here is derived in docs/initialisation.md.
     """
-    r, c = np.broadcast_arrays(np.asarray(size, np.float64), np.asarray(cosine, np.float64))
+    require_int("tokens", tokens, 1, OptionError)
+    least = -1.0 if tokens == 1 else -1 / (tokens - 1)
+    r, c = np.broadcast_arrays(np.asarray(size, np.float64), _correlation(cosine, least))
     square, inner = r * r, r * r * c
     alike = (1 + (tokens - 1) * c) / tokens if tokens > 1 else np.ones_like(c)  # the square of the mean token
     mixed = np.ones_like(c) if block.placement == "sandwich" else block.value**2 * alike
@@ -197,7 +212,7 @@ def cowsik2024_powers(block: RandomBlock) -> tuple[float, float]:
       p and g; NaN where nothing is added.
 
     Raises:
-      ValueError: a block whose stream does not grow like l^(1/2).
+      OptionError: a block whose stream does not grow like l^(1/2).
 
     >>> cowsik2024_powers(RandomBlock(activation="relu", placement="pre", down=2.0))
     (0.3333333333333333, 1.0)
@@ -205,7 +220,7 @@ def cowsik2024_powers(block: RandomBlock) -> tuple[float, float]:
     References: derived in docs/initialisation.md.
     """
     if block.placement == "post" or block.skip != 1:
-        raise ValueError(f"powers are of blocks with norms inside and skip 1; got {block.placement!r}, {block.skip}.")
+        raise OptionError(f"powers are of blocks with norms inside and skip 1; got {block.placement!r}, {block.skip}.")
     value, whole, slope = _branches(block)
     added = value + whole
     return ((value + whole - slope) / added, (value + slope) / added) if added > 0 else (np.nan, np.nan)
@@ -223,7 +238,7 @@ def cowsik2024_critical_value(block: RandomBlock) -> float:
       The critical value; 0 where tokens meet at any, as ReLU's do.
 
     Raises:
-      ValueError: another placement, where the exponent depends on the size of the tokens.
+      OptionError: another placement, where the exponent depends on the size of the tokens.
 
     >>> cowsik2024_critical_value(RandomBlock(activation="relu"))
     0.0
@@ -231,9 +246,24 @@ def cowsik2024_critical_value(block: RandomBlock) -> float:
     References: derived in docs/initialisation.md.
     """
     if block.placement != "post":
-        raise ValueError(f"the critical value is that of a post-LN block; got {block.placement!r}.")
+        raise OptionError(f"the critical value is that of a post-LN block; got {block.placement!r}.")
     excess = float(np.expm1(cowsik2024_exponents(block).gradient))
     return block.skip / block.branch * float(np.sqrt(max(excess, 0.0)))
+
+
+def _require(activation: str, std: float) -> None:
+    if activation not in _FUNCTIONS:
+        raise OptionError(f"activation must be one of {tuple(_FUNCTIONS)}; got {activation!r}.")
+    if not is_number(std) or std < 0:
+        raise OptionError(f"std must be a number of at least 0; got {std!r}.")
+
+
+def _correlation(cosine: Numbers | float, least: float = -1.0) -> Numbers:
+    """In [least, 1], up to rounding; NaN stays what it is."""
+    given = np.asarray(cosine, np.float64)
+    if np.any(given > 1 + 1e-9) or np.any(given < least - 1e-9):
+        raise OptionError(f"cosine must lie in [{least:.6g}, 1]; got {given.min():.6g} to {given.max():.6g}.")
+    return np.clip(given, least, 1)
 
 
 def _branches(block: RandomBlock) -> tuple[float, float, float]:

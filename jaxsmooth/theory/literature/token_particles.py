@@ -9,7 +9,7 @@ from ...linalg.norms import norm, unit_vectors
 from ...linalg.precision import at_least_float32, einsum, matmul
 from ...linalg.rows import masked_softmax
 from ..block.lemmas import ROUNDING
-from ..consensus import diameter, real_pairs
+from ..consensus import diameter, real_pairs, real_tokens
 from ..statement import Statement
 
 
@@ -20,7 +20,7 @@ def geshkovski2023_velocity(
     """dx_i/dt = P_i sum_j A_ij x_j, P_i = I - x_i x_i^T, A_ij the softmax over j of beta <x_i, x_j>.
 
     Args:
-      hidden: unit vectors, [..., T, D].
+      hidden: unit vectors, or others, of which the directions are taken, [..., T, D].
       mask: True on real tokens, [..., T].
       sharpness: beta >= 0.
 
@@ -35,7 +35,7 @@ def geshkovski2023_velocity(
     References: after Geshkovski et al. (2023), arXiv 2312.10794.
     """
     real = mask[..., None].astype(hidden.dtype)
-    clean = hidden * real
+    clean = unit_vectors(real_tokens(hidden, mask))
     logits = sharpness * einsum("...td,...sd->...ts", clean, clean)
     pull = matmul(masked_softmax(logits, mask[..., None, :]), clean)
     return (pull - jnp.sum(pull * clean, axis=-1, keepdims=True) * clean) * real

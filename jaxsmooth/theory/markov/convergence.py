@@ -1,10 +1,12 @@
 """Attention applied again and again: the limit and rate that are observed, next to those that theory predicts."""
 
+import math
 from typing import NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Int8
 
+from ...errors import OptionError, is_number, require_int
 from ...linalg.norms import safe_sqrt
 from ...linalg.precision import at_least_float32, matmul
 from ..consensus import real_pairs
@@ -149,6 +151,9 @@ def converge(
     Returns:
       A `Convergence`; `jax.vmap` for several.
 
+    Raises:
+      OptionError: fewer than 2 steps, or a tolerance that is not positive.
+
     >>> import jax.numpy as jnp
     >>> found = converge(jnp.array([[0.75, 0.25], [0.25, 0.75]]), jnp.array([[1.0], [3.0]]), jnp.ones(2, bool))
     >>> found.predicted_limit.ravel(), round(float(found.observed_rate), 4), int(found.observed_steps)
@@ -156,6 +161,7 @@ def converge(
     >>> bool(found.limit_held), Held(int(found.rate)).name
     (True, 'HELD')
     """
+    _require(steps, tolerance)
     birkhoff = None if logits is None else birkhoff1957_contraction(logits, mask)
     applicable = is_stochastic(attn, mask, _allowed_defect(attn, steps, tolerance))
     weight = jnp.ones_like(hidden[:, 0]) if weight is None else jnp.where(mask, weight, 1)
@@ -188,6 +194,9 @@ def converge_symmetric(
     Returns:
       A `Convergence`; `mixing_rate` is that of P, and `birkhoff` is 1.
 
+    Raises:
+      OptionError: fewer than 2 steps, or a tolerance that is not positive.
+
     >>> import jax.numpy as jnp
     >>> graph = jnp.array([[1.0, 1.0], [1.0, 3.0]])  # degrees 2 and 4
     >>> found = converge_symmetric(graph, jnp.array([[1.0], [0.0]]), jnp.ones(2, bool))
@@ -196,6 +205,7 @@ def converge_symmetric(
 
     References: Oono and Suzuki (2020), arXiv 1905.10947; Shi et al. (2022), arXiv 2202.08625, section 3.
     """
+    _require(steps, tolerance)
     adjacency = jnp.where(real_pairs(mask), adjacency, 0)
     degrees = jnp.sum(adjacency, axis=-1)
     walk = adjacency / jnp.where(degrees > 0, degrees, 1)[:, None]
@@ -211,6 +221,12 @@ def is_stochastic(attn: Array, mask: Array, defect: float | Array) -> Array:
     real = real_pairs(mask)
     sums = jnp.sum(jnp.where(real, attn, 0), axis=-1)
     return jnp.all((attn >= 0) | ~real) & jnp.all((jnp.abs(sums - 1) <= defect) | ~mask)
+
+
+def _require(steps: int, tolerance: float) -> None:
+    require_int("steps", steps, 2, OptionError)
+    if not (is_number(tolerance) and 0 < tolerance < math.inf):
+        raise OptionError(f"tolerance must be a positive number; got {tolerance!r}.")
 
 
 def _allowed_defect(matrix: Array, steps: int, tolerance: float) -> float:

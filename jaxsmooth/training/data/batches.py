@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...inputs.batching import pad_rows
-from .records import Record
+from .records import Record, most_masked
 from .task_data import TaskData
-from .tasks import SpanLabels, Task, TrainBatch
+from .tasks import NO_CLASS, MaskedLabels, SpanLabels, Task, TrainBatch
 
 _POOLS_KEPT = 3  # the one that is read, and what the prefetch threads reach ahead
 
@@ -132,9 +132,29 @@ def _labels(task: Task, records: list[Record], length: int) -> Any:
             start, end = np.array(labels, np.int32).T
             return SpanLabels(start=start, end=end)
         case "masked_lm":
-            return np.array([ids + [-1] * (length - len(ids)) for ids in labels], np.int32)
+            return masked_labels(labels, most_masked(length))
         case _:
             return np.array(labels, np.int32)
+
+
+def masked_labels(labels: list[list[int]], most: int) -> MaskedLabels:
+    """Of a token or -1 at every place, the places with one.
+
+    Args:
+      labels: of each row; no row has more than `most` tokens.
+      most: K.
+
+    >>> labels = masked_labels([[-1, 7, -1, 5], [-1]], 2)
+    >>> labels.places.tolist(), labels.tokens.tolist()
+    ([[1, 3], [0, 0]], [[7, 5], [-1, -1]])
+    """
+    places, tokens = np.zeros((len(labels), most), np.int32), np.full((len(labels), most), NO_CLASS, np.int32)
+    for row, ids in enumerate(labels):
+        asked = [place for place, token in enumerate(ids) if token != NO_CLASS]
+        places[row, : len(asked)] = asked
+        tokens[row, : len(asked)] = [ids[place] for place in asked]
+    made: Any = MaskedLabels  # numpy leaves, as those of the batch
+    return made(places=places, tokens=tokens)
 
 
 def _buckets(data: TaskData) -> tuple[int, ...]:

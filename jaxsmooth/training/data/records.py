@@ -263,11 +263,16 @@ def _maskable(row: Row, tokenizer: Tokenizer) -> list[int]:
     return [place for place, number in enumerate(row.ids) if number not in tokenizer.special_ids]
 
 
+def most_masked(length: int) -> int:
+    """How many tokens of a row of this length a masked LM is asked for at most."""
+    return max(1, round(MASKED_SHARE * length))
+
+
 def _mask(row: Row, tokenizer: Tokenizer, random: np.random.Generator) -> Record:
     """The row with some tokens masked, exchanged or kept, and those tokens as labels."""
     ids, labels = list(row.ids), [NO_CLASS] * len(row.ids)
     places = _maskable(row, tokenizer)
-    wanted = min(len(places), max(1, round(MASKED_SHARE * len(places))))
+    wanted = min(len(places), most_masked(len(places)))
     for place in random.choice(places, wanted, replace=False) if places else ():
         labels[place] = ids[place]
         fate = random.random()

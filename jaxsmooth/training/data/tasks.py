@@ -130,6 +130,19 @@ class SpanLabels(nnx.Pytree):
 
 
 @nnx.dataclass
+class MaskedLabels(nnx.Pytree):
+    """Where a masked LM is asked, and which tokens were there; as many places a row as its length can have.
+
+    Attributes:
+      places: int32 [B K], 0 where nothing is asked.
+      tokens: int32 [B K], -1 where nothing is asked.
+    """
+
+    places: Int[Array, "B K"] = nnx.data()
+    tokens: Int[Array, "B K"] = nnx.data()
+
+
+@nnx.dataclass
 class TrainBatch(nnx.Pytree):
     """One process's share of one step's records. The leaves are numpy arrays until the caller puts them on devices.
 
@@ -140,7 +153,7 @@ class TrainBatch(nnx.Pytree):
     regression        B T                 float32 [B]
     span              B T                 `SpanLabels` of int32 [B]
     choice            (B C) T             int32 [B]; row b * C + c is choice c of example b
-    masked_lm         B T, masked         int32 [B T]: the token that was there, or -1
+    masked_lm         B T, masked         `MaskedLabels` of int32 [B K]
     ================  ==================  ====================================================
 
     `weights` is 1 for a record and 0 for a filler row, which repeats a real one so that every batch has B rows;
@@ -149,7 +162,7 @@ class TrainBatch(nnx.Pytree):
     """
 
     batch: Batch = nnx.data()
-    labels: Any = nnx.data()  # Int[Array, "B"] | Float[Array, "B"] | SpanLabels | Int[Array, "B T"], by kind
+    labels: Any = nnx.data()  # Int[Array, "B"] | Float[Array, "B"] | SpanLabels | MaskedLabels, by kind
     weights: Float[Array, "B"] = nnx.data()
     indices: Int[Array, "B"] = nnx.data()
 

@@ -23,7 +23,8 @@ from jax.extend.core import Var
 from ...errors import ConfigError
 from ...types import Batch
 from ..config import Remat
-from ..data.tasks import SpanLabels, Task, TrainBatch
+from ..data.records import most_masked
+from ..data.tasks import MaskedLabels, SpanLabels, Task, TrainBatch
 from ..step import Trainer, TrainState
 
 POLICIES: tuple[Remat, ...] = ("none", "dots", "full")
@@ -72,10 +73,11 @@ def abstract_batch(task: Task, rows: int, length: int) -> TrainBatch:
     def whole(dtype: Any) -> Any:
         return jax.ShapeDtypeStruct((rows * task.choices, length), dtype)
 
+    asked: Any = jax.ShapeDtypeStruct((rows, most_masked(length)), jnp.int32)
     ints, floats = each(jnp.int32), each(jnp.float32)
-    labels = {"regression": floats, "span": SpanLabels(ints, ints), "masked_lm": whole(jnp.int32)}.get(task.kind, ints)
+    others = {"regression": floats, "span": SpanLabels(ints, ints), "masked_lm": MaskedLabels(asked, asked)}
     batch = Batch(tokens=whole(jnp.int32), segments=whole(jnp.int32), mask=whole(jnp.bool_))
-    return TrainBatch(batch, labels, floats, ints)
+    return TrainBatch(batch, others.get(task.kind, ints), floats, ints)
 
 
 def residual_bytes(trainer: Trainer, model: Any, data: TrainBatch) -> int:

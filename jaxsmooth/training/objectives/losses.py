@@ -30,7 +30,7 @@ def loss_sum(kind: str, logits: Float[Array, "..."], data: TrainBatch) -> Float[
     if kind == "regression":
         error = (wide[:, 0] - data.labels.astype(wide.dtype)) ** 2
         return (error * data.weights.astype(wide.dtype)).sum()
-    return _cross_entropy(wide, data.labels, data.weights)
+    return _cross_entropy(wide, _classes(kind, data), data.weights)
 
 
 def label_count(kind: str, data: TrainBatch) -> Float[Array, ""]:
@@ -45,7 +45,11 @@ def label_count(kind: str, data: TrainBatch) -> Float[Array, ""]:
     """
     if kind in ("span", "regression"):
         return data.weights.sum()
-    return _weights(data.labels, data.weights).sum()
+    return _weights(_classes(kind, data), data.weights).sum()
+
+
+def _classes(kind: str, data: TrainBatch) -> Array:
+    return data.labels.tokens if kind == "masked_lm" else data.labels
 
 
 def _cross_entropy(logits: Array, labels: Array, weights: Array) -> Array:

@@ -8,7 +8,7 @@ classification    logits [B C]
 choice            logits [B C]
 regression        values [B]
 span              pair of logits [B T], for the first and for the last token
-masked_lm         pair of [B T]: the label's log-probability, and whether it is the likeliest token; see
+masked_lm         pair of [B K]: the label's log-probability, and whether it is the likeliest token; see
                   `masked_lm_outputs`
 ================  =====================================================================
 
@@ -161,7 +161,7 @@ class TokenScores(Scores):
 
     def update(self, outputs: Any, batch: TrainBatch) -> None:
         log_probs, right = (np.asarray(part) for part in outputs)
-        labels = np.asarray(batch.labels)
+        labels = np.asarray(batch.labels.tokens)
         check_shape("log-probabilities", log_probs, labels.shape)
         check_shape("right", right, labels.shape)
         counted = (labels >= 0) & (np.asarray(batch.weights) > 0)[:, None]
@@ -185,8 +185,8 @@ class TokenScores(Scores):
 
 
 def masked_lm_outputs(
-    logits: Float[Array, "B T V"], labels: Int[Array, "B T"]
-) -> tuple[Float[Array, "B T"], Bool[Array, "B T"]]:
+    logits: Float[Array, "B K V"], labels: Int[Array, "B K"]
+) -> tuple[Float[Array, "B K"], Bool[Array, "B K"]]:
     """What `TokenScores` counts, computed on the device, so that no vocabulary-wide array leaves it.
 
     Args:

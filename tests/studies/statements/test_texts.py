@@ -31,7 +31,9 @@ pytestmark = pytest.mark.usefixtures("x64_restored")
 def no_pictures(monkeypatch):
     """Pictures and the page, which take most of the time, are other files' matter."""
     monkeypatch.setattr("jaxsmooth.report.diagnose.write_figures", lambda diagnosis, out: {})
-    monkeypatch.setattr("jaxsmooth.report.diagnose.render_page", lambda diagnosis: str(texts_section(diagnosis.texts)))
+    monkeypatch.setattr(
+        "jaxsmooth.report.diagnose.render_page", lambda diagnosis, **_: str(texts_section(diagnosis.texts))
+    )
 
 
 def known(contractions, *, each_text: bool = False):

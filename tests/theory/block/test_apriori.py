@@ -285,3 +285,23 @@ def test_padding_changes_nothing():
         strict=True,
     ):
         np.testing.assert_allclose(ours, theirs, rtol=1e-8, atol=1e-12)
+
+
+@pytest.mark.parametrize("size", [1e-25, 1e25])
+def test_constants_of_large_and_small_weights_and_tokens_are_numbers(size):
+    """In float32, whose squares end at 1e19: everything here is of the first or second degree."""
+    case = Case(3, GROUPS)
+    query, key, value, output = (np.float32(w[0]) for w in (case.query, case.key, case.value, case.output))
+    for found, expected in (
+        (apriori.coupling_norms(size * query, key / np.float32(size)), apriori.coupling_norms(query, key)),
+        (apriori.mixer_norms(value, size * output), size * apriori.mixer_norms(value, output)),
+    ):
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+    hidden = np.float32(np.random.default_rng(4).standard_normal((4, DIM)))
+    mask = np.ones(4, bool)
+    plain = apriori.weight_oscillation(query, key, hidden, mask)
+    large = apriori.weight_oscillation(query / np.float32(size), key, size * hidden, mask)
+    for side, other in ((plain.lhs, large.lhs), (plain.rhs, large.rhs)):
+        np.testing.assert_allclose(other, size * side, rtol=1e-4)
+    beyond = apriori.weight_oscillation(query, key, np.float32(1e30) * hidden, mask)
+    assert np.all(np.isinf(beyond.rhs))  # applicable, and no NaN

@@ -198,3 +198,18 @@ def test_padding_changes_nothing():
     bare = chains(hidden[short][:, : PADDED - 2], scale[short], EPS, mask[short][:, : PADDED - 2])
     for ours, theirs in zip(bare, padded, strict=True):
         np.testing.assert_allclose(ours, jnp.asarray(theirs)[short], rtol=1e-8, atol=1e-12)
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e-15, 1e15, 1e30])
+@pytest.mark.parametrize("eps", [0.0, 1e-12])
+def test_what_layer_norm_makes_of_large_and_small_tokens(size, eps):
+    """Against float64, where nothing under- or overflows: the squares of float32 end at 1e19."""
+    hidden = size * np.random.default_rng(5).standard_normal((4, DIM))
+    scale, mask = np.linspace(-1, 2, DIM), np.ones(4, bool)
+    for function in (
+        lambda x, g: layernorm.layer_norm_pair_distances(x, eps, mask),
+        lambda x, g: tuple(layernorm.layer_norm_chain(x, g, eps, mask)),
+    ):
+        with np.errstate(under="ignore"):
+            narrow = function(np.float32(hidden), np.float32(scale))
+        np.testing.assert_allclose(narrow, function(hidden, scale), rtol=1e-4, atol=1e-30)

@@ -7,8 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxsmooth.studies.fate.programs import _followed
 from jaxsmooth.theory import (
     Fate,
+    approach_consensus,
     consensus_basin,
     follow,
     jacobian_krylov,
@@ -208,3 +210,28 @@ def test_clusters_are_the_components_of_the_near_pairs():
             assert (labels[row, i] == labels[row, j]) == (member[row, i] == member[row, j])
             assert labels[row, i] <= i
         assert np.all(labels[row][~mask[row]] == -1)
+
+
+@pytest.mark.parametrize(("dtype", "far"), [(np.float64, 1e18), (np.float32, 1e9)])
+def test_a_rate_next_to_a_consensus_that_is_far_away(dtype, far):
+    """Of a first deviation of about 1 nothing is left beside such a mean, and a rate of 0 would be that of rounding."""
+    mask = jnp.ones((1, T), bool)
+    start = np.random.default_rng(2).standard_normal((1, T, D)).astype(dtype)
+
+    def halves(x):
+        return dtype(far) + dtype(0.5) * (x - jnp.mean(x, axis=1, keepdims=True))
+
+    _, near = jax.jit(lambda x: _followed(halves, x, mask, 40, 1e-5, 50))(start)
+    assert near.rate[0] == pytest.approx(0.5, rel=1e-2)
+    lost = jax.jit(lambda x: approach_consensus(halves, x, mask, steps=50))(dtype(far) + dtype(0) * start)
+    assert np.isnan(lost.rate[0])
+    rounded = dtype(far) * (1 + 4 * np.finfo(dtype).eps * np.sign(start))
+    lost = jax.jit(lambda x: approach_consensus(halves, x, mask, steps=50))(rounded)
+    assert np.isnan(lost.rate[0])
+
+
+def test_a_rate_of_what_outgrows_the_numbers_is_unknown():
+    """Not 0, as if a step had left nothing of the deviation."""
+    start = np.random.default_rng(2).standard_normal((1, T, D))
+    grown = jax.jit(lambda x: approach_consensus(lambda y: 1e200 * y, x, jnp.ones((1, T), bool), steps=9))(start)
+    assert np.isnan(grown.rate[0])

@@ -26,7 +26,7 @@ def numpy_loss(kind, logits, data):
         ends = ((data.labels.start, 0), (data.labels.end, 1))
         return np.mean([-log_softmax(logits[k, :, place])[int(labels[k])] for labels, place in ends for k in real])
     if kind == "masked_lm":
-        labels = np.asarray(data.labels)
+        labels = np.asarray(data.labels.tokens)
         asked = [(k, t) for k in real for t in range(labels.shape[1]) if labels[k, t] >= 0]
         return np.mean([-log_softmax(logits[k, t])[labels[k, t]] for k, t in asked])
     return np.mean([-log_softmax(logits[k])[int(data.labels[k])] for k in real])

@@ -55,7 +55,7 @@ def labovich2026_fixed_state(
 ) -> Statement:
     """d_M(X) <= d_M(U) / (1 - v) at X = F(X) + U, v < 1 a bound of d_M(F(X)) / d_M(X).
 
-    Without recall, U = 0, the fixed state is consensus: what the founding theorem promises. With it, tokens end between
+    Without recall, U = 0, the fixed state is consensus: what the founding theorem is about. With it, tokens end between
     d_M(U) / (1 + v) and d_M(U) / (1 - v) apart. F = v attains it.
 
     Args:
