@@ -122,7 +122,8 @@ def _checked(
 ) -> _Setting:
     if kind not in MAPS:
         raise TextError(f"map must be one of {', '.join(MAPS)}; got {kind!r}.")
-    steps, basin, layer = (int(value) if isinstance(value, np.integer) else value for value in (steps, basin, layer))
+    steps, basin = (int(value) if isinstance(value, np.integer) else value for value in (steps, basin))
+    layer = int(layer) if isinstance(layer, np.integer) else layer
     require_int("steps", steps, 2, TextError)
     require_int("basin", basin, 0, TextError)
     depth = model.config.layers

@@ -25,7 +25,7 @@ from .matrices import Matrix, adapted_roots, exact, norm
 from .row_map import RowMap, row_map
 
 MARGINS = (0.75, 0.75)
-PASSES = 2000  # of a token through a block, before it is said to settle nowhere; of a stack at least 200
+PASSES = 2000  # of a token through a block, before it is said to settle nowhere; of a stack at least 600
 SETTLED = 1e-11  # relative change at which it has
 LONGEST_CYCLE = 8  # passes after which equal tokens may repeat
 ITERATIONS = 2000
@@ -207,7 +207,7 @@ def _row(start: Any, width: int) -> NDArray[np.float64]:
 
 def _orbit(blocks: list[Block], row: NDArray[np.float64], eps: float, std: float | None) -> Orbit:
     """Where equal tokens settle."""
-    steps = max(PASSES // len(blocks), min(PASSES, 200))
+    steps = max(PASSES // len(blocks), min(PASSES, 600))
     through = equal_token_map(blocks, eps, "gelu", std)
     rest = settle(through, row[None], steps=steps, tolerance=SETTLED, longest_cycle=LONGEST_CYCLE)
     period = int(rest.period[0])

@@ -9,6 +9,7 @@ from support import ROOT
 from support.plain_blocks import Plain
 
 import jaxsmooth
+from jaxsmooth.theory.basin import certificate
 from jaxsmooth.theory.equal_tokens import equal_token_map, settle
 
 RESULTS = ROOT / "experiments" / "results"
@@ -46,3 +47,13 @@ def test_the_escape_of_the_stack_of_minilm_ends_in_unequal_tokens():
     assert np.linalg.norm(x[0] - x[1]) > 5
     assert np.linalg.norm(after(0.99) - row, axis=1).max() < 1e-6
     assert np.linalg.norm(moves, axis=1).max() < 100 * ROWS["minilm-l6 stack"]["radius"]
+
+
+@pytest.mark.long
+def test_equal_tokens_settle_in_a_cycle_of_five_passes_in_the_stack_of_e5():
+    """Slowly, by .914 a pass: 200 passes leave 3e-8, and it was said to settle nowhere."""
+    model, _ = jaxsmooth.load("e5-small-q4")
+    blocks, front = certificate._checked(model, None, None, (0.5, 0.5))
+    orbit = certificate._orbit(blocks, np.asarray(front.norm_mlp.bias), float(model.config.eps), None)
+    assert orbit.period == 5
+    assert len(orbit.rows) == len(orbit.blocks) == 5 * 12
