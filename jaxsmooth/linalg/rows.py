@@ -68,7 +68,7 @@ def wide_row_std(centred: Float[Array, "*B D"], root: Float[Array, "..."]) -> Fl
     """sqrt(||u||^2 / d + root^2) of every row u, `row_std` whose squares neither overflow nor vanish.
 
     >>> import jax.numpy as jnp
-    >>> wide_row_std(jnp.array([[3e30, 4e30, 0.0, 0.0]]), jnp.zeros(1)) / 1e30
+    >>> wide_row_std(jnp.array([[3e30, 4e30, 0.0, 0.0]]), jnp.float32(0)) / 1e30
     Array([[2.5]], dtype=float32)
     """
     both = jnp.maximum(jnp.max(jnp.abs(centred), axis=-1, keepdims=True), root)

@@ -10,6 +10,7 @@ import mpmath
 import numpy as np
 import pytest
 import scipy.optimize
+from scipy.special import softmax
 from support.experiments import load as experiment
 from support.plain_blocks import Plain
 
