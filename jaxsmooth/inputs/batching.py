@@ -127,7 +127,7 @@ def chosen_buckets(
       Each chosen length with those whose rows it takes.
 
     >>> chosen_buckets({16: 3, 64: 5, 128: 1}, (), 512), chosen_buckets({16: 3, 64: 5, 128: 0}, (16, 64), 512)
-    (((128, (16, 64, 128)),), ((16, (16,)), (64, (64,))))
+    (((128, (16, 64, 128)),), ((64, (16, 64)),))
     """
     # best[k]: cost and choice for the first k lengths, the k-th being the longest chosen.
     lengths = [length for length in rows if rows[length] or length in used]

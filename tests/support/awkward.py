@@ -57,8 +57,9 @@ def cases() -> st.SearchStrategy[Case]:
 
 
 def functions() -> dict[str, Callable[..., Any]]:
-    """All that `theory` exports, by name."""
-    return {name: value for name, value in vars(theory).items() if inspect.isfunction(value) and name[0] != "_"}
+    """All that `theory` exports, by name, but the decorator of a theorem of one's own."""
+    named = {name: value for name, value in vars(theory).items() if inspect.isfunction(value) and name[0] != "_"}
+    return {name: value for name, value in named.items() if name != "own_theorem"}
 
 
 def hidden_of(case: Case, rng: np.random.Generator, shape: tuple[int, ...], garbage: float) -> np.ndarray:

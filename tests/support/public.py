@@ -28,18 +28,7 @@ HOST = {
     *("cowsik2024_critical_value", "zhang2026_smoothing", "li2026_principal_subspace", "clauset2009_power_law"),
     *("own_theorem", "own_remedy", "chosen_remedies"),
     *("has_sink", "rooted_radius", "krylov_radius", "certified_basin"),
-    *(
-        "block_of",
-        "own_theorem",
-        "own_remedy",
-        "chosen_remedies",
-        "rusch2023_vanishes_at_consensus",
-        "replace",
-        "scale",
-        "restrict",
-        "patch",
-        "record",
-    ),
+    *("block_of", "rusch2023_vanishes_at_consensus", "replace", "scale", "restrict", "patch", "record"),
 }
 
 

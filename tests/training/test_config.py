@@ -69,5 +69,5 @@ def test_a_configuration_is_read_as_it_was_saved(tmp_path):
     (tmp_path / "config.json").write_text("[]")
     with pytest.raises(ConfigError, match="one JSON object"):
         FinetuneConfig.read(tmp_path / "config.json")
-    with pytest.raises(ConfigError, match="no saved run"):
+    with pytest.raises(ConfigError, match="cannot be read as a run's settings"):
         FinetuneConfig.read(tmp_path / "nothing.json")

@@ -140,11 +140,11 @@ def test_a_run_through_every_accident_ends_in_the_bits_of_an_undisturbed_one(tas
     with accident(2, poisoned):
         status, said = run_and_read()
     assert (status, steps_of(out)) == (1, [3, 4])
-    assert "the loss of step 5 is nan, at a learning rate of 0.0004; step 4 had a loss of 0.6" in said
+    assert "the loss of step 5 is nan, at a learning rate of 0.0012; step 4 had a loss of 0.6" in said
     assert "The checkpoint of step 4 is from before it and is kept" in said
     assert [step for step, *_ in records(out)] == [4]
 
-    assert run_and_read()[0] == 0
+    assert main(flags(task, out, **SHORT)) == 0
     ours, theirs = (load_file(folder / "best" / "model.safetensors") for folder in (out, undisturbed))
     assert all(ours[name].tobytes() == theirs[name].tobytes() for name in theirs)
     assert records(out) == records(undisturbed)
