@@ -17,9 +17,9 @@ one as well. From 16 tokens on padding less than doubles a length, from 32 on it
 twice the length has two programs more."""
 
 PROGRAM = 8
-"""What one more shape counts, in batches. Of minilm-l6 a batch takes about half a second on two cores, tracing a program
-three or four, in every process, and compiling it some eighteen, once a machine; a second run in one process pays for
-padding alone."""
+"""What one more shape counts, in batches. Of minilm-l6 a batch takes about half a second on two cores, tracing a
+program three or four, in every process, and compiling it some eighteen, once a machine; a second run in one process
+pays for padding alone."""
 
 CHUNK = 256
 """Sentences tokenised at once in a stream: enough to keep every core busy, few enough to hold in memory. Of a stream
