@@ -47,9 +47,10 @@ settings.load_profile(os.environ.get("JAXSMOOTH_TEST_PROFILE", "default"))
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _forget_compiled_programs():
-    """Programs of one file are of no use to the next; kept, they fill gigabytes."""
+def _nothing_reaches_the_next_file():
+    """A command sets jax's precision for its own process; and programs kept for no later use fill gigabytes."""
     yield
+    jax.config.update("jax_enable_x64", True)
     jax.clear_caches()
 
 
@@ -60,13 +61,6 @@ def optimised():
     jax.config.update("jax_disable_most_optimizations", False)
     yield
     jax.config.update("jax_disable_most_optimizations", off)
-
-
-@pytest.fixture(scope="module")
-def x64_restored():
-    """The command sets jax's precision for its own process; that must not reach the next test file."""
-    yield
-    jax.config.update("jax_enable_x64", True)
 
 
 @pytest.fixture

@@ -289,7 +289,6 @@ def test_the_program_run_in_numpy_is_the_encoder(family, activation):
         np.testing.assert_allclose(ours, theirs, atol=1e-11)
 
 
-@pytest.mark.usefixtures("x64_restored")
 def test_the_command_checks_unless_it_is_told_not_to(tmp_path, capsys):
     config = jaxsmooth.EncoderConfig(vocab=TINY_VOCAB, width=12, layers=2, heads=3, mlp_width=20, max_length=32)
     jaxsmooth.save(random_model(config, dtype=jnp.float32), tmp_path)

@@ -25,7 +25,6 @@ from jaxsmooth.results.summaries import DataSummary
 from jaxsmooth.studies import converge as converging
 from jaxsmooth.studies import diagnose as analysis
 
-pytestmark = pytest.mark.usefixtures("x64_restored")
 # One bucket of 16 tokens: one program to compile per precision.
 LINES = ["Dull.", "", "a film worth", "   ", "so be it", "b"]
 

@@ -24,7 +24,6 @@ from jaxsmooth.results.comparison import COMPARED_RATES
 from jaxsmooth.studies import compare
 from jaxsmooth.types import Edits
 
-pytestmark = pytest.mark.usefixtures("x64_restored")
 LINES = ["bad cab", "ab abc abcd", "t"]
 REMEDIES = "attnscale:0.5,contranorm:0.2,pairnorm:3"
 

@@ -17,7 +17,6 @@ from jaxsmooth.results.spread import Spread
 from jaxsmooth.studies import converge
 from jaxsmooth.studies.converge import converge_heads
 
-pytestmark = pytest.mark.usefixtures("x64_restored")
 LINES = ["Dull.", "a film worth", "so be it", "b"]
 STEPS = 64
 

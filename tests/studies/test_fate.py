@@ -24,7 +24,6 @@ from jaxsmooth.studies.fate.threshold import std_thresholds
 from jaxsmooth.theory.equal_tokens import equal_token_map
 from jaxsmooth.types import map_named
 
-pytestmark = pytest.mark.usefixtures("x64_restored")
 LINES = ["Dull.", "so it be", "a film"]
 D, HEADS = 6, 2
 

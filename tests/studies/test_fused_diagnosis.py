@@ -24,7 +24,6 @@ from jaxsmooth.results.diagnosis import FusedLayers
 from jaxsmooth.results.spread import HIDDEN_METRICS
 from jaxsmooth.studies.hidden_states import hidden_measures
 
-pytestmark = pytest.mark.usefixtures("x64_restored")
 TEXTS = ["so be it", "a film", "no", "not at all bad", ""]
 RANDOM = np.random.default_rng(2)
 

@@ -20,7 +20,6 @@ from jaxsmooth.theory.certify.catalogue import CATALOGUE
 from jaxsmooth.theory.statement import Statement, Verdict, decide
 from jaxsmooth.theory.theorems import THEOREMS
 
-pytestmark = pytest.mark.usefixtures("x64_restored")
 TEXTS = ["a film worth"]
 HEADS = {name for name, theorem in THEOREMS.items() if theorem.of_head}
 

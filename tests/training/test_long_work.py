@@ -23,7 +23,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     # Where a save is cut short, orbax's own event loop is collected while it still has work.
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-    pytest.mark.usefixtures("x64_restored"),
 ]
 
 SHORT = {

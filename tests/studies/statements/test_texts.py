@@ -24,8 +24,6 @@ from jaxsmooth.studies.statements.lengths import embedding_similarity, length_gr
 from jaxsmooth.studies.statements.texts import text_statements
 from jaxsmooth.theory import clopper_pearson1934_limits
 
-pytestmark = pytest.mark.usefixtures("x64_restored")
-
 
 @pytest.fixture
 def no_pictures(monkeypatch):
