@@ -101,7 +101,7 @@ def largest_eigenvalue(
         return _Krylov(basis, values, vectors, Eigenvalue(values[-1], residual, state.result.steps + size - kept))
 
     found = jax.lax.while_loop(unfinished, cycle, state)
-    # Every restart adds its rounding to the values that it carries on; the quotient of the vector found has its own alone.
+    # Every restart adds its rounding to the values it carries on; the quotient of the vector found has its own alone.
     vector = matmul(found.vectors[:, -1], found.basis[:size].reshape(size, -1)).reshape(start.shape)
     value = quotient(jnp.sum(vector * apply(vector)), jnp.sum(vector * vector), 0)
     return found.result._replace(value=value)
