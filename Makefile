@@ -128,6 +128,13 @@ experiments-long: install
 	$(BIN)/python -m experiments.paper.figure_3
 	$(BIN)/python -m experiments.paper.std
 	$(BIN)/python -m experiments.paper.criticisms
+	$(BIN)/python -m experiments.paper.tables_2_3
+	$(BIN)/python -m experiments.paper.table_1
+	$(BIN)/python -m experiments.paper.figure_1b
+	$(BIN)/python -m experiments.paper.figure_1c
+	$(BIN)/python -m experiments.paper.figure_5_6
+	$(BIN)/python -m experiments.paper.cost
+	$(BIN)/python -m experiments.neighbours.remedies
 	$(BIN)/python experiments/rates.py minilm-l6 e5-small-q4
 	$(BIN)/python experiments/rates_adversary.py
 	$(BIN)/python experiments/rates_certified.py

@@ -134,7 +134,7 @@ PAGE = """# Remedies side by side
 def report(scores: Scores, out: Path) -> None:
     """Write the page and the figure."""
     tasks = scores.have(tuple(TASKS), MODEL)
-    tables = "\n\n".join(f"`{task}`, for {TASKS[task].stands_for}:\n\n{table(scores, task)}" for task in tasks)
+    tables = "\n\n".join(f"`{task}`, {TASKS[task].stands_for}:\n\n{table(scores, task)}" for task in tasks)
     page = PAGE.format(machines=machines(scores.entries), model=MODEL, tables=tables)
     atomic_write(out / "remedies.md", page)
     draw(scores, tasks, out / "remedies.png")

@@ -20,8 +20,10 @@ import jax
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from jaxsmooth.cli.main import set_up_jax
+from jaxsmooth.inputs.tokenizer import Tokenizer
 from jaxsmooth.terminal import PlainConsole
 from jaxsmooth.training.config import RESUMABLE, FinetuneConfig
+from jaxsmooth.training.data.task_data import TaskData
 from jaxsmooth.training.evaluate import evaluate
 from jaxsmooth.training.logging import read_records
 from jaxsmooth.training.loop import finetune
@@ -29,7 +31,7 @@ from jaxsmooth.training.predict import load_run
 from jaxsmooth.training.run import describe, read_split
 
 from .measures import fixed_sentences, smoothness
-from .settings import RESULTS, RUNS, TASKS
+from .settings import KNOWN, RESULTS, RUNS
 from .store import Store
 
 SENTENCES = 64
@@ -141,8 +143,9 @@ def _bar(total: int) -> Progress:
 
 
 def _scores(entry: dict[str, Any]) -> str:
-    name = TASKS[entry["task"]].score if entry["task"] in TASKS else "accuracy"
-    found = [f"{split} {entry[split][name]:.3f}" for split in ("validation", "test") if split in entry]
+    own = KNOWN.get(entry["task"])
+    name, splits = (own.score, own.splits) if own else ("accuracy", ("validation", "test"))
+    found = [f"{split} {entry[split][name]:.3f}" for split in splits if split in entry]
     return f"{name} {', '.join(found)}; {entry.get('processor_seconds') or 0:.0f} s of processor time"
 
 
@@ -167,8 +170,8 @@ def train(cell: Cell, folder: Path) -> dict[str, Any]:
     spent = {"processor_seconds": time.process_time() - processor, "seconds": time.perf_counter() - wall}
     run, model, _ = load_run(folder, step=outcome.steps)
     scores = {
-        split: evaluate(run.trainer, model, read_split(config, run.tokenizer, split), run.mesh, batch_size=32)
-        for split in ("validation", "test")
+        name: evaluate(run.trainer, model, _split(config, run.tokenizer, name), run.mesh, batch_size=32)
+        for name in (KNOWN[cell.task].splits if cell.task in KNOWN else ("validation", "test"))
     }
     batch = fixed_sentences(run.validation, SENTENCES)
     return {
@@ -185,6 +188,13 @@ def train(cell: Cell, folder: Path) -> dict[str, Any]:
         "machine": machine(),
         "date": datetime.date.today().isoformat(),
     }
+
+
+def _split(config: FinetuneConfig, tokenizer: Tokenizer, name: str) -> TaskData:
+    """A split by name; MNLI's second dev set is the one of a task of its own."""
+    if name == "mismatched":
+        config, name = dataclasses.replace(config, task=f"{config.task}-mm"), "validation"
+    return read_split(config, tokenizer, name)
 
 
 def machine() -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .settings import TASKS
+from .settings import TASKS, TaskSettings
 from .verdicts import Paired, holm, paired, written
 
 
@@ -14,18 +14,23 @@ from .verdicts import Paired, holm, paired, written
 class Scores:
     """What a grid found.
 
-    Each run has one score: the mean of the validation and the test split's at the last step. Neither split chose
-    anything in the run, and together they are more texts.
+    Each run has one score: the mean over the task's splits at the last step, of the substitutes the validation and the
+    test split. Neither chose anything in the run, and together they are more texts.
+
+    Attributes:
+      entries: of the grid's runs.
+      tasks: which the grid is about, in the tables' order.
     """
 
     entries: Mapping[str, Mapping[str, Any]]
+    tasks: Mapping[str, TaskSettings] = dataclasses.field(default_factory=lambda: TASKS)
 
-    def by_seed(self, task: str, model: str, variant: str) -> dict[int, float]:
-        """The score of every seed that has one."""
-        name = TASKS[task].score
+    def by_seed(self, task: str, model: str, variant: str, score: str = "") -> dict[int, float]:
+        """The score of every seed that has one; the task's own if none is named."""
+        name = score or self.tasks[task].score
         found = {}
         for entry in self.chosen(task, model, variant):
-            values = [entry[split][name] for split in ("validation", "test")]
+            values = [entry[split][name] for split in self.tasks[task].splits]
             if None not in values:
                 found[entry["seed"]] = float(np.mean(values))
         return dict(sorted(found.items()))
@@ -47,7 +52,7 @@ class Scores:
         seeds = sorted(set.intersection(*map(set, parts))) if parts else []
         return [float(np.mean([part[seed] for part in parts])) for seed in seeds]
 
-    def have(self, tasks: Sequence[str], model: str) -> list[str]:
+    def have(self, tasks: Iterable[str], model: str) -> list[str]:
         """The tasks of which there is any entry of a model."""
         there = {(entry["task"], entry["model"]) for entry in self.entries.values()}
         return [task for task in tasks if (task, model) in there]

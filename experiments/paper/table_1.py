@@ -147,7 +147,7 @@ def report(scores: Scores, out: Path) -> None:
         less = written(paired(over)) if over and name != "none" else "–"
         cost = f"{flops / 1e9:.2f}G ({100 * (1 - flops / none):.0f}% fewer)"
         rows.append([name, str(saved_layers(name)), cost, *(mean_and_std(values) for values in found), less])
-    heads = [f"{task} ({TASKS[task].score}, for {TASKS[task].stands_for})" for task in tasks]
+    heads = [f"{task} ({TASKS[task].heading})" for task in tasks]
     page = PAGE.format(
         machines=machines(scores.entries),
         model=MODEL,

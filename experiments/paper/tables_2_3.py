@@ -70,16 +70,21 @@ def train_any(cell: Cell, folder: Path) -> dict[str, Any]:
     return train(dataclasses.replace(cell, config=dataclasses.replace(cell.config, model=str(path))), folder)
 
 
+def shares_its_block(model: str) -> bool:
+    """Whether a model is this grid's shared one, or an ALBERT by its name."""
+    return model == SHARED or "albert" in Path(model).name.lower()
+
+
 def claims(scores: Scores, models: list[str]) -> list[list[str]]:
     """The paper's claims, on the average over tasks: of every model, and of both with blocks of their own."""
     rows = []
     for name, group in [
         *((model, [model]) for model in models),
-        ("all but the shared", [m for m in models if m != SHARED]),
+        ("all but the shared", [m for m in models if not shares_its_block(m)]),
     ]:
-        places = [(task, model) for model in group for task in scores.have(tuple(TASKS), model)]
+        places = [(task, model) for model in group for task in scores.have(scores.tasks, model)]
         for fusion in FUSIONS[1:]:
-            given = (PAPER_SHARED if name == SHARED else PAPER).get(fusion)
+            given = (PAPER_SHARED if shares_its_block(name) else PAPER).get(fusion)
             words = f"{name}: {fusion} is better than none" + (
                 f" (paper: +{given})" if given else " (not in the paper)"
             )
@@ -95,20 +100,26 @@ def _claim(words: str, differences: list[float]) -> list[list[str]]:
 
 def scores_table(scores: Scores, model: str) -> str:
     """The layout of table 2: fusions down, tasks across, means and stds over seeds."""
-    tasks = scores.have(tuple(TASKS), model)
+    tasks = scores.have(scores.tasks, model)
     rows = []
     for fusion in FUSIONS:
         found = [scores.by_seed(task, model, fusion) for task in tasks]
-        cells = [mean_and_std(list(one.values())) for one in found]
+        cells = [_beside(scores, task, model, fusion) + mean_and_std(list(one.values()))
+                 for task, one in zip(tasks, found, strict=True)]  # fmt: skip
         whole = [np.mean(list(one.values())) for one in found if one]
         rows.append([fusion, *cells, f"{100 * np.mean(whole):.1f}" if len(whole) == len(tasks) else "–"])
-    heads = [f"{task} ({TASKS[task].score}, for {TASKS[task].stands_for})" for task in tasks]
+    heads = [f"{task} ({scores.tasks[task].heading})" for task in tasks]
     return markdown([model, *heads, "average"], rows)
+
+
+def _beside(scores: Scores, task: str, model: str, fusion: str) -> str:
+    name = scores.tasks[task].beside
+    return f"{mean_and_std(list(scores.by_seed(task, model, fusion, name).values()))} / " if name else ""
 
 
 def differences_table(scores: Scores, model: str) -> str:
     """Differences from none by task, with p after Holm over the tasks of a fusion."""
-    rows, tasks = [], scores.have(tuple(TASKS), model)
+    rows, tasks = [], scores.have(scores.tasks, model)
     for fusion in FUSIONS[1:]:
         found = each_by_itself({t: list(scores.differences(t, model, fusion, "none").values()) for t in tasks})
         cells = {task: f"{written(one)}, p {p:.2g}: {verdict}" for task, (one, p, verdict) in found.items()}
@@ -123,7 +134,7 @@ def seconds_table(scores: Scores, models: list[str]) -> str:
         cells = []
         for fusion in FUSIONS:
             ratios = []
-            for task in scores.have(tuple(TASKS), model):
+            for task in scores.have(scores.tasks, model):
                 ours, none = ({e["seed"]: e["processor_seconds"] for e in scores.chosen(task, model, name)}
                               for name in (fusion, "none"))  # fmt: skip
                 ratios += [ours[seed] / none[seed] for seed in ours if ours[seed] and none.get(seed)]
@@ -136,7 +147,7 @@ def draw(scores: Scores, models: list[str], path: Path) -> None:
     """Differences from none: a panel for every model."""
     with canvas(11.5, 0.6 + 2.9 * len(models)) as figure:
         for axes, model in zip(np.ravel(figure.subplots(len(models), 1, squeeze=False)), models, strict=True):
-            tasks = scores.have(tuple(TASKS), model)
+            tasks = scores.have(scores.tasks, model)
             for place, fusion in enumerate(FUSIONS[1:]):
                 parts = [list(scores.differences(task, model, fusion, "none").values()) for task in tasks]
                 parts.append(scores.pooled([(task, model) for task in tasks], fusion, "none"))
@@ -187,7 +198,7 @@ test split's at the last step, times 100; ± is the std over seeds. Intervals sp
 
 def report(scores: Scores, out: Path) -> None:
     """Write the page and the figure."""
-    models = [m for m in (*MODELS, SHARED) if scores.have(tuple(TASKS), m)]
+    models = [m for m in (*MODELS, SHARED) if scores.have(scores.tasks, m)]
     page = PAGE.format(
         machines=machines(scores.entries),
         scores="\n\n".join(scores_table(scores, model) for model in models),

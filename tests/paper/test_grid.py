@@ -1,15 +1,18 @@
 """A grid goes on where it was, runs nothing twice, and loses nothing of a damaged file."""
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 
+from experiments.paper import benchmarks
 from experiments.paper.figure_1c import pretrain_and_train
 from experiments.paper.grid import Cell, GridArgs, fill, train
 from experiments.paper.reading import Scores, each_by_itself
-from experiments.paper.settings import TASKS, run_settings
+from experiments.paper.settings import BENCHMARKS, TASKS, run_settings
 from experiments.paper.store import Store, StoreError
+from experiments.paper.tables_2_3 import scores_table
 
 
 def grid(seeds=(0, 1), variants=("none", "gate")) -> list[Cell]:
@@ -168,3 +171,41 @@ def test_pre_training_and_tuning_of_two_steps(place):
     assert -12 < entry["pretraining"]["log_likelihood"] < -8  # near that of chance, -log 30522
     assert entry["steps"] == 2
     assert entry["settings"]["model"] == settings.model
+
+
+RTE = "index\tsentence1\tsentence2\tlabel\n" + "".join(
+    f"{row}\tOil fell {row}.\tOil prices drop.\t{'not_' * (row % 2)}entailment\n" for row in range(8)
+)
+
+
+@pytest.mark.long
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_the_papers_own_tables_from_official_files(tmp_path, capsys):
+    """One run of gates on a few rows of RTE in GLUE's format, its score in the table beside the paper's numbers."""
+    (tmp_path / "RTE").mkdir()
+    for split in ("train", "dev"):
+        (tmp_path / "RTE" / f"{split}.tsv").write_text(RTE)
+    args = benchmarks.Args(
+        only=("glue/rte",), seeds=(0,), models=("tiny",), fusions=("gate",), data_dir=str(tmp_path),
+        runs=tmp_path / "runs", out=tmp_path,
+    )  # fmt: skip
+    benchmarks.main(args)
+    entry = json.loads((tmp_path / "benchmarks.json").read_text())["entries"]["glue/rte, tiny, gate, seed 0"]
+    assert entry["steps"] == 3  # three epochs of one batch
+    score = entry["validation"]["accuracy"]
+    assert "test" not in entry
+    table = (tmp_path / "benchmarks.md").read_text()
+    assert f"| gate | {100 * score:.1f} | {100 * score:.1f} |" in table
+    assert "| gate | 85.4 / 85.7 | 88.4 |" in table
+    with pytest.raises(SystemExit, match="glue/cola"):
+        benchmarks.main(dataclasses.replace(args, only=("rte",)))
+
+
+def test_a_mean_of_both_dev_sets_and_two_scores():
+    entry = {"task": "glue/mnli", "model": "m", "variant": "none", "seed": 0, "processor_seconds": 1.0}
+    both = {"validation": {"accuracy": 0.8}, "mismatched": {"accuracy": 0.9}}
+    span = {"task": "squad", "validation": {"exact_match": 0.5, "f1": 0.75}}
+    scores = Scores({"a": {**entry, **both}, "b": {**entry, **span}}, BENCHMARKS)
+    assert scores.by_seed("glue/mnli", "m", "none") == pytest.approx({0: 0.85})
+    row = scores_table(scores, "m").splitlines()[2]
+    assert row == "| none | 85.0 | 50.0 / 75.0 | 80.0 |"
