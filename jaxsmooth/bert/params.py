@@ -5,6 +5,7 @@ own. In a stacked tree every array of `Block` has one leading axis L.
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -195,5 +196,15 @@ def encoder_shapes(config: EncoderConfig, *, pooler: bool = True) -> dict[str, t
     >>> encoder_shapes(config)["blocks.attn.query.kernel"]
     (2, 48, 4, 12)
     """
-    model = jax.eval_shape(lambda: init_encoder(config, jax.random.key(0), pooler=pooler))
-    return {path: leaf.shape for path, leaf in named_leaves(model).items()}
+    return {path: leaf.shape for path, leaf in named_leaves(blank_encoder(config, pooler)).items()}
+
+
+@functools.lru_cache(maxsize=16)
+def blank_encoder(config: EncoderConfig, pooler: bool) -> Encoder:
+    """An `Encoder` of `jax.ShapeDtypeStruct` leaves, float32; traced once for each architecture.
+
+    Args:
+      config: the architecture.
+      pooler: whether it has the dense layer over the first token.
+    """
+    return jax.eval_shape(lambda: init_encoder(config, jax.random.key(0), pooler=pooler))

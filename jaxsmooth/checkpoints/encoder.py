@@ -1,5 +1,6 @@
 """Checkpoints in Hugging Face's format, read by the tables of names that `save` writes by."""
 
+import importlib.resources
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ from jaxtyping import Array
 from ..assets import fetch
 from ..assets.registry import REGISTRY
 from ..bert.config import EncoderConfig
-from ..bert.params import Encoder, encoder_shapes, init_encoder
+from ..bert.params import Encoder, blank_encoder, encoder_shapes
 from ..errors import AssetError, CheckpointError
 from ..inputs.tokenizer import TINY_VOCAB, Tokenizer
 from ..inputs.tokenizer_files import TOKENIZER_FILES
@@ -99,9 +100,10 @@ def load(name: str | Path, *, dtype: DTypeLike = jnp.float32, check: bool = True
     if not isinstance(name, (str, Path)):
         raise CheckpointError(f"name must be a string or a Path; got {type(name).__name__}.")
     if str(name) == "tiny":
-        # Drawn in float32 whatever the dtype: in another dtype the generator gives other numbers, not rounded ones.
-        model = init_encoder(TINY, jax.random.key(0), dtype=jnp.float32)
-        return jax.tree.map(lambda array: array.astype(dtype), model), Tokenizer.tiny(TINY)
+        # `init_encoder(TINY, jax.random.key(0))`, kept in a file: drawing it compiles for seconds, and the last bits of
+        # what is drawn depend on the machine.
+        weights = open_weights(Path(str(importlib.resources.files("jaxsmooth.assets") / "tiny")))
+        return read_encoder(weights, TINY, dtype=dtype), Tokenizer.tiny(TINY)
     directory = find_directory(name)
     packed = None if (directory / "config.json").exists() else find_one(directory, PATTERN)
     tokenizer: Tokenizer | None
@@ -177,8 +179,7 @@ def _build(
         parts = [_blank(entry, shape) if name is None else _taken(entry, read(name)) for name in entry.names(config)]
         stacked = np.stack(parts) if entry.is_stacked else parts[0]
         arrays[entry.path] = cast(entry.tensor, stacked.reshape(shape), dtype, finite=finite)
-    model = jax.eval_shape(lambda: init_encoder(config, jax.random.key(0), pooler=pooled))
-    return map_named(lambda path, _: arrays[path], model)
+    return map_named(lambda path, _: arrays[path], blank_encoder(config, pooled))
 
 
 def _taken(entry: Entry, tensor: np.ndarray) -> np.ndarray:
@@ -197,11 +198,12 @@ def _blank(entry: Entry, shape: tuple[int, ...]) -> np.ndarray:
 
 def cast(tensor: str, array: np.ndarray, dtype: DTypeLike, *, finite: bool = True) -> Array:
     """The tensor's values in another dtype; what does not fit is a `CheckpointError`, if it must be `finite`."""
+    # On the host: on the device every shape would be a program of its own.
     with np.errstate(over="ignore"):  # seen below
-        cast = jnp.asarray(array, dtype)
-    if finite and not bool(jnp.all(jnp.isfinite(cast))):
+        cast = np.asarray(array, dtype)
+    if finite and not np.isfinite(cast).all():
         raise CheckpointError(f"tensor {tensor.format('*')!r} holds numbers too large for {jnp.dtype(dtype)}.")
-    return cast
+    return jax.device_put(cast)
 
 
 def _hub_directory(name: str) -> Path:
