@@ -34,6 +34,7 @@ GROUND = {
     "json_reading",
     "terminal",
     "progress",
+    "programs",
     "linalg",
 }
 ALLOWED: dict[str, set[str]] = {
@@ -46,6 +47,7 @@ ALLOWED: dict[str, set[str]] = {
     "json_reading": set(),
     "terminal": set(),
     "progress": {"terminal"},
+    "programs": {"files"},
     "linalg": {"errors", "activations"},
     "results": {"errors", "files"},
     "theory.consensus": {"errors", "meshes", "linalg"},

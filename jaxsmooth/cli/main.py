@@ -106,7 +106,7 @@ def run_study(command: Study) -> int:
     if isinstance(command, Diagnose) and command.fate != "none":
         first, texts = _first(texts, FATE_SENTENCES)
     if isinstance(command, Diagnose):
-        options["fusion"] = _fusion(command, model)
+        options |= {"fusion": _fusion(command, model), "programs": _traced_programs()}
     steps = _steps(command)
     found = steps.study(
         model,
@@ -429,3 +429,11 @@ def _keep_compiled_programs(jax: ModuleType) -> None:
 
         jax.config.update("jax_compilation_cache_dir", str(cache_dir() / "xla"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+def _traced_programs() -> Path | None:
+    """Where traced programs are kept: beside the compiled ones, if these are kept at all."""
+    import jax
+
+    compiled = getattr(jax.config, "jax_compilation_cache_dir", None)
+    return Path(compiled) / "traced" if compiled else None

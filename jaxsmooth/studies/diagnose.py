@@ -1,6 +1,7 @@
 """`diagnose`: stream sentences through a real encoder, measure every layer on the device, keep running sums."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -15,6 +16,7 @@ from ..bert.norm import accumulation_dtype
 from ..bert.params import Encoder
 from ..inputs.batching import EncodedBatch
 from ..inputs.tokenizer import Tokenizer
+from ..programs import kept
 from ..results.diagnosis import Diagnosis, FusedLayers
 from ..results.spread import BLOCK_METRICS, HEAD_METRICS, HIDDEN_METRICS, RunningSpreads, Spread
 from ..results.summaries import RATES
@@ -43,6 +45,7 @@ def diagnose(
     each_text: bool = False,
     metrics: Mapping[str, Metric] = MappingProxyType({}),
     progress: bool = False,
+    programs: Path | None = None,
 ) -> Diagnosis:
     """Measure over-smoothing of a model on real text, layer by layer, and evaluate the theory on it.
 
@@ -67,6 +70,7 @@ def diagnose(
         [B], of its real tokens alone. Measured of every hidden state, as the library's are, and of what is fused. A new
         function is a new compile.
       progress: whether to show a progress bar on stderr, if that is a terminal.
+      programs: folder of traced programs, which another process need not trace again (see `programs.kept`).
 
     Returns:
       A `Diagnosis`.
@@ -90,7 +94,7 @@ def diagnose(
     principal = principal_subspaces(model)
     stream = TextStream(model, tokenizer, texts, "diagnosing", tokens_per_batch=tokens_per_batch, progress=progress)
     with stream:
-        for encoded, measured in _measured(stream.model, stream, fused, principal.frame, own):
+        for encoded, measured in _measured(stream.model, stream, fused, principal.frame, own, programs):
             refuse_diverged(stream.model, encoded, measured)
             _keep(kept, embedded, encoded, measured, own)
             running.add(measured, len(encoded.indices))
@@ -146,13 +150,15 @@ def _measured(
     fusion: Fusion | None,
     frames: np.ndarray,
     own: Mapping[str, Partial],
+    programs: Path | None,
 ) -> Iterator[tuple[EncodedBatch, dict[str, Array]]]:
     """Each batch with its measurements, one batch behind: the device computes while the host tokenises."""
     norms = model_norms(model)
     spectra = model_spectra(model) if model.config.is_plain else None
+    measure = measure_batch if programs is None else kept(measure_batch, programs)
     waiting = None
     for encoded in batches:
-        started = (encoded, measure_batch(model, norms, encoded.batch, fusion, spectra, jnp.asarray(frames), dict(own)))
+        started = (encoded, measure(model, norms, encoded.batch, fusion, spectra, jnp.asarray(frames), dict(own)))
         if waiting is not None:
             yield waiting
         waiting = started

@@ -106,6 +106,19 @@ def test_a_finite_corpus_without_repetition():
     assert np.mean([own.at_least <= 12 / 200 for own in found]) >= 0.95 - SLACK
 
 
+@pytest.mark.parametrize("ties", [False, True])
+def test_rank_correlation_is_that_of_scipy(ties):
+    for count in (3, 4, 10, 200):
+        pair = np.random.default_rng(count).standard_normal((2, count))
+        x, y = np.round(2 * pair) if ties else pair
+        x[:2] = 7.0, -7.0  # never all one value
+        y[:2] = -7.0, 7.0
+        found, theirs = spearman1904_correlation(x, y), scipy.stats.spearmanr(x, y)
+        assert found.correlation == pytest.approx(theirs.statistic, rel=1e-12, abs=1e-15)
+        assert found.p_value == pytest.approx(theirs.pvalue, rel=1e-9, abs=1e-15)
+    assert spearman1904_correlation([1.0, 2.0, 3.0], [4.0, 8.0, 9.0]) == (1.0, 0.0)
+
+
 def test_too_few_texts_bound_nothing():
     assert wilks1941_limit([]) == vovk2005_limit([]) == wilks1941_limit([1.0] * 58) == vovk2005_limit([1.0] * 18)
     assert wilks1941_limit([]) == math.inf

@@ -1,0 +1,114 @@
+"""Traced programs on disk: another process traces nothing and finds the same; what is no program is made anew."""
+
+import dataclasses
+import importlib.metadata
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxsmooth
+from jaxsmooth import programs
+from jaxsmooth.bert.params import init_encoder
+from jaxsmooth.programs import kept
+
+
+class Counted:
+    """2 x + shift, and how often it was traced."""
+
+    __name__ = "counted"
+
+    def __init__(self) -> None:
+        self.traced = 0
+
+    def __call__(self, x, *shift):
+        self.traced += 1
+        return {"found": 2 * x + sum(shift)}
+
+
+@pytest.fixture
+def counted():
+    return Counted()
+
+
+def files(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir())
+
+
+def test_a_second_process_traces_nothing(counted, tmp_path):
+    for _ in range(2):  # each `kept` has nothing in memory, as a process of its own
+        assert kept(counted, tmp_path)(jnp.arange(3.0))["found"].tolist() == [0, 2, 4]
+    assert counted.traced == 1
+    assert len(files(tmp_path)) == 1
+
+
+def states(model, batch):
+    return {"hidden": jaxsmooth.encode(model, batch)[0]}
+
+
+def test_a_model_encodes_to_the_same_bits(tmp_path, traces):
+    config = jaxsmooth.EncoderConfig(vocab=40, width=12, layers=2, heads=3, mlp_width=20, max_length=16)
+    model = init_encoder(config, jax.random.key(0))
+    tokens = np.random.default_rng(0).integers(5, 40, (2, 8))
+    batch = jaxsmooth.Batch(jnp.asarray(tokens), jnp.zeros_like(tokens), jnp.asarray(np.arange(8) < [[8], [5]]))
+    first = kept(states, tmp_path)(model, batch)
+    count = len(traces)
+    again = kept(states, tmp_path)(model, batch)
+    assert len(traces) == count > 0
+    other = dataclasses.replace(model, config=dataclasses.replace(config, activation="relu"))
+    kept(states, tmp_path)(other, batch)
+    assert len(files(tmp_path)) == 2  # what is static belongs to the program
+    np.testing.assert_array_equal(first["hidden"], jax.jit(states)(model, batch)["hidden"])
+    np.testing.assert_array_equal(first["hidden"], again["hidden"])
+
+
+@pytest.mark.parametrize("content", [b"", b"no program", None], ids=["empty", "text", "cut short"])
+def test_a_damaged_file_is_made_anew(counted, tmp_path, content):
+    kept(counted, tmp_path)(jnp.ones(2))
+    (path,) = files(tmp_path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2] if content is None else content)
+    assert kept(counted, tmp_path)(jnp.ones(2))["found"].tolist() == [2, 2]
+    assert counted.traced == 2
+    assert kept(counted, tmp_path)(jnp.ones(2))["found"].tolist() == [2, 2]
+    assert counted.traced == 2
+
+
+def test_what_changes_a_program_changes_its_file(counted, tmp_path, monkeypatch):
+    def call(*arguments):
+        kept(counted, tmp_path)(*arguments)
+        return len(files(tmp_path))
+
+    assert call(jnp.ones(2)) == 1
+    assert call(jnp.ones(3)) == 2
+    assert call(jnp.ones(2, jnp.float32)) == 3
+    assert call(jnp.ones(2), jnp.ones(2)) == 4
+    with jax.default_matmul_precision("highest"):
+        assert call(jnp.ones(2)) == 5
+    monkeypatch.setattr(importlib.metadata, "version", lambda package: "0.0")
+    programs._sources.cache_clear()
+    assert call(jnp.ones(2)) == 6
+    programs._sources.cache_clear()
+
+
+def test_functions_and_traced_arguments_are_not_kept(counted, tmp_path):
+    run = kept(lambda x, f: {"found": f(x)}, tmp_path)
+    assert run(jnp.ones(2), jax.tree_util.Partial(lambda x: 3 * x))["found"].tolist() == [3, 3]
+    assert jax.jit(kept(counted, tmp_path))(jnp.ones(2))["found"].tolist() == [2, 2]
+    assert files(tmp_path) == []
+
+
+def test_a_folder_that_cannot_be_made_costs_nothing(counted, tmp_path):
+    (tmp_path / "file").touch()
+    assert kept(counted, tmp_path / "file" / "inside")(jnp.ones(2))["found"].tolist() == [2, 2]
+
+
+def test_the_programs_used_least_lately_go(counted, tmp_path, monkeypatch):
+    monkeypatch.setattr(programs, "KEPT", 2)
+    for size in (1, 2, 3):
+        kept(counted, tmp_path)(jnp.ones(size))
+    assert len(files(tmp_path)) == 2
+    kept(counted, tmp_path)(jnp.ones(3))
+    assert counted.traced == 3
