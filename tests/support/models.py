@@ -10,7 +10,7 @@ from safetensors.numpy import load_file
 
 import jaxsmooth
 from jaxsmooth.bert.config import EncoderConfig
-from jaxsmooth.bert.params import Encoder
+from jaxsmooth.bert.params import Encoder, blank_encoder
 from jaxsmooth.types import Batch, map_named
 
 CONFIG = EncoderConfig(vocab=30, width=12, layers=3, heads=3, mlp_width=20, max_length=12)
@@ -19,13 +19,13 @@ CONFIG = EncoderConfig(vocab=30, width=12, layers=3, heads=3, mlp_width=20, max_
 def random_model(config: EncoderConfig = CONFIG, *, dtype=jnp.float64, seed: int = 0, pooler: bool = True) -> Encoder:
     """Every array far from its initial value: no bias is zero and no gain is one, so none can be forgotten."""
     random = np.random.default_rng(seed)
-    shapes = jax.eval_shape(lambda: jaxsmooth.init_encoder(config, jax.random.key(0), pooler=pooler))
 
     def draw(path: tuple, leaf: jax.ShapeDtypeStruct) -> jax.Array:
         centre = 1.0 if str(path[-1]).endswith("scale") else 0.0
-        return jnp.asarray(centre + 0.4 * random.standard_normal(leaf.shape), dtype)
+        # device_put: jnp.asarray of numbers on the host is a program for every shape
+        return jax.device_put(np.asarray(centre + 0.4 * random.standard_normal(leaf.shape), dtype))
 
-    return jax.tree_util.tree_map_with_path(draw, shapes)
+    return jax.tree_util.tree_map_with_path(draw, blank_encoder(config, pooler))
 
 
 MLP = ("blocks.up.kernel", "blocks.down.kernel")
@@ -41,11 +41,10 @@ def random_batch(lengths: tuple[int, ...] = (7, 3), length: int = 8, *, config=C
     """Random tokens and segments everywhere, under the padding too; real tokens first."""
     random = np.random.default_rng(seed)
     shape = (len(lengths), length)
-    return Batch(
-        tokens=jnp.asarray(random.integers(0, config.vocab, shape), jnp.int32),
-        segments=jnp.asarray(random.integers(0, config.segments, shape), jnp.int32),
-        mask=jnp.arange(length)[None] < jnp.asarray(lengths)[:, None],
-    )
+    tokens = random.integers(0, config.vocab, shape).astype(np.int32)
+    segments = random.integers(0, config.segments, shape).astype(np.int32)
+    mask = np.arange(length)[None] < np.asarray(lengths)[:, None]
+    return Batch(*map(jax.device_put, (tokens, segments, mask)))
 
 
 def hugging_face(model: Encoder) -> tuple[dict[str, np.ndarray], dict]:
