@@ -6,27 +6,13 @@ is no JSON, the verdict is "not run yet". `python -m experiments.paper.page` mak
 """
 
 import dataclasses
-import importlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
-
-from .observed import label
-
-REPRODUCED, NOT_REPRODUCED, CONTRADICTED = "reproduced", "not reproduced", "contradicted"
-NOT_TESTABLE, NOT_RUN = "not testable here", "not run yet"
-UPHELD, REJECTED, MIXED = "yes", "no", "in part"
-"""Verdicts on objections, which are questions."""
-
-
-class Verdict(NamedTuple):
-    """What is said of a claim, and the numbers that it rests on."""
-
-    word: str
-    measured: str
+from . import rules
+from .rules import Verdict
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,263 +45,10 @@ def judged(claims: tuple[Claim, ...], results: Path) -> Iterator[tuple[Claim, Ve
         elif path.exists():
             yield claim, claim.verdict(json.loads(path.read_text(encoding="utf-8")))
         else:
-            yield claim, Verdict(NOT_RUN, "–")
+            yield claim, Verdict(rules.NOT_RUN, "–")
 
 
 # Figures 1a and 3
-
-
-def _trained(found: Mapping[str, Any], least_layers: int = 0) -> dict[str, list[Mapping[str, Any]]]:
-    """Label of every trained model -> its cases, one a corpus."""
-    models: dict[str, list[Mapping[str, Any]]] = {}
-    for name, one in found["cases"].items():
-        count = len(one["mean"]) - 1 if "mean" in one else len(one["similarity"]["mean"]) + 1
-        if one["weights"] == "trained" and count >= least_layers:
-            models.setdefault(name.split(", ")[0], []).append(one)
-    return models
-
-
-def _by(good: bool, bad: bool) -> str:
-    return REPRODUCED if good else CONTRADICTED if bad else NOT_REPRODUCED
-
-
-def rising(found: Mapping[str, Any]) -> Verdict:
-    """Figure 1a: similarity rises with depth, in every trained model and corpus."""
-    cases = [one for each in _trained(found).values() for one in each]
-    up = sum(one["rank_correlation"] >= 0.9 and one["rise"] > 2 * one["rise_error"] for one in cases)
-    down = sum(one["rise"] < -2 * one["rise_error"] for one in cases)
-    return Verdict(_by(up == len(cases), 2 * down > len(cases)), f"{up} of {len(cases)} cases rise, {down} fall")
-
-
-def high(found: Mapping[str, Any]) -> Verdict:
-    """Figure 1a: the last layer's similarity is at least .8 in every trained model."""
-    means = {model: float(np.mean([one["mean"][-1] for one in each])) for model, each in _trained(found).items()}
-    word = _by(min(means.values()) >= 0.8, max(means.values()) < 0.5)
-    return Verdict(word, "; ".join(f"{model} {value:.2f}" for model, value in means.items()))
-
-
-def alike(found: Mapping[str, Any]) -> Verdict:
-    """Figure 3: in the upper half attention is alike, at least .8, in every model of six layers or more."""
-    models = _trained(found, 6)
-    means = {m: float(np.mean([one["similarity"]["upper"] for one in each])) for m, each in models.items()}
-    word = _by(min(means.values()) >= 0.8, max(means.values()) < 0.5)
-    return Verdict(word, "; ".join(f"{model} {value:.2f}" for model, value in means.items()))
-
-
-def growing(found: Mapping[str, Any]) -> Verdict:
-    """Figure 3: the upper half's pairs are more alike than the lower half's."""
-    steps = [one["similarity"]["upper_less_lower"] for each in _trained(found, 6).values() for one in each]
-    up, down = sum(a > 2 * e for a, e in steps), sum(a < -2 * e for a, e in steps)
-    return Verdict(_by(up == len(steps), 2 * down > len(steps)), f"{up} of {len(steps)} cases grow, {down} fall")
-
-
-def takes_training(found: Mapping[str, Any]) -> Verdict:
-    """An objection to figure 3: is attention more alike after training than at random weights?"""
-    random = {(one["model"], one["corpus"]): one for one in found["cases"].values() if one["weights"] == "random"}
-    above = below = total = 0
-    for one in (one for each in _trained(found, 6).values() for one in each):
-        (mean, error), (other, own) = one["similarity"]["all"], random[one["model"], one["corpus"]]["similarity"]["all"]
-        reach = 2 * float(np.hypot(error, own))
-        total, above, below = total + 1, above + (mean - other > reach), below + (mean - other < -reach)
-    word = UPHELD if above == total else REJECTED if 2 * below > total else MIXED
-    return Verdict(word, f"trained above random in {above} of {total} cases, below in {below}")
-
-
-# Theorem 2 and the LayerNorm's std
-
-
-def std_caused(found: Mapping[str, Any]) -> Verdict:
-    """A larger std makes the last layer smoother, when it is imposed."""
-    pairs = [(one[f"{kind}_distance"], one[f"{kind}_cosine"]) for one in found["caused"].values()
-             for kind in ("imposed", "factor")]  # fmt: skip
-    good, bad = (sum(s * d <= -0.9 and s * c >= 0.9 for d, c in pairs) for s in (1, -1))
-    shown = ", ".join(f"{distance:.2f} / {cosine:.2f}" for distance, cosine in pairs)
-    return Verdict(_by(good == len(pairs), bad == len(pairs)), f"rank correlations with d_M/‖H‖ / cosine: {shown}")
-
-
-def std_observed(found: Mapping[str, Any]) -> Verdict:
-    """Texts with a larger sigma1 sigma2 are smoothed more, in two thirds of the layers."""
-    counts = found["tally"]
-    good, bad = (3 * counts[name] >= 2 * counts["layers"] for name in ("as_claimed", "opposite"))
-    shown = f"of {counts['layers']} layers {counts['as_claimed']} as claimed, {counts['opposite']} opposite"
-    return Verdict(_by(good, bad), shown)
-
-
-def converges(found: Mapping[str, Any]) -> Verdict:
-    """If v < 1 in every layer, tokens converge: asks whether the hypothesis ever holds."""
-    own = {model: one["own"] for model, one in found["caused"].items()}
-    shown = "least v " + ", ".join(f"{one['least_v']:,.0f} ({label(model)})" for model, one in own.items())
-    if all(one["share_v_below_1"] == 0 for one in own.values()):
-        return Verdict(NOT_TESTABLE, f"the hypothesis never holds: {shown}")
-    return Verdict(NOT_REPRODUCED, f"v < 1 somewhere; no rule was written for that: {shown}")
-
-
-def although(found: Mapping[str, Any]) -> Verdict:
-    """Over-smoothing may exist although v >= 1: a model with v >= 1 everywhere and a last cosine of at least .8."""
-    own = {model: one["own"] for model, one in found["caused"].items()}
-    there = {model: one["cosine"] for model, one in own.items() if one["least_v"] >= 1}
-    shown = ", ".join(f"{label(model)} {cosine:.2f}" for model, cosine in there.items())
-    return Verdict(_by(any(c >= 0.8 for c in there.values()), False), f"last layer's cosine where v ≥ 1: {shown}")
-
-
-def bound_holds(found: Mapping[str, Any]) -> Verdict:
-    """d_M(H') <= v d_M(H), with gains and slope restored (L0), and the sharper rungs."""
-    own = [one["rows"]["own"] for one in found["rows"].values()]
-    broken, all_ = sum(one["broken"] for one in own), sum(one["comparisons"] for one in own)
-    loose = ", ".join(f"{one['L0'] / one['actual']:,.0f}" for one in own)
-    return Verdict(_by(broken == 0, broken > 0), f"{broken} of {all_} comparisons broken; L0 / actual rate: {loose}")
-
-
-def printed_lemma(found: Mapping[str, Any]) -> Verdict:
-    """Lemma 1's last item as printed, with e unnormalised."""
-    counts = [one["lemma"] for one in found["rows"].values()]
-    heads, printed, mended = (sum(c[k] for c in counts) for k in ("heads", "printed_broken", "normalised_broken"))
-    shown = f"{printed} of {heads} attention matrices break it as printed, {mended} with e of norm 1"
-    return Verdict(_by(printed == 0, printed > 0), shown)
-
-
-# What the other experiments of this folder train
-
-
-def _module(name: str) -> Any:
-    """A module of this folder, imported only where its results are there."""
-    return importlib.import_module(f".{name}", __package__)
-
-
-def _rows(rows: list[list[str]], start: str) -> Verdict:
-    """The verdict of a row (claim, seeds, difference, p, effect, verdict) whose claim starts so."""
-    row = next((row for row in rows if row[0].startswith(start)), None)
-    if row is None:
-        return Verdict(NOT_RUN, "–")
-    if int(row[1]) < 3:
-        return Verdict(NOT_RUN, f"{row[2]} points; {row[1]} seeds decide nothing")
-    word = row[-1] if row[-1] in (REPRODUCED, CONTRADICTED) else NOT_REPRODUCED
-    return Verdict(word, f"{row[2]} points, {row[1]} seeds" + (" (not decided)" if word == NOT_REPRODUCED else ""))
-
-
-def fused_better(variant: str, model: str = "all but the shared") -> Callable[[Mapping[str, Any]], Verdict]:
-    """Tables 2 and 3: a fusion is better than none, averaged over tasks."""
-
-    def verdict(found: Mapping[str, Any]) -> Verdict:
-        tables, scores = _module("tables_2_3"), _module("reading").Scores(found["entries"])
-        models = list(dict.fromkeys(entry["model"] for entry in found["entries"].values()))
-        return _rows(tables.claims(scores, models), f"{model}: {variant} is better than none")
-
-    return verdict
-
-
-def shared_attention(start: str) -> Callable[[Mapping[str, Any]], Verdict]:
-    """Table 1: a row of its claims."""
-
-    def verdict(found: Mapping[str, Any]) -> Verdict:
-        table, scores = _module("table_1"), _module("reading").Scores(found["entries"])
-        return _rows(table.claims(scores, scores.have(table.CHOSEN, table.MODEL)), start)
-
-    return verdict
-
-
-def deeper(found: Mapping[str, Any]) -> Verdict:
-    """Figure 1c: gates are better than none in deep encoders."""
-    scores = _module("reading").Scores(found["entries"])
-    return _rows(_module("figure_1c").claims(scores), "gate is better than none at 12 layers and more")
-
-
-def over_thinking(found: Mapping[str, Any]) -> Verdict:
-    """Figure 1b: an earlier layer's output is better than the last, on most of the tasks that have enough seeds."""
-    figure, scores = _module("figure_1b"), _module("reading").Scores(found["entries"])
-    by_task = {task: figure.exits(scores, task, False) for task in scores.have(figure.CHOSEN, figure.MODEL)}
-    enough = [task for task, exits in by_task.items() if any(one.count >= 3 for one, _, _ in exits.values())]
-    if not enough:
-        return Verdict(NOT_RUN, "–")
-    said = {task: figure.over_thinking(by_task[task]) for task in enough}
-    good, bad = (sum(word.startswith(kind) for word in said.values()) for kind in (REPRODUCED, CONTRADICTED))
-    shown = "; ".join(f"{task}: {word}" for task, word in said.items())
-    return Verdict(_by(2 * good > len(said), 2 * bad > len(said)), shown)
-
-
-def gates_undo(start: str) -> Callable[[Mapping[str, Any]], Verdict]:
-    """Figures 5 and 6: a row of their claims, of minilm-l6."""
-
-    def verdict(found: Mapping[str, Any]) -> Verdict:
-        model = "minilm-l6" if "minilm-l6" in found["models"] else next(iter(found["models"]))
-        return _rows(_module("figure_5_6").claims(found["models"][model], model), f"{model}: {start}")
-
-    return verdict
-
-
-# Objections
-
-
-def tells_apart(found: Mapping[str, Any]) -> Verdict:
-    """Is similarity .9 still enough to tell tokens apart?"""
-    kept = {}
-    for model, both in found["probe"].items():
-        rows = both["id"]["smoothed"]
-        at = min(rows[1:], key=lambda row: abs(np.log(row["gap"] / 0.1)))
-        kept[model] = at["float32"][0] / rows[0]["float32"][0]
-    least, most = min(kept.values()), max(kept.values())
-    word = UPHELD if least >= 0.9 else REJECTED if most < 0.5 else MIXED
-    shown = ", ".join(f"{value:.0%} ({label(model)})" for model, value in kept.items())
-    return Verdict(word, f"of the probe's accuracy on the last layer {shown} is left at cosine .9")
-
-
-def specific(found: Mapping[str, Any]) -> Verdict:
-    """Is anything in the theorem specific to attention?"""
-    every = [one["rows"] for one in found["rows"].values()]
-    other = [row for rows in every for kind, row in rows.items() if kind != "own"]
-    broken = sum(row["broken"] for row in other)
-    ratios = [rows["random"]["v"] / rows["own"]["v"] for rows in every]
-    word = UPHELD if broken else REJECTED if all(0.5 <= ratio <= 2 for ratio in ratios) else MIXED
-    shown = f"v with random rows over v: {', '.join(f'{r:.2f}' for r in ratios)}; bounds broken: {broken}"
-    return Verdict(word, shown)
-
-
-def same_smoothing(found: Mapping[str, Any]) -> Verdict:
-    """Is the theorem's smoothing the cosine's?"""
-    values = {model: one["correlation"] for model, one in found["bridge"].items()}
-    word = UPHELD if max(values.values()) <= -0.95 else REJECTED if min(values.values()) > -0.5 else MIXED
-    agree = [one["agree"] for one in found["bridge"].values()]
-    shown = ", ".join(f"{label(model)} {value:.3f}" for model, value in values.items())
-    return Verdict(
-        word, f"cosine with d_M/‖H‖: {shown}; d_M falls iff the cosine rises: {min(agree):.0%} to {max(agree):.0%}"
-    )
-
-
-# Neighbours
-
-
-def projection_grows(found: Mapping[str, Any]) -> Verdict:
-    """Li and Altafini: the projection on the principal direction grows with depth."""
-    counts = found["tally"]
-    word = _by(counts["grow"] == counts["cases"], 2 * counts["fall"] > counts["cases"])
-    return Verdict(word, f"grows in {counts['grow']} of {counts['cases']} cases, falls in {counts['fall']}")
-
-
-def most_when_shared(found: Mapping[str, Any]) -> Verdict:
-    """Li and Altafini: it grows most with shared weights."""
-    counts = found["tally"]
-    share = counts["above_own_last"] / max(counts["repeated"], 1)
-    shown = f"{counts['above_own_last']} of {counts['repeated']} repeated blocks end above the model's own last layer"
-    return Verdict(_by(share > 0.5, share < 0.25), shown)
-
-
-def steers(found: Mapping[str, Any]) -> Verdict:
-    """Li and Altafini: setting the dominant direction steers tokens there."""
-    ends = np.array(found["steer"]["alignment"])[:, :, -1].mean(axis=1)
-    word = _by(bool(np.all(np.diff(ends) > 0) and ends[-1] > 0.7), bool(ends[-1] <= ends[0]))
-    return Verdict(word, "mean |cos| by μ: " + ", ".join(f"{end:.2f}" for end in ends))
-
-
-def softdecay_better(found: Mapping[str, Any]) -> Verdict:
-    """SoftDecay: better sentence similarity without training."""
-    counts = found["tally"]
-    good = 2 * counts["better"] >= counts["cases"] and counts["worse"] == 0
-    shown = f"better in {counts['better']}, worse in {counts['worse']} of {counts['cases']} cases"
-    return Verdict(_by(good, 2 * counts["worse"] > counts["cases"]), shown)
-
-
-def _not_testable(why: str) -> Callable[[Mapping[str, Any]], Verdict]:
-    return lambda found: Verdict(NOT_TESTABLE, why)
 
 
 _BY_INTERVAL = "paired over seeds, averaged over tasks: 95% interval above 0"
@@ -327,7 +60,7 @@ PAPER = (
         "BERT .17 to .83",
         "paper/figure_1a",
         "every trained model and corpus: rank correlation of layer and mean cosine ≥ .9, last above first by 2 s.e.",
-        rising,
+        rules.rising,
     ),
     Claim(
         "at the last layer they are very alike",
@@ -335,7 +68,7 @@ PAPER = (
         ".83, .96, .96",
         "paper/figure_1a",
         "mean over corpora ≥ .8 in every trained model; contradicted if all below .5",
-        high,
+        rules.high,
     ),
     Claim(
         "an earlier layer's output is better than the last (over-thinking)",
@@ -343,7 +76,7 @@ PAPER = (
         "error 12.3 at layer 10, 12.65 at 12",
         "paper/figure_1b",
         "on most tasks some earlier exit is better (Holm)",
-        over_thinking,
+        rules.over_thinking,
     ),
     Claim(
         "gates better deep encoders (12 layers and more)",
@@ -351,7 +84,7 @@ PAPER = (
         "+0.4 at 12, +0.9 at 24 layers",
         "paper/figure_1c",
         _BY_INTERVAL,
-        deeper,
+        rules.deeper,
     ),
     Claim(
         "attention of successive layers is nearly one matrix in the upper half",
@@ -359,7 +92,7 @@ PAPER = (
         ".91 to .98 (BERT)",
         "paper/figure_3",
         "mean over corpora ≥ .8 in every trained model of 6 layers or more; contradicted if all below .5",
-        alike,
+        rules.alike,
     ),
     Claim(
         "and the more so the deeper",
@@ -367,7 +100,7 @@ PAPER = (
         "BERT .10 to .98",
         "paper/figure_3",
         "upper half above lower half by 2 s.e. in every such model and corpus",
-        growing,
+        rules.growing,
     ),
     Claim(
         "Lemma 1's last item, as printed: d_M(AH) ≤ √λ d_M(H), λ of A'(I − ee')A, e the vector of ones",
@@ -375,7 +108,7 @@ PAPER = (
         "–",
         "paper/criticisms",
         "no attention matrix of a trained model breaks it",
-        printed_lemma,
+        rules.printed_lemma,
     ),
     Claim(
         "Theorem 2's inequality, d_M(H') ≤ v d_M(H), gains and slope restored",
@@ -383,7 +116,7 @@ PAPER = (
         "–",
         "paper/criticisms",
         "no layer and text breaks it",
-        bound_holds,
+        rules.bound_holds,
     ),
     Claim(
         "if v < 1 in every layer, tokens converge to equal ones",
@@ -391,7 +124,7 @@ PAPER = (
         "v < 1",
         "paper/std",
         "the hypothesis holds somewhere",
-        converges,
+        rules.converges,
     ),
     Claim(
         "over-smoothing may exist although v ≥ 1",
@@ -399,7 +132,7 @@ PAPER = (
         "–",
         "paper/std",
         "a model with v ≥ 1 on all texts and layers whose last layer's cosine is ≥ .8",
-        although,
+        rules.although,
     ),
     Claim(
         "a larger LayerNorm std smooths more: imposed",
@@ -407,7 +140,7 @@ PAPER = (
         "–",
         "paper/std",
         "rank correlation of imposed std with last layer's d_M/‖H‖ ≤ −.9, with cosine ≥ .9, every model",
-        std_caused,
+        rules.std_caused,
     ),
     Claim(
         "a larger LayerNorm std smooths more: over texts, within a layer",
@@ -415,7 +148,7 @@ PAPER = (
         "–",
         "paper/std",
         "in two thirds of the layers the interval of the partial rank correlation with d_M(H')/d_M(H) is below 0",
-        std_observed,
+        rules.std_observed,
     ),
     Claim(
         "similarity falls most under fusion where σ1σ2 is largest",
@@ -423,7 +156,7 @@ PAPER = (
         "−.225 on STS-B",
         "paper/figure_5_6",
         "interval above 0 of the drop less the other tasks' largest",
-        gates_undo("the drop is largest"),
+        rules.gates_undo("the drop is largest"),
     ),
     Claim(
         "gates make the output less alike than the plain last layer",
@@ -431,7 +164,7 @@ PAPER = (
         ".86 to .635 on STS-B",
         "paper/figure_5_6",
         _BY_INTERVAL,
-        gates_undo("the gates' output"),
+        rules.gates_undo("the gates' output"),
     ),
     Claim(
         "weighted sums of layers (the paper's concatenation) better a tuned BERT",
@@ -439,17 +172,17 @@ PAPER = (
         "+0.8",
         "paper/tables_2_3",
         _BY_INTERVAL,
-        fused_better("weights"),
+        rules.fused_better("weights"),
     ),
-    Claim("maxima over layers do", "tables 2, 3", "+0.9", "paper/tables_2_3", _BY_INTERVAL, fused_better("max")),
-    Claim("gates do", "tables 2, 3", "+1.3", "paper/tables_2_3", _BY_INTERVAL, fused_better("gate")),
+    Claim("maxima over layers do", "tables 2, 3", "+0.9", "paper/tables_2_3", _BY_INTERVAL, rules.fused_better("max")),
+    Claim("gates do", "tables 2, 3", "+1.3", "paper/tables_2_3", _BY_INTERVAL, rules.fused_better("gate")),
     Claim(
         "gates better a model that shares its block, as ALBERT",
         "table 2",
         "+0.9",
         "paper/tables_2_3",
         _BY_INTERVAL,
-        fused_better("gate", "minilm-l6-shared"),
+        rules.fused_better("gate", "minilm-l6-shared"),
     ),
     Claim(
         "four of six layers attending by a lower one's attention cost nothing",
@@ -457,7 +190,7 @@ PAPER = (
         "83.4 for 83.8",
         "paper/table_1",
         "95% interval of the difference above −1 point",
-        shared_attention("2-6 costs nothing"),
+        rules.shared_attention("2-6 costs nothing"),
     ),
     Claim(
         "sharing in all layers costs",
@@ -465,16 +198,18 @@ PAPER = (
         "80.9 for 83.8",
         "paper/table_1",
         _BY_INTERVAL,
-        shared_attention("sharing everything costs"),
+        rules.shared_attention("sharing everything costs"),
     ),
-    Claim("which layers the gates choose", "figure 7", "–", "", "–", _not_testable("the figure was not to be had")),
+    Claim(
+        "which layers the gates choose", "figure 7", "–", "", "–", rules.not_testable("the figure was not to be had")
+    ),
     Claim(
         "ALBERT is smoother than BERT",
         "figure 1a",
         ".96 for .83",
         "",
         "–",
-        _not_testable("no trained ALBERT, and no pair of models that differ in that alone, is to be had here"),
+        rules.not_testable("no trained ALBERT, and no pair of models that differ in that alone, is to be had here"),
     ),
 )
 
@@ -485,7 +220,7 @@ OBJECTIONS = (
         "–",
         "paper/criticisms",
         "yes: a linear probe of ids keeps ≥ 90% of its accuracy at cosine .9 in every model; no: less than half",
-        tells_apart,
+        rules.tells_apart,
     ),
     Claim(
         "Is anything in the theorem specific to attention?",
@@ -493,7 +228,7 @@ OBJECTIONS = (
         "–",
         "paper/criticisms",
         "no: no stochastic matrix in its place breaks a bound, and v stays within a factor 2",
-        specific,
+        rules.specific,
     ),
     Claim(
         "Is the theorem's smoothing the cosine's?",
@@ -501,7 +236,7 @@ OBJECTIONS = (
         "–",
         "paper/criticisms",
         "yes: rank correlation of cosine and d_M/‖H‖ over layers and texts ≤ −.95 in every model",
-        same_smoothing,
+        rules.same_smoothing,
     ),
     Claim(
         "Does the likeness of attention take training?",
@@ -509,7 +244,7 @@ OBJECTIONS = (
         "–",
         "paper/figure_3",
         "yes: trained above random weights by 2 s.e. in every model and corpus; no: below in most",
-        takes_training,
+        rules.takes_training,
     ),
 )
 
@@ -520,7 +255,7 @@ NEIGHBOURS = (
         "–",
         "neighbours/projection",
         "every trained model and corpus: rank correlation ≥ .9, last above first by 2 s.e.",
-        projection_grows,
+        rules.projection_grows,
     ),
     Claim(
         "most with shared weights",
@@ -528,7 +263,7 @@ NEIGHBOURS = (
         "–",
         "neighbours/projection",
         "most blocks, repeated, end above the model's own last layer",
-        most_when_shared,
+        rules.most_when_shared,
     ),
     Claim(
         "setting the dominant direction steers tokens there",
@@ -536,7 +271,7 @@ NEIGHBOURS = (
         "–",
         "neighbours/power_method",
         "mean |cos| rises with every step of μ, above .7 at the largest",
-        steers,
+        rules.steers,
     ),
     Claim(
         "SoftDecay betters sentence similarity without training",
@@ -544,6 +279,6 @@ NEIGHBOURS = (
         "STS 63.0 to 71.3",
         "neighbours/softdecay",
         "better (interval above 0) in half of the cases, worse in none",
-        softdecay_better,
+        rules.softdecay_better,
     ),
 )

@@ -7,9 +7,9 @@ import pytest
 from support import ROOT
 
 from experiments import keeping
-from experiments.paper import claims, figure_1b, page
+from experiments.paper import claims, figure_1b, page, rules
 
-R, N, C = claims.REPRODUCED, claims.NOT_REPRODUCED, claims.CONTRADICTED
+R, N, C = rules.REPRODUCED, rules.NOT_REPRODUCED, rules.CONTRADICTED
 
 
 def figure_1a(*cases: tuple[float, float, float]) -> dict:
@@ -33,12 +33,12 @@ def figure_1a(*cases: tuple[float, float, float]) -> dict:
     ],
 )
 def test_rising(cases, word):
-    assert claims.rising(figure_1a(*cases)).word == word
+    assert rules.rising(figure_1a(*cases)).word == word
 
 
 @pytest.mark.parametrize(("lasts", "word"), [((0.8, 0.9), R), ((0.79, 0.9), N), ((0.49, 0.4), C)])
 def test_high(lasts, word):
-    found = claims.high(figure_1a(*((1.0, 0.5, last) for last in lasts)))
+    found = rules.high(figure_1a(*((1.0, 0.5, last) for last in lasts)))
     assert found.word == word
     assert f"model 0 {lasts[0]:.2f}" in found.measured
 
@@ -61,10 +61,10 @@ def figure_3(upper: float, step: float, trained: float, random: float, layers: i
 
 def test_figure_3():
     """A model of two layers does not count."""
-    assert [claims.alike(figure_3(upper, 0, 0, 0)).word for upper in (0.8, 0.79, 0.49)] == [R, N, C]
-    assert [claims.growing(figure_3(1, step, 0, 0)).word for step in (0.021, 0.019, -0.021)] == [R, N, C]
-    words = [claims.takes_training(figure_3(1, 0, trained, 0.5)).word for trained in (0.53, 0.52, 0.47)]
-    assert words == [claims.UPHELD, claims.MIXED, claims.REJECTED]
+    assert [rules.alike(figure_3(upper, 0, 0, 0)).word for upper in (0.8, 0.79, 0.49)] == [R, N, C]
+    assert [rules.growing(figure_3(1, step, 0, 0)).word for step in (0.021, 0.019, -0.021)] == [R, N, C]
+    words = [rules.takes_training(figure_3(1, 0, trained, 0.5)).word for trained in (0.53, 0.52, 0.47)]
+    assert words == [rules.UPHELD, rules.MIXED, rules.REJECTED]
 
 
 def std(distance: float, cosine: float, least_v: float = 100.0, last: float = 0.5) -> dict:
@@ -75,14 +75,14 @@ def std(distance: float, cosine: float, least_v: float = 100.0, last: float = 0.
 
 
 def test_the_std():
-    caused = [claims.std_caused(std(*pair)).word for pair in ((-0.9, 0.9), (-0.9, 0.8), (0.9, -0.9))]
+    caused = [rules.std_caused(std(*pair)).word for pair in ((-0.9, 0.9), (-0.9, 0.8), (0.9, -0.9))]
     assert caused == [R, N, C]
-    observed = [claims.std_observed({"tally": {"layers": 9, "as_claimed": a, "opposite": b}}).word
+    observed = [rules.std_observed({"tally": {"layers": 9, "as_claimed": a, "opposite": b}}).word
                 for a, b in ((6, 3), (5, 4), (3, 6))]  # fmt: skip
     assert observed == [R, N, C]
-    assert claims.converges(std(-1, 1)).word == claims.NOT_TESTABLE
-    assert claims.converges(std(-1, 1, least_v=0.5)).word == N
-    assert [claims.although(std(-1, 1, v, last)).word for v, last in ((2, 0.8), (2, 0.7), (0.5, 0.9))] == [R, N, N]
+    assert rules.converges(std(-1, 1)).word == rules.NOT_TESTABLE
+    assert rules.converges(std(-1, 1, least_v=0.5)).word == N
+    assert [rules.although(std(-1, 1, v, last)).word for v, last in ((2, 0.8), (2, 0.7), (0.5, 0.9))] == [R, N, N]
 
 
 def criticisms(kept: float, broken: int, ratio: float, correlation: float, printed: int = 1) -> dict:
@@ -97,16 +97,16 @@ def criticisms(kept: float, broken: int, ratio: float, correlation: float, print
 
 
 def test_objections():
-    yes, no, part = claims.UPHELD, claims.REJECTED, claims.MIXED
-    assert [claims.tells_apart(criticisms(k, 0, 1, -1)).word for k in (0.91, 0.6, 0.4)] == [yes, part, no]
-    asked = [claims.specific(criticisms(1, b, ratio, -1)).word for b, ratio in ((0, 1.9), (0, 2.1), (1, 1.0))]
+    yes, no, part = rules.UPHELD, rules.REJECTED, rules.MIXED
+    assert [rules.tells_apart(criticisms(k, 0, 1, -1)).word for k in (0.91, 0.6, 0.4)] == [yes, part, no]
+    asked = [rules.specific(criticisms(1, b, ratio, -1)).word for b, ratio in ((0, 1.9), (0, 2.1), (1, 1.0))]
     assert asked == [no, part, yes]
-    assert [claims.same_smoothing(criticisms(1, 0, 1, c)).word for c in (-0.96, -0.9, -0.4)] == [yes, part, no]
+    assert [rules.same_smoothing(criticisms(1, 0, 1, c)).word for c in (-0.96, -0.9, -0.4)] == [yes, part, no]
 
 
 def test_the_theorem_and_its_lemma():
-    assert claims.bound_holds(criticisms(1, 5, 1, -1)).word == R  # what breaks with other matrices does not count
-    assert [claims.printed_lemma(criticisms(1, 0, 1, -1, printed)).word for printed in (0, 1)] == [R, C]
+    assert rules.bound_holds(criticisms(1, 5, 1, -1)).word == R  # what breaks with other matrices does not count
+    assert [rules.printed_lemma(criticisms(1, 0, 1, -1, printed)).word for printed in (0, 1)] == [R, C]
 
 
 def test_neighbours():
@@ -116,10 +116,10 @@ def test_neighbours():
             | counts
         }
 
-    assert [claims.projection_grows(tally(grow=g, fall=f)).word for g, f in ((4, 0), (3, 1), (1, 3))] == [R, N, C]
-    assert [claims.most_when_shared(tally(above_own_last=k)).word for k in (5, 4, 1)] == [R, N, C]
-    assert [claims.softdecay_better(tally(better=b, worse=w)).word for b, w in ((2, 0), (2, 1), (1, 3))] == [R, N, C]
-    runs = [claims.steers({"steer": {"alignment": np.array(ends)[:, None, None].tolist()}}).word
+    assert [rules.projection_grows(tally(grow=g, fall=f)).word for g, f in ((4, 0), (3, 1), (1, 3))] == [R, N, C]
+    assert [rules.most_when_shared(tally(above_own_last=k)).word for k in (5, 4, 1)] == [R, N, C]
+    assert [rules.softdecay_better(tally(better=b, worse=w)).word for b, w in ((2, 0), (2, 1), (1, 3))] == [R, N, C]
+    runs = [rules.steers({"steer": {"alignment": np.array(ends)[:, None, None].tolist()}}).word
             for ends in ((0.1, 0.3, 0.8), (0.1, 0.9, 0.8), (0.1, 0.3, 0.7), (0.3, 0.2, 0.1))]  # fmt: skip
     assert runs == [R, N, N, C]
 
@@ -127,11 +127,11 @@ def test_neighbours():
 def test_rows_of_the_other_experiments():
     rows = [["m: gate is better than none (paper: +1.3)", "5", "+0.4 [-0.1, +0.9]", "0.1", "+0.5", "not decided"],
             ["m: max is better than none", "5", "+0.4 [+0.1, +0.7]", "0.1", "+0.5", "reproduced"]]  # fmt: skip
-    found = claims._rows(rows, "m: gate is better than none")
+    found = rules._rows(rows, "m: gate is better than none")
     assert found == (N, "+0.4 [-0.1, +0.9] points, 5 seeds (not decided)")
-    assert claims._rows(rows, "m: max").word == R
-    assert claims._rows([[*rows[1][:1], "2", *rows[1][2:]]], "m: max").word == claims.NOT_RUN
-    assert claims._rows(rows, "m: concat").word == claims.NOT_RUN
+    assert rules._rows(rows, "m: max").word == R
+    assert rules._rows([[*rows[1][:1], "2", *rows[1][2:]]], "m: max").word == rules.NOT_RUN
+    assert rules._rows(rows, "m: concat").word == rules.NOT_RUN
 
 
 def test_tables_of_made_up_results(tmp_path):
@@ -158,9 +158,9 @@ def test_tables_of_made_up_results(tmp_path):
     ]
     assert f"| {' | '.join(cells)} |" in lines
     assert sum(line.startswith(f"| **{C}**") for line in lines) == 1
-    assert sum(line.startswith(f"| **{claims.NOT_TESTABLE}**") for line in lines) == 2
+    assert sum(line.startswith(f"| **{rules.NOT_TESTABLE}**") for line in lines) == 2
     all_ = [claim for each in page.TABLES.values() for claim in each]
-    assert sum(line.startswith(f"| **{claims.NOT_RUN}**") for line in lines) == len(all_) - 4
+    assert sum(line.startswith(f"| **{rules.NOT_RUN}**") for line in lines) == len(all_) - 4
     assert all(f"after {name}" in lines for name in page.TABLES)
     with pytest.raises(ValueError, match="neighbours"):
         page.filled("<!-- claims: paper -->\n<!-- claims: objections -->\n", tmp_path)
@@ -189,9 +189,9 @@ def over_thinking_of(seeds: int) -> str:
             score = {"spearman": 0.6 + 0.1 * (layer == 4) + 0.001 * (seed * layer % 5)}
             names = {"task": "tweets-score", "model": figure_1b.MODEL, "variant": figure_1b.variant(layer, False)}
             entries[f"{seed} {layer}"] = {**names, "seed": seed, "validation": score, "test": score}
-    return claims.over_thinking({"entries": entries}).word
+    return rules.over_thinking({"entries": entries}).word
 
 
 def test_fewer_than_three_seeds_decide_nothing():
     """Not even that over-thinking was not found."""
-    assert [over_thinking_of(seeds) for seeds in (1, 2, 3)] == [claims.NOT_RUN, claims.NOT_RUN, claims.REPRODUCED]
+    assert [over_thinking_of(seeds) for seeds in (1, 2, 3)] == [rules.NOT_RUN, rules.NOT_RUN, rules.REPRODUCED]

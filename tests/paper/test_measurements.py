@@ -9,7 +9,7 @@ import pytest
 
 import jaxsmooth
 from experiments.neighbours import projection, softdecay
-from experiments.paper import bounds, criticisms, figure_1a, figure_3, observed, std
+from experiments.paper import bounds, criticisms, figure_1a, figure_3, observed, probes, replaced_rows, std
 from jaxsmooth.assets.texts import read_texts
 
 
@@ -131,8 +131,8 @@ def test_the_probe_finds_what_is_linear():
     label = rng.integers(0, 5, 400)
     states = np.eye(5)[label] @ rng.standard_normal((5, 12)) + 0.01 * rng.standard_normal((400, 12))
     text = np.repeat(np.arange(40), 10)
-    assert criticisms.accuracy(states, text, label) == (1, 1, 1)
-    right, low, high = criticisms.accuracy(states, text, rng.permutation(label))
+    assert probes.accuracy(states, text, label) == (1, 1, 1)
+    right, low, high = probes.accuracy(states, text, rng.permutation(label))
     assert 0.05 < low < right < high < 0.4
 
 
@@ -141,33 +141,33 @@ def test_smoothing_to_a_given_cosine():
     text = np.repeat(np.arange(6), [3, 5, 4, 8, 2, 6])
     states = rng.standard_normal((len(text), 16)) + 0.5
     for gap in (0.1, 1e-9):
-        found = criticisms.smoothed(states, text, gap)
-        assert criticisms.mean_gap(found, text) == pytest.approx(gap, rel=1e-3)
+        found = probes.smoothed(states, text, gap)
+        assert probes.mean_gap(found, text) == pytest.approx(gap, rel=1e-3)
         for k in range(6):
             np.testing.assert_allclose(found[text == k].mean(axis=0), states[text == k].mean(axis=0), atol=1e-12)
     own = []
     for k in range(6):
         unit = states[text == k] / np.linalg.norm(states[text == k], axis=1, keepdims=True)
         own.append((np.sum(unit @ unit.T) - len(unit)) / (len(unit) * (len(unit) - 1)))
-    assert criticisms.mean_gap(states, text) == pytest.approx(1 - np.mean(own), rel=1e-9)
+    assert probes.mean_gap(states, text) == pytest.approx(1 - np.mean(own), rel=1e-9)
 
 
 def test_what_the_probe_is_asked():
     found = {"id": np.array([1, 7, 8, 7, 1, 7, 9, 1, 5]), "text": np.array([0, 0, 0, 1, 1, 1, 1, 2, 2]),
              "position": np.array([0, 1, 2, 0, 1, 2, 3, 0, 1])}  # fmt: skip
     # 1 stands in every text that is fitted on (0 and 2); 9 in none of them; 7 is special.
-    assert criticisms.labels(found, "id", frozenset({7})).tolist() == [-1, -1, 1, -1, -1, -1, -1, -1, 0]
-    assert criticisms.labels(found, "position", frozenset()).tolist() == [-1, 0, 1, -1, 0, 1, 2, -1, 0]
+    assert probes.labels(found, "id", frozenset({7})).tolist() == [-1, -1, 1, -1, -1, -1, -1, -1, 0]
+    assert probes.labels(found, "position", frozenset()).tolist() == [-1, 0, 1, -1, 0, 1, 2, -1, 0]
 
 
-@pytest.mark.parametrize("kind", [kind for kind in criticisms.ROWS if kind != "own"])
+@pytest.mark.parametrize("kind", [kind for kind in replaced_rows.ROWS if kind != "own"])
 def test_rows_in_attentions_place_are_stochastic(tiny, kind):
     _, tokenizer = tiny
     batch = tokenizer(["A film worth seeing twice.", "Dull."])
     size = batch.mask.shape[1]
     attn = jax.nn.softmax(jnp.where(batch.mask[:, None, None], jnp.arange(float(size)), -jnp.inf), axis=-1)
     attn = jnp.broadcast_to(attn, (2, 3, size, size)).astype(jnp.float32)
-    found = np.asarray(criticisms.rows_edit(kind, batch).attn(jnp.int32(1), attn))
+    found = np.asarray(replaced_rows.rows_edit(kind, batch).attn(jnp.int32(1), attn))
     np.testing.assert_allclose(found.sum(axis=-1), 1, rtol=1e-5)
     assert (found >= 0).all()
     assert not found.transpose(0, 3, 1, 2)[~np.asarray(batch.mask)].any()
@@ -178,11 +178,11 @@ def test_rows_in_attentions_place_are_stochastic(tiny, kind):
 
 def test_the_printed_lemma_is_broken_and_the_mended_one_is_not():
     # lambda is .00673 with e = (1, 1), .0100 with e of norm 1, and d_M falls by .1 for H = (1, -1).
-    assert criticisms.breaks(np.array([[0.9, 0.1], [0.8, 0.2]])) == {"printed": True, "normalised": False}
-    found = [criticisms.breaks(np.random.default_rng(seed).dirichlet(np.full(5, 0.5), 5)) for seed in range(20)]
+    assert replaced_rows.breaks(np.array([[0.9, 0.1], [0.8, 0.2]])) == {"printed": True, "normalised": False}
+    found = [replaced_rows.breaks(np.random.default_rng(seed).dirichlet(np.full(5, 0.5), 5)) for seed in range(20)]
     assert not any(one["normalised"] for one in found)
     assert sum(one["printed"] for one in found) > 15
-    assert criticisms.breaks(np.full((4, 4), 0.25)) == {
+    assert replaced_rows.breaks(np.full((4, 4), 0.25)) == {
         "printed": False,
         "normalised": False,
     }  # all tokens equal at once
