@@ -1,6 +1,7 @@
 """`diagnose`: stream sentences through a real encoder, measure every layer on the device, keep running sums."""
 
-from collections.abc import Iterable, Iterator, Mapping
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -15,15 +16,18 @@ from ..bert.norm import accumulation_dtype
 from ..bert.params import Encoder
 from ..inputs.batching import EncodedBatch
 from ..inputs.tokenizer import Tokenizer
+from ..interventions.attribution import PARTS
 from ..results.diagnosis import Diagnosis, FusedLayers
 from ..results.spread import BLOCK_METRICS, HEAD_METRICS, HIDDEN_METRICS, RunningSpreads, Spread
 from ..results.summaries import RATES
 from ..results.texts import EMBEDDED, KeptTexts
+from ..theory.literature.power_method import PrincipalSubspace
 from .every_input import known_for_every_input
 from .exemplar import ExemplarChooser
 from .finite import refuse_diverged
 from .hidden_states import OWN, Metric, chosen_fusion, own_metrics
-from .measurements import EMBEDDING, FUSED, measure_batch, model_norms, model_spectra
+from .measurements import ATTRIBUTION, DIRECTIONS, EMBEDDING, FUSED, measure_batch, model_norms, model_spectra
+from .statements.baselines import Baselines
 from .statements.texts import NEEDED, text_statements
 from .stream import TextStream, require_encoder
 from .summaries import model_summary, package_versions
@@ -41,6 +45,7 @@ def diagnose(
     tokens_per_batch: int = 512,
     fusion: Fusion | Kind | None = None,
     each_text: bool = False,
+    baseline: bool = True,
     metrics: Mapping[str, Metric] = MappingProxyType({}),
     progress: bool = False,
 ) -> Diagnosis:
@@ -63,6 +68,8 @@ def diagnose(
       fusion: layers to fuse and measure like a layer: a trained `bert.fusion`, or "concat", "max" or "gate" of all
         blocks, untrained.
       each_text: whether to hand back the values of each text besides, at most `results.texts.KEPT` of them.
+      baseline: whether to measure the same architecture with random weights besides, on the texts of the first batch.
+        Which these are, and so this baseline alone, depends on the batches.
       metrics: of your own, name -> function of hidden states [B T D] and mask [B T] that gives a number per sentence,
         [B], of its real tokens alone. Measured of every hidden state, as the library's are, and of what is fused. A new
         function is a new compile.
@@ -90,31 +97,39 @@ def diagnose(
     principal = principal_subspaces(model)
     stream = TextStream(model, tokenizer, texts, "diagnosing", tokens_per_batch=tokens_per_batch, progress=progress)
     with stream:
-        for encoded, measured in _measured(stream.model, stream, fused, principal.frame, own):
+        measure = _measurement(stream.model, fused, principal.frame, own)
+        baselines = Baselines(stream.model, measure if baseline else None)
+        for encoded, measured in _measured(functools.partial(measure, stream.model), stream, baselines):
             refuse_diverged(stream.model, encoded, measured)
-            _keep(kept, embedded, encoded, measured, own)
+            _keep(kept, embedded, baselines, encoded, measured, own)
             running.add(measured, len(encoded.indices))
             chooser.offer(encoded)
         exemplar = chooser.exemplar(stream.model, tokenizer)
     spreads = running.spreads()
     return Diagnosis(
-        model=model_summary(model, name, note),
         data=stream.summary(data),
         **_fields(spreads, own),
         exemplar=exemplar,
-        versions=package_versions(),
         fused=None if fused is None else _fused_layers(fused, label, spreads, own),
-        every_input=known_for_every_input(model),
         texts=text_statements(kept, each_text=each_text, embedded=embedded, own=list(own)),
-        weights=weight_spectra(model, principal),
+        **_of_model(model, name, note, principal),
+        **baselines.found(len(spreads["cosine_similarity"].mean)),
     )
+
+
+def _of_model(model: Encoder, name: str, note: str, principal: PrincipalSubspace) -> dict[str, Any]:
+    """The fields that no text enters."""
+    known = {"every_input": known_for_every_input(model), "versions": package_versions()}
+    return {"model": model_summary(model, name, note), "weights": weight_spectra(model, principal), **known}
 
 
 def _fields(spreads: dict[str, Spread], own: Iterable[str]) -> dict[str, Any]:
     """The fields of a `Diagnosis` that are spreads, and those that hold several."""
+    blocks = len(spreads["actual"].mean)
+    parts = {"parts": PARTS, "attribution": spreads[ATTRIBUTION].map(lambda field: field.reshape(blocks, -1))}
     several = {"rates": {key: spreads[key] for key in RATES}, "metrics": {key: spreads[OWN + key] for key in own}}
     metrics = {key: spreads[key] for key in (*HIDDEN_METRICS, *HEAD_METRICS, *BLOCK_METRICS)}
-    return several | metrics | {key: _token_spread(spreads, key) for key in ("std_attn", "std_mlp")}
+    return several | parts | metrics | {key: _token_spread(spreads, key) for key in ("std_attn", "std_mlp")}
 
 
 def _chosen(fusion: Fusion | Kind, model: Encoder) -> tuple[Fusion, str]:
@@ -122,9 +137,15 @@ def _chosen(fusion: Fusion | Kind, model: Encoder) -> tuple[Fusion, str]:
 
 
 def _keep(
-    kept: KeptTexts, embedded: KeptTexts, encoded: EncodedBatch, measured: dict[str, Any], own: Iterable[str]
+    kept: KeptTexts,
+    embedded: KeptTexts,
+    baselines: Baselines,
+    encoded: EncodedBatch,
+    measured: dict[str, Any],
+    own: Iterable[str],
 ) -> None:
-    """What is kept of every text, [K B]; embeddings, of which there is no spread, are taken out of the measurements."""
+    """What is kept of every text, [K B]; directions, of which there is no spread, are taken out of the measurements."""
+    baselines.add(measured.pop(DIRECTIONS), len(encoded.indices))
     tokens = {"tokens": np.asarray(encoded.batch.mask).sum(axis=1)[None]}
     kept.add({key: measured[key] for key in (*NEEDED, *(OWN + key for key in own))} | tokens, encoded.indices)
     embedded.add({EMBEDDING: measured.pop(EMBEDDING)} | tokens, encoded.indices)
@@ -140,19 +161,24 @@ def _fused_layers(fusion: Fusion, label: str, spreads: dict[str, Spread], metric
     )
 
 
-def _measured(
-    model: Encoder,
-    batches: Iterable[EncodedBatch],
-    fusion: Fusion | None,
-    frames: np.ndarray,
-    own: Mapping[str, Partial],
-) -> Iterator[tuple[EncodedBatch, dict[str, Array]]]:
-    """Each batch with its measurements, one batch behind: the device computes while the host tokenises."""
+def _measurement(
+    model: Encoder, fusion: Fusion | None, frames: np.ndarray, own: Mapping[str, Partial]
+) -> Callable[[Encoder, Any], dict[str, Array]]:
+    """(encoder, batch) -> measurements, with what this model's weights give to the bounds."""
     norms = model_norms(model)
     spectra = model_spectra(model) if model.config.is_plain else None
+    # The same program for every encoder of the architecture; of another one's weights the bounds say nothing.
+    return lambda encoder, batch: measure_batch(encoder, norms, batch, fusion, spectra, jnp.asarray(frames), dict(own))
+
+
+def _measured(
+    measure: Callable[[Any], dict[str, Array]], batches: Iterable[EncodedBatch], baselines: Baselines
+) -> Iterator[tuple[EncodedBatch, dict[str, Array]]]:
+    """Each batch with its measurements, one batch behind: the device computes while the host tokenises."""
     waiting = None
     for encoded in batches:
-        started = (encoded, measure_batch(model, norms, encoded.batch, fusion, spectra, jnp.asarray(frames), dict(own)))
+        started = (encoded, measure(encoded.batch))
+        baselines.see(encoded)
         if waiting is not None:
             yield waiting
         waiting = started

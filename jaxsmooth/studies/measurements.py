@@ -13,6 +13,7 @@ from ..bert.encoder import embed, encode
 from ..bert.fusion import Fusion, fuse
 from ..bert.norm import accumulation_dtype
 from ..bert.params import Encoder
+from ..interventions.attribution import attribute
 from ..linalg.norms import unit_vectors
 from ..results.summaries import RATES
 from ..theory.block import ladder
@@ -31,6 +32,8 @@ from .summaries import rungs
 
 FUSED = "fused/"
 EMBEDDING = "embedding"
+DIRECTIONS = "directions"
+ATTRIBUTION = "attribution"
 
 
 @jax.jit
@@ -76,7 +79,8 @@ def measure_batch(
     Returns:
       name -> array, the names of `Diagnosis` and `RATES`; `finite_rows` as `finite`; the user's metrics after `OWN`;
       the stds as `std_attn_min`, `std_attn`, `std_attn_max`; what is fused after "fused/", [1 B] and of gates [K B];
-      `EMBEDDING`, the direction of the mean token of the last hidden state, [D B].
+      `EMBEDDING`, the direction of the mean token of the last hidden state, [D B]; `DIRECTIONS`, the mean of the
+      tokens' directions in every hidden state, [(L+1)D B]; `ATTRIBUTION`, see `interventions.attribute`, [4L B].
     """
 
     def collect(narrow: BlockTrace) -> dict[str, Array]:
@@ -91,6 +95,7 @@ def measure_batch(
             known = jax.tree.map(lambda stacked: stacked[trace.layer], spectra)
             attention["L5"] = jnp.minimum(attention["L4"], _spectrum_rung(model.config, trace, known, batch.mask))
         kept = {"hidden": narrow.hidden, "finite": finite_rows(narrow, batch.mask)}
+        kept[ATTRIBUTION] = attribute(trace, batch.mask, model.config)
         return {**kept, **_std_metrics(trace, batch.mask), **attention}
 
     # float32 products must be float32 products on every device: TPUs and GPUs round them to fewer bits unasked.
@@ -108,8 +113,19 @@ def measure_batch(
     if not model.config.is_plain:  # what does not apply; XLA then leaves it out
         for key in (*set(RATES) - {"actual", *rungs(model.config)}, "threshold"):
             found[key] = jnp.full_like(found[key], jnp.nan)
-    found[EMBEDDING] = unit_vectors(token_mean(widened(last), batch.mask)[:, 0]).T
-    return found
+    # Of a consensus the logarithm is infinite, and its change has no value.
+    parts = found[ATTRIBUTION].reshape(-1, len(batch.mask))
+    found[ATTRIBUTION] = jnp.where(jnp.isfinite(parts), parts, jnp.nan)
+    return found | _directions(states, widened(last), batch.mask)
+
+
+def _directions(states: Array, last: Array, mask: Array) -> dict[str, Array]:
+    """Of every text the direction of its mean token, and in every hidden state the mean of its tokens' directions."""
+    each = jax.lax.map(lambda hidden: token_mean(unit_vectors(hidden), mask)[:, 0], states)
+    return {
+        EMBEDDING: unit_vectors(token_mean(last, mask)[:, 0]).T,
+        DIRECTIONS: each.swapaxes(1, 2).reshape(-1, len(mask)),
+    }
 
 
 def _std_metrics(trace: BlockTrace, mask: Array) -> dict[str, Array]:
