@@ -16,7 +16,7 @@ from .headline import headline
 from .json import to_json
 from .page import render_page
 from .sections.glossary import Column
-from .terminal import show, show_answer, show_table
+from .terminal import show, show_answer, show_command, show_table
 from .texts import ASSUMED, texts_csv, texts_words
 
 
@@ -96,7 +96,7 @@ def print_diagnosis(diagnosis: Diagnosis, console: Console) -> None:
     if diagnosis.fate is not None:
         for one in diagnosis.fate.maps:
             show_answer(console, "Where do the tokens go?", fate_of(diagnosis.fate, one))
-    show_answer(console, "What next?", f"{found.next_command}  ({found.next_why})")
+    show_command(console, "What next?", found.next_command, found.next_why)
 
 
 def _show_layers(diagnosis: Diagnosis, console: Console) -> None:

@@ -54,7 +54,7 @@ def show_table(
         if console.measure(table, options=console.options.update(width=10_000)).maximum <= console.width:
             break
     show(console, table)
-    show(console, Text(f"{legend(columns[k] for k in kept)} {WHERE}", style="dim"))
+    show(console, Text(f"{legend(columns[k] for k in kept)}\n{WHERE}", style="dim"))
 
 
 def show(console: Console, found: Table | Text) -> None:
@@ -65,6 +65,12 @@ def show(console: Console, found: Table | Text) -> None:
 def show_answer(console: Console, question: str, answer: str) -> None:
     """Prints a question, bold, and its answer behind it."""
     show(console, Text.assemble((question, "bold"), " ", answer))
+
+
+def show_command(console: Console, question: str, command: str, why: str) -> None:
+    """Prints a command on a line of its own, never wrapped, so that it can be copied, and behind it what it is for."""
+    show_answer(console, question, f"{why[:1].upper()}{why[1:]}:")
+    console.print(Plain(Text(f"  {command}")), soft_wrap=True)
 
 
 def print_paths(console: Console, paths: Mapping[str, Path]) -> None:

@@ -1,7 +1,6 @@
 """`diagnose`: stream sentences through a real encoder, measure every layer on the device, keep running sums."""
 
-import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -97,9 +96,8 @@ def diagnose(
     principal = principal_subspaces(model)
     stream = TextStream(model, tokenizer, texts, "diagnosing", tokens_per_batch=tokens_per_batch, progress=progress)
     with stream:
-        measure = _measurement(stream.model, fused, principal.frame, own)
-        baselines = Baselines(stream.model, measure if baseline else None)
-        for encoded, measured in _measured(functools.partial(measure, stream.model), stream, baselines):
+        baselines = Baselines(stream.model, twin=baseline)
+        for encoded, measured in _measured(stream.model, stream, baselines, fused, principal.frame, own):
             refuse_diverged(stream.model, encoded, measured)
             _keep(kept, embedded, baselines, encoded, measured, own)
             running.add(measured, len(encoded.indices))
@@ -161,23 +159,20 @@ def _fused_layers(fusion: Fusion, label: str, spreads: dict[str, Spread], metric
     )
 
 
-def _measurement(
-    model: Encoder, fusion: Fusion | None, frames: np.ndarray, own: Mapping[str, Partial]
-) -> Callable[[Encoder, Any], dict[str, Array]]:
-    """(encoder, batch) -> measurements, with what this model's weights give to the bounds."""
-    norms = model_norms(model)
-    spectra = model_spectra(model) if model.config.is_plain else None
-    # The same program for every encoder of the architecture; of another one's weights the bounds say nothing.
-    return lambda encoder, batch: measure_batch(encoder, norms, batch, fusion, spectra, jnp.asarray(frames), dict(own))
-
-
 def _measured(
-    measure: Callable[[Any], dict[str, Array]], batches: Iterable[EncodedBatch], baselines: Baselines
+    model: Encoder,
+    batches: Iterable[EncodedBatch],
+    baselines: Baselines,
+    fusion: Fusion | None,
+    frames: np.ndarray,
+    own: Mapping[str, Partial],
 ) -> Iterator[tuple[EncodedBatch, dict[str, Array]]]:
     """Each batch with its measurements, one batch behind: the device computes while the host tokenises."""
+    norms = model_norms(model)
+    spectra = model_spectra(model) if model.config.is_plain else None
     waiting = None
     for encoded in batches:
-        started = (encoded, measure(encoded.batch))
+        started = (encoded, measure_batch(model, norms, encoded.batch, fusion, spectra, jnp.asarray(frames), dict(own)))
         baselines.see(encoded)
         if waiting is not None:
             yield waiting

@@ -84,13 +84,14 @@ def stacked(
     legend: bool,
 ) -> alt.LayerChart:
     """Bars stacked upwards where positive and downwards where negative, and a dot at their sum."""
+    names = [PART_NAMES.get(part, part).removeprefix("the ") for part in parts]
     rows = [
         {"place": place, "part": part, "value": value, "rank": rank}
         for place, row in zip(places, numbers.tolist(), strict=True)
-        for rank, (part, value) in enumerate(zip(parts, row, strict=True))
+        for rank, (part, value) in enumerate(zip(names, row, strict=True))
     ]
-    shown = alt.Legend(orient="top", columns=4, title=None) if legend else None
-    colour = alt.Color("part:N", scale=alt.Scale(domain=list(parts), range=list(PART_COLOURS)), legend=shown)
+    shown = alt.Legend(orient="top", columns=2, title=None) if legend else None
+    colour = alt.Color("part:N", scale=alt.Scale(domain=names, range=list(PART_COLOURS)), legend=shown)
     bars = alt.Chart(values(rows)).mark_bar(width={"band": 0.7})
     bars = bars.encode(x=x, y=alt.Y("value:Q", title=title), color=colour, order="rank:Q")
     sums = [{"place": place, "sum": value} for place, value in zip(places, numbers.sum(axis=1).tolist(), strict=True)]

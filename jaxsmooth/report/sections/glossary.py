@@ -27,15 +27,15 @@ class Column(NamedTuple):
 
 
 def legend(columns: Iterable[Column]) -> str:
-    """What the columns mean, in one line.
+    """What the columns mean, a line for each; columns of one entry together.
 
     >>> legend([Column("rate\\nseen", "observed_rate")])
-    'rate seen: factor per step by which the distance to the limit shrank in the end.'
+    'rate seen: factor per step by which the distance to the limit shrank in the end'
     """
     headings: dict[str, list[str]] = {}
     for column in columns:
         headings.setdefault(column.term, []).append(" ".join(column.heading.split()))
-    return "; ".join(f"{', '.join(named)}: {GLOSSARY[term].short}" for term, named in headings.items()) + "."
+    return "\n".join(f"{', '.join(named)}: {GLOSSARY[term].short}" for term, named in headings.items())
 
 
 def find(word: str) -> list[Entry]:

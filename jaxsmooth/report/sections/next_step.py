@@ -26,11 +26,6 @@ class NextStep(NamedTuple):
     command: str
     why: str
 
-    @property
-    def words(self) -> str:
-        """Both, as a sentence."""
-        return f"{self.command}  ({self.why})"
-
 
 def next_step(diagnosis: Diagnosis, level: str, theory: str) -> NextStep:
     """One command, by the first of these rules that applies.

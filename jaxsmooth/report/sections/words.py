@@ -206,7 +206,7 @@ BLOCKS = (
     Entry(
         name="rate",
         title="Actual rate, rate, contraction rate, actual",
-        short="d_M after a block over d_M before it; below 1 tokens come closer",
+        short="d_M after a block over d_M before it (below 1: tokens come closer)",
         meaning=(
             "d_M after a block divided by d_M before it, measured. Below 1 the block contracts: it brings tokens "
             "closer to their mean."
@@ -233,9 +233,9 @@ BLOCKS = (
         short="how many times a bound is above the rate",
         meaning=(
             "How many times a bound is above the actual rate: in each layer the mean bound over sentences divided by "
-            "the mean rate, and of these the median over layers. Text, figures and legends give this one number. (The "
+            "the mean rate, and of these the median over layers. Text, figures and legends give this one number. The "
             "experiment `experiments/ladder.py` takes the median over sentences and layers together, which is another "
-            "one.)"
+            "one."
         ),
         unit="no unit",
         range="from 1",
@@ -302,7 +302,7 @@ BLOCKS = (
     Entry(
         name="L4",
         title="L4",
-        short="L3 told the token vectors; true of this text only",
+        short="L3 told the token vectors (true of this text only)",
         meaning="L3 with the norm replaced by what that map does to the actual token vectors: valid for this text.",
         unit="no unit",
         range="from 0",
@@ -311,7 +311,7 @@ BLOCKS = (
     Entry(
         name="L5",
         title="L5",
-        short="L4 told the MLP's inputs too; true of this text only",
+        short="L4 told the MLP's inputs too (true of this text only)",
         meaning=(
             "The MLP replaced by the lines that fit it best on this text, unit by unit; what its nonlinearity adds to "
             "them enters by its singular values alone, or L4 where that is less. Valid for this text only."
@@ -775,7 +775,7 @@ CONVERGE = (
     Entry(
         name="rho",
         title="ρ(M), ρ(M) there",
-        short="local law next to equal tokens; below 1 consensus attracts",
+        short="local law next to equal tokens (below 1: consensus attracts)",
         meaning=(
             "The spectral radius of the map that deviations from equal tokens follow: below 1 nearly equal tokens "
             "become equal, above 1 they part."
@@ -787,7 +787,7 @@ CONVERGE = (
     Entry(
         name="rest-rho",
         title="ρ at rest",
-        short="local law where tokens came to rest apart; below 1 that state attracts",
+        short="local law where tokens came to rest apart (below 1: it attracts)",
         meaning="The spectral radius of the map's derivative at the state in which tokens came to rest apart.",
         unit="per step",
         range="from 0",

@@ -1,20 +1,24 @@
 """What similarity is compared with: tokens of different texts, and the same architecture before training."""
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
+from jaxtyping import Array
 from numpy.typing import NDArray
 
 from ...bert.config import EncoderConfig
+from ...bert.encoder import embed, encode
 from ...bert.params import Encoder, init_encoder
 from ...inputs.batching import EncodedBatch
 from ...results.diagnosis import Untrained
+from ...types import Batch, BlockTrace, ImageBatch
+from ..hidden_states import measure_states
 
+NAMES = ("cosine_similarity", "relative_distance")
 SEED = 1
 """Of the draw; not 0, from which the model "tiny" is drawn."""
 
@@ -56,22 +60,19 @@ class Baselines:
 
     Args:
       model: the encoder, as the batches are placed.
-      measure: (encoder, batch) -> measurements as of `measure_batch`; None to leave the untrained model out.
+      twin: whether the untrained model is wanted.
     """
 
-    def __init__(self, model: Encoder, measure: Callable[[Encoder, Any], dict[str, Any]] | None) -> None:
-        self._model, self._measure, self._across = model, measure, Anisotropy()
+    def __init__(self, model: Encoder, *, twin: bool) -> None:
+        self._model, self._twin, self._across = model, twin, Anisotropy()
         self._untrained: Untrained | None = None
 
     def see(self, encoded: EncodedBatch) -> None:
         """Measure the untrained model on the first batch; later ones are passed over."""
-        if self._measure is None or self._untrained is not None:
+        if not self._twin or self._untrained is not None:
             return
-        measured, texts = self._measure(untrained(self._model), encoded.batch), len(encoded.indices)
-        cosine, relative = (
-            _mean(np.asarray(measured[key], np.float64)[:, :texts])
-            for key in ("cosine_similarity", "relative_distance")
-        )
+        measured, texts = _similarity(untrained(self._model), encoded.batch), len(encoded.indices)
+        cosine, relative = (_mean(np.asarray(measured[key], np.float64)[:, :texts]) for key in NAMES)
         self._untrained = Untrained(texts=texts, seed=SEED, cosine_similarity=cosine, relative_distance=relative)
 
     def add(self, directions: Any, texts: int) -> None:
@@ -96,6 +97,20 @@ def untrained(model: Encoder) -> Encoder:
     return jax.tree.map(
         lambda new, old: jax.device_put(new.astype(old.dtype), getattr(old, "sharding", None)), fresh, model
     )
+
+
+@jax.jit
+def _similarity(model: Encoder, batch: Batch | ImageBatch) -> dict[str, Array]:
+    """The measures of `NAMES` of every hidden state, [L+1 B]: a program of its own, a small part of `measure_batch`."""
+    with jax.default_matmul_precision("highest"):
+        hidden = encode(model, batch, collect=_hidden)[1]
+        states = jnp.concatenate([embed(model, batch)[None], hidden])
+        wide = states if states.dtype == jnp.float64 else states.astype(jnp.float32)
+        return measure_states(wide, batch.mask, NAMES)
+
+
+def _hidden(trace: BlockTrace) -> Array:
+    return trace.hidden
 
 
 @functools.partial(jax.jit, static_argnames=("config", "dtype", "pooler"))
