@@ -13,7 +13,7 @@ from ..bert.encoder import embed, encode
 from ..bert.fusion import Fusion, fuse
 from ..bert.norm import accumulation_dtype
 from ..bert.params import Encoder
-from ..interventions.attribution import attribute
+from ..interventions.attribution import residual_states
 from ..linalg.norms import unit_vectors
 from ..results.summaries import RATES
 from ..theory.block import ladder
@@ -95,7 +95,8 @@ def measure_batch(
             known = jax.tree.map(lambda stacked: stacked[trace.layer], spectra)
             attention["L5"] = jnp.minimum(attention["L4"], _spectrum_rung(model.config, trace, known, batch.mask))
         kept = {"hidden": narrow.hidden, "finite": finite_rows(narrow, batch.mask)}
-        kept[ATTRIBUTION] = attribute(trace, batch.mask, model.config)
+        between = residual_states(trace, model.config)[1:-1]  # the ends are hidden states, measured below
+        kept[ATTRIBUTION] = jnp.stack([metrics.relative_distance(state, batch.mask) for state in between])
         return {**kept, **_std_metrics(trace, batch.mask), **attention}
 
     # float32 products must be float32 products on every device: TPUs and GPUs round them to fewer bits unasked.
@@ -105,7 +106,7 @@ def measure_batch(
         everywhere = ladder.shi2022_rate(norms, model.config.activation, found["mixing_rate"], found["std_product"])
         found["L0"] = _where_known(found["actual"], everywhere)
         states = widened(states)
-        found |= measure_states(states, batch.mask, own=own)
+        found |= measure_states(states, batch.mask, own=own, directions=DIRECTIONS)
         if fusion is not None:
             fused, gates = fuse(fusion, states[1:])
             extra = measure_states(fused[None], batch.mask, own=own) | gate_range(gates, batch.mask)
@@ -113,19 +114,16 @@ def measure_batch(
     if not model.config.is_plain:  # what does not apply; XLA then leaves it out
         for key in (*set(RATES) - {"actual", *rungs(model.config)}, "threshold"):
             found[key] = jnp.full_like(found[key], jnp.nan)
-    # Of a consensus the logarithm is infinite, and its change has no value.
-    parts = found[ATTRIBUTION].reshape(-1, len(batch.mask))
-    found[ATTRIBUTION] = jnp.where(jnp.isfinite(parts), parts, jnp.nan)
-    return found | _directions(states, widened(last), batch.mask)
+    found[EMBEDDING] = unit_vectors(token_mean(widened(last), batch.mask)[:, 0]).T
+    found[DIRECTIONS] = found[DIRECTIONS].swapaxes(1, 2).reshape(-1, len(batch.mask))
+    return found | {ATTRIBUTION: _changes(found["relative_distance"], found[ATTRIBUTION])}
 
 
-def _directions(states: Array, last: Array, mask: Array) -> dict[str, Array]:
-    """Of every text the direction of its mean token, and in every hidden state the mean of its tokens' directions."""
-    each = jax.lax.map(lambda hidden: token_mean(unit_vectors(hidden), mask)[:, 0], states)
-    return {
-        EMBEDDING: unit_vectors(token_mean(last, mask)[:, 0]).T,
-        DIRECTIONS: each.swapaxes(1, 2).reshape(-1, len(mask)),
-    }
+def _changes(states: Array, between: Array) -> Array:
+    """Of relative distances [L+1 B], and of those within blocks [L 3 B], the changes of their logarithm, [4L B]."""
+    path = jnp.log(jnp.concatenate([states[:-1, None], between, states[1:, None]], axis=1))
+    changes = jnp.diff(path, axis=1).reshape(-1, states.shape[1])
+    return jnp.where(jnp.isfinite(changes), changes, jnp.nan)  # that of a consensus is infinite
 
 
 def _std_metrics(trace: BlockTrace, mask: Array) -> dict[str, Array]:
