@@ -8,7 +8,7 @@ from rich.text import Text
 
 from ..files import atomic_write, dumps_strict
 from ..results.diagnosis import Diagnosis
-from .fate.words import fate_of
+from .fate.words import fate_of, whole_answer
 from .fate.write import write_fates
 from .figures import write_figures
 from .format import FUSED_ROW, digits, fused_words, rows_of
@@ -94,8 +94,9 @@ def print_diagnosis(diagnosis: Diagnosis, console: Console) -> None:
     if diagnosis.texts is not None:
         show_answer(console, "And other texts?", f"{texts_words(diagnosis.texts)} {ASSUMED}")
     if diagnosis.fate is not None:
+        show_answer(console, "Where do the tokens go?", whole_answer(diagnosis.fate))
         for one in diagnosis.fate.maps:
-            show_answer(console, "Where do the tokens go?", fate_of(diagnosis.fate, one))
+            show(console, Text(fate_of(diagnosis.fate, one)))
     show_command(console, "What next?", found.next_command, found.next_why)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...results.diagnosis import Diagnosis
-from ..charts import GREY, layered, values
+from ..charts import GREY, layered, unless_any, values
 from ..format import digits
 
 PART_COLOURS = ("#0072B2", "#56B4E9", "#D55E00", "#E69F00")
@@ -99,4 +99,4 @@ def stacked(
         alt.Chart(values(sums)).mark_point(color="black", size=35).encode(x=x, y="sum:Q", tooltip=["place:N", "sum:Q"])
     )
     zero = alt.Chart(values([{"zero": 0}])).mark_rule(color=GREY).encode(y="zero:Q")
-    return layered(bars, zero, dots)
+    return layered(bars, zero, dots, *unless_any([numbers]))
