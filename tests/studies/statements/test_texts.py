@@ -238,7 +238,7 @@ def test_what_is_written_and_shown(tmp_path, no_pictures):
     assert page.count("<tr>") == 5
     out = io.StringIO()
     report.print_diagnosis(found, Console(file=out, width=200))
-    assert "Other texts: " in out.getvalue()
+    assert "And other texts? " in out.getvalue()
     assert "random draws" in out.getvalue()
 
 
