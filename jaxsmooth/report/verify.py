@@ -12,12 +12,12 @@ from rich.text import Text
 
 from ..files import atomic_write, dumps_strict, strict
 from ..results.verification import TRUTHS, VERDICTS, Verification
-from .charts import save, specification
+from .charts import SCALE, save, specification
 from .format import MISSING, digits
 from .json import described
 from .sections import shell
 from .sections.glossary import GLOSSARY, Column, legend
-from .sections.verdict import QUESTION, layers_words, verdict_words, verification_figure
+from .sections.verdict import QUESTION, layers_words, verdict_parts, verdict_words, verification_figure
 from .sections.words import VERIFY
 from .terminal import show, show_answer, show_table
 
@@ -122,16 +122,16 @@ def verification_page(verification: Verification) -> str:
     """One self-contained HTML document: the answer, the figure, the tables, and what their words mean."""
     figure, picture = verification_figure(verification), None
     if figure is not None:
-        drawn = vl_convert.vegalite_to_svg(specification(figure))
-        # As an image it can neither run nor load anything, whatever names are in it.
-        picture = "data:image/svg+xml;base64," + base64.b64encode(drawn.encode()).decode()
+        # As pixels: the letters of a drawing would be those of the reader's fonts, of another width.
+        drawn = vl_convert.vegalite_to_png(specification(figure), scale=SCALE)
+        picture = "data:image/png;base64," + base64.b64encode(drawn).decode()
     return (
         shell.environment()
         .from_string(shell.asset("verify.html"))
         .render(
             found=verification,
             question=QUESTION,
-            answer=verdict_words(verification),
+            answers=verdict_parts(verification),
             said=said(verification),
             asked=ASKED if verification.hypotheses else "",
             picture=picture,

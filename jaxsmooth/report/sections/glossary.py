@@ -34,7 +34,7 @@ def legend(columns: Iterable[Column]) -> str:
     """
     headings: dict[str, list[str]] = {}
     for column in columns:
-        headings.setdefault(column.term, []).append(" ".join(column.heading.split()))
+        headings.setdefault(column.term, []).append(" ".join(column.heading.replace("-\n", "").split()))
     return "\n".join(f"{', '.join(named)}: {GLOSSARY[term].short}" for term, named in headings.items())
 
 

@@ -23,10 +23,16 @@ MARKS = {"confirmed in every check": "#0072B2", "open in some": "#8C8C8C", "viol
 
 
 def verdict_words(found: Verification) -> str:
-    """The answer to `QUESTION`, of what was asked for: the theorems, their hypotheses, the user's own theorems."""
+    """The answer to `QUESTION`."""
+    return " ".join(verdict_parts(found))
+
+
+def verdict_parts(found: Verification) -> tuple[str, ...]:
+    """The answer in parts: of the theorems, of their hypotheses, of the user's own theorems; what was not asked is left
+    out."""
     proved = [row for row in found.theorems if row.proved]
     parts = (_proved(proved), _hypotheses(found.hypotheses), *(_own(row) for row in found.theorems if not row.proved))
-    return " ".join(part for part in parts if part) or "Nothing was asked."
+    return tuple(part for part in parts if part) or ("Nothing was asked.",)
 
 
 def _proved(rows: Sequence[TheoremSummary]) -> str:
@@ -59,6 +65,9 @@ def state_of(row: HypothesisSummary | HypothesisCheck) -> str | None:
     return "in part" if yes else "open"
 
 
+_NOTHING = "so theorems that assume {} promise nothing here"
+
+
 def _hypotheses(rows: Sequence[HypothesisSummary]) -> str:
     """Which of the hypotheses hold and fail, and what a failure means."""
     if not rows:
@@ -66,14 +75,18 @@ def _hypotheses(rows: Sequence[HypothesisSummary]) -> str:
     by_state: dict[str, list[str]] = {}
     for row in rows:
         by_state.setdefault(state_of(row) or "not asked", []).append(_named(row))
-    says = {
-        "fails": "fail everywhere, so theorems that assume them promise nothing here",
-        "in part": "hold only in part",
-        "open": "are open",
-        "holds": "hold everywhere",
-        "not asked": "are not asked of such a model",
+    says = {  # of one, of several
+        "fails": (f"fails everywhere, {_NOTHING.format('it')}", f"fail everywhere, {_NOTHING.format('them')}"),
+        "in part": ("holds only in part", "hold only in part"),
+        "open": ("is open", "are open"),
+        "holds": ("holds everywhere", "hold everywhere"),
+        "not asked": ("is not asked of such a model", "are not asked of such a model"),
     }
-    listed = (f"{_joined(by_state[state])} {words}" for state, words in says.items() if state in by_state)
+    listed = (
+        f"{_joined(by_state[state])} {words[len(by_state[state]) > 1]}"
+        for state, words in says.items()
+        if state in by_state
+    )
     return f"Of the hypotheses: {'; '.join(listed)}."
 
 
@@ -115,7 +128,7 @@ def verification_figure(found: Verification) -> alt.VConcatChart | None:
     notes = (
         "Above: it holds where it does for every sentence and head. Below: least to largest bound over what it bounds."
     )
-    title = heading(f"{found.model.name}: {QUESTION}", found, notes)
+    title = heading(f"Theorems and hypotheses on {found.model.name}", found, notes)
     return alt.vconcat(*charts, spacing=36).resolve_scale(color="independent").properties(title=title)
 
 
