@@ -52,6 +52,8 @@ class Diagnose(Study):
     fate: Literal["none", "attention", "attention-values", "layer", "stack"] = "none"
     """Apply this map of the model again and again to the first eight sentences, as `converge --map` does, and say on
     the page where their tokens go."""
+    baseline: bool = True
+    """Also measure the same architecture with random weights, on the texts of the first batch, to compare with."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,10 +82,10 @@ class Converge(Study):
 
 @dataclasses.dataclass(frozen=True)
 class Verify(Study):
-    """Decide what the theorems assume of a model, and check every theorem on it; status 1 if one is violated."""
+    """Does the theory hold here, and which hypotheses fail? Checks every theorem; status 1 if one is violated."""
 
     out: Path = Path("reports/verify-{model}")
-    """Folder for verify.json and hypotheses.json."""
+    """Folder for verify.html, verify.json, hypotheses.json and the figure (.png, .svg, .pdf)."""
     precision: Literal["float32", "float64"] = "float32"
     """Precision of the model; the mathematics is float64 either way."""
     tokens_per_batch: int = 512
@@ -96,7 +98,7 @@ class Verify(Study):
 
 @dataclasses.dataclass(frozen=True)
 class Compare(Study):
-    """Apply published remedies against over-smoothing to a model, without training, and set them side by side."""
+    """Which remedy keeps tokens apart? Applies published ones to a model, without training, and ranks them."""
 
     limit: int | None = 64
     """Read at most N sentences; None for all of them."""
@@ -108,6 +110,17 @@ class Compare(Study):
     remedies: Annotated[str, tyro.conf.arg(name="with")] = "contranorm,attnscale,featscale,neutreno,gfsa,centred"
     """The remedies, between commas; parameters after ":", remedies to be used together joined by "+". `jaxsmooth
     remedies` lists them."""
+    finetune: str = ""
+    """Also train the model on this task (docs/tasks.md, or a table of your own) without and with each remedy, and set
+    its score beside: one training for each remedy and seed."""
+    seeds: int = 3
+    """With --finetune: train each with so many seeds."""
+    epochs: float = 1.0
+    """With --finetune: passes over the training split."""
+    steps: int = 0
+    """With --finetune: optimiser steps, in place of --epochs."""
+    learning_rate: float = 2e-5
+    """With --finetune: the highest learning rate."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,6 +175,14 @@ class Predict:
 @dataclasses.dataclass(frozen=True)
 class Remedies:
     """List the remedies that `compare --with` and `finetune --remedy` know: parameters, defaults, sources."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Glossary:
+    """Say what the words and columns of the output mean: unit, range, source."""
+
+    name: str | None = None
+    """The word, as it stands in a table or on a page; without it, all words."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -240,7 +261,7 @@ COMMANDS: dict[str, Entry | dict[str, Entry]] = {
             "diagnose bert-base-uncased --data reviews.csv --columns text=review",
             'diagnose tiny --data "A film worth seeing."',
         ),
-        {**_TEXT, "measurement": "fusion fate", **_STUDY},
+        {**_TEXT, "measurement": "fusion fate baseline", **_STUDY},
     ),
     "converge": Entry(
         Converge,
@@ -258,10 +279,15 @@ COMMANDS: dict[str, Entry | dict[str, Entry]] = {
     ),
     "compare": Entry(
         Compare,
-        ("compare minilm-l6", "compare minilm-l6 --with contranorm,attnscale:0.3,contranorm:s=0.2+neutreno"),
-        {**_TEXT, "remedy": "remedies", **_STUDY},
+        (
+            "compare minilm-l6",
+            "compare minilm-l6 --with contranorm,attnscale:0.3,contranorm:s=0.2+neutreno",
+            "compare minilm-l6 --with contranorm --finetune movie-reviews --seeds 5",
+        ),
+        {**_TEXT, "remedy": "remedies", "training": "finetune seeds epochs steps learning_rate", **_STUDY},
     ),
     "remedies": Entry(Remedies),
+    "glossary": Entry(Glossary, ("glossary", "glossary anisotropy", "glossary d_M")),
     "finetune": Entry(
         Finetune,
         (

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rich.table import Table
 
-from ..errors import AssetError, ConfigError, DataError, JaxsmoothError, PreemptedError
+from ..errors import AssetError, ConfigError, DataError, JaxsmoothError, PreemptedError, did_you_mean
 from ..files import spelled_out
 from ..paths import folder_name
 from ..terminal import PlainConsole, say
 from ..training.config import AotConfig
+from . import trained
 from .commands import (
     AssetPath,
     ClearAssets,
@@ -26,6 +27,7 @@ from .commands import (
     Evaluate,
     FetchAsset,
     Finetune,
+    Glossary,
     ListAssets,
     Predict,
     Remedies,
@@ -83,6 +85,8 @@ def _run(command: Any) -> int:
             run_aot(command)
         case Remedies():
             run_remedies()
+        case Glossary():
+            run_glossary(command)
         case _:
             run_assets(command)
     return 0
@@ -120,6 +124,8 @@ def run_study(command: Study) -> int:
     )
     if isinstance(command, Diagnose) and command.fate != "none":
         found = _with_fate(found, command, model, tokenizer, first)
+    if isinstance(command, Compare) and command.finetune:
+        found = trained.with_training(found, command)
     from .. import report
 
     console = PlainConsole()
@@ -199,7 +205,7 @@ def _own_options(command: Study) -> dict[str, Any]:
     """The arguments of one study that the others do not have."""
     match command:
         case Diagnose():
-            return {"each_text": command.each_text}
+            return {"each_text": command.each_text, "baseline": command.baseline}
         case Converge():
             std = command.std[0] if len(command.std) == 1 else command.std or None
             shared = {"map": command.map, "layer": command.layer, "window": command.window, "steps": command.steps}
@@ -207,7 +213,10 @@ def _own_options(command: Study) -> dict[str, Any]:
         case Compare():
             from ..mitigations.parse import parse_remedies
 
-            return {"remedies": parse_remedies(command.remedies)}  # a wrong name costs no download and no work
+            remedies = parse_remedies(command.remedies)  # a wrong name costs no download and no work
+            if command.finetune:
+                trained.check(command, remedies)
+            return {"remedies": remedies}
         case Verify():
             return {"theorems": command.theorem, "hypotheses": command.hypothesis}
         case _:
@@ -283,6 +292,22 @@ def run_remedies() -> None:
         table.add_row(name, "\n".join(parameters) or "none", method.source)
     PlainConsole().print(table)
     say("For example: jaxsmooth compare minilm-l6 --with attnscale:0.3,gfsa:power=0.2:order=4,contranorm+neutreno")
+
+
+def run_glossary(command: Glossary) -> None:
+    """`jaxsmooth glossary`."""
+    from ..report.sections import glossary
+
+    if command.name is None:
+        say("; ".join(entry.title for entry in glossary.GLOSSARY.values()))
+        say("What one of them means: jaxsmooth glossary WORD")
+        return
+    found = glossary.find(command.name)
+    if not found:
+        known = [*glossary.GLOSSARY, *(entry.title for entry in glossary.GLOSSARY.values())]
+        raise ConfigError(f"the glossary has no {command.name!r}.{did_you_mean(command.name, known)}")
+    for entry in found:
+        say(glossary.in_words(entry))
 
 
 def run_aot(command: AotConfig) -> None:

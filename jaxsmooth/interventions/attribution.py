@@ -85,10 +85,20 @@ def attribute(
     Returns:
       [4, B].
     """
-    normed = trace.normed if config.placement == "post" else trace.pre_attn
-    states = jnp.stack([trace.input, trace.pre_attn, normed, trace.pre_mlp, trace.hidden])
+    states = jnp.stack(residual_states(trace, config))
     wide = states if states.dtype == jnp.float64 else states.astype(jnp.float32)
     return jnp.diff(MEASURES[measure](wide, jnp.broadcast_to(mask, states.shape[:-1])), axis=0)
+
+
+def residual_states(trace: BlockTrace, config: EncoderConfig) -> tuple[Float[Array, "B T D"], ...]:
+    """The residual stream of a block before, between and after its `PARTS`: five hidden states, [B T D].
+
+    Args:
+      trace: the block's trace.
+      config: the encoder's, which has the placement of the norms.
+    """
+    normed = trace.normed if config.placement == "post" else trace.pre_attn
+    return trace.input, trace.pre_attn, normed, trace.pre_mlp, trace.hidden
 
 
 @jax.jit(static_argnames="measure")

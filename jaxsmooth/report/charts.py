@@ -20,6 +20,7 @@ from ..results.convergence import HeadConvergence
 from ..results.diagnosis import Diagnosis
 from ..results.fate import MapConvergence
 from ..results.spread import Spread
+from ..results.verification import Verification
 from .format import finite
 
 COLOURS = {
@@ -107,7 +108,9 @@ def drawable(text: str, limit: int = 60) -> str:
     return safe if len(safe) <= limit else safe[: limit - 1] + "…"
 
 
-def heading(text: str, found: Diagnosis | HeadConvergence | MapConvergence | Comparison, *notes: str) -> alt.Title:
+def heading(
+    text: str, found: Diagnosis | HeadConvergence | MapConvergence | Comparison | Verification, *notes: str
+) -> alt.Title:
     """The title of a figure; below it, in small letters, what was measured and what lines and bands mean.
 
     Model and text are in every figure, with what is odd about the weights: a picture travels without its report.

@@ -1,30 +1,30 @@
-"""The three forms of `compare`'s result: compare.json, one figure, a table per measure."""
+"""The three forms of `compare`'s result: compare.json, one figure, one table with the best remedy first."""
 
-from collections.abc import Iterator
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import altair as alt
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from ..files import atomic_write, dumps_strict, strict
 from ..results.comparison import COMPARED_RATES, Comparison, Measured
 from ..results.spread import Spread
 from .charts import GREY, drawable, heading, layer_axis, layered, log_axis, positive, save, unless_any, values
-from .format import at, digits
+from .format import at
 from .json import described
-from .terminal import plain_table, show
+from .sections.attribution import stacked
+from .sections.ranking import LAYERS, LEAST_IMPORTANT, RANKED, UNTRAINED, answer, order, ranked_rows, sentences
+from .sections.trained import TRAINED, training_json, training_rows, training_words
+from .terminal import show, show_answer, show_table
 
 PALETTE = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C510A")
-PART_COLOURS = ("#0072B2", "#56B4E9", "#D55E00", "#E69F00")
 DASHES = ([1, 0], [5, 3], [2, 2])
 SHAPES = ("circle", "square", "triangle-up")
 SIDE = 320
 STATES = {"cosine similarity of tokens": "cosine_similarity", "relative distance d_M / ‖H‖": "relative_distance"}
-RATE_NAMES = {"actual": "actual rate of a block", "L4": "bound L4", "L1": "bound L1"}
 
 
 def write_comparison(found: Comparison, out: Path) -> dict[str, Path]:
@@ -49,25 +49,41 @@ def comparison_json(found: Comparison) -> dict[str, Any]:
     """Turn the result into strict JSON: for every remedy and layer, each quantity's spread over sentences.
 
     Layer 0 is the embedding output. A quantity without a value in any sentence, such as a bound whose hypotheses the
-    remedy breaks, has null and a count of 0.
+    remedy breaks, has null and a count of 0. `ranking` has the remedies' labels, the most effective first; `effects`
+    compares each with none text by text, `cost` says what it costs.
     """
     entries = [_entry(entry, found.parts) for entry in found.entries]
-    return strict({**described(found), "remedies": entries, "versions": found.versions})
+    trained = None if found.training is None else training_json(found.training)
+    ranking = [found.entries[place].label for place in order(found)]
+    answers = {"answer": answer(found), "ranking": ranking, "sentences": list(sentences(found))}
+    more = {} if trained is None else {"training": trained}
+    return strict({**described(found), **answers, **more, "remedies": entries, "versions": found.versions})
 
 
 def print_comparison(found: Comparison, console: Console) -> None:
-    """Print one table per measure, remedies down and layers across."""
+    """Print the answer, one table with the best remedy first, and a sentence on each remedy.
+
+    Args:
+      found: what `compare` found.
+      console: where to print. In a narrow one the least important columns are left out.
+    """
     model, data = found.model, found.data
     show(console, Text(f"{model.label} on {data.sentences:,} sentences of {data.name}, not trained", style="bold"))
-    for measure, field in STATES.items():
-        spreads = {entry.label: getattr(entry, field) for entry in found.entries}
-        show(console, _table(measure, spreads, 0, console.width))
-    for rate in COMPARED_RATES:
-        spreads = {entry.label: entry.rates[rate] for entry in found.entries}
-        show(console, _table(RATE_NAMES[rate], spreads, 1, console.width))
-    show(console, _summary(found))
-    for line in _remarks(found):
+    show(console, Text(answer(found), style="bold"))
+    console.print()
+    title = Text("the remedies, most effective first; cosine and d_M/‖H‖ of the last layer")
+    show_table(console, title, RANKED, ranked_rows(found), LEAST_IMPORTANT)
+    console.print()
+    for line in sentences(found):
         show(console, Text(line))
+    if found.training is not None:
+        console.print()
+        show_answer(console, "And accuracy?", training_words(found.training))
+        title = Text(
+            f"trained on {found.training.task}: {found.training.metric}, over {len(found.training.seeds)} seeds"
+        )
+        show_table(console, title, TRAINED, training_rows(found.training))
+    show(console, Text(UNTRAINED if found.training is None else LAYERS, style="dim"))
 
 
 def comparison_figure(found: Comparison) -> alt.VConcatChart:
@@ -184,67 +200,14 @@ def _parts_by_layer(found: Comparison) -> alt.LayerChart:
     parts = found.entries[0].attribution.mean
     layers = list(range(1, len(parts) + 1))
     x = alt.X("place:O", title="layer", axis=alt.Axis(labelAngle=0, values=layers[:: max(1, round(len(layers) / 12))]))
-    return _stacked(layers, parts, found.parts, x, "change of ln(d_M / ‖H‖)", legend=True)
+    chart = stacked(layers, parts, found.parts, x, "change of ln(d_M / ‖H‖)", legend=True)
+    return chart.properties(width=SIDE, height=SIDE)
 
 
 def _parts_by_remedy(found: Comparison) -> alt.LayerChart:
     sums = np.array([entry.attribution.mean.sum(axis=0) for entry in found.entries])
     x = alt.X("place:N", title=None, sort=None, axis=alt.Axis(labelAngle=-45, labelLimit=140, labelOverlap=False))
-    return _stacked(_names(found), sums, found.parts, x, None, legend=False)
-
-
-def _stacked(
-    places: list[Any], numbers: np.ndarray, parts: tuple[str, ...], x: alt.X, title: str | None, *, legend: bool
-) -> alt.LayerChart:
-    """Bars stacked upwards where positive and downwards where negative, and a dot at their sum."""
-    rows = [
-        {"place": place, "part": part, "value": value, "rank": rank}
-        for place, row in zip(places, numbers.tolist(), strict=True)
-        for rank, (part, value) in enumerate(zip(parts, row, strict=True))
-    ]
-    shown = alt.Legend(orient="top", columns=4, title=None) if legend else None
-    colour = alt.Color("part:N", scale=alt.Scale(domain=list(parts), range=list(PART_COLOURS)), legend=shown)
-    bars = alt.Chart(values(rows)).mark_bar(width={"band": 0.7})
-    bars = bars.encode(x=x, y=alt.Y("value:Q", title=title), color=colour, order="rank:Q")
-    sums = [{"place": place, "sum": value} for place, value in zip(places, numbers.sum(axis=1).tolist(), strict=True)]
-    dots = (
-        alt.Chart(values(sums)).mark_point(color="black", size=35).encode(x=x, y="sum:Q", tooltip=["place:N", "sum:Q"])
-    )
-    zero = alt.Chart(values([{"zero": 0}])).mark_rule(color=GREY).encode(y="zero:Q")
-    return layered(bars, zero, dots).properties(width=SIDE, height=SIDE)
-
-
-def _table(heading: str, spreads: dict[str, Spread], first: int, width: int) -> Table:
-    table = plain_table(Text(heading))
-    table.add_column("layer", no_wrap=True)
-    size = next(iter(spreads.values())).mean.size
-    room = max(2, (width - max(map(len, (*spreads, "layer"))) - 2) // 8)
-    shown = np.unique(np.linspace(0, size - 1, min(size, room)).round().astype(int))
-    for layer in shown:
-        table.add_column(str(layer + first), justify="right", no_wrap=True)
-    for label, spread in spreads.items():
-        table.add_row(Text(label), *(digits(float(spread.mean[layer])) for layer in shown))
-    return table
-
-
-def _summary(found: Comparison) -> Table:
-    table = plain_table(Text("over the whole encoder: change of ln(d_M / ‖H‖) by part, and of the output"))
-    table.add_column("remedy", no_wrap=True)
-    for column in (*found.parts, "sum", "‖ΔH‖/‖H‖"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for entry in found.entries:
-        sums = entry.attribution.mean.sum(axis=0)
-        numbers = (*sums, sums.sum(), entry.change.mean[0])
-        table.add_row(Text(entry.label), *(digits(float(number)) for number in numbers))
-    return table
-
-
-def _remarks(found: Comparison) -> Iterator[str]:
-    for entry in found.entries[1:]:
-        warning = f" It {entry.warning}." if entry.warning else ""
-        lost = [rate for rate in ("L4", "L1") if not entry.rates[rate].count.any()]
-        missing = f" It breaks the hypotheses of {' and '.join(lost)}." if lost else ""
-        yield f"{entry.label}: {entry.description}.{warning}{missing}"
+    return stacked(_names(found), sums, found.parts, x, None, legend=False).properties(width=SIDE, height=SIDE)
 
 
 def _entry(entry: Measured, parts: tuple[str, ...]) -> dict[str, Any]:
@@ -258,4 +221,8 @@ def _entry(entry: Measured, parts: tuple[str, ...]) -> dict[str, Any]:
         layers.append(one)
     fused = {name: {key: at(spread, 0) for key, spread in measures.items()} for name, measures in entry.fused.items()}
     plain = {key: getattr(entry, key) for key in ("label", "description", "warning")}
-    return {**plain, "layers": layers, "fused": fused, "change": at(entry.change, 0)}
+    against = {
+        "effects": {key: dataclasses.asdict(effect) for key, effect in entry.effects.items()},
+        "cost": None if entry.cost is None else dataclasses.asdict(entry.cost),
+    }
+    return {**plain, "layers": layers, "fused": fused, "change": at(entry.change, 0), **against}

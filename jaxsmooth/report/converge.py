@@ -1,4 +1,4 @@
-"""The three forms of `converge`'s result: converge.json, one figure, a table."""
+"""The three forms of `converge`'s result: converge.json, one figure, the answer in words and a table."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,19 +15,26 @@ from ..results.spread import Spread
 from .charts import GREY, heading, layered, save, values
 from .format import at, digits, over_heads
 from .json import described
-from .terminal import plain_table, show
+from .sections.glossary import Column
+from .terminal import show, show_answer, show_table
 
-_COLUMNS = {
-    "|λ₂|": "predicted_rate",
-    "rate\nseen": "observed_rate",
-    "τ": "ergodicity",
-    "Birk-\nhoff": "birkhoff",
-    "steps\nsaid": "predicted_steps",
-    "steps\ntaken": "observed_steps",
-    "limit\nheld%": "limit_held",
-    "rate\nheld%": "rate_held",
-    "steps\nheld%": "steps_held",
-}
+_NUMBERS = (
+    (Column("|λ₂|", "predicted-rate"), "predicted_rate"),
+    (Column("rate\nseen", "observed_rate"), "observed_rate"),
+    (Column("τ", "tau"), "ergodicity"),
+    (Column("Birk-\nhoff", "birkhoff"), "birkhoff"),
+    (Column("steps\nsaid", "steps-said"), "predicted_steps"),
+    (Column("steps\ntaken", "steps-taken"), "observed_steps"),
+    (Column("limit\nheld%", "limit-held"), "limit_held"),
+    (Column("rate\nheld%", "rate-held"), "rate_held"),
+    (Column("steps\nheld%", "steps-held"), "steps_held"),
+)
+COLUMNS = (Column("operator", "operator"), Column("layer", "layer"), *(column for column, _ in _NUMBERS))
+LEAST_IMPORTANT = ("Birk-\nhoff", "τ", "steps\nheld%", "steps\nsaid", "steps\ntaken", "limit\nheld%")
+"""What is left out where there is no room, in this order."""
+
+WHERE = "Where do the tokens go when a head's attention is applied again and again?"
+HOW_FAST = "Does the second eigenvalue say how fast?"
 
 
 def write_convergence(found: HeadConvergence, out: Path) -> dict[str, Path]:
@@ -65,27 +72,73 @@ def convergence_json(found: HeadConvergence) -> dict[str, Any]:
         for operator, spreads in found.operators.items()
     ]
     plain = ("window", "steps", "tolerance", "versions")
-    return strict({**described(found), **{key: getattr(found, key) for key in plain}, "operators": operators})
+    answers = {"where": where_words(found), "how_fast": speed_words(found)}
+    return strict(
+        {**described(found), "answers": answers, **{key: getattr(found, key) for key in plain}, "operators": operators}
+    )
 
 
 def print_convergence(found: HeadConvergence, console: Console) -> None:
-    """Print a table, one row per operator and layer."""
+    """Print the answers in words, and a table, one row per operator and layer."""
     model, data = found.model, found.data
+    show_answer(console, WHERE, where_words(found))
+    show_answer(console, HOW_FAST, speed_words(found))
+    console.print()
     title = f"{model.name} on {data.sentences:,} sentences of {data.name}: attention iterated {found.steps} times"
     title += f" ({model.note})" if model.note else ""
-    table = plain_table(Text(title, style="bold"))
-    table.add_column("operator", no_wrap=True)
-    for column in ("layer", *_COLUMNS):
-        table.add_column(column, justify="right")
+    rows = []
     for operator, spreads in found.operators.items():
-        pooled = {name: over_heads(spreads[name]).mean for name in _COLUMNS.values()}
+        pooled = {name: over_heads(spreads[name]).mean for _, name in _NUMBERS}
         for layer in range(model.layers):
-            cells = [_cell(name, float(pooled[name][layer])) for name in _COLUMNS.values()]
-            table.add_row(operator if layer == 0 else "", str(layer + 1), *cells)
-        table.add_section()
-    show(console, table)
+            cells = [_cell(name, float(pooled[name][layer])) for _, name in _NUMBERS]
+            rows.append([operator if layer == 0 else "", str(layer + 1), *cells])
+    show_table(console, Text(title, style="bold"), COLUMNS, rows, LEAST_IMPORTANT)
+    console.print()
     for line in _findings(found):
         show(console, Text(line))
+
+
+def where_words(found: HeadConvergence) -> str:
+    """The limit of the model's own attention, and whether it is the one that theory predicts."""
+    spreads = found.operators.get("full")
+    if spreads is None or not spreads["limit_held"].count.any():
+        return "No sentence has tokens to iterate."
+    most = float(np.nanmax(spreads["classes"].max))
+    goal = "to one common vector: all tokens become equal" if most <= 1 else "in some heads to several groups of tokens"
+    return (
+        f"Under the model's own attention alone, {goal}. The limit is the one that theory predicts in"
+        f" {_share(spreads['limit_held'])} of heads and sentences and another one in {_share(spreads['limit_failed'])};"
+        f" {_share(spreads['arrived'])} arrived within {found.steps} steps."
+    )
+
+
+def speed_words(found: HeadConvergence) -> str:
+    """Whether |lambda_2| predicts the observed rate and number of steps, for each operator."""
+    known = {name: spreads for name, spreads in found.operators.items() if spreads["rate_held"].count.any()}
+    if not known:
+        return "Nothing was observed to compare it with."
+    own = next(iter(known))
+    held = _mean(known[own]["rate_held"])
+    word = next(
+        word for least, word in ((0.95, "It does"), (0.5, "Mostly"), (0.05, "In part"), (0, "Hardly")) if held >= least
+    )
+    listed = "; ".join(
+        f"{_called(found, name)} the rate in {_share(spreads['rate_held'])} and the number of steps in"
+        f" {_share(spreads['steps_held'])}"
+        for name, spreads in known.items()
+    )
+    return (
+        f"{word}, for the model's own attention. Of heads and sentences it predicts, for {listed}. The rest is wrong or"
+        f" not decided by {found.steps} steps."
+    )
+
+
+def _called(found: HeadConvergence, operator: str) -> str:
+    return f"a window of {found.window}" if operator == "window" else f"{operator} attention"
+
+
+def _mean(held: Spread) -> float:
+    return float((np.where(held.count > 0, held.mean, 0) * held.count).sum() / max(int(held.count.sum()), 1))
 
 
 def convergence_figure(found: HeadConvergence) -> alt.VConcatChart:
@@ -101,6 +154,7 @@ def convergence_figure(found: HeadConvergence) -> alt.VConcatChart:
         title=heading(
             f"{found.model.name}: does the second eigenvalue say how fast a head's attention mixes?",
             found,
+            speed_words(found),
             "A dot is a head, its mean over sentences. On the dashed line the eigenvalue is right;",
             "above it in the lower row, attention needed more steps than the eigenvalue promised.",
         )
@@ -162,7 +216,7 @@ def _cell(name: str, value: float) -> str:
 def _share(held: Spread) -> str:
     """The share of heads and sentences in which a prediction held, never rounded up to all of them."""
     total = int(held.count.sum())
-    share = 100 * float((np.where(held.count > 0, held.mean, 0) * held.count).sum()) / max(total, 1)
+    share = 100 * _mean(held)
     return f"{min(share, 99.9) if share < 100 else 100:.3g}%" if total else "no sentence"
 
 

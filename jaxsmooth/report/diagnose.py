@@ -1,22 +1,22 @@
-"""The three forms of `diagnose`'s result: a page, report.json and figures; a table and the answer in words."""
+"""The three forms of `diagnose`'s result: a page, report.json and figures; the answer in words and a table."""
 
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from ..files import atomic_write, dumps_strict
 from ..results.diagnosis import Diagnosis
-from .fate.words import fate_of
+from .fate.words import fate_of, whole_answer
 from .fate.write import write_fates
 from .figures import write_figures
 from .format import FUSED_ROW, digits, fused_words, rows_of
 from .headline import headline
 from .json import to_json
 from .page import render_page
-from .terminal import plain_table, show
+from .sections.glossary import Column
+from .terminal import show, show_answer, show_command, show_table
 from .texts import ASSUMED, texts_csv, texts_words
 
 
@@ -55,71 +55,58 @@ def write_diagnosis(diagnosis: Diagnosis, out: Path) -> dict[str, Path]:
     }
 
 
-_COLUMNS = {
-    "cosine": ("cosine_similarity",),
-    "d_M/‖H‖": ("relative_distance",),
-    "actual": ("rates", "actual"),
-    "L5": ("rates", "L5"),
-    "L4": ("rates", "L4"),
-    "L1": ("rates", "L1"),
-    "std\nattn\nmin": ("std_attn_min",),
-    "std\nMLP\nmin": ("std_mlp_min",),
-    "√λ\nmax": ("mixing_rate_max",),
-    "L0": ("rates", "L0"),
-}
-"""Heading -> where the number is in report.json; from the most to the least important."""
+COLUMNS = (
+    (Column("layer", "layer"), ("layer",)),
+    (Column("cosine", "cosine"), ("cosine_similarity",)),
+    (Column("d_M/‖H‖", "relative-distance"), ("relative_distance",)),
+    (Column("std\nattn\nmin", "std"), ("std_attn_min",)),
+    (Column("std\nMLP\nmin", "std"), ("std_mlp_min",)),
+    (Column("√λ\nmax", "mixing-rate"), ("mixing_rate_max",)),
+    (Column("actual", "rate"), ("rates", "actual")),
+    (Column("L5", "L5"), ("rates", "L5")),
+    (Column("L4", "L4"), ("rates", "L4")),
+    (Column("L1", "L1"), ("rates", "L1")),
+    (Column("L0", "L0"), ("rates", "L0")),
+)
+"""Columns of the table, and where in a layer of report.json each stands."""
 
-
-_ORDER = ("cosine", "d_M/‖H‖", "std\nattn\nmin", "std\nMLP\nmin", "√λ\nmax", "actual", "L5", "L4", "L1", "L0")
+LEAST_IMPORTANT = ("L0", "√λ\nmax", "std\nMLP\nmin", "std\nattn\nmin", "L1", "L4", "L5", "actual", "d_M/‖H‖", "cosine")
+"""What is left out where there is no room, in this order."""
 
 
 def print_diagnosis(diagnosis: Diagnosis, console: Console) -> None:
-    """Print the numbers per layer and the answer in words.
+    """Print the answer, the numbers per layer, and the questions with their answers.
 
     Args:
       diagnosis: what `jaxsmooth.diagnose` found.
       console: where to print. In a narrow one the least important columns are left out.
     """
     found = headline(diagnosis)
-    show(console, _fitting_table(diagnosis, console))
-    show(console, Text("Layer 0 is the embedding output; a rate below 1 brings tokens closer.", style="dim"))
+    show(console, Text(found.headline, style="bold"))
+    console.print()
+    _show_layers(diagnosis, console)
     if diagnosis.fused is not None:
         show(console, Text(f"{FUSED_ROW.capitalize()}: {fused_words(diagnosis.fused)}.", style="dim"))
     console.print()
-    show(console, Text(found.headline, style="bold"))
-    for sentence in (found.smoothing, found.where, found.explanation):
-        show(console, Text(sentence))
+    for question, answer in found.answers:
+        if answer:
+            show_answer(console, question, answer)
     if diagnosis.texts is not None:
-        show(console, Text(f"Other texts: {texts_words(diagnosis.texts)} {ASSUMED}"))
+        show_answer(console, "And other texts?", f"{texts_words(diagnosis.texts)} {ASSUMED}")
     if diagnosis.fate is not None:
+        show_answer(console, "Where do the tokens go?", whole_answer(diagnosis.fate))
         for one in diagnosis.fate.maps:
             show(console, Text(fate_of(diagnosis.fate, one)))
+    show_command(console, "What next?", found.next_command, found.next_why)
 
 
-def _fitting_table(diagnosis: Diagnosis, console: Console) -> Table:
-    report = to_json(diagnosis)
-    layers = rows_of(report)
-    own = {name: ("metrics", name) for name in diagnosis.metrics}
-    columns = own | _COLUMNS  # what was asked for is the last to be left out
-    for kept in range(len(columns), 0, -1):
-        chosen = dict(list(columns.items())[:kept])
-        table = _table(diagnosis, layers, {name: chosen[name] for name in (*_ORDER, *own) if name in chosen})
-        if console.measure(table, options=console.options.update(width=10_000)).maximum <= console.width:
-            break
-    return table
-
-
-def _table(diagnosis: Diagnosis, layers: list[dict[str, Any]], columns: dict[str, tuple[str, ...]]) -> Table:
+def _show_layers(diagnosis: Diagnosis, console: Console) -> None:
+    own = [(Column(name, "own-metric"), ("metrics", name)) for name in diagnosis.metrics]
+    columns = (*COLUMNS, *own)  # what was asked for is never left out
+    rows = [[_cell(layer, path) for _, path in columns] for layer in rows_of(to_json(diagnosis))]
     model, data = diagnosis.model, diagnosis.data
     title = Text(f"{model.label} on {data.sentences:,} sentences of {data.name}", style="bold")
-    table = plain_table(title)
-    table.pad_edge = False
-    table.add_column("layer", justify="right", no_wrap=True)
-    for name in columns:
-        table.add_column(name, justify="right", no_wrap=True)
-    for layer in layers:
-        table.add_row(str(layer["layer"]), *(_cell(layer, path) for path in columns.values()))
-    return table
+    show_table(console, title, [column for column, _ in columns], rows, LEAST_IMPORTANT)
 
 
 def _cell(layer: dict[str, Any], path: tuple[str, ...]) -> Text:
@@ -128,5 +115,7 @@ def _cell(layer: dict[str, Any], path: tuple[str, ...]) -> Text:
     value: Any = layer
     for key in path:
         value = value[key]
+    if path[0] == "layer":
+        return Text(str(value))
     contracts = path[0] == "rates" and value is not None and value < 1
     return Text(digits(value), style="green" if contracts else "")

@@ -25,9 +25,12 @@ from .charts import (
     unless_any,
 )
 from .charts import values as data_of
+from .findings import median_ratio
 from .format import digits, finite
 from .headline import headline
 from .heatmaps import cosine_maps, mixing_rates
+from .sections.attribution import attribution_chart
+from .sections.baselines import baseline_chart
 
 RATE_LABELS = {
     "actual": "actual rate",
@@ -54,6 +57,7 @@ _SHAPES = {
     "L0": "triangle-right",
 }
 _CONTRACTION = "#DDF1E4"
+_TIMES = "In brackets: how many times the actual rate a bound is, median over layers"
 _IN_OVERVIEW = ("actual", "L5", "L4", "L3", "L1", "L0")
 
 
@@ -65,8 +69,8 @@ def write_figures(diagnosis: Diagnosis, folder: Path) -> dict[str, Path]:
       folder: where the files go; made if missing.
 
     Returns:
-      Name -> path of the PNG: overview, similarity, norms, ladder, mixing_rate and, if the diagnosis has an
-      exemplar, exemplar_cosine.
+      Name -> path of the PNG: overview, similarity, norms, ladder, mixing_rate, baselines, attribution and, if the
+      diagnosis has an exemplar, exemplar_cosine.
 
     Raises:
       OSError: the folder cannot be written to.
@@ -77,7 +81,10 @@ def write_figures(diagnosis: Diagnosis, folder: Path) -> dict[str, Path]:
         "norms": norms_figure,
         "ladder": ladder_figure,
         "mixing_rate": mixing_rate_figure,
+        "baselines": baselines_figure,
     }
+    if diagnosis.attribution is not None:
+        makers["attribution"] = attribution_figure
     if diagnosis.exemplar is not None:
         makers["exemplar_cosine"] = exemplar_figure
     return {name: save(make(diagnosis), folder / name) for name, make in makers.items()}
@@ -86,14 +93,15 @@ def write_figures(diagnosis: Diagnosis, folder: Path) -> dict[str, Path]:
 def overview_figure(diagnosis: Diagnosis) -> alt.HConcatChart:
     """One wide picture: how similar the tokens become, and how far the theory's bounds are from that."""
     left = similarity_chart(diagnosis).properties(width=440, height=360, title="Do the tokens become the same?")
+    half = (diagnosis.rates["actual"].mean.size + 1) // 2  # an arrow in each half, or they would lie on each other
     right = layered(
         ladder_chart(diagnosis, _IN_OVERVIEW),
-        *_gap(diagnosis, "L1", 0.2, 0.8),
-        *_gap(diagnosis, "L4", 0.6, 0.45),
+        *_gap(diagnosis, "L1", slice(None, half), 0.8),
+        *_gap(diagnosis, "L4", slice(half, None), 0.45),
     )
     right = right.properties(width=540, height=360, title="Does the theory explain it?")
     both = alt.hconcat(left, right, spacing=40).resolve_scale(color="independent", shape="independent")
-    return both.properties(title=heading(headline(diagnosis).headline, diagnosis, _BANDS))
+    return both.properties(title=heading(headline(diagnosis).headline, diagnosis, f"{_BANDS}. {_TIMES}"))
 
 
 def similarity_figure(diagnosis: Diagnosis) -> alt.LayerChart:
@@ -104,7 +112,7 @@ def similarity_figure(diagnosis: Diagnosis) -> alt.LayerChart:
 
 def ladder_figure(diagnosis: Diagnosis) -> alt.LayerChart:
     """Actual contraction rate of every block against its upper bounds."""
-    note = "Line: mean over sentences, its median over layers in brackets; grey: smallest to largest sentence"
+    note = f"Line: mean over sentences; grey: smallest to largest sentence. {_TIMES}"
     title = heading(f"Contraction per layer of {diagnosis.model.name}", diagnosis, note)
     return ladder_chart(diagnosis, RATES).properties(width=700, height=380, title=title)
 
@@ -123,6 +131,22 @@ def mixing_rate_figure(diagnosis: Diagnosis) -> alt.LayerChart:
     layers, heads = diagnosis.mixing_rate.mean.shape
     title = heading("Mixing rate √λ of every head (below 1: it only brings tokens together)", diagnosis)
     return mixing_rates(diagnosis).properties(width=max(360, 44 * heads), height=max(120, 30 * layers), title=title)
+
+
+def attribution_figure(diagnosis: Diagnosis) -> alt.LayerChart:
+    """What each part of every block does to the relative distance."""
+    note = "Mean over sentences. Below 0: this part brings the tokens together. Dot: sum of the parts"
+    title = heading(f"Which part of a block brings tokens together in {diagnosis.model.name}?", diagnosis, note)
+    return attribution_chart(diagnosis).properties(width=640, height=380, title=title)
+
+
+def baselines_figure(diagnosis: Diagnosis) -> alt.LayerChart:
+    """The similarity of tokens beside that of tokens of different texts, and of the model before training."""
+    notes = ["Means over texts"]
+    if diagnosis.untrained is not None:
+        notes.append(f"before training: weights drawn at random, {diagnosis.untrained.texts} of the texts")
+    title = heading(f"Similarity in {diagnosis.model.name}, and what to compare it with", diagnosis, "; ".join(notes))
+    return baseline_chart(diagnosis).properties(width=640, height=380, title=title)
 
 
 def exemplar_figure(diagnosis: Diagnosis) -> alt.FacetChart:
@@ -248,16 +272,19 @@ def _contraction(low: float) -> list[alt.Chart]:
     return [region, edge, words.encode(x=alt.value(6), y=alt.value("height"))]
 
 
-def _gap(diagnosis: Diagnosis, name: str, place: float, height: float) -> list[alt.Chart]:
-    """An arrow that says how many times a bound is above the actual rate, in the layer at `place` of the depth."""
+def _gap(diagnosis: Diagnosis, name: str, among: slice, height: float) -> list[alt.Chart]:
+    """An arrow that says how many times the actual rate a bound is in the median layer; it stands at the layer that is
+    nearest to that among some."""
     actual, bound = (positive(diagnosis.rates[key].mean) for key in ("actual", name))
-    block = round(place * (actual.size - 1))
-    bottom, top = float(actual[block]), float(bound[block])
+    median = median_ratio(diagnosis.rates[name].mean, diagnosis.rates["actual"].mean)
+    ratios = (bound / actual)[among]
     # One layer has no room for two arrows, and a bound within a factor of two needs none.
-    if actual.size == 1 or not top / bottom >= 2:
+    if actual.size == 1 or not 2 <= median < np.inf or not np.isfinite(ratios).any():
         return []
+    block = (among.start or 0) + int(np.nanargmin(np.abs(np.log(ratios / median))))
+    bottom, top = float(actual[block]), float(bound[block])
     base = alt.Chart(data_of([{"layer": block + 1, "value": bottom, "top": top}])).encode(x="layer:Q", y="value:Q")
-    words = {"layer": block + 1, "value": bottom * (top / bottom) ** height, "text": f"{digits(top / bottom)} × actual"}
+    words = {"layer": block + 1, "value": bottom * (top / bottom) ** height, "text": f"{digits(median)} × actual"}
     text = alt.Chart(data_of([words])).encode(x="layer:Q", y="value:Q", text="text:N")
     style: dict[str, Any] = {"align": "left", "dx": 6, "fontSize": 13, "fontWeight": "bold"}
     return [
@@ -275,5 +302,6 @@ def rate_labels(diagnosis: Diagnosis) -> dict[str, str]:
 
 
 def _rate_label(diagnosis: Diagnosis, name: str) -> str:
-    numbers = finite(diagnosis.rates[name].mean)
-    return rate_labels(diagnosis)[name] + (f"  ({digits(float(np.median(numbers)))})" if numbers.size else "")
+    label = rate_labels(diagnosis)[name]
+    ratio = median_ratio(diagnosis.rates[name].mean, diagnosis.rates["actual"].mean)
+    return label if name == "actual" or np.isnan(ratio) else f"{label}  (× {digits(ratio)})"

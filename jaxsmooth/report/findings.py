@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 from ..results.diagnosis import Diagnosis
 from ..results.summaries import RATES
 from .format import finite
+from .sections.attribution import totals
+from .sections.baselines import across_texts, before_training
 
 STRONG_SIMILARITY = 0.8
 """Mean cosine of the last layer from which we say "strongly": for tokens of equal length four fifths of their squared
@@ -64,6 +66,9 @@ class Findings:
       exceeded: "bound in layer" pairs in which the actual rate is above the bound by more than `ROUNDING`.
       threshold_met_layers: layers whose mean `std_product` is above the mean threshold.
       threshold_over_product: median over layers of (mean threshold) / (mean std_product).
+      attribution: part of a block -> its change of ln(d_M / ||H||), added up over layers; empty where unknown.
+      cosine_across: mean cosine of tokens of different texts in the last layer.
+      cosine_untrained: last layer's cosine of the same architecture before training.
     """
 
     cosine_first: float
@@ -89,6 +94,9 @@ class Findings:
     exceeded: tuple[tuple[str, int], ...]
     threshold_met_layers: tuple[int, ...]
     threshold_over_product: float
+    attribution: dict[str, float]
+    cosine_across: float
+    cosine_untrained: float
 
 
 def findings(diagnosis: Diagnosis) -> Findings:
@@ -99,7 +107,7 @@ def findings(diagnosis: Diagnosis) -> Findings:
     product, threshold = diagnosis.std_product.mean, diagnosis.threshold.mean
     peak = int(np.nanargmax(cosine)) if finite(cosine).size else None
     smallest, name, layer = _smallest_bound(diagnosis)
-    tightest, least = _tightest({bound: _median_ratio(rates[bound], actual) for bound in BOUNDS})
+    tightest, least = _tightest({bound: median_ratio(rates[bound], actual) for bound in BOUNDS})
     return Findings(
         cosine_first=float(cosine[0]),
         cosine_last=float(cosine[-1]),
@@ -113,8 +121,8 @@ def findings(diagnosis: Diagnosis) -> Findings:
         rate_lowest=min(finite(actual).tolist(), default=float("nan")),
         rate_highest=max(finite(actual).tolist(), default=float("nan")),
         layers=actual.size,
-        L1_over_actual=_median_ratio(rates["L1"], actual),
-        L4_over_actual=_median_ratio(rates["L4"], actual),
+        L1_over_actual=median_ratio(rates["L1"], actual),
+        L4_over_actual=median_ratio(rates["L4"], actual),
         tightest=tightest,
         tightest_over_actual=least,
         certified_layers={bound: _layers(rates[bound] < 1) for bound in BOUNDS},
@@ -123,7 +131,10 @@ def findings(diagnosis: Diagnosis) -> Findings:
         smallest_bound_layer=layer,
         exceeded=tuple((b, i) for b in BOUNDS for i in _layers(actual > rates[b] * (1 + ROUNDING))),
         threshold_met_layers=_layers(product > threshold),
-        threshold_over_product=_median_ratio(threshold, product),
+        threshold_over_product=median_ratio(threshold, product),
+        attribution=totals(diagnosis),
+        cosine_across=across_texts(diagnosis),
+        cosine_untrained=before_training(diagnosis),
     )
 
 
@@ -131,7 +142,8 @@ def _layers(chosen: NDArray[np.bool_]) -> tuple[int, ...]:
     return tuple(int(block) + 1 for block in np.flatnonzero(chosen))
 
 
-def _median_ratio(above: NDArray[np.float64], below: NDArray[np.float64]) -> float:
+def median_ratio(above: NDArray[np.float64], below: NDArray[np.float64]) -> float:
+    """Median over layers of one number over another: the one ratio that text, figures and legends give of a bound."""
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = above / below
     defined = ratio[~np.isnan(ratio)]

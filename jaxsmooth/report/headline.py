@@ -7,6 +7,9 @@ import numpy as np
 from ..results.diagnosis import Diagnosis
 from . import wording
 from .findings import MODERATE_RISE, PEAK_DROP, STRONG_SIMILARITY, Findings, findings
+from .sections.attribution import attribution_words
+from .sections.baselines import baseline_words
+from .sections.next_step import next_step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +24,10 @@ class Headline:
       where: in which layers.
       explanation: whether the bounds predict it.
       measures: what cosine similarity and relative distance say against each other.
+      why: which part of a block does it.
+      baseline: what the similarity is compared with: tokens of different texts, the model before training.
+      next_command: the command to run next, and
+      next_why: for what; the rule is in `sections.next_step`.
       findings: the numbers.
     """
 
@@ -31,7 +38,22 @@ class Headline:
     where: str
     explanation: str
     measures: str
+    why: str
+    baseline: str
+    next_command: str
+    next_why: str
     findings: Findings
+
+    @property
+    def answers(self) -> tuple[tuple[str, str], ...]:
+        """The questions that terminal and page ask, each with its answer."""
+        return (
+            ("How alike do the tokens become?", self.smoothing),
+            ("Compared with what?", self.baseline),
+            ("Where?", self.where),
+            ("Why?", self.why),
+            ("Does the theory explain it?", self.explanation),
+        )
 
 
 def headline(diagnosis: Diagnosis) -> Headline:
@@ -66,6 +88,7 @@ def headline(diagnosis: Diagnosis) -> Headline:
     found = findings(diagnosis)
     departures = diagnosis.model.departures
     level, theory = _level(found), _theory(found) if diagnosis.model.rungs else "inapplicable"
+    command, why = next_step(diagnosis, level, theory)
     return Headline(
         level=level,
         theory=theory,
@@ -74,6 +97,10 @@ def headline(diagnosis: Diagnosis) -> Headline:
         where=wording.where(found),
         explanation=wording.explanation(theory, found, departures),
         measures=wording.measures(found),
+        why=attribution_words(diagnosis),
+        baseline=baseline_words(diagnosis),
+        next_command=command,
+        next_why=why,
         findings=found,
     )
 

@@ -9,7 +9,9 @@ texts that were read support about others of their kind; a limit that so few can
 known, holds for every text: bounds of the LayerNorm stds and of the thresholds, by layer. `weights` holds no text's
 numbers but the weights': by matrix and layer the singular values, and the power law fitted to their squares;
 `principal`, of each layer's F = sum_h W_V^h W_O^h, the eigenvalue of largest modulus, the next modulus, and what
-`principal_alignment` is by chance.
+`principal_alignment` is by chance. `attribution` of a layer is the change of ln(d_M / ||H||) over each part of its
+block. `baselines` holds what similarity is compared with, by hidden state: `anisotropy`, the mean cosine of two tokens
+of different texts, and `untrained`, the same architecture before training, on as many texts as `texts` says.
 """
 
 import dataclasses
@@ -26,6 +28,7 @@ from ..results.verification import Verification
 from .every_input import every_input_json
 from .format import BLOCK_QUANTITIES, at, over_heads
 from .headline import headline
+from .sections.baselines import baselines_json
 from .sections.weights import weights_json
 from .texts import texts_json
 
@@ -56,6 +59,7 @@ def to_json(diagnosis: Diagnosis) -> dict[str, Any]:
             "layers": layers,
             **({} if diagnosis.fused is None else {"fused": _fused(diagnosis.fused)}),
             **({} if diagnosis.every_input is None else {"every_input": every_input_json(diagnosis)}),
+            **baselines_json(diagnosis),
             **({} if diagnosis.texts is None else {"texts": texts_json(diagnosis.texts)}),
             **({} if diagnosis.weights is None else {"weights": weights_json(diagnosis.weights)}),
             "verdict": dataclasses.asdict(headline(diagnosis)),
@@ -105,6 +109,10 @@ def _block(diagnosis: Diagnosis, block: int) -> dict[str, Any]:
         key: values for name in HEAD_METRICS for key, values in _heads(name, getattr(diagnosis, name), block)
     }
     entry["spread"] = _rest(spreads) | {"rates": _rest(rates)}
+    if diagnosis.attribution is not None:
+        parts = {part: at(diagnosis.attribution, block, k) for k, part in enumerate(diagnosis.parts)}
+        entry["attribution"] = {part: change["mean"] for part, change in parts.items()}
+        entry["spread"]["attribution"] = _rest(parts)
     return entry
 
 

@@ -1,26 +1,26 @@
 """One self-contained HTML page: no request leaves it, and text from outside stays text."""
 
-import base64
-import hashlib
 from collections.abc import Sequence
-from importlib.resources import files
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import vl_convert
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from ..results.diagnosis import Diagnosis, Exemplar
 from ..results.summaries import RATES
 from .every_input import every_input_rows, every_input_words
 from .fate.words import answers
-from .figures import RATE_LABELS, rate_labels
+from .findings import median_ratio
 from .format import MISSING, digits, fused_words, rows_of
 from .headline import Headline, headline
 from .json import to_json
+from .sections import shell
+from .sections.attribution import PART_NAMES, signed
+from .sections.glossary import GLOSSARY, Column
 from .sections.plots import page_charts
 from .sections.weights import weights_section
+from .sections.words import BLOCKS, STATES
 from .texts import texts_section
 from .wording import KNOWS, attention_words, rank_words, sink_words
 
@@ -28,17 +28,35 @@ TEXT_LIMIT = 2_000
 """Characters of the exemplar that are printed: one enormous word is still one unknown token."""
 
 TABLE = (
-    ("cosine", "mean cosine similarity of two tokens", ("cosine_similarity",)),
-    ("d_M/‖H‖", "relative distance of the tokens from their mean", ("relative_distance",)),
-    ("d_M", "distance of the tokens from their mean", ("subspace_distance",)),
-    ("rank, num.", "numerical (stable) rank of the tokens", ("stable_rank",)),
-    ("rank, eff.", "effective rank of the tokens", ("effective_rank",)),
-    ("std attn, min", "smallest std at the attention LayerNorm", ("std_attn_min",)),
-    ("std MLP, min", "smallest std at the MLP LayerNorm", ("std_mlp_min",)),
-    ("√λ, max", "largest mixing rate of a head", ("mixing_rate_max",)),
-    *((name, RATE_LABELS[name], ("rates", name)) for name in RATES),
+    (Column("cosine", "cosine"), ("cosine_similarity",)),
+    (Column("d_M/‖H‖", "relative-distance"), ("relative_distance",)),
+    (Column("d_M", "distance"), ("subspace_distance",)),
+    (Column("rank, num.", "numerical-rank"), ("stable_rank",)),
+    (Column("rank, eff.", "effective-rank"), ("effective_rank",)),
+    (Column("std attn, min", "std"), ("std_attn_min",)),
+    (Column("std MLP, min", "std"), ("std_mlp_min",)),
+    (Column("√λ, max", "mixing-rate"), ("mixing_rate_max",)),
+    *((Column(name, "rate" if name == "actual" else name), ("rates", name)) for name in RATES),
 )
-"""Columns of the table: heading, what it is, where in a layer of report.json it stands."""
+"""Columns of the table, and where in a layer of report.json each stands."""
+
+
+DEFINED = {entry.name for entry in (*STATES, *BLOCKS)}
+"""The entries of the glossary that the page lists: those of its own words."""
+
+
+class Tile(NamedTuple):
+    """A number at the head of the page.
+
+    Attributes:
+      number: as text.
+      meaning: what it is.
+      term: its entry in the glossary.
+    """
+
+    number: str
+    meaning: str
+    term: str
 
 
 def render_page(diagnosis: Diagnosis, *, beside: Sequence[str] = ()) -> str:
@@ -55,62 +73,43 @@ def render_page(diagnosis: Diagnosis, *, beside: Sequence[str] = ()) -> str:
     """
     report, found = to_json(diagnosis), headline(diagnosis)
     charts = page_charts(diagnosis, _words_fit(diagnosis.exemplar))
-    own = [(name, f"{name}, a metric of the user's own", ("metrics", name)) for name in diagnosis.metrics]
+    own = [(Column(name, ""), ("metrics", name)) for name in diagnosis.metrics]
     table = (*TABLE[:2], *own, *TABLE[2:])
     # Its stub asks for a snippet; without one the bundle gives `vegaEmbed` to the page.
-    vega = _script(vl_convert.javascript_bundle())  # type: ignore[call-arg]
-    script = _script(_asset("page.js"))
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    vega = shell.script(vl_convert.javascript_bundle())  # type: ignore[call-arg]
+    script = shell.script(shell.asset("page.js"))
+    return (
+        shell.environment()
+        .from_string(shell.asset("page.html"))
+        .render(
+            diagnosis=diagnosis,
+            headline=found,
+            tiles=tiles(found),
+            glossary=GLOSSARY,
+            defined=DEFINED,
+            columns=[column for column, _ in table],
+            rows=[(layer["layer"], [_cell(layer, path) for _, path in table]) for layer in rows_of(report)],
+            every_input=every_input_words(diagnosis),
+            every_input_rows=every_input_rows(diagnosis),
+            fused=None if diagnosis.fused is None else fused_words(diagnosis.fused),
+            fate=None if diagnosis.fate is None else list(answers(diagnosis.fate)),
+            knows=[] if diagnosis.model.departures else [(rung, KNOWS[rung]) for rung in diagnosis.model.rungs],
+            sinks=sink_words(diagnosis),
+            alike=attention_words(diagnosis),
+            weights=weights_section(diagnosis),
+            ranks=rank_words(diagnosis),
+            alt=_alternatives(diagnosis, found),
+            sentence=_sentence(diagnosis.exemplar) if "cosine" in charts.drawn else None,
+            shown_heads=charts.heads,
+            beside=beside,
+            texts=texts_section(diagnosis.texts),
+            charts=charts.drawn,
+            css=Markup(shell.asset("page.css")),
+            vega=Markup(vega),
+            script=Markup(script),
+            policy=shell.policy(vega, script),
+        )
     )
-    environment.filters["symbols"] = _symbols
-    environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
-    return environment.from_string(_asset("page.html")).render(
-        diagnosis=diagnosis,
-        headline=found,
-        tiles=_tiles(found),
-        columns=[(heading, rate_labels(diagnosis).get(heading, meaning)) for heading, meaning, _ in table],
-        rows=[(layer["layer"], [_cell(layer, path) for *_, path in table]) for layer in rows_of(report)],
-        every_input=every_input_words(diagnosis),
-        every_input_rows=every_input_rows(diagnosis),
-        fused=None if diagnosis.fused is None else fused_words(diagnosis.fused),
-        fate=None if diagnosis.fate is None else list(answers(diagnosis.fate)),
-        knows=[] if diagnosis.model.departures else [(rung, KNOWS[rung]) for rung in diagnosis.model.rungs],
-        sinks=sink_words(diagnosis),
-        alike=attention_words(diagnosis),
-        weights=weights_section(diagnosis),
-        ranks=rank_words(diagnosis),
-        alt=_alternatives(diagnosis, found),
-        sentence=_sentence(diagnosis.exemplar) if "cosine" in charts.drawn else None,
-        shown_heads=charts.heads,
-        beside=beside,
-        texts=texts_section(diagnosis.texts),
-        charts=charts.drawn,
-        css=Markup(_asset("page.css")),
-        vega=Markup(vega),
-        script=Markup(script),
-        policy=_policy(vega, script),
-    )
-
-
-def _asset(name: str) -> str:
-    return files("jaxsmooth.report").joinpath(name).read_text(encoding="utf-8")
-
-
-def _script(source: str) -> str:
-    # The browser hashes what it parsed, and parsing turns every line ending into a plain newline.
-    return source.replace("\r\n", "\n").replace("\r", "\n")
-
-
-def _policy(*scripts: str) -> str:
-    digests = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
-    allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
-    # Vega writes style sheets and style attributes as it draws. Its expressions are interpreted, not evaluated.
-    return f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data:"
-
-
-def _symbols(text: str) -> Markup:
-    return escape(text).replace("d_M", Markup("d<sub>M</sub>"))
 
 
 def _cell(layer: dict[str, Any], path: tuple[str, ...]) -> str:
@@ -123,30 +122,60 @@ def _cell(layer: dict[str, Any], path: tuple[str, ...]) -> str:
     return digits(value)
 
 
-def _tiles(found: Headline) -> list[tuple[str, str]]:
+def tiles(found: Headline) -> list[Tile]:
+    """The numbers at the head of the page."""
     numbers = found.findings
     arrow = "{} → {}".format
-    return [
-        (arrow(digits(numbers.cosine_first), digits(numbers.cosine_last)), "cosine similarity, embedding → last layer"),
-        (arrow(digits(numbers.relative_first), digits(numbers.relative_last)), "relative distance d_M/‖H‖"),
-        (f"{digits(numbers.rate_lowest)} to {digits(numbers.rate_highest)}", "actual contraction rate of a layer"),
-        (
-            f"{digits(numbers.tightest_over_actual)} ×",
-            f"tightest bound ({numbers.tightest or MISSING}) over actual, median layer",
+    made = [
+        Tile(
+            arrow(digits(numbers.cosine_first), digits(numbers.cosine_last)),
+            "cosine of two tokens, embedding → last layer",
+            "cosine",
         ),
-        (f"{digits(numbers.L1_over_actual)} ×", "the theorem (L1) over actual, median layer"),
+        Tile(digits(numbers.cosine_across), "cosine of tokens of different texts, last layer", "anisotropy"),
+        Tile(digits(numbers.cosine_untrained), "cosine in the last layer before training", "random-initialisation"),
+        Tile(
+            arrow(digits(numbers.relative_first), digits(numbers.relative_last)),
+            "relative distance d_M/‖H‖",
+            "relative-distance",
+        ),
+        *_part_tile(numbers.attribution),
+        Tile(f"{digits(numbers.rate_lowest)} to {digits(numbers.rate_highest)}", "actual rate of a layer", "rate"),
+        Tile(
+            f"{digits(numbers.tightest_over_actual)} ×",
+            f"tightest bound ({numbers.tightest or MISSING}) over actual rate, median layer",
+            "bound-over-actual",
+        ),
+        Tile(f"{digits(numbers.L1_over_actual)} ×", "the theorem (L1) over actual rate, median layer", "L1"),
     ]
+    unknown = {"random-initialisation": numbers.cosine_untrained, "anisotropy": numbers.cosine_across}
+    return [tile for tile in made if not np.isnan(unknown.get(tile.term, 0.0))]
+
+
+def _part_tile(parts: dict[str, float]) -> list[Tile]:
+    """What brings tokens together most, where something does."""
+    worst = min(parts, key=lambda part: parts[part], default=None)
+    if worst is None or parts[worst] >= 0:
+        return []
+    meaning = f"change of ln(d_M/‖H‖) by {PART_NAMES.get(worst, worst)}, which brings tokens together most"
+    return [Tile(signed(parts[worst]), meaning, "attribution")]
 
 
 def _alternatives(diagnosis: Diagnosis, found: Headline) -> dict[str, str]:
     numbers = found.findings
-    medians = ", ".join(f"{name} {digits(float(np.median(diagnosis.rates[name].mean)))}" for name in RATES)
+    actual = diagnosis.rates["actual"].mean
+    times = ", ".join(f"{name} {digits(median_ratio(diagnosis.rates[name].mean, actual))}" for name in RATES[1:])
     heads, sinks = diagnosis.mixing_rate.mean, diagnosis.sink_strength.mean
     return {
         "similarity": f"Line chart over layers: cosine similarity goes from {digits(numbers.cosine_first)} to"
         f" {digits(numbers.cosine_last)}, relative distance from {digits(numbers.relative_first)} to"
         f" {digits(numbers.relative_last)}.",
-        "ladder": f"Line chart over layers, logarithmic: actual contraction rate and its bounds; medians: {medians}.",
+        "baseline": "Line chart over layers, cosine of two tokens; in the last layer of one text"
+        f" {digits(numbers.cosine_last)}, of different texts {digits(numbers.cosine_across)}, before training"
+        f" {digits(numbers.cosine_untrained)}.",
+        "attribution": "Bar chart over layers: what the parts of a block do to the relative distance; in words below.",
+        "ladder": "Line chart over layers, logarithmic: actual contraction rate and its bounds; times the actual rate,"
+        f" median layer: {times}.",
         "threshold": "Line chart over layers, logarithmic: product of the smallest LayerNorm standard deviations and"
         f" the theorem's threshold, {digits(numbers.threshold_over_product)} times the product in the median layer.",
         "norms": "Line chart over layers, logarithmic: standard deviations at the attention and the MLP LayerNorm;"

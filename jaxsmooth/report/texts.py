@@ -69,9 +69,9 @@ def texts_words(found: TextStatements) -> str:
     if not row.most_below < math.inf:
         return f"{first} The texts are too few to bound how far the others go."
     return (
-        f"{first} For {found.share:.0%} of such texts the last layer's distance is at most"
+        f"{first} For {100 * found.share:.0f} % of such texts the last layer's distance is at most"
         f" {digits(_outwards(row.most_below))} times the embedding output's, with the same confidence; the next text's"
-        f" is at most {digits(_outwards(row.next_below))} times with probability {found.confidence:.0%}."
+        f" is at most {digits(_outwards(row.next_below))} times with probability {100 * found.confidence:.0f} %."
     )
 
 
@@ -106,7 +106,7 @@ def _counted(row: TextStatement, does: str, confidence: float) -> str:
     few = 2 * row.exceeding <= row.texts
     share = f"at most {_percent(row.share_at_most)}" if few else f"at least {_percent(row.share_at_least, up=False)}"
     many = f"{row.exceeding:,} of the" if 0 < row.exceeding < row.texts else "All" if row.exceeding else "None of the"
-    return f"{many} {row.texts:,} texts {does}, so with confidence {confidence:.0%} {share} of such texts do"
+    return f"{many} {row.texts:,} texts {does}, so with confidence {100 * confidence:.0f} % {share} of such texts do"
 
 
 def _percent(share: float, *, up: bool = True) -> str:

@@ -1,55 +1,109 @@
-"""verify.json and hypotheses.json, and what a terminal shows of a verification: hypotheses first, then theorems."""
+"""The forms of `verify`'s result: a page, verify.json and hypotheses.json, a figure; the answer in words and tables."""
 
+import base64
 import dataclasses
 from pathlib import Path
 from typing import Any
 
+import vl_convert
+from markupsafe import Markup
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from ..files import atomic_write, dumps_strict, strict
-from ..results.verification import TRUTHS, VERDICTS, HypothesisSummary, Verification
-from .format import MISSING, digits, layer_list
+from ..results.verification import TRUTHS, VERDICTS, Verification
+from .charts import SCALE, save, specification
+from .format import MISSING, digits
 from .json import described
-from .terminal import plain_table, show
+from .sections import shell
+from .sections.glossary import GLOSSARY, Column, legend
+from .sections.verdict import QUESTION, layers_words, verdict_parts, verdict_words, verification_figure
+from .sections.words import VERIFY
+from .terminal import show, show_answer, show_table
 
 _STYLES = {"CONFIRMED": "green", "VIOLATED": "bold red", "UNDECIDED": "yellow", "NOT_APPLICABLE": "dim"}
 _TRUTH_STYLES = {"HOLDS": "green", "FAILS": "cyan", "UNDECIDED": "yellow", "NOT_APPLICABLE": "dim"}
 
 PROVED = (
-    "The theorems are proved, so no model can make one false: CONFIRMED says that this implementation and its"
+    "The library's theorems are proved, so no model can make one false: CONFIRMED says that this implementation and its"
     " arithmetic agree with the theorem, VIOLATED that one of them is wrong. It says nothing about the model."
+)
+OWN = (
+    "A theorem of your own is evaluated, not proved: CONFIRMED says that it held for the numbers of these texts,"
+    " VIOLATED that it is false."
 )
 ASKED = (
     "A theorem promises something only where its hypotheses hold. Whether they do is asked about the model, for each"
     " layer and sentence: proved (holds), disproved (fails), or left open by the arithmetic."
 )
 
+HYPOTHESIS_COLUMNS = (
+    Column("hypothesis", "hypothesis"),
+    Column("holds", "holds"),
+    Column("fails", "fails"),
+    Column("open", "open"),
+    Column("n/a", "not-applicable"),
+    Column("layers", "holding-layers"),
+    Column("least", "least"),
+    Column("largest", "largest"),
+)
+THEOREM_COLUMNS = (
+    Column("theorem", "theorem"),
+    Column("yes", "confirmed"),
+    Column("no", "violated"),
+    Column("open", "open"),
+    Column("n/a", "not-applicable"),
+    Column("rhs/lhs", "tightness"),
+    Column("median", "tightness"),
+    Column("max", "tightness"),
+)
+
 
 def write_verification(verification: Verification, out: Path) -> dict[str, Path]:
-    """Write verify.json, a list with one object per theorem, layer and head, and hypotheses.json, each atomically.
+    """Write verify.html, verify.json, the figure verify.png, .svg and .pdf, and hypotheses.json, each atomically.
 
-    hypotheses.json has the keys `schema`, `model`, `data`, `hypotheses` (one object per hypothesis), `checks` (one per
-    hypothesis, layer and head) and `versions`; it is written where hypotheses were asked for.
+    verify.json has the keys `schema`, `model`, `data`, `answer`, `theorems` (one object per theorem), `stages`,
+    `versions` and `checks`, a list with one object per theorem, layer and head. hypotheses.json has the keys `schema`,
+    `model`, `data`, `hypotheses` (one object per hypothesis), `checks` (one per hypothesis, layer and head) and
+    `versions`; it is written where hypotheses were asked for.
 
     Args:
       verification: what `jaxsmooth.verify` found.
       out: the folder, made if missing.
 
     Returns:
-      "checks" and, where hypotheses were asked for, "asked" -> the paths.
+      "report" and "checks", where there is something to draw "figure", and where hypotheses were asked for "asked" ->
+      the paths.
 
     Raises:
       OSError: the folder cannot be made or written to.
     """
-    # One line per check: a model has thousands.
-    lines = ",\n".join(dumps_strict(dataclasses.asdict(check)) for check in verification.checks)
-    paths = {"checks": atomic_write(Path(out) / "verify.json", f"[\n{lines}\n]\n")}
+    out, figure = Path(out), verification_figure(verification)
+    paths = {
+        "report": atomic_write(out / "verify.html", verification_page(verification)),
+        "checks": atomic_write(out / "verify.json", verification_json(verification)),
+    }
+    if figure is not None:
+        paths["figure"] = save(figure, out / "verify")
     if verification.hypotheses:
         found = dumps_strict(hypotheses_json(verification), indent=2)
-        paths["asked"] = atomic_write(Path(out) / "hypotheses.json", found + "\n")
+        paths["asked"] = atomic_write(out / "hypotheses.json", found + "\n")
     return paths
+
+
+def verification_json(verification: Verification) -> str:
+    """The content of verify.json: one line per check, as a model has thousands."""
+    head = strict(
+        {
+            **described(verification),
+            "answer": verdict_words(verification),
+            "theorems": [dataclasses.asdict(row) for row in verification.theorems],
+            "stages": dict(verification.stages),
+            "versions": dict(verification.versions),
+        }
+    )
+    lines = ",\n".join(dumps_strict(dataclasses.asdict(check)) for check in verification.checks)
+    return f'{dumps_strict(head, indent=2).removesuffix("}").rstrip()},\n  "checks": [\n{lines}\n]\n}}\n'
 
 
 def hypotheses_json(verification: Verification) -> dict[str, Any]:
@@ -64,17 +118,59 @@ def hypotheses_json(verification: Verification) -> dict[str, Any]:
     )
 
 
+def verification_page(verification: Verification) -> str:
+    """One self-contained HTML document: the answer, the figure, the tables, and what their words mean."""
+    figure, picture = verification_figure(verification), None
+    if figure is not None:
+        # As pixels: the letters of a drawing would be those of the reader's fonts, of another width.
+        drawn = vl_convert.vegalite_to_png(specification(figure), scale=SCALE)
+        picture = "data:image/png;base64," + base64.b64encode(drawn).decode()
+    return (
+        shell.environment()
+        .from_string(shell.asset("verify.html"))
+        .render(
+            found=verification,
+            question=QUESTION,
+            answers=verdict_parts(verification),
+            said=said(verification),
+            asked=ASKED if verification.hypotheses else "",
+            picture=picture,
+            hypotheses=hypothesis_rows(verification),
+            hypothesis_columns=HYPOTHESIS_COLUMNS,
+            theorems=theorem_rows(verification),
+            theorem_columns=THEOREM_COLUMNS,
+            glossary=GLOSSARY,
+            defined=VERIFY,
+            violations=list(violations(verification)),
+            css=Markup(shell.asset("page.css")),
+            policy=shell.policy(),
+        )
+    )
+
+
 def print_verification(verification: Verification, console: Console) -> None:
-    """Print what holds of the model, then verdicts and tightness by theorem, and the whole.
+    """Print the answer, then what holds of the model, then verdicts and tightness by theorem, and the whole.
 
     Args:
       verification: what `jaxsmooth.verify` found.
       console: where to print.
     """
+    show_answer(console, QUESTION, verdict_words(verification))
+    console.print()
     if verification.hypotheses:
         _print_hypotheses(verification, console)
     if verification.theorems:
         _print_theorems(verification, console)
+
+
+def said(verification: Verification) -> str:
+    """What the verdicts say, of the library's theorems and of the user's own."""
+    rows = verification.theorems
+    return " ".join(
+        words
+        for words, wanted in ((PROVED, any(row.proved for row in rows)), (OWN, any(not row.proved for row in rows)))
+        if wanted
+    )
 
 
 def _print_hypotheses(verification: Verification, console: Console) -> None:
@@ -83,64 +179,61 @@ def _print_hypotheses(verification: Verification, console: Console) -> None:
     for row in verification.hypotheses:
         show(console, Text.assemble((row.hypothesis, "bold"), f" ({f'{row.shown} {row.limit}'.strip()}): {row.asks}"))
     console.print()
-    show(console, _hypotheses_table(verification))
-    legend = (
-        "checks (sentence, layer, head) where it holds, fails, is open, is not asked (n/a); the layers in which it"
-        " holds for every sentence; least and largest value of the number in brackets above, rounded outwards"
+    show_table(
+        console, _title("asked of ", verification), HYPOTHESIS_COLUMNS, hypothesis_rows(verification), ("n/a", "open")
     )
-    show(console, Text(legend, style="dim"))
     console.print()
 
 
-def _hypotheses_table(verification: Verification) -> Table:
-    table = plain_table(_title("asked of ", verification))
-    table.add_column("hypothesis", no_wrap=True)
-    for name in ("holds", "fails", "open", "n/a", "layers", "least", "largest"):
-        table.add_column(name, justify="right", no_wrap=name != "layers")
+def hypothesis_rows(verification: Verification) -> list[list[Text]]:
+    """The cells of the table of hypotheses."""
+    rows = []
     for row in verification.hypotheses:
         counts = (Text(f"{row.counts[v]:,}", style=_TRUTH_STYLES[v] if row.counts[v] else "") for v in TRUTHS)
-        ends = (MISSING if end is None else digits(end) for end in (row.least, row.largest))
-        table.add_row(Text(row.hypothesis), *counts, _layers(row, verification.model.layers), *ends)
-    return table
-
-
-def _layers(row: HypothesisSummary, layers: int) -> str:
-    if len(row.holds_in) == layers:
-        return "all"
-    return layer_list(row.holds_in).removeprefix("layers ").removeprefix("layer ") if row.holds_in else "none"
+        ends = (Text(MISSING if end is None else digits(end)) for end in (row.least, row.largest))
+        rows.append([Text(row.hypothesis), *counts, Text(layers_words(row, verification.model.layers)), *ends])
+    return rows
 
 
 def _print_theorems(verification: Verification, console: Console) -> None:
-    show(console, Text(PROVED))
+    show(console, Text(said(verification)))
     console.print()
-    show(console, _table(verification))
-    show(console, Text("yes CONFIRMED, no VIOLATED, open UNDECIDED, n/a NOT_APPLICABLE; rhs/lhs least", style="dim"))
+    show_table(console, _title("", verification), THEOREM_COLUMNS, theorem_rows(verification), ("max", "median", "n/a"))
     by_source: dict[str, list[str]] = {}
     for row in verification.theorems:
         by_source.setdefault(row.source, []).append(row.theorem)
     for source, names in by_source.items():
         show(console, Text(f"{source}: {', '.join(names)}", style="dim"))
     totals = {verdict: sum(row.counts[verdict] for row in verification.theorems) for verdict in VERDICTS}
+    for line in violations(verification):
+        show(console, Text(line, style=_STYLES["VIOLATED"]))
+    decided = ", ".join(f"{name} {count:,}" for name, count in verification.stages.items())
+    show(console, Text(", ".join(f"{count:,} {verdict}" for verdict, count in totals.items()), style="bold"))
+    show(
+        console,
+        Text(f"decided by: {decided} ({legend([Column('methods', 'stages')]).partition(': ')[2]})", style="dim"),
+    )
+
+
+def violations(verification: Verification) -> list[str]:
+    """A line for every check that is violated."""
+    found = []
     for check in verification.checks:
         if check.verdict == "VIOLATED":
             head = "" if check.head is None else f", head {check.head}"
             where = f"{check.theorem}, layer {check.layer}{head}, sentence {check.sentence}"
-            show(console, Text(f"VIOLATED: {where}: {check.lhs} > {check.rhs}", style=_STYLES["VIOLATED"]))
-    decided = ", ".join(f"{name} {count:,}" for name, count in verification.stages.items())
-    show(console, Text(", ".join(f"{count:,} {verdict}" for verdict, count in totals.items()), style="bold"))
-    show(console, Text(f"decided by: {decided}", style="dim"))
+            found.append(f"VIOLATED: {where}: {check.lhs} > {check.rhs}")
+    return found
 
 
-def _table(verification: Verification) -> Table:
-    table = plain_table(_title("", verification))
-    table.add_column("theorem", no_wrap=True)
-    for name in ("yes", "no", "open", "n/a", "rhs/lhs", "median", "max"):
-        table.add_column(name, justify="right", no_wrap=True)
+def theorem_rows(verification: Verification) -> list[list[Text]]:
+    """The cells of the table of theorems."""
+    rows = []
     for row in verification.theorems:
         counts = (Text(f"{row.counts[v]:,}", style=_STYLES[v] if row.counts[v] else "") for v in VERDICTS)
-        tightness = ("-",) * 3 if row.tightness is None else (f"{value:.3g}" for value in row.tightness)
-        table.add_row(Text(row.theorem), *counts, *tightness)
-    return table
+        tightness = ("-",) * 3 if row.tightness is None else (digits(value) for value in row.tightness)
+        rows.append([Text(row.theorem), *counts, *map(Text, tightness)])
+    return rows
 
 
 def _title(before: str, verification: Verification) -> Text:

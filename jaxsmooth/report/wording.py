@@ -40,6 +40,11 @@ KNOWS = {
 }
 """What each bound is told; of weights alone none is."""
 
+_PROMISE = (
+    "The theorem promises contraction only where the product of a block's two smallest LayerNorm standard deviations is"
+    " large enough, above a threshold made of its weights."
+)
+
 _TOLD = {"L5": "told this text", "L4": "told this text", "L3": "told this text's attention"}
 
 _NEAR = {
@@ -80,8 +85,8 @@ def smoothing(level: str, found: Findings, strong: float, moderate_rise: float, 
     if found.cosine_peak - found.cosine_last >= peak_drop:
         text += f" It is highest, {digits(found.cosine_peak)}, in layer {found.cosine_peak_layer}."
     return text + (
-        f" Strongly means at least {digits(strong)} in the last layer; moderately, a rise of at least"
-        f" {digits(moderate_rise)}; hardly, less."
+        f" We say strongly where the last layer has {strong:g} or more, moderately where the cosine rises by"
+        f" {moderate_rise:g} or more, hardly otherwise."
     )
 
 
@@ -139,9 +144,9 @@ def inapplicable(departures: tuple[str, ...]) -> str:
 def pre_norm(found: Findings) -> str:
     """What the one bound that is proved for pre-LN blocks says."""
     return (
-        "No. Pre-LN blocks add to the residual stream and never divide it: the rate that is proved of them, shown here"
-        f" as L1, cannot be below 1. In the median layer it is {digits(found.L1_over_actual)} times the actual rate. L0"
-        " and L2 to L5 are proved for BERT's post-LN blocks and not evaluated."
+        "It does not. Pre-LN blocks add to the residual stream and never divide it: the rate that is proved of them,"
+        f" shown here as L1, cannot be below 1. In the median layer it is {digits(found.L1_over_actual)} times the"
+        " actual rate. L0 and L2 to L5 are proved for BERT's post-LN blocks and not evaluated."
     )
 
 
@@ -167,24 +172,24 @@ def _bounds(theory: str, found: Findings) -> str:
     smallest = f"{digits(found.smallest_bound)}, {found.smallest_bound_name} in layer {found.smallest_bound_layer}"
     if theory == "vacuous":
         return (
-            "No. Every bound holds, but none is below 1 in any layer for any sentence, so none of them promises that"
-            f" tokens become more alike; the smallest is {smallest}."
+            "It does not. Every bound holds, but none is below 1 in any layer for any sentence, so none promises"
+            f" that tokens become more alike; the smallest is {smallest}."
         )
     best = {bound: layers for bound, layers in found.certified_layers.items() if layers}
     named = "; ".join(f"{bound} in {layer_list(layers)}" for bound, layers in best.items())
     if theory == "explains":
         knows = KNOWS[found.tightest or next(iter(best))]
-        return f"Yes. Every layer that contracts has a bound below 1 ({named}). The tightest knows {knows}."
+        return f"It does: every layer that contracts has a bound below 1 ({named}). The tightest knows {knows}."
     if best:
         contracting = layer_list(found.contracting_layers)
-        return f"In part. Bounds below 1: {named}; the actual rate is below 1 in {contracting}."
-    return f"Hardly. On average no bound is below 1; only for some sentence is one ({smallest})."
+        return f"It does in part: a bound is below 1 for {named}; the actual rate is below 1 in {contracting}."
+    return f"It hardly does: on average no bound is below 1; only for some sentence is one ({smallest})."
 
 
 def _looseness(found: Findings) -> str:
     text = (
-        f"In the median layer the theorem of Shi et al. taken layer by layer (L1) is {digits(found.L1_over_actual)}"
-        f" times the actual rate, and the tightest bound ({found.tightest}) {digits(found.tightest_over_actual)} times."
+        f"The theorem of Shi et al. taken layer by layer (L1) is {digits(found.L1_over_actual)} times the actual rate,"
+        f" the tightest bound ({found.tightest}) {digits(found.tightest_over_actual)} times (median over layers)."
     )
     return text if found.tightest is None else f"{text} {found.tightest} knows {KNOWS[found.tightest]}."
 
@@ -194,10 +199,10 @@ def _threshold(found: Findings) -> str:
         return "The LayerNorm standard deviations cannot be compared with the theorem's threshold."
     if found.threshold_met_layers:
         met = layer_list(found.threshold_met_layers)
-        return f"The product of the LayerNorm standard deviations exceeds the theorem's threshold in {met}."
+        return f"{_PROMISE} The product exceeds the theorem's threshold in {met}."
     return (
-        "The product of the LayerNorm standard deviations stays below the theorem's threshold in every layer, in the"
-        f" median by a factor of {digits(found.threshold_over_product)}."
+        f"{_PROMISE} The product stays below the theorem's threshold in every layer, in the median by a factor of"
+        f" {digits(found.threshold_over_product)}."
     )
 
 

@@ -36,6 +36,23 @@ class Exemplar:
 
 
 @dataclasses.dataclass(frozen=True)
+class Untrained:
+    """The same architecture with weights as before training, on a few of the texts.
+
+    Attributes:
+      texts: on how many, those of the first batch.
+      seed: of the draw of the weights.
+      cosine_similarity: mean over these texts, of every hidden state, [L+1]; NaN where none has a value.
+      relative_distance: the same, [L+1].
+    """
+
+    texts: int
+    seed: int
+    cosine_similarity: NDArray[np.float64]
+    relative_distance: NDArray[np.float64]
+
+
+@dataclasses.dataclass(frozen=True)
 class FusedLayers:
     """Several layers' outputs fused into one hidden state, measured like a layer.
 
@@ -90,6 +107,11 @@ class Diagnosis:
       fate: where the tokens go when a map of the model is applied again and again, or None where that was not asked
         for; `dataclasses.replace(diagnosis, fate=jaxsmooth.converge(..., map="stack"))` puts it into the report.
       metrics: of the user's own, by name, [L+1].
+      parts: names of a block's parts, in the order of `attribution`; see `jaxsmooth.interventions.attribution`.
+      attribution: change of ln(d_M / ||H||_F) over each part of a block, [L 4]; None in results from before it was
+        measured.
+      anisotropy: mean cosine of two tokens of different texts, over all pairs of texts, [L+1]; NaN of a single text.
+      untrained: the same architecture before training, or None where that was not asked for.
     """
 
     model: ModelSummary
@@ -120,3 +142,7 @@ class Diagnosis:
     weights: WeightSpectra | None = None
     fate: MapConvergence | None = None
     metrics: dict[str, Spread] = dataclasses.field(default_factory=dict)
+    parts: tuple[str, ...] = ()
+    attribution: Spread | None = None
+    anisotropy: NDArray[np.float64] | None = None
+    untrained: Untrained | None = None

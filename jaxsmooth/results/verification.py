@@ -43,12 +43,14 @@ class TheoremSummary:
       source: who proved it, and where.
       counts: verdict -> number of checks.
       tightness: least, median and largest rhs / lhs where both are positive, or None.
+      proved: whether it is a theorem of the library; one of the user's own is evaluated only.
     """
 
     theorem: str
     source: str
     counts: dict[str, int]
     tightness: tuple[float, float, float] | None
+    proved: bool = True
 
 
 TRUTHS = ("HOLDS", "FAILS", "UNDECIDED", "NOT_APPLICABLE")
@@ -112,8 +114,9 @@ class HypothesisSummary:
 class Verification:
     """Every theorem on every layer, head and sentence, and what the theorems assume of the model.
 
-    The theorems are proved: CONFIRMED says that this implementation and its arithmetic agree with them, and nothing
-    about the model, which cannot make them false. What is asked about the model are the hypotheses.
+    The library's theorems are proved: CONFIRMED says that this implementation and its arithmetic agree with them, and
+    nothing about the model, which cannot make them false. What is asked about the model are the hypotheses. A theorem
+    of the user's own is evaluated, not proved.
 
     Attributes:
       model: which model.

@@ -1,10 +1,13 @@
 """`compare`: the per-layer numbers of one real model and text with each of several remedies, without training."""
 
-from collections.abc import Iterable, Mapping
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.stages import Lowered
 from jaxtyping import Array, Float
 
 from .. import metrics
@@ -12,13 +15,23 @@ from ..bert.config import EncoderConfig
 from ..bert.encoder import embed, encode
 from ..bert.fusion import Kind, fuse
 from ..bert.params import Encoder
+from ..errors import OptionError
 from ..inputs.batching import EncodedBatch
 from ..inputs.tokenizer import Tokenizer
 from ..interventions.attribution import PARTS, attribute
 from ..mitigations.own import Own, OwnRemedy, chosen_remedies
 from ..mitigations.parse import NamedRemedy
-from ..results.comparison import COMPARED_RATES, Comparison, Measured
+from ..results.comparison import (
+    COMPARED_RATES,
+    Comparison,
+    Cost,
+    Measured,
+    PairedEffect,
+    TrainedRemedy,
+    Training,
+)
 from ..results.spread import RunningSpreads
+from ..results.texts import KeptTexts
 from ..theory.block import ladder
 from ..theory.mixing import equal_row_sums
 from ..theory.theorems.parameters import BlockNorms
@@ -26,6 +39,7 @@ from ..types import SITES, Batch, BlockTrace, Edits, ImageBatch
 from .finite import finite_rows, refuse_diverged
 from .hidden_states import chosen_fusion, measure_states
 from .measurements import model_norms, widened
+from .statements.remedies import cost, forward_pass, paired_effect
 from .stream import TextStream, require_encoder
 from .summaries import model_summary, package_versions
 
@@ -64,7 +78,8 @@ def compare(
       progress: whether to show a progress bar on stderr.
 
     Returns:
-      A `Comparison`, whose first entry is the model without a remedy.
+      A `Comparison`, whose first entry is the model without a remedy. Of more than `results.texts.KEPT` texts the
+      paired tests take a random sample of so many.
 
     Raises:
       OptionError: a remedy that does not exist, is none, or has a parameter out of range.
@@ -93,9 +108,45 @@ def compare(
         model=model_summary(model, name, note),
         data=stream.summary(data),
         parts=PARTS,
-        entries=tuple(run.measured() for run in runs),
+        entries=tuple(run.measured(runs[0]) for run in runs),
         versions=package_versions(),
     )
+
+
+def with_training(
+    comparison: Comparison, task: str, metric: str, made: Mapping[str, Sequence[Mapping[str, float]]]
+) -> Comparison:
+    """A comparison beside what the same remedies give when the model is trained with them.
+
+    Args:
+      comparison: what `compare` found.
+      task: name of the task.
+      metric: its score; more is better.
+      made: label of each entry, in their order, -> for each seed, from 0, the run's "score", the last layer's "cosine"
+        and its "steps"; the same number of seeds of each.
+
+    Returns:
+      The comparison with its `training`.
+
+    Raises:
+      OptionError: other labels than the entries', or not as many seeds of each.
+
+    >>> import jaxsmooth
+    >>> found = compare(*jaxsmooth.load("tiny"), ["A film worth seeing."], "contranorm")
+    >>> run = {"score": 0.9, "cosine": 0.4, "steps": 10}
+    >>> with_training(found, "mine", "accuracy", {"none": [run], "contranorm": [run]}).training.seeds
+    (0,)
+    """
+    labels, counts = [entry.label for entry in comparison.entries], {len(runs) for runs in made.values()}
+    if list(made) != labels or len(counts) != 1 or 0 in counts:
+        raise OptionError(f"made must have runs of {', '.join(labels)}, as many of each; got {', '.join(made)}.")
+    runs = tuple(
+        TrainedRemedy(label, *(np.array([run[key] for run in own], np.float64) for key in ("score", "cosine")))
+        for label, own in made.items()
+    )
+    steps = int(next(iter(made.values()))[0]["steps"])
+    training = Training(task, metric, tuple(range(counts.pop())), steps, runs)
+    return dataclasses.replace(comparison, training=training)
 
 
 class _Run:
@@ -104,7 +155,8 @@ class _Run:
     def __init__(self, remedy: NamedRemedy | OwnRemedy | None, model: Encoder) -> None:
         self.remedy, self.model = remedy, model
         self.norms = model_norms(model) if model.config.is_plain else None
-        self.running = RunningSpreads(finite=True)
+        self.running, self.kept = RunningSpreads(finite=True), KeptTexts()
+        self.first: Lowered | None = None
         # One program per remedy and batch shape; the remedy is structure, the weights are arguments.
         self.program = jax.jit(lambda model, norms, batch, plain: measure_remedy(model, norms, batch, remedy, plain))
 
@@ -117,10 +169,12 @@ class _Run:
         else:
             refuse_diverged(model, encoded, measured, lambda: remedy.edits(model, batch), remedy.label)
         self.running.add(measured, len(encoded.indices))
+        self.kept.add({key: np.asarray(measured[key])[-1:] for key in MEASURES}, encoded.indices)
+        self.first = self.first or forward_pass(model, batch, remedy)
         return hidden if plain is None else plain
 
-    def measured(self) -> Measured:
-        """The spreads of all batches so far."""
+    def measured(self, none: "_Run") -> Measured:
+        """The spreads of all batches so far, and what differs from the run without a remedy."""
         spreads = self.running.spreads()
         fused = {fusion: {key: spreads[f"{fusion}/{key}"] for key in MEASURES} for fusion in FUSIONS}
         layers = len(spreads["actual"].mean)
@@ -134,7 +188,22 @@ class _Run:
             attribution=spreads["attribution"].map(lambda field: field.reshape(layers, -1)),
             fused=fused,
             change=spreads["change"],
+            effects={} if self is none else self._effects(none),
+            cost=self._cost(none),
         )
+
+    def _effects(self, none: "_Run") -> dict[str, PairedEffect]:
+        (_, own), (_, plain) = self.kept.found(), none.kept.found()
+        return {key: paired_effect(own[key][0], plain[key][0]) for key in MEASURES}
+
+    def _cost(self, none: "_Run") -> Cost | None:
+        if self is none or self.first is None or none.first is None:
+            return None
+        return cost(none.first, self.first, _size(self.model) - _size(none.model))
+
+
+def _size(model: Encoder) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(model))
 
 
 def warning(config: EncoderConfig, remedy: NamedRemedy | OwnRemedy | None) -> str:

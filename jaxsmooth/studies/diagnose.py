@@ -16,16 +16,19 @@ from ..bert.norm import accumulation_dtype
 from ..bert.params import Encoder
 from ..inputs.batching import EncodedBatch
 from ..inputs.tokenizer import Tokenizer
+from ..interventions.attribution import PARTS
 from ..programs import kept
 from ..results.diagnosis import Diagnosis, FusedLayers
 from ..results.spread import BLOCK_METRICS, HEAD_METRICS, HIDDEN_METRICS, RunningSpreads, Spread
 from ..results.summaries import RATES
 from ..results.texts import EMBEDDED, KeptTexts
+from ..theory.literature.power_method import PrincipalSubspace
 from .every_input import known_for_every_input
 from .exemplar import ExemplarChooser
 from .finite import refuse_diverged
 from .hidden_states import OWN, Metric, chosen_fusion, own_metrics
-from .measurements import EMBEDDING, FUSED, measure_batch, model_norms, model_spectra
+from .measurements import ATTRIBUTION, DIRECTIONS, EMBEDDING, FUSED, measure_batch, model_norms, model_spectra
+from .statements.baselines import Baselines
 from .statements.texts import NEEDED, text_statements
 from .stream import TextStream, require_encoder
 from .summaries import model_summary, package_versions
@@ -43,6 +46,7 @@ def diagnose(
     tokens_per_batch: int = 512,
     fusion: Fusion | Kind | None = None,
     each_text: bool = False,
+    baseline: bool = True,
     metrics: Mapping[str, Metric] = MappingProxyType({}),
     progress: bool = False,
     programs: Path | None = None,
@@ -66,6 +70,8 @@ def diagnose(
       fusion: layers to fuse and measure like a layer: a trained `bert.fusion`, or "concat", "max" or "gate" of all
         blocks, untrained.
       each_text: whether to hand back the values of each text besides, at most `results.texts.KEPT` of them.
+      baseline: whether to measure the same architecture with random weights besides, on the texts of the first batch.
+        Which these are, and so this baseline alone, depends on the batches.
       metrics: of your own, name -> function of hidden states [B T D] and mask [B T] that gives a number per sentence,
         [B], of its real tokens alone. Measured of every hidden state, as the library's are, and of what is fused. A new
         function is a new compile.
@@ -94,31 +100,38 @@ def diagnose(
     principal = principal_subspaces(model)
     stream = TextStream(model, tokenizer, texts, "diagnosing", tokens_per_batch=tokens_per_batch, progress=progress)
     with stream:
-        for encoded, measured in _measured(stream.model, stream, fused, principal.frame, own, programs):
+        baselines = Baselines(stream.model, twin=baseline)
+        for encoded, measured in _measured(stream.model, stream, baselines, fused, principal.frame, own, programs):
             refuse_diverged(stream.model, encoded, measured)
-            _keep(kept, embedded, encoded, measured, own)
+            _keep(kept, embedded, baselines, encoded, measured, own)
             running.add(measured, len(encoded.indices))
             chooser.offer(encoded)
         exemplar = chooser.exemplar(stream.model, tokenizer)
     spreads = running.spreads()
     return Diagnosis(
-        model=model_summary(model, name, note),
         data=stream.summary(data),
         **_fields(spreads, own),
         exemplar=exemplar,
-        versions=package_versions(),
         fused=None if fused is None else _fused_layers(fused, label, spreads, own),
-        every_input=known_for_every_input(model),
         texts=text_statements(kept, each_text=each_text, embedded=embedded, own=list(own)),
-        weights=weight_spectra(model, principal),
+        **_of_model(model, name, note, principal),
+        **baselines.found(len(spreads["cosine_similarity"].mean)),
     )
+
+
+def _of_model(model: Encoder, name: str, note: str, principal: PrincipalSubspace) -> dict[str, Any]:
+    """The fields that no text enters."""
+    known = {"every_input": known_for_every_input(model), "versions": package_versions()}
+    return {"model": model_summary(model, name, note), "weights": weight_spectra(model, principal), **known}
 
 
 def _fields(spreads: dict[str, Spread], own: Iterable[str]) -> dict[str, Any]:
     """The fields of a `Diagnosis` that are spreads, and those that hold several."""
+    blocks = len(spreads["actual"].mean)
+    parts = {"parts": PARTS, "attribution": spreads[ATTRIBUTION].map(lambda field: field.reshape(blocks, -1))}
     several = {"rates": {key: spreads[key] for key in RATES}, "metrics": {key: spreads[OWN + key] for key in own}}
     metrics = {key: spreads[key] for key in (*HIDDEN_METRICS, *HEAD_METRICS, *BLOCK_METRICS)}
-    return several | metrics | {key: _token_spread(spreads, key) for key in ("std_attn", "std_mlp")}
+    return several | parts | metrics | {key: _token_spread(spreads, key) for key in ("std_attn", "std_mlp")}
 
 
 def _chosen(fusion: Fusion | Kind, model: Encoder) -> tuple[Fusion, str]:
@@ -126,9 +139,15 @@ def _chosen(fusion: Fusion | Kind, model: Encoder) -> tuple[Fusion, str]:
 
 
 def _keep(
-    kept: KeptTexts, embedded: KeptTexts, encoded: EncodedBatch, measured: dict[str, Any], own: Iterable[str]
+    kept: KeptTexts,
+    embedded: KeptTexts,
+    baselines: Baselines,
+    encoded: EncodedBatch,
+    measured: dict[str, Any],
+    own: Iterable[str],
 ) -> None:
-    """What is kept of every text, [K B]; embeddings, of which there is no spread, are taken out of the measurements."""
+    """What is kept of every text, [K B]; directions, of which there is no spread, are taken out of the measurements."""
+    baselines.add(measured.pop(DIRECTIONS), len(encoded.indices))
     tokens = {"tokens": np.asarray(encoded.batch.mask).sum(axis=1)[None]}
     kept.add({key: measured[key] for key in (*NEEDED, *(OWN + key for key in own))} | tokens, encoded.indices)
     embedded.add({EMBEDDING: measured.pop(EMBEDDING)} | tokens, encoded.indices)
@@ -147,6 +166,7 @@ def _fused_layers(fusion: Fusion, label: str, spreads: dict[str, Spread], metric
 def _measured(
     model: Encoder,
     batches: Iterable[EncodedBatch],
+    baselines: Baselines,
     fusion: Fusion | None,
     frames: np.ndarray,
     own: Mapping[str, Partial],
@@ -159,6 +179,7 @@ def _measured(
     waiting = None
     for encoded in batches:
         started = (encoded, measure(model, norms, encoded.batch, fusion, spectra, jnp.asarray(frames), dict(own)))
+        baselines.see(encoded)
         if waiting is not None:
             yield waiting
         waiting = started

@@ -12,8 +12,10 @@ from .. import metrics
 from ..bert.config import EncoderConfig
 from ..bert.fusion import ConcatFusion, Fusion, GateFusion, Kind, WeightedFusion, init_fusion
 from ..errors import OptionError, takes
+from ..linalg.norms import unit_vectors
 from ..results.spread import BLOCK_METRICS, HEAD_METRICS, HIDDEN_METRICS
 from ..results.summaries import RATES
+from ..theory.consensus import real_tokens, token_mean
 
 Metric = Callable[[Array, Array], Array]
 """(hidden states [B T D], mask [B T]) -> one number per sentence, [B]."""
@@ -51,7 +53,8 @@ def measure_states(
     mask: Bool[Array, "B T"],
     names: Sequence[str] = HIDDEN_METRICS,
     own: Mapping[str, Partial] | None = None,
-) -> dict[str, Float[Array, "K B"]]:
+    directions: str = "",
+) -> dict[str, Float[Array, "K B *D"]]:
     """The measures of several hidden states in one loop: singular values are a large program, which stands in it once.
 
     Args:
@@ -59,14 +62,19 @@ def measure_states(
       mask: True on real tokens, [B T].
       names: which measures.
       own: metrics of the user's own besides, whose names get `OWN` before them.
+      directions: name under which to hand back the mean of the tokens' directions too, [K B D]; "" not to.
     """
     added = {OWN + name: metric for name, metric in (own or {}).items()}
 
     def measures(hidden: Array) -> dict[str, Array]:
         found = hidden_measures(hidden, mask)
-        return {name: found[name] for name in names} | {
-            name: metric(jnp.where(mask[..., None], hidden, 0), mask) for name, metric in added.items()
-        }
+        # As the cosine similarity computes it, so that the compiler does it once.
+        mean = {directions: token_mean(unit_vectors(real_tokens(hidden, mask)), mask)[:, 0]} if directions else {}
+        return (
+            mean
+            | {name: found[name] for name in names}
+            | {name: metric(jnp.where(mask[..., None], hidden, 0), mask) for name, metric in added.items()}
+        )
 
     return jax.lax.map(measures, states)
 

@@ -13,6 +13,7 @@ from ..bert.encoder import embed, encode
 from ..bert.fusion import Fusion, fuse
 from ..bert.norm import accumulation_dtype
 from ..bert.params import Encoder
+from ..interventions.attribution import residual_states
 from ..linalg.norms import unit_vectors
 from ..results.summaries import RATES
 from ..theory.block import ladder
@@ -31,6 +32,8 @@ from .summaries import rungs
 
 FUSED = "fused/"
 EMBEDDING = "embedding"
+DIRECTIONS = "directions"
+ATTRIBUTION = "attribution"
 
 
 @jax.jit
@@ -76,7 +79,8 @@ def measure_batch(
     Returns:
       name -> array, the names of `Diagnosis` and `RATES`; `finite_rows` as `finite`; the user's metrics after `OWN`;
       the stds as `std_attn_min`, `std_attn`, `std_attn_max`; what is fused after "fused/", [1 B] and of gates [K B];
-      `EMBEDDING`, the direction of the mean token of the last hidden state, [D B].
+      `EMBEDDING`, the direction of the mean token of the last hidden state, [D B]; `DIRECTIONS`, the mean of the
+      tokens' directions in every hidden state, [(L+1)D B]; `ATTRIBUTION`, see `interventions.attribute`, [4L B].
     """
 
     def collect(narrow: BlockTrace) -> dict[str, Array]:
@@ -91,6 +95,8 @@ def measure_batch(
             known = jax.tree.map(lambda stacked: stacked[trace.layer], spectra)
             attention["L5"] = jnp.minimum(attention["L4"], _spectrum_rung(model.config, trace, known, batch.mask))
         kept = {"hidden": narrow.hidden, "finite": finite_rows(narrow, batch.mask)}
+        between = residual_states(trace, model.config)[1:-1]  # the ends are hidden states, measured below
+        kept[ATTRIBUTION] = jnp.stack([metrics.relative_distance(state, batch.mask) for state in between])
         return {**kept, **_std_metrics(trace, batch.mask), **attention}
 
     # float32 products must be float32 products on every device: TPUs and GPUs round them to fewer bits unasked.
@@ -100,7 +106,7 @@ def measure_batch(
         everywhere = ladder.shi2022_rate(norms, model.config.activation, found["mixing_rate"], found["std_product"])
         found["L0"] = _where_known(found["actual"], everywhere)
         states = widened(states)
-        found |= measure_states(states, batch.mask, own=own)
+        found |= measure_states(states, batch.mask, own=own, directions=DIRECTIONS)
         if fusion is not None:
             fused, gates = fuse(fusion, states[1:])
             extra = measure_states(fused[None], batch.mask, own=own) | gate_range(gates, batch.mask)
@@ -109,7 +115,15 @@ def measure_batch(
         for key in (*set(RATES) - {"actual", *rungs(model.config)}, "threshold"):
             found[key] = jnp.full_like(found[key], jnp.nan)
     found[EMBEDDING] = unit_vectors(token_mean(widened(last), batch.mask)[:, 0]).T
-    return found
+    found[DIRECTIONS] = found[DIRECTIONS].swapaxes(1, 2).reshape(-1, len(batch.mask))
+    return found | {ATTRIBUTION: _changes(found["relative_distance"], found[ATTRIBUTION])}
+
+
+def _changes(states: Array, between: Array) -> Array:
+    """Of relative distances [L+1 B], and of those within blocks [L 3 B], the changes of their logarithm, [4L B]."""
+    path = jnp.log(jnp.concatenate([states[:-1, None], between, states[1:, None]], axis=1))
+    changes = jnp.diff(path, axis=1).reshape(-1, states.shape[1])
+    return jnp.where(jnp.isfinite(changes), changes, jnp.nan)  # that of a consensus is infinite
 
 
 def _std_metrics(trace: BlockTrace, mask: Array) -> dict[str, Array]:

@@ -49,7 +49,8 @@ def verify(
     """Check every theorem on every layer, head and sentence, so that no rounding error can decide a verdict.
 
     First what theorems assume of the model: each hypothesis HOLDS, FAILS or is UNDECIDED, see docs/hypotheses.md. The
-    theorems themselves are proved; their verdicts check this implementation and its arithmetic, not the model.
+    library's theorems themselves are proved; their verdicts check this implementation and its arithmetic, not the
+    model. One of your own is evaluated, on these texts alone.
 
     Each inequality is evaluated with both sides enclosed, in float64: first by matrix products alone, compiled where
     there is much to do; where that leaves it open, with norms from a checked SVD; at last in Arb, to some 90 digits.
@@ -106,7 +107,7 @@ def verify(
         model=model_summary(model, name, note),
         data=stream.summary(data),
         checks=tally.checks(),
-        theorems=tally.theorems(lambda name: (THEOREMS | CATALOGUE | own)[name].source),
+        theorems=tally.theorems(lambda name: (THEOREMS | CATALOGUE | own)[name].source, own),
         stages=dict(tally.stages),
         versions=package_versions(),
         hypotheses=checker.hypotheses.tally.summaries(),

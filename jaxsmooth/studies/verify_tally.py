@@ -2,7 +2,7 @@
 
 import collections
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Container
 
 import numpy as np
 from jaxtyping import Int8
@@ -112,8 +112,8 @@ class Tally:
             return Check(theorem, layer, head, None, None, VERDICTS[verdict], None, counts)
         return Check(theorem, layer, head, lhs, rhs, VERDICTS[verdict], sentence, counts)
 
-    def theorems(self, source: Callable[[str], str]) -> tuple[TheoremSummary, ...]:
-        """One per theorem."""
+    def theorems(self, source: Callable[[str], str], own: Container[str] = ()) -> tuple[TheoremSummary, ...]:
+        """One per theorem; `own` are the user's, which nobody has proved."""
         found = []
         for name in self.names:
             counts = sum((c for key, c in self._counts.items() if key[0] == name), np.zeros(len(VERDICTS), np.int64))
@@ -122,6 +122,8 @@ class Tally:
             if ratios.size:
                 tightness = (float(ratios.min()), float(np.median(ratios)), float(ratios.max()))
             found.append(
-                TheoremSummary(name, source(name), dict(zip(VERDICTS, counts.tolist(), strict=True)), tightness)
+                TheoremSummary(
+                    *(name, source(name), dict(zip(VERDICTS, counts.tolist(), strict=True)), tightness, name not in own)
+                )
             )
         return tuple(found)

@@ -1,8 +1,8 @@
 """From some texts to all of their kind: bounds with confidence that assume nothing about how values are distributed.
 
-The three bounds need the same of the texts: that they are random draws of the population that is meant, independent or
+The bounds need the same of the texts: that they are random draws of the population that is meant, independent or
 at least exchangeable. For draws of a finite corpus without repetition, all hold of the corpus. Ties make them cautious,
-never wrong. The correlation needs as much for its p-value. Host only, numpy.
+never wrong. The correlation and the sign test need as much for their p-values. Host only, numpy.
 """
 
 import math
@@ -116,6 +116,66 @@ def vovk2005_limit(values: ArrayLike, confidence: float = 0.95) -> float:
     ordered = _ordered(values)
     rank = math.ceil((len(ordered) + 1) * confidence)
     return float(ordered[rank - 1]) if rank <= len(ordered) else math.inf
+
+
+class PairedSigns(NamedTuple):
+    """What differences, one for each text, say of the median difference of all such texts.
+
+    Attributes:
+      texts: how many differences there are.
+      below: how many are below 0.
+      above: how many are above 0.
+      median: the median of those that were drawn; NaN of none.
+      at_least: with confidence, the population's median lies between this
+      at_most: and this; infinite where the draws are too few (fewer than 6 for 95 %).
+      p_value: the probability of counts at least as uneven if either sign were equally likely; 1 where all are 0.
+    """
+
+    texts: int
+    below: int
+    above: int
+    median: float
+    at_least: float
+    at_most: float
+    p_value: float
+
+
+def dixon1946_sign_test(differences: ArrayLike, confidence: float = 0.95) -> PairedSigns:
+    """The sign test of paired differences, and the interval of the median that goes with it.
+
+    Were a difference as likely to be positive as negative, the number of negative ones would be binomial with 1/2;
+    those that are 0 are left out. The k-th smallest and the k-th largest of n values enclose the median with
+    probability 1 - 2 P(Bin(n, 1/2) <= k - 1) at least; the largest such k is taken (Thompson 1936).
+
+    Args:
+      differences: one for each of n random members, [n], none NaN.
+      confidence: between 0 and 1.
+
+    Returns:
+      A `PairedSigns`.
+
+    Raises:
+      OptionError: numbers out of range, differences that are NaN or no vector.
+
+    >>> found = dixon1946_sign_test([-3.0, -1.0, -2.0, -2.0, -5.0, -4.0])
+    >>> found.below, found.median, (found.at_least, found.at_most), found.p_value
+    (6, -2.5, (-5.0, -1.0), 0.03125)
+
+    References: Dixon and Mood (1946), The statistical sign test; Journal of the American Statistical Association 41.
+    Thompson (1936), On confidence ranges for the median; Annals of Math. Stat. 7.
+    """
+    from scipy.special import bdtr
+
+    _check(confidence)
+    ordered = _ordered(differences)
+    below, above = int(np.sum(ordered < 0)), int(np.sum(ordered > 0))
+    decided = below + above
+    p_value = min(1.0, 2 * float(bdtr(min(below, above), decided, 0.5))) if decided else 1.0
+    wrong = 2 * bdtr(np.arange(len(ordered) // 2, dtype=np.float64), len(ordered), 0.5)
+    rank = int(np.sum(wrong <= 1 - confidence))
+    limits = (float(ordered[rank - 1]), float(ordered[-rank])) if rank else (-math.inf, math.inf)
+    median = float(np.median(ordered)) if len(ordered) else math.nan
+    return PairedSigns(len(ordered), below, above, median, *limits, p_value)
 
 
 class RankCorrelation(NamedTuple):

@@ -15,7 +15,7 @@ def test_the_folder_holds_the_report_and_nothing_else(tmp_path):
     paths = write_diagnosis(blank(), out)
     assert paths == {"report": out / "report.html", "numbers": out / "report.json", "figures": out / "figures"}
     names = sorted(str(path.relative_to(out)) for path in out.rglob("*"))
-    figures = ("ladder", "mixing_rate", "norms", "overview", "similarity")
+    figures = ("attribution", "baselines", "ladder", "mixing_rate", "norms", "overview", "similarity")
     pictures = [f"figures/{name}.{suffix}" for name in figures for suffix in ("pdf", "png", "svg")]
     assert names == ["figures", *pictures, "report.html", "report.json"]
 
@@ -56,6 +56,15 @@ def test_eighty_columns_hold_every_column(tmp_path):
     text, _ = shown(synthetic(), tmp_path, 80)
     assert "120,000" in text
     assert "over-smooths moderately" in text.replace("\n", " ")
+
+
+def test_every_answer_stands_behind_its_question(tmp_path):
+    """No paragraph begins with the answer to a question that is not there."""
+    text, _ = shown(synthetic(), tmp_path, 200)
+    for question in ("How alike", "Compared with what?", "Where?", "Why?", "Does the theory explain it?", "What next?"):
+        assert any(line.startswith(question) for line in text.splitlines()), question
+    assert not any(line.startswith(("No.", "Yes.", "In part.", "Hardly.")) for line in text.splitlines())
+    assert "has 0.8 or more" in text.replace("\n", " ")  # three digits are for what was measured
 
 
 def test_undefined_values(tmp_path):

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 from support.report import HOSTILE, blank, chart_data, exemplar, rates, spread, synthetic
 
-from jaxsmooth.report import write_figures
+from jaxsmooth.report import headline, write_figures
 from jaxsmooth.report.charts import SCALE, log_axis, specification
-from jaxsmooth.report.figures import ladder_chart, ladder_figure, similarity_chart
+from jaxsmooth.report.figures import attribution_figure, ladder_chart, ladder_figure, overview_figure, similarity_chart
+from jaxsmooth.report.format import digits
 from jaxsmooth.report.heatmaps import attention_graph, cosine_maps, cosine_of_layer, mixing_rates, sink_strengths
 from jaxsmooth.results.summaries import RATES
 
-NAMES = {"overview", "similarity", "norms", "ladder", "mixing_rate", "exemplar_cosine"}
+NAMES = {"overview", "similarity", "norms", "ladder", "mixing_rate", "exemplar_cosine", "baselines", "attribution"}
 
 
 def data_of(chart, *keys):
@@ -70,6 +71,25 @@ def test_the_ladder_shows_the_rates():
     for name in RATES:
         shown = [row["value"] for row in rows if row["series"].split()[0] == name.split()[0]]
         assert shown == diagnosis.rates[name].mean.tolist()
+
+
+def test_text_figure_and_legend_give_one_number_for_a_bound():
+    """Of L1 over the actual rate: the median over layers, in the headline, in the arrow, in the legend."""
+    diagnosis = synthetic()
+    number = digits(headline(diagnosis).findings.L1_over_actual)
+    arrows = {row["text"] for row in data_of(overview_figure(diagnosis), "text") if "actual" in row["text"]}
+    assert f"{number} × actual" in arrows
+    series = {row["series"] for row in data_of(ladder_chart(diagnosis, RATES), "series", "value")}
+    assert f"L1  theorem, per layer  (× {number})" in series
+    assert f"{number} times the actual rate" in headline(diagnosis).explanation
+
+
+def test_the_attribution_and_its_sum_are_drawn():
+    diagnosis = synthetic()
+    rows = data_of(attribution_figure(diagnosis), "part", "value")
+    assert [row["value"] for row in rows] == diagnosis.attribution.mean.ravel().tolist()
+    sums = [row["sum"] for row in data_of(attribution_figure(diagnosis), "sum")]
+    assert sums == pytest.approx(diagnosis.attribution.mean.sum(axis=1))
 
 
 def test_page_and_files_show_the_same_data():

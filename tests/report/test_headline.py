@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from support.report import blank, rates, spread, synthetic
 
+from jaxsmooth.mitigations.parse import parse_remedies
 from jaxsmooth.report import headline
 from jaxsmooth.report.format import digits
+from jaxsmooth.report.sections.next_step import AGAINST
 from jaxsmooth.report.wording import rank_words, sink_words
 from jaxsmooth.results.spread import Spread
 
@@ -109,6 +111,62 @@ def test_similarity_from_the_embedding_is_not_blamed_on_the_layers():
 
 def test_a_peak_in_the_middle_is_reported():
     assert "highest, 0.900, in layer 3" in headline(synthetic(cosine=[0.1, 0.2, 0.5, 0.9, 0.8, 0.7, 0.6])).smoothing
+
+
+def test_why_names_the_part_and_its_layer():
+    found = headline(synthetic())
+    sums = synthetic().attribution.mean.sum(axis=0)
+    assert list(found.findings.attribution.values()) == sums.tolist()
+    assert f"the LayerNorm after attention −{digits(-sums[1])}" in found.why
+    assert (
+        "What brings tokens together most is the LayerNorm after attention, most of all in layer 6 (−0.160)"
+        in found.why
+    )
+    assert "the MLP drives them apart" in found.why
+    assert "nothing is said" in headline(blank()).why
+
+
+def test_similarity_is_compared_with_other_texts_and_with_before_training():
+    words = headline(synthetic()).baseline
+    assert "0.440 for two tokens of one text and 0.147 for two of different texts" in words
+    assert "0.293 is what a text's own tokens have in common" in words
+    assert "More than half" not in words
+    assert (
+        "drawn at random, 16 texts) the cosine goes from 0.020 to 0.300: the trained model's rises 0.100 more" in words
+    )
+    shared = synthetic(anisotropy=np.full(7, 0.4))
+    assert "More than half of the similarity is shared by all texts" in headline(shared).baseline
+    assert "before training" not in headline(synthetic(untrained=None)).baseline
+    assert "Two texts are needed" in headline(synthetic(anisotropy=np.full(7, np.nan))).baseline
+
+
+@pytest.mark.parametrize(
+    ("diagnosis", "command"),
+    [
+        (synthetic(), "jaxsmooth compare synthetic-minilm --data 'synthetic sentences' --with initial-residual,"),
+        (synthetic(attribution=None, parts=()), "jaxsmooth compare synthetic-minilm --data 'synthetic sentences'"),
+        (synthetic(cosine=np.linspace(0.3, 0.4, 7)), "jaxsmooth converge synthetic-minilm"),
+        (with_rates(actual=[0.5] * 6, L4=[0.9] * 6), "jaxsmooth compare"),
+        (with_rates(actual=[2.0] * 6, L4=[1.9] * 6), "--precision float64"),
+        (blank(), "--data FILE"),
+        (synthetic(name="a b; rm -rf /"), "jaxsmooth compare 'a b; rm -rf /'"),
+        (synthetic(name="model"), "jaxsmooth compare MODEL"),
+    ],
+)
+def test_one_next_step_that_the_findings_decide(diagnosis, command):
+    found = headline(diagnosis)
+    assert command in found.next_command
+    assert found.next_why
+
+
+def test_next_of_random_weights_is_a_trained_model():
+    model = dataclasses.replace(synthetic().model, note="random weights, not a trained model")
+    assert headline(synthetic(model=model)).next_command.startswith("jaxsmooth diagnose minilm-l6")
+
+
+def test_every_remedy_of_a_next_step_exists():
+    for remedies in AGAINST.values():
+        assert [one.label for one in parse_remedies(remedies)] == remedies.split(",")
 
 
 def test_nothing_defined():

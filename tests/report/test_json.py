@@ -37,6 +37,13 @@ def test_layers_pair_hidden_state_and_block():
         assert layer["rates"] == {name: diagnosis.rates[name].mean[block] for name in RATES}
         assert layer["spread"]["rates"]["L4"]["max"] == diagnosis.rates["L4"].max[block]
         assert layer["spread"]["cosine_similarity"]["count"] == 256
+        assert list(layer["attribution"].values()) == diagnosis.attribution.mean[block].tolist()
+        assert layer["spread"]["attribution"]["mlp"]["max"] == diagnosis.attribution.max[block, 2]
+    assert report["baselines"]["anisotropy"] == diagnosis.anisotropy.tolist()
+    untrained = diagnosis.untrained.cosine_similarity.tolist()
+    assert (report["baselines"]["untrained"]["texts"], report["baselines"]["untrained"]["cosine_similarity"]) == (
+        *(16, untrained),
+    )
 
 
 def test_undefined_values_are_null_and_the_text_is_strict():

@@ -122,6 +122,8 @@ def test_every_plot_is_drawn(show):
     assert marks(page, "mixing", "rect").count() == 6 * 12
     assert marks(page, "cosine", "rect").count() == 11**2
     assert [marks(page, "principal", kind).count() for kind in ("area", "line", "symbol")] == [4, 2, 12]
+    assert marks(page, "attribution", "rect").count() == 6 * 4
+    assert [marks(page, "baseline", kind).count() for kind in ("line", "symbol")] == [3, 3 * 7]
     assert page.locator("tbody tr").count() == 7 + 6 * 4  # layers, and their matrices
     for plot in (
         "similarity",
@@ -197,15 +199,15 @@ def test_a_token_is_chosen_without_a_pointer(show):
 def test_the_keyboard_meets_controls_only(show):
     page = show()
     page.evaluate("window.met = []; document.addEventListener('focusin', e => window.met.push(e.target))")
-    for _ in range(20):
+    for _ in range(80):
         page.keyboard.press("Tab")
     met = page.evaluate("[...new Set(window.met)].map(e => e.closest('.plot') ? 'plot' : e.tagName)")
     assert "plot" not in met
-    assert met.count("BUTTON") == 10
+    assert met.count("BUTTON") == 12
     assert met.count("SELECT") == 2
     tree = page.context.new_cdp_session(page).send("Accessibility.getFullAXTree")["nodes"]
     images = [node for node in tree if node.get("role", {}).get("value") in ("image", "img")]
-    assert len(images) == 10
+    assert len(images) == 12
     assert not any(node["name"]["value"] == "" for node in images)
     assert not any("graphics" in node.get("role", {}).get("value", "").lower() for node in tree if not node["ignored"])
 

@@ -12,6 +12,8 @@ from support import ROOT, reference, reference_ladder, reference_remedies
 from support.edits import edited_block
 from support.models import CONFIG, hugging_face, random_model, with_factor
 from support.parity import VOCABULARY
+from support.report import comparison as support_comparison
+from support.report import spread, synthetic
 
 import jaxsmooth
 from jaxsmooth import report
@@ -20,10 +22,12 @@ from jaxsmooth.errors import DivergedError, OptionError, TextError
 from jaxsmooth.interventions import PARTS
 from jaxsmooth.mitigations import METHODS, parse_remedies
 from jaxsmooth.mitigations.parse import NamedRemedy
+from jaxsmooth.report.sections import ranking
 from jaxsmooth.results.comparison import COMPARED_RATES
 from jaxsmooth.studies import compare
 from jaxsmooth.types import Edits
 
+ABOUT = synthetic(2, 2).model, synthetic(2, 2).data
 LINES = ["bad cab", "ab abc abcd", "t"]
 REMEDIES = "attnscale:0.5,contranorm:0.2,pairnorm:3"
 
@@ -81,7 +85,7 @@ def test_every_number_against_numpy(small, found):
     weights = reference.Weights(*hugging_face(model))
     layers = [reference_ladder.Layer(weights, k) for k in range(weights.layers)]
     assert [entry.label for entry in found.entries] == ["none", *REMEDIES.split(",")]
-    plain_runs = []
+    plain_runs, last = [], {}
     for entry in found.entries:
         runs = []
         for line in LINES:
@@ -95,6 +99,13 @@ def test_every_number_against_numpy(small, found):
             spread = getattr(entry, name)
             np.testing.assert_allclose(spread.mean, measured.mean(axis=0), rtol=1e-9)
             np.testing.assert_allclose(spread.max, measured.max(axis=0), rtol=1e-9)
+            last.setdefault(name, []).append(measured[:, -1])
+            if entry.label != "none":
+                own, none = last[name][-1], last[name][0]
+                effect = entry.effects[name]
+                np.testing.assert_allclose(effect.median, np.nanmedian(own - none), rtol=1e-9)
+                assert (effect.lower, effect.higher) == (int(np.sum(own < none)), int(np.sum(own > none)))
+                assert (effect.texts, effect.at_least, effect.at_most) == (len(LINES), -np.inf, np.inf)  # too few
         expected = np.array([rates_by_hand(layers, r) for r in runs])
         for k, name in enumerate(COMPARED_RATES):
             spread = entry.rates[name]
@@ -154,16 +165,69 @@ def test_the_command_writes_numbers_and_a_figure(finished):
     assert remedied["layers"][1]["rates"]["L4"] == {"mean": None, "std": None, "min": None, "max": None, "count": 0}
     assert plain["change"]["mean"] == 0 < remedied["change"]["mean"]
     assert plain["layers"][0] == remedied["layers"][0]
+    assert sorted(content["ranking"]) == sorted([dropped["label"], remedied["label"]])
+    assert [line.partition(": ")[0] for line in content["sentences"]] == content["ranking"]
+    assert plain["effects"] == {}
+    assert remedied["effects"]["cosine_similarity"]["texts"] == 2
+    assert remedied["cost"]["flops"] > 1
 
 
-def test_the_command_prints_a_table_per_measure(found, tmp_path, capsys):
-    report.write_comparison(found, tmp_path)
+def test_the_command_prints_one_table_with_the_most_effective_remedy_first(found, capsys):
     report.print_comparison(found, Console(width=120))
     out = capsys.readouterr().out
-    for heading in ("cosine similarity of tokens", "relative distance", "actual rate", "bound L4", "bound L1"):
-        assert heading in out
-    assert len(re.findall(r"^contranorm:0.2 ", out, flags=re.MULTILINE)) == 6
-    assert "It breaks the hypotheses of L4 and L1." in out
+    rows = re.findall(r"^(\S+) +-?\d\.\d+ ", out, flags=re.MULTILINE)
+    medians = {entry.label: entry.effects["cosine_similarity"].median for entry in found.entries[1:]}
+    assert rows == [*sorted(medians, key=medians.get), "none"]
+    assert "It breaks the hypotheses of L4 and L1." in " ".join(out.split())
+    assert "No remedy clearly keeps tokens apart" in out  # three texts cannot show it
+
+
+def test_what_a_remedy_costs_is_counted_by_the_compiler(found):
+    """AttnScale works on attention, ContraNorm on all pairs of tokens besides; none of the three adds a parameter."""
+    costs = {entry.label: entry.cost for entry in found.entries}
+    assert costs.pop("none") is None
+    assert all(cost.parameters == 0 and cost.counted for cost in costs.values())
+    assert 1 < costs["attnscale:0.5"].flops < costs["contranorm:0.2"].flops < 3
+    assert 1 < costs["pairnorm:3"].flops < 3
+
+
+def made(label, change, lower, moved, **fields):
+    """A remedy with a median change of the cosine, lower in so many of 20 texts."""
+    entry = support_comparison(*ABOUT).entries[1]
+    chance = 1e-6 if max(lower, 20 - lower) == 20 else 0.8
+    effect = dataclasses.replace(
+        entry.effects["cosine_similarity"], median=change, lower=lower, higher=20 - lower, texts=20, p_value=chance
+    )
+    fields = {"label": label, "change": spread([moved], 0), "effects": {"cosine_similarity": effect}, **fields}
+    return dataclasses.replace(entry, **fields)
+
+
+def ranked(*entries):
+    none = support_comparison(*ABOUT)
+    return dataclasses.replace(none, entries=(none.entries[0], *entries))
+
+
+def test_the_answer_names_the_strongest_and_the_gentlest_of_those_that_clearly_help():
+    several = ranked(made("weak", -0.02, 11, 0.01), made("gentle", -0.1, 20, 0.1), made("strong", -0.2, 20, 1.5))
+    assert [several.entries[place].label for place in ranking.order(several)] == ["strong", "gentle", "weak"]
+    words = ranking.answer(several)
+    assert words.startswith("strong keeps tokens most apart")
+    assert "gentle moves it least (10.0 %)" in words
+    lines = list(ranking.sentences(several))
+    assert lines[0].startswith("strong: keeps tokens apart: the cosine is lower in 20 of 20 texts (median −0.200)")
+    assert lines[2].startswith("weak: no clear effect")
+    assert "costs no parameters and at least 1.25 × the FLOPs, counted and not timed" in lines[0]
+    worse = ranking.sentences(ranked(made("worse", 0.1, 0, 0.1)))
+    assert next(worse).startswith("worse: makes tokens more alike: the cosine is higher in 20 of 20 texts")
+
+
+def test_one_test_of_many_is_asked_for_more():
+    """A p of 0.01 is clear for one remedy, and not for ten of them."""
+    effect = made("a", -0.1, 20, 0.1).effects["cosine_similarity"]
+    unsure = [made(str(k), -0.1, 20, 0.1, effects={"cosine_similarity": dataclasses.replace(effect, p_value=0.01)})
+              for k in range(10)]  # fmt: skip
+    assert "No remedy clearly" in ranking.answer(ranked(*unsure))
+    assert "No remedy clearly" not in ranking.answer(ranked(unsure[0]))
 
 
 @pytest.mark.parametrize(

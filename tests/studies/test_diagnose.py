@@ -49,6 +49,8 @@ def assert_same_numbers(ours: Diagnosis, theirs: Diagnosis, tolerance: float) ->
         # Attention rounds in another way in batches of another shape, by eps/2 of its Frobenius norm, which is at least
         # 1; a mixing rate, the norm of what is left without the mean, moves by no less however small it is.
         atol = 2.0**-24 if name == "mixing_rate" and single else 0
+        # Differences of logarithms, which round by eps of the numbers, however small the difference is.
+        atol = (1e-5 if single else 1e-11) if name == "attribution" else atol
         rtol = max(tolerance, LANCZOS_FLOAT32) if lanczos else tolerance
         np.testing.assert_array_equal(got.count, expected.count, err_msg=name)
         for field in ("mean", "min", "max"):
@@ -111,6 +113,7 @@ def test_a_diagnosis_says_what_was_measured(found):
     assert set(diagnosis.rates) == set(RATES)
     shapes = {name: spread.mean.shape for name, spread in spreads(diagnosis).items()}
     shapes["attention_similarity"] = diagnosis.attention_similarity.mean.shape
+    assert shapes.pop("attribution") == (layers, 4)
     by_head = set(HEAD_METRICS)
     hidden = {
         "cosine_similarity",
@@ -156,6 +159,48 @@ def test_extrema_are_extrema(found):
         means = [values[:, b, row].mean(axis=1) for b, row in enumerate(real)]
         np.testing.assert_allclose(spread.mean, np.mean(means, axis=0), rtol=1e-11)
         np.testing.assert_allclose(spread.std, np.std(means, axis=0), rtol=1e-9)
+
+
+def test_the_parts_add_up_to_the_change_of_the_relative_distance():
+    with precision("float64"):
+        model, tokenizer = jaxsmooth.load("tiny", dtype="float64")
+        one = jaxsmooth.diagnose(model, tokenizer, TEXTS[:1], baseline=False, **SMALL)
+    changes = np.diff(np.log(one.relative_distance.mean))
+    np.testing.assert_allclose(one.attribution.mean.sum(axis=1), changes, rtol=0, atol=1e-12)
+    assert one.parts == ("attention", "norm_attn", "mlp", "norm_mlp")
+    assert np.isnan(one.anisotropy).all()  # of one text there are no two
+    assert one.untrained is None
+
+
+def test_anisotropy_is_the_mean_over_all_pairs_of_texts(found):
+    """Every token of every text against every token of every other, in numpy."""
+    with precision("float64"):
+        model, tokenizer = jaxsmooth.load("tiny", dtype="float64")
+        batch = tokenizer(TEXTS)
+        _, trace = jaxsmooth.encode(model, batch)
+        states = [np.asarray(jaxsmooth.embed(model, batch)), *np.asarray(trace.hidden)]
+    real, expected = np.asarray(batch.mask), []
+    for state in states:
+        units = [
+            text[mask] / np.linalg.norm(text[mask], axis=1, keepdims=True)
+            for text, mask in zip(state, real, strict=True)
+        ]
+        pairs = [(a @ b.T).mean() for i, a in enumerate(units) for j, b in enumerate(units) if i != j]
+        expected.append(np.mean(pairs))
+    np.testing.assert_allclose(found["float64"].anisotropy, expected, rtol=1e-10)
+    np.testing.assert_allclose(found["float32"].anisotropy, expected, rtol=1e-5)
+
+
+def test_the_untrained_twin_has_the_architecture_and_the_texts_of_the_first_batch(found):
+    with precision("float32"):
+        model, tokenizer = jaxsmooth.load("tiny")
+        twin = jaxsmooth.init_encoder(model.config, jax.random.key(1), pooler=model.pooler is not None)
+        expected = jaxsmooth.diagnose(twin, tokenizer, TEXTS[:4], baseline=False, **SMALL)
+    untrained = found["float32"].untrained
+    assert (untrained.texts, untrained.seed) == (4, 1)
+    assert not np.allclose(untrained.cosine_similarity, found["float32"].cosine_similarity.mean, rtol=1e-3)
+    np.testing.assert_allclose(untrained.cosine_similarity, expected.cosine_similarity.mean, rtol=1e-5)
+    np.testing.assert_allclose(untrained.relative_distance, expected.relative_distance.mean, rtol=1e-5)
 
 
 def test_the_rows_that_fill_the_last_batch_do_not_count():
@@ -241,10 +286,11 @@ def unmeasured(monkeypatch):
     """`diagnose` without its mathematics: every quantity is the number of real tokens."""
     names = {*HIDDEN_METRICS, *HEAD_METRICS, *BLOCK_METRICS, *RATES}
     names |= {f"{key}{end}" for key in ("std_attn", "std_mlp") for end in ("", "_min", "_max")}
+    names |= {"attribution", "directions", "embedding"}
 
     def measure_batch(model, norms, batch, fusion, spectra, frames, own):
         count = np.asarray(batch.mask.sum(axis=1), np.float64)[None]
-        return dict.fromkeys((*names, "embedding"), count)
+        return dict.fromkeys(names, count)
 
     monkeypatch.setattr(diagnose, "measure_batch", measure_batch)
     monkeypatch.setattr(diagnose, "model_spectra", lambda model: None)
@@ -270,7 +316,7 @@ def most_alive(count: int) -> int:
             most = max(most, len(alive))
             yield text
 
-    diagnosis = jaxsmooth.diagnose(*jaxsmooth.load("tiny"), stream())
+    diagnosis = jaxsmooth.diagnose(*jaxsmooth.load("tiny"), stream(), baseline=False)
     assert diagnosis.data.sentences == count
     return most
 

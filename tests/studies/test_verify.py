@@ -97,7 +97,7 @@ def test_a_false_theorem_is_violated_and_ends_with_status_1(monkeypatch, tmp_pat
     text.write_text("a film worth\n", encoding="utf-8")
     out = tmp_path / "out"
     assert main(["verify", "tiny", "--data", str(text), "--out", str(out), "--theorem", name]) == 1
-    rows = json.loads((out / "verify.json").read_text(encoding="utf-8"))
+    rows = json.loads((out / "verify.json").read_text(encoding="utf-8"))["checks"]
     assert [row["layer"] for row in rows] == [1, 2, 3, 4]
     for row in rows:
         assert row["verdict"] == "VIOLATED"
@@ -106,12 +106,13 @@ def test_a_false_theorem_is_violated_and_ends_with_status_1(monkeypatch, tmp_pat
     assert "VIOLATED: shi2022_lemma1_2_activation, layer 1, sentence 0" in printed.replace("\n", " ")
 
 
-def test_the_command_writes_one_list_and_a_table(found, monkeypatch, tmp_path, capfd):
+def test_the_command_writes_every_check_and_prints_a_table(found, monkeypatch, tmp_path, capfd):
     monkeypatch.setattr(verify, "verify", lambda *arguments, **options: found)
     out = tmp_path / "out"
     assert main(["verify", "tiny", "--data", "tiny", "--out", str(out)]) == 0
-    assert sorted(path.name for path in out.iterdir()) == ["hypotheses.json", "settings.json", "verify.json"]
-    rows = json.loads((out / "verify.json").read_text(encoding="utf-8"))
+    figure = (f"verify.{suffix}" for suffix in ("html", "json", "pdf", "png", "svg"))
+    assert sorted(path.name for path in out.iterdir()) == ["hypotheses.json", "settings.json", *figure]
+    rows = json.loads((out / "verify.json").read_text(encoding="utf-8"))["checks"]
     assert len(rows) == len(found.checks)
     for row, check in zip(rows, found.checks, strict=True):
         assert (row["theorem"], row["layer"], row["head"]) == (check.theorem, check.layer, check.head)

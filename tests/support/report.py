@@ -4,15 +4,16 @@ import dataclasses
 
 import numpy as np
 
-from jaxsmooth.results.comparison import COMPARED_RATES, Comparison, Measured
+from jaxsmooth.results.comparison import COMPARED_RATES, Comparison, Cost, Measured, PairedEffect
 from jaxsmooth.results.convergence import CONVERGENCE, HeadConvergence
-from jaxsmooth.results.diagnosis import Diagnosis, Exemplar
+from jaxsmooth.results.diagnosis import Diagnosis, Exemplar, Untrained
 from jaxsmooth.results.spread import Spread
 from jaxsmooth.results.summaries import RATES, DataSummary, ModelSummary
 from jaxsmooth.results.verification import VERDICTS, Check, TheoremSummary, Verification
 from jaxsmooth.results.weights import MATRICES, MatrixSpectra, WeightSpectra
 
 HOSTILE = ("<img src=x onerror=alert(1)>", "</script><script>window.pwned=1</script>", "<!--", "$\\frac$", "漢\x00\n")
+PARTS = ("attention", "norm_attn", "mlp", "norm_mlp")
 WORDS = ("[CLS]", "a", "film", "worth", "seeing", ",", "if", "only", "once", ".", "[SEP]")
 
 
@@ -121,6 +122,10 @@ def synthetic(layers=6, heads=12, *, cosine=None, name="synthetic-minilm", **fie
         rates=rates(layers),
         exemplar=exemplar(layers, heads),
         versions={"jaxsmooth": "0.1.0", "numpy": np.__version__, "platform": "synthetic"},
+        parts=PARTS,
+        attribution=spread(np.array([-0.05, -0.08, 0.1, -0.01]) * (1 + depth[:, None])),
+        anisotropy=similar / 3,
+        untrained=Untrained(16, 0, np.linspace(0.02, 0.3, layers + 1), np.linspace(0.98, 0.8, layers + 1)),
     )
     return dataclasses.replace(made, **fields)
 
@@ -150,6 +155,9 @@ def blank(layers=2, heads=3):
         first_token_attention=head,
         rates=dict.fromkeys(RATES, block),
         exemplar=None,
+        attribution=undefined((layers, 4)),
+        anisotropy=np.full(layers + 1, np.nan),
+        untrained=Untrained(1, 0, np.full(layers + 1, np.nan), np.full(layers + 1, np.nan)),
     )
 
 
@@ -165,7 +173,10 @@ def _measured(model, label):
     fused = {"max": {"cosine_similarity": spread([0.3]), "relative_distance": spread([0.3])}}
     kept = {rate: ladder[rate] for rate in COMPARED_RATES}
     parts = spread([[0.1] * 4] * model.layers)
-    return Measured(label, model.name, model.name, states, states, kept, parts, fused, spread([0.2]))
+    effect = PairedEffect(256, 256, 0, -0.1, -0.2, -0.05, 1e-9, 0.95)
+    effects = {} if label == "none" else dict.fromkeys(("cosine_similarity", "relative_distance"), effect)
+    cost = None if label == "none" else Cost(0, 1.25, False)
+    return Measured(label, model.name, model.name, states, states, kept, parts, fused, spread([0.2]), effects, cost)
 
 
 def verification(model, data):

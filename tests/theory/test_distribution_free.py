@@ -9,7 +9,7 @@ import scipy.stats
 
 from jaxsmooth.errors import OptionError
 from jaxsmooth.theory import clopper_pearson1934_limits, vovk2005_limit, wilks1941_limit
-from jaxsmooth.theory.distribution_free import spearman1904_correlation
+from jaxsmooth.theory.distribution_free import dixon1946_sign_test, spearman1904_correlation
 
 RUNS = 300
 # So many runs miss the nominal coverage by more than this with a probability of about 1e-4.
@@ -60,6 +60,27 @@ def test_coverage_of_a_share_is_exact_and_never_short(draws, confidence):
     tight = [own.at_most for own in limits[:-1]]
     for count, share in enumerate(tight):  # next to a limit the coverage is the confidence: nothing is given away
         assert scipy.stats.binom.cdf(count, draws, share) == pytest.approx(1 - confidence, rel=1e-6)
+
+
+@pytest.mark.parametrize("draws", [0, 1, 5, 6, 7, 40, 201])
+@pytest.mark.parametrize("confidence", [0.5, 0.95])
+def test_the_interval_of_a_median_is_the_narrowest_that_covers(draws, confidence):
+    """By order statistics of 1 ... n: P(both ends on one side of the median) is exact, and one rank more would fail."""
+    found = dixon1946_sign_test(np.arange(1.0, draws + 1), confidence)
+    rank = 0 if math.isinf(found.at_least) else int(found.at_least)
+    assert math.isinf(found.at_least) == math.isinf(found.at_most)
+    assert rank == 0 or found.at_most == draws + 1 - rank
+    if rank:
+        assert 1 - 2 * tail(rank - 1, draws, Fraction(1, 2)) >= confidence
+    assert draws < 2 * (rank + 1) or 1 - 2 * tail(rank, draws, Fraction(1, 2)) < confidence
+
+
+@pytest.mark.parametrize(("below", "above", "ties"), [(5, 0, 0), (9, 1, 3), (2, 2, 0), (0, 0, 4), (30, 70, 1)])
+def test_the_sign_test_is_scipys(below, above, ties):
+    found = dixon1946_sign_test([*below * [-1.0], *above * [2.0], *ties * [0.0]])
+    assert (found.texts, found.below, found.above) == (below + above + ties, below, above)
+    expected = scipy.stats.binomtest(below, below + above).pvalue if below + above else 1.0
+    assert found.p_value == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("name", POPULATIONS)
@@ -139,6 +160,7 @@ def test_texts_that_are_no_random_sample_may_be_missed():
         (lambda: wilks1941_limit([1.0], share=1.0), "between 0 and 1"),
         (lambda: vovk2005_limit([1.0, math.nan]), "none of them NaN"),
         (lambda: wilks1941_limit(np.ones((2, 2))), "one number for each text"),
+        (lambda: dixon1946_sign_test([1.0, math.nan]), "none of them NaN"),
         (lambda: spearman1904_correlation([1.0, 2.0], [1.0]), "got 2 of one and 1 of another"),
         (lambda: spearman1904_correlation([1.0, math.nan], [1.0, 2.0]), "none of them NaN"),
     ],

@@ -40,6 +40,23 @@ def answers(found: MapConvergence) -> Iterator[str]:
         yield _swept(found, sweep)
 
 
+def whole_answer(found: MapConvergence) -> str:
+    """Where the tokens go, of all maps in one sentence."""
+    alike: dict[str, list[str]] = {}
+    for one in found.maps:
+        counts = [(fate, one.fate.count(fate)) for fate in FATES if fate in one.fate]
+        words = ", ".join(f"{fate} in {_counted(count, len(one.fate))}" for fate, count in counts)
+        alike.setdefault(words, []).append(place(found, one))
+    parts = [f"{words} ({', '.join(places)})" for words, places in alike.items()]
+    meant = "; ".join(f"{fate}: {MEANING[fate]}" for fate in FATES if any(fate in one.fate for one in found.maps))
+    listed = "; ".join(parts)
+    return f"{listed[:1].upper()}{listed[1:]}. {meant[:1].upper()}{meant[1:]}."
+
+
+def _counted(count: int, total: int) -> str:
+    return "every sentence" if count == total else f"{count} of {total} sentences"
+
+
 def fate_of(found: MapConvergence, one: MapFates) -> str:
     """Where the tokens of a map go, in one sentence."""
     return f"{_applied(found, one)}: {_fates(found, one)}"

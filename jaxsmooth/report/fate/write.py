@@ -12,9 +12,10 @@ from ...results.fate import FATES, MapConvergence, MapFates, StdSweep
 from ..charts import save
 from ..format import digits
 from ..json import described
-from ..terminal import plain_table, show
+from ..sections.glossary import Column
+from ..terminal import show, show_answer, show_table
 from .charts import basin_chart, distances_chart, fates_chart, sweep_chart
-from .words import answers, place
+from .words import answers, place, whole_answer
 
 
 def write_fates(found: MapConvergence, out: Path) -> dict[str, Path]:
@@ -52,6 +53,7 @@ def fates_json(found: MapConvergence) -> dict[str, Any]:
         {
             **described(found),
             **{key: getattr(found, key) for key in plain},
+            "answer": whole_answer(found),
             "tokens": [list(tokens) for tokens in found.tokens],
             "maps": [_one(one) for one in found.maps],
             "sweeps": [_sweep(sweep) for sweep in found.sweeps],
@@ -81,30 +83,37 @@ def _sweep(sweep: StdSweep) -> dict[str, Any]:
     return {"layer": sweep.layer, **thresholds, "points": points}
 
 
-_COLUMNS = {
-    "steps": "steps",
-    "d_M/‖X‖\nat end": "distance",
-    "rank\nof JX": "effective_rank",
-    "rate near\nconsensus": "consensus_rate",
-    "ρ(M)\nthere": "consensus_radius",
-    "ρ at\nrest": "radius",
-}
+_NUMBERS = (
+    (Column("steps", "fate-steps"), "steps"),
+    (Column("d_M/‖X‖\nat end", "end-distance"), "distance"),
+    (Column("rank\nof JX", "end-rank"), "effective_rank"),
+    (Column("rate near\nconsensus", "consensus-rate"), "consensus_rate"),
+    (Column("ρ(M)\nthere", "rho"), "consensus_radius"),
+    (Column("ρ at\nrest", "rest-rho"), "radius"),
+)
+COLUMNS = (Column("map", "map"), *(Column(fate, "fate") for fate in FATES), *(column for column, _ in _NUMBERS))
+LEAST_IMPORTANT = ("ρ at\nrest", "rank\nof JX", "rate near\nconsensus", "d_M/‖X‖\nat end", "ρ(M)\nthere")
+"""What is left out where there is no room, in this order."""
 
 
 def print_fates(found: MapConvergence, console: Console) -> None:
-    """Print a table, one row for each map with medians over sentences, then the answers in words."""
+    """Print the answer in words, a table, one row for each map with medians over sentences, then each map's answer."""
     model, data = found.model, found.data
     title = f"{model.label} on {data.sentences:,} sentences of {data.name}: the map “{found.map}”, {found.steps} steps"
-    table = plain_table(Text(title, style="bold"))
-    table.add_column("map", no_wrap=True)
+    show_answer(console, "Where do the tokens go?", whole_answer(found))
+    console.print()
     shown = [fate for fate in FATES if any(fate in one.fate for one in found.maps)]
-    for column in (*shown, *_COLUMNS):
-        table.add_column(column, justify="right")
-    for one in found.maps:
-        counts = [str(one.fate.count(fate)) for fate in shown]
-        table.add_row(place(found, one), *counts, *(_median(one.numbers[name]) for name in _COLUMNS.values()))
-    show(console, table)
-    show(console, Text("Where do the tokens go?", style="bold"))
+    columns = [column for column in COLUMNS if column.term != "fate" or column.heading in shown]
+    rows = [
+        [
+            place(found, one),
+            *(str(one.fate.count(fate)) for fate in shown),
+            *(_median(one.numbers[name]) for _, name in _NUMBERS),
+        ]
+        for one in found.maps
+    ]
+    show_table(console, Text(title, style="bold"), columns, rows, LEAST_IMPORTANT)
+    console.print()
     for line in answers(found):
         show(console, Text(line))
 

@@ -23,6 +23,8 @@ from ..figures import (
 )
 from ..format import MISSING, digits
 from ..heatmaps import attention_graph, cosine_of_layer, edge_count, mixing_rates, sink_strengths
+from .attribution import attribution_chart
+from .baselines import baseline_chart
 
 TOKEN_NUMBERS = 40_000
 """Cosines and edges that the plots of one sentence may have, about 18 bytes each, in a page of two million bytes: Vega
@@ -73,6 +75,9 @@ def _of_layers(diagnosis: Diagnosis) -> dict[str, alt.TopLevelMixin]:
     if diagnosis.mixing_rate.mean.shape[0] > 1:
         same = {"cosine with the layer before": diagnosis.attention_similarity}
         made["alike"] = _pointable(attention_chart(diagnosis), same).properties(height=280)
+    made["baseline"] = baseline_chart(diagnosis).properties(height=300)
+    if diagnosis.attribution is not None and np.isfinite(diagnosis.attribution.mean).any():
+        made["attribution"] = attribution_chart(diagnosis).properties(height=300)
     return {name: chart.properties(width="container") for name, chart in made.items()}
 
 

@@ -123,11 +123,12 @@ def test_what_is_written_and_printed(found, tmp_path):
     written = json.loads(paths["asked"].read_text(encoding="utf-8"))
     assert list(written) == ["schema", "model", "data", "hypotheses", "checks", "versions"]
     assert len(written["checks"]) == len(found.hypothesis_checks)
-    assert json.loads(paths["checks"].read_text(encoding="utf-8")) == []
+    assert json.loads(paths["checks"].read_text(encoding="utf-8"))["checks"] == []
     out = io.StringIO()
     report.print_verification(found, Console(file=out, width=100))
     text = out.getvalue()
     # What is asked stands before the numbers.
+    assert text.startswith("Does the theory hold here, and which hypotheses fail? ")
     assert text.index("does some token reach all others") < text.index("hypothesis  ")
     assert "CONFIRMED" not in text  # no theorem was checked
     assert all(name in text for name in ASKED)

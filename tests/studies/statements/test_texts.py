@@ -64,7 +64,7 @@ def test_statements_of_known_values():
     ("values", "words"),
     [
         ([0.5] * 299, "None of the 299 texts end farther from consensus than the embedding left them, so with "
-         "confidence 95% at most 1.00 % of such texts do."),
+         "confidence 95 % at most 1.00 % of such texts do."),
         ([2.0, *[0.5] * 99], "1 of the 100 texts end farther .* at most 4.7 % of such texts do."),
         ([2.0] * 59, "All 59 texts end farther .* at least 95.0 % of such texts do."),
         ([*[2.0] * 60, *[0.5] * 40], "60 of the 100 texts .* at least 51 % of such texts do."),
@@ -238,7 +238,7 @@ def test_what_is_written_and_shown(tmp_path, no_pictures):
     assert page.count("<tr>") == 5
     out = io.StringIO()
     report.print_diagnosis(found, Console(file=out, width=200))
-    assert "Other texts: " in out.getvalue()
+    assert "And other texts? " in out.getvalue()
     assert "random draws" in out.getvalue()
 
 

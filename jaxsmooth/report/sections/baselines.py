@@ -1,0 +1,96 @@
+"""What the similarity of tokens is compared with: tokens of different texts, the same architecture before training."""
+
+from typing import Any
+
+import altair as alt
+import numpy as np
+
+from ...results.diagnosis import Diagnosis
+from ..charts import COLOURS, Series, layer_axis, layered, styled, unless_any
+from ..charts import values as data_of
+from ..format import digits
+
+OWN = "two tokens of a text"
+ACROSS = "two tokens of different texts"
+BEFORE = "of a text, before training"
+
+
+def baselines_json(diagnosis: Diagnosis) -> dict[str, Any]:
+    """The key `baselines` of report.json; nothing where nothing was measured."""
+    found: dict[str, Any] = {}
+    if diagnosis.anisotropy is not None:
+        found["anisotropy"] = diagnosis.anisotropy.tolist()
+    if diagnosis.untrained is not None:
+        arrays = {key: getattr(diagnosis.untrained, key).tolist() for key in ("cosine_similarity", "relative_distance")}
+        found["untrained"] = {"texts": diagnosis.untrained.texts, "seed": diagnosis.untrained.seed, **arrays}
+    return {"baselines": found} if found else {}
+
+
+def across_texts(diagnosis: Diagnosis) -> float:
+    """The cosine of tokens of different texts in the last layer; NaN where it is not known."""
+    return float("nan") if diagnosis.anisotropy is None else float(diagnosis.anisotropy[-1])
+
+
+def before_training(diagnosis: Diagnosis) -> float:
+    """The last layer's cosine of the same architecture before training; NaN where it is not known."""
+    return float("nan") if diagnosis.untrained is None else float(diagnosis.untrained.cosine_similarity[-1])
+
+
+def baseline_words(diagnosis: Diagnosis) -> str:
+    """How much of the similarity is the text's own, and how much training has to do with it."""
+    return " ".join(filter(None, (_across_words(diagnosis), _before_words(diagnosis))))
+
+
+def _across_words(diagnosis: Diagnosis) -> str:
+    own, across = float(diagnosis.cosine_similarity.mean[-1]), across_texts(diagnosis)
+    if np.isnan(own) or np.isnan(across):
+        return "Two texts are needed to compare the tokens of different ones." if np.isnan(across) else ""
+    text = (
+        f"In the last layer the mean cosine is {digits(own)} for two tokens of one text and {digits(across)} for two of"
+        f" different texts (anisotropy): {digits(own - across)} is what a text's own tokens have in common."
+    )
+    if own > 0 and across > own / 2:
+        return f"{text} More than half of the similarity is shared by all texts, whatever they say."
+    return text
+
+
+def _before_words(diagnosis: Diagnosis) -> str:
+    twin, trained = diagnosis.untrained, diagnosis.cosine_similarity.mean
+    if twin is None or np.isnan(before_training(diagnosis)):
+        return ""
+    first, last = (digits(float(value)) for value in twin.cosine_similarity[[0, -1]])
+    rise = float(trained[-1] - trained[0]) - float(twin.cosine_similarity[-1] - twin.cosine_similarity[0])
+    than = "more" if rise > 0 else "less"
+    return (
+        f"With the weights of before training (drawn at random, {_count(twin.texts)}) the cosine goes from {first} to"
+        f" {last}: the trained model's rises {digits(abs(rise))} {than}."
+    )
+
+
+def _count(texts: int) -> str:
+    return f"{texts} texts" if texts > 1 else "one text"
+
+
+def baseline_chart(diagnosis: Diagnosis) -> alt.LayerChart:
+    """The cosine of two tokens of a text, of two of different texts, and before training, over the hidden states."""
+    lines = {Series(OWN, COLOURS["cosine"]): diagnosis.cosine_similarity.mean}
+    if diagnosis.anisotropy is not None:
+        lines[Series(ACROSS, COLOURS["L0"], "square")] = diagnosis.anisotropy
+    if diagnosis.untrained is not None:
+        lines[Series(BEFORE, "#555555", "triangle-up")] = diagnosis.untrained.cosine_similarity
+    rows = [
+        {"layer": k, "series": series.name, "value": float(value)}
+        for series, line in lines.items()
+        for k, value in enumerate(line)
+    ]
+    low = min((float(np.nanmin(line)) for line in lines.values() if np.isfinite(line).any()), default=0.0)
+    scale = alt.Scale(domain=[min(-0.05, low - 0.05), 1.05], nice=False)
+    style = styled(list(lines), columns=1)
+    base = alt.Chart(data_of(rows)).encode(
+        x=layer_axis(0, diagnosis.cosine_similarity.mean.size - 1),
+        y=alt.Y("value:Q", scale=scale, title="mean cosine (1 = the same direction)"),
+        color=style["color"],
+    )
+    tooltip = ["layer:Q", "series:N", alt.Tooltip("value:Q", format=",.3~r")]
+    points = base.mark_point().encode(shape=style["shape"], tooltip=tooltip)
+    return layered(base.mark_line(strokeWidth=2.5), points, *unless_any(list(lines.values())))

@@ -1,0 +1,41 @@
+"""What every page shares: templates, styles, and a policy under which no request leaves the page."""
+
+import base64
+import hashlib
+from importlib.resources import files
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup, escape
+
+
+def environment() -> Environment:
+    """Jinja as pages use it: text is escaped, and a name that is missing is an error."""
+    found = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    )
+    found.filters["symbols"] = symbols
+    found.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
+    return found
+
+
+def asset(name: str) -> str:
+    """A template, style or script of the package."""
+    return files("jaxsmooth.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def script(source: str) -> str:
+    """A script as the browser hashes it: parsing turns every line ending into a plain newline."""
+    return source.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def policy(*scripts: str) -> str:
+    """The content security policy of a page with these scripts."""
+    digests = (base64.b64encode(hashlib.sha256(one.encode()).digest()).decode() for one in scripts)
+    allowed = " ".join(f"'sha256-{digest}'" for digest in digests) or "'none'"
+    # Vega writes style sheets and style attributes as it draws. Its expressions are interpreted, not evaluated.
+    return f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data:"
+
+
+def symbols(text: str) -> Markup:
+    """Text with d_M as it is written."""
+    return escape(text).replace("d_M", Markup("d<sub>M</sub>"))

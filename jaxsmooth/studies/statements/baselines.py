@@ -1,0 +1,125 @@
+"""What similarity is compared with: tokens of different texts, and the same architecture before training."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+from numpy.typing import NDArray
+
+from ...bert.config import EncoderConfig
+from ...bert.encoder import embed, encode
+from ...bert.params import Encoder, init_encoder
+from ...inputs.batching import EncodedBatch
+from ...results.diagnosis import Untrained
+from ...types import Batch, BlockTrace, ImageBatch
+from ..hidden_states import measure_states
+
+NAMES = ("cosine_similarity", "relative_distance")
+SEED = 1
+"""Of the draw; not 0, from which the model "tiny" is drawn."""
+
+
+class Anisotropy:
+    """The mean cosine of two tokens of different texts, in every hidden state, from running sums.
+
+    With u_a the mean of the directions of text a's tokens, u_a . u_b is the mean cosine of a token of a with one of b.
+    Over all pairs of n texts the mean is (|sum u|^2 - sum |u|^2) / (n (n - 1)), so no text is kept.
+
+    >>> seen = Anisotropy()
+    >>> seen.add(np.array([[1.0, 0.6], [0.0, 0.8]]))  # one hidden state of two features, two texts
+    >>> seen.found(1)
+    array([0.6])
+    """
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._sum: NDArray[np.float64] | float = 0.0
+        self._squares: NDArray[np.float64] | float = 0.0
+
+    def add(self, directions: NDArray[np.floating]) -> None:
+        """Add a batch: the u of every text, hidden states one below the other, [KD B]."""
+        wide = np.asarray(directions, np.float64)
+        self._count += wide.shape[1]
+        self._sum = self._sum + wide.sum(axis=1)
+        self._squares = self._squares + (wide**2).sum(axis=1)
+
+    def found(self, states: int) -> NDArray[np.float64]:
+        """The mean cosine in each of K hidden states, [K]; NaN of fewer than two texts."""
+        if self._count < 2:
+            return np.full(states, np.nan)
+        both, own = (np.reshape(part, (states, -1)).sum(axis=1) for part in (np.square(self._sum), self._squares))
+        return (both - own) / (self._count * (self._count - 1))
+
+
+class Baselines:
+    """Both, gathered while the texts go by.
+
+    Args:
+      model: the encoder, as the batches are placed.
+      twin: whether the untrained model is wanted.
+    """
+
+    def __init__(self, model: Encoder, *, twin: bool) -> None:
+        self._model, self._twin, self._across = model, twin, Anisotropy()
+        self._untrained: Untrained | None = None
+
+    def see(self, encoded: EncodedBatch) -> None:
+        """Measure the untrained model on the first batch; later ones are passed over."""
+        if not self._twin or self._untrained is not None:
+            return
+        measured, texts = _similarity(untrained(self._model), encoded.batch), len(encoded.indices)
+        cosine, relative = (_mean(np.asarray(measured[key], np.float64)[:, :texts]) for key in NAMES)
+        self._untrained = Untrained(texts=texts, seed=SEED, cosine_similarity=cosine, relative_distance=relative)
+
+    def add(self, directions: Any, texts: int) -> None:
+        """Add a batch of the model's own: as `Anisotropy.add`, the first `texts` columns."""
+        self._across.add(np.asarray(directions)[:, :texts])
+
+    def found(self, states: int) -> dict[str, Any]:
+        """The fields of a `Diagnosis` with this many hidden states."""
+        return {"anisotropy": self._across.found(states), "untrained": self._untrained}
+
+
+def untrained(model: Encoder) -> Encoder:
+    """An encoder of the same architecture, dtype and place with weights drawn as before training.
+
+    >>> import jaxsmooth
+    >>> model, _ = jaxsmooth.load("tiny")
+    >>> jax.tree.structure(untrained(model)) == jax.tree.structure(model)
+    True
+    """
+    fresh = _drawn(model.config, model.pooler is not None)
+    return jax.tree.map(
+        lambda new, old: jax.device_put(new.astype(old.dtype), getattr(old, "sharding", None)), fresh, model
+    )
+
+
+@jax.jit
+def _similarity(model: Encoder, batch: Batch | ImageBatch) -> dict[str, Array]:
+    """The measures of `NAMES` of every hidden state, [L+1 B]: a program of its own, a small part of `measure_batch`."""
+    with jax.default_matmul_precision("highest"):
+        hidden = encode(model, batch, collect=_hidden)[1]
+        states = jnp.concatenate([embed(model, batch)[None], hidden])
+        wide = states if states.dtype == jnp.float64 else states.astype(jnp.float32)
+        return measure_states(wide, batch.mask, NAMES)
+
+
+def _hidden(trace: BlockTrace) -> Array:
+    return trace.hidden
+
+
+@functools.partial(jax.jit, static_argnames=("config", "pooler"))
+def _drawn(config: EncoderConfig, pooler: bool) -> Encoder:
+    # In float32 whatever the dtype: in another one the generator gives other numbers, not rounded ones.
+    return init_encoder(config, jax.random.key(SEED), dtype=jnp.float32, pooler=pooler)
+
+
+def _mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Over the texts that have a value, [K B] -> [K]."""
+    known = np.isfinite(values)
+    count = known.sum(axis=1)
+    total = np.where(known, values, 0).sum(axis=1)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
