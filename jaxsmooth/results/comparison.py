@@ -2,6 +2,9 @@
 
 import dataclasses
 
+from .brief import Brief, digits
+from .each_text import TextValues
+from .shown import Shown
 from .spread import Spread
 from .summaries import DataSummary, ModelSummary
 
@@ -9,8 +12,17 @@ COMPARED_RATES = ("actual", "L4", "L1")
 """The contraction of a block and two of its upper bounds; definitions in `jaxsmooth.theory.block.ladder`."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Measured:
+def attributions(parts: tuple[str, ...]) -> tuple[str, ...]:
+    """What tables call the parts of a block, in their order: two of them are norms.
+
+    >>> attributions(("attn", "norm"))
+    ('attribution_1_attn', 'attribution_2_norm')
+    """
+    return tuple(f"attribution_{place + 1}_{part}" for place, part in enumerate(parts))
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Measured(Brief):
     """One model, with or without a remedy, layer by layer.
 
     Attributes:
@@ -37,8 +49,8 @@ class Measured:
     change: Spread
 
 
-@dataclasses.dataclass(frozen=True)
-class Comparison:
+@dataclasses.dataclass(frozen=True, repr=False)
+class Comparison(Shown):
     """The same model and text with each remedy, without training.
 
     Attributes:
@@ -47,6 +59,7 @@ class Comparison:
       parts: names of a block's parts; see `jaxsmooth.interventions.attribution`.
       entries: the model as it is first, then each remedy in the order asked for.
       versions: package -> version, and the device.
+      each: the numbers of each text, by remedy, where that was asked for.
     """
 
     model: ModelSummary
@@ -54,3 +67,8 @@ class Comparison:
     parts: tuple[str, ...]
     entries: tuple[Measured, ...]
     versions: dict[str, str]
+    each: TextValues | None = None
+
+    def in_short(self) -> str:
+        last = (f"{entry.label} {digits(float(entry.cosine_similarity.mean[-1]))}" for entry in self.entries)
+        return f"cosine similarity of the last layer: {', '.join(last)}"

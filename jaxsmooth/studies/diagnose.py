@@ -16,6 +16,7 @@ from ..bert.params import Encoder
 from ..inputs.batching import EncodedBatch
 from ..inputs.tokenizer import Tokenizer
 from ..results.diagnosis import Diagnosis, FusedLayers
+from ..results.each_text import Choice, TextKeeper
 from ..results.spread import BLOCK_METRICS, HEAD_METRICS, HIDDEN_METRICS, RunningSpreads, Spread
 from ..results.summaries import RATES
 from ..results.texts import EMBEDDED, KeptTexts
@@ -40,7 +41,7 @@ def diagnose(
     note: str = "",
     tokens_per_batch: int = 512,
     fusion: Fusion | Kind | None = None,
-    each_text: bool = False,
+    each_text: Choice = False,
     metrics: Mapping[str, Metric] = MappingProxyType({}),
     progress: bool = False,
 ) -> Diagnosis:
@@ -62,7 +63,9 @@ def diagnose(
       tokens_per_batch: size of a batch, padding included.
       fusion: layers to fuse and measure like a layer: a trained `bert.fusion`, or "concat", "max" or "gate" of all
         blocks, untrained.
-      each_text: whether to hand back the values of each text besides, at most `results.texts.KEPT` of them.
+      each_text: keep every text's numbers besides: True in memory (of very many texts a random sample, see
+        `results.each_text`), a number for at most so many, or a path that ends in .parquet to write them of all texts
+        to that file as they come. `texts_table(found)` and `found.to_pandas(each_text=True)` give them.
       metrics: of your own, name -> function of hidden states [B T D] and mask [B T] that gives a number per sentence,
         [B], of its real tokens alone. Measured of every hidden state, as the library's are, and of what is fused. A new
         function is a new compile.
@@ -72,7 +75,8 @@ def diagnose(
       A `Diagnosis`.
 
     Raises:
-      OptionError: a fusion that does not exist, or a metric that fails, or gives another shape, or depends on padding.
+      OptionError: a fusion or an `each_text` that does not exist, or a metric that fails, or gives another shape, or
+        depends on padding.
       TextError: no text, or something that is not text.
       ShapeError: a tokenizer that does not fit the model.
       DivergedError: numbers that are not finite; names the first layer and array.
@@ -87,12 +91,15 @@ def diagnose(
     own = own_metrics(metrics, model.config.width)
     fused, label = (None, "") if fusion is None else _chosen(fusion, model)
     running, chooser, kept, embedded = RunningSpreads(), ExemplarChooser(), KeptTexts(), KeptTexts(EMBEDDED)
+    keeper = TextKeeper(each_text)
     principal = principal_subspaces(model)
     stream = TextStream(model, tokenizer, texts, "diagnosing", tokens_per_batch=tokens_per_batch, progress=progress)
-    with stream:
+    with stream, keeper:
         for encoded, measured in _measured(stream.model, stream, fused, principal.frame, own):
             refuse_diverged(stream.model, encoded, measured)
             _keep(kept, embedded, encoded, measured, own)
+            if keeper:
+                keeper.add({"": _of_each_text(encoded, measured)}, encoded.indices)
             running.add(measured, len(encoded.indices))
             chooser.offer(encoded)
         exemplar = chooser.exemplar(stream.model, tokenizer)
@@ -105,8 +112,9 @@ def diagnose(
         versions=package_versions(),
         fused=None if fused is None else _fused_layers(fused, label, spreads, own),
         every_input=known_for_every_input(model),
-        texts=text_statements(kept, each_text=each_text, embedded=embedded, own=list(own)),
+        texts=text_statements(kept, each_text=bool(keeper), embedded=embedded, own=list(own)),
         weights=weight_spectra(model, principal),
+        each=keeper.found(),
     )
 
 
@@ -128,6 +136,16 @@ def _keep(
     tokens = {"tokens": np.asarray(encoded.batch.mask).sum(axis=1)[None]}
     kept.add({key: measured[key] for key in (*NEEDED, *(OWN + key for key in own))} | tokens, encoded.indices)
     embedded.add({EMBEDDING: measured.pop(EMBEDDING)} | tokens, encoded.indices)
+
+
+def _of_each_text(encoded: EncodedBatch, measured: dict[str, Any]) -> dict[str, Any]:
+    """Every measurement, [K B] or of heads [K B N], with the number of tokens and the whole network's contraction."""
+    distance = np.asarray(measured["subspace_distance"], np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        contraction = np.where(distance[:1] > 0, distance[-1:] / distance[:1], np.nan)
+    tokens = np.asarray(encoded.batch.mask).sum(axis=1)[None]
+    kept = {name: array for name, array in measured.items() if name != "finite"}
+    return {"tokens": tokens, "contraction": contraction, **kept}
 
 
 def _fused_layers(fusion: Fusion, label: str, spreads: dict[str, Spread], metrics: Iterable[str]) -> FusedLayers:
