@@ -152,7 +152,8 @@ def nan_quantiles(values: NDArray[np.float64], shares: Sequence[float]) -> NDArr
         below, above = (np.take_along_axis(ordered, at[..., None], -1)[..., 0] for at in (low, high))
         # Not below + part * (above - below): infinite values have no difference.
         part = place - low
-        between = np.where(part == 0, below, (1 - part) * below + part * above)
+        with np.errstate(invalid="ignore"):
+            between = np.where(part == 0, below, (1 - part) * below + part * above)
         found.append(np.where(count > 0, between, np.nan))
     return np.array(found).reshape(len(shares), *values.shape[:-1])
 

@@ -129,7 +129,7 @@ def test_texts_that_are_no_random_sample_may_be_missed():
         (lambda: spearman1904_correlation([1.0, 2.0], [1.0]), "got 2 of one and 1 of another"),
         (lambda: spearman1904_correlation([1.0, math.nan], [1.0, 2.0]), "none of them NaN"),
         (lambda: paired_difference([1.0, 2.0], [1.0]), r"got shapes \(2,\) and \(1,\)"),
-        (lambda: paired_difference([1.0], [1.0], confidence=95), "between 0 and 1"),
+        (lambda: paired_difference([1.0], [1.0], confidence=95.0), "between 0 and 1"),
     ],
 )
 def test_what_is_out_of_range_is_refused(call, message):

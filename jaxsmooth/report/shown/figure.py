@@ -60,10 +60,11 @@ class Figure:
 
     def svg(self) -> str:
         """The figure as SVG."""
-        if self.style == "house":
-            return self._drawn
+        return self._drawn if self.style == "house" else self._sized("pt")
+
+    def _sized(self, unit: str) -> str:
         width, height = self.size
-        sized = f'width="{width:.2f}pt" height="{height:.2f}pt"'
+        sized = f'width="{width:.2f}{unit}" height="{height:.2f}{unit}"'
         return re.sub(r'width="[\d.]+" height="[\d.]+"', sized, self._drawn, count=1)
 
     def png(self) -> bytes:
@@ -74,7 +75,7 @@ class Figure:
 
     def pdf(self) -> bytes:
         """The figure as PDF, letters as letters."""
-        return vl_convert.svg_to_pdf(self._drawn, scale=self._shrink)
+        return vl_convert.svg_to_pdf(self._sized(""))  # a unit of a drawing is a point of a page
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write it as what the path ends in: .png, .svg or .pdf.
@@ -111,7 +112,8 @@ def figure(kind: str, chart: alt.TopLevelMixin, style: str) -> Figure:
       chart: of the house: sizes set, not configured.
       style: "house" or "paper".
     """
-    described = chart.configure(**look.vega(style)).to_dict()
+    # Not validated, which takes longer than to draw: the charts of the library are tested.
+    described = chart.configure(**look.vega(style)).to_dict(validate=False)
     return Figure(kind, style, described if style == "house" else fitted(described))
 
 
@@ -128,7 +130,7 @@ def fitted(described: dict[str, Any], inches: float = look.COLUMN) -> dict[str, 
     target, panels = inches * 72 / look.SHRINK, [(panel, _shape(panel)) for panel in _panels(whole)]
     across = 2 if "facet" in whole else 1
     if across == 2:
-        whole["columns"] = across
+        _small_maps(whole)
     width = target / across - 60
     for _ in range(8):
         for panel, shape in panels:
@@ -140,6 +142,17 @@ def fitted(described: dict[str, Any], inches: float = look.COLUMN) -> dict[str, 
             continue
         width = max(width - (over + 1) / across, 60)
     return whole
+
+
+def _small_maps(whole: dict[str, Any]) -> None:
+    """Two small heat maps beside each other: no names of rows and columns, which would overlap; the legend below."""
+    whole["columns"] = 2
+    whole.setdefault("facet", {}).setdefault("header", {})["labelFontSize"] = 12
+    for name, channel in whole["spec"].get("encoding", {}).items():
+        if name in ("x", "y"):
+            channel["axis"] = {**(channel.get("axis") or {}), "labels": False, "ticks": False}
+        elif isinstance(channel, dict) and isinstance(channel.get("legend"), dict):
+            channel["legend"] |= {"orient": "bottom", "direction": "horizontal"}
 
 
 def _units(svg: str) -> tuple[float, float]:
@@ -206,8 +219,9 @@ def _lines(title: str | list[str], height: float) -> str | list[str]:
     words = " ".join(title) if isinstance(title, list) else title
     if len(words) * _LETTER <= height or " " not in words:
         return words
+    # In the middle, rather after a "/" or before a "(".
     spaces = [k for k, letter in enumerate(words) if letter == " "]
-    cut = min(spaces, key=lambda k: abs(k - len(words) / 2))
+    cut = min(spaces, key=lambda k: abs(k - len(words) / 2) - 6 * (words[k - 1] == "/" or words[k + 1] == "("))
     return [words[:cut], words[cut + 1 :]]
 
 

@@ -13,6 +13,7 @@ from ...results.convergence import HeadConvergence
 from ...results.diagnosis import Diagnosis
 from ...results.each_text import nan_quantiles
 from ...results.fate import MapConvergence
+from ...results.spread import Spread
 from ...results.verification import VERDICTS, Verification
 from .. import compare, converge, figures, heatmaps
 from ..charts import COLOURS, GREY, heading, layer_axis, layered, log_axis, positive, unless_any, values
@@ -89,14 +90,17 @@ def _(result: Diagnosis) -> Kinds:
 
 @_kinds.register
 def _(result: Comparison) -> Kinds:
-    def panel(words: str, chart: Callable[[], alt.LayerChart]) -> Callable[[], alt.LayerChart]:
-        return lambda: chart().properties(width=440, height=HEIGHT, title=heading(words, result))
+    def lines(words: str, spreads: list[Spread], first: int) -> Callable[[], alt.LayerChart]:
+        x, title = layer_axis(first, result.model.layers), heading(words, result, "Means over sentences")
+        chart = functools.partial(compare._lines, result, spreads, x, first=first, legend=True)
+        return lambda: chart().properties(width=WIDTH, height=HEIGHT, title=title)
 
+    entries = result.entries
     return {
         "overview": lambda: compare.comparison_figure(result),
-        "cosine_similarity": panel("Cosine similarity of tokens", lambda: compare._states(result, "cosine_similarity")),
-        "relative_distance": panel("Relative distance d_M / ‖H‖", lambda: compare._states(result, "relative_distance")),
-        "bounds": panel("Bounds of a block's rate: L4 (solid), L1 (dashed)", lambda: compare._bounds(result)),
+        "cosine_similarity": lines("Cosine similarity of tokens", [each.cosine_similarity for each in entries], 0),
+        "relative_distance": lines("Relative distance d_M / ‖H‖", [each.relative_distance for each in entries], 0),
+        "rates": lines("Actual rate of a block (below 1: closer)", [each.rates["actual"] for each in entries], 1),
     }
 
 

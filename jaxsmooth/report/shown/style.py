@@ -126,7 +126,8 @@ def vega(style: str = "house") -> dict[str, Any]:
         return _VEGA
     title = {**_VEGA["title"], "fontSize": 13, "fontWeight": "normal", "subtitleFontSize": 12, "offset": 6}
     header = {"labelFontWeight": "normal", "titleFontWeight": "normal", "labelFontSize": 12}
-    return {**_VEGA, "title": title, "header": header, "legend": {**_VEGA["legend"], "titleFontWeight": "normal"}}
+    legend = {**_VEGA["legend"], "titleFontWeight": "normal"}
+    return {**_VEGA, "title": title, "header": header, "legend": legend, "text": {"fontSize": 12}}
 
 
 def matplotlib(style: str = "house") -> dict[str, Any]:
