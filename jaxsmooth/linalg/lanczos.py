@@ -80,35 +80,23 @@ def largest_eigenvalue(
     if jnp.finfo(start.dtype).bits < 32:
         narrow, image, start = start.dtype, apply, start.astype(jnp.float32)
         apply = lambda v: image(v.astype(narrow)).astype(jnp.float32)  # noqa: E731
-    # What the operator is made of becomes arguments, as its derivative is wanted by them.
+    # What the operator is made of is held during the search, whose loop has no derivative in reverse.
     image, parts = jax.closure_convert(apply, start)
-    value, residual, steps = _largest(image, tolerance, max_steps, start, parts)
-    return Eigenvalue(value, residual, steps.astype(jnp.int32))
+    held = jax.lax.stop_gradient(parts)
+    state = _search(lambda v: image(v, *held), jax.lax.stop_gradient(start), tolerance, max_steps)
+    vector = _vector(state)
+    return state.result._replace(value=_with_slope_of(state.result.value, jnp.sum(vector * image(vector, *parts))))
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
-def _largest(
-    apply: Callable[..., Array], tolerance: float, max_steps: int, start: Array, parts: list[Array]
-) -> tuple[Array, Array, Array]:
-    """Value, residual, and the steps as a floating-point number: an integer has no tangent."""
-    state = _search(lambda v: apply(v, *parts), start, tolerance, max_steps)
-    return state.result.value, state.result.residual, state.result.steps.astype(start.dtype)
+@jax.custom_jvp
+def _with_slope_of(value: Array, form: Array) -> Array:
+    """The value, with the derivative of the form; where none is asked for, the form is not computed either."""
+    return value
 
 
-@_largest.defjvp
-def _largest_tangent(
-    apply: Callable[..., Array],
-    tolerance: float,
-    max_steps: int,
-    primals: tuple[Array, list],
-    tangents: tuple[Any, list],
-) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
-    (start, parts), (_, changes) = primals, tangents
-    state = _search(lambda v: apply(v, *parts), start, tolerance, max_steps)
-    (value, residual, steps), vector = state.result, _vector(state)
-    _, image = jax.jvp(lambda *own: apply(vector, *own), tuple(parts), tuple(changes))
-    change = jnp.sum(vector * image)
-    return (value, residual, steps.astype(start.dtype)), (change, jnp.zeros_like(residual), jnp.zeros_like(residual))
+@_with_slope_of.defjvp
+def _slope_of_form(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    return primals[0], tangents[1]
 
 
 def largest_eigenvector(

@@ -17,7 +17,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 def forward_only(function: Function) -> Function:
     """Decorator: what the function returns can be differentiated forwards (`jax.jvp`); in reverse, an error names it.
 
-    For functions that go on until something is reached: how many steps they take depends on the numbers, and in reverse
+    For functions whose loops go on until something is reached, or are of no fixed length for another reason: in reverse
     every step would have to be kept.
 
     >>> import jax, jax.numpy as jnp
@@ -28,13 +28,13 @@ def forward_only(function: Function) -> Function:
     0.125
     >>> jax.grad(halved)(8.0)
     Traceback (most recent call last):
-    jaxsmooth.errors.DerivativeError: `halved` has no derivative in reverse (jax.grad, jax.vjp): it goes on until \
-something is reached. Use jax.jvp or jax.jacfwd, or jax.lax.stop_gradient on what it returns.
+    jaxsmooth.errors.DerivativeError: `halved` has no derivative in reverse (jax.grad, jax.vjp): its loops \
+have no fixed length. Use jax.jvp or jax.jacfwd, or jax.lax.stop_gradient on what it returns.
     """
 
     @functools.wraps(function)
     def run(*arguments: Any, **options: Any) -> Any:
-        guarded = functools.partial(_guarded, function.__name__)
+        guarded = functools.partial(_guarded, function.__qualname__)
         return jax.tree.map(guarded, function(*arguments, **options))
 
     return run  # type: ignore[return-value]
@@ -54,7 +54,7 @@ def _guard(name: str, value: Array) -> Array:
 def _guard_tangent(name: str, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     def refuse(_: Any, change: Array) -> Array:
         raise DerivativeError(
-            f"`{name}` has no derivative in reverse (jax.grad, jax.vjp): it goes on until something is reached. "
+            f"`{name}` has no derivative in reverse (jax.grad, jax.vjp): its loops have no fixed length. "
             "Use jax.jvp or jax.jacfwd, or jax.lax.stop_gradient on what it returns."
         )
 

@@ -155,7 +155,8 @@ def rates(
     References: Shi et al. (2022), arXiv 2202.08625, Theorem 2, which is L0 and L1.
     """
     require_encoder(model)
-    return _ladder(model, check_arguments(model, batch, edits, keep_nothing), edits)
+    found = _ladder(model, check_arguments(model, batch, edits, keep_nothing), edits)
+    return {name: found[name] for name in RATES}  # a compiled function sorts the names of what it returns
 
 
 @jax.jit

@@ -262,7 +262,6 @@ def towards_mean(
 
 
 @at_least_float32
-@forward_only
 def consensus_basin(
     apply: TokenMap,
     hidden: Float[Array, "B T D"],
@@ -278,7 +277,7 @@ def consensus_basin(
     Bisection between an s that reaches consensus within the steps, at first 0, and one that does not. It finds one
     boundary; that every smaller s reaches consensus as well is not checked.
 
-    It has no derivative in reverse (`jax.grad`), only forwards.
+    Both ends are numbers of the bisection, so their derivatives are 0.
 
     Args:
       apply: the map.

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from ...linalg.eigh import batched_eigvalsh
-from ...linalg.norms import norm, safe_sqrt
+from ...linalg.norms import norm, quotient, safe_sqrt
 from ...linalg.precision import einsum, matmul
 from ...types import Block
 from ..consensus import centre_features
@@ -100,7 +100,7 @@ def spectrum_rung(
     size = jnp.sum(linear * linear, axis=(1, 2))
     cross = jnp.minimum(safe_sqrt(size) * rho, jnp.sum(safe_sqrt(squares * crossed), axis=1))
     square = size + 2 * cross + rho**2 + _gain_correction(std_mlp[..., 0], token_norm, mask, count)
-    return safe_sqrt(jnp.maximum(square, 0)) / jnp.where(distance > 0, distance, jnp.nan)
+    return quotient(safe_sqrt(jnp.maximum(square, 0)), distance)
 
 
 def _outputs(block: Block) -> Array:
