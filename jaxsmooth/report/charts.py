@@ -15,10 +15,7 @@ import vl_convert
 from numpy.typing import ArrayLike, NDArray
 
 from ..files import atomic_write
-from ..results.comparison import Comparison
-from ..results.convergence import HeadConvergence
-from ..results.diagnosis import Diagnosis
-from ..results.fate import MapConvergence
+from ..results.shown import Shown
 from ..results.spread import Spread
 from .format import finite
 from .shown.style import COLOURS as COLOURS
@@ -69,7 +66,7 @@ def drawable(text: str, limit: int = 60) -> str:
     return safe if len(safe) <= limit else safe[: limit - 1] + "…"
 
 
-def heading(text: str, found: Diagnosis | HeadConvergence | MapConvergence | Comparison, *notes: str) -> alt.Title:
+def heading(text: str, found: Shown, *notes: str) -> alt.Title:
     """The title of a figure; below it, in small letters, what was measured and what lines and bands mean.
 
     Model and text are in every figure, with what is odd about the weights: a picture travels without its report.

@@ -85,4 +85,4 @@ def _brief(value: Any) -> str:
         return repr(value) if plain else f"({len(value)} entries)"
     if dataclasses.is_dataclass(value):
         return type(value).__name__
-    return digits(value) if isinstance(value, (float, np.floating)) else repr(value)
+    return digits(float(value)) if isinstance(value, (float, np.floating)) else repr(value)

@@ -219,7 +219,8 @@ class TextKeeper:
 
     def _limit(self) -> int:
         if self._choice is not True:
-            return int(self._choice)  # type: ignore[arg-type]  a path has a file
+            assert isinstance(self._choice, (int, np.integer))  # a path has a file
+            return int(self._choice)
         numbers = sum(math.prod(shape) for shape in self._shapes.values())
         return min(KEPT, max(1, MEMORY // (8 * max(1, numbers))))
 

@@ -69,7 +69,7 @@ class Shown(Brief):
         """Keep it in a file, to the bit; see `results.save_result`."""
         from .saved import save_result  # which knows every result
 
-        return save_result(self, Path(path))
+        return save_result(self, Path(path))  # type: ignore[arg-type]  whose every kind of result is a `Shown`
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -119,7 +119,7 @@ def as_pandas(table: "pyarrow.Table") -> Any:
       DataError: pandas is not installed.
     """
     try:
-        import pandas  # noqa: F401  pyarrow's own message does not say what to install
+        import pandas  # type: ignore[import-untyped]  # noqa: F401  pyarrow's own message does not say what to install
     except ImportError as error:
         raise DataError(
             "to_pandas() needs pandas, which is not installed: `pip install pandas`, or jaxsmooth[pandas]. "

@@ -150,16 +150,13 @@ def converge_heads(
         raise TextError(f"tolerance must be a finite number above 0; got {tolerance!r}.")
     running = RunningSpreads(finite=True)
     stream = TextStream(model, tokenizer, texts, "iterating", tokens_per_batch=tokens_per_batch, progress=progress)
-    keeper = TextKeeper(each_text, "operator")
-    with stream, keeper:
+    with stream, TextKeeper(each_text, "operator") as keeper:
         for encoded in stream:
             measured = iterate_heads(stream.model, encoded.batch, jnp.int32(window), steps=steps, tolerance=tolerance)
             refuse_diverged(stream.model, encoded, measured)
             by_sentence = {key: np.moveaxis(np.asarray(values), 2, 1) for key, values in measured.items()}
             running.add(by_sentence, len(encoded.indices))
-            if keeper:
-                of_each = {name: _at_operator(by_sentence, place) for place, name in enumerate(OPERATORS)}
-                keeper.add(of_each, encoded.indices)
+            keeper.add({name: _at_operator(by_sentence, k) for k, name in enumerate(OPERATORS)}, encoded.indices)
     spreads = running.spreads()
     return HeadConvergence(
         model=model_summary(model, name, note),

@@ -91,15 +91,12 @@ def diagnose(
     own = own_metrics(metrics, model.config.width)
     fused, label = (None, "") if fusion is None else _chosen(fusion, model)
     running, chooser, kept, embedded = RunningSpreads(), ExemplarChooser(), KeptTexts(), KeptTexts(EMBEDDED)
-    keeper = TextKeeper(each_text)
     principal = principal_subspaces(model)
     stream = TextStream(model, tokenizer, texts, "diagnosing", tokens_per_batch=tokens_per_batch, progress=progress)
-    with stream, keeper:
+    with stream, TextKeeper(each_text) as keeper:
         for encoded, measured in _measured(stream.model, stream, fused, principal.frame, own):
             refuse_diverged(stream.model, encoded, measured)
-            _keep(kept, embedded, encoded, measured, own)
-            if keeper:
-                keeper.add({"": _of_each_text(encoded, measured)}, encoded.indices)
+            _keep(kept, embedded, keeper, encoded, measured, own)
             running.add(measured, len(encoded.indices))
             chooser.offer(encoded)
         exemplar = chooser.exemplar(stream.model, tokenizer)
@@ -130,12 +127,19 @@ def _chosen(fusion: Fusion | Kind, model: Encoder) -> tuple[Fusion, str]:
 
 
 def _keep(
-    kept: KeptTexts, embedded: KeptTexts, encoded: EncodedBatch, measured: dict[str, Any], own: Iterable[str]
+    kept: KeptTexts,
+    embedded: KeptTexts,
+    keeper: TextKeeper,
+    encoded: EncodedBatch,
+    measured: dict[str, Any],
+    own: Iterable[str],
 ) -> None:
     """What is kept of every text, [K B]; embeddings, of which there is no spread, are taken out of the measurements."""
     tokens = {"tokens": np.asarray(encoded.batch.mask).sum(axis=1)[None]}
     kept.add({key: measured[key] for key in (*NEEDED, *(OWN + key for key in own))} | tokens, encoded.indices)
     embedded.add({EMBEDDING: measured.pop(EMBEDDING)} | tokens, encoded.indices)
+    if keeper:
+        keeper.add({"": _of_each_text(encoded, measured)}, encoded.indices)
 
 
 def _of_each_text(encoded: EncodedBatch, measured: dict[str, Any]) -> dict[str, Any]:

@@ -140,9 +140,17 @@ def test_what_can_be_drawn(study):
     assert RESULTS[study].kinds() == KINDS[study]
 
 
+OFTEN = {("diagnose", "texts"), ("compare", "rates"), ("fate", "fates"), ("verify", "verdicts")}
+
+
 @pytest.mark.parametrize(
     ("study", "kind"),
-    [(s, k) for s, kinds in KINDS.items() for k in kinds if (s, k) not in DRAWN_ELSEWHERE | PAPER],
+    [
+        (study, kind) if (study, kind) in OFTEN else pytest.param(study, kind, marks=pytest.mark.long)
+        for study, kinds in KINDS.items()
+        for kind in kinds
+        if (study, kind) not in DRAWN_ELSEWHERE | PAPER
+    ],
 )
 def test_every_kind_is_drawn(study, kind):
     figure = RESULTS[study].plot(kind)

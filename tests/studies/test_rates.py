@@ -37,6 +37,7 @@ def test_the_ladder_in_its_order(found):
     assert np.all(np.diff(ladder, axis=0) >= -1e-9 * ladder[1:])
 
 
+@pytest.mark.long
 def test_the_derivative_in_reverse_is_that_of_finite_differences(found):
     rng = np.random.default_rng(1)
     way = jax.tree.map(lambda leaf: jnp.asarray(rng.standard_normal(leaf.shape)), MODEL)

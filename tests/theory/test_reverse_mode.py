@@ -17,7 +17,11 @@ FUNCTIONS = {
 }
 FORWARD_ONLY = {"slem", "subdominant", "iterate_until", "converge", "converge_symmetric", "follow", "blocked_attention"}
 SEARCHES = {"largest_eigenvalue", "operator_norm", "spectral_norm", "pair_weight", "castin2024_local_lipschitz"}
-QUICK = {*FORWARD_ONLY, *SEARCHES, "chain_limit", "stationary_law", "consensus_basin"} - {"converge"}
+QUICK = {*FORWARD_ONLY, *SEARCHES, "chain_limit", "stationary_law", "consensus_basin"} - {
+    "converge",
+    "converge_symmetric",
+    "slem",
+}
 """Of the others `test_measures.py` differentiates the measures every time; tracing all of them takes a minute."""
 
 

@@ -93,7 +93,8 @@ class Figure:
         suffix = Path(path).suffix.lower()
         if suffix not in FORMATS:
             raise OptionError(f"a figure is saved as {', '.join(FORMATS)}; got {str(path)!r}.")
-        return atomic_write(Path(path), {".png": self.png, ".svg": self.svg, ".pdf": self.pdf}[suffix]())
+        content = self.svg() if suffix == ".svg" else self.png() if suffix == ".png" else self.pdf()
+        return atomic_write(Path(path), content)
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         """A drawing, which needs no script and no network, and stays in a saved notebook."""
@@ -231,8 +232,7 @@ def _fewer_columns(view: Any) -> bool:
         return sum(map(_fewer_columns, view)) > 0  # all of them, not up to the first
     if not isinstance(view, dict):
         return False
-    legend = view.get("legend")
-    fewer = isinstance(legend, dict) and isinstance(legend.get("columns"), int) and legend["columns"] > 1
-    if fewer:
-        legend["columns"] -= 1
+    legend, fewer = view.get("legend"), False
+    if isinstance(legend, dict) and isinstance(legend.get("columns"), int) and legend["columns"] > 1:
+        legend["columns"], fewer = legend["columns"] - 1, True
     return sum(_fewer_columns(part) for key, part in view.items() if key not in ("data", "datasets")) > 0 or fewer

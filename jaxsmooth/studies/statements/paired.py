@@ -1,7 +1,7 @@
 """Two results on the same texts, or remedies against none, compared text by text."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -12,14 +12,11 @@ from ...results.spread import layer_of
 from ...results.tables import ASK, rows_table
 from ...theory.distribution_free import paired_difference
 
-if TYPE_CHECKING:
-    import pyarrow
-
 PLAIN = "none"
 """The model as it is, among the remedies of a comparison."""
 
 
-def paired(first: Any, second: Any = None, *, confidence: float = 0.95) -> "pyarrow.Table":
+def paired(first: Any, second: Any = None, *, confidence: float = 0.95) -> Any:
     """Every number of two results compared text by text: mean and median of the differences, shares, a sign test.
 
     Args:

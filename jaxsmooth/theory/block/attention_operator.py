@@ -83,7 +83,7 @@ def _squared_norm(tolerance: float, block: Block, operators: "_Operator") -> tup
 @_squared_norm.defjvp
 def _squared_norm_tangent(
     tolerance: float, primals: tuple[Block, "_Operator"], tangents: tuple[Any, Any]
-) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+) -> tuple[tuple[Array, Array, Array], tuple[Array, Array, Array]]:
     block, operators = jax.lax.stop_gradient(primals)
     value, residual, steps = _squared_norm(tolerance, block, operators)
 
