@@ -69,7 +69,7 @@ class Shown(Brief):
         """Keep it in a file, to the bit; see `results.save_result`."""
         from .saved import save_result  # which knows every result
 
-        return save_result(self, Path(path))  # type: ignore[arg-type]  whose every kind of result is a `Shown`
+        return save_result(self, Path(path))  # type: ignore[arg-type]  # whose every kind of result is a `Shown`
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:

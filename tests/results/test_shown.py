@@ -1,5 +1,6 @@
 """How results show themselves: at a prompt, in a notebook, as figures in two styles and three formats."""
 
+import base64
 import dataclasses
 import re
 import types
@@ -93,7 +94,7 @@ class Page(HTMLParser):
 def test_a_notebook_shows_words_table_and_figure(study, monkeypatch):
     """Names that are HTML are shown as text, in every place. One figure is drawn, of the others only the place is."""
     if study != "fate":
-        monkeypatch.setattr(html, "plot", lambda result: types.SimpleNamespace(svg=lambda: "<svg/>"))
+        monkeypatch.setattr(html, "plot", lambda result: types.SimpleNamespace(png=lambda: b"png", size=(9.0, 9.0)))
     model, data = EVIL
     result = dataclasses.replace(RESULTS[study], model=model, data=data)
     text = result._repr_html_()
@@ -103,7 +104,7 @@ def test_a_notebook_shows_words_table_and_figure(study, monkeypatch):
     assert not {"script", "style", "iframe", "a"} & set(names)
     assert names.count("img") == 1
     image = dict(page.tags)["img"]
-    assert image["src"].startswith("data:image/svg+xml;base64,")
+    assert image["src"].startswith("data:image/png;base64,")
     assert image["alt"]
     assert not any(key.startswith("on") for _, attributes in page.tags for key in attributes)
     assert f"{type(result).__name__} of {model.label} on 256 sentences of {data.name}" in page.words
@@ -113,7 +114,7 @@ def test_a_notebook_shows_words_table_and_figure(study, monkeypatch):
 
 
 def test_the_table_has_the_numbers(monkeypatch):
-    monkeypatch.setattr(html, "plot", lambda result: types.SimpleNamespace(svg=lambda: "<svg/>"))
+    monkeypatch.setattr(html, "plot", lambda result: types.SimpleNamespace(png=lambda: b"png", size=(9.0, 9.0)))
     words = Page(DIAGNOSIS._repr_html_()).words
     assert {"layer", "cosine", "actual", "0.440", "4,800"} <= set(words)
 
@@ -203,8 +204,9 @@ def test_three_formats_of_one_size(tmp_path):
 def test_a_figure_is_a_chart_and_shows_itself():
     figure = DIAGNOSIS.plot("similarity")
     assert figure.chart.to_dict()["layer"] == figure.specification["layer"]
-    bundle = figure._repr_mimebundle_()
-    assert bundle["image/svg+xml"] == figure.svg()
+    bundle, size = figure._repr_mimebundle_()
+    assert base64.b64decode(bundle["image/png"]) == figure.png()
+    assert size["image/png"]["width"] == round(figure.size[0])
     assert bundle["text/plain"].startswith("Figure 'similarity' in the style 'house'")
 
 

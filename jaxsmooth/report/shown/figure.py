@@ -1,5 +1,6 @@
 """One figure: shown by a notebook, saved as PNG, SVG or PDF, changed as an Altair chart."""
 
+import base64
 import copy
 import dataclasses
 import functools
@@ -21,7 +22,7 @@ SHAPE = 0.72
 """Height over width of a panel in the style "paper"."""
 
 _LETTER = 6.4  # width of a letter of an axis title, about, in units
-_NARROWEST = 150  # units of a panel's width below which the legend is too wide for the column, not the panel
+_NARROWEST = 200  # units of width of all panels side by side; what is too wide with these is a legend
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -96,9 +97,11 @@ class Figure:
         content = self.svg() if suffix == ".svg" else self.png() if suffix == ".png" else self.pdf()
         return atomic_write(Path(path), content)
 
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
-        """A drawing, which needs no script and no network, and stays in a saved notebook."""
-        return {"image/svg+xml": self.svg(), "text/plain": repr(self)}
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
+        """A picture: it needs no script, no network and no font of the reader's, and stays in a saved notebook."""
+        (width, height), zoom = self.size, 1.0 if self.style == "house" else 96 / 72
+        data = {"image/png": base64.b64encode(self.png()).decode(), "text/plain": repr(self)}
+        return data, {"image/png": {"width": round(width * zoom), "height": round(height * zoom)}}
 
     def __repr__(self) -> str:
         width, height = self.size
@@ -132,16 +135,22 @@ def fitted(described: dict[str, Any], inches: float = look.COLUMN) -> dict[str, 
     across = 2 if "facet" in whole else 1
     if across == 2:
         _small_maps(whole)
-    width = target / across - 60
-    for _ in range(8):
+
+    def over(width: float) -> float:
+        """By how much the whole is too wide with panels of this width."""
         for panel, shape in panels:
             _resize(panel, width, shape)
-        over = _units(vl_convert.vegalite_to_svg(whole))[0] - target
-        if -2 <= over <= 0:
+        return _units(vl_convert.vegalite_to_svg(whole))[0] - target
+
+    # Where narrow panels are too wide still, it is a legend that is.
+    width: float = _NARROWEST / across
+    while (excess := over(width)) > 0 and _fewer_columns(whole):
+        pass
+    for _ in range(5):
+        if -2 <= excess <= 0:
             break
-        if over > 0 and width - (over + 1) / across < _NARROWEST and _fewer_columns(whole):
-            continue
-        width = max(width - (over + 1) / across, 60)
+        width = max(width - (excess + 1) / across, 40)
+        excess = over(width)
     return whole
 
 

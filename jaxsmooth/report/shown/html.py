@@ -35,7 +35,7 @@ _PAGE = """<div class="jaxsmooth" style="max-width:64em;font-family:inherit;line
 {% endfor %}</tbody></table></div>
 {% if more %}<p style="margin:.2em 0;opacity:.75">{{ more }} more rows: to_table() has them all.</p>{% endif %}
 {% endif %}
-<p style="margin:.4em 0"><img alt="{{ alt }}" style="max-width:100%;background:white" src="data:image/svg+xml;base64,
+<p style="margin:.4em 0"><img alt="{{ alt }}" width="{{ width }}" style="max-width:100%;background:white" src="data:image/png;base64,
 {{- figure }}"></p>
 <p style="margin:.2em 0;opacity:.75">.plot(kind) draws {{ kinds }}; .to_pandas() has every number.</p>
 </div>
@@ -72,7 +72,8 @@ def html(result: Shown) -> str:
         table=_TABLE,
         cell=_CELL,
         alt=" ".join(view.lines),
-        figure=base64.b64encode(drawn.svg().encode()).decode(),
+        figure=base64.b64encode(drawn.png()).decode(),
+        width=round(drawn.size[0]),
         kinds=", ".join(result.kinds()),
     )
 
