@@ -14,8 +14,10 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
+from jaxsmooth.report.shown import style
+
 RESULTS = Path(__file__).parent / "results"
-LOOK = {"ours": {"color": "tab:blue", "linestyle": "-"}, "torch": {"color": "tab:orange", "linestyle": "--"}}
+LOOK = {"ours": {"color": "#0072B2", "linestyle": "-"}, "torch": {"color": "#E69F00", "linestyle": "--"}}
 
 
 def markdown(result: dict[str, Any]) -> str:
@@ -64,6 +66,7 @@ def mean(result: dict[str, Any], side: str, split: str) -> float:
 
 
 def draw(result: dict[str, Any], path: Path) -> None:
+    plt.rcParams.update(style.matplotlib())
     figure, (losses, scores, distances) = plt.subplots(1, 3, figsize=(13, 4.2), layout="constrained")
     for entry in ordered(result):
         look = LOOK[entry["side"]]
@@ -83,13 +86,12 @@ def draw(result: dict[str, Any], path: Path) -> None:
         axes.set_xlabel("step")
         axes.set_ylabel(label)
         axes.set_xlim(0)
-        axes.grid(alpha=0.3)
     sides = [Line2D([], [], **look, label=f"{side}, one line per seed") for side, look in LOOK.items()]
     losses.legend(handles=sides, fontsize=8)
     ends = Line2D([], [], color=LOOK["torch"]["color"], marker="D", linestyle="", label="torch, last step")
     scores.legend(handles=[sides[0], ends], fontsize=8, loc="upper left")
     figure.suptitle("minilm-l6 fine-tuned on movie-reviews: ours against torch on the same batches")
-    figure.savefig(path, dpi=130)
+    figure.savefig(path)
 
 
 def draw_distances(axes: Axes, steps: list[int], entry: dict[str, Any]) -> None:

@@ -1,4 +1,7 @@
-"""What the figures of the experiments share: colours that survive colour blindness, sizes, safe text, saving."""
+"""What the figures of the experiments share: the project's look, safe text, axes, saving.
+
+Colours, letters and sizes are those of `jaxsmooth.report.shown.style`, which the library's own figures have too.
+"""
 
 import io
 import unicodedata
@@ -6,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 import numpy as np
@@ -18,60 +20,32 @@ from matplotlib.ft2font import FT2Font
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from jaxsmooth.files import atomic_write
-
-COLOURS = {
-    "actual": "#000000",
-    "L4": "#009E73",
-    "L3": "#56B4E9",
-    "L2b": "#0072B2",
-    "L2": "#CC79A7",
-    "L1": "#D55E00",
-    "L0": "#E69F00",
-}
-"""Okabe and Ito's palette, which people with any colour vision can tell apart."""
-
-DPI = 150
-
-_STYLE: dict[Any, Any] = {
-    "font.family": ["DejaVu Sans"],
-    "font.size": 11,
-    "axes.titlesize": 13,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#E3E3E3",
-    "lines.linewidth": 2.0,
-    "lines.markersize": 6,
-    "legend.frameon": False,
-    "savefig.dpi": DPI,
-    "figure.dpi": DPI,
-}
+from jaxsmooth.report.shown import style as look
+from jaxsmooth.report.shown.style import COLOURS as COLOURS
 
 
 @contextmanager
-def canvas(width: float, height: float) -> Iterator[Figure]:
-    """Open an empty figure in the experiments' style, whatever the reader's matplotlib settings are.
+def canvas(width: float, height: float, style: str = "house") -> Iterator[Figure]:
+    """Open an empty figure in the project's style, whatever the reader's matplotlib settings are.
 
     Args:
-      width: inches.
+      width: inches; for the column of a two-column paper `look.COLUMN`.
       height: inches.
+      style: "house", or "paper": small letters, thin lines, no bold title.
     """
     # `rc_context` restores the caller's settings; pyplot and its list of open figures are never touched.
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update(_STYLE)
+        matplotlib.rcParams.update(look.matplotlib(style))
         figure = Figure(figsize=(width, height), layout="constrained")
         FigureCanvasAgg(figure)
         yield figure
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Write a figure as PNG, atomically."""
+    """Write a figure as what the path ends in, PNG, SVG or PDF, atomically."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
+    figure.savefig(buffer, format=path.suffix[1:])
     return atomic_write(path, buffer.getvalue())
 
 
@@ -130,11 +104,11 @@ def _plain(value: float) -> str:
 
 def remark(figure: Figure, text: str) -> None:
     """Small letters below the figure."""
-    figure.supxlabel(text, fontsize=9, color="#555555").set_parse_math(False)
+    figure.supxlabel(text, fontsize=9, color=look.GREY).set_parse_math(False)
 
 
 def say_empty(axes: Axes) -> None:
     """Say in the middle of a plot that there is nothing to draw."""
     axes.text(
-        0.5, 0.5, "no sentence gives a value", transform=axes.transAxes, ha="center", va="center", color="#555555"
+        0.5, 0.5, "no sentence gives a value", transform=axes.transAxes, ha="center", va="center", color=look.GREY
     )

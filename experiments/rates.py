@@ -20,6 +20,7 @@ import numpy as np
 from jax import Array
 
 import jaxsmooth
+from drawing import COLOURS, canvas, layer_axis, log_axis, look, save, title
 from jaxsmooth import Batch, BlockTrace, Encoder
 from jaxsmooth.assets.texts import read_texts
 from jaxsmooth.files import atomic_write
@@ -32,6 +33,7 @@ from jaxsmooth.theory.rates.region import Region, secant_box_rate, slope_box_rat
 TOKENS = 24  # sentences longer than this are left out: the cost grows with the square
 RADII = (0.05,)  # in stds of the unit
 SHOWN = ("actual", "data", *(f"box {radius:g}" for radius in RADII), "hull", "L4", "L3", "L1")
+SHADES = COLOURS | dict(zip((key for key in SHOWN if key not in COLOURS), look.FURTHER, strict=False))
 
 
 def main() -> None:
@@ -220,24 +222,21 @@ def _cell(values: np.ndarray) -> str:
 
 
 def draw(found: dict, path: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(1, len(found), figsize=(5.5 * len(found), 4), squeeze=False, sharey=True)
-    for axis, (name, result) in zip(axes[0], found.items(), strict=True):
-        for key in reversed(SHOWN):
-            values = np.array(result["rates"][key])
-            layers = 1 + np.arange(len(values))
-            axis.fill_between(layers, values.min(axis=1), values.max(axis=1), alpha=0.15)
-            axis.plot(layers, np.median(values, axis=1), marker=".", label=key)
-        axis.axhline(1, color="black", linewidth=0.8)
-        axis.set(title=name, xlabel="layer", yscale="log")
-    axes[0, 0].set_ylabel("bound of $d_M(H') / d_M(X)$")
-    axes[0, -1].legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
-    figure.tight_layout()
-    figure.savefig(path, dpi=150)
+    with canvas(5.5 * len(found) + 1.5, 4) as figure:
+        axes = figure.subplots(1, len(found), squeeze=False, sharey=True)[0]
+        for axis, (name, result) in zip(axes, found.items(), strict=True):
+            for key in reversed(SHOWN):
+                values, colour = np.array(result["rates"][key]), SHADES[key]
+                layers = 1 + np.arange(len(values))
+                axis.fill_between(layers, values.min(axis=1), values.max(axis=1), color=colour, alpha=0.15, linewidth=0)
+                axis.plot(layers, np.median(values, axis=1), color=colour, marker=".", label=key)
+            axis.axhline(1, color="black", linewidth=0.8)
+            log_axis(axis, [np.array(result["rates"][key]) for key in SHOWN])
+            layer_axis(axis, 1, len(result["rates"]["actual"]))
+            title(axis, name)
+        axes[0].set_ylabel("bound of $d_M(H') / d_M(X)$")
+        figure.legend(*axes[-1].get_legend_handles_labels(), loc="outside right center")
+        save(figure, path)
 
 
 if __name__ == "__main__":

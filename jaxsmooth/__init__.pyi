@@ -38,6 +38,8 @@ from .results.verification import Verification as Verification
 from .studies.compare import compare as compare
 from .studies.converge import converge as converge
 from .studies.diagnose import diagnose as diagnose
+from .studies.measurements import rates as rates
+from .studies.statements.paired import paired as paired
 from .studies.verify import verify as verify
 from .training.config import FinetuneConfig as FinetuneConfig
 from .training.loop import finetune as finetune

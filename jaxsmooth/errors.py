@@ -54,6 +54,10 @@ class DivergedError(JaxsmoothError, ArithmeticError):
     """Numbers of a model, or of its training, that are no longer finite."""
 
 
+class DerivativeError(JaxsmoothError, TypeError):
+    """A derivative in reverse that a function does not have."""
+
+
 class PreemptedError(JaxsmoothError):
     """A training that was asked to end (SIGTERM), and did after a checkpoint."""
 

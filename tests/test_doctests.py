@@ -12,6 +12,7 @@ import jaxsmooth
 MODULES = sorted(module.name for module in pkgutil.walk_packages(jaxsmooth.__path__, "jaxsmooth."))
 DEAR = {
     *(f"jaxsmooth.studies.{name}" for name in ("diagnose", "converge", "verify", "compare", "fate.study")),
+    *("jaxsmooth.studies.measurements", "jaxsmooth.studies.statements.paired", "jaxsmooth.results.shown"),
     "jaxsmooth.theory.markov.convergence",
 }
 """Each compiles a large program; other tests run these functions every time."""

@@ -48,6 +48,11 @@ def test_a_metric_is_kept_like_the_librarys_own(small, fusion):
     np.testing.assert_allclose(found.metrics["longest"].mean, lengths.mean(axis=1), rtol=1e-5)
     np.testing.assert_allclose(found.metrics["longest"].max, lengths.max(axis=1), rtol=1e-5)
     np.testing.assert_allclose(found.texts.values["own/longest"], lengths, rtol=1e-5)
+    np.testing.assert_allclose(found.each.of("own/longest"), lengths, rtol=1e-5)
+    for name in ("actual", "L5", "L0", "mixing_rate", "std_mlp", "effective_rank"):
+        spread = found.rates[name] if name in found.rates else getattr(found, name)
+        np.testing.assert_allclose(found.each.of(name).mean(axis=-1), spread.mean, rtol=1e-12)
+    assert found.each.of("tokens").tolist() == [np.asarray(batch.mask).sum(axis=1).tolist()]
     layers = report.to_json(found)["layers"]
     assert [layer["metrics"]["longest"] for layer in layers] == found.metrics["longest"].mean.tolist()
     assert layers[1]["spread"]["metrics"]["longest"]["max"] == found.metrics["longest"].max[1]

@@ -98,7 +98,7 @@ ALLOWED: dict[str, set[str]] = {
     "inputs": {"errors", "json_reading", "types", "files", "bert"},
     "mitigations": {"errors", "types", "linalg", *THEORY, "bert"},
     "interventions": {"errors", "types", *THEORY, "bert"},
-    "report": {"files", "terminal", "results"},
+    "report": {"errors", "files", "terminal", "results"},
     "checkpoints": {"errors", "json_reading", "types", "files", "bert", "assets", "inputs"},
     "studies": {
         *(*GROUND, "results", *THEORY, "bert", "metrics"),

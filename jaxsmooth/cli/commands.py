@@ -34,6 +34,8 @@ class Study:
     """Size of a batch, padding included. It changes time and memory, not the numbers."""
     check: bool = True
     """First run the model that was read on a short probe: are its numbers finite, its known answers right?"""
+    each_text: bool = False
+    """Also write texts.parquet: every number of each text, one a row, however many texts there are."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +50,8 @@ class Diagnose(Study):
     """Measure a fusion of all layers as one more row: the one that `finetune` trained with the model, if it did (own),
     or an untrained one of this kind."""
     each_text: bool = False
-    """Also write texts.csv: the rates, contraction and similarity of each text."""
+    """Also write texts.parquet: every number of each text, one a row, however many texts there are; and texts.csv: the
+    rates, contraction and similarity of each text, a line a text."""
     fate: Literal["none", "attention", "attention-values", "layer", "stack"] = "none"
     """Apply this map of the model again and again to the first eight sentences, as `converge --map` does, and say on
     the page where their tokens go."""

@@ -42,6 +42,9 @@ if TYPE_CHECKING:
     from ..bert.params import Encoder
     from ..inputs.tokenizer import Tokenizer
 
+TEXTS = "texts.parquet"
+"""What `--each-text` writes."""
+
 FATE_SENTENCES = 8
 """How many sentences `diagnose --fate` follows: each is a run of hundreds of passes."""
 
@@ -117,6 +120,7 @@ def run_study(command: Study) -> int:
         tokenizer,
         texts,
         **options,
+        each_text=command.out / TEXTS if command.each_text else False,
         name=command.model,
         data=_data_name(command),
         tokens_per_batch=command.tokens_per_batch,
@@ -133,6 +137,8 @@ def run_study(command: Study) -> int:
         steps.show(found, console)  # first: drawing the figures takes seconds
     finally:  # also where nobody listens any more
         written = steps.write(found, command.out)
+        if command.each_text:
+            written = {**written, "texts": command.out / TEXTS}
         write_settings(command, command.out)
     console.print()
     report.print_paths(console, written)
@@ -205,7 +211,7 @@ def _own_options(command: Study) -> dict[str, Any]:
     """The arguments of one study that the others do not have."""
     match command:
         case Diagnose():
-            return {"each_text": command.each_text, "baseline": command.baseline}
+            return {"baseline": command.baseline}
         case Converge():
             std = command.std[0] if len(command.std) == 1 else command.std or None
             shared = {"map": command.map, "layer": command.layer, "window": command.window, "steps": command.steps}

@@ -15,55 +15,14 @@ import vl_convert
 from numpy.typing import ArrayLike, NDArray
 
 from ..files import atomic_write
-from ..results.comparison import Comparison
-from ..results.convergence import HeadConvergence
-from ..results.diagnosis import Diagnosis
-from ..results.fate import MapConvergence
+from ..results.shown import Shown
 from ..results.spread import Spread
 from ..results.verification import Verification
 from .format import finite
-
-COLOURS = {
-    "cosine": "#0072B2",
-    "distance": "#D55E00",
-    "std_attn": "#0072B2",
-    "std_mlp": "#009E73",
-    "std_product": "#D55E00",
-    "attention": "#0072B2",
-    "threshold": "#000000",
-    "actual": "#000000",
-    "L5": "#8C564B",
-    "L4": "#009E73",
-    "L3": "#56B4E9",
-    "L2b": "#0072B2",
-    "L2": "#CC79A7",
-    "L1": "#D55E00",
-    "L0": "#E69F00",
-}
-"""Okabe and Ito's palette, which people with any colour vision can tell apart."""
-
-GREY = "#555555"
-SCALE = 2
-"""Pixels of a PNG for each unit of length of its chart."""
-
-_CONFIG: dict[str, Any] = {
-    # vl-convert carries Liberation Sans, so the files do not depend on the fonts of the machine.
-    "font": "Liberation Sans, Arial, Helvetica, sans-serif",
-    "background": "white",
-    "view": {"stroke": None},
-    "axis": {
-        "labelFontSize": 12,
-        "titleFontSize": 13,
-        "titleFontWeight": "normal",
-        "titlePadding": 8,
-        "gridColor": "#E3E3E3",
-        "domain": False,
-        "tickColor": "#E3E3E3",
-    },
-    "legend": {"labelFontSize": 12, "titleFontSize": 12, "labelLimit": 400, "symbolSize": 80, "offset": 8},
-    "title": {"anchor": "start", "fontSize": 15, "subtitleColor": GREY, "subtitleFontSize": 11, "offset": 12},
-    "point": {"filled": True, "size": 60, "opacity": 1},
-}
+from .shown.style import COLOURS as COLOURS
+from .shown.style import GREY as GREY
+from .shown.style import SCALE as SCALE
+from .shown.style import vega
 
 
 class Series(NamedTuple):
@@ -76,7 +35,7 @@ class Series(NamedTuple):
 
 def specification(chart: alt.TopLevelMixin) -> dict[str, Any]:
     """The Vega-Lite description of a chart in the style of the report."""
-    return chart.configure(**_CONFIG).to_dict()
+    return chart.configure(**vega()).to_dict()
 
 
 def save(chart: alt.TopLevelMixin, stem: Path) -> Path:
@@ -108,9 +67,7 @@ def drawable(text: str, limit: int = 60) -> str:
     return safe if len(safe) <= limit else safe[: limit - 1] + "…"
 
 
-def heading(
-    text: str, found: Diagnosis | HeadConvergence | MapConvergence | Comparison | Verification, *notes: str
-) -> alt.Title:
+def heading(text: str, found: Shown, *notes: str) -> alt.Title:
     """The title of a figure; below it, in small letters, what was measured and what lines and bands mean.
 
     Model and text are in every figure, with what is odd about the weights: a picture travels without its report.

@@ -1,48 +1,22 @@
 """Small helpers that every form of the report shares: digits a person can read, lists of layers, sums over heads."""
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..results.brief import MISSING as MISSING
+from ..results.brief import digits as digits
 from ..results.diagnosis import FusedLayers
 from ..results.spread import BLOCK_METRICS, Spread
 
 BLOCK_QUANTITIES = ("std_attn", "std_mlp", *BLOCK_METRICS)
 """Fields with one value per block."""
 
-MISSING = "n/a"
 FUSED_ROW = "fused"
 """What a table calls the row of fused layers."""
-
-
-def digits(value: float | None) -> str:
-    """Format a number with about three significant digits, the same way everywhere in the report.
-
-    Args:
-      value: any number; None and NaN mean that there is no value.
-
-    Returns:
-      Text such as ``0.438``, ``5,012`` or ``n/a``.
-
-    >>> [digits(x) for x in (0.4382, 12.34, 5012.4, 2.5e7, 0.0, float("nan"))]
-    ['0.438', '12.3', '5,012', '2.5e+07', '0', 'n/a']
-    """
-    if value is None or math.isnan(value):
-        return MISSING
-    if math.isinf(value):
-        return "∞" if value > 0 else "-∞"
-    size = abs(value)
-    if size == 0:
-        return "0"
-    if size < 0.001 or size >= 9_999_999.5:
-        return f"{value:.1e}"
-    # Limits are where rounding would add a digit: 99.96 must not become 100.0.
-    decimals = 3 if size < 0.9995 else 2 if size < 9.995 else 1 if size < 99.95 else 0
-    return f"{value:,.{decimals}f}"
 
 
 def layer_list(layers: Sequence[int]) -> str:

@@ -5,11 +5,23 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
+from .brief import Brief, digits
+from .each_text import TextValues
+from .shown import Shown
 from .spread import Spread
 from .summaries import DataSummary, ModelSummary
 
 COMPARED_RATES = ("actual", "L4", "L1")
 """The contraction of a block and two of its upper bounds; definitions in `jaxsmooth.theory.block.ladder`."""
+
+
+def attributions(parts: tuple[str, ...]) -> tuple[str, ...]:
+    """What tables call the parts of a block, in their order: two of them are norms.
+
+    >>> attributions(("attn", "norm"))
+    ('attribution_1_attn', 'attribution_2_norm')
+    """
+    return tuple(f"attribution_{place + 1}_{part}" for place, part in enumerate(parts))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,8 +64,8 @@ class Cost:
     counted: bool
 
 
-@dataclasses.dataclass(frozen=True)
-class Measured:
+@dataclasses.dataclass(frozen=True, repr=False)
+class Measured(Brief):
     """One model, with or without a remedy, layer by layer.
 
     Attributes:
@@ -119,8 +131,8 @@ class Training:
     runs: tuple[TrainedRemedy, ...]
 
 
-@dataclasses.dataclass(frozen=True)
-class Comparison:
+@dataclasses.dataclass(frozen=True, repr=False)
+class Comparison(Shown):
     """The same model and text with each remedy, without training.
 
     Attributes:
@@ -130,6 +142,7 @@ class Comparison:
       entries: the model as it is first, then each remedy in the order asked for.
       versions: package -> version, and the device.
       training: the model trained without and with each remedy, where that was asked for.
+      each: the numbers of each text, by remedy, where that was asked for.
     """
 
     model: ModelSummary
@@ -138,3 +151,8 @@ class Comparison:
     entries: tuple[Measured, ...]
     versions: dict[str, str]
     training: Training | None = None
+    each: TextValues | None = None
+
+    def in_short(self) -> str:
+        last = (f"{entry.label} {digits(float(entry.cosine_similarity.mean[-1]))}" for entry in self.entries)
+        return f"cosine similarity of the last layer: {', '.join(last)}"

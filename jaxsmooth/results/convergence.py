@@ -2,6 +2,11 @@
 
 import dataclasses
 
+import numpy as np
+
+from .brief import digits
+from .each_text import TextValues
+from .shown import Shown
 from .spread import Spread
 from .summaries import DataSummary, ModelSummary
 
@@ -33,8 +38,8 @@ Means of `_held` and `_failed` are shares; what neither held nor failed is not d
 """
 
 
-@dataclasses.dataclass(frozen=True)
-class HeadConvergence:
+@dataclasses.dataclass(frozen=True, repr=False)
+class HeadConvergence(Shown):
     """Every head iterated as an operator: predicted against observed limit and rate.
 
     Attributes:
@@ -47,6 +52,7 @@ class HeadConvergence:
         over sentences, [L N]. A number of steps beyond `steps`, predicted or observed, is given as `steps` + 1; a
         sentence that did not arrive has no transient and is left out there.
       versions: package -> version, and the platform's name.
+      each: the numbers of each text, by operator, where that was asked for.
     """
 
     model: ModelSummary
@@ -56,3 +62,13 @@ class HeadConvergence:
     tolerance: float
     operators: dict[str, dict[str, Spread]]
     versions: dict[str, str]
+    each: TextValues | None = None
+
+    def in_short(self) -> str:
+        held = (f"{name} {digits(_share(spreads['limit_held']))}" for name, spreads in self.operators.items())
+        return f"applied {self.steps} times; share of heads and sentences whose limit held: {', '.join(held)}"
+
+
+def _share(held: Spread) -> float:
+    total = int(held.count.sum())
+    return float((np.where(held.count > 0, held.mean, 0) * held.count).sum()) / total if total else float("nan")

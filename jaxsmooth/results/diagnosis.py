@@ -10,16 +10,19 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
+from .brief import Brief, digits, span
+from .each_text import TextValues
 from .every_input import EveryInput
 from .fate import MapConvergence
+from .shown import Shown
 from .spread import Spread
 from .summaries import DataSummary, ModelSummary
 from .texts import TextStatements
 from .weights import WeightSpectra
 
 
-@dataclasses.dataclass(frozen=True)
-class Exemplar:
+@dataclasses.dataclass(frozen=True, repr=False)
+class Exemplar(Brief):
     """One sentence in full.
 
     Attributes:
@@ -52,8 +55,8 @@ class Untrained:
     relative_distance: NDArray[np.float64]
 
 
-@dataclasses.dataclass(frozen=True)
-class FusedLayers:
+@dataclasses.dataclass(frozen=True, repr=False)
+class FusedLayers(Brief):
     """Several layers' outputs fused into one hidden state, measured like a layer.
 
     Attributes:
@@ -70,8 +73,8 @@ class FusedLayers:
     gates: Spread | None
 
 
-@dataclasses.dataclass(frozen=True)
-class Diagnosis:
+@dataclasses.dataclass(frozen=True, repr=False)
+class Diagnosis(Shown):
     """Per-layer measurements of over-smoothing, and what the theory says about them.
 
     Attributes:
@@ -112,6 +115,9 @@ class Diagnosis:
         measured.
       anisotropy: mean cosine of two tokens of different texts, over all pairs of texts, [L+1]; NaN of a single text.
       untrained: the same architecture before training, or None where that was not asked for.
+      each: every number of each text, where that was asked for; besides the quantities above "contraction", d_M of the
+        last layer over that of the embedding output, "tokens", the smallest and largest std of a text's tokens
+        (`std_attn_min`), and "own/" and "fused/" before the names of what is the user's or of fused layers.
     """
 
     model: ModelSummary
@@ -146,3 +152,10 @@ class Diagnosis:
     attribution: Spread | None = None
     anisotropy: NDArray[np.float64] | None = None
     untrained: Untrained | None = None
+    each: TextValues | None = None
+
+    def in_short(self) -> str:
+        cosine = self.cosine_similarity.mean
+        rates = (f"{name} {span(self.rates[name].mean)}" for name in ("actual", "L4", "L1") if name in self.rates)
+        first, last = (digits(float(end)) for end in (cosine[0], cosine[-1]))
+        return f"cosine similarity {first} to {last}; rates by layer: {', '.join(rates)}"

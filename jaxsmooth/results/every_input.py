@@ -5,9 +5,11 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
+from .brief import Brief
 
-@dataclasses.dataclass(frozen=True)
-class EveryInput:
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class EveryInput(Brief):
     """Bounds over all texts of any length, [L] each; all but `product_found` are certified.
 
     Attributes:

@@ -5,6 +5,8 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
+from .brief import Brief
+from .shown import Shown
 from .summaries import DataSummary, ModelSummary
 
 FATES = ("consensus", "clusters", "cycle", "moving", "diverged")
@@ -18,8 +20,8 @@ SENTENCE_NUMBERS = (
 """Numbers of each sentence; NaN where there is none. See `MapFates`."""
 
 
-@dataclasses.dataclass(frozen=True)
-class MapFates:
+@dataclasses.dataclass(frozen=True, repr=False)
+class MapFates(Brief):
     """One map, applied again and again to every sentence.
 
     Attributes:
@@ -54,8 +56,8 @@ class MapFates:
         return self.fate.count(fate) / len(self.fate)
 
 
-@dataclasses.dataclass(frozen=True)
-class StdSweep:
+@dataclasses.dataclass(frozen=True, repr=False)
+class StdSweep(Brief):
     """The same map with one std imposed on both LayerNorms of every block, for several of them.
 
     Attributes:
@@ -78,8 +80,8 @@ class StdSweep:
     layer_threshold: float
 
 
-@dataclasses.dataclass(frozen=True)
-class MapConvergence:
+@dataclasses.dataclass(frozen=True, repr=False)
+class MapConvergence(Shown):
     """A model's map applied again and again to text, everything in it recomputed each time.
 
     Attributes:
@@ -105,3 +107,9 @@ class MapConvergence:
     maps: tuple[MapFates, ...]
     sweeps: tuple[StdSweep, ...]
     versions: dict[str, str]
+
+    def in_short(self) -> str:
+        counts = {fate: sum(one.fate.count(fate) for one in self.maps) for fate in FATES}
+        shown = ", ".join(f"{fate} {count:,}" for fate, count in counts.items() if count) or "nothing followed"
+        where = "the stack" if self.map == "stack" else f"{len(self.maps)} layers"
+        return f"{self.map}, applied up to {self.steps} times; fates over {where} and all sentences: {shown}"

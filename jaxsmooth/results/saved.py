@@ -12,7 +12,19 @@ import safetensors.numpy
 
 from ..errors import DataError
 from ..files import atomic_write
-from . import comparison, convergence, diagnosis, every_input, fate, spread, summaries, texts, verification, weights
+from . import (
+    comparison,
+    convergence,
+    diagnosis,
+    each_text,
+    every_input,
+    fate,
+    spread,
+    summaries,
+    texts,
+    verification,
+    weights,
+)
 
 FORMAT = "jaxsmooth result 1"
 
@@ -24,7 +36,10 @@ Result = (
     | verification.Verification
 )
 
-MODULES = (comparison, convergence, diagnosis, every_input, fate, spread, summaries, texts, verification, weights)
+MODULES = (
+    *(comparison, convergence, diagnosis, each_text, every_input),
+    *(fate, spread, summaries, texts, verification, weights),
+)
 
 KINDS = {
     value.__name__: value

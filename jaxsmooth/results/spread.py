@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .brief import Brief
+
 HIDDEN_METRICS = (
     "cosine_similarity",
     "relative_distance",
@@ -30,8 +32,26 @@ BLOCK_METRICS = ("std_product", "threshold", "attention_similarity", "principal_
 """Metrics of one block: the fields with one value per layer."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Spread:
+WHOLE = ("contraction", "tokens", "change")
+"""Quantities of a text, not of a layer."""
+
+
+def layer_of(quantity: str, place: int) -> int | None:
+    """Which layer the number at a place of a quantity is of: of hidden states the first is the embedding's, layer 0.
+
+    None of what is no layer's: a number of the whole text, or of layers fused, whose name has the fusion before a "/".
+    Metrics of the user's own, "own/..." in a table, are of hidden states.
+
+    >>> layer_of("cosine_similarity", 0), layer_of("L1", 0), layer_of("tokens", 0), layer_of("own/longest", 2)
+    (0, 1, None, 2)
+    """
+    if quantity.startswith("own/"):
+        return place
+    return None if quantity in WHOLE or "/" in quantity else place + (quantity not in HIDDEN_METRICS)
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Spread(Brief):
     """How a per-sentence quantity is distributed over the sentences, for every layer (and head) at once.
 
     Attributes:
@@ -48,6 +68,19 @@ class Spread:
     min: NDArray[np.float64]
     max: NDArray[np.float64]
     count: NDArray[np.int64]
+
+    @property
+    def standard_error(self) -> NDArray[np.float64]:
+        """Of the mean, over all texts of the kind that the sentences are random draws of, same shape.
+
+        std / sqrt(count - 1), the std with its divisor `count`; NaN for fewer than two sentences.
+
+        >>> running = RunningSpread()
+        >>> running.add(np.array([[1.0, 2.0, 3.0, 4.0]]))
+        >>> running.spread().standard_error.round(4)
+        array([0.6455])
+        """
+        return np.where(self.count > 1, self.std / np.sqrt(np.maximum(self.count - 1, 1)), np.nan)
 
     def map(self, function: Callable[[NDArray], NDArray]) -> "Spread":
         """The spread of some of the quantities, or of all in another shape.

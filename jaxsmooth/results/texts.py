@@ -1,11 +1,13 @@
 """What is known text by text, and what that says of other texts of their kind."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from .brief import Brief
 
 KEPT = 100_000
 """Texts whose values are kept; of more, a random sample of so many."""
@@ -89,8 +91,8 @@ class LengthGroup:
     similarity: float
 
 
-@dataclasses.dataclass(frozen=True)
-class TextStatements:
+@dataclasses.dataclass(frozen=True, repr=False)
+class TextStatements(Brief):
     """All of them, and the values they rest on where those were asked for.
 
     Attributes:
@@ -134,9 +136,9 @@ class KeptTexts:
     def __init__(self, limit: int = KEPT, seed: int = 0) -> None:
         self.read, self._limit, self._seed = 0, limit, seed
         self._places: list[NDArray[np.int64]] = []
-        self._values: dict[str, list[NDArray[np.float64]]] = {}
+        self._values: dict[Hashable, list[NDArray[np.float64]]] = {}
 
-    def add(self, measured: Mapping[str, Any], places: NDArray[np.int64]) -> None:
+    def add(self, measured: Mapping[Any, Any], places: NDArray[np.int64]) -> None:
         """Add a batch: name -> array [K B], the first of whose B texts stand at `places`."""
         self.read += len(places)
         self._places.append(np.asarray(places, np.int64))
@@ -145,7 +147,7 @@ class KeptTexts:
         if sum(map(len, self._places)) > 2 * self._limit:
             self._prune()
 
-    def found(self) -> tuple[NDArray[np.int64], dict[str, NDArray[np.float64]]]:
+    def found(self) -> tuple[NDArray[np.int64], dict[Any, NDArray[np.float64]]]:
         """The kept texts' positions in ascending order, [n], and their values, [K n]."""
         self._prune()
         places = self._places[0] if self._places else np.empty(0, np.int64)

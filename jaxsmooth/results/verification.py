@@ -2,10 +2,10 @@
 
 import dataclasses
 
+from .each_text import VERDICTS as VERDICTS
+from .each_text import TextValues
+from .shown import Shown
 from .summaries import DataSummary, ModelSummary
-
-VERDICTS = ("CONFIRMED", "VIOLATED", "UNDECIDED", "NOT_APPLICABLE")
-"""lhs <= rhs is proved for these numbers; disproved; undecided by every method; not claimed by the theorem."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,8 +110,8 @@ class HypothesisSummary:
     holds_in: tuple[int, ...]
 
 
-@dataclasses.dataclass(frozen=True)
-class Verification:
+@dataclasses.dataclass(frozen=True, repr=False)
+class Verification(Shown):
     """Every theorem on every layer, head and sentence, and what the theorems assume of the model.
 
     The library's theorems are proved: CONFIRMED says that this implementation and its arithmetic agree with them, and
@@ -127,6 +127,7 @@ class Verification:
       versions: package -> version, and the platform's name.
       hypotheses: one per hypothesis.
       hypothesis_checks: one per hypothesis, layer and head.
+      each: both sides and the verdict of every check of each text, by theorem, where that was asked for.
     """
 
     model: ModelSummary
@@ -137,6 +138,14 @@ class Verification:
     versions: dict[str, str]
     hypotheses: tuple[HypothesisSummary, ...] = ()
     hypothesis_checks: tuple[HypothesisCheck, ...] = ()
+    each: TextValues | None = None
+
+    def in_short(self) -> str:
+        totals = {verdict: sum(row.counts[verdict] for row in self.theorems) for verdict in VERDICTS}
+        checks = ", ".join(f"{count:,} {verdict}" for verdict, count in totals.items() if count) or "nothing checked"
+        asked = [f"{row.hypothesis} in {len(row.holds_in)}" for row in self.hypotheses if row.holds_in]
+        holds = f"; layers in which hypotheses hold: {', '.join(asked) or 'none'}" if self.hypotheses else ""
+        return f"{len(self.theorems)} theorems: {checks}{holds}"
 
     @property
     def violated(self) -> bool:

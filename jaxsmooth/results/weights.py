@@ -5,6 +5,8 @@ import dataclasses
 import numpy as np
 from numpy.typing import NDArray
 
+from .brief import Brief
+
 LARGEST = 5
 """So many singular values of each matrix are kept."""
 
@@ -18,8 +20,8 @@ MATRICES = {
 """The matrices of a block by name, and how a table calls them; the first two are sums over the heads, D x D."""
 
 
-@dataclasses.dataclass(frozen=True)
-class MatrixSpectra:
+@dataclasses.dataclass(frozen=True, repr=False)
+class MatrixSpectra(Brief):
     """One matrix of every block.
 
     Attributes:
@@ -42,8 +44,8 @@ class MatrixSpectra:
     count: NDArray[np.int64]
 
 
-@dataclasses.dataclass(frozen=True)
-class WeightSpectra:
+@dataclasses.dataclass(frozen=True, repr=False)
+class WeightSpectra(Brief):
     """The spectra of every block's weights.
 
     Attributes:

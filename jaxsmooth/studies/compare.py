@@ -29,7 +29,9 @@ from ..results.comparison import (
     PairedEffect,
     TrainedRemedy,
     Training,
+    attributions,
 )
+from ..results.each_text import Choice, TextKeeper
 from ..results.spread import RunningSpreads
 from ..results.texts import KeptTexts
 from ..theory.block import ladder
@@ -38,15 +40,11 @@ from ..theory.theorems.parameters import BlockNorms
 from ..types import SITES, Batch, BlockTrace, Edits, ImageBatch
 from .finite import finite_rows, refuse_diverged
 from .hidden_states import chosen_fusion, measure_states
-from .measurements import model_norms, widened
+from .measurements import L1_SITES, L4_SITES, model_norms, widened
 from .statements.remedies import cost, forward_pass, paired_effect
 from .stream import TextStream, require_encoder
 from .summaries import model_summary, package_versions
 
-# The sites at which an edit leaves the hypotheses of a bound true. L4 takes the residual sum before the first LayerNorm
-# as given; L1 also needs that sum to be made of the attention and the values.
-L4_SITES = {"embedded", "query", "key", "value", "attn_logits", "attn", "context", "mixed", "pre_attn"}
-L1_SITES = {"embedded", "query", "key", "attn_logits", "attn"}
 FUSIONS: dict[str, Kind] = {"max": "max", "mean (softmax gate, untrained)": "gate"}
 MEASURES = ("cosine_similarity", "relative_distance")
 
@@ -61,6 +59,7 @@ def compare(
     data: str = "texts",
     note: str = "",
     tokens_per_batch: int = 512,
+    each_text: Choice = False,
     progress: bool = False,
 ) -> Comparison:
     """Measure the same model and text as they are and with each remedy.
@@ -75,6 +74,9 @@ def compare(
       data: the text's name, for the report.
       note: a warning to print with the model.
       tokens_per_batch: size of a batch, padding included.
+      each_text: keep every text's numbers besides: True in memory (of very many texts a random sample, see
+        `results.each_text`), a number for at most so many, or a path that ends in .parquet to write them of all texts
+        to that file as they come. `texts_table(found)` and `found.to_pandas(each_text=True)` give them.
       progress: whether to show a progress bar on stderr.
 
     Returns:
@@ -82,7 +84,7 @@ def compare(
       paired tests take a random sample of so many.
 
     Raises:
-      OptionError: a remedy that does not exist, is none, or has a parameter out of range.
+      OptionError: an `each_text` or a remedy that does not exist, is none, or has a parameter out of range.
       ShapeError: edits that do not fit the model.
       TextError: no text, or something that is not text.
       DivergedError: numbers that are not finite; names the remedy, the first layer and the array.
@@ -97,19 +99,23 @@ def compare(
     require_encoder(model)
     chosen = chosen_remedies(remedies)
     stream = TextStream(model, tokenizer, texts, "comparing", tokens_per_batch=tokens_per_batch, progress=progress)
-    with stream:
+    keeper = TextKeeper(each_text, "remedy")
+    with stream, keeper:
         model = stream.model
         runs = [_Run(None, model), *(_Run(remedy, remedy.change(model)) for remedy in chosen)]
         for encoded in stream:
             plain = None
             for run in runs:
                 plain = run.measure(encoded, plain)
+            if keeper:
+                keeper.add({run.label: run.of_each_text() for run in runs}, encoded.indices)
     return Comparison(
         model=model_summary(model, name, note),
         data=stream.summary(data),
         parts=PARTS,
         entries=tuple(run.measured(runs[0]) for run in runs),
         versions=package_versions(),
+        each=keeper.found(),
     )
 
 
@@ -171,7 +177,19 @@ class _Run:
         self.running.add(measured, len(encoded.indices))
         self.kept.add({key: np.asarray(measured[key])[-1:] for key in MEASURES}, encoded.indices)
         self.first = self.first or forward_pass(model, batch, remedy)
+        self.latest = measured
         return hidden if plain is None else plain
+
+    @property
+    def label(self) -> str:
+        """The remedy as it was asked for; "none" for the model as it is."""
+        return "none" if self.remedy is None else self.remedy.label
+
+    def of_each_text(self) -> dict[str, Array]:
+        """The latest batch, a measurement a name, [K B]; a part of a block has a name of its own."""
+        found = {name: array for name, array in self.latest.items() if name not in ("finite", "attribution")}
+        parts = self.latest["attribution"].reshape(-1, len(PARTS), self.latest["attribution"].shape[-1])
+        return found | {name: parts[:, place] for place, name in enumerate(attributions(PARTS))}
 
     def measured(self, none: "_Run") -> Measured:
         """The spreads of all batches so far, and what differs from the run without a remedy."""
@@ -179,7 +197,7 @@ class _Run:
         fused = {fusion: {key: spreads[f"{fusion}/{key}"] for key in MEASURES} for fusion in FUSIONS}
         layers = len(spreads["actual"].mean)
         return Measured(
-            label="none" if self.remedy is None else self.remedy.label,
+            label=self.label,
             description="the model as it is" if self.remedy is None else self.remedy.description,
             warning=warning(self.model.config, self.remedy),
             cosine_similarity=spreads["cosine_similarity"],

@@ -14,8 +14,10 @@ from ..bert.positions import visible_tokens
 from ..errors import TextError, is_number, require_int
 from ..inputs.tokenizer import Tokenizer
 from ..results.convergence import CONVERGENCE, HeadConvergence
+from ..results.each_text import Choice, TextKeeper, checked
 from ..results.fate import MapConvergence
 from ..results.spread import RunningSpreads, Spread
+from ..results.tables import write_texts
 from ..theory import allowed_pairs, masked_attention
 from ..theory import converge as converge_operator
 from ..types import Batch, BlockTrace, ImageBatch
@@ -39,6 +41,7 @@ def converge(
     tolerance: float | None = None,
     std: float | Sequence[float] | None = None,
     basin: int = 0,
+    each_text: Choice = False,
     **options: Any,
 ) -> HeadConvergence | MapConvergence:
     """Where do the tokens go when attention, a layer or the whole stack is applied again and again?
@@ -56,13 +59,15 @@ def converge(
         unless given.
       std: of the maps layer and stack: imposed on both norms; several for a sweep.
       basin: of a real map: halvings of the interval in which the basin of consensus ends; 0 to leave it out.
+      each_text: of the frozen map: see `converge_heads`. A `MapConvergence` holds every sentence's numbers anyway, and
+        they are written where a path is asked for.
       **options: `name`, `data`, `note`, `tokens_per_batch` and `progress` of both.
 
     Returns:
       A `HeadConvergence` of the frozen map, else a `MapConvergence`.
 
     Raises:
-      TextError, DivergedError: as the two studies.
+      TextError, OptionError, DivergedError: as the two studies.
 
     >>> import jaxsmooth
     >>> model, tokenizer = jaxsmooth.load("tiny")
@@ -70,9 +75,12 @@ def converge(
     ('consensus',)
     """
     if map != "frozen":
+        checked(each_text)  # before the work, not after it
         own: dict[str, Any] = {"layer": layer, "tolerance": tolerance, "std": std, "basin": basin}
         own["steps"] = 200 if steps is None else steps
-        return converge_map(model, tokenizer, texts, map=map, **own, **options)
+        found = converge_map(model, tokenizer, texts, map=map, **own, **options)
+        write_texts(found, each_text)
+        return found
     if layer is not None or std is not None or basin:
         raise TextError(
             "layer, std and basin do not go with map=frozen, which takes the attention of every layer as it is. "
@@ -80,7 +88,7 @@ def converge(
         )
     frozen: dict[str, Any] = {"window": window, "steps": 256 if steps is None else steps}
     frozen["tolerance"] = 1e-3 if tolerance is None else tolerance
-    return converge_heads(model, tokenizer, texts, **frozen, **options)
+    return converge_heads(model, tokenizer, texts, **frozen, each_text=each_text, **options)
 
 
 def converge_heads(
@@ -95,6 +103,7 @@ def converge_heads(
     steps: int = 256,
     tolerance: float = 1e-3,
     tokens_per_batch: int = 512,
+    each_text: Choice = False,
     progress: bool = False,
 ) -> HeadConvergence:
     """Iterate the attention of every layer, head and sentence on the head's own values, as four operators.
@@ -115,6 +124,9 @@ def converge_heads(
       steps: how often each matrix is applied.
       tolerance: relative distance to the limit that counts as having arrived.
       tokens_per_batch: size of a batch, padding included.
+      each_text: keep every text's numbers besides: True in memory (of very many texts a random sample, see
+        `results.each_text`), a number for at most so many, or a path that ends in .parquet to write them of all texts
+        to that file as they come. `texts_table(found)` and `found.to_pandas(each_text=True)` give them.
       progress: whether to show a progress bar on stderr.
 
     Returns:
@@ -122,6 +134,7 @@ def converge_heads(
 
     Raises:
       TextError: no text, something that is not text, or a number out of range.
+      OptionError: an `each_text` that is none of these.
       DivergedError: numbers that are not finite; names the first layer and array.
 
     >>> import jaxsmooth
@@ -137,12 +150,13 @@ def converge_heads(
         raise TextError(f"tolerance must be a finite number above 0; got {tolerance!r}.")
     running = RunningSpreads(finite=True)
     stream = TextStream(model, tokenizer, texts, "iterating", tokens_per_batch=tokens_per_batch, progress=progress)
-    with stream:
+    with stream, TextKeeper(each_text, "operator") as keeper:
         for encoded in stream:
             measured = iterate_heads(stream.model, encoded.batch, jnp.int32(window), steps=steps, tolerance=tolerance)
             refuse_diverged(stream.model, encoded, measured)
             by_sentence = {key: np.moveaxis(np.asarray(values), 2, 1) for key, values in measured.items()}
             running.add(by_sentence, len(encoded.indices))
+            keeper.add({name: _at_operator(by_sentence, k) for k, name in enumerate(OPERATORS)}, encoded.indices)
     spreads = running.spreads()
     return HeadConvergence(
         model=model_summary(model, name, note),
@@ -152,6 +166,7 @@ def converge_heads(
         tolerance=tolerance,
         operators={name: _of_operator(spreads, k) for k, name in enumerate(OPERATORS)},
         versions=package_versions(),
+        each=keeper.found(),
     )
 
 
@@ -213,6 +228,11 @@ def _root_degrees(logits: Array, mask: Array) -> Array:
     """D^(1/2) of exp(logits) over its largest entry, 1 on padding."""
     logs = jax.nn.logsumexp(jnp.where(mask[:, None], logits, 0), axis=-1)
     return jnp.where(mask, jnp.exp((logs - jnp.max(logs, where=mask, initial=-jnp.inf)) / 2), 1)
+
+
+def _at_operator(by_sentence: dict[str, np.ndarray], place: int) -> dict[str, np.ndarray]:
+    """The numbers of one of the operators, [L B N], of those of all, [L B M N]."""
+    return {key: by_sentence[key][:, :, place] for key in CONVERGENCE}
 
 
 def _of_operator(spreads: dict[str, Spread], place: int) -> dict[str, Spread]:

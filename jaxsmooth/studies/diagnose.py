@@ -18,7 +18,9 @@ from ..inputs.batching import EncodedBatch
 from ..inputs.tokenizer import Tokenizer
 from ..interventions.attribution import PARTS
 from ..programs import kept
+from ..results.comparison import attributions
 from ..results.diagnosis import Diagnosis, FusedLayers
+from ..results.each_text import Choice, TextKeeper
 from ..results.spread import BLOCK_METRICS, HEAD_METRICS, HIDDEN_METRICS, RunningSpreads, Spread
 from ..results.summaries import RATES
 from ..results.texts import EMBEDDED, KeptTexts
@@ -45,7 +47,7 @@ def diagnose(
     note: str = "",
     tokens_per_batch: int = 512,
     fusion: Fusion | Kind | None = None,
-    each_text: bool = False,
+    each_text: Choice = False,
     baseline: bool = True,
     metrics: Mapping[str, Metric] = MappingProxyType({}),
     progress: bool = False,
@@ -69,7 +71,9 @@ def diagnose(
       tokens_per_batch: size of a batch, padding included.
       fusion: layers to fuse and measure like a layer: a trained `bert.fusion`, or "concat", "max" or "gate" of all
         blocks, untrained.
-      each_text: whether to hand back the values of each text besides, at most `results.texts.KEPT` of them.
+      each_text: keep every text's numbers besides: True in memory (of very many texts a random sample, see
+        `results.each_text`), a number for at most so many, or a path that ends in .parquet to write them of all texts
+        to that file as they come. `texts_table(found)` and `found.to_pandas(each_text=True)` give them.
       baseline: whether to measure the same architecture with random weights besides, on the texts of the first batch.
         Which these are, and so this baseline alone, depends on the batches.
       metrics: of your own, name -> function of hidden states [B T D] and mask [B T] that gives a number per sentence,
@@ -82,7 +86,8 @@ def diagnose(
       A `Diagnosis`.
 
     Raises:
-      OptionError: a fusion that does not exist, or a metric that fails, or gives another shape, or depends on padding.
+      OptionError: a fusion or an `each_text` that does not exist, or a metric that fails, or gives another shape, or
+        depends on padding.
       TextError: no text, or something that is not text.
       ShapeError: a tokenizer that does not fit the model.
       DivergedError: numbers that are not finite; names the first layer and array.
@@ -99,11 +104,11 @@ def diagnose(
     running, chooser, kept, embedded = RunningSpreads(), ExemplarChooser(), KeptTexts(), KeptTexts(EMBEDDED)
     principal = principal_subspaces(model)
     stream = TextStream(model, tokenizer, texts, "diagnosing", tokens_per_batch=tokens_per_batch, progress=progress)
-    with stream:
+    with stream, TextKeeper(each_text) as keeper:
         baselines = Baselines(stream.model, twin=baseline)
         for encoded, measured in _measured(stream.model, stream, baselines, fused, principal.frame, own, programs):
             refuse_diverged(stream.model, encoded, measured)
-            _keep(kept, embedded, baselines, encoded, measured, own)
+            _keep(kept, embedded, baselines, keeper, encoded, measured, own)
             running.add(measured, len(encoded.indices))
             chooser.offer(encoded)
         exemplar = chooser.exemplar(stream.model, tokenizer)
@@ -113,7 +118,8 @@ def diagnose(
         **_fields(spreads, own),
         exemplar=exemplar,
         fused=None if fused is None else _fused_layers(fused, label, spreads, own),
-        texts=text_statements(kept, each_text=each_text, embedded=embedded, own=list(own)),
+        texts=text_statements(kept, each_text=bool(keeper), embedded=embedded, own=list(own)),
+        each=keeper.found(),
         **_of_model(model, name, note, principal),
         **baselines.found(len(spreads["cosine_similarity"].mean)),
     )
@@ -142,6 +148,7 @@ def _keep(
     kept: KeptTexts,
     embedded: KeptTexts,
     baselines: Baselines,
+    keeper: TextKeeper,
     encoded: EncodedBatch,
     measured: dict[str, Any],
     own: Iterable[str],
@@ -151,6 +158,20 @@ def _keep(
     tokens = {"tokens": np.asarray(encoded.batch.mask).sum(axis=1)[None]}
     kept.add({key: measured[key] for key in (*NEEDED, *(OWN + key for key in own))} | tokens, encoded.indices)
     embedded.add({EMBEDDING: measured.pop(EMBEDDING)} | tokens, encoded.indices)
+    if keeper:
+        keeper.add({"": _of_each_text(encoded, measured)}, encoded.indices)
+
+
+def _of_each_text(encoded: EncodedBatch, measured: dict[str, Any]) -> dict[str, Any]:
+    """Every measurement, [K B] or of heads [K B N], with the number of tokens and the whole network's contraction."""
+    distance = np.asarray(measured["subspace_distance"], np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        contraction = np.where(distance[:1] > 0, distance[-1:] / distance[:1], np.nan)
+    tokens = np.asarray(encoded.batch.mask).sum(axis=1)[None]
+    kept = {name: array for name, array in measured.items() if name not in ("finite", ATTRIBUTION)}
+    parts = np.asarray(measured[ATTRIBUTION]).reshape(-1, len(PARTS), tokens.shape[1])
+    kept |= {name: parts[:, place] for place, name in enumerate(attributions(PARTS))}
+    return {"tokens": tokens, "contraction": contraction, **kept}
 
 
 def _fused_layers(fusion: Fusion, label: str, spreads: dict[str, Spread], metrics: Iterable[str]) -> FusedLayers:

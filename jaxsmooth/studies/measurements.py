@@ -1,34 +1,43 @@
 """What `diagnose` measures of one batch, on the device."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from .. import metrics
+from ..bert.checks import check_arguments
 from ..bert.config import EncoderConfig
-from ..bert.encoder import embed, encode
+from ..bert.encoder import embed, encode, keep_nothing
 from ..bert.fusion import Fusion, fuse
 from ..bert.norm import accumulation_dtype
 from ..bert.params import Encoder
 from ..interventions.attribution import residual_states
-from ..linalg.norms import unit_vectors
+from ..linalg.norms import norm, unit_vectors
 from ..results.summaries import RATES
 from ..theory.block import ladder
 from ..theory.block.parameter_norms import block_norms
 from ..theory.block.traced_block import TracedBlock
 from ..theory.consensus import subspace_distance, token_mean
 from ..theory.literature.power_method import li2026_projection
+from ..theory.mixing import equal_row_sums
 from ..theory.rates.spectrum_rung import OutputSpectrum, output_spectrum, spectrum_rung
 from ..theory.theorems import RUNGS
 from ..theory.theorems.parameters import BlockNorms, bias_of
-from ..types import Batch, Block, BlockTrace, ImageBatch
+from ..types import SITES, Batch, Block, BlockTrace, Edits, ImageBatch
 from .data_parallel import by_rows
 from .finite import finite_rows
 from .hidden_states import gate_range, measure_states
+from .stream import require_encoder
 from .summaries import rungs
+
+# The sites at which an edit leaves the hypotheses of a bound true. L4 and L5 take the residual sum before the first
+# LayerNorm as given; the others also need that sum to be made of the attention and the values.
+L4_SITES = {"embedded", "query", "key", "value", "attn_logits", "attn", "context", "mixed", "pre_attn"}
+L1_SITES = {"embedded", "query", "key", "attn_logits", "attn"}
 
 FUSED = "fused/"
 EMBEDDING = "embedding"
@@ -126,6 +135,75 @@ def _changes(states: Array, between: Array) -> Array:
     return jnp.where(jnp.isfinite(changes), changes, jnp.nan)  # that of a consensus is infinite
 
 
+def rates(
+    model: Encoder, batch: Batch | ImageBatch | Mapping[str, Any], *, edits: Edits = Edits()
+) -> dict[str, Float[Array, "L B"]]:
+    """The ladder of a batch: of every block and sentence the rate at which d_M shrinks, and every bound of it.
+
+    actual <= L5 <= L4 <= L3 <= L2b <= L2 <= L1 <= L0, see `theory.rates` and docs/theory.md. One compiled program, in
+    the model's precision, float32 at least; padding takes no part. All of it can be differentiated, forwards and in
+    reverse, with respect to the model's parameters, the edits' arrays and, of images, the pixels: the derivative of a
+    singular value is u^T dA v at its singular vectors, which are held. Where a largest one is repeated it has none, and
+    that of the vectors found is given; second derivatives are not those of the rates. L3 is a lower estimate.
+
+    Args:
+      model: the encoder.
+      batch: tokens, segments and mask, [B T], or images, or what `encode` takes besides.
+      edits: functions that replace intermediate values, see `Edits`. A bound whose hypotheses they break is NaN.
+
+    Returns:
+      Name of `RATES` -> [L B]. NaN of a sentence that is at consensus already, as one of one token is; of the bounds,
+      too, where they are not proved for such blocks (`jaxsmooth.diagnose(...).model.departures`). Their derivatives are
+      zero or finite, so `jnp.nanmean` of them has one.
+
+    Raises:
+      ShapeError: as `encode`.
+
+    >>> import jax, jaxsmooth
+    >>> model, tokenizer = jaxsmooth.load("tiny")
+    >>> batch = tokenizer(["A film worth seeing.", "Dull."])
+    >>> found = jaxsmooth.rates(model, batch)
+    >>> found["L1"].shape == (model.config.layers, 2), bool((found["actual"] <= found["L4"] * 1.001).all())
+    (True, True)
+
+    References: Shi et al. (2022), arXiv 2202.08625, Theorem 2, which is L0 and L1.
+    """
+    require_encoder(model)
+    found = _ladder(model, check_arguments(model, batch, edits, keep_nothing), edits)
+    return {name: found[name] for name in RATES}  # a compiled function sorts the names of what it returns
+
+
+@jax.jit
+def _ladder(model: Encoder, batch: Batch | ImageBatch, edits: Edits) -> dict[str, Array]:
+    config, norms = model.config, model_norms(model)
+    spectra = model_spectra(model) if config.is_plain else None
+    edited = {site for site in SITES if getattr(edits, site) is not None}
+
+    def collect(narrow: BlockTrace) -> dict[str, Array]:
+        trace = widened(narrow)
+        own = jax.tree.map(lambda stacked: stacked[trace.layer], norms)
+        found = _attention_metrics(config, trace, own, batch.mask)
+        if spectra is not None:
+            known = jax.tree.map(lambda stacked: stacked[trace.layer], spectra)
+            found["L5"] = jnp.minimum(found["L4"], _spectrum_rung(config, trace, known, batch.mask))
+        sums = equal_row_sums(trace.attn, batch.mask, edited_from=1.0)
+        found["equal_sums"] = jnp.all(sums, axis=-1) if "attn" in edited else jnp.ones(len(batch.mask), bool)
+        return {key: found[key] for key in (*RATES, "mixing_rate", "std_product", "equal_sums") if key in found}
+
+    with jax.default_matmul_precision("highest"):
+        _, found = encode(model, batch, edits=edits, collect=collect)
+        everywhere = ladder.shi2022_rate(norms, config.activation, found["mixing_rate"], found["std_product"])
+    found["L0"] = _where_known(found["actual"], everywhere)
+    applies = {"actual", *(rungs(config) if edited <= L4_SITES else ())}
+    if not edited <= L1_SITES:
+        applies &= {"actual", "L5", "L4"}
+    nothing = jnp.full_like(found["actual"], jnp.nan)
+    kept = {key: found[key] if key in applies else nothing for key in RATES}
+    return kept | {
+        key: jnp.where(found["equal_sums"], kept[key], jnp.nan) for key in RATES if key not in ("actual", "L5", "L4")
+    }
+
+
 def _std_metrics(trace: BlockTrace, mask: Array) -> dict[str, Array]:
     found = {}
     for key in ("std_attn", "std_mlp"):
@@ -163,7 +241,7 @@ def _alignment(trace: BlockTrace, frames: Array | None, mask: Array) -> Array:
 
 def _spectrum_rung(config: EncoderConfig, trace: BlockTrace, known: OutputSpectrum, mask: Array) -> Array:
     less_shift = trace.hidden - bias_of(trace.block.norm_mlp)[None, None]
-    lengths = jnp.sqrt(jnp.sum(less_shift * less_shift, axis=-1))
+    lengths = norm(less_shift)
     distance = subspace_distance(trace.input, mask)
     return spectrum_rung(trace.block, known, distance, trace.normed, trace.std_mlp, lengths, mask, config.activation)
 

@@ -18,9 +18,11 @@ from ..bert.params import Encoder
 from ..errors import OptionError, did_you_mean
 from ..inputs.batching import EncodedBatch
 from ..inputs.tokenizer import Tokenizer
+from ..results.each_text import THEOREM, Choice, TextKeeper
 from ..results.verification import Verification
 from ..theory.certify.catalogue import CATALOGUE, refusal
 from ..theory.certify.enclosed_parameter_norms import enclosed_parameter_norms
+from ..theory.statement import Verdict
 from ..theory.theorems.exact_block import Architecture, Observation
 from ..theory.theorems.registry import THEOREMS, Theorem, at_sites
 from ..types import Batch, Block, BlockTrace, ImageBatch
@@ -44,6 +46,7 @@ def verify(
     tokens_per_batch: int = 512,
     theorems: Sequence[str | Theorem] = (),
     hypotheses: Sequence[str] = (),
+    each_text: Choice = False,
     progress: bool = False,
 ) -> Verification:
     """Check every theorem on every layer, head and sentence, so that no rounding error can decide a verdict.
@@ -73,6 +76,10 @@ def verify(
         all of the library's that are certified. A violation of your own says that it is wrong.
       hypotheses: names of those to decide, see docs/hypotheses.md; by default all. Where only theorems are named, no
         hypothesis is decided, and the other way round.
+      each_text: keep both sides and the verdict of every check of each text: True in memory (of very many texts a
+        random sample, see `results.each_text`), a number for at most so many, or a path that ends in .parquet to write
+        them of all texts to that file as they come. `texts_table(found)` and `found.to_pandas(each_text=True)` give
+        them.
       progress: whether to show a progress bar on stderr.
 
     Returns:
@@ -81,8 +88,8 @@ def verify(
     Raises:
       TextError: no text, or something that is not text.
       ShapeError: a tokenizer that does not fit the model.
-      OptionError: a theorem or hypothesis of an unknown name, or a theorem that needs what a model on text does not
-        provide.
+      OptionError: a theorem or hypothesis of an unknown name, an `each_text` that is none of these, or a theorem that
+        needs what a model on text does not provide.
       DivergedError: numbers that are not finite; names the first layer and array.
 
     >>> import jaxsmooth
@@ -94,15 +101,17 @@ def verify(
     asked = chosen_hypotheses(hypotheses, everything=not theorems)
     named = [name for name in theorems if isinstance(name, str)]
     names = (*(_chosen(named) if named or not (own or hypotheses) else ()), *own)
-    tally = Tally(names)
+    tally, keeper = Tally(names), TextKeeper(each_text, THEOREM)
     stream = TextStream(model, tokenizer, texts, "verifying", tokens_per_batch=tokens_per_batch, progress=progress)
     total = len(texts) if isinstance(texts, (list, tuple)) else None
     # An iterator of unknown length is assumed long.
     units = np.inf if total is None else total * model.config.layers
-    with stream:
+    with stream, keeper:
         checker = _Checker(stream.model, names, asked, compiled=units >= WORTH_COMPILING, own=own)
         for encoded in stream:
-            checker.check(encoded, tally)
+            found = checker.check(encoded, tally)
+            if keeper:
+                keeper.add({name: _sides(by_layer) for name, by_layer in found.items()}, encoded.indices)
     return Verification(
         model=model_summary(model, name, note),
         data=stream.summary(data),
@@ -112,6 +121,7 @@ def verify(
         versions=package_versions(),
         hypotheses=checker.hypotheses.tally.summaries(),
         hypothesis_checks=checker.hypotheses.tally.checks(),
+        each=keeper.found(),
     )
 
 
@@ -174,25 +184,39 @@ class _Checker:
             self.parameters, tuple(name for name in wanted if name not in THEOREMS and name not in own)
         )
 
-    def check(self, encoded: EncodedBatch, tally: Tally) -> None:
-        """All theorems on one batch."""
+    def check(self, encoded: EncodedBatch, tally: Tally) -> dict[str, list[BatchVerdicts]]:
+        """All theorems on one batch; returns what was found, by theorem, of every layer."""
         seen, finite = jax.tree.map(np.asarray, _observe(self.model, encoded.batch))
         refuse_diverged(self.model, encoded, {"finite": finite})
         lengths = np.asarray(encoded.batch.mask.sum(axis=1))[: len(encoded.indices)].tolist()
         first = self.stage(seen, lengths)
         measured = self.measured(seen, lengths)
         self.hypotheses.check(seen, lengths, first, encoded.indices)
+        every: dict[str, list[BatchVerdicts]] = {theorem: [] for theorem in self.names}
         for layer in range(len(self.parameters.blocks)):
             for theorem in self.names:
                 if theorem not in self.applicable:
-                    tally.add(theorem, layer + 1, BatchVerdicts.inapplicable(len(lengths)), encoded.indices)
-                    continue
-                if theorem in measured:
+                    found = BatchVerdicts.inapplicable(len(lengths))
+                elif theorem in measured:
                     found = BatchVerdicts.of(at_layer(measured[theorem], layer), lengths).measured()
                 else:
                     found = BatchVerdicts.of(at_layer(first.statements[theorem], layer), lengths)
                     self.escalation.settle(self.own.get(theorem, theorem), layer, found, seen, lengths, first)
                 tally.add(theorem, layer + 1, found, encoded.indices)
+                every[theorem].append(found)
+        return every
+
+
+def _sides(by_layer: list[BatchVerdicts]) -> dict[str, np.ndarray]:
+    """Both sides, rounded against the verdict as in a `Check`, and the verdict; [L B] or, of heads, [L B N]."""
+    sides: dict[str, list[np.ndarray]] = {"lhs": [], "rhs": [], "verdict": []}
+    for own in by_layer:
+        violated, none = own.verdicts == Verdict.VIOLATED, own.verdicts == Verdict.NOT_APPLICABLE
+        lhs, rhs = np.where(violated, own.lhs.lower, own.lhs.upper), np.where(violated, own.rhs.upper, own.rhs.lower)
+        sides["lhs"].append(np.where(none, np.nan, lhs))
+        sides["rhs"].append(np.where(none, np.nan, rhs))
+        sides["verdict"].append(own.verdicts)
+    return {name: np.stack(parts) for name, parts in sides.items()}
 
 
 def applicable(config: EncoderConfig, own: Mapping[str, Theorem] = MappingProxyType({})) -> frozenset[str]:

@@ -86,8 +86,10 @@ from .consensus import span_distance as span_distance
 from .consensus import subspace_distance as subspace_distance
 from .consensus import symmetric_basis as symmetric_basis
 from .consensus import token_mean as token_mean
+from .distribution_free import PairedDifference as PairedDifference
 from .distribution_free import ShareLimits as ShareLimits
 from .distribution_free import clopper_pearson1934_limits as clopper_pearson1934_limits
+from .distribution_free import paired_difference as paired_difference
 from .distribution_free import vovk2005_limit as vovk2005_limit
 from .distribution_free import wilks1941_limit as wilks1941_limit
 from .every_input.hypothesis import LayerForEveryInput as LayerForEveryInput

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ..linalg.precision import at_least_float32, matmul
+from ..linalg.reverse import forward_only
 from .operators import keep_real, limit_of
 
 
@@ -37,6 +38,7 @@ class Blocked(NamedTuple):
     def size(self) -> int:
         return self.mask.shape[-1]
 
+    @forward_only
     def apply(self, hidden: Float[Array, "T D"]) -> Float[Array, "T D"]:
         """A X, one block of queries after the other."""
         values = _split(keep_real(hidden, self.mask), self.query.shape[1])
@@ -53,6 +55,7 @@ class Blocked(NamedTuple):
         _, image = jax.lax.scan(rows, None, jnp.arange(values.shape[0]))
         return _join(image, self.size)
 
+    @forward_only
     def transpose_apply(self, hidden: Float[Array, "T D"]) -> Float[Array, "T D"]:
         """A^T X, one block of keys after the other, from scores computed transposed: nothing is transposed."""
         values = _split(keep_real(hidden, self.mask), self.query.shape[1])
@@ -71,6 +74,7 @@ class Blocked(NamedTuple):
 
 
 @at_least_float32
+@forward_only
 def blocked_attention(
     query: Float[Array, "T H"],
     key: Float[Array, "T H"],
@@ -81,6 +85,8 @@ def blocked_attention(
     block: int = 512,
 ) -> Blocked:
     """The operator of one head from its queries and keys; the softmax's denominators are computed here, once.
+
+    It has no derivative in reverse (`jax.grad`), only forwards, nor have its applications.
 
     Args:
       query: queries, not yet divided by sqrt(H), [T H].

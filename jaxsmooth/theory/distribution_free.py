@@ -2,7 +2,8 @@
 
 The bounds need the same of the texts: that they are random draws of the population that is meant, independent or
 at least exchangeable. For draws of a finite corpus without repetition, all hold of the corpus. Ties make them cautious,
-never wrong. The correlation and the sign test need as much for their p-values. Host only, numpy.
+never wrong. The correlation needs as much for its p-value. Two numbers of every text, as with and without a remedy, are
+compared text by text: `paired_difference`. Host only, numpy.
 """
 
 import math
@@ -118,66 +119,6 @@ def vovk2005_limit(values: ArrayLike, confidence: float = 0.95) -> float:
     return float(ordered[rank - 1]) if rank <= len(ordered) else math.inf
 
 
-class PairedSigns(NamedTuple):
-    """What differences, one for each text, say of the median difference of all such texts.
-
-    Attributes:
-      texts: how many differences there are.
-      below: how many are below 0.
-      above: how many are above 0.
-      median: the median of those that were drawn; NaN of none.
-      at_least: with confidence, the population's median lies between this
-      at_most: and this; infinite where the draws are too few (fewer than 6 for 95 %).
-      p_value: the probability of counts at least as uneven if either sign were equally likely; 1 where all are 0.
-    """
-
-    texts: int
-    below: int
-    above: int
-    median: float
-    at_least: float
-    at_most: float
-    p_value: float
-
-
-def dixon1946_sign_test(differences: ArrayLike, confidence: float = 0.95) -> PairedSigns:
-    """The sign test of paired differences, and the interval of the median that goes with it.
-
-    Were a difference as likely to be positive as negative, the number of negative ones would be binomial with 1/2;
-    those that are 0 are left out. The k-th smallest and the k-th largest of n values enclose the median with
-    probability 1 - 2 P(Bin(n, 1/2) <= k - 1) at least; the largest such k is taken (Thompson 1936).
-
-    Args:
-      differences: one for each of n random members, [n], none NaN.
-      confidence: between 0 and 1.
-
-    Returns:
-      A `PairedSigns`.
-
-    Raises:
-      OptionError: numbers out of range, differences that are NaN or no vector.
-
-    >>> found = dixon1946_sign_test([-3.0, -1.0, -2.0, -2.0, -5.0, -4.0])
-    >>> found.below, found.median, (found.at_least, found.at_most), found.p_value
-    (6, -2.5, (-5.0, -1.0), 0.03125)
-
-    References: Dixon and Mood (1946), The statistical sign test; Journal of the American Statistical Association 41.
-    Thompson (1936), On confidence ranges for the median; Annals of Math. Stat. 7.
-    """
-    from scipy.special import bdtr
-
-    _check(confidence)
-    ordered = _ordered(differences)
-    below, above = int(np.sum(ordered < 0)), int(np.sum(ordered > 0))
-    decided = below + above
-    p_value = min(1.0, 2 * float(bdtr(min(below, above), decided, 0.5))) if decided else 1.0
-    wrong = 2 * bdtr(np.arange(len(ordered) // 2, dtype=np.float64), len(ordered), 0.5)
-    rank = int(np.sum(wrong <= 1 - confidence))
-    limits = (float(ordered[rank - 1]), float(ordered[-rank])) if rank else (-math.inf, math.inf)
-    median = float(np.median(ordered)) if len(ordered) else math.nan
-    return PairedSigns(len(ordered), below, above, median, *limits, p_value)
-
-
 class RankCorrelation(NamedTuple):
     """A rank correlation.
 
@@ -230,6 +171,125 @@ def spearman1904_correlation(values: ArrayLike, other: ArrayLike) -> RankCorrela
 def _mean_ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
     _, place, count = np.unique(values, return_inverse=True, return_counts=True)
     return (np.cumsum(count) - (count - 1) / 2)[place]
+
+
+class PairedDifference(NamedTuple):
+    """How one number of each text differs from another of the same text, first less second.
+
+    Attributes:
+      texts: how many have both numbers, finite; the others are left out.
+      mean: mean difference.
+      standard_error: of the mean, std / sqrt(texts - 1) with the divisor `texts` in the std; NaN for fewer than two.
+      mean_low: the mean difference over all such texts is at least this, and
+      mean_high: at most this: Student's interval, for which the MEAN must be nearly normal. It is from some 30 texts on
+        unless a few differences are far larger than all others.
+      median: median difference.
+      median_low: the median over all such texts is at least this, and
+      median_high: at most this, with the confidence or more, however differences are distributed; infinite where the
+        texts are too few (fewer than 6 for 0.95).
+      lower: in how many texts the first number is below the second,
+      equal: in how many it is equal, and
+      higher: in how many above.
+      share_lower: `lower` over `texts`.
+      share_low: at least this share of all such texts has a first number below the second, and
+      share_high: at most this share; the two together with the confidence.
+      p_value: of the exact sign test, two-sided: the probability of so uneven a split of `lower` and `higher` or a more
+        uneven one, if above and below were as likely in every text. Texts with equal numbers take no part.
+    """
+
+    texts: int
+    mean: float
+    standard_error: float
+    mean_low: float
+    mean_high: float
+    median: float
+    median_low: float
+    median_high: float
+    lower: int
+    equal: int
+    higher: int
+    share_lower: float
+    share_low: float
+    share_high: float
+    p_value: float
+
+
+def paired_difference(values: ArrayLike, other: ArrayLike, confidence: float = 0.95) -> PairedDifference:
+    """Two numbers of each text compared text by text: mean and median difference, shares, a test.
+
+    Differences of the same text leave out what makes texts differ from each other, so far fewer texts show an effect
+    than two means with their deviations would need. The median's interval is the k-th smallest and the k-th largest
+    difference, k the largest with P(Bin(n, 1/2) <= k - 1) at most (1 - confidence) / 2; it, the share's limits (Clopper
+    and Pearson) and the p-value assume nothing about how differences are distributed.
+
+    Args:
+      values: the first number of each text, [n]; NaN or infinite where there is none.
+      other: the second, [n].
+      confidence: of each interval by itself, between 0 and 1.
+
+    Returns:
+      A `PairedDifference`; NaN, with limits of 0 and 1 or infinity and a p-value of 1, where no text has both.
+
+    Raises:
+      OptionError: numbers of different texts (unequal lengths), or a confidence out of range.
+
+    >>> found = paired_difference([1.0, 2.0, 3.0, 4.0, 5.0, 6.0], [2.0, 4.0, 6.0, 8.0, 10.0, 12.0])
+    >>> found.mean, found.median, found.lower, found.p_value, (found.median_low, found.median_high)
+    (-3.5, -3.5, 6, 0.03125, (-6.0, -1.0))
+
+    References: Arbuthnott (1710) for the sign test; Thompson (1936), On confidence ranges for the median, Annals of
+    Math. Stat. 7; Student (1908), The probable error of a mean, Biometrika 6.
+    """
+    from scipy.special import bdtr
+
+    _check(confidence)
+    x, y = np.asarray(values, np.float64), np.asarray(other, np.float64)
+    if x.ndim != 1 or x.shape != y.shape:
+        raise OptionError(
+            f"values and other must be one number each of the same texts; got shapes {x.shape} and {y.shape}. "
+            "Were both kept, of the same texts in the same order?"
+        )
+    both = np.isfinite(x) & np.isfinite(y)
+    x, y = x[both], y[both]
+    apart, texts = np.sort(x - y), len(x)
+    lower, higher = int(np.sum(x < y)), int(np.sum(x > y))
+    mean, error, mean_low, mean_high = _mean(apart, confidence)
+    outside = bdtr(np.arange(texts, dtype=np.float64), texts, 0.5) <= (1 - confidence) / 2 if texts else np.zeros(0)
+    k = int(np.sum(outside))
+    side = (1 + confidence) / 2
+    share = clopper_pearson1934_limits(lower, texts, side)
+    uneven = float(bdtr(float(min(lower, higher)), lower + higher, 0.5)) if lower + higher else 1.0
+    return PairedDifference(
+        texts=texts,
+        mean=mean,
+        standard_error=error,
+        mean_low=mean_low,
+        mean_high=mean_high,
+        median=float(np.median(apart)) if texts else math.nan,
+        median_low=float(apart[k - 1]) if k else -math.inf,
+        median_high=float(apart[texts - k]) if k else math.inf,
+        lower=lower,
+        equal=texts - lower - higher,
+        higher=higher,
+        share_lower=lower / texts if texts else math.nan,
+        share_low=share.at_least,
+        share_high=share.at_most,
+        p_value=min(1.0, 2 * uneven),
+    )
+
+
+def _mean(apart: NDArray[np.float64], confidence: float) -> tuple[float, float, float, float]:
+    """Mean, its standard error, and the ends of Student's interval."""
+    from scipy.special import stdtrit
+
+    if len(apart) == 0:
+        return math.nan, math.nan, -math.inf, math.inf
+    mean = float(np.mean(apart))
+    if len(apart) == 1:
+        return mean, math.nan, -math.inf, math.inf
+    error = float(np.std(apart, ddof=1)) / math.sqrt(len(apart))
+    reach = float(stdtrit(len(apart) - 1, (1 + confidence) / 2)) * error
+    return mean, error, mean - reach, mean + reach
 
 
 def _check(number: float) -> None:

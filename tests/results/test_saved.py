@@ -17,7 +17,7 @@ from jaxsmooth.results.fate import MapConvergence, MapFates
 from jaxsmooth.results.saved import FORMAT
 from jaxsmooth.results.texts import LengthTrend, TextStatements
 
-COLUMNS = ["quantity", "layer", "head", "mean", "std", "min", "max", "count"]
+COLUMNS = ["quantity", "layer", "head", "mean", "std", "standard_error", "min", "max", "count"]
 
 
 DIAGNOSIS = synthetic(4, 2)

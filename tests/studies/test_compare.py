@@ -23,7 +23,7 @@ from jaxsmooth.interventions import PARTS
 from jaxsmooth.mitigations import METHODS, parse_remedies
 from jaxsmooth.mitigations.parse import NamedRemedy
 from jaxsmooth.report.sections import ranking
-from jaxsmooth.results.comparison import COMPARED_RATES
+from jaxsmooth.results.comparison import COMPARED_RATES, attributions
 from jaxsmooth.studies import compare
 from jaxsmooth.types import Edits
 
@@ -42,7 +42,7 @@ def small(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def found(small):
-    return jaxsmooth.compare(*small, LINES, REMEDIES, name="small", tokens_per_batch=32)
+    return jaxsmooth.compare(*small, LINES, REMEDIES, name="small", tokens_per_batch=32, each_text=True)
 
 
 def expected_edit(label: str, site: str, value: np.ndarray) -> np.ndarray:
@@ -125,6 +125,24 @@ def test_every_number_against_numpy(small, found):
         for name, states in zip(compare.FUSIONS, fused, strict=True):
             measured = [reference.relative_distance(x) for x in states]
             np.testing.assert_allclose(entry.fused[name]["relative_distance"].mean, [np.mean(measured)], rtol=1e-9)
+
+
+def test_the_numbers_of_each_text_are_those_of_the_means(found):
+    each = found.each
+    assert each.groups == tuple(entry.label for entry in found.entries)
+    assert each.positions.tolist() == list(range(len(LINES)))
+    for entry in found.entries:
+        fused = {f"{name}/{key}": spread for name, of in entry.fused.items() for key, spread in of.items()}
+        spreads = {key: getattr(entry, key) for key in ("cosine_similarity", "relative_distance", "change")}
+        for name, spread in {**spreads, **entry.rates, **fused}.items():
+            values = np.where(np.isfinite(values := each.of(name, entry.label)), values, np.nan)
+            np.testing.assert_array_equal(np.sum(~np.isnan(values), axis=-1), spread.count)
+            if spread.count.all():
+                np.testing.assert_allclose(np.nanmean(values, axis=-1), spread.mean, rtol=1e-12)
+        for place, name in enumerate(attributions(found.parts)):
+            np.testing.assert_allclose(
+                np.nanmean(each.of(name, entry.label), axis=-1), entry.attribution.mean[:, place], rtol=1e-9, atol=1e-12
+            )
 
 
 def test_the_order_of_sentences_does_not_matter(small, found):

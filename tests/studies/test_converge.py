@@ -15,7 +15,7 @@ from jaxsmooth.errors import DivergedError, TextError
 from jaxsmooth.results.convergence import CONVERGENCE
 from jaxsmooth.results.spread import Spread
 from jaxsmooth.studies import converge
-from jaxsmooth.studies.converge import converge_heads
+from jaxsmooth.studies.converge import OPERATORS, converge_heads
 
 LINES = ["Dull.", "a film worth", "so be it", "b"]
 STEPS = 64
@@ -28,7 +28,7 @@ def tiny():
 
 @pytest.fixture(scope="module")
 def found(tiny):
-    return converge_heads(*tiny, LINES, name="tiny", window=3, steps=STEPS, tokens_per_batch=64)
+    return converge_heads(*tiny, LINES, name="tiny", window=3, steps=STEPS, tokens_per_batch=64, each_text=True)
 
 
 def softmax_over(logits: np.ndarray, seen: np.ndarray) -> np.ndarray:
@@ -88,6 +88,19 @@ def test_every_number_against_numpy(tiny, found):
             np.testing.assert_allclose(spread.mean, expected.mean(axis=0), rtol=tolerance, atol=tolerance)
             np.testing.assert_allclose(spread.max, expected.max(axis=0), rtol=tolerance, atol=tolerance)
             assert np.all(spread.count == len(LINES))
+
+
+def test_the_numbers_of_each_text_are_those_of_the_means(found):
+    assert found.each.groups == OPERATORS
+    for operator, spreads in found.operators.items():
+        for name, spread in spreads.items():
+            values = found.each.of(name, operator)
+            assert values.shape == (*spread.mean.shape, len(LINES))
+            values = np.where(np.isfinite(values), values, np.nan)
+            known = ~np.isnan(values)
+            np.testing.assert_array_equal(known.sum(axis=-1), spread.count)
+            means = np.where(known, values, 0).sum(axis=-1) / np.maximum(spread.count, 1)
+            np.testing.assert_allclose(means, np.nan_to_num(spread.mean), rtol=1e-12)
 
 
 def convolution(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,5 +1,6 @@
 """`verify` end to end on the tiny model: every theorem holds, a doctored one is caught, and what is written."""
 
+import collections
 import dataclasses
 import json
 
@@ -12,6 +13,7 @@ from jaxsmooth.checkpoints.encoder import TINY
 from jaxsmooth.cli.main import main
 from jaxsmooth.errors import DivergedError, OptionError, TextError
 from jaxsmooth.linalg.intervals import Interval
+from jaxsmooth.results.tables import texts_table
 from jaxsmooth.results.verification import VERDICTS, Verification
 from jaxsmooth.studies import verify, verify_stages
 from jaxsmooth.studies.verify_stages import Escalation, crop
@@ -27,7 +29,7 @@ HEADS = {name for name, theorem in THEOREMS.items() if theorem.of_head}
 @pytest.fixture(scope="module")
 def found() -> Verification:
     model, tokenizer = jaxsmooth.load("tiny")
-    return jaxsmooth.verify(model, tokenizer, TEXTS)
+    return jaxsmooth.verify(model, tokenizer, TEXTS, each_text=True)
 
 
 def test_every_theorem_holds_everywhere(found):
@@ -74,6 +76,17 @@ def test_a_check_shows_numbers_that_prove_its_verdict(found):
         assert check.verdict == "CONFIRMED"
         assert 0 <= check.lhs <= check.rhs
         assert check.sentence in range(len(TEXTS))
+
+
+def test_each_text_has_both_sides_and_its_verdict(found):
+    rows = texts_table(found).to_pylist()
+    for check in found.checks:
+        own = [r for r in rows if (r["theorem"], r["layer"], r["head"]) == (check.theorem, check.layer, check.head)]
+        assert collections.Counter(row["verdict"] for row in own) == {k: n for k, n in check.counts.items() if n}
+        if check.sentence is not None:
+            worst = next(row for row in own if row["text"] == check.sentence)
+            assert (worst["lhs"], worst["rhs"], worst["verdict"]) == (check.lhs, check.rhs, check.verdict)
+        assert all((row["lhs"] is None) == (row["verdict"] == "NOT_APPLICABLE") for row in own)
 
 
 def test_the_ladder_is_ordered_where_it_bounds_the_same_side(found):

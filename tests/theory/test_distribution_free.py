@@ -8,8 +8,8 @@ import pytest
 import scipy.stats
 
 from jaxsmooth.errors import OptionError
-from jaxsmooth.theory import clopper_pearson1934_limits, vovk2005_limit, wilks1941_limit
-from jaxsmooth.theory.distribution_free import dixon1946_sign_test, spearman1904_correlation
+from jaxsmooth.theory import clopper_pearson1934_limits, paired_difference, vovk2005_limit, wilks1941_limit
+from jaxsmooth.theory.distribution_free import spearman1904_correlation
 
 RUNS = 300
 # So many runs miss the nominal coverage by more than this with a probability of about 1e-4.
@@ -66,10 +66,10 @@ def test_coverage_of_a_share_is_exact_and_never_short(draws, confidence):
 @pytest.mark.parametrize("confidence", [0.5, 0.95])
 def test_the_interval_of_a_median_is_the_narrowest_that_covers(draws, confidence):
     """By order statistics of 1 ... n: P(both ends on one side of the median) is exact, and one rank more would fail."""
-    found = dixon1946_sign_test(np.arange(1.0, draws + 1), confidence)
-    rank = 0 if math.isinf(found.at_least) else int(found.at_least)
-    assert math.isinf(found.at_least) == math.isinf(found.at_most)
-    assert rank == 0 or found.at_most == draws + 1 - rank
+    found = paired_difference(np.arange(1.0, draws + 1), np.zeros(draws), confidence)
+    rank = 0 if math.isinf(found.median_low) else int(found.median_low)
+    assert math.isinf(found.median_low) == math.isinf(found.median_high)
+    assert rank == 0 or found.median_high == draws + 1 - rank
     if rank:
         assert 1 - 2 * tail(rank - 1, draws, Fraction(1, 2)) >= confidence
     assert draws < 2 * (rank + 1) or 1 - 2 * tail(rank, draws, Fraction(1, 2)) < confidence
@@ -77,8 +77,9 @@ def test_the_interval_of_a_median_is_the_narrowest_that_covers(draws, confidence
 
 @pytest.mark.parametrize(("below", "above", "ties"), [(5, 0, 0), (9, 1, 3), (2, 2, 0), (0, 0, 4), (30, 70, 1)])
 def test_the_sign_test_is_scipys(below, above, ties):
-    found = dixon1946_sign_test([*below * [-1.0], *above * [2.0], *ties * [0.0]])
-    assert (found.texts, found.below, found.above) == (below + above + ties, below, above)
+    differences = np.array([*below * [-1.0], *above * [2.0], *ties * [0.0]])
+    found = paired_difference(differences, np.zeros_like(differences))
+    assert (found.lower, found.equal, found.higher) == (below, ties, above)
     expected = scipy.stats.binomtest(below, below + above).pvalue if below + above else 1.0
     assert found.p_value == pytest.approx(expected, rel=1e-12)
 
@@ -160,11 +161,54 @@ def test_texts_that_are_no_random_sample_may_be_missed():
         (lambda: wilks1941_limit([1.0], share=1.0), "between 0 and 1"),
         (lambda: vovk2005_limit([1.0, math.nan]), "none of them NaN"),
         (lambda: wilks1941_limit(np.ones((2, 2))), "one number for each text"),
-        (lambda: dixon1946_sign_test([1.0, math.nan]), "none of them NaN"),
         (lambda: spearman1904_correlation([1.0, 2.0], [1.0]), "got 2 of one and 1 of another"),
         (lambda: spearman1904_correlation([1.0, math.nan], [1.0, 2.0]), "none of them NaN"),
+        (lambda: paired_difference([1.0, 2.0], [1.0]), r"got shapes \(2,\) and \(1,\)"),
+        (lambda: paired_difference([1.0], [1.0], confidence=95.0), "between 0 and 1"),
     ],
 )
 def test_what_is_out_of_range_is_refused(call, message):
     with pytest.raises(OptionError, match=message):
         call()
+
+
+def test_paired_differences_against_scipy():
+    rng = np.random.default_rng(2)
+    first, other = rng.gamma(2.0, size=40), rng.gamma(2.3, size=40)
+    other[:3] = first[:3]
+    found = paired_difference([*first, math.nan, 1.0, math.inf], [*other, 1.0, math.nan, 1.0])
+    student = scipy.stats.ttest_rel(first, other).confidence_interval(0.95)
+    assert (found.mean_low, found.mean_high) == pytest.approx((student.low, student.high), rel=1e-12)
+    assert found.standard_error == pytest.approx(scipy.stats.sem(first - other), rel=1e-12)
+    counts = tuple(int(np.sum(each)) for each in (first < other, first == other, first > other))
+    assert (found.lower, found.equal, found.higher, found.texts) == (*counts, 40)
+    sign = scipy.stats.binomtest(counts[0], counts[0] + counts[2])
+    assert found.p_value == pytest.approx(sign.pvalue, rel=1e-12)
+    share = scipy.stats.binomtest(counts[0], 40).proportion_ci(0.95, "exact")
+    assert (found.share_low, found.share_high) == pytest.approx((share.low, share.high), rel=1e-9)
+    exact = scipy.stats.quantile_test(first - other, q=0, p=0.5).confidence_interval(0.95)
+    assert (found.median_low, found.median_high) == (exact.low, exact.high)
+
+
+@pytest.mark.parametrize("name", POPULATIONS)
+def test_the_median_s_interval_holds_the_median_of_any_population(name):
+    rng = np.random.default_rng(3)
+    draws, many = POPULATIONS[name](rng, (RUNS, 2, 25)), POPULATIONS[name](rng, (2, 40_001))
+    median = np.median(many[0] - many[1])
+    found = [paired_difference(*draw) for draw in draws]
+    # The median of a continuous difference is 0; of the others it is that of many draws.
+    median = 0.0 if name in ("normal", "Cauchy") else median
+    assert np.mean([own.median_low <= median <= own.median_high for own in found]) >= 0.95 - SLACK
+    # Both sides are as likely, so at most 5 % of the tests may say otherwise.
+    assert np.mean([own.p_value < 0.05 for own in found]) <= 0.05 + SLACK
+
+
+def test_few_pairs_bound_little():
+    none, one = paired_difference([], []), paired_difference([2.0], [1.0])
+    assert (none.texts, none.p_value, none.share_low, none.share_high) == (0, 1.0, 0.0, 1.0)
+    assert math.isnan(none.mean)
+    assert (one.mean, one.higher, one.p_value) == (1.0, 1, 1.0)
+    assert math.isnan(one.standard_error)
+    five, six = paired_difference([1.0] * 5, [0.0] * 5), paired_difference([1.0] * 6, [0.0] * 6)
+    assert (five.median_low, five.median_high) == (-math.inf, math.inf)
+    assert (six.median_low, six.median_high, six.p_value) == (1.0, 1.0, 2 / 64)

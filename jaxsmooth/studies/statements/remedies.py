@@ -10,7 +10,7 @@ from ...bert.params import Encoder
 from ...mitigations.own import OwnRemedy
 from ...mitigations.parse import NamedRemedy
 from ...results.comparison import Cost, PairedEffect
-from ...theory.distribution_free import dixon1946_sign_test
+from ...theory.distribution_free import paired_difference
 from ...types import Batch, BlockTrace, Edits, ImageBatch
 
 CONFIDENCE = 0.95
@@ -30,15 +30,14 @@ def paired_effect(values: NDArray[np.float64], plain: NDArray[np.float64]) -> Pa
     >>> found.texts, found.lower, round(found.median, 2), found.at_most
     (2, 2, -0.15, inf)
     """
-    differences = values - plain
-    found = dixon1946_sign_test(differences[np.isfinite(differences)], CONFIDENCE)
+    found = paired_difference(values, plain, CONFIDENCE)
     return PairedEffect(
         texts=found.texts,
-        lower=found.below,
-        higher=found.above,
+        lower=found.lower,
+        higher=found.higher,
         median=found.median,
-        at_least=found.at_least,
-        at_most=found.at_most,
+        at_least=found.median_low,
+        at_most=found.median_high,
         p_value=found.p_value,
         confidence=CONFIDENCE,
     )

@@ -1,12 +1,14 @@
 """The attention sub-layer of a block as one linear operator, and the norm that L3 needs of it."""
 
-from typing import NamedTuple
+import functools
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from ...linalg.block_lanczos import largest_eigenvalues_of_queue
-from ...linalg.lanczos import Eigenvalue
+from ...linalg.lanczos import Eigenvalue, largest_eigenvector
 from ...linalg.precision import einsum
 from ...types import Block
 from ..consensus import centre_features, centre_tokens
@@ -56,23 +58,56 @@ def squared_operator_norm(
         float32, 2e-10 in float64.
 
     Returns:
-      Lanczos's `Eigenvalue`, [B], a lower estimate.
+      Lanczos's `Eigenvalue`, [B], a lower estimate. The value's derivative is that of ||T(x)||^2 at its unit
+      eigenvector x, which is held and takes a search of its own; of a repeated eigenvalue, that of the x found.
     """
     count = jnp.maximum(jnp.sum(mask, axis=1), 1).astype(attn.dtype)
-    operators = _Operator(attn, precision, mask, count)
+    tolerance = TOLERANCE[attn.dtype.itemsize] if tolerance is None else tolerance
+    value, residual, steps = _squared_norm(tolerance, block, _Operator(attn, precision, mask, count))
+    return Eigenvalue(value, residual, steps.astype(jnp.int32))
 
-    def apply(own: _Operator, x: Array) -> Array:
-        weighted = pair_laplacian(own.precision, own.tokens, mixing_operator(block, own.attn, x))
-        return centre_tokens(mixing_adjoint(block, own.attn, weighted), own.mask)
 
-    starts = _starts(block, operators)
-    return largest_eigenvalues_of_queue(
-        apply,
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _squared_norm(tolerance: float, block: Block, operators: "_Operator") -> tuple[Array, Array, Array]:
+    """Value, residual, and the steps as a floating-point number: an integer has no tangent."""
+    found = largest_eigenvalues_of_queue(
+        functools.partial(_apply, block),
         operators,
-        centre_tokens(starts, jnp.broadcast_to(mask[:, None], starts.shape[:-1])),
-        tolerance=TOLERANCE[attn.dtype.itemsize] if tolerance is None else tolerance,
-        slots=max(1, TOKENS_AT_ONCE // mask.shape[1]),
+        _starts(block, operators),
+        tolerance=tolerance,
+        slots=max(1, TOKENS_AT_ONCE // operators.mask.shape[1]),
     )
+    return found.value, found.residual, found.steps.astype(found.value.dtype)
+
+
+@_squared_norm.defjvp
+def _squared_norm_tangent(
+    tolerance: float, primals: tuple[Block, "_Operator"], tangents: tuple[Any, Any]
+) -> tuple[tuple[Array, Array, Array], tuple[Array, Array, Array]]:
+    block, operators = jax.lax.stop_gradient(primals)
+    value, residual, steps = _squared_norm(tolerance, block, operators)
+
+    def vector(one: tuple[_Operator, Array]) -> Array:
+        own, pair = one
+        return largest_eigenvector(lambda v: _apply(block, own, v), jnp.sum(pair, axis=0), tolerance=tolerance)
+
+    vectors = jax.lax.map(vector, (operators, _starts(block, operators)))
+
+    def form(block: Block, attn: Array, precision: Array) -> Array:
+        own = operators._replace(attn=attn, precision=precision)
+        images = jax.vmap(functools.partial(_apply, block))(own, vectors)
+        return jnp.sum(vectors * images, axis=(1, 2))
+
+    changed = tangents[0], tangents[1].attn, tangents[1].precision
+    _, change = jax.jvp(form, (block, operators.attn, operators.precision), changed)
+    nothing = jnp.zeros_like(value)
+    return (value, residual, steps), (change, nothing, nothing)
+
+
+def _apply(block: Block, own: "_Operator", x: Array) -> Array:
+    """T* T(x), of one sentence."""
+    weighted = pair_laplacian(own.precision, own.tokens, mixing_operator(block, own.attn, x))
+    return centre_tokens(mixing_adjoint(block, own.attn, weighted), own.mask)
 
 
 class _Operator(NamedTuple):
@@ -88,4 +123,5 @@ def _starts(block: Block, operators: _Operator) -> Array:
     attn, precision, _, count = operators
     others = jnp.sum(precision, axis=1, keepdims=True) - precision
     weighted = pair_laplacian(precision[:, None], count[:, None, None, None], attn)
-    return source_token_starts(block, attn, weighted, (precision * others)[..., 0] / count[:, None])
+    starts = source_token_starts(block, attn, weighted, (precision * others)[..., 0] / count[:, None])
+    return centre_tokens(starts, jnp.broadcast_to(operators.mask[:, None], starts.shape[:-1]))

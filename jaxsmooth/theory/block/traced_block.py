@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from ...linalg.lanczos import Eigenvalue
-from ...linalg.norms import safe_sqrt
+from ...linalg.norms import quotient, safe_sqrt
 from ...types import Block
 from ..theorems.parameters import BlockNorms
 from ..theorems.quantities import BlockQuantities
@@ -52,6 +52,11 @@ class TracedBlock(BlockQuantities[Array, Array]):
         self.std_attn, self.std_mlp = state.std_attn[..., 0], state.std_mlp[..., 0]
         self.gain_attn, self.gain_mlp = norms.gain_attn, norms.gain_mlp
         self.mlp_lipschitz, self.mlp = norms.mlp_lipschitz, norms.mlp
+
+    def over_distance(self, value: Array) -> Array:
+        """The same, with a derivative where the distance is 0."""
+        at_rest = quotient(value, self.distance)
+        return jnp.where(value > 0, quotient(value, self.distance, jnp.inf), at_rest)
 
     @functools.cached_property
     def squared_operator_norm(self) -> Eigenvalue:

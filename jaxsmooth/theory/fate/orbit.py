@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float, Int, Int8
 from ...errors import OptionError, ShapeError, is_number, require_int
 from ...linalg.norms import norm, quotient
 from ...linalg.precision import at_least_float32
+from ...linalg.reverse import forward_only
 from ..consensus import centre_tokens, real_tokens, relative_distance, token_mean
 
 TokenMap = Callable[[Array], Array]
@@ -93,6 +94,7 @@ def default_tolerance(dtype: jnp.dtype) -> float:
 
 
 @at_least_float32
+@forward_only
 def follow(
     apply: TokenMap,
     hidden: Float[Array, "B T D"],
@@ -110,6 +112,8 @@ def follow(
 
     Rest is a finding about the steps that were taken: a state that moves by less than the tolerance a step may yet
     leave. Whether small deviations from it grow, `krylov_radius` says.
+
+    It has no derivative in reverse (`jax.grad`), only forwards.
 
     Args:
       apply: the map, [B T D] -> [B T D]; what it does to padding is not read.
@@ -272,6 +276,8 @@ def consensus_basin(
 
     Bisection between an s that reaches consensus within the steps, at first 0, and one that does not. It finds one
     boundary; that every smaller s reaches consensus as well is not checked.
+
+    Both ends are numbers of the bisection, so their derivatives are 0.
 
     Args:
       apply: the map.

@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Float, Int, Int8
 from ...errors import OptionError, is_number, require_int
 from ...linalg.norms import safe_sqrt
 from ...linalg.precision import at_least_float32, matmul
+from ...linalg.reverse import forward_only
 from ..consensus import real_pairs
 from ..mixing import mixing_rate
 from ..operators import keep_real
@@ -122,6 +123,7 @@ class Convergence(NamedTuple):
 
 
 @at_least_float32
+@forward_only
 def converge(
     attn: Float[Array, "T S"],
     hidden: Float[Array, "T D"],
@@ -136,6 +138,8 @@ def converge(
 
     The eigenvalue is a rate in the end, not a bound of any finite number of steps; tau and Birkhoff's coefficient
     bound every step but may be 1. The fields say where they disagree with what was observed.
+
+    It has no derivative in reverse (`jax.grad`), only forwards.
 
     Args:
       attn: attention whose rows sum to 1 over real keys and vanish on padded keys, [T S]; others are not `applicable`.
@@ -170,6 +174,7 @@ def converge(
 
 
 @at_least_float32
+@forward_only
 def converge_symmetric(
     adjacency: Float[Array, "T S"],
     hidden: Float[Array, "T D"],
@@ -183,6 +188,8 @@ def converge_symmetric(
     B = D^(1/2) P D^(-1/2) with the walk P = D^(-1) A, so B^k H tends to D^(1/2) (lim P^k) D^(-1/2) H, which for a
     connected graph lies in span(D^(1/2) 1), at the rate of the second eigenvalue modulus, that of P. Dobrushin's tau
     of P bounds the spread of D^(-1/2) B^k H.
+
+    It has no derivative in reverse (`jax.grad`), only forwards.
 
     Args:
       adjacency: A, symmetric and at least 0, [T S]; e.g. exp of symmetric scores.

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Int
 
 from ...linalg.norms import norm
 from ...linalg.precision import at_least_float32
+from ...linalg.reverse import forward_only
 from ..operators import Operator, keep_real
 
 
@@ -58,12 +59,15 @@ def iterate(
 
 
 @at_least_float32
+@forward_only
 def iterate_until(
     operator: Operator, hidden: Float[Array, "T D"], *, tolerance: float, max_steps: int = 10_000
 ) -> Settled:
     """A^k H for the first k at which a step changes less than `tolerance` times ||H||_F.
 
     Under `jax.vmap` each of the batch stops for itself.
+
+    It has no derivative in reverse (`jax.grad`), only forwards.
 
     Args:
       operator: one operator; `jax.vmap` for several.

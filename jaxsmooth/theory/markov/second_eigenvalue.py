@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float
 from ...linalg.intervals import gamma, tiny
 from ...linalg.norms import binary_size, norm
 from ...linalg.precision import at_least_float32, matmul
+from ...linalg.reverse import forward_only
 from ..consensus import per_row, real_pairs
 from .limits import ChainLimit, chain_limit, log_weights, over_batch
 
@@ -35,10 +36,13 @@ class Modulus(NamedTuple):
 
 
 @at_least_float32
+@forward_only
 def slem(attn: Float[Array, "*B T S"], mask: Bool[Array, "..."], *, squarings: int = BRACKET_SQUARINGS) -> Modulus:
     """Second-largest eigenvalue modulus |lambda_2| of A over real tokens, the rate of A^k in the end.
 
     1 if there are several closed classes, or a periodic one. Otherwise see `subdominant`, which this is.
+
+    It has no derivative in reverse (`jax.grad`), only forwards.
 
     Args:
       attn: attention whose rows sum to 1 over real keys and vanish on padded keys, [..., T, S].
@@ -60,6 +64,7 @@ def slem(attn: Float[Array, "*B T S"], mask: Bool[Array, "..."], *, squarings: i
 
 
 @at_least_float32
+@forward_only
 def subdominant(
     attn: Float[Array, "*B T S"], mask: Bool[Array, "..."], limit: ChainLimit, *, squarings: int = BRACKET_SQUARINGS
 ) -> Modulus:
@@ -77,7 +82,7 @@ def subdominant(
     trace, the right side adds a to the norm. For a matrix far from normal a soon exceeds ||P||, and there it ends; its
     eigenvalue is then hardly a property of the numbers given. With m = 2^30 the right side exceeds rho by less than
     1e-6 of it even for a Jordan block of 64, rounding apart. The left one is weak where eigenvalues cancel in every
-    trace. It has no derivative.
+    trace. It has no derivative in reverse (`jax.grad`), only forwards, of one bound or the other.
 
     Args:
       attn: attention whose rows sum to 1 over real keys and vanish on padded keys, [..., T, S]. In closed classes

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from ...linalg.eigh import batched_eigh
-from ...linalg.norms import safe_sqrt
+from ...linalg.eigh import batched_eigvalsh
+from ...linalg.norms import norm, quotient, safe_sqrt
 from ...linalg.precision import einsum, matmul
 from ...types import Block
 from ..consensus import centre_features
@@ -41,11 +41,11 @@ def output_spectrum(block: Block) -> OutputSpectrum:
     (2,)
     """
     out = _outputs(block)
-    length = jnp.sqrt(jnp.sum(out * out, axis=1))
+    length = norm(out)
     scale = jnp.where(length > 0, jnp.sqrt(1 / jnp.where(length > 0, length, 1)), 1)
     scaled = out * scale[:, None]
     gram = matmul(scaled.T, scaled)
-    return OutputSpectrum(scale, gram, jnp.maximum(batched_eigh(gram[None])[0][0, ::-1], 0))
+    return OutputSpectrum(scale, gram, jnp.maximum(batched_eigvalsh(gram[None])[0, ::-1], 0))
 
 
 def spectrum_rung(
@@ -78,7 +78,7 @@ def spectrum_rung(
     weight = jnp.where(mask, 1 / std_mlp[..., 0], 0)
     count = jnp.maximum(jnp.sum(mask, axis=1), 1).astype(weight.dtype)
     total = jnp.sum(weight, axis=1)
-    root = jnp.sqrt(weight * (total / count)[:, None])[..., None]
+    root = safe_sqrt(weight * (total / count)[:, None])[..., None]
 
     def weighted(rows: Array) -> Array:
         """Q V: zero on padding, where the weight is."""
@@ -94,13 +94,13 @@ def spectrum_rung(
     linear = centre_features(weighted(normed)) * block.norm_mlp.scale[None, None] + matmul(line, _outputs(block))
     own = einsum("btf,bsf->bts", residual, residual)
     turned = einsum("btd,bsd->bts", matmul(linear, spectrum.gram), linear)
-    squares, crossed = (jnp.maximum(batched_eigh(gram)[0][:, ::-1], 0) for gram in (own, turned))
+    squares, crossed = (jnp.maximum(batched_eigvalsh(gram)[:, ::-1], 0) for gram in (own, turned))
     rows = min(squares.shape[1], spectrum.squares.shape[0])
-    rho = jnp.sqrt(jnp.sum(squares[:, :rows] * spectrum.squares[None, :rows], axis=1))
+    rho = safe_sqrt(jnp.sum(squares[:, :rows] * spectrum.squares[None, :rows], axis=1))
     size = jnp.sum(linear * linear, axis=(1, 2))
-    cross = jnp.minimum(jnp.sqrt(size) * rho, jnp.sum(jnp.sqrt(squares * crossed), axis=1))
+    cross = jnp.minimum(safe_sqrt(size) * rho, jnp.sum(safe_sqrt(squares * crossed), axis=1))
     square = size + 2 * cross + rho**2 + _gain_correction(std_mlp[..., 0], token_norm, mask, count)
-    return safe_sqrt(jnp.maximum(square, 0)) / jnp.where(distance > 0, distance, jnp.nan)
+    return quotient(safe_sqrt(jnp.maximum(square, 0)), distance)
 
 
 def _outputs(block: Block) -> Array:

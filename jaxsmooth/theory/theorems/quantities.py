@@ -207,6 +207,10 @@ class BlockQuantities(Generic[M, N]):
         """d_M(X)."""
         return self.c.distance(self.hidden)
 
+    def over_distance(self, value: N) -> N:
+        """The value over d_M(X)."""
+        return value / self.distance
+
     @functools.cached_property
     def diameter(self) -> N:
         """D(X)."""

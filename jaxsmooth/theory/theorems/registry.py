@@ -51,7 +51,7 @@ class Rate(Generic[N]):
     def value(self, q: BlockQuantities[M, N]) -> N:
         """The bound of d_M(H') / d_M(X), for rows of attention that sum to 1."""
         found = self.undivided if self.divisor is None else self.undivided / self.divisor
-        return found if self.relative else found / q.distance
+        return found if self.relative else q.over_distance(found)
 
     def statement(self, q: ExactBlock[M, N]) -> Statement[N]:
         """The bound of d_M(H')."""
