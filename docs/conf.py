@@ -40,7 +40,7 @@ def _library() -> str:
 nb_execution_mode = "cache"
 nb_execution_cache_path = str(HERE.parent / ".cache" / "docs" / "executed" / _library())
 nb_execution_raise_on_error = True
-nb_execution_timeout = 300
+nb_execution_timeout = 900
 nb_execution_in_temp = True
 nb_merge_streams = True
 nb_output_stderr = "remove-warn"
@@ -50,8 +50,8 @@ autodoc_preserve_defaults = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 napoleon_use_rtype = False
+napoleon_attr_annotations = False  # types with a star, as Float[Array, "*B T"], are no emphasis
 python_use_unqualified_type_names = True
-python_maximum_signature_line_length = 100
 add_module_names = False
 toc_object_entries_show_parents = "hide"
 copybutton_prompt_text = r"\$ |>>> |\.\.\. "
@@ -67,8 +67,6 @@ html_copy_source = False
 html_theme_options = {
     "navigation_with_keys": False,
     "show_toc_level": 2,
-    "pygments_light_style": "a11y-high-contrast-light",
-    "pygments_dark_style": "a11y-high-contrast-dark",
     "footer_start": ["copyright"],
     "footer_end": [],
     "header_links_before_dropdown": 8,

@@ -87,7 +87,8 @@ def tables_of_contents():
     for path in DOCS.rglob("*.md"):
         named = re.findall(r"^```\{toctree\}\n(.*?)^```", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
         lines = [line for block in named for line in block.splitlines() if line and not line.startswith(":")]
-        found[path] = [(path.parent / line).resolve().relative_to(DOCS).as_posix() for line in lines]
+        names = [re.sub(r".*<(.*)>", r"\1", line) for line in lines]
+        found[path] = [(path.parent / name).resolve().relative_to(DOCS).as_posix() for name in names]
     return found
 
 

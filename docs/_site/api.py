@@ -210,22 +210,33 @@ def missing(documented_names: set[str]) -> list[str]:
 
 
 CODE = re.compile(r"(``.+?``|`[^`]+`)")
+BULLET = re.compile(r"\s*[*-] ")
+SECTION = re.compile(r"[A-Z]\w+:$")
 
 
 def escaped(lines: list[str]) -> Iterator[str]:
-    """Lines of a docstring, with nothing in them that reStructuredText would take for markup but code and tables."""
-    example = table = literal = False
+    """Lines of a docstring, with nothing in them that reStructuredText would take for markup but code, lists and tables.
+
+    A paragraph that is indented, outside a section such as "Args:", is formulas: its lines stay lines.
+    """
+    example = literal = formula = section = False
+    before = "."
     for line in lines:
-        bare = line.strip()
-        table = not table if set(bare) == {"=", " "} and bare.startswith("==") and not table else table
+        bare, indented = line.strip(), line.startswith(" ")
+        section = bool(SECTION.match(line)) or (section and (not bare or indented))
         example = bool(bare) and (example or bare.startswith(">>>"))
-        literal = literal and (not bare or line.startswith(" "))
+        literal = literal and (not bare or indented)
+        new = indented and not before and not section and not BULLET.match(line)
+        formula = bool(bare) and indented and (formula or new)
+        before = bare
         if example or literal or bare.startswith(("====", "----")):
             yield line
             continue
         literal = bare.endswith("::")
-        pieces = CODE.split(line)
-        yield "".join(_code(piece) if CODE.fullmatch(piece) else _escaped(piece) for piece in pieces)
+        mark = BULLET.match(line)
+        head = mark.group() if mark else "  | " if formula else ""
+        rest = line[len(head) :] if mark else bare if formula else line
+        yield head + "".join(_code(piece) if CODE.fullmatch(piece) else _escaped(piece) for piece in CODE.split(rest))
 
 
 def _code(piece: str) -> str:

@@ -134,9 +134,8 @@ def visit_inline(self: object, node: nodes.math) -> None:
 
 
 def visit_block(self: object, node: nodes.math_block) -> None:
-    number = f'<span class="label">({node["number"]})</span>' if node.get("number") else ""
-    identity = f' id="{node["ids"][0]}"' if node.get("ids") else ""
-    self.body.append(f'<div class="formula display"{identity}>{mathml(node.astext(), "block")}{number}</div>')  # type: ignore[attr-defined]
+    # It may be wider than a phone's screen; what is scrolled must be reached by the keyboard.
+    self.body.append(f'<div class="formula display" tabindex="0">{mathml(node.astext(), "block")}</div>')  # type: ignore[attr-defined]
     raise nodes.SkipNode
 
 

@@ -12,8 +12,11 @@ from sphinx.errors import SphinxError
 from sphinx.util import logging
 
 LOG = logging.getLogger(__name__)
-OUTSIDE = re.compile(r"(?<!!)\[(?P<text>[^\]]*)\]\((?P<path>(?:\.\./)+(?!docs/)[\w./-]+\.\w+)\)")
+OUTSIDE = re.compile(r"(?<!!)\[(?P<text>[^\]]*)\]\((?P<path>(?:\.\./)+[\w./-]+\.\w+)\)")
 INSIDE = re.compile(r"^(?:jaxsmooth\.)?(?P<path>[a-z_]+(?:\.\w+)*)(?:\(.*\))?$")
+PERHAPS = re.compile(r"^([\w./-]+\*)\n", re.MULTILINE)
+"""An entry of a table of contents that may match no page: left out then, as Sphinx would warn."""
+QUALIFIED = re.compile(r"\b(?:jaxlib\._jax|jaxlib\.xla_extension|jaxtyping|collections\.abc|typing|pathlib|jaxsmooth(?:\.\w+)*)\.(?=[A-Z])")
 PACKAGES = ("", "theory.", "metrics.", "mitigations.", "interventions.", "results.", "report.", "bert.fusion.")
 
 
@@ -26,8 +29,11 @@ def read_source(app: Sphinx, docname: str, source: list[str]) -> None:
     here = path.parent
 
     def download(match: re.Match) -> str:
-        return f"{{download}}`{match['text']} <{match['path']}>`" if (here / match["path"]).is_file() else match.group()
+        file = (here / match["path"]).resolve()
+        outside = file.is_file() and not file.is_relative_to(Path(app.srcdir))
+        return f"{{download}}`{match['text']} <{match['path']}>`" if outside else match.group()
 
+    text = PERHAPS.sub(lambda match: match.group() if list(here.glob(match[1] + ".md")) else "", text)
     source[0] = OUTSIDE.sub(download, text)
 
 
@@ -44,6 +50,11 @@ def link_names(app: Sphinx, doctree: nodes.document, docname: str) -> None:
             link = nodes.reference("", "", internal=True, refuri=f"{uri}#{found.node_id}")
             node.parent.replace(node, link)
             link += node
+
+
+def plain_signature(app: Sphinx, what: str, name: str, value: object, options: object, text: str, back: str) -> tuple:
+    """A signature with the names that are written in the source: Array for jaxlib._jax.Array."""
+    return tuple(QUALIFIED.sub("", side) if side else side for side in (text, back))
 
 
 def _names(path: str) -> list[str]:
@@ -79,5 +90,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("source-read", read_source)
     app.connect("autodoc-process-docstring", api.escape_docstring, priority=100)
     app.connect("doctree-resolved", link_names)
-    app.connect("build-finished", check)
+    app.connect("autodoc-process-signature", plain_signature)
+    app.connect("build-finished", check, priority=900)  # after the theme has written its styles
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -30,8 +30,8 @@ def commands(block: str) -> list[str]:
     return found
 
 
-def run(every: list[str], folder: Path) -> list[str]:
-    """Each command's output, all in one shell."""
+def run(every: list[str], folder: Path) -> tuple[list[str], int]:
+    """Each command's output, all in one shell, up to one that failed; and the status of the last."""
     script = ["set -e"]
     for command in every:
         script += [command, f"echo; echo '{MARK}'"]
@@ -45,10 +45,7 @@ def run(every: list[str], folder: Path) -> list[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
-    outputs = done.stdout.split(f"\n{MARK}\n")
-    if done.returncode:
-        raise SystemExit(f"status {done.returncode} of {every[len(outputs) - 1]!r}:\n{outputs[-1]}")
-    return outputs[: len(every)]
+    return done.stdout.split(f"\n{MARK}\n")[: len(every)], done.returncode
 
 
 def main(page: Path) -> None:
@@ -59,16 +56,19 @@ def main(page: Path) -> None:
         checkout.mkdir()
         files = subprocess.run(["git", "-C", ROOT, "archive", "HEAD"], check=True, stdout=subprocess.PIPE).stdout
         subprocess.run(["tar", "-x", "-C", checkout], check=True, input=files)
-        outputs = iter(run(every, Path(folder)))
+        found, status = run(every, Path(folder))
+    outputs = iter(found)
 
     def filled(match: re.Match) -> str:
         lines = []
         for command in commands(match[1]):
-            printed = next(outputs).rstrip()
+            printed = next(outputs, "").rstrip()
             lines += [f"$ {command}", *([printed] if printed else [])]
         return "```console\n" + "\n".join(line.rstrip() for line in "\n".join(lines).splitlines()) + "\n```"
 
     page.write_text(BLOCK.sub(filled, text), encoding="utf-8")
+    if status:
+        raise SystemExit(f"status {status} of {every[len(found) - 1]!r}; its output stands in {page}")
 
 
 if __name__ == "__main__":
