@@ -215,7 +215,7 @@ SECTION = re.compile(r"[A-Z]\w+:$")
 
 
 def escaped(lines: list[str]) -> Iterator[str]:
-    """Lines of a docstring, with nothing in them that reStructuredText would take for markup but code, lists and tables.
+    """Lines of a docstring, with nothing that reStructuredText would take for markup but code, lists and tables.
 
     A paragraph that is indented, outside a section such as "Args:", is formulas: its lines stay lines.
     """

@@ -26,7 +26,9 @@ _SCRIPT = (
     r"|[^\s\w{}()\[\],.;:|‖]|\w"
 )
 SCRIPT = re.compile(rf"([_^])({_SCRIPT})")
-IDENTIFIER = re.compile(r"(?<![A-Za-z])(?!(?:max|min|sup|inf|lim)_)[A-Za-z][a-z0-9]+_(?!max|min)[a-z0-9]{2,}|__|\w\.\w+_\w")
+IDENTIFIER = re.compile(
+    r"(?<![A-Za-z])(?!(?:max|min|sup|inf|lim)_)[A-Za-z][a-z0-9]+_(?!max|min)[a-z0-9]{2,}|__|\w\.\w+_\w"
+)
 WORDS = re.compile(r"L\d+b?|[A-Za-z]+|[<>&]")
 UPRIGHT = {"LN", "SA", "in", "of", "by", "or", "to", "is", "tr", "fl", "ln", "max", "min", "log", "det", "dim"}
 CHUNK = re.compile(r"\s+|(?:\{[^{}]*\}|\S)+")

@@ -3,20 +3,23 @@
 import re
 from pathlib import Path
 
-import api
-import links
 from docutils import nodes
-from executed import as_notebook
 from sphinx.application import Sphinx
 from sphinx.errors import SphinxError
 from sphinx.util import logging
+
+import api
+import links
+from executed import as_notebook
 
 LOG = logging.getLogger(__name__)
 OUTSIDE = re.compile(r"(?<!!)\[(?P<text>[^\]]*)\]\((?P<path>(?:\.\./)+[\w./-]+\.\w+)\)")
 INSIDE = re.compile(r"^(?:jaxsmooth\.)?(?P<path>[a-z_]+(?:\.\w+)*)(?:\(.*\))?$")
 PERHAPS = re.compile(r"^([\w./-]+\*)\n", re.MULTILINE)
 """An entry of a table of contents that may match no page: left out then, as Sphinx would warn."""
-QUALIFIED = re.compile(r"\b(?:jaxlib\._jax|jaxlib\.xla_extension|jaxtyping|collections\.abc|typing|pathlib|jaxsmooth(?:\.\w+)*)\.(?=[A-Z])")
+QUALIFIED = re.compile(
+    r"\b(?:jaxlib\._jax|jaxlib\.xla_extension|jaxtyping|collections\.abc|typing|pathlib|jaxsmooth(?:\.\w+)*)\.(?=[A-Z])"
+)
 PACKAGES = ("", "theory.", "metrics.", "mitigations.", "interventions.", "results.", "report.", "bert.fusion.")
 
 

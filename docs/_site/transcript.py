@@ -2,9 +2,10 @@
 
     python docs/_site/transcript.py docs/quickstart.md
 
-Every ```console block of the page is done in its order; a line that begins with `$ ` is a command, everything else in the
-block is output of an earlier run and is replaced. All commands share one shell, so that an environment that is activated
-stays so; one that fails ends it. The folder `jaxsmooth` that the reader has is a copy of the checkout of this file.
+Every ```console block of the page is done in its order; a line that begins with `$ ` is a command, everything else in
+the block is output of an earlier run and is replaced. All commands share one shell, so that an environment that is
+activated stays so; one that fails ends it. The folder `jaxsmooth` that the reader has is a copy of the checkout of this
+file.
 """
 
 import os
