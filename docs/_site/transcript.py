@@ -5,7 +5,7 @@
 Every ```console block of the page is done in its order; a line that begins with `$ ` is a command, everything else in
 the block is output of an earlier run and is replaced. All commands share one shell, so that an environment that is
 activated stays so; one that fails ends it. The folder `jaxsmooth` that the reader has is a copy of the checkout of this
-file.
+file. What pip says of the local indexes of the machine is left out.
 """
 
 import os
@@ -17,6 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LOCAL = re.compile(r"^WARNING: Location 'file:.*\n", re.MULTILINE)
 MARK = "== end of a command =="
 
 
@@ -63,7 +64,7 @@ def main(page: Path) -> None:
     def filled(match: re.Match) -> str:
         lines = []
         for command in commands(match[1]):
-            printed = next(outputs, "").rstrip()
+            printed = LOCAL.sub("", next(outputs, "")).rstrip()
             lines += [f"$ {command}", *([printed] if printed else [])]
         return "```console\n" + "\n".join(line.rstrip() for line in "\n".join(lines).splitlines()) + "\n```"
 
