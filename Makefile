@@ -62,7 +62,7 @@ $(AOT)/installed: requirements.lock pyproject.toml
 # the site, in .cache/docs/html: every example is run (and kept until the library changes), and a failing example, a
 # broken link or anchor, a public name without an entry and any warning is an error
 docs: $(DOCS)/installed
-	PYTHONPATH=docs/_site $(DOCS)/env/bin/python -m sphinx -b html -W --keep-going -d $(DOCS)/read docs $(DOCS)/html
+	PYTHONPATH=$(abspath docs/_site) $(DOCS)/env/bin/python -m sphinx -b html -W --keep-going -d $(DOCS)/read docs $(DOCS)/html
 
 # docs/quickstart.md anew: its commands in an empty folder, with an environment of their own
 quickstart:

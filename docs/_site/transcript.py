@@ -28,7 +28,7 @@ def commands(block: str) -> list[str]:
         if line.startswith("$ "):
             found.append(line[2:])
         elif found and (found[-1].endswith("\\") or found[-1].count("'") % 2):  # a quote is open
-            found[-1] += f"\n{line}"
+            found[-1] += "\n" + line.removeprefix("> ")
     return found
 
 
@@ -65,7 +65,8 @@ def main(page: Path) -> None:
         lines = []
         for command in commands(match[1]):
             printed = LOCAL.sub("", next(outputs, "")).rstrip()
-            lines += [f"$ {command}", *([printed] if printed else [])]
+            shown = command.replace("\n", "\n> ")
+            lines += [f"$ {shown}", *([printed] if printed else [])]
         return "```console\n" + "\n".join(line.rstrip() for line in "\n".join(lines).splitlines()) + "\n```"
 
     page.write_text(BLOCK.sub(filled, text), encoding="utf-8")
