@@ -5,12 +5,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 CACHE := .cache/xla
 AOT := .cache/aot
+DOCS := .cache/docs
 # the CUDA plug-in would complain that there is no cuDNN; nothing is executed that needs it
 FOR_AOT := JAX_PLATFORMS=cpu JAX_SKIP_CUDA_CONSTRAINTS_CHECK=1
 export JAX_COMPILATION_CACHE_DIR ?= $(abspath $(CACHE))
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.2
 
-.PHONY: install report test kills scale long aot aot-table lint types compatibility parity bench same experiments experiments-long newest package lock clean
+.PHONY: install report test kills scale long aot aot-table docs quickstart lint types compatibility parity bench same experiments experiments-long newest package lock clean
 
 install: $(VENV)/installed
 
@@ -56,6 +57,21 @@ $(AOT)/installed: requirements.lock pyproject.toml
 	  $(AOT)/bin/python -m pip install --quiet --disable-pip-version-check "jax[tpu]==$$version" && \
 	  $(AOT)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
 	    "jax-cuda13-plugin==$$version" "jax-cuda13-pjrt==$$version"
+	touch $@
+
+# the site, in .cache/docs/html: every example is run (and kept until the library changes), and a failing example, a
+# broken link or anchor, a public name without an entry and any warning is an error
+docs: $(DOCS)/installed
+	PYTHONPATH=$(abspath docs/_site) $(DOCS)/env/bin/python -m sphinx -b html -W --keep-going -d $(DOCS)/read docs $(DOCS)/html
+
+# docs/quickstart.md anew: its commands in an empty folder, with an environment of their own
+quickstart:
+	$(PYTHON) docs/_site/transcript.py docs/quickstart.md
+
+$(DOCS)/installed: requirements-docs.lock pyproject.toml
+	$(PYTHON) -m venv --clear $(DOCS)/env
+	$(DOCS)/env/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-docs.lock
+	$(DOCS)/env/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
 
 lint: install
@@ -153,10 +169,13 @@ newest:
 package:
 	sh tests/package.sh
 
+LOCKED := --universal --generate-hashes --python-version 3.11 --fork-strategy fewest --no-emit-index-url --no-header \
+  --no-annotate
 lock:
 	$(PYTHON) -m venv .cache/lock && .cache/lock/bin/python -m pip install --quiet uv
-	.cache/lock/bin/uv pip compile --universal --generate-hashes --python-version 3.11 --fork-strategy fewest \
-	  --no-emit-index-url --no-header --no-annotate --extra dev pyproject.toml tests/build.in --output-file requirements.lock
+	.cache/lock/bin/uv pip compile $(LOCKED) --extra dev pyproject.toml tests/build.in --output-file requirements.lock
+	.cache/lock/bin/uv pip compile $(LOCKED) --extra docs --constraint requirements.lock pyproject.toml tests/build.in \
+	  --output-file requirements-docs.lock
 
 clean:
 	rm -rf $(VENV) .cache reports

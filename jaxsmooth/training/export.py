@@ -20,6 +20,7 @@ import safetensors.numpy
 from ..bert.config import EncoderConfig
 from ..bert.fusion import Fusion, init_fusion
 from ..bert.params import Encoder
+from ..checkpoints.config_json import config_from_file
 from ..checkpoints.dropout_keys import dropout_settings
 from ..checkpoints.encoder import load
 from ..checkpoints.folders.card import model_card, put_card
@@ -172,12 +173,12 @@ def _trained(directory: Path) -> tuple[Task, FinetuneConfig, int]:
         raise CheckpointError(f"{directory / TRAINED} must hold task, config and step: {error!r:.200}.") from error
 
 
-def trained_fusion(directory: Path, config: EncoderConfig) -> Fusion | None:
-    """How an exported model fuses its layers.
+def trained_fusion(directory: str | Path, config: EncoderConfig | None = None) -> Fusion | None:
+    """How an exported model fuses its layers, for `diagnose` or `bert.fusion.fuse`.
 
     Args:
-      directory: of the model.
-      config: its encoder's.
+      directory: of the model, as the `best` of a run.
+      config: its encoder's; read from the directory unless given.
 
     Returns:
       The fusion with its trained parameters; None where layers are not fused, or the folder is no such export.
@@ -185,8 +186,10 @@ def trained_fusion(directory: Path, config: EncoderConfig) -> Fusion | None:
     Raises:
       CheckpointError, ConfigError: as `load_export`.
     """
+    directory = Path(directory)
     if not is_export(directory) or not (directory / HEAD).exists():
         return None
+    config = config_from_file(directory / "config.json") if config is None else config
     _, settings, _ = _trained(directory)
     if settings.fusion == "none":
         return None

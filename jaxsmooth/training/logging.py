@@ -183,7 +183,7 @@ class Events:
         self.writer.close()
 
 
-def read_records(folder: Path) -> list[dict[str, Any]]:
+def read_records(folder: str | Path) -> list[dict[str, Any]]:
     """The records of a run so far, half-written and damaged lines left out.
 
     Args:
@@ -195,7 +195,7 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
     Raises:
       OSError: the folder holds no records.
     """
-    return [record for line in _lines(folder / METRICS) if (record := _parsed(line)) is not None]
+    return [record for line in _lines(Path(folder) / METRICS) if (record := _parsed(line)) is not None]
 
 
 def _drop_after(path: Path, step: int) -> None:

@@ -68,7 +68,7 @@ def test_fused_models_come_back(fusion, tmp_path):
     after, before = to_arrays(load_export(tmp_path, shapes).model), to_arrays(model)
     assert {name: value.tobytes() for name, value in after.items()} == {n: v.tobytes() for n, v in before.items()}
     encoder, _ = jaxsmooth.load(tmp_path)
-    own = to_arrays(trained_fusion(tmp_path, encoder.config))
+    own = to_arrays(trained_fusion(str(tmp_path)))  # its config is read from the folder
     assert {f"fusion.{name}": value.tobytes() for name, value in own.items()} == {
         name: value.tobytes() for name, value in before.items() if name.startswith("fusion.")
     }
