@@ -17,7 +17,6 @@ from numpy.typing import ArrayLike, NDArray
 from ..files import atomic_write
 from ..results.shown import Shown
 from ..results.spread import Spread
-from ..results.verification import Verification
 from .format import finite
 from .shown.style import COLOURS as COLOURS
 from .shown.style import GREY as GREY

@@ -121,7 +121,8 @@ def _rows(result: Any, quantiles: Shares) -> Iterator[Row]:
 @_rows.register
 def _(result: Diagnosis, quantiles: Shares) -> Iterator[Row]:
     own = {f"own/{name}": spread for name, spread in result.metrics.items()}
-    yield from _spread_rows({**_spreads(result), **result.rates, **own}, quantiles, result.each)
+    spreads = _by_part(_spreads(result), result.parts)
+    yield from _spread_rows({**spreads, **result.rates, **own}, quantiles, result.each)
     if result.fused is not None:
         yield from _fused_rows(result.fused.label, result.fused.measures, quantiles)
 
@@ -129,15 +130,20 @@ def _(result: Diagnosis, quantiles: Shares) -> Iterator[Row]:
 @_rows.register
 def _(result: Comparison, quantiles: Shares) -> Iterator[Row]:
     for entry in result.entries:
-        spreads = _spreads(entry)
-        shares = spreads.pop("attribution")
-        for place, name in enumerate(attributions(result.parts)):
-            column = functools.partial(np.take, indices=place, axis=1)
-            spreads[name] = shares.map(column)
+        spreads = _by_part(_spreads(entry), result.parts)
         fused = (row for label, of in entry.fused.items() for row in _fused_rows(label, of, quantiles))
         own = _spread_rows({**spreads, **entry.rates}, quantiles, result.each, entry.label)
         for row in (*own, *fused):
             yield {"remedy": entry.label, **row}
+
+
+def _by_part(spreads: dict[str, Spread], parts: tuple[str, ...]) -> dict[str, Spread]:
+    """The attribution's columns, one for each part of a block, under names of their own."""
+    shares = spreads.pop("attribution", None)
+    if shares is None:
+        return spreads
+    columns = (functools.partial(np.take, indices=place, axis=1) for place in range(len(parts)))
+    return spreads | {name: shares.map(column) for name, column in zip(attributions(parts), columns, strict=True)}
 
 
 @_rows.register

@@ -134,9 +134,9 @@ def test_the_numbers_of_each_text_are_those_of_the_means(found):
     for entry in found.entries:
         fused = {f"{name}/{key}": spread for name, of in entry.fused.items() for key, spread in of.items()}
         spreads = {key: getattr(entry, key) for key in ("cosine_similarity", "relative_distance", "change")}
-        for name, spread in {**spreads, **entry.rates, **fused}.items():
+        for name, found in {**spreads, **entry.rates, **fused}.items():
             values = np.where(np.isfinite(values := each.of(name, entry.label)), values, np.nan)
-            np.testing.assert_array_equal(np.sum(~np.isnan(values), axis=-1), spread.count)
+            np.testing.assert_array_equal(np.sum(~np.isnan(values), axis=-1), found.count)
             if spread.count.all():
                 np.testing.assert_allclose(np.nanmean(values, axis=-1), spread.mean, rtol=1e-12)
         for place, name in enumerate(attributions(found.parts)):
