@@ -134,11 +134,11 @@ def test_the_numbers_of_each_text_are_those_of_the_means(found):
     for entry in found.entries:
         fused = {f"{name}/{key}": spread for name, of in entry.fused.items() for key, spread in of.items()}
         spreads = {key: getattr(entry, key) for key in ("cosine_similarity", "relative_distance", "change")}
-        for name, found in {**spreads, **entry.rates, **fused}.items():
+        for name, own in {**spreads, **entry.rates, **fused}.items():
             values = np.where(np.isfinite(values := each.of(name, entry.label)), values, np.nan)
-            np.testing.assert_array_equal(np.sum(~np.isnan(values), axis=-1), found.count)
-            if spread.count.all():
-                np.testing.assert_allclose(np.nanmean(values, axis=-1), spread.mean, rtol=1e-12)
+            np.testing.assert_array_equal(np.sum(~np.isnan(values), axis=-1), own.count)
+            if own.count.all():
+                np.testing.assert_allclose(np.nanmean(values, axis=-1), own.mean, rtol=1e-12)
         for place, name in enumerate(attributions(found.parts)):
             np.testing.assert_allclose(
                 np.nanmean(each.of(name, entry.label), axis=-1), entry.attribution.mean[:, place], rtol=1e-9, atol=1e-12
