@@ -100,7 +100,7 @@ def test_every_page_is_in_the_navigation_once():
     pages = {
         path.relative_to(DOCS).with_suffix("").as_posix() for kind in ("*.md", "*.ipynb") for path in DOCS.rglob(kind)
     }
-    assert {name for name in named if not name.startswith("api/")} == pages - {"index", "glossary"}
+    assert {name for name in named if not name.startswith("api/")} == pages - {"index"}
 
 
 def test_fourteen_how_to_pages_of_at_most_15_lines():
