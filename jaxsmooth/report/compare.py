@@ -101,7 +101,7 @@ def comparison_figure(found: Comparison) -> alt.VConcatChart:
         found,
         "What a remedy does to weights that never met it. Means over sentences. max, mean: all blocks fused.",
         "A bound is drawn where the remedy leaves its hypotheses alone. A remedy's own effect counts to the part it "
-        "acts in; one on the block's output, to norm_mlp. Dot: sum of the parts.",
+        "acts in; one on the block's output, to the last LayerNorm. Dot: sum of the parts.",
     )
     fusions = alt.param(name="fusions", value=[name.split(" ")[0] for name in found.entries[0].fused])
     figure = alt.vconcat(alt.hconcat(*above), bars).resolve_scale(

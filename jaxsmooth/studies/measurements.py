@@ -104,8 +104,7 @@ def measure_batch(
             known = jax.tree.map(lambda stacked: stacked[trace.layer], spectra)
             attention["L5"] = jnp.minimum(attention["L4"], _spectrum_rung(model.config, trace, known, batch.mask))
         kept = {"hidden": narrow.hidden, "finite": finite_rows(narrow, batch.mask)}
-        between = residual_states(trace, model.config)[1:-1]  # the ends are hidden states, measured below
-        kept[ATTRIBUTION] = jnp.stack([metrics.relative_distance(state, batch.mask) for state in between])
+        kept[ATTRIBUTION] = _between(model.config, trace, batch.mask)
         return {**kept, **_std_metrics(trace, batch.mask), **attention}
 
     # float32 products must be float32 products on every device: TPUs and GPUs round them to fewer bits unasked.
@@ -126,6 +125,11 @@ def measure_batch(
     found[EMBEDDING] = unit_vectors(token_mean(widened(last), batch.mask)[:, 0]).T
     found[DIRECTIONS] = found[DIRECTIONS].swapaxes(1, 2).reshape(-1, len(batch.mask))
     return found | {ATTRIBUTION: _changes(found["relative_distance"], found[ATTRIBUTION])}
+
+
+def _between(config: EncoderConfig, trace: BlockTrace, mask: Array) -> Array:
+    """Relative distances between the parts of a block, [3 B]; those at its ends are of hidden states."""
+    return jnp.stack([metrics.relative_distance(state, mask) for state in residual_states(trace, config)[1:-1]])
 
 
 def _changes(states: Array, between: Array) -> Array:
