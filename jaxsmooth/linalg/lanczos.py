@@ -80,13 +80,12 @@ def largest_eigenvalue(
     if jnp.finfo(start.dtype).bits < 32:
         narrow, image, start = start.dtype, apply, start.astype(jnp.float32)
         apply = lambda v: image(v.astype(narrow)).astype(jnp.float32)  # noqa: E731
-    # What the operator is made of is held during the search, whose loop has no derivative in reverse.
-    image, parts = jax.closure_convert(apply, start)
-    held = jax.lax.stop_gradient(parts)
-    state = _search(lambda v: image(v, *held), jax.lax.stop_gradient(start), tolerance, max_steps)
-    # Every restart adds its rounding to the values it carries on; the quotient of the vector found has its own alone.
+    # The operator is held during the search, whose loop has no derivative in reverse.
+    state = _search(lambda v: jax.lax.stop_gradient(apply(v)), jax.lax.stop_gradient(start), tolerance, max_steps)
     vector = _vector(state)
-    value = quotient(jnp.sum(vector * image(vector, *parts)), jnp.sum(vector * vector), 0)
+    # Every restart adds its rounding to the values that it carries on; the quotient of the vector found has its own
+    # alone, and the derivative that the value has.
+    value = quotient(jnp.sum(vector * apply(vector)), jnp.sum(vector * vector), 0)
     return state.result._replace(value=value)
 
 
@@ -103,7 +102,8 @@ def largest_eigenvector(
 
 
 def _vector(state: "_Krylov") -> Array:
-    return einsum("k,k...->...", state.vectors[:, -1], state.basis[: state.values.size])
+    basis = state.basis[: state.values.size]
+    return matmul(state.vectors[:, -1], basis.reshape(len(basis), -1)).reshape(basis.shape[1:])
 
 
 def _search(apply: Callable[[Array], Array], start: Array, tolerance: float, max_steps: int) -> "_Krylov":

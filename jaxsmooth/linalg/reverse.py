@@ -26,10 +26,11 @@ def forward_only(function: Function) -> Function:
     ...     return jax.lax.while_loop(lambda x: x > 1, lambda x: x / 2, x)
     >>> float(jax.jvp(halved, (8.0,), (1.0,))[1])
     0.125
-    >>> jax.grad(halved)(8.0)
-    Traceback (most recent call last):
-    jaxsmooth.errors.DerivativeError: `halved` has no derivative in reverse (jax.grad, jax.vjp): its loops \
-have no fixed length. Use jax.jvp or jax.jacfwd, or jax.lax.stop_gradient on what it returns.
+    >>> try:
+    ...     jax.grad(halved)(8.0)
+    ... except DerivativeError as error:
+    ...     print(str(error).split(":")[0])
+    `halved` has no derivative in reverse (jax.grad, jax.vjp)
     """
 
     @functools.wraps(function)

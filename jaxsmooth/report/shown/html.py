@@ -36,7 +36,8 @@ _PAGE = """<div class="jaxsmooth" style="max-width:64em;font-family:inherit;line
 {% if more %}<p style="margin:.2em 0;opacity:.75">{{ more }} more rows: to_table() has them all.</p>{% endif %}
 {% endif %}
 <p style="margin:.4em 0"><img alt="{{ alt }}" width="{{ width }}" style="max-width:100%;background:white"
-src="data:image/png;base64,{{ figure }}"></p>
+ src="data:image/png;base64,
+{{- figure }}"></p>
 <p style="margin:.2em 0;opacity:.75">.plot(kind) draws {{ kinds }}; .to_pandas() has every number.</p>
 </div>
 """

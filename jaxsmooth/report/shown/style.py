@@ -78,6 +78,7 @@ _MATPLOTLIB: dict[str, Any] = {
     "axes.spines.right": False,
     "axes.grid": True,
     "axes.axisbelow": True,
+    "axes.prop_cycle": f"cycler('color', {[*dict.fromkeys(COLOURS.values())]})",
     "grid.color": GRID,
     "lines.linewidth": 2.0,
     "lines.markersize": 6,
