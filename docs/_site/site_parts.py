@@ -17,6 +17,8 @@ OUTSIDE = re.compile(r"(?<!!)\[(?P<text>[^\]]*)\]\((?P<path>(?:\.\./)+[\w./-]+\.
 INSIDE = re.compile(r"^(?:jaxsmooth\.)?(?P<path>[a-z_]+(?:\.\w+)*)(?:\(.*\))?$")
 PERHAPS = re.compile(r"^([\w./-]+\*)\n", re.MULTILINE)
 """An entry of a table of contents that may match no page: left out then, as Sphinx would warn."""
+SEVERAL_LINES = re.compile(r"^```console\n(?=(?:(?!```).*\n)*> )", re.MULTILINE)
+"""A command over several lines, with a quote that is open between them, which the lexer of sessions cannot read."""
 QUALIFIED = re.compile(
     r"\b(?:jaxlib\._jax|jaxlib\.xla_extension|jaxtyping|collections\.abc|typing|pathlib|jaxsmooth(?:\.\w+)*)\.(?=[A-Z])"
 )
@@ -37,6 +39,7 @@ def read_source(app: Sphinx, docname: str, source: list[str]) -> None:
         return f"{{download}}`{match['text']} <{match['path']}>`" if outside else match.group()
 
     text = PERHAPS.sub(lambda match: match.group() if list(here.glob(match[1] + ".md")) else "", text)
+    text = SEVERAL_LINES.sub("```text\n", text)
     source[0] = OUTSIDE.sub(download, text)
 
 
