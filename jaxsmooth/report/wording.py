@@ -50,7 +50,7 @@ _TOLD = {"L5": "told this text", "L4": "told this text", "L3": "told this text's
 _NEAR = {
     "explains": "predicts it",
     "partial": "predicts part of it",
-    "vacuous": "is {} times too high to explain it",
+    "vacuous": "is {} the rates and promises nothing",
 }
 """Where the tightest bound is near the rates."""
 
@@ -63,7 +63,9 @@ def first_sentence(level: str, theory: str, model: str, found: Findings | None =
         tail = "and the theory's bounds are too loose to promise either way"
     if theory in _NEAR and found is not None and found.tightest_over_actual <= NEAR:
         told = _TOLD.get(found.tightest or "", "told its norms")
-        tail = f"and the theory, {told}, {_NEAR[theory].format(digits(found.tightest_over_actual))}"
+        ratio = found.tightest_over_actual
+        far = f"{digits(ratio)} times" if ratio >= 1.5 else f"{max(1, math.ceil(100 * (ratio - 1)))} % above"
+        tail = f"and the theory, {told}, {_NEAR[theory].format(far)}"
     if level == "undefined":
         tail = tail.removeprefix("and ")
     return _LEVELS[level].format(model=model) + joint + tail + "."
