@@ -99,10 +99,9 @@ def diagnose(
     True
     """
     require_encoder(model)
-    own = own_metrics(metrics, model.config.width)
+    own, principal = own_metrics(metrics, model.config.width), principal_subspaces(model)
     fused, label = (None, "") if fusion is None else _chosen(fusion, model)
     running, chooser, kept, embedded = RunningSpreads(), ExemplarChooser(), KeptTexts(), KeptTexts(EMBEDDED)
-    principal = principal_subspaces(model)
     stream = TextStream(model, tokenizer, texts, "diagnosing", tokens_per_batch=tokens_per_batch, progress=progress)
     with stream, TextKeeper(each_text) as keeper:
         baselines = Baselines(stream.model, twin=baseline)

@@ -90,7 +90,7 @@ def test_pre_norm_blocks_have_a_rate_of_their_own(name):
     assert words.theory == "vacuous"
     assert "shown here as L1, cannot be below 1" in words.explanation
     page = report.render_page(found)
-    assert "The rate of this model's pre-LN blocks" in page
+    assert "Of pre-LN blocks it is their own rate" in page
     assert "L1  pre-LN blocks" in page
     assert "theorem, per layer" not in page
 

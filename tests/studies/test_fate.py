@@ -282,7 +282,7 @@ def test_files_and_words(random_fates, tmp_path, capsys):
     assert all(path.read_bytes().startswith(b"\x89PNG") for name, path in paths.items() if name != "numbers")
     report.print_fates(found, Console(width=160))
     out = " ".join(capsys.readouterr().out.split())
-    assert "Where do the tokens go? Layer 1 applied again and again:" in out
+    assert "Where do the tokens go? Consensus in every sentence (layer 1)." in out
     assert "Imposed std, layer 1: all sentences reach consensus from a std of 50.0 on" in out
     assert "tokens reach consensus up to s = 0.250" in out
 

@@ -1,5 +1,6 @@
 """One pass over texts: what is counted, warned of, refused and kept in memory."""
 
+import functools
 import tracemalloc
 import warnings
 
@@ -14,6 +15,7 @@ from jaxsmooth.inputs.tokenizer_settings import TokenizerSettings
 from jaxsmooth.inputs.vocabulary import tiny_wordpiece
 from jaxsmooth.results.comparison import COMPARED_RATES
 from jaxsmooth.results.convergence import CONVERGENCE
+from jaxsmooth.results.texts import KeptTexts
 from jaxsmooth.studies import compare, converge
 from jaxsmooth.studies.stream import TextStream
 
@@ -97,6 +99,7 @@ def test_a_study_holds_no_more_of_a_longer_text(study, monkeypatch):
     monkeypatch.setattr(compare, "model_norms", lambda model: None)
     monkeypatch.setattr(compare, "measure_remedy", unmeasured_remedy)
     monkeypatch.setattr(converge, "iterate_heads", unmeasured_heads)
+    monkeypatch.setattr(compare, "KeptTexts", functools.partial(KeptTexts, 64))  # a sample, of fewer than either has
     held(study, 256)  # whatever is allocated once
     short, long = held(study, 512), held(study, 2048)
     assert long - short < 100_000  # each sentence's numbers, kept, would be millions

@@ -113,6 +113,7 @@ def host_cases(case: awkward.Case) -> dict[str, tuple]:
         "rooted_radius": (inner > 0,),
         "clopper_pearson1934_limits": (int(real.sum()) // 2, int(real.sum())),
         **dict.fromkeys(("wilks1941_limit", "vovk2005_limit"), (hidden[real, 0],)),
+        "paired_difference": (hidden[real, 0], hidden[real, -1]),
     }
 
 

@@ -70,7 +70,9 @@ class Baselines:
         """Measure the untrained model on the first batch; later ones are passed over."""
         if not self._twin or self._untrained is not None:
             return
-        measured, texts = _similarity(untrained(self._model), encoded.batch), len(encoded.indices)
+        # Where the batch is cut over devices and the model is not: one small batch, so on the model's.
+        batch = jax.tree.map(np.asarray, encoded.batch)
+        measured, texts = _similarity(untrained(self._model), batch), len(encoded.indices)
         cosine, relative = (_mean(np.asarray(measured[key], np.float64)[:, :texts]) for key in NAMES)
         self._untrained = Untrained(texts=texts, seed=SEED, cosine_similarity=cosine, relative_distance=relative)
 
