@@ -23,7 +23,7 @@ class Shown(Brief):
     >>> import jaxsmooth
     >>> found = jaxsmooth.diagnose(*jaxsmooth.load("tiny"), ["A film worth seeing.", "Dull."], name="tiny")
     >>> print(repr(found).splitlines()[0])
-    Diagnosis of tiny (random weights) on 2 sentences of texts: 12 tokens, float32
+    Diagnosis of tiny (random weights, not a trained model) on 2 sentences of texts: 26 tokens, float32
     >>> found.to_table().num_rows > 100
     True
     """
