@@ -59,7 +59,7 @@ $(AOT)/installed: requirements.lock pyproject.toml
 	    "jax-cuda13-plugin==$$version" "jax-cuda13-pjrt==$$version"
 	touch $@
 
-# the site, in .cache/docs/html: every example is run (and kept until the library changes), and a failing example, a
+# the site, in .cache/docs/html: examples are run (and kept until the library changes), and a failing example, a
 # broken link or anchor, a public name without an entry and any warning is an error
 docs: $(DOCS)/installed
 	PYTHONPATH=$(abspath docs/_site) $(DOCS)/env/bin/python -m sphinx -b html -W --keep-going -d $(DOCS)/read docs $(DOCS)/html
