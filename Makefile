@@ -118,6 +118,7 @@ experiments: install
 	$(BIN)/python -m experiments.neighbours.softdecay --models minilm-l6 --tasks reuters-r8 --texts 40 --out $(SHORT)/neighbours
 	$(BIN)/python -m experiments.paper.figure_1a $(FEW)
 	$(BIN)/python -m experiments.paper.figure_3 $(FEW)
+	$(BIN)/python -m experiments.paper.convolution $(FEW)
 	$(BIN)/python -m experiments.paper.std $(FEW) --caused minilm-l3 --reviews 4
 	$(BIN)/python -m experiments.paper.criticisms $(FEW) --probed minilm-l3 --probe-texts 100 --rows-texts 4
 	$(BIN)/python experiments/speed.py --depth 16 --width 64 --models minilm-l6 --limit 8 --labelled movie-reviews --texts 60
@@ -142,6 +143,7 @@ experiments-long: install
 	$(BIN)/python -m experiments.neighbours.softdecay
 	$(BIN)/python -m experiments.paper.figure_1a
 	$(BIN)/python -m experiments.paper.figure_3
+	$(BIN)/python -m experiments.paper.convolution
 	$(BIN)/python -m experiments.paper.std
 	$(BIN)/python -m experiments.paper.criticisms
 	$(BIN)/python -m experiments.paper.tables_2_3

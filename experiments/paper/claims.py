@@ -246,6 +246,22 @@ OBJECTIONS = (
         "yes: trained above random weights by 2 s.e. in every model and corpus; no: below in most",
         rules.takes_training,
     ),
+    Claim(
+        "Is attention the graph convolution (ResGCN) that the analogy makes it?",
+        "section 3",
+        "–",
+        "paper/convolution",
+        "yes: with ResGCN in its place the last layer's cosine is within .05 in every model; no: in none",
+        rules.is_convolution,
+    ),
+    Claim(
+        "Do a graph convolution's tokens go to its own subspace, span(D^½ 1)?",
+        "section 3",
+        "–",
+        "paper/convolution",
+        "yes: nearer to it than to equal tokens by 2 s.e. at every model's last layer; no: farther in every one",
+        rules.own_subspace,
+    ),
 )
 
 NEIGHBOURS = (

@@ -237,6 +237,27 @@ def same_smoothing(found: Mapping[str, Any]) -> Verdict:
     )
 
 
+def is_convolution(found: Mapping[str, Any]) -> Verdict:
+    """Does a BERT smooth as it does with ResGCN in attention's place?"""
+    lasts: dict[str, dict[str, float]] = {}
+    for one in found["cases"].values():
+        lasts.setdefault(label(one["model"]), {})[one["form"]] = one["cosine"][-1]
+    near = [abs(one["ResGCN"] - one["attention"]) <= 0.05 for one in lasts.values()]
+    word = UPHELD if all(near) else MIXED if any(near) else REJECTED
+    shown = ", ".join(f"{model} {one['attention']:.2f} and {one['ResGCN']:.2f}" for model, one in lasts.items())
+    return Verdict(word, f"last layer's cosine with attention and with ResGCN: {shown}")
+
+
+def own_subspace(found: Mapping[str, Any]) -> Verdict:
+    """Under ResGCN, are tokens nearer to span(D^(1/2) 1) than to equal ones?"""
+    cases = [one for one in found["cases"].values() if one["form"] == "ResGCN"]
+    nearer = [one["nearer_to_own"] > 2 * one["nearer_error"] for one in cases]
+    farther = [one["nearer_to_own"] < 0 for one in cases]
+    shown = ", ".join(f"{label(one['model'])} {one['equal'][-1]:.3f} and {one['own'][-1]:.3f}" for one in cases)
+    word = UPHELD if all(nearer) else REJECTED if all(farther) else MIXED
+    return Verdict(word, f"to equal tokens and to its own, over ‖H‖: {shown}")
+
+
 # Neighbours
 
 

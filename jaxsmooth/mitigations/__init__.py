@@ -10,6 +10,8 @@ from .attention import attn_scale as attn_scale
 from .attention import centred_attention as centred_attention
 from .attention import graph_filter as graph_filter
 from .attention import length_scale as length_scale
+from .attention import symmetric_attention as symmetric_attention
+from .attention import symmetric_scores as symmetric_scores
 from .attention import temp_scale as temp_scale
 from .features import contranorm as contranorm
 from .features import contranorm_similarity as contranorm_similarity

@@ -159,6 +159,50 @@ def length_scale(
     return logits * jnp.where(count > 1, factor, 1)[..., None, None, None]
 
 
+def symmetric_scores(logits: Float[Array, "*B N T T"]) -> Float[Array, "*B N T T"]:
+    """(S + S^T) / 2: scores whose exponentials are a symmetric affinity, the weights of an undirected graph.
+
+    Where W_Q = W_K and there is no bias, scores are symmetric already and nothing changes.
+
+    Args:
+      logits: S before the softmax, [..., N, T, T].
+
+    Returns:
+      [..., N, T, T].
+
+    >>> import jax.numpy as jnp
+    >>> symmetric_scores(jnp.array([[[0.0, 2.0], [4.0, 1.0]]]))
+    Array([[[0., 3.],
+            [3., 1.]]], dtype=float32)
+
+    References: after Shi et al. (2022), arXiv 2202.08625, section 3.
+    """
+    return (logits + jnp.swapaxes(logits, -1, -2)) / 2
+
+
+def symmetric_attention(attn: Float[Array, "*B N T T"]) -> Float[Array, "*B N T T"]:
+    """D^(-1/2) A D^(-1/2) from the softmax P = D^(-1) A of symmetric scores: the square root of P_ij P_ji.
+
+    P_ij P_ji = A_ij^2 / (d_i d_j), whatever factor A has. It keeps D^(1/2) 1 in place (`theory.symmetric_basis` of the
+    degrees that `theory.shi2022_affinity` has), not equal tokens.
+
+    Args:
+      attn: rows over real keys, [..., N, T, T]; of `symmetric_scores`, or the result is no graph's.
+
+    Returns:
+      [..., N, T, T], symmetric; rows and columns of padding are zero, as padded keys have no weight.
+
+    >>> import jax.numpy as jnp
+    >>> symmetric_attention(jnp.array([[[0.5, 0.5], [0.125, 0.875]]]))
+    Array([[[0.5  , 0.25 ],
+            [0.25 , 0.875]]], dtype=float32)
+
+    References: Kipf and Welling (2017), arXiv 1609.02907; Shi et al. (2022), arXiv 2202.08625, section 3.
+    """
+    squared = attn * jnp.swapaxes(attn, -1, -2)
+    return jnp.where(squared > 0, jnp.sqrt(jnp.where(squared > 0, squared, 1)), 0)  # its slope at 0 is no number
+
+
 def attention_dropout(
     attn: Float[Array, "*B N T S"], key: PRNGKeyArray, rate: Float[Array, ""] | float
 ) -> Float[Array, "*B N T S"]:

@@ -148,6 +148,12 @@ METHODS: dict[str, Method] = {
         {"alpha": Parameter(-0.2, -1.0, -1e-3, "a; -0.2 at initialisation in the released code")},
         "Yan et al. (2022), UAI 2022",
     ),
+    "resgcn": Method(
+        lambda relu: remedies.resgcn(relu=bool(relu)),
+        {"relu": Parameter(1, 0, 1, "whether the aggregate passes a ReLU", whole=True)},
+        "Shi et al. (2022), arXiv 2202.08625, section 3; no remedy: a graph convolution in attention's place",
+        mixes=False,
+    ),
     "definite": Method(
         None,
         {},

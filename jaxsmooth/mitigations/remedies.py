@@ -110,6 +110,37 @@ def attention_dropout(key: PRNGKeyArray, rate: Number = 0.1) -> Remedy:
     return lambda model, batch: Edits(attn=Partial(_attention_dropout, key, jnp.asarray(rate)))
 
 
+def resgcn(*, relu: bool = True) -> Remedy:
+    """ResGCN in the attention's place, in every layer: X + ReLU(sum over heads of D^(-1/2) A D^(-1/2) X W_V W_O).
+
+    A = exp of the scores' symmetric part, the biases of values and output as they are, residual sum, norms and MLP
+    untouched: what is left of the difference between a graph convolution and attention, with the weights of a BERT.
+    Not a remedy; it is among them so that whatever takes a remedy, `finetune` too, takes it.
+
+    Args:
+      relu: whether the aggregate passes a ReLU; without it only the normalisation differs from attention.
+
+    Raises:
+      OptionError: of the returned function: a causal encoder, whose graph has no symmetric adjacency.
+
+    >>> import jaxsmooth
+    >>> model, tokenizer = jaxsmooth.load("tiny")
+    >>> batch = tokenizer(["A film worth seeing."])
+    >>> trace = jaxsmooth.encode(model, batch, edits=resgcn()(model, batch))[1]
+    >>> bool(jnp.allclose(trace.attn, trace.attn.swapaxes(-1, -2)))
+    True
+
+    References: Shi et al. (2022), arXiv 2202.08625, section 3; Kipf and Welling (2017), arXiv 1609.02907.
+    """
+
+    def remedy(model: Encoder, batch: AnyBatch) -> Edits:
+        if model.config.causal:
+            raise OptionError("resgcn needs a graph whose edges go both ways; this encoder is causal.")
+        return Edits(attn_logits=_symmetric_scores, attn=_symmetric_attention, mixed=_relu if relu else None)
+
+    return remedy
+
+
 def neutreno(strength: Number = 0.6) -> Remedy:
     """NeuTRENO with lambda = `strength` (0.6 after the paper) in every layer but the first.
 
@@ -261,6 +292,18 @@ def _length_scale(mask: Array, reference: Array, layer: Array, logits: Array) ->
 
 def _attention_dropout(key: PRNGKeyArray, rate: Array, layer: Array, attn: Array) -> Array:
     return attention.attention_dropout(attn, jax.random.fold_in(key, layer), rate)
+
+
+def _symmetric_scores(layer: Array, logits: Array) -> Array:
+    return attention.symmetric_scores(logits)
+
+
+def _symmetric_attention(layer: Array, attn: Array) -> Array:
+    return attention.symmetric_attention(attn)
+
+
+def _relu(layer: Array, mixed: Array) -> Array:
+    return jax.nn.relu(mixed)
 
 
 def _neutreno_attn(strength: Array, layer: Array, attn: Array) -> Array:

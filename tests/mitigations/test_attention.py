@@ -40,6 +40,22 @@ def test_attention_as_in_numpy_with_and_without_padding(name):
     np.testing.assert_allclose(whole[0], padded[0, :, :7, :7], rtol=0, atol=1e-14)
 
 
+def test_the_softmax_of_symmetric_scores_is_the_walk_of_the_symmetric_normalisation():
+    """sqrt(P_ij P_ji) is D^(-1/2) A D^(-1/2) as `theory` has it from the scores, and its subspace the one there."""
+    scores = np.random.default_rng(2).normal(0, 3, (HEADS, 7, 7))
+    mask = jnp.arange(7) < 5
+    logits = ours.symmetric_scores(jnp.asarray(scores))
+    seen = np.where(np.asarray(mask), np.exp(np.asarray(logits)), 0)
+    found = ours.symmetric_attention(jnp.asarray(seen / seen.sum(axis=-1, keepdims=True)))
+    for h in range(HEADS):
+        affinity = theory.shi2022_affinity(jnp.asarray(scores[h]), mask)
+        expected = theory.symmetric_normalised(affinity, mask).matrix
+        np.testing.assert_allclose(found[h], expected, rtol=0, atol=1e-14)
+        kept = theory.symmetric_basis(affinity.sum(axis=-1), mask)
+        np.testing.assert_allclose(found[h] @ kept, kept, rtol=0, atol=1e-14)
+        assert np.abs(found[h].sum(axis=-1)[:5] - 1).max() > 0.1  # equal tokens are not kept
+
+
 def test_dropout_draws_by_place():
     key = jax.random.key(3)
     dropped = np.asarray(ours.attention_dropout(jnp.asarray(A), key, 0.3))

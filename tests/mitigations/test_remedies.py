@@ -22,10 +22,10 @@ PER_HEAD = np.array([0.2, -0.1, 0.4])
 
 
 class Sentence:
-    """What a numpy edit may know: the layer, the first values, the last values, the sentence's embedding."""
+    """What a numpy edit may know: the first values, the last values, the last scores, the sentence's embedding."""
 
     def __init__(self, embedded: np.ndarray) -> None:
-        self.embedded, self.first, self.value = embedded, None, None
+        self.embedded, self.first, self.value, self.scores = embedded, None, None, None
 
 
 def heads(function):
@@ -34,6 +34,11 @@ def heads(function):
 
 def at(layer_test, function):
     return lambda layer, value, s: function(value) if layer_test(layer) else value
+
+
+def kept_scores(layer, value, s):
+    s.scores = value
+    return value
 
 
 def joined(function):
@@ -84,6 +89,14 @@ CASES = {
     "lengthscale": (
         remedies.length_scale(20.0),
         {"attn_logits": heads(lambda h, scores: reference_remedies.length_scale(scores, 20.0))},
+    ),
+    "resgcn": (
+        remedies.resgcn(),
+        {
+            "attn_logits": kept_scores,
+            "attn": lambda layer, a, s: np.stack([reference_remedies.graph_normalised(one) for one in s.scores]),
+            "mixed": lambda layer, y, s: np.maximum(y, 0),
+        },
     ),
     "featscale": (
         remedies.feat_scale(-0.1, 0.4, convention="released"),
@@ -156,7 +169,7 @@ def test_the_encoder_computes_what_numpy_does(name):
 def test_other_tokens_under_the_padding_change_nothing():
     """All remedies at once; random tokens stand under the padding, others in each batch."""
     every = parse_remedies(
-        "contranorm+attnscale+featscale+neutreno+gfsa+centred:0.5+softdecay+pairnorm+initial-residual+residual-scaling"
+        "resgcn+contranorm+attnscale+featscale+neutreno+gfsa+centred:0.5+softdecay+pairnorm+initial-residual+residual-scaling"
         "+attention-dropout+tempscale+lengthscale"
     )[0]
     found = []
@@ -188,6 +201,7 @@ def run_plainly(edits):
 def test_gradients_reach_the_strengths():
     def loss(s):
         one = remedies.combine(
+            remedies.resgcn(),
             remedies.contranorm(s[0], temperature=s[1]),
             remedies.attn_scale(s[2]),
             remedies.graph_filter(s[3]),
@@ -254,6 +268,12 @@ def test_a_named_remedy_changes_weights_and_edits():
     np.testing.assert_array_equal(model.blocks.attn.value.kernel, make_definite(MODEL).blocks.attn.value.kernel)
     by_hand = compose(remedies.contranorm(0.3)(model, BATCH))
     np.testing.assert_allclose(run(one.edits(model, BATCH), model=model), run(by_hand, model=model), rtol=0, atol=1e-13)
+
+
+def test_a_causal_graph_has_no_symmetric_adjacency():
+    causal = dataclasses.replace(MODEL, config=dataclasses.replace(CONFIG, causal=True))
+    with pytest.raises(OptionError, match="edges go both ways; this encoder is causal"):
+        parse_remedies("resgcn")[0].edits(causal, BATCH)
 
 
 def test_every_name_runs_on_another_family():

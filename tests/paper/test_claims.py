@@ -104,6 +104,26 @@ def test_objections():
     assert [rules.same_smoothing(criticisms(1, 0, 1, c)).word for c in (-0.96, -0.9, -0.4)] == [yes, part, no]
 
 
+def convolution(cosines: tuple[float, ...], nearer: tuple[float, ...]) -> dict:
+    """Models whose last cosine is .5 with attention; errors of .01."""
+
+    def one(k: int, form: str, cosine: float, by: float) -> dict:
+        return {"model": f"m{k}", "form": form, "cosine": [0.1, cosine], "equal": [0.5], "own": [0.4],
+                "nearer_to_own": by, "nearer_error": 0.01}  # fmt: skip
+
+    pairs = enumerate(zip(cosines, nearer, strict=True))
+    cases = [(one(k, "attention", 0.5, 9), one(k, "ResGCN", c, by)) for k, (c, by) in pairs]
+    return {"cases": {f"{k}": each for k, each in enumerate(one for pair in cases for one in pair)}}
+
+
+def test_the_graph_convolution():
+    yes, no, part = rules.UPHELD, rules.REJECTED, rules.MIXED
+    alike = [rules.is_convolution(convolution(c, (0, 0))).word for c in ((0.54, 0.46), (0.54, 0.44), (0.56, 0.44))]
+    assert alike == [yes, part, no]
+    nearer = [rules.own_subspace(convolution((0, 0), n)).word for n in ((0.021, 1), (0.019, 1), (-0.001, 0), (-1, -1))]
+    assert nearer == [yes, part, part, no]
+
+
 def test_the_theorem_and_its_lemma():
     assert rules.bound_holds(criticisms(1, 5, 1, -1)).word == R  # what breaks with other matrices does not count
     assert [rules.printed_lemma(criticisms(1, 0, 1, -1, printed)).word for printed in (0, 1)] == [R, C]

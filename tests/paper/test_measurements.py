@@ -1,5 +1,6 @@
 """The measurements of the paper's claims, at tiny sizes, against plain numpy."""
 
+import dataclasses
 import json
 
 import jax
@@ -9,7 +10,7 @@ import pytest
 
 import jaxsmooth
 from experiments.neighbours import projection, softdecay
-from experiments.paper import bounds, criticisms, figure_1a, figure_3, observed, probes, replaced_rows, std
+from experiments.paper import bounds, convolution, criticisms, figure_1a, figure_3, observed, probes, replaced_rows, std
 from jaxsmooth.assets.texts import read_texts
 
 
@@ -174,6 +175,30 @@ def test_rows_in_attentions_place_are_stochastic(tiny, kind):
     if kind == "permuted":
         np.testing.assert_allclose(np.sort(found), np.sort(attn))
         assert not np.allclose(found, attn)
+
+
+def test_distances_under_a_graph_convolution(tiny):
+    """Two texts in one batch, one of them padded; every head's subspace from its scores, in numpy."""
+    model, tokenizer = tiny
+    attn = model.blocks.attn  # its attention is nearly uniform: with larger scores the two subspaces are two
+    query = dataclasses.replace(attn.query, kernel=300 * attn.query.kernel)
+    model = dataclasses.replace(
+        model, blocks=dataclasses.replace(model.blocks, attn=dataclasses.replace(attn, query=query))
+    )
+    batch = tokenizer(["A film worth seeing twice.", "Dull."])
+    found = {name: np.asarray(value) for name, value in convolution.measures("ResGCN", model, batch).items()}
+    edits = convolution.FORMS["ResGCN"](model, batch)
+    hidden, logits = jaxsmooth.encode(model, batch, edits=edits, collect=lambda t: (t.hidden, t.attn_logits))[1]
+    for b, n in enumerate(np.asarray(batch.mask).sum(axis=1)):
+        h, s = np.asarray(hidden, np.float64)[:, b, :n], np.asarray(logits, np.float64)[:, b, :, :n, :n]
+        roots = np.sqrt(np.exp(s).sum(axis=-1))  # [L N n]
+        roots /= np.linalg.norm(roots, axis=-1, keepdims=True)
+        away = h[:, None] - roots[..., None] * np.einsum("lnt,ltd->lnd", roots, h)[:, :, None]
+        own = np.linalg.norm(away, axis=(2, 3)).min(axis=1) / np.linalg.norm(h, axis=(1, 2))
+        np.testing.assert_allclose(found["own"][:, b], own, rtol=1e-5)
+        equal = np.linalg.norm(h - h.mean(axis=1, keepdims=True), axis=(1, 2)) / np.linalg.norm(h, axis=(1, 2))
+        np.testing.assert_allclose(found["equal"][:, b], equal, rtol=1e-5)
+        assert (np.abs(own - equal) > 1e-3).any()
 
 
 def test_the_printed_lemma_is_broken_and_the_mended_one_is_not():

@@ -40,6 +40,13 @@ def length_scale(scores: Array, reference: float) -> Array:
     return scores * np.log2(n) / np.log2(reference) if n > 1 else scores
 
 
+def graph_normalised(scores: Array) -> Array:
+    """D^(-1/2) A D^(-1/2), A the exponentials of the scores' symmetric part."""
+    a = np.exp((scores + scores.T) / 2)
+    root = np.sqrt(a.sum(axis=1))
+    return a / np.outer(root, root)
+
+
 def contranorm(x: Array, s, *, form="bert", dual=False, temperature=1.0, unit=False) -> Array:
     normed = np.array([row / np.linalg.norm(row) for row in x])
     cosines = np.array([[p @ q for q in normed] for p in normed]) / temperature
