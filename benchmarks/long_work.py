@@ -1,0 +1,118 @@
+"""Do the studies stay within their memory, and does their time grow with the texts and no faster?
+
+    python benchmarks/long_work.py                             # a quarter of an hour on 2 free CPU cores
+    python benchmarks/long_work.py --studies diagnose --counts 2000 20000
+    python benchmarks/long_work.py --studies deep              # 24 layers of width 1024, one text of 512 tokens
+
+Each study, from Python in a process of its own, of `tiny` on so many sentences (the film reviews, again and again);
+compiled programs come from the cache after a first run on few. Reported: processor time, peak memory over what the
+process had before the study, and for the last two counts the time of one more text over that of one text between the
+counts before: 1 is linear. Targets: 1.1, and a peak that does not grow. `deep` diagnoses a random encoder of
+BERT-large's size on one text of 512 tokens; target: a peak below 8 GB, the weights' 1.3 GB included. Writes
+results/long_work.json.
+"""
+
+import dataclasses
+import datetime
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from jaxsmooth.files import atomic_write, dumps_strict
+
+STUDIES = ("diagnose", "verify", "converge", "compare")
+MIB = 2**10
+"""`ru_maxrss` is in KiB."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Args:
+    """What to measure."""
+
+    studies: tuple[str, ...] = (*STUDIES, "deep")
+    """`diagnose`, `verify`, `converge`, `compare`, `deep`."""
+    counts: tuple[int, ...] = (1000, 5000, 20000)
+    """Texts."""
+    one: str = ""
+    """Run this study here on the first of the counts, and print its numbers."""
+    out: Path = Path(__file__).parent / "results" / "long_work.json"
+    """Where the results go; those of other studies stay."""
+
+
+def study(name: str, count: int) -> dict[str, float]:
+    """One study on so many texts, in this process."""
+    import jax
+
+    import jaxsmooth
+    from jaxsmooth.assets.texts import read_texts
+    from jaxsmooth.cli.main import set_up_jax
+
+    set_up_jax()
+    if name == "deep":
+        config = jaxsmooth.EncoderConfig(layers=24, width=1024, heads=16, mlp_width=4096)
+        model, tokenizer = jaxsmooth.init_encoder(config, jax.random.key(0)), jaxsmooth.load("minilm-l6")[1]
+        texts = [" ".join(read_texts("movie-reviews", 60))]
+    else:
+        model, tokenizer = jaxsmooth.load("tiny")
+        texts = islice(cycle(read_texts("movie-reviews", 10000)), count)
+    before, clock, processor = _peak(), time.perf_counter(), time.process_time()
+    if name == "compare":
+        jaxsmooth.compare(model, tokenizer, texts, "contranorm,attnscale:0.3")
+    else:
+        getattr(jaxsmooth, "diagnose" if name == "deep" else name)(model, tokenizer, texts)
+    return {
+        "seconds": round(time.perf_counter() - clock, 1),
+        "processor": round(time.process_time() - processor, 1),
+        "before_mib": round(before),
+        "peak_mib": round(_peak()),
+    }
+
+
+def _peak() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / MIB
+
+
+def alone(name: str, count: int) -> dict[str, float]:
+    """`study` in a process of its own."""
+    command = [sys.executable, __file__, "--one", name, "--counts", str(count)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def growth(found: dict[int, dict[str, float]]) -> float | None:
+    """Time of one more text at the end, over that of one before."""
+    if len(found) < 3:
+        return None
+    (n0, a), (n1, b), (n2, c) = list(found.items())[-3:]
+    return round((c["processor"] - b["processor"]) / (n2 - n1) / ((b["processor"] - a["processor"]) / (n1 - n0)), 3)
+
+
+def main(args: Args) -> None:
+    known: dict[str, Any] = json.loads(args.out.read_text(encoding="utf-8")) if args.out.exists() else {}
+    for name in args.studies:
+        counts = (1,) if name == "deep" else args.counts
+        alone(name, counts[0])  # compiles
+        found = {count: alone(name, count) for count in counts}
+        known[name] = {"texts": found, "growth": growth(found), "date": datetime.date.today().isoformat()}
+        known[name] |= {"cpus": os.cpu_count(), "load": round(os.getloadavg()[0], 1)}
+        atomic_write(args.out, dumps_strict(known, indent=1) + "\n")
+        for count, one in found.items():
+            print(f"{name:9} {count:6} texts: {one['processor']:7.1f} s of processor time, {one['seconds']:7.1f} s, "
+                  f"peak {one['peak_mib']:6.0f} MiB ({one['before_mib']:.0f} before)")  # fmt: skip
+        print(f"{name:9} one more text at the end over one before: {known[name]['growth']}")
+
+
+if __name__ == "__main__":
+    args = tyro.cli(Args)
+    if args.one:
+        print(json.dumps(study(args.one, args.counts[0])))
+    else:
+        main(args)
