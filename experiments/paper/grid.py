@@ -117,7 +117,6 @@ def fill(cells: Iterable[Cell], store: Store, args: GridArgs, run: Callable[[Cel
             entry = {"task": cell.task, "model": cell.model, "variant": cell.variant, **run(cell, folder)}
             store.add(cell.key, entry | {"settings": cell.settings})
             shutil.rmtree(folder, ignore_errors=True)
-            jax.clear_caches()  # the next run's functions are others; compiled programs are on disk
             bar.update(line, completed=number + 1)
             left = (time.monotonic() - began) / (number + 1) * (len(wanted) - number - 1)
             bar.console.print(f"{number + 1} of {len(wanted)}: {cell.key}: {_scores(entry)}; about {_time(left)} left")

@@ -269,3 +269,8 @@ RESUMABLE = (
 )
 """Settings that may differ between a run and its resumption: they change no parameter's bits, or as mesh and remat only
 by rounding."""
+NO_PROGRAM = (
+    *("out", "seed", "data_dir", "limit", "eval_every", "patience", "checkpoint_every", "keep", "log_every", "logger"),
+    *("mesh", "check"),
+)
+"""Settings that no compiled program depends on, given the mesh: runs that differ in these alone share theirs."""

@@ -29,9 +29,8 @@ from .export import is_export, load_export
 from .loop import averaged
 from .model import TaskModel
 from .objectives.squad import best_span
-from .optimiser import learning_rate, make_optimiser
-from .run import Run, build_model, find_remedy, prepare, read_split, run_folder
-from .sharding import constraints, make_mesh, place_tree
+from .run import Run, build_model, find_remedy, make_trainer, prepare, read_split, run_folder
+from .sharding import make_mesh, place_tree
 from .step import Trainer
 
 
@@ -90,15 +89,8 @@ def load_trained(
         return jax.eval_shape(lambda: build_model(config, encoder, task, None))
 
     found, mesh = load_export(folder, shapes), make_mesh()
-    remedy = find_remedy(found.config.remedy, remedies)
-    trainer = Trainer(
-        task=found.task,
-        config=found.config,
-        optimiser=make_optimiser(found.config, found.model, 1),
-        schedule=learning_rate(found.config, 1),
-        remedy=None if remedy is None else remedy.edits,  # its change of the weights is in the weights
-        constrain=constraints(mesh),
-    )
+    # the remedy's change of the weights is in the weights
+    trainer = make_trainer(found.config, found.task, found.model, 1, find_remedy(found.config.remedy, remedies), mesh)
     model = place_tree(found.model, mesh)
     return Trained(found.config, found.task, found.tokenizer, model, trainer, mesh, found.step)
 

@@ -1,6 +1,7 @@
 """A run made ready: model, data, functions and layout, everything checked before the first step."""
 
 import dataclasses
+import functools
 import math
 import re
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from ..bert.fusion import init_fusion
@@ -19,7 +21,7 @@ from ..inputs.tokenizer import Tokenizer
 from ..mitigations import METHODS, NamedRemedy, OwnRemedy, own_remedy, parse_remedies
 from ..mitigations.own import Own
 from .accelerators import step_flops
-from .config import MOST_STEPS, FinetuneConfig, shared_blocks
+from .config import MOST_STEPS, NO_PROGRAM, FinetuneConfig, shared_blocks
 from .data.catalogue import Entry, load_task
 from .data.task_data import TaskData
 from .data.tasks import Task
@@ -116,16 +118,51 @@ def prepare(
     per_epoch = math.ceil(len(train) / config.batch_size)
     steps = planned_steps(config, per_epoch)
     _check_sizes(config, len(train), steps)
-    trainer = Trainer(
-        task=train.task,
+    trainer = make_trainer(config, train.task, model, steps, remedy, mesh)
+    run = Run(config, tokenizer, train, validation, model, trainer, mesh, steps, per_epoch)
+    return _with_remat(run) if config.remat == "auto" else run
+
+
+def make_trainer(
+    config: FinetuneConfig, task: Task, model: TaskModel, steps: int, remedy: NamedRemedy | OwnRemedy | None, mesh: Mesh
+) -> Trainer:
+    """The functions of a run. Runs that differ in seed, folder or records share one, and so its compiled programs.
+
+    Args:
+      config: the run's settings.
+      task: kind and number of choices.
+      model: the parameters, or their shapes.
+      steps: optimiser steps.
+      remedy: from `find_remedy`.
+      mesh: devices.
+    """
+    leaves, structure = jax.tree.flatten(model)
+    shapes = tuple((leaf.shape, np.dtype(leaf.dtype)) for leaf in leaves)
+    usual = FinetuneConfig()
+    config = dataclasses.replace(config, **{name: getattr(usual, name) for name in NO_PROGRAM})
+    make = _trainer.__wrapped__ if isinstance(remedy, OwnRemedy) else _trainer  # what a user's function does may change
+    return make(config, task, structure, shapes, steps, remedy, mesh)
+
+
+@functools.lru_cache(maxsize=64)
+def _trainer(
+    config: FinetuneConfig,
+    task: Task,
+    structure: jax.tree_util.PyTreeDef,
+    shapes: tuple[tuple[tuple[int, ...], np.dtype], ...],
+    steps: int,
+    remedy: NamedRemedy | OwnRemedy | None,
+    mesh: Mesh,
+) -> Trainer:
+    model = jax.tree.unflatten(structure, [jax.ShapeDtypeStruct(*shape) for shape in shapes])
+    return Trainer(
+        task=task,
         config=config,
         optimiser=make_optimiser(config, model, steps),
         schedule=learning_rate(config, steps),
         remedy=None if remedy is None else remedy.edits,
         constrain=constraints(mesh),
     )
-    run = Run(config, tokenizer, train, validation, model, trainer, mesh, steps, per_epoch)
-    return _with_remat(run) if config.remat == "auto" else run
 
 
 def planned_steps(config: FinetuneConfig, per_epoch: int) -> int:

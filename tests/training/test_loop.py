@@ -23,6 +23,7 @@ from jaxsmooth.training.config import FinetuneConfig
 from jaxsmooth.training.logging import read_records
 from jaxsmooth.training.loop import EarlyStopping
 from jaxsmooth.training.predict import evaluate, load_run, write_predictions
+from jaxsmooth.training.run import prepare
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -64,6 +65,22 @@ def test_a_run_learns_and_leaves_what_it_should(whole):
         assert first != last
     assert all(record["speed/tokens_per_second"] > 0 for record in records if "train/loss" in record)
     assert any((whole / "events").iterdir())
+
+
+def test_a_second_seed_compiles_nothing_that_the_first_has(task, tmp_path, traces, capsys):
+    """Neither step nor evaluation is traced again; the seed counts all the same; another rate is another program."""
+    settings = {"steps": 2, "eval-every": 2, "checkpoint-every": 2, "probe": 0}
+    assert main(flags(task, tmp_path / "0", **settings)) == 0
+    first = len(traces)
+    assert main(flags(task, tmp_path / "1", seed=1, **settings)) == 0
+    assert len(traces) == first > 0
+    ours, theirs = (losses(tmp_path / run) for run in ("0", "1"))
+    assert ours != theirs
+    config = FinetuneConfig.read(tmp_path / "0" / "config.json")
+    trainers = [
+        prepare(dataclasses.replace(config, **other)).trainer for other in ({"seed": 2}, {"learning_rate": 1e-3})
+    ]
+    assert [trainer is prepare(config).trainer for trainer in trainers] == [True, False]
 
 
 def kill_when(process, folder: Path, ready) -> None:
