@@ -162,6 +162,8 @@ def _three_terms(images: Array, basis: Array, previous: Array, last: Array) -> t
     own = matmul(basis, images.T)
     rest = images - matmul(own.T, basis) - matmul(last, previous)
     again = matmul(basis, rest.T)
-    rows, inner = orthonormal_rows(rest - matmul(again.T, basis), floor)
+    # Of a vector that is nearly the other's multiple little is left, and not orthogonal to the basis any more: the
+    # recurrence would be off by the rounding over what is left, far more than by rounding.
+    rows, inner = orthonormal_rows(rest - matmul(again.T, basis), floor, basis)
     own = own + again
     return rows.reshape(shape), (own + own.T) / 2, inner

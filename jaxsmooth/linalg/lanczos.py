@@ -302,22 +302,29 @@ def restart_basis(
     return fresh, jnp.zeros_like(vectors).at[:kept, :kept].set(jnp.diag(values[best]))
 
 
-def orthonormal_rows(vectors: Float[Array, "P ..."], floor: Array | float = 0.0) -> tuple[Array, Float[Array, "P P"]]:
+def orthonormal_rows(
+    vectors: Float[Array, "P ..."], floor: Array | float = 0.0, against: Float[Array, "Q ..."] | None = None
+) -> tuple[Array, Float[Array, "P P"]]:
     """Gram and Schmidt's orthonormal basis of a few vectors, and their parts in it.
 
     Args:
       vectors: [P ...].
       floor: norm below which what is left of a vector is rounding noise and its basis vector zero.
+      against: orthonormal rows to which the vectors are orthogonal, but for rounding; so is then every row of Q, also
+        one of which little was left.
 
     Returns:
       Rows Q and coefficients R, vectors[i] = sum_j R[j, i] Q[j].
     """
     flat = vectors.reshape(vectors.shape[0], -1)
+    others = None if against is None else against.reshape(against.shape[0], -1)
     rows, parts = jnp.zeros_like(flat), jnp.zeros((flat.shape[0],) * 2, flat.dtype)
     for i, vector in enumerate(flat):
         for _ in range(2 if i else 0):
             part = matmul(rows, vector)
             vector, parts = vector - matmul(part, rows), parts.at[:, i].add(part)
+            if others is not None:
+                vector = vector - matmul(matmul(others, vector), others)
         length = norm(vector)
         real = length > floor
         rows = rows.at[i].set(jnp.where(real, vector / jnp.where(real, length, 1), 0))

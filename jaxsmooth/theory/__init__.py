@@ -119,6 +119,11 @@ from .literature.axioms import rusch2023_vanishes_at_consensus as rusch2023_vani
 from .literature.collapse.causal_clustering import karagodin2024_angle as karagodin2024_angle
 from .literature.collapse.causal_clustering import karagodin2024_centres as karagodin2024_centres
 from .literature.collapse.causal_clustering import karagodin2024_first_token as karagodin2024_first_token
+from .literature.collapse.metastable import bruno2024_degree as bruno2024_degree
+from .literature.collapse.metastable import bruno2024_growth as bruno2024_growth
+from .literature.collapse.random_energy import giorlandino2025_exponents as giorlandino2025_exponents
+from .literature.collapse.random_energy import giorlandino2025_participation as giorlandino2025_participation
+from .literature.collapse.random_energy import giorlandino2025_temperature as giorlandino2025_temperature
 from .literature.collapse.ranks import zhang2025_effective_rank as zhang2025_effective_rank
 from .literature.collapse.ranks import zhang2025_numerical_rank as zhang2025_numerical_rank
 from .literature.collapse.ranks import zhang2025_rank_order as zhang2025_rank_order
@@ -127,6 +132,12 @@ from .literature.collapse.recall import labovich2026_recall as labovich2026_reca
 from .literature.collapse.resgcn import shi2022_affinity as shi2022_affinity
 from .literature.collapse.resgcn import shi2022_resgcn as shi2022_resgcn
 from .literature.collapse.resgcn import shi2022_resgcn_stretch as shi2022_resgcn_stretch
+from .literature.collapse.switch import lampert2026_switch as lampert2026_switch
+from .literature.collapse.switch import ranmilo2026_needed as ranmilo2026_needed
+from .literature.collapse.switch import ranmilo2026_output as ranmilo2026_output
+from .literature.collapse.synchronisation import chen2025_clustering as chen2025_clustering
+from .literature.collapse.synchronisation import rigollet2025_gap as rigollet2025_gap
+from .literature.collapse.synchronisation import rigollet2025_range as rigollet2025_range
 from .literature.cosine import cosine_bridge as cosine_bridge
 from .literature.cosine import cosine_distance as cosine_distance
 from .literature.cosine import cosine_distance_bound as cosine_distance_bound

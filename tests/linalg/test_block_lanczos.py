@@ -22,6 +22,11 @@ def find(matrices, starts, slots=3):
     return largest_eigenvalues_of_queue(lambda matrix, v: matrix @ v, matrices, starts, **options)
 
 
+@jax.jit
+def sharper(matrices, starts):
+    return largest_eigenvalues_of_queue(lambda matrix, v: matrix @ v, matrices, starts, tolerance=2e-10, slots=40)
+
+
 def operators(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     spectra = [
         rng.uniform(0, 1, SIZE),
@@ -88,3 +93,17 @@ def test_the_step_limit_ends_the_search():
     )(matrices, starts)
     assert np.all(np.asarray(limited.steps) <= 16)
     assert np.all(limited.value <= np.linalg.eigvalsh(matrices)[:, -1] * (1 + 1e-14) + 1e-15)
+
+
+@pytest.mark.parametrize("width", [1e-5, 1e-8, 3e-9, 1e-9])
+def test_next_to_a_multiple_of_the_identity_nothing_is_found_above_the_spectrum(width):
+    """Eigenvalues 1 + width z, and starts with a part in the kernel, which hides what is left of a pair."""
+    rng = np.random.default_rng(0)
+    frames = np.linalg.qr(rng.standard_normal((40, 24, 24)))[0]
+    spectra = np.concatenate([1 + width * rng.standard_normal((40, 12)), np.zeros((40, 12))], axis=1)
+    matrices = (frames * spectra[:, None]) @ frames.swapaxes(1, 2)
+    starts = rng.standard_normal((40, 2, 13)) @ frames[:, :, :13].swapaxes(1, 2)
+    found = sharper((matrices + matrices.swapaxes(1, 2)) / 2, starts)
+    assert np.all(found.value <= spectra.max(axis=1) * (1 + 1e-14))
+    nearest = np.abs(spectra - np.asarray(found.value)[:, None]).min(axis=1)
+    assert np.all(nearest <= np.asarray(found.residual) * (1 + 1e-6) + 1e-14)

@@ -217,6 +217,50 @@ def test_the_stack_of_every_family_is_its_encoder(family):
     np.testing.assert_allclose(np.asarray(image)[real], np.asarray(kept[1][-1])[real], rtol=1e-12, atol=1e-12)
 
 
+def patch_family(family: str) -> jaxsmooth.Encoder:
+    """A small ViT or DeiT: 4 patches behind one special token or two."""
+    sizes = {"width": 12, "layers": 2, "heads": 3, "mlp_width": 20, "image_size": 8, "patch_size": 4, "channels": 2}
+    return random_model(jaxsmooth.family_config(family, **sizes, max_length=5 + (family == "deit")), pooler=False)
+
+
+def mean_attention(model: jaxsmooth.Encoder, x: np.ndarray, layer: int) -> np.ndarray:
+    """The mean over heads of a pre-LN block's attention, acting on tokens [T D], in numpy."""
+    attn, norm = (
+        jax.tree.map(lambda leaf: np.asarray(leaf[layer]), part) for part in (model.blocks.attn, model.blocks.norm_attn)
+    )
+    centred = x - x.mean(axis=1, keepdims=True)
+    normed = centred / np.sqrt((centred**2).mean(axis=1, keepdims=True) + model.config.eps) * norm.scale + norm.bias
+    query, key = (np.einsum("td,dnh->nth", normed, side.kernel) + side.bias[:, None] for side in (attn.query, attn.key))
+    weights = np.exp(query @ key.swapaxes(1, 2) / math.sqrt(model.config.head_width))
+    return np.mean(weights / weights.sum(axis=2, keepdims=True), axis=0) @ x
+
+
+@pytest.mark.parametrize("family", ["vit", pytest.param("deit", marks=pytest.mark.long)])
+def test_images_are_followed_as_sentences_are(family):
+    """The stack is the encoder; attention, step by step, numpy's; every token counts, the special ones too."""
+    model = patch_family(family)
+    images = np.random.default_rng(0).standard_normal((2, 2, 8, 8))
+    _, kept = jaxsmooth.encode(
+        model,
+        jaxsmooth.image_batch(model.config, jnp.asarray(images)),
+        collect=lambda trace: (trace.input, trace.hidden),
+    )
+    stack, attention = (
+        converge_map(model, None, list(images), map=kind, layer=layer, steps=6, tokens_per_batch=64).maps[0]
+        for kind, layer in (("stack", None), ("attention", 2))
+    )
+    for k in range(2):
+        ends = [np.asarray(states[layer][k]) for states, layer in zip(kept, (0, -1), strict=True)]
+        shares = [np.linalg.norm(x - x.mean(axis=0)) / np.linalg.norm(x) for x in ends]
+        np.testing.assert_allclose(stack.distances[k, :2], shares, rtol=1e-10)
+        x = np.asarray(kept[0][1][k])
+        for step in range(3):
+            share = np.linalg.norm(x - x.mean(axis=0)) / np.linalg.norm(x)
+            assert attention.distances[k, step] == pytest.approx(share, rel=1e-9)
+            x = mean_attention(model, x, 1)
+        assert sum(map(len, stack.clusters[k])) == len(x) == model.config.max_length
+
+
 @pytest.mark.long
 def test_the_thresholds_are_the_theorems(model):
     """Norms by LAPACK, head by head; ReLU has slope 1."""

@@ -171,7 +171,7 @@ RELATED: dict[str, Callable[[dict, Case], dict]] = {
         ("oscillation_ergodicity", "attention_dilution"),
         lambda given, case: _like({"attn": softmax_of(given["logits"].astype(np.float64), case)}, given["logits"]),
     ),
-    **dict.fromkeys(("geshkovski2023_clustering", "geshkovski2023_discrete_step"), _on_sphere),
+    **dict.fromkeys(("geshkovski2023_clustering", "geshkovski2023_discrete_step", "chen2025_clustering"), _on_sphere),
     "wu2023_gat_collapse": _graph_attention,
     "converge_symmetric": lambda given, case: _like(
         {"adjacency": np.exp(np.minimum(given["adjacency"] + given["adjacency"].T, 30.0))}, given["adjacency"]

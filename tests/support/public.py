@@ -27,6 +27,7 @@ HOST = {
     *("spectral_radius", "open_hemisphere"),
     *("activation_kernel", "activation_slope", "cowsik2024_step", "cowsik2024_exponents", "cowsik2024_powers"),
     *("cowsik2024_critical_value", "zhang2026_smoothing", "li2026_principal_subspace", "clauset2009_power_law"),
+    *("bruno2024_growth", "bruno2024_degree"),
     *("own_theorem", "own_remedy", "chosen_remedies"),
     *("has_sink", "rooted_radius", "krylov_radius", "certified_basin"),
     *("block_of", "rusch2023_vanishes_at_consensus", "replace", "scale", "restrict", "patch", "record"),
@@ -95,7 +96,7 @@ POSITIVE = {
     *("coefficient", "start", "norm", "mixing_rate", "mixing_rates", "std_products", "couplings", "mixers"),
     *("head_norms", "scale", "largest_logit", "rate", "radius", "tokens", "least_weight", "least_u", "least_v"),
     *("value_norm", "interaction_norm", "logit_std", "log_rate", "strength", "share", "sharpness", "time"),
-    *("tangent", "size", "layers", "constants"),
+    *("tangent", "size", "layers", "constants", "beta"),
     *("separation", "temperature"),
 }
 PLAIN: dict[str, Any] = {
@@ -188,6 +189,9 @@ SPECIAL: dict[str, Callable[[np.random.Generator], dict[str, Any]]] = {
     "local_laws": lambda rng: {"row": jnp.ones(_encoder().config.width), "activation": jax.nn.gelu},
     "patch_effect": lambda rng: {"sites": ("hidden",), "layers": 0},
     "noci2022_relative_distance": lambda rng: {"tokens": 3},
+    **dict.fromkeys(
+        ("rigollet2025_gap", "rigollet2025_range"), lambda rng: {"gap": jnp.array(0.5), "tokens": jnp.array(3.0)}
+    ),
     "subdominant": lambda rng: {"limit": theory.chain_limit(_operator().matrix, _operator().mask)},
     **dict.fromkeys(
         ("follow", "consensus_basin", "approach_consensus", "cluster_counts"), lambda rng: {"apply": lambda x: x / 2}

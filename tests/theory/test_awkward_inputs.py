@@ -90,6 +90,8 @@ def host_cases(case: awkward.Case) -> dict[str, tuple]:
         "cowsik2024_exponents": (PRE, case.scale),
         "cowsik2024_powers": (PRE,),
         "cowsik2024_critical_value": (theory.RandomBlock(),),
+        "bruno2024_growth": (case.scale, 2 + int(real.sum()), 3),
+        "bruno2024_degree": (case.scale, 2 + int(real.sum())),
         "zhang2026_smoothing": (inner, hidden[real], np.arange(real.sum()) % 2),
         "block_of": (none, none.transpose(1, 2, 0), one, np.eye(2), np.eye(2), one),
         "neighbourhood_rate": (block, near, "gelu", 1e-5),

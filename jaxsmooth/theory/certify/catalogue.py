@@ -35,7 +35,7 @@ from ..literature import (
     small_weights,
     token_particles,
 )
-from ..literature.collapse import causal_clustering, ranks, recall
+from ..literature.collapse import causal_clustering, ranks, recall, switch, synchronisation
 from ..markov import closed_classes, limits, sinks, stochastic
 from ..statement import Statement
 from ..theorems.calculus import ArrayLike
@@ -110,7 +110,7 @@ NOT_PROVIDED: tuple[Callable[..., Statement], ...] = (
     *(masked_attention.wu2023_gat_collapse, stochastic.wolfowitz1963_products),
     *(small_weights.alman2025_one_layer, separation.zhang2026_smoothing),
     *(token_particles.geshkovski2023_clustering, token_particles.geshkovski2023_discrete_step),
-    *(recall.labovich2026_recall, recall.labovich2026_fixed_state),
+    *(recall.labovich2026_recall, recall.labovich2026_fixed_state, synchronisation.chen2025_clustering),
 )
 """What these need is no part of a model's run on text, or too large to form for every head."""
 
@@ -133,6 +133,7 @@ CATALOGUE: dict[str, Measured] = {
         *(_head(text) for text in (sinks.sink_ergodicity, sinks.sink_distance, sinks.sink_update)),
         _head(causal_clustering.karagodin2024_first_token),
         _head(causal_clustering.karagodin2024_angle),
+        *(_head(text) for text in (switch.ranmilo2026_output, switch.lampert2026_switch)),
         Measured(lemmas.shi2022_linear, "block", {"hidden": "normed", "weight": "up"}),
         Measured(
             lemmas.shi2022_activation,

@@ -104,10 +104,10 @@ def sink_distance(attn: Float[Array, "*B T S"], hidden: Float[Array, "*B T D"], 
 
     References: docs/sinks.md.
     """
-    strength, key, values, mixed = _at_the_sink(attn, hidden, mask)
+    strength, key, values, mixed = at_the_sink(attn, hidden, mask)
     at_sink = jnp.take_along_axis(values, key[..., None], axis=-2)
     far = jnp.max(_sizes(values - at_sink, mask), axis=-1)
-    return Statement(_mean_size(mixed - at_sink, mask), (1 - strength) * far, is_row_stochastic(attn, mask))
+    return Statement(mean_size(mixed - at_sink, mask), (1 - strength) * far, is_row_stochastic(attn, mask))
 
 
 @at_least_float32
@@ -128,13 +128,13 @@ def sink_update(attn: Float[Array, "*B T S"], hidden: Float[Array, "*B T D"], ma
     References: after Barbero et al. (2025), arXiv 2504.02732, and Gu et al. (2024), arXiv 2410.10781; proof in
     docs/sinks.md.
     """
-    strength, key, values, mixed = _at_the_sink(attn, hidden, mask)
+    strength, key, values, mixed = at_the_sink(attn, hidden, mask)
     sizes = _sizes(values, mask)
     places = jnp.arange(mask.shape[-1]).reshape((1,) * (mask.ndim - 1) + (-1,))
     others = jnp.max(jnp.where(places == key, 0, sizes), axis=-1)
     at_sink = jnp.take_along_axis(sizes, key, axis=-1)[..., 0]
     bound = strength * at_sink + (1 - strength) * others
-    return Statement(_mean_size(mixed, mask), bound, is_row_stochastic(attn, mask))
+    return Statement(mean_size(mixed, mask), bound, is_row_stochastic(attn, mask))
 
 
 @at_least_float32
@@ -183,7 +183,7 @@ def _received(attn: Array, mask: Array) -> Array:
     return jnp.sum(jnp.where(both, attn, 0), axis=-2) / count
 
 
-def _at_the_sink(attn: Array, hidden: Array, mask: Array) -> tuple[Array, Array, Array, Array]:
+def at_the_sink(attn: Array, hidden: Array, mask: Array) -> tuple[Array, Array, Array, Array]:
     """The strongest key's strength and place, [...] and [... 1]; V without padding, and A V."""
     received = _received(attn, mask)
     key = jnp.argmax(jnp.where(mask, received, -1), axis=-1, keepdims=True)
@@ -196,6 +196,7 @@ def _sizes(rows: Array, mask: Array) -> Array:
     return jnp.where(mask, norm(rows), 0)
 
 
-def _mean_size(rows: Array, mask: Array) -> Array:
+def mean_size(rows: Array, mask: Array) -> Array:
+    """The mean length of real rows, [...]."""
     count = jnp.maximum(jnp.sum(mask, axis=-1), 1).astype(rows.dtype)
     return jnp.sum(_sizes(rows, mask), axis=-1) / count
