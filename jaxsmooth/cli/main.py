@@ -138,7 +138,9 @@ def run_study(command: Study) -> int:
     finally:  # also where nobody listens any more
         written = steps.write(found, command.out)
         if command.each_text:
-            written = {**written, "texts": command.out / TEXTS}
+            each = (getattr(found, name, None) for name in ("each", "each_hypothesis"))
+            files = [Path(one.file) for one in each if one is not None] or [command.out / TEXTS]
+            written |= dict(zip(("texts", "asked of each"), files, strict=False))
         write_settings(command, command.out)
     console.print()
     report.print_paths(console, written)
