@@ -13,7 +13,7 @@ from rich.text import Text
 from ..files import atomic_write, dumps_strict, strict
 from ..results.verification import TRUTHS, VERDICTS, Verification
 from .charts import SCALE, save, specification
-from .format import MISSING, digits
+from .format import digits
 from .json import described
 from .sections import shell
 from .sections.glossary import GLOSSARY, Column, legend
@@ -36,6 +36,9 @@ ASKED = (
     "A theorem promises something only where its hypotheses hold. Whether they do is asked about the model, for each"
     " layer and sentence: proved (holds), disproved (fails), or left open by the arithmetic."
 )
+
+NO_NUMBER = "-"
+"""Of what has no number; n/a is a verdict here."""
 
 HYPOTHESIS_COLUMNS = (
     Column("hypothesis", "hypothesis"),
@@ -190,7 +193,7 @@ def hypothesis_rows(verification: Verification) -> list[list[Text]]:
     rows = []
     for row in verification.hypotheses:
         counts = (Text(f"{row.counts[v]:,}", style=_TRUTH_STYLES[v] if row.counts[v] else "") for v in TRUTHS)
-        ends = (Text(MISSING if end is None else digits(end)) for end in (row.least, row.largest))
+        ends = (Text(NO_NUMBER if end is None else digits(end)) for end in (row.least, row.largest))
         rows.append([Text(row.hypothesis), *counts, Text(layers_words(row, verification.model.layers)), *ends])
     return rows
 
@@ -231,7 +234,7 @@ def theorem_rows(verification: Verification) -> list[list[Text]]:
     rows = []
     for row in verification.theorems:
         counts = (Text(f"{row.counts[v]:,}", style=_STYLES[v] if row.counts[v] else "") for v in VERDICTS)
-        tightness = ("-",) * 3 if row.tightness is None else (digits(value) for value in row.tightness)
+        tightness = (NO_NUMBER,) * 3 if row.tightness is None else (digits(value) for value in row.tightness)
         rows.append([Text(row.theorem), *counts, *map(Text, tightness)])
     return rows
 

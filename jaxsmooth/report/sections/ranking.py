@@ -35,6 +35,11 @@ SURE = 0.05
 """The level of the sign test; divided by the number of remedies, so that all tests together are wrong so seldom."""
 
 
+SEEN = 0.01
+"""A median change of the cosine from which a remedy is said to keep tokens apart: a hundredth of the way from equal
+directions to unrelated ones. However sure, less makes no difference. A convention."""
+
+
 def order(found: Comparison) -> list[int]:
     """Places of the remedies among the entries, most effective first: by the median change of the last cosine."""
     places = range(1, len(found.entries))
@@ -102,7 +107,7 @@ def answer(found: Comparison) -> str:
 
 def _lowers(entry: Measured, count: int) -> bool:
     effect = entry.effects.get("cosine_similarity")
-    return effect is not None and effect.lower > effect.higher and effect.p_value < SURE / count
+    return effect is not None and effect.p_value < SURE / count and effect.median <= -SEEN
 
 
 def _percent(entry: Measured) -> str:
@@ -126,6 +131,8 @@ def _does(entry: Measured, count: int) -> str:
     seen = f"the cosine is {which} in {many} of {effect.texts} texts (median {signed(effect.median)})"
     if effect.p_value >= SURE / count:
         return f"no clear effect: {seen}, which chance explains"
+    if abs(effect.median) < SEEN:
+        return f"hardly changes how alike tokens are: {seen}"
     return f"{'keeps tokens apart' if which == 'lower' else 'makes tokens more alike'}: {seen}"
 
 
@@ -144,13 +151,14 @@ def _costs(entry: Measured) -> str:
         return moved
     cost = entry.cost
     parameters = "no parameters" if not cost.parameters else f"{cost.parameters:+,} parameters"
-    flops = f"{'' if cost.counted else 'at least '}{digits(cost.flops)} × the FLOPs, counted and not timed"
+    flops = f"{'' if cost.counted else 'at least '}{digits(cost.flops)} × the FLOPs"
     return f"{moved}; costs {parameters} and {flops}"
 
 
 def _beware(entry: Measured) -> str:
     warning = f" It {entry.warning}." if entry.warning else ""
     lost = [rate for rate in ("L4", "L1") if not entry.rates[rate].count.any()]
-    missing = f" It breaks the hypotheses of {' and '.join(lost)}." if lost else ""
+    which = "that bound has" if len(lost) == 1 else "those bounds have"
+    missing = f" It breaks the hypotheses of {' and '.join(lost)}, so {which} no value with it." if lost else ""
     described = f" In full: {entry.description}." if entry.description != entry.label else ""
     return described + warning + missing
