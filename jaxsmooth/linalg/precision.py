@@ -89,9 +89,9 @@ def _token_vectors(parameters: dict[str, Any]) -> str:
 
 
 def _repeated(mask: Any, rows: Any) -> Any:
-    """The mask, with the leading axes that it lacks; as it is where it does not fit."""
+    """The mask of a batch, with the leading axes that it lacks; as it is where it does not fit."""
     lead, own = np.shape(rows)[:-1], np.shape(mask)
-    fits = 0 < len(own) < len(lead) and own == lead[-len(own) :]
+    fits = 1 < len(own) < len(lead) and own == lead[-len(own) :]
     return jnp.broadcast_to(mask, lead) if fits else mask
 
 

@@ -1,7 +1,7 @@
 """`verify`: every theorem on every layer, head and sentence of a real model, decided with rounding accounted for."""
 
 import os
-from collections.abc import Iterable, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -113,10 +113,8 @@ def verify(
         checker = _Checker(stream.model, names, asked, compiled=units >= WORTH_COMPILING, own=own)
         for encoded in stream:
             found, decided = checker.check(encoded, tally)
-            if keeper:
-                keeper.add({name: _sides(layers) for name, layers in found.items()}, encoded.indices)
-            if asked_keeper:
-                asked_keeper.add({name: by_layer(layers) for name, layers in decided.items()}, encoded.indices)
+            _keep(keeper, _sides, found, encoded)
+            _keep(asked_keeper, by_layer, decided, encoded)
     return Verification(
         model=model_summary(model, name, note),
         data=stream.summary(data),
@@ -129,6 +127,11 @@ def verify(
         each=keeper.found(),
         each_hypothesis=asked_keeper.found(),
     )
+
+
+def _keep(keeper: TextKeeper, sides: Callable[[Any], Any], found: Mapping[str, Any], encoded: EncodedBatch) -> None:
+    if keeper:
+        keeper.add({name: sides(layers) for name, layers in found.items()}, encoded.indices)
 
 
 def _beside(each_text: Choice) -> Choice:

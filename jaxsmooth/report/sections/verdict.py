@@ -94,7 +94,8 @@ def _named(row: HypothesisSummary) -> str:
     if state_of(row) != "in part":
         return row.hypothesis
     asked = sum(row.counts[v] for v in ("HOLDS", "FAILS", "UNDECIDED"))
-    return f"{row.hypothesis} ({row.counts['HOLDS']:,} of {asked:,} checks)"
+    left = f", {row.counts['UNDECIDED']:,} open" if row.counts["UNDECIDED"] else ""
+    return f"{row.hypothesis} ({row.counts['HOLDS']:,} of {asked:,} checks{left})"
 
 
 def _joined(names: Sequence[str]) -> str:
