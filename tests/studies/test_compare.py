@@ -247,6 +247,21 @@ def test_a_sure_change_that_nobody_could_see_is_no_help():
     assert "No remedy clearly keeps tokens apart" in ranking.answer(ranked(made("slight", -0.001, 20, 0.001)))
 
 
+def test_the_part_that_is_named_acts_in_the_direction_of_the_effect():
+    """Attention drives tokens apart by 0.1 more, the MLP by 0.5 less: who keeps them apart does so through attention."""
+    none = support_comparison(*ABOUT).entries[0]
+    change = np.zeros_like(none.attribution.mean)
+    change[0] = [0.1, 0.0, -0.5, 0.0]
+    moved = dataclasses.replace(none.attribution, mean=none.attribution.mean + change)
+    lines = {
+        name: next(ranking.sentences(ranked(made(name, median, lower, 0.1, attribution=moved))))
+        for name, median, lower in (("apart", -0.1, 20), ("alike", 0.1, 0), ("unsure", -0.1, 11))
+    }
+    assert "mostly through attention (+0.100 in ln(d_M/‖H‖))" in lines["apart"]
+    assert "mostly through the MLP (−0.500 in ln(d_M/‖H‖))" in lines["alike"]
+    assert "mostly through" not in lines["unsure"]
+
+
 def test_one_test_of_many_is_asked_for_more():
     """A p of 0.01 is clear for one remedy, and not for ten of them."""
     effect = made("a", -0.1, 20, 0.1).effects["cosine_similarity"]

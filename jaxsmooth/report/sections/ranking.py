@@ -105,9 +105,14 @@ def answer(found: Comparison) -> str:
     )
 
 
-def _lowers(entry: Measured, count: int) -> bool:
+def _clear(entry: Measured, count: int) -> bool:
+    """Whether it changes the cosine, more than by chance and more than a little."""
     effect = entry.effects.get("cosine_similarity")
-    return effect is not None and effect.p_value < SURE / count and effect.median <= -SEEN
+    return effect is not None and effect.p_value < SURE / count and abs(effect.median) >= SEEN
+
+
+def _lowers(entry: Measured, count: int) -> bool:
+    return _clear(entry, count) and entry.effects["cosine_similarity"].median < 0
 
 
 def _percent(entry: Measured) -> str:
@@ -119,8 +124,9 @@ def sentences(found: Comparison) -> Iterator[str]:
     """One sentence a remedy, the most effective first: what it does, how surely, through which part, at what cost."""
     for place in order(found):
         entry = found.entries[place]
-        does = _does(entry, len(found.entries) - 1) + _through(found, entry)
-        yield f"{entry.label}: {does}; {_costs(entry)}.{_beware(entry)}"
+        count = len(found.entries) - 1
+        through = _through(found, entry) if _clear(entry, count) else ""
+        yield f"{entry.label}: {_does(entry, count)}{through}; {_costs(entry)}.{_beware(entry)}"
 
 
 def _does(entry: Measured, count: int) -> str:
@@ -137,10 +143,12 @@ def _does(entry: Measured, count: int) -> str:
 
 
 def _through(found: Comparison, entry: Measured) -> str:
+    """The part of a block that does most of it: of those that change in the direction of the effect."""
     change = (entry.attribution.mean - found.entries[0].attribution.mean).sum(axis=0)
-    if not np.isfinite(change).all() or not np.any(change):
+    apart = -np.sign(entry.effects["cosine_similarity"].median)
+    place = int(np.argmax(apart * change))
+    if not (np.isfinite(change).all() and apart * change[place] > 0):
         return ""
-    place = int(np.argmax(np.abs(change)))
     part = PART_NAMES.get(found.parts[place], found.parts[place])
     return f", mostly through {part} ({signed(float(change[place]))} in ln(d_M/‖H‖))"
 
