@@ -1,8 +1,8 @@
 """Measures of over-smoothing: hidden states or attention and a mask in, one number per sentence out.
 
-Every function runs over real tokens only; adding padding changes nothing. Leading axes are free, so a stacked
-trace [L B T D] goes in with its mask broadcast by `jnp.broadcast_to`. Those that the theory is stated in live
-in `jaxsmooth.theory` and are listed here again: `subspace_distance`, `relative_distance`, `mixing_rate`,
+Every function runs over real tokens only; adding padding changes nothing. Leading axes are free, so a stacked trace
+goes in as it is, [L B T D] or [L B N T S] with the mask [B T] of its batch. Those that the theory is stated in live in
+`jaxsmooth.theory` and are listed here again: `subspace_distance`, `relative_distance`, `mixing_rate`,
 `ergodicity_coefficient`, `sink_strength`, `first_token_attention`.
 
 All compute in float32 at least, whatever the hidden states are kept in, and return that. Measures without a unit do not

@@ -117,8 +117,9 @@ class ProgressBar:
     def _speak(self) -> None:
         begun, wait = time.monotonic(), FIRST
         while not self._over.wait(wait):
-            say(f"jaxsmooth: {self.line()}", stderr=True)
-            wait = min(max(FIRST, (time.monotonic() - begun) / 10), LONGEST)
+            taken = time.monotonic() - begun
+            say(f"jaxsmooth: {self.line()}; {duration(taken)} so far", stderr=True)
+            wait = min(max(FIRST, taken / 10), LONGEST)
 
 
 class _Left(ProgressColumn):

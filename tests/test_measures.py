@@ -65,6 +65,10 @@ def measures() -> dict:
 MEASURES = measures()
 
 
+OWN_LEAD = {"guo2023_smallest_eigenvalue", "ali2023_centred_attention"}
+"""Of one matrix a sentence: a mask of as many axes as the matrices have."""
+
+
 def is_of_attention(name: str) -> bool:
     return next(iter(inspect.signature(MEASURES[name]).parameters)) == "attn"
 
@@ -246,12 +250,19 @@ def test_what_is_no_array_is_made_one_or_refused():
         metrics.token_norm(array.astype(complex), mask)
 
 
-@pytest.mark.compatibility("measure", "as many layers as sentences, and a mask [B T]", "refused, saying how", was=1)
-@pytest.mark.parametrize("name", ["attention_entropy", "mixing_rate", "ergodicity_coefficient"])
-def test_layers_and_sentences_are_not_mixed_up(name):
-    stacked = jnp.broadcast_to(jnp.asarray(generic(name))[:, None, None], (8, 8, 1, T, T))
-    with pytest.raises(ShapeError, match="For stacked layers"):
-        MEASURES[name](stacked, jnp.ones((8, T), bool))
+@pytest.mark.compatibility("measure", "a trace [L B T D] or [L B N T S], a mask [B T]", "of each sentence", was=1)
+@pytest.mark.parametrize("name", [name for name in sorted(MEASURES) if name not in OWN_LEAD])
+def test_the_mask_of_a_batch_is_that_of_every_layer(name):
+    """As many layers as sentences, so that the one cannot be taken for the other; the sentences are of two lengths."""
+    array, real = generic(name)[:4], np.ones((2, T), bool)
+    real[0, -1] = False
+    if is_of_attention(name):
+        stacked = np.where(real[:, None, :], array.reshape(2, 2, T, T), 0)
+        stacked = (stacked / stacked.sum(-1, keepdims=True))[:, :, None]
+    else:
+        stacked = array.reshape(2, 2, T, D)
+    found, one = (MEASURES[name](jnp.asarray(x), jnp.asarray(real)) for x in (stacked, stacked[1]))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a[1], b, rtol=1e-5, atol=1e-6), found, one)
 
 
 @pytest.mark.compatibility("measure", "an additive mask of 0 and -1e9", "refused, saying what a mask is", was=1)

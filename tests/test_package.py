@@ -30,7 +30,14 @@ def test_the_whole_package_and_nothing_else(built, pattern):
     (path,) = built.glob(pattern)
     names = contents(path)
     assert faults(path) == []
-    for name in ("assets/tiny_sentences.txt", "report/page.html", "report/page.css", "report/page.js", "py.typed"):
+    for name in (
+        "assets/tiny_sentences.txt",
+        "report/page.html",
+        "report/page.css",
+        "report/page.js",
+        "report/glossary.toml",
+        "py.typed",
+    ):
         assert f"jaxsmooth/{name}" in names
     assert any(name.endswith("LICENSE") for name in names)
 

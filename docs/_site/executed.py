@@ -19,8 +19,6 @@ COMMANDS_RUN = ("howto/", "tutorials/", "coming-from/")
 """Folders whose ```console blocks are run too."""
 
 BEFORE = {
-    # orbax warns of a checkpoint that is only read
-    "extending": 'import logging\n\nlogging.getLogger("absl").setLevel(logging.CRITICAL)',
     "tasks": 'import jaxsmooth\n\nmodel, tokenizer = jaxsmooth.load("tiny")',
 }
 """What a page takes as given, run unseen before its first block."""

@@ -97,6 +97,9 @@ class Verify(Study):
     """Check only this theorem, by its name in docs/theorems.md. May be given several times."""
     hypothesis: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """Decide only this hypothesis, by its name in docs/hypotheses.md. May be given several times."""
+    each_text: bool = False
+    """Also write texts.parquet: both sides and the verdict of every theorem for each text, however many there are; and
+    texts-hypotheses.parquet: the number that decides and the verdict of every hypothesis."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -277,7 +280,7 @@ COMMANDS: dict[str, Entry | dict[str, Entry]] = {
     ),
     "verify": Entry(
         Verify,
-        ("verify minilm-l6 --limit 8", "verify tiny --data tiny --theorem attention_step"),
+        ("verify minilm-l6 --limit 8", "verify tiny --data tiny --theorem dobrushin1956_diameter"),
         {**_TEXT, "choice": "theorem hypothesis", **_STUDY},
     ),
     "compare": Entry(

@@ -55,7 +55,8 @@ def at_least_float32(function: Function) -> Function:
     """The function, of arrays in float32 at least: narrower ones are widened, whole numbers made real.
 
     So whatever it adds up is added up in float32, and what it returns is float32. Lists and tensors are made arrays,
-    and whole numbers real, where the annotation asks for it; the leaves of structs are only widened.
+    and whole numbers real, where the annotation asks for it; the leaves of structs are only widened. A mask [B T] of
+    token vectors [L B T D] is repeated for every L.
 
     Called by itself it is one program, not one for every operation, compiled once for each shape and each value of its
     options (numbers of steps, tolerances, names). One that takes a function is left as it is.
@@ -64,6 +65,7 @@ def at_least_float32(function: Function) -> Function:
     asked = {name: _types(annotation) for name, annotation in parameters.items()}
     options = tuple(name for name, annotation in parameters.items() if _is_option(annotation))
     takes_functions = any(_is_function(annotation) for annotation in parameters.values())
+    rows = _token_vectors(parameters)
     run = function if takes_functions else jax.jit(function, static_argnames=options)
 
     @functools.wraps(function)
@@ -72,9 +74,25 @@ def at_least_float32(function: Function) -> Function:
         if len(given) < len(arguments) + len(named):
             return function(*arguments, **named)  # refuses what was given twice, or too much
         wide = {name: _widen(name, value, asked.get(name, ())) for name, value in given.items() if name not in options}
+        if rows in wide and "mask" in wide:
+            wide["mask"] = _repeated(wide["mask"], wide[rows])
         return run(**wide, **{name: _plain(given[name]) for name in options if name in given})
 
     return cast(Function, widened)
+
+
+def _token_vectors(parameters: dict[str, Any]) -> str:
+    """The argument whose rows the mask is of, [..., T, D]; "" where there is none."""
+    dims = {name: getattr(annotation, "dim_str", "") for name, annotation in parameters.items()}
+    rows = (name for name, axes in dims.items() if axes.startswith("*B T ") and not axes.endswith("S"))
+    return next(rows, "") if dims.get("mask") == "*B T" else ""
+
+
+def _repeated(mask: Any, rows: Any) -> Any:
+    """The mask of a batch, with the leading axes that it lacks; as it is where it does not fit."""
+    lead, own = np.shape(rows)[:-1], np.shape(mask)
+    fits = 1 < len(own) < len(lead) and own == lead[-len(own) :]
+    return jnp.broadcast_to(mask, lead) if fits else mask
 
 
 def as_array(name: str, value: Any) -> Any:

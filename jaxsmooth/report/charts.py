@@ -21,7 +21,7 @@ from .format import finite
 from .shown.style import COLOURS as COLOURS
 from .shown.style import GREY as GREY
 from .shown.style import SCALE as SCALE
-from .shown.style import vega
+from .shown.style import vega, with_letters
 
 
 class Series(NamedTuple):
@@ -34,7 +34,7 @@ class Series(NamedTuple):
 
 def specification(chart: alt.TopLevelMixin) -> dict[str, Any]:
     """The Vega-Lite description of a chart in the style of the report."""
-    return chart.configure(**vega()).to_dict()
+    return with_letters(chart.configure(**vega()).to_dict())
 
 
 def save(chart: alt.TopLevelMixin, stem: Path) -> Path:

@@ -68,7 +68,8 @@ def print_comparison(found: Comparison, console: Console) -> None:
       console: where to print. In a narrow one the least important columns are left out.
     """
     model, data = found.model, found.data
-    show(console, Text(f"{model.label} on {data.sentences:,} sentences of {data.name}, not trained", style="bold"))
+    about = f"remedies applied to {model.label} on {data.sentences:,} sentences of {data.name}, without training"
+    show(console, Text(about, style="bold"))
     show(console, Text(answer(found), style="bold"))
     console.print()
     title = Text("the remedies, most effective first; cosine and d_M/‖H‖ of the last layer")

@@ -94,6 +94,7 @@ def print_convergence(found: HeadConvergence, console: Console) -> None:
             rows.append([operator if layer == 0 else "", str(layer + 1), *cells])
     show_table(console, Text(title, style="bold"), COLUMNS, rows, LEAST_IMPORTANT)
     console.print()
+    show(console, Text("What held, failed and stayed open, by operator:", style="bold"))
     for line in _findings(found):
         show(console, Text(line))
 
@@ -231,5 +232,5 @@ def _findings(found: HeadConvergence) -> Iterator[str]:
         yield (
             f"{operator}: {shares['arrived']} of heads and sentences arrived; the limit held in {limit}, "
             f"the rate in {rate}, the number of steps in {steps}; the rest is not decided by {found.steps} steps; "
-            f"tau bounded every step in {shares['ergodicity_held']}; longest transient {digits(worst)} steps."
+            f"τ bounded every step in {shares['ergodicity_held']}; longest transient {digits(worst)} steps."
         )

@@ -18,7 +18,7 @@ class Headline:
 
     Attributes:
       level: "strong", "moderate", "little" or "undefined"; the rule is in `headline`.
-      theory: "explains", "partial", "vacuous", "contradicted", "inapplicable" or "undefined".
+      theory: "explains", "partial", "hardly", "vacuous", "contradicted", "inapplicable" or "undefined".
       headline: one sentence that answers the question.
       smoothing: how similar the tokens become.
       where: in which layers.
@@ -72,7 +72,8 @@ def headline(diagnosis: Diagnosis) -> Headline:
     * "contradicted": a measured rate exceeds a bound by more than `ROUNDING`; bounds are proved, so this means
       rounding or a defect, and nothing else should be read into the bounds;
     * "explains": every contracting layer has a bound below 1, and there is such a layer;
-    * "partial": some bound is below 1 somewhere (for a sentence at least), but not as above;
+    * "partial": some bound is below 1 in some layer, but not as above;
+    * "hardly": no bound is below 1 in any layer, but one is for some sentence;
     * "vacuous": the bounds hold, and every one of them is at least 1 in every layer for every sentence, so none
       promises that tokens become more alike; the sentence says so, and how near the tightest comes if that is within
       `NEAR` times the actual rate, with what that bound knows of the text;
@@ -121,4 +122,6 @@ def _theory(found: Findings) -> str:
     certified = {layer for layers in found.certified_layers.values() for layer in layers}
     if found.contracting_layers and certified.issuperset(found.contracting_layers):
         return "explains"
-    return "partial" if found.smallest_bound < 1 else "vacuous"
+    if certified:
+        return "partial"
+    return "hardly" if found.smallest_bound < 1 else "vacuous"

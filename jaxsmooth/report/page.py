@@ -41,10 +41,6 @@ TABLE = (
 """Columns of the table, and where in a layer of report.json each stands."""
 
 
-DEFINED = {entry.name for entry in (*STATES, *BLOCKS)}
-"""The entries of the glossary that the page lists: those of its own words."""
-
-
 class Tile(NamedTuple):
     """A number at the head of the page.
 
@@ -71,44 +67,40 @@ def render_page(diagnosis: Diagnosis, *, beside: Sequence[str] = ()) -> str:
       browser (by a content security policy) to load one or to run a script that was not put there by this function.
       It is light or dark as the reader's system is, and light on paper.
     """
-    report, found = to_json(diagnosis), headline(diagnosis)
+    report, answer = to_json(diagnosis), headline(diagnosis)
     charts = page_charts(diagnosis, _words_fit(diagnosis.exemplar))
     own = [(Column(name, ""), ("metrics", name)) for name in diagnosis.metrics]
     table = (*TABLE[:2], *own, *TABLE[2:])
     # Its stub asks for a snippet; without one the bundle gives `vegaEmbed` to the page.
     vega = shell.script(vl_convert.javascript_bundle())  # type: ignore[call-arg]
     script = shell.script(shell.asset("page.js"))
-    return (
-        shell.environment()
-        .from_string(shell.asset("page.html"))
-        .render(
-            diagnosis=diagnosis,
-            headline=found,
-            tiles=tiles(found),
-            glossary=GLOSSARY,
-            defined=DEFINED,
-            columns=[column for column, _ in table],
-            rows=[(layer["layer"], [_cell(layer, path) for _, path in table]) for layer in rows_of(report)],
-            every_input=every_input_words(diagnosis),
-            every_input_rows=every_input_rows(diagnosis),
-            fused=None if diagnosis.fused is None else fused_words(diagnosis.fused),
-            fate=None if diagnosis.fate is None else list(answers(diagnosis.fate)),
-            knows=[] if diagnosis.model.departures else [(rung, KNOWS[rung]) for rung in diagnosis.model.rungs],
-            sinks=sink_words(diagnosis),
-            alike=attention_words(diagnosis),
-            weights=weights_section(diagnosis),
-            ranks=rank_words(diagnosis),
-            alt=_alternatives(diagnosis, found),
-            sentence=_sentence(diagnosis.exemplar) if "cosine" in charts.drawn else None,
-            shown_heads=charts.heads,
-            beside=beside,
-            texts=texts_section(diagnosis.texts),
-            charts=charts.drawn,
-            css=Markup(shell.asset("page.css")),
-            vega=Markup(vega),
-            script=Markup(script),
-            policy=shell.policy(vega, script),
-        )
+    return shell.template("page.html").render(
+        found=diagnosis,
+        headline=answer,
+        tiles=tiles(answer),
+        glossary=GLOSSARY,
+        defined=(*STATES, *BLOCKS),
+        columns=[column for column, _ in table],
+        rows=[(layer["layer"], [_cell(layer, path) for _, path in table]) for layer in rows_of(report)],
+        every_input=every_input_words(diagnosis),
+        every_input_rows=every_input_rows(diagnosis),
+        fused=None if diagnosis.fused is None else fused_words(diagnosis.fused),
+        fate=None if diagnosis.fate is None else list(answers(diagnosis.fate)),
+        knows=[] if diagnosis.model.departures else [(rung, KNOWS[rung]) for rung in diagnosis.model.rungs],
+        sinks=sink_words(diagnosis),
+        alike=attention_words(diagnosis),
+        weights=weights_section(diagnosis),
+        ranks=rank_words(diagnosis),
+        alt=_alternatives(diagnosis, answer),
+        sentence=_sentence(diagnosis.exemplar) if "cosine" in charts.drawn else None,
+        shown_heads=charts.heads,
+        beside=beside,
+        texts=texts_section(diagnosis.texts),
+        charts=charts.drawn,
+        css=Markup(shell.asset("page.css")),
+        vega=Markup(vega),
+        script=Markup(script),
+        policy=shell.policy(vega, script),
     )
 
 

@@ -12,17 +12,17 @@ from ..terminal import Plain
 from .sections.glossary import WHERE, Column, legend
 
 
-def plain_table(title: Text) -> Table:
+def plain_table() -> Table:
     """A table with a rule under its head and no other lines.
 
     The box adds a space of its own between columns: two in all, none at the edges, so that 80 hold many columns.
     """
-    return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    return Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
 
 
-def filled_table(title: Text, columns: Sequence[Column], rows: Sequence[Sequence[str | Text]]) -> Table:
+def filled_table(columns: Sequence[Column], rows: Sequence[Sequence[str | Text]]) -> Table:
     """A plain table of these columns, the first of them left-aligned unless its cells are numbers."""
-    table = plain_table(title)
+    table = plain_table()
     named = any(not str(row[0]).isdigit() for row in rows if str(row[0]))
     for place, column in enumerate(columns):
         table.add_column(column.heading, justify="left" if named and not place else "right", no_wrap=True)
@@ -50,9 +50,10 @@ def show_table(
     kept = list(range(len(columns)))
     for heading in (None, *last):
         kept = [place for place in kept if columns[place].heading != heading]
-        table = filled_table(title, [columns[k] for k in kept], [[row[k] for k in kept] for row in rows])
+        table = filled_table([columns[k] for k in kept], [[row[k] for k in kept] for row in rows])
         if console.measure(table, options=console.options.update(width=10_000)).maximum <= console.width:
             break
+    show(console, title)  # not the table's: there it would be as narrow as the columns
     show(console, table)
     show(console, Text(f"{legend(columns[k] for k in kept)}\n{WHERE}", style="dim"))
 
@@ -75,5 +76,6 @@ def show_command(console: Console, question: str, command: str, why: str) -> Non
 
 def print_paths(console: Console, paths: Mapping[str, Path]) -> None:
     """Prints where the files are, never wrapped or cut, so that a path can be copied and parsed."""
+    width = max(7, *map(len, paths)) + 1
     for label, path in paths.items():
-        console.print(Plain(Text.assemble(f"{label:8}", (str(path), "bold"))), soft_wrap=True)
+        console.print(Plain(Text.assemble(f"{label:{width}}", (str(path), "bold"))), soft_wrap=True)

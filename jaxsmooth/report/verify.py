@@ -2,6 +2,7 @@
 
 import base64
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from rich.text import Text
 from ..files import atomic_write, dumps_strict, strict
 from ..results.verification import TRUTHS, VERDICTS, Verification
 from .charts import SCALE, save, specification
-from .format import MISSING, digits
+from .format import digits
 from .json import described
 from .sections import shell
 from .sections.glossary import GLOSSARY, Column, legend
@@ -36,6 +37,9 @@ ASKED = (
     "A theorem promises something only where its hypotheses hold. Whether they do is asked about the model, for each"
     " layer and sentence: proved (holds), disproved (fails), or left open by the arithmetic."
 )
+
+NO_NUMBER = "-"
+"""Of what has no number; n/a is a verdict here."""
 
 HYPOTHESIS_COLUMNS = (
     Column("hypothesis", "hypothesis"),
@@ -79,8 +83,13 @@ def write_verification(verification: Verification, out: Path) -> dict[str, Path]
       OSError: the folder cannot be made or written to.
     """
     out, figure = Path(out), verification_figure(verification)
+    beside = [
+        "verify.json",
+        *(["verify.svg"] if figure else []),
+        *(["hypotheses.json"] if verification.hypotheses else []),
+    ]
     paths = {
-        "report": atomic_write(out / "verify.html", verification_page(verification)),
+        "report": atomic_write(out / "verify.html", verification_page(verification, beside=beside)),
         "checks": atomic_write(out / "verify.json", verification_json(verification)),
     }
     if figure is not None:
@@ -118,33 +127,35 @@ def hypotheses_json(verification: Verification) -> dict[str, Any]:
     )
 
 
-def verification_page(verification: Verification) -> str:
-    """One self-contained HTML document: the answer, the figure, the tables, and what their words mean."""
+def verification_page(verification: Verification, *, beside: Sequence[str] = ()) -> str:
+    """One self-contained HTML document: the answer, the figure, the tables, and what their words mean.
+
+    Args:
+      verification: what `jaxsmooth.verify` found.
+      beside: files in the page's folder that it links to.
+    """
     figure, picture = verification_figure(verification), None
     if figure is not None:
         # As pixels: the letters of a drawing would be those of the reader's fonts, of another width.
         drawn = vl_convert.vegalite_to_png(specification(figure), scale=SCALE)
         picture = "data:image/png;base64," + base64.b64encode(drawn).decode()
-    return (
-        shell.environment()
-        .from_string(shell.asset("verify.html"))
-        .render(
-            found=verification,
-            question=QUESTION,
-            answers=verdict_parts(verification),
-            said=said(verification),
-            asked=ASKED if verification.hypotheses else "",
-            picture=picture,
-            hypotheses=hypothesis_rows(verification),
-            hypothesis_columns=HYPOTHESIS_COLUMNS,
-            theorems=theorem_rows(verification),
-            theorem_columns=THEOREM_COLUMNS,
-            glossary=GLOSSARY,
-            defined=VERIFY,
-            violations=list(violations(verification)),
-            css=Markup(shell.asset("page.css")),
-            policy=shell.policy(),
-        )
+    return shell.template("verify.html").render(
+        found=verification,
+        question=QUESTION,
+        answers=verdict_parts(verification),
+        said=said(verification),
+        asked=ASKED if verification.hypotheses else "",
+        picture=picture,
+        hypotheses=hypothesis_rows(verification),
+        hypothesis_columns=HYPOTHESIS_COLUMNS,
+        theorems=theorem_rows(verification),
+        theorem_columns=THEOREM_COLUMNS,
+        glossary=GLOSSARY,
+        defined=VERIFY,
+        beside=beside,
+        violations=list(violations(verification)),
+        css=Markup(shell.asset("page.css")),
+        policy=shell.policy(),
     )
 
 
@@ -190,7 +201,7 @@ def hypothesis_rows(verification: Verification) -> list[list[Text]]:
     rows = []
     for row in verification.hypotheses:
         counts = (Text(f"{row.counts[v]:,}", style=_TRUTH_STYLES[v] if row.counts[v] else "") for v in TRUTHS)
-        ends = (Text(MISSING if end is None else digits(end)) for end in (row.least, row.largest))
+        ends = (Text(NO_NUMBER if end is None else digits(end)) for end in (row.least, row.largest))
         rows.append([Text(row.hypothesis), *counts, Text(layers_words(row, verification.model.layers)), *ends])
     return rows
 
@@ -202,6 +213,7 @@ def _print_theorems(verification: Verification, console: Console) -> None:
     by_source: dict[str, list[str]] = {}
     for row in verification.theorems:
         by_source.setdefault(row.source, []).append(row.theorem)
+    show(console, Text("Where each is from:", style="dim"))
     for source, names in by_source.items():
         show(console, Text(f"{source}: {', '.join(names)}", style="dim"))
     totals = {verdict: sum(row.counts[verdict] for row in verification.theorems) for verdict in VERDICTS}
@@ -231,7 +243,7 @@ def theorem_rows(verification: Verification) -> list[list[Text]]:
     rows = []
     for row in verification.theorems:
         counts = (Text(f"{row.counts[v]:,}", style=_STYLES[v] if row.counts[v] else "") for v in VERDICTS)
-        tightness = ("-",) * 3 if row.tightness is None else (digits(value) for value in row.tightness)
+        tightness = (NO_NUMBER,) * 3 if row.tightness is None else (digits(value) for value in row.tightness)
         rows.append([Text(row.theorem), *counts, *map(Text, tightness)])
     return rows
 

@@ -1,6 +1,7 @@
 """The sentences of a headline, from its numbers; every rule is in `jaxsmooth.report.headline`."""
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,14 +19,33 @@ _LEVELS = {
     "undefined": "Whether {model} over-smooths cannot be told from this text",
 }
 
-_THEORIES = {
-    "explains": "and the theory predicts it",
-    "partial": "and the theory predicts part of it",
-    "vacuous": "and the theory's bounds are too loose to explain it",
-    "contradicted": "but a measured rate exceeds a proved bound: distrust the numbers",
-    "inapplicable": "and the theory's bounds are not proved for blocks like its own",
-    "undefined": "and its contraction rates have no value",
+
+class Verdict(NamedTuple):
+    """What the bounds say of the rates, as the headline and as the text says it.
+
+    Attributes:
+      headline: follows "and"; `{far}` is how far the tightest bound is above the rates.
+      answer: begins the answer to "Does the theory explain it?".
+      near: in the place of `headline` where the tightest bound is near the rates: follows "the theory, told this text".
+    """
+
+    headline: str
+    answer: str
+    near: str = ""
+
+
+VERDICTS = {
+    "explains": Verdict("the theory predicts it", "It does", "predicts it"),
+    "partial": Verdict("the theory predicts part of it", "In part", "predicts part of it"),
+    "hardly": Verdict("the theory hardly predicts it", "Hardly", "hardly predicts it"),
+    "vacuous": Verdict(
+        "the theory's bounds are too loose to explain it", "It does not", "is {far} the rates and promises nothing"
+    ),
+    "contradicted": Verdict("a measured rate exceeds a proved bound: distrust the numbers", "It cannot be told"),
+    "inapplicable": Verdict("the theory's bounds are not proved for blocks like its own", "It says nothing"),
+    "undefined": Verdict("its contraction rates have no value", "It cannot be told"),
 }
+"""By `Headline.theory`: the one place that says how a verdict is called."""
 
 
 KNOWS = {
@@ -47,28 +67,29 @@ _PROMISE = (
 
 _TOLD = {"L5": "told this text", "L4": "told this text", "L3": "told this text's attention"}
 
-_NEAR = {
-    "explains": "predicts it",
-    "partial": "predicts part of it",
-    "vacuous": "is {} the rates and promises nothing",
-}
-"""Where the tightest bound is near the rates."""
-
 
 def first_sentence(level: str, theory: str, model: str, found: Findings | None = None) -> str:
     """One sentence for both answers; `found` where bounds apply to the model's blocks."""
-    joint = ", " if level != "undefined" else "; "
-    tail = _THEORIES[theory]
+    verdict = VERDICTS[theory]
+    tail = verdict.headline
     if level == "little" and theory == "vacuous":
-        tail = "and the theory's bounds are too loose to promise either way"
-    if theory in _NEAR and found is not None and found.tightest_over_actual <= NEAR:
+        tail = "the theory's bounds are too loose to promise either way"
+    if verdict.near and found is not None and found.tightest_over_actual <= NEAR:
         told = _TOLD.get(found.tightest or "", "told its norms")
-        ratio = found.tightest_over_actual
-        far = f"{digits(ratio)} times" if ratio >= 1.5 else f"{max(1, math.ceil(100 * (ratio - 1)))} % above"
-        tail = f"and the theory, {told}, {_NEAR[theory].format(far)}"
-    if level == "undefined":
-        tail = tail.removeprefix("and ")
-    return _LEVELS[level].format(model=model) + joint + tail + "."
+        tail = f"the theory, {told}, {verdict.near.format(far=above(found.tightest_over_actual))}"
+    joint = "; " if level == "undefined" else ", but " if theory == "contradicted" else ", and "
+    return f"{_LEVELS[level].format(model=model)}{joint}{tail}."
+
+
+def above(ratio: float) -> str:
+    """How far a bound is above the rates, as it fits before "the rates".
+
+    >>> above(40.0), above(1.2), above(1.004)
+    ('40.0 times', '20 % above', 'less than 1 % above')
+    """
+    if not ratio < 1.5:
+        return f"{digits(ratio)} times"
+    return f"{100 * (ratio - 1):.0f} % above" if ratio >= 1.01 else "less than 1 % above"
 
 
 def smoothing(level: str, found: Findings, strong: float, moderate_rise: float, peak_drop: float) -> str:
@@ -137,18 +158,19 @@ def inapplicable(departures: tuple[str, ...]) -> str:
     """Why no bound has a value."""
     listed = ", ".join(departures[:-1]) + " and " * (len(departures) > 1) + departures[-1]
     return (
-        "The bounds L0 to L5 are proved for BERT's post-LN blocks: LayerNorm after each unscaled residual sum, an"
-        f" ungated MLP. This model has {listed}, so none of them is evaluated; the actual rates are measured all the"
-        " same."
+        f"{VERDICTS['inapplicable'].answer}: the bounds L0 to L5 are proved for BERT's post-LN blocks, with LayerNorm"
+        f" after each unscaled residual sum and an ungated MLP. This model has {listed}, so none of them is evaluated;"
+        " the actual rates are measured all the same."
     )
 
 
 def pre_norm(found: Findings) -> str:
     """What the one bound that is proved for pre-LN blocks says."""
     return (
-        "It does not. Pre-LN blocks add to the residual stream and never divide it: the rate that is proved of them,"
-        f" shown here as L1, cannot be below 1. In the median layer it is {digits(found.L1_over_actual)} times the"
-        " actual rate. L0 and L2 to L5 are proved for BERT's post-LN blocks and not evaluated."
+        f"{VERDICTS['vacuous'].answer}. Pre-LN blocks add to the residual stream and never divide it: the rate that is"
+        " proved of them, shown here as L1, cannot be below 1. In the median layer it is"
+        f" {above(found.L1_over_actual)} the actual rate. L0 and L2 to L5 are proved for BERT's post-LN blocks and not"
+        " evaluated."
     )
 
 
@@ -157,13 +179,13 @@ def explanation(theory: str, found: Findings, departures: tuple[str, ...] = ()) 
     if theory == "inapplicable":
         return inapplicable(departures)
     if theory == "undefined":
-        return "There is no contraction rate or no bound to compare: too few tokens per sentence."
+        return f"{VERDICTS[theory].answer}: too few tokens per sentence for a contraction rate or a bound."
     if theory == "contradicted":
         bound, layer = found.exceeded[0]
         return (
-            f"The actual rate exceeds {bound} in layer {layer} ({len(found.exceeded)} such cases). A proved bound"
-            " cannot be exceeded, so this is rounding or a defect; repeat with --precision float64, and report it if"
-            " it stays."
+            f"{VERDICTS[theory].answer}: the actual rate exceeds {bound} in layer {layer} ({len(found.exceeded)} such"
+            " cases). A proved bound cannot be exceeded, so this is rounding or a defect; repeat with --precision"
+            " float64, and report it if it stays."
         )
     if departures:
         return pre_norm(found)
@@ -171,27 +193,28 @@ def explanation(theory: str, found: Findings, departures: tuple[str, ...] = ()) 
 
 
 def _bounds(theory: str, found: Findings) -> str:
+    answer = VERDICTS[theory].answer
     smallest = f"{digits(found.smallest_bound)}, {found.smallest_bound_name} in layer {found.smallest_bound_layer}"
     if theory == "vacuous":
         return (
-            "It does not. Every bound holds, but none is below 1 in any layer for any sentence, so none promises"
+            f"{answer}. Every bound holds, but none is below 1 in any layer for any sentence, so none promises"
             f" that tokens become more alike; the smallest is {smallest}."
         )
     best = {bound: layers for bound, layers in found.certified_layers.items() if layers}
     named = "; ".join(f"{bound} in {layer_list(layers)}" for bound, layers in best.items())
     if theory == "explains":
         knows = KNOWS[found.tightest or next(iter(best))]
-        return f"It does: every layer that contracts has a bound below 1 ({named}). The tightest knows {knows}."
-    if best:
+        return f"{answer}: every layer that contracts has a bound below 1 ({named}). The tightest knows {knows}."
+    if theory == "partial":
         contracting = layer_list(found.contracting_layers)
-        return f"It does in part: a bound is below 1 for {named}; the actual rate is below 1 in {contracting}."
-    return f"It hardly does: on average no bound is below 1; only for some sentence is one ({smallest})."
+        return f"{answer}: a bound is below 1 for {named}; the actual rate is below 1 in {contracting}."
+    return f"{answer}: on average no bound is below 1; only for some sentence is one ({smallest})."
 
 
 def _looseness(found: Findings) -> str:
     text = (
-        f"The theorem of Shi et al. taken layer by layer (L1) is {digits(found.L1_over_actual)} times the actual rate,"
-        f" the tightest bound ({found.tightest}) {digits(found.tightest_over_actual)} times (median over layers)."
+        f"The theorem of Shi et al. taken layer by layer (L1) is {above(found.L1_over_actual)} the actual rate, the"
+        f" tightest bound ({found.tightest}) {above(found.tightest_over_actual)} (median over layers)."
     )
     return text if found.tightest is None else f"{text} {found.tightest} knows {KNOWS[found.tightest]}."
 

@@ -34,8 +34,14 @@ ROWS = 2**20
 VERDICTS = ("CONFIRMED", "VIOLATED", "UNDECIDED", "NOT_APPLICABLE")
 """lhs <= rhs is proved for these numbers; disproved; undecided by every method; not claimed by the theorem."""
 
-THEOREM = "theorem"
-"""The axis of a verification, whose rows have lhs, rhs and verdict."""
+TRUTHS = ("HOLDS", "FAILS", "UNDECIDED", "NOT_APPLICABLE")
+"""A hypothesis is proved for these numbers; disproved; neither; not asked of such a model or sentence."""
+
+THEOREM, HYPOTHESIS = "theorem", "hypothesis"
+"""The axes of a verification."""
+
+SIDES = {THEOREM: (("lhs", "rhs"), VERDICTS), HYPOTHESIS: (("least", "largest"), TRUTHS)}
+"""Those axes, whose rows have two numbers and a verdict in the place of a quantity and a value."""
 
 Arrays = Mapping[str, Any]
 
@@ -45,11 +51,13 @@ class TextValues(Brief):
     """The values of each text.
 
     Attributes:
-      axis: what `values` is by: "remedy", "operator", "theorem", or "" for nothing, with the one key "".
+      axis: what `values` is by: "remedy", "operator", "theorem", "hypothesis", or "" for nothing, with the one key "".
       read: how many texts were read.
       places: the kept texts' positions in what was read, ascending, [n].
       values: by `axis`, then by quantity: [K n] of K layers, or of heads [K N n]; NaN where a text has no value. Of a
-        theorem `lhs` and `rhs`, rounded against the verdict as in `Check`, and `verdict`, a place in `VERDICTS`.
+        theorem `lhs` and `rhs`, rounded against the verdict as in `Check`, and `verdict`, a place in `VERDICTS`. Of a
+        hypothesis `least` and `largest`, the ends of the enclosure of the number that it is about, and `verdict`, a
+        place in `TRUTHS`; of the whole stack of layers under its name and "/stack".
       file: where the values are instead, of all texts, if the study was asked to write them; else "".
     """
 
@@ -76,8 +84,8 @@ class TextValues(Brief):
         if not self.file:
             return tuple(self.values.get(group, {}))
         filters = [(self.axis, "=", group)] if self.axis else None
-        if self.axis == THEOREM:
-            return ("lhs", "rhs", "verdict")
+        if self.axis in SIDES:
+            return (*SIDES[self.axis][0], "verdict")
         return tuple(_read(self.file, filters, ["quantity"])["quantity"].unique().to_pylist())
 
     def of(self, quantity: str, group: str = "") -> NDArray[np.float64]:
@@ -107,11 +115,11 @@ class TextValues(Brief):
         return nan_quantiles(self.of(quantity, group), shares)
 
     def table(self) -> "pyarrow.Table":
-        """The table in long form: `axis`, text, quantity, layer, head, value; of theorems lhs, rhs and verdict."""
+        """The table in long form: `axis`, text, quantity, layer, head, value; as `SIDES` of theorems and hypotheses."""
         return _read(self.file) if self.file else long_table(self.axis, self.values, self.places)
 
     def _of_file(self, quantity: str, group: str) -> NDArray[np.float64] | None:
-        wide = self.axis == THEOREM
+        wide = self.axis in SIDES
         asked = [] if wide else [("quantity", "=", quantity)]
         rows = _read(self.file, [*asked, *([(self.axis, "=", group)] if self.axis else [])])
         column = quantity if wide else "value"
@@ -123,7 +131,7 @@ class TextValues(Brief):
         )
         found = rows[column]
         if wide and column == "verdict":
-            values = np.array([VERDICTS.index(name) for name in found.to_pylist()], np.float64)
+            values = np.array([SIDES[self.axis][1].index(name) for name in found.to_pylist()], np.float64)
         else:
             values = found.to_numpy(zero_copy_only=False).astype(np.float64)
         sizes = [len(np.unique(axis)) for axis in (layer, head, text)]
@@ -285,25 +293,27 @@ def long_table(axis: str, values: Mapping[str, Arrays], places: ArrayLike) -> "p
     import pyarrow as pa
 
     names = [(group, name) for group, of in values.items() for name in of]
-    if axis == THEOREM:
-        names = [(group, "lhs") for group in values]
+    sides, verdicts = SIDES.get(axis, ((), ()))
+    if sides:
+        names = [(group, sides[0]) for group in values]
     arrays = [np.asarray(values[group][name], np.float64) for group, name in names]
     sizes = [array.size for array in arrays]
     columns: dict[str, Any] = {axis: _words([group for group, _ in names], sizes)} if axis else {}
     columns["text"] = pa.array(_joined([np.broadcast_to(np.asarray(places, np.int64), a.shape) for a in arrays], int))
-    if axis != THEOREM:
+    if not sides:
         columns["quantity"] = _words([name for _, name in names], sizes)
-    columns["layer"] = _numbers([_layers(name, array) for (_, name), array in zip(names, arrays, strict=True)])
+    named = [group if sides else name for group, name in names]
+    columns["layer"] = _numbers([_layers(name, array) for name, array in zip(named, arrays, strict=True)])
     columns["head"] = _numbers([_heads(array) for array in arrays])
-    if axis != THEOREM:
+    if not sides:
         columns["value"] = pa.array(_joined(arrays), from_pandas=True)
         return pa.table(columns)
-    for side in ("lhs", "rhs"):
+    for side in sides:
         columns[side] = pa.array(
             _joined([np.asarray(of[side], np.float64) for of in values.values()]), from_pandas=True
         )
     codes = _joined([np.asarray(of["verdict"], np.int32) for of in values.values()], np.int32)
-    columns["verdict"] = pa.DictionaryArray.from_arrays(pa.array(codes, pa.int32()), list(VERDICTS))
+    columns["verdict"] = pa.DictionaryArray.from_arrays(pa.array(codes, pa.int32()), list(verdicts))
     return pa.table(columns)
 
 

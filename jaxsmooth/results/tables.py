@@ -67,7 +67,8 @@ def texts_table(result: Any) -> "pyarrow.Table":
     Returns:
       A table with columns `text` (its place in what was read), `quantity`, `layer` (null of a whole text), `head` (null
       but of heads), `value`, after `remedy` or `operator` where there are several; of a verification `theorem`, `text`,
-      `layer`, `head`, `lhs`, `rhs`, `verdict`.
+      `layer`, `head`, `lhs`, `rhs`, `verdict`; the hypotheses' are `result.each_hypothesis.table()`, which is returned
+      where no theorem was asked for.
 
     Raises:
       DataError: the values were not kept, or the file that they were written to cannot be read.
@@ -79,7 +80,7 @@ def texts_table(result: Any) -> "pyarrow.Table":
     """
     if isinstance(result, MapConvergence):
         return to_table(result).rename_columns(["quantity", "layer", "text", "value", "fate"])
-    each = getattr(result, "each", None)
+    each = getattr(result, "each", None) or getattr(result, "each_hypothesis", None)
     if each is not None:
         table: pyarrow.Table = each.table()
         return table

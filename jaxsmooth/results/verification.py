@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from .each_text import TRUTHS as TRUTHS
 from .each_text import VERDICTS as VERDICTS
 from .each_text import TextValues
 from .shown import Shown
@@ -51,10 +52,6 @@ class TheoremSummary:
     counts: dict[str, int]
     tightness: tuple[float, float, float] | None
     proved: bool = True
-
-
-TRUTHS = ("HOLDS", "FAILS", "UNDECIDED", "NOT_APPLICABLE")
-"""A hypothesis is proved for these numbers; disproved; neither; not asked of such a model or sentence."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,6 +125,7 @@ class Verification(Shown):
       hypotheses: one per hypothesis.
       hypothesis_checks: one per hypothesis, layer and head.
       each: both sides and the verdict of every check of each text, by theorem, where that was asked for.
+      each_hypothesis: the number that decides and the verdict of each text, by hypothesis, likewise.
     """
 
     model: ModelSummary
@@ -139,6 +137,7 @@ class Verification(Shown):
     hypotheses: tuple[HypothesisSummary, ...] = ()
     hypothesis_checks: tuple[HypothesisCheck, ...] = ()
     each: TextValues | None = None
+    each_hypothesis: TextValues | None = None
 
     def in_short(self) -> str:
         totals = {verdict: sum(row.counts[verdict] for row in self.theorems) for verdict in VERDICTS}

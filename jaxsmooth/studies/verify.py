@@ -1,6 +1,8 @@
 """`verify`: every theorem on every layer, head and sentence of a real model, decided with rounding accounted for."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -18,7 +20,7 @@ from ..bert.params import Encoder
 from ..errors import OptionError, did_you_mean
 from ..inputs.batching import EncodedBatch
 from ..inputs.tokenizer import Tokenizer
-from ..results.each_text import THEOREM, Choice, TextKeeper
+from ..results.each_text import HYPOTHESIS, THEOREM, Choice, TextKeeper
 from ..results.verification import Verification
 from ..theory.certify.catalogue import CATALOGUE, refusal
 from ..theory.certify.enclosed_parameter_norms import enclosed_parameter_norms
@@ -27,7 +29,7 @@ from ..theory.theorems.exact_block import Architecture, Observation
 from ..theory.theorems.registry import THEOREMS, Theorem, at_sites
 from ..types import Batch, Block, BlockTrace, ImageBatch
 from .finite import finite_rows, refuse_diverged, refuse_parameters
-from .statements.hypotheses import HypothesisStage, chosen_hypotheses
+from .statements.hypotheses import ByHead, HypothesisStage, by_layer, chosen_hypotheses
 from .stream import TextStream
 from .summaries import model_summary, package_versions
 from .verify_measured import MeasuredStage
@@ -76,10 +78,11 @@ def verify(
         all of the library's that are certified. A violation of your own says that it is wrong.
       hypotheses: names of those to decide, see docs/hypotheses.md; by default all. Where only theorems are named, no
         hypothesis is decided, and the other way round.
-      each_text: keep both sides and the verdict of every check of each text: True in memory (of very many texts a
-        random sample, see `results.each_text`), a number for at most so many, or a path that ends in .parquet to write
-        them of all texts to that file as they come. `texts_table(found)` and `found.to_pandas(each_text=True)` give
-        them.
+      each_text: keep both sides and the verdict of every check of each text, and of every hypothesis the number that
+        decides and the verdict: True in memory (of very many texts a random sample, see `results.each_text`), a number
+        for at most so many, or a path that ends in .parquet to write them of all texts to that file as they come, the
+        hypotheses' beside it, in NAME-hypotheses.parquet. `texts_table(found)` and `found.to_pandas(each_text=True)`
+        give the checks, `found.each_hypothesis.table()` the hypotheses.
       progress: whether to show a progress bar on stderr.
 
     Returns:
@@ -101,17 +104,17 @@ def verify(
     asked = chosen_hypotheses(hypotheses, everything=not theorems)
     named = [name for name in theorems if isinstance(name, str)]
     names = (*(_chosen(named) if named or not (own or hypotheses) else ()), *own)
-    tally, keeper = Tally(names), TextKeeper(each_text, THEOREM)
+    tally, keeper = Tally(names), TextKeeper(each_text if names else False, THEOREM)
+    asked_keeper = TextKeeper(_beside(each_text) if asked else False, HYPOTHESIS)
     stream = TextStream(model, tokenizer, texts, "verifying", tokens_per_batch=tokens_per_batch, progress=progress)
-    total = len(texts) if isinstance(texts, (list, tuple)) else None
     # An iterator of unknown length is assumed long.
-    units = np.inf if total is None else total * model.config.layers
-    with stream, keeper:
+    units = len(texts) * model.config.layers if isinstance(texts, Sized) else np.inf
+    with stream, keeper, asked_keeper:
         checker = _Checker(stream.model, names, asked, compiled=units >= WORTH_COMPILING, own=own)
         for encoded in stream:
-            found = checker.check(encoded, tally)
-            if keeper:
-                keeper.add({name: _sides(by_layer) for name, by_layer in found.items()}, encoded.indices)
+            found, decided = checker.check(encoded, tally)
+            _keep(keeper, _sides, found, encoded)
+            _keep(asked_keeper, by_layer, decided, encoded)
     return Verification(
         model=model_summary(model, name, note),
         data=stream.summary(data),
@@ -122,7 +125,21 @@ def verify(
         hypotheses=checker.hypotheses.tally.summaries(),
         hypothesis_checks=checker.hypotheses.tally.checks(),
         each=keeper.found(),
+        each_hypothesis=asked_keeper.found(),
     )
+
+
+def _keep(keeper: TextKeeper, sides: Callable[[Any], Any], found: Mapping[str, Any], encoded: EncodedBatch) -> None:
+    if keeper:
+        keeper.add({name: sides(layers) for name, layers in found.items()}, encoded.indices)
+
+
+def _beside(each_text: Choice) -> Choice:
+    """Where the hypotheses' values go: a file of their own, beside that of the theorems."""
+    if not isinstance(each_text, (str, os.PathLike)):
+        return each_text
+    path = Path(each_text)
+    return path.with_name(f"{path.stem}-hypotheses{path.suffix}")
 
 
 def _own(theorems: Sequence[str | Theorem]) -> dict[str, Theorem]:
@@ -184,14 +201,16 @@ class _Checker:
             self.parameters, tuple(name for name in wanted if name not in THEOREMS and name not in own)
         )
 
-    def check(self, encoded: EncodedBatch, tally: Tally) -> dict[str, list[BatchVerdicts]]:
-        """All theorems on one batch; returns what was found, by theorem, of every layer."""
+    def check(
+        self, encoded: EncodedBatch, tally: Tally
+    ) -> tuple[dict[str, list[BatchVerdicts]], dict[str, list[ByHead]]]:
+        """All theorems and hypotheses on one batch; returns what was found, by name, of every layer."""
         seen, finite = jax.tree.map(np.asarray, _observe(self.model, encoded.batch))
         refuse_diverged(self.model, encoded, {"finite": finite})
         lengths = np.asarray(encoded.batch.mask.sum(axis=1))[: len(encoded.indices)].tolist()
         first = self.stage(seen, lengths)
         measured = self.measured(seen, lengths)
-        self.hypotheses.check(seen, lengths, first, encoded.indices)
+        decided = self.hypotheses.check(seen, lengths, first, encoded.indices)
         every: dict[str, list[BatchVerdicts]] = {theorem: [] for theorem in self.names}
         for layer in range(len(self.parameters.blocks)):
             for theorem in self.names:
@@ -204,13 +223,13 @@ class _Checker:
                     self.escalation.settle(self.own.get(theorem, theorem), layer, found, seen, lengths, first)
                 tally.add(theorem, layer + 1, found, encoded.indices)
                 every[theorem].append(found)
-        return every
+        return every, decided
 
 
-def _sides(by_layer: list[BatchVerdicts]) -> dict[str, np.ndarray]:
+def _sides(layers: list[BatchVerdicts]) -> dict[str, np.ndarray]:
     """Both sides, rounded against the verdict as in a `Check`, and the verdict; [L B] or, of heads, [L B N]."""
     sides: dict[str, list[np.ndarray]] = {"lhs": [], "rhs": [], "verdict": []}
-    for own in by_layer:
+    for own in layers:
         violated, none = own.verdicts == Verdict.VIOLATED, own.verdicts == Verdict.NOT_APPLICABLE
         lhs, rhs = np.where(violated, own.lhs.lower, own.lhs.upper), np.where(violated, own.rhs.upper, own.rhs.lower)
         sides["lhs"].append(np.where(none, np.nan, lhs))

@@ -226,8 +226,8 @@ def real_tokens(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> Fl
     if hidden.ndim < 2 or mask.shape != hidden.shape[:-1] or mask.dtype != jnp.bool_:
         raise ShapeError(
             f"hidden states are token vectors [..., T, D], their mask is boolean [..., T]; got {hidden.shape} and "
-            f"{mask.shape} of {mask.dtype}. Leading axes are not repeated by themselves: "
-            "jnp.broadcast_to(mask, hidden.shape[:-1]). Of an attention_mask of zeros and ones it is "
+            f"{mask.shape} of {mask.dtype}. Of several layers, [L, B, T, D], it may be "
+            "[B, T]. Of an attention_mask of zeros and ones it is "
             "`attention_mask == 1`."
         )
     return jnp.where(mask[..., None], hidden, 0)
@@ -239,19 +239,22 @@ def real_pairs(mask: Bool[Array, "*B T"]) -> Bool[Array, "*B T T"]:
 
 
 def per_row(mask: Bool[Array, "..."], attn: Float[Array, "*B T S"]) -> Bool[Array, "*B T"]:
-    """The mask of real tokens repeated for every head: [..., T] against `attn`'s [..., N, T, S].
+    """The mask of real tokens repeated for every head: [..., T] against `attn`'s [..., N, T, S], [B T] against the
+    [L B N T S] of stacked layers.
 
     Raises:
-      ShapeError: a mask that is not boolean or does not fit. Every function of attention asks here. A mask [B T] of
-        several layers, [L B N T S], is refused: its rows could be taken for those of the layers.
+      ShapeError: a mask that is not boolean or does not fit. Every function of attention asks here.
     """
+    if mask.ndim == 2 and attn.ndim == 5 and mask.shape[:1] == attn.shape[1:2]:
+        # Of stacked layers, [L B N T S]: its rows are the sentences, also where there are as many layers.
+        mask = jnp.broadcast_to(mask, (attn.shape[0], *mask.shape))
     heads = attn.ndim - 1 - mask.ndim
     fits = mask.ndim > 0 and mask.shape == (*attn.shape[: mask.ndim - 1], *attn.shape[-2:-1])
     if not fits or heads < 0 or (heads > 1 < mask.ndim) or mask.dtype != jnp.bool_:
         raise ShapeError(
             f"attention is [..., T, S], its mask boolean [..., T] or, where the axis in front of T is heads, without "
-            f"that; got {attn.shape} and {mask.shape} of {mask.dtype}. For stacked layers it is "
-            "jnp.broadcast_to(mask[:, None], attn.shape[:-1]). Of an attention_mask of zeros and ones it is "
+            f"that; got {attn.shape} and {mask.shape} of {mask.dtype}. Of stacked layers, [L, B, N, T, S], it "
+            "may be [B, T]. Of an attention_mask of zeros and ones it is "
             "`attention_mask == 1`."
         )
     lead = (1,) * heads

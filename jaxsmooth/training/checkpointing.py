@@ -6,6 +6,7 @@ a damaged checkpoint is detected instead of trained on; the one before it is the
 
 import contextlib
 import dataclasses
+import logging
 import os
 import shutil
 import warnings
@@ -30,6 +31,14 @@ from .guards.divergence import not_finite
 
 MARGIN = 2**18
 """Bytes of a checkpoint beside its arrays, about."""
+
+
+def _not_of_orbax(record: logging.LogRecord) -> bool:
+    """Orbax warns of each checkpoint without a score, and logs what a save that fails raises as well."""
+    return record.levelno >= logging.CRITICAL or "orbax" not in Path(record.pathname).parts
+
+
+logging.getLogger("absl").addFilter(_not_of_orbax)
 
 
 class DamagedCheckpointWarning(UserWarning):

@@ -8,13 +8,16 @@ from pathlib import Path
 import pytest
 
 from jaxsmooth.cli import main as running
-from jaxsmooth.cli.commands import COMMANDS, Compare, Diagnose, Entry, Finetune, Verify
+from jaxsmooth.cli.commands import COMMANDS, Compare, Diagnose, Entry, Finetune, Glossary, Verify
 from jaxsmooth.cli.main import main
 from jaxsmooth.cli.options import POSITIONAL, options_of
 from jaxsmooth.cli.parsing import parse
 from jaxsmooth.cli.settings import read_settings, write_settings
 from jaxsmooth.errors import ConfigError
-from jaxsmooth.mitigations.parse import METHODS
+from jaxsmooth.mitigations.parse import METHODS, parse_remedies
+from jaxsmooth.report.sections import glossary
+from jaxsmooth.theory.hypotheses.asked import ASKED
+from jaxsmooth.theory.theorems import THEOREMS
 from jaxsmooth.training.config import FinetuneConfig
 
 ENTRIES = {name: entry for name, entry in COMMANDS.items() if isinstance(entry, Entry)}
@@ -60,7 +63,15 @@ def test_examples_are_commands(name):
 
     for example in ENTRIES[name].examples:
         if "--config" not in example:
-            assert type(parse(shlex.split(example))) is ENTRIES[name].command
+            command = parse(shlex.split(example))
+            assert type(command) is ENTRIES[name].command
+            if isinstance(command, Verify):  # names that exist
+                assert set(command.theorem) <= set(THEOREMS)
+                assert set(command.hypothesis) <= set(ASKED)
+            if isinstance(command, Compare):
+                assert parse_remedies(command.remedies)
+            if isinstance(command, Glossary) and command.name is not None:
+                assert glossary.find(command.name)
 
 
 @pytest.mark.parametrize("name", [name for name, entry in ENTRIES.items() if entry.groups])

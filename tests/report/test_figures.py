@@ -62,6 +62,9 @@ def test_text_needs_no_font_of_the_machine(tmp_path):
     texts = [each for each in ElementTree.parse(path.with_suffix(".svg")).getroot().iter() if each.tag.endswith("text")]
     assert texts
     assert all(each.get("font-family", "").startswith("Liberation Sans") for each in texts)
+    words = [each.text or "" for each in texts]
+    assert any("||H||" in each for each in words)
+    assert not any("‖" in each for each in words)  # which that font lacks
 
 
 def test_the_ladder_shows_the_rates():

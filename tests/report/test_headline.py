@@ -10,7 +10,7 @@ from jaxsmooth.mitigations.parse import parse_remedies
 from jaxsmooth.report import headline
 from jaxsmooth.report.format import digits
 from jaxsmooth.report.sections.next_step import AGAINST
-from jaxsmooth.report.wording import rank_words, sink_words
+from jaxsmooth.report.wording import VERDICTS, rank_words, sink_words
 from jaxsmooth.results.spread import Spread
 
 
@@ -52,7 +52,10 @@ def test_a_real_small_encoder_is_called_vacuous_with_its_numbers():
     assert tightest > 1.5
     assert f"the theory, told this text, is {digits(tightest)} times the rates and promises nothing" in found.headline
     near = headline(with_rates(actual=[1.0] * 6, L5=[1.012] * 6)).headline
-    assert "is 2 % above the rates and promises nothing" in near
+    assert "is 1 % above the rates and promises nothing" in near
+    nearer = headline(with_rates(actual=[1.0] * 6, L5=[1.004] * 6))
+    assert "is less than 1 % above the rates" in nearer.headline
+    assert "the tightest bound (L5) less than 1 % above" in nearer.explanation
     assert "the theory, told this text, predicts it" in headline(with_rates(actual=[0.5] * 6, L5=[0.9] * 6)).headline
     assert "L5 knows also the MLP's inputs" in found.explanation
     loose = headline(with_rates(L5=[40.0] * 6))
@@ -90,8 +93,32 @@ def test_theory_follows_the_stated_rule(rows, theory):
 def test_a_bound_below_one_for_some_sentence_only_is_not_vacuous():
     low = Spread(np.full(6, 1.4), np.full(6, 0.2), np.full(6, 0.95), np.full(6, 2.0), np.full(6, 9))
     found = headline(synthetic(rates={**rates(6), "L4": low}))
-    assert found.theory == "partial"
+    assert found.theory == "hardly"
     assert "for some sentence" in found.explanation
+
+
+@pytest.mark.parametrize("theory", VERDICTS)
+def test_headline_and_text_give_one_verdict(theory):
+    """What the first sentence says and how the answer to the question begins come from one entry."""
+    some = Spread(np.full(6, 1.4), np.full(6, 0.2), np.full(6, 0.95), np.full(6, 2.0), np.full(6, 9))
+    departures = ("RMSNorm",)
+    diagnosis = {
+        "explains": with_rates(actual=[0.5] * 6, L4=[0.9] * 6),
+        "partial": with_rates(actual=[0.5] * 6, L4=[0.9] + [2.0] * 5),
+        "hardly": synthetic(rates={**rates(6), "L4": some}),
+        "vacuous": with_rates(L5=[40.0] * 6),
+        "contradicted": with_rates(actual=[2.0] * 6, L4=[1.9] * 6),
+        "inapplicable": synthetic(
+            model=dataclasses.replace(synthetic().model, departures=departures, rungs=()), rates=rates(6)
+        ),
+        "undefined": blank(),
+    }[theory]
+    found, verdict = headline(diagnosis), VERDICTS[theory]
+    assert found.theory == theory
+    assert (verdict.near.format(far="") or verdict.headline) in found.headline or verdict.headline in found.headline
+    assert found.explanation.startswith(verdict.answer)
+    others = [one for name, one in VERDICTS.items() if name != theory]
+    assert not any(f"{one.headline}." in found.headline for one in others)
 
 
 def test_threshold_met():
@@ -135,8 +162,13 @@ def test_similarity_is_compared_with_other_texts_and_with_before_training():
     assert "0.293 is what a text's own tokens have in common" in words
     assert "More than half" not in words
     assert (
-        "drawn at random, 16 texts) the cosine goes from 0.020 to 0.300: the trained model's rises 0.100 more" in words
+        "drawn at random, 16 texts) the cosine goes from 0.020 to 0.300; the trained model's rises 0.100 more" in words
     )
+    apart = headline(synthetic(anisotropy=np.full(7, 0.45))).baseline
+    assert "tokens of one text are no more alike than those of different texts" in apart
+    assert "-" not in apart
+    random = dataclasses.replace(synthetic().model, note="random weights, not a trained model")
+    assert "; this model's rises 0.100 more" in headline(synthetic(model=random)).baseline
     shared = synthetic(anisotropy=np.full(7, 0.4))
     assert "More than half of the similarity is shared by all texts" in headline(shared).baseline
     assert "before training" not in headline(synthetic(untrained=None)).baseline

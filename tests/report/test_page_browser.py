@@ -9,10 +9,11 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from support.report import blank, exemplar, synthetic
+from support.report import blank, exemplar, synthetic, verification
 
 from jaxsmooth.report import render_page
 from jaxsmooth.report.format import digits
+from jaxsmooth.report.verify import verification_page
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 QUIET = (
@@ -307,3 +308,20 @@ def test_a_diagnosis_without_values_or_sentence(show):
         assert "no sentence gives a value" in page.locator(f"#{plot}").text_content()
     assert page.locator("#cosine, #graph").count() == 0
     assert "No sentence of this text is short enough" in page.locator("main").inner_text()
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+def test_the_page_of_a_verification_is_accessible_and_fits(browser, tmp_path, width, scheme):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed")
+    path, requests = tmp_path / "verify.html", []
+    about = synthetic()
+    found = verification(about.model, about.data)
+    path.write_text(verification_page(found, beside=["verify.json"]), encoding="utf-8", newline="\n")
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto(path.as_uri())
+    assert axe.Axe().run(page).generate_snapshot() == ""
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    assert [url for url in requests if not url.startswith("data:")] == [path.as_uri()]
+    assert page.get_by_role("link", name="verify.json").get_attribute("href") == "verify.json"
+    page.close()

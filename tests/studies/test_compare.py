@@ -196,7 +196,7 @@ def test_the_command_prints_one_table_with_the_most_effective_remedy_first(found
     rows = re.findall(r"^(\S+) +-?\d\.\d+ ", out, flags=re.MULTILINE)
     medians = {entry.label: entry.effects["cosine_similarity"].median for entry in found.entries[1:]}
     assert rows == [*sorted(medians, key=medians.get), "none"]
-    assert "It breaks the hypotheses of L4 and L1." in " ".join(out.split())
+    assert "It breaks the hypotheses of L4 and L1, so those bounds have no value with it." in " ".join(out.split())
     assert "No remedy clearly keeps tokens apart" in out  # three texts cannot show it
 
 
@@ -234,9 +234,32 @@ def test_the_answer_names_the_strongest_and_the_gentlest_of_those_that_clearly_h
     lines = list(ranking.sentences(several))
     assert lines[0].startswith("strong: keeps tokens apart: the cosine is lower in 20 of 20 texts (median −0.200)")
     assert lines[2].startswith("weak: no clear effect")
-    assert "costs no parameters and at least 1.25 × the FLOPs, counted and not timed" in lines[0]
+    assert "costs no parameters and at least 1.25 × the FLOPs." in lines[0]
     worse = ranking.sentences(ranked(made("worse", 0.1, 0, 0.1)))
     assert next(worse).startswith("worse: makes tokens more alike: the cosine is higher in 20 of 20 texts")
+
+
+def test_a_sure_change_that_nobody_could_see_is_no_help():
+    """Lower in all of 20 texts, by a thousandth: it is neither said to keep tokens apart nor named as the gentlest."""
+    several = ranked(made("slight", -0.001, 20, 0.001), made("gentle", -0.1, 20, 0.1), made("strong", -0.2, 20, 1.5))
+    assert "Of those that clearly help, gentle moves it least" in ranking.answer(several)
+    assert list(ranking.sentences(several))[2].startswith("slight: hardly changes how alike tokens are: the cosine is")
+    assert "No remedy clearly keeps tokens apart" in ranking.answer(ranked(made("slight", -0.001, 20, 0.001)))
+
+
+def test_the_part_that_is_named_acts_in_the_direction_of_the_effect():
+    """Attention drives tokens apart by 0.1 more, the MLP by 0.5 less: who keeps them apart does so through attention."""
+    none = support_comparison(*ABOUT).entries[0]
+    change = np.zeros_like(none.attribution.mean)
+    change[0] = [0.1, 0.0, -0.5, 0.0]
+    moved = dataclasses.replace(none.attribution, mean=none.attribution.mean + change)
+    lines = {
+        name: next(ranking.sentences(ranked(made(name, median, lower, 0.1, attribution=moved))))
+        for name, median, lower in (("apart", -0.1, 20), ("alike", 0.1, 0), ("unsure", -0.1, 11))
+    }
+    assert "mostly through attention (+0.100 in ln(d_M/‖H‖))" in lines["apart"]
+    assert "mostly through the MLP (−0.500 in ln(d_M/‖H‖))" in lines["alike"]
+    assert "mostly through" not in lines["unsure"]
 
 
 def test_one_test_of_many_is_asked_for_more():

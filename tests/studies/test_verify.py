@@ -89,6 +89,32 @@ def test_each_text_has_both_sides_and_its_verdict(found):
         assert all((row["lhs"] is None) == (row["verdict"] == "NOT_APPLICABLE") for row in own)
 
 
+def test_each_text_has_the_verdict_on_every_hypothesis(found):
+    rows = found.each_hypothesis.table().to_pylist()
+    assert {row["hypothesis"].partition("/")[0] for row in rows} == {row.hypothesis for row in found.hypotheses}
+    for check in found.hypothesis_checks:
+        name = check.hypothesis if check.layer else f"{check.hypothesis}/stack"
+        own = [r for r in rows if (r["hypothesis"], r["layer"], r["head"]) == (name, check.layer, check.head)]
+        assert collections.Counter(row["verdict"] for row in own) == {k: n for k, n in check.counts.items() if n}
+        known = [row for row in own if row["least"] is not None]
+        assert min((row["least"] for row in known), default=None) == check.least
+        assert max((row["largest"] for row in known), default=None) == check.largest
+
+
+def test_each_text_goes_to_a_file_for_theorems_and_one_for_hypotheses(tmp_path, found):
+    model, tokenizer = jaxsmooth.load("tiny")
+    asked = {"theorems": ["shi2022_lemma1_4_mixing"], "hypotheses": ["attention_sink", "rooted_mask"]}
+    written = jaxsmooth.verify(model, tokenizer, TEXTS, **asked, each_text=tmp_path / "mine.parquet")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine-hypotheses.parquet", "mine.parquet"]
+    assert texts_table(written).to_pylist() == [
+        row for row in texts_table(found).to_pylist() if row["theorem"] in asked["theorems"]
+    ]
+    for name in asked["hypotheses"]:
+        for side in ("least", "largest", "verdict"):
+            one, other = written.each_hypothesis.of(side, name), found.each_hypothesis.of(side, name)
+            np.testing.assert_array_equal(one, other)
+
+
 def test_the_ladder_is_ordered_where_it_bounds_the_same_side(found):
     rungs = ("L4", "L3", "L2b", "L2", "L1", "L0")
     named = {c.theorem.rpartition("_")[2]: c.rhs for c in found.checks if c.layer == 1 and "_rate_L" in c.theorem}

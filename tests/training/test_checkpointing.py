@@ -1,5 +1,6 @@
 """Checkpoints: what comes back is what was saved; a damaged one is found out; the best one stays."""
 
+import logging
 import shutil
 import warnings
 
@@ -10,7 +11,7 @@ import pytest
 from support.training import to_arrays
 
 from jaxsmooth.errors import CheckpointError, StorageError
-from jaxsmooth.training.checkpointing import Checkpoints, DamagedCheckpointWarning, _fingerprints
+from jaxsmooth.training.checkpointing import Checkpoints, DamagedCheckpointWarning, _fingerprints, _not_of_orbax
 
 # Where a checkpoint is cut short, orbax's own event loop is collected while it still has work.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -63,6 +64,29 @@ def test_an_empty_folder_gives_nothing(tmp_path):
     with Checkpoints(tmp_path / "none") as checkpoints:
         assert checkpoints.restore(like()) is None
         assert checkpoints.best() is None
+
+
+def test_orbax_says_nothing_to_the_user(folder, caplog):
+    """It warns where a checkpoint without a score is written and read; absl's other users are still heard."""
+
+    def used():
+        caplog.clear()
+        with caplog.at_level(logging.WARNING, logger="absl"), Checkpoints(folder) as checkpoints:
+            checkpoints.save(50 + 10 * len(heard), STATE, {}, score=None)
+            checkpoints.wait()
+            checkpoints.restore(like())
+            logging.getLogger("absl").warning("of somebody else")
+        return [record for record in caplog.records if record.name == "absl" and record.levelno >= logging.WARNING]
+
+    heard = []
+    heard.append([record.getMessage() for record in used()])
+    logging.getLogger("absl").removeFilter(_not_of_orbax)
+    try:
+        heard.append([record.getMessage() for record in used()])
+    finally:
+        logging.getLogger("absl").addFilter(_not_of_orbax)
+    assert heard[0] == ["of somebody else"]
+    assert len(heard[1]) > 1
 
 
 def flip(folder):

@@ -13,6 +13,8 @@ from ..format import digits
 OWN = "two tokens of a text"
 ACROSS = "two tokens of different texts"
 BEFORE = "of a text, before training"
+SAME = 0.005
+"""Two rises of the cosine that differ by less are called the same. A convention."""
 
 
 def baselines_json(diagnosis: Diagnosis) -> dict[str, Any]:
@@ -47,8 +49,11 @@ def _across_words(diagnosis: Diagnosis) -> str:
         return "Two texts are needed to compare the tokens of different ones." if np.isnan(across) else ""
     text = (
         f"In the last layer the mean cosine is {digits(own)} for two tokens of one text and {digits(across)} for two of"
-        f" different texts (anisotropy): {digits(own - across)} is what a text's own tokens have in common."
+        " different texts (anisotropy): "
     )
+    if across >= own:
+        return f"{text}tokens of one text are no more alike than those of different texts."
+    text += f"{digits(own - across)} is what a text's own tokens have in common."
     if own > 0 and across > own / 2:
         return f"{text} More than half of the similarity is shared by all texts, whatever they say."
     return text
@@ -60,10 +65,11 @@ def _before_words(diagnosis: Diagnosis) -> str:
         return ""
     first, last = (digits(float(value)) for value in twin.cosine_similarity[[0, -1]])
     rise = float(trained[-1] - trained[0]) - float(twin.cosine_similarity[-1] - twin.cosine_similarity[0])
-    than = "more" if rise > 0 else "less"
+    than = "as much" if abs(rise) < SAME else f"{digits(abs(rise))} {'more' if rise > 0 else 'less'}"
+    whose = "this model" if "random weights" in diagnosis.model.note else "the trained model"
     return (
         f"With the weights of before training (drawn at random, {_count(twin.texts)}) the cosine goes from {first} to"
-        f" {last}: the trained model's rises {digits(abs(rise))} {than}."
+        f" {last}; {whose}'s rises {than}."
     )
 
 

@@ -34,7 +34,7 @@ def next_step(diagnosis: Diagnosis, level: str, theory: str) -> NextStep:
     * "undefined": texts with more tokens;
     * weights that are random: a trained model;
     * "strong" or "moderate": the remedies against the part of a block that brings tokens together most;
-    * "explains" or "partial": have the bounds certified;
+    * "explains", "partial" or "hardly": have the bounds certified;
     * else: apply the stack again and again, which says whether more depth would change the answer.
 
     Args:
@@ -57,7 +57,7 @@ def next_step(diagnosis: Diagnosis, level: str, theory: str) -> NextStep:
         )
     if level in ("strong", "moderate"):
         return _against(diagnosis, name, texts)
-    if theory in ("explains", "partial"):
+    if theory in ("explains", "partial", "hardly"):
         return NextStep(
             f"jaxsmooth verify {name}{texts} --limit 8", "it certifies the bounds below 1, rounding accounted for"
         )

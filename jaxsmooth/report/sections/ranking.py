@@ -35,6 +35,11 @@ SURE = 0.05
 """The level of the sign test; divided by the number of remedies, so that all tests together are wrong so seldom."""
 
 
+SEEN = 0.01
+"""A median change of the cosine from which a remedy is said to keep tokens apart: a hundredth of the way from equal
+directions to unrelated ones. However sure, less makes no difference. A convention."""
+
+
 def order(found: Comparison) -> list[int]:
     """Places of the remedies among the entries, most effective first: by the median change of the last cosine."""
     places = range(1, len(found.entries))
@@ -100,9 +105,14 @@ def answer(found: Comparison) -> str:
     )
 
 
-def _lowers(entry: Measured, count: int) -> bool:
+def _clear(entry: Measured, count: int) -> bool:
+    """Whether it changes the cosine, more than by chance and more than a little."""
     effect = entry.effects.get("cosine_similarity")
-    return effect is not None and effect.lower > effect.higher and effect.p_value < SURE / count
+    return effect is not None and effect.p_value < SURE / count and abs(effect.median) >= SEEN
+
+
+def _lowers(entry: Measured, count: int) -> bool:
+    return _clear(entry, count) and entry.effects["cosine_similarity"].median < 0
 
 
 def _percent(entry: Measured) -> str:
@@ -114,8 +124,9 @@ def sentences(found: Comparison) -> Iterator[str]:
     """One sentence a remedy, the most effective first: what it does, how surely, through which part, at what cost."""
     for place in order(found):
         entry = found.entries[place]
-        does = _does(entry, len(found.entries) - 1) + _through(found, entry)
-        yield f"{entry.label}: {does}; {_costs(entry)}.{_beware(entry)}"
+        count = len(found.entries) - 1
+        through = _through(found, entry) if _clear(entry, count) else ""
+        yield f"{entry.label}: {_does(entry, count)}{through}; {_costs(entry)}.{_beware(entry)}"
 
 
 def _does(entry: Measured, count: int) -> str:
@@ -126,14 +137,18 @@ def _does(entry: Measured, count: int) -> str:
     seen = f"the cosine is {which} in {many} of {effect.texts} texts (median {signed(effect.median)})"
     if effect.p_value >= SURE / count:
         return f"no clear effect: {seen}, which chance explains"
+    if abs(effect.median) < SEEN:
+        return f"hardly changes how alike tokens are: {seen}"
     return f"{'keeps tokens apart' if which == 'lower' else 'makes tokens more alike'}: {seen}"
 
 
 def _through(found: Comparison, entry: Measured) -> str:
+    """The part of a block that does most of it: of those that change in the direction of the effect."""
     change = (entry.attribution.mean - found.entries[0].attribution.mean).sum(axis=0)
-    if not np.isfinite(change).all() or not np.any(change):
+    apart = -np.sign(entry.effects["cosine_similarity"].median)
+    place = int(np.argmax(apart * change))
+    if not (np.isfinite(change).all() and apart * change[place] > 0):
         return ""
-    place = int(np.argmax(np.abs(change)))
     part = PART_NAMES.get(found.parts[place], found.parts[place])
     return f", mostly through {part} ({signed(float(change[place]))} in ln(d_M/‖H‖))"
 
@@ -144,13 +159,14 @@ def _costs(entry: Measured) -> str:
         return moved
     cost = entry.cost
     parameters = "no parameters" if not cost.parameters else f"{cost.parameters:+,} parameters"
-    flops = f"{'' if cost.counted else 'at least '}{digits(cost.flops)} × the FLOPs, counted and not timed"
+    flops = f"{'' if cost.counted else 'at least '}{digits(cost.flops)} × the FLOPs"
     return f"{moved}; costs {parameters} and {flops}"
 
 
 def _beware(entry: Measured) -> str:
     warning = f" It {entry.warning}." if entry.warning else ""
     lost = [rate for rate in ("L4", "L1") if not entry.rates[rate].count.any()]
-    missing = f" It breaks the hypotheses of {' and '.join(lost)}." if lost else ""
+    which = "that bound has" if len(lost) == 1 else "those bounds have"
+    missing = f" It breaks the hypotheses of {' and '.join(lost)}, so {which} no value with it." if lost else ""
     described = f" In full: {entry.description}." if entry.description != entry.label else ""
     return described + warning + missing

@@ -4,18 +4,28 @@ import base64
 import hashlib
 from importlib.resources import files
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 
 
 def environment() -> Environment:
     """Jinja as pages use it: text is escaped, and a name that is missing is an error."""
     found = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+        loader=FunctionLoader(asset),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
     found.filters["symbols"] = symbols
     found.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
     return found
+
+
+def template(name: str) -> Template:
+    """The template of a page; all begin and end as base.html says."""
+    return environment().get_template(name)
 
 
 def asset(name: str) -> str:

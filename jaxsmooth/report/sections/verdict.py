@@ -42,8 +42,9 @@ def _proved(rows: Sequence[TheoremSummary]) -> str:
     yes, no, left = (sum(row.counts[v] for row in rows) for v in ("CONFIRMED", "VIOLATED", "UNDECIDED"))
     if no:
         names = ", ".join(row.theorem for row in rows if row.counts["VIOLATED"])
+        checks = f"{no:,} checks contradict" if no > 1 else "one check contradicts"
         return (
-            f"No: {no:,} checks contradict a proved theorem ({names}). A model cannot do that, so the implementation or"
+            f"No: {checks} a proved theorem ({names}). A model cannot do that, so the implementation or"
             " its arithmetic is wrong: please report it."
         )
     if not yes:
@@ -94,7 +95,8 @@ def _named(row: HypothesisSummary) -> str:
     if state_of(row) != "in part":
         return row.hypothesis
     asked = sum(row.counts[v] for v in ("HOLDS", "FAILS", "UNDECIDED"))
-    return f"{row.hypothesis} ({row.counts['HOLDS']:,} of {asked:,} checks)"
+    left = f", {row.counts['UNDECIDED']:,} open" if row.counts["UNDECIDED"] else ""
+    return f"{row.hypothesis} ({row.counts['HOLDS']:,} of {asked:,} checks{left})"
 
 
 def _joined(names: Sequence[str]) -> str:
@@ -119,16 +121,16 @@ def _own(row: TheoremSummary) -> str:
 def verification_figure(found: Verification) -> alt.VConcatChart | None:
     """Where hypotheses hold, and how tight the theorems are; None where nothing was asked."""
     charts: list[alt.LayerChart] = []
+    notes = ""
     if found.hypothesis_checks:
+        notes = "A hypothesis holds in a layer where it does for every sentence and head. "
         charts.append(hypotheses_chart(found).properties(title="Where do the hypotheses hold?"))
     if any(row.tightness for row in found.theorems):
         charts.append(tightness_chart(found).properties(title="How tight are the theorems?"))
+        notes += "Of a theorem: least to largest bound over what it bounds, a dot at the median."
     if not charts:
         return None
-    notes = (
-        "Above: it holds where it does for every sentence and head. Below: least to largest bound over what it bounds."
-    )
-    title = heading(f"Theorems and hypotheses on {found.model.name}", found, notes)
+    title = heading(f"Theorems and hypotheses on {found.model.name}", found, notes.strip())
     return alt.vconcat(*charts, spacing=36).resolve_scale(color="independent").properties(title=title)
 
 

@@ -117,7 +117,7 @@ def figure(kind: str, chart: alt.TopLevelMixin, style: str) -> Figure:
       style: "house" or "paper".
     """
     # Not validated, which takes longer than to draw: the charts of the library are tested.
-    described = chart.configure(**look.vega(style)).to_dict(validate=False)
+    described = look.with_letters(chart.configure(**look.vega(style)).to_dict(validate=False))
     return Figure(kind, style, described if style == "house" else fitted(described))
 
 

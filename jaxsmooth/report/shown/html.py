@@ -13,9 +13,12 @@ from ...results.diagnosis import Diagnosis
 from ...results.fate import FATES, MapConvergence
 from ...results.shown import Shown
 from ...results.verification import VERDICTS, Verification
+from ..converge import speed_words, where_words
 from ..fate.words import answers, place
 from ..format import digits, over_heads
 from ..headline import headline
+from ..sections.ranking import answer
+from ..sections.verdict import verdict_parts
 from .kinds import kinds as kinds
 from .kinds import plot as plot
 
@@ -112,7 +115,7 @@ def _(result: Comparison) -> View:
         ends = entry.cosine_similarity.mean[-1], entry.relative_distance.mean[-1]
         numbers = (*ends, _mean(entry.rates["actual"].mean), entry.change.mean[0])
         rows.append([entry.label, *(digits(float(x)) for x in numbers)])
-    return View([result.in_short()], head, rows)
+    return View([answer(result)], head, rows)
 
 
 @_view.register
@@ -123,7 +126,7 @@ def _(result: HeadConvergence) -> View:
         [operator, *(digits(_mean(over_heads(spreads[name]).mean)) for name in shown.values())]
         for operator, spreads in result.operators.items()
     ]
-    return View([result.in_short()], ["operator", *shown], rows)
+    return View([where_words(result), speed_words(result)], ["operator", *shown], rows)
 
 
 @_view.register
@@ -135,8 +138,6 @@ def _(result: MapConvergence) -> View:
 
 @_view.register
 def _(result: Verification) -> View:
-    said = "contradicted" if result.violated else "none violated"
-    lines = [f"{len(result.theorems)} theorems checked: {said}.", result.in_short()]
     rows = [
         [
             row.theorem,
@@ -146,7 +147,7 @@ def _(result: Verification) -> View:
         for row in result.theorems
     ]
     head = ["theorem", *VERDICTS, "rhs/lhs least", "median", "largest"]
-    return View(lines, head, rows)
+    return View(list(verdict_parts(result)), head, rows)
 
 
 def _mean(numbers: Any) -> float:

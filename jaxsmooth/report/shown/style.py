@@ -138,3 +138,17 @@ def matplotlib(style: str = "house") -> dict[str, Any]:
     (11, 8)
     """
     return _MATPLOTLIB if checked(style) == "house" else {**_MATPLOTLIB, **_PAPER}
+
+
+def with_letters(value: Any) -> Any:
+    """A description in letters of the font that vl-convert carries: for another one, as ‖, it takes a font of the
+    machine for the whole line.
+
+    >>> with_letters({"title": ["d_M/‖H‖"]})
+    {'title': ['d_M/||H||']}
+    """
+    if isinstance(value, dict):
+        return {key: with_letters(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [with_letters(one) for one in value]
+    return value.replace("‖", "||") if isinstance(value, str) else value

@@ -45,6 +45,23 @@ class Found(NamedTuple):
         return Found.of([Truth.NOT_APPLICABLE] * sentences, [(np.nan, np.nan)] * sentences)
 
 
+ByHead = list[tuple[int | None, Found]]
+"""Of one layer: (head or None, what was found)."""
+
+
+def by_layer(layers: list[ByHead]) -> dict[str, NDArray]:
+    """The ends of the number and the verdict of every text, [L B] or, of heads, [L B N]; NaN where nothing is asked."""
+    sides: dict[str, list[NDArray]] = {"least": [], "largest": [], "verdict": []}
+    for own in layers:
+        truths, least, largest = (np.stack(parts, axis=-1) for parts in zip(*(found for _, found in own), strict=True))
+        none = truths == Truth.NOT_APPLICABLE
+        for name, part in (("least", np.where(none, np.nan, least)), ("largest", np.where(none, np.nan, largest))):
+            sides[name].append(part)
+        sides["verdict"].append(truths)
+    one = layers[0][0][0] is None
+    return {name: np.stack(parts)[..., 0] if one else np.stack(parts) for name, parts in sides.items()}
+
+
 class HypothesisTally:
     """Verdicts and extreme numbers by hypothesis, layer and head."""
 
@@ -133,16 +150,26 @@ class HypothesisStage:
         self._escalation.host_left, self._escalation.arb_left = SVD_ATTEMPTS, ARB_ATTEMPTS
         self._maps: dict[int, _States] = {}
 
-    def check(self, seen: Observation, lengths: list[int], first: Evaluated, indices: NDArray[np.int64]) -> None:
-        """All hypotheses on one batch: what blocks computed, [L B ...], and what the first stage of `verify` found."""
+    def check(
+        self, seen: Observation, lengths: list[int], first: Evaluated, indices: NDArray[np.int64]
+    ) -> dict[str, list[ByHead]]:
+        """All hypotheses on one batch: what blocks computed, [L B ...], and what the first stage of `verify` found.
+
+        Returns what was found, by hypothesis, of every layer; of the whole stack under a name that ends in "/stack".
+        """
+        every: dict[str, list[ByHead]] = {name: [] for name in self.names}
         for layer in range(len(self.parameters.blocks)):
             sentences = [crop(seen, layer, row, tokens) for row, tokens in enumerate(lengths)]
             for name in self.names:
-                for head, found in self._decide(name, layer, sentences, seen, first):
+                every[name].append(list(self._decide(name, layer, sentences, seen, first)))
+                for head, found in every[name][-1]:
                     self.tally.add(name, layer + 1, head, found, indices)
         if CONSENSUS in self.applicable:
             sentences = [crop(seen, 0, row, tokens) for row, tokens in enumerate(lengths)]
-            self.tally.add(CONSENSUS, None, None, self._states(None).decide(sentences), indices)
+            whole = self._states(None).decide(sentences)
+            self.tally.add(CONSENSUS, None, None, whole, indices)
+            every[f"{CONSENSUS}/stack"] = [[(None, whole)]]
+        return every
 
     def _decide(
         self, name: str, layer: int, sentences: list[Observation], seen: Observation, first: Evaluated
