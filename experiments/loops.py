@@ -1,12 +1,14 @@
 """How long do a trained layer's tokens stay in clusters, and what keeps them apart when their input is put in again?
 
     python experiments/loops.py
+    python experiments/loops.py --model minilm-l3        (and e5-small-q4)
 
-Reviews of minilm-l6 in single precision, 17 to 32 tokens; 65 s of processor time. Tables: Rényi's centres and ranks
+Reviews in single precision, 17 to 32 tokens; 65 s of processor time for minilm-l6. Tables: Rényi's centres and ranks
 of the hidden states of the model's own run; the clusters through which a layer goes when it is applied again and again,
 with the longest stay in two or more; the same layer with recall, X <- block(X) + U, U its first input, beside the two
 distances between which docs/looped.md puts a fixed state. Expect: without recall layers 1, 5 and 6 end in one cluster;
-with it no layer brings tokens nearer than the lower one. Writes results/loops.json and loops.md.
+with it no layer brings tokens nearer than the lower one. Writes results/loops.json and loops.md; of another model
+loops_NAME.json and loops_NAME.md.
 """
 
 import dataclasses
@@ -107,6 +109,8 @@ def table(rows: list[dict[str, list[float]]], first: int, names: tuple[str, ...]
 
 def main(options: Options) -> None:
     began = time.process_time()
+    own = options.model == Options.model
+    model, stem = ("", "loops") if own else (f" --model {options.model}", f"loops_{options.model}")
     found = measured(options)
     loops = [{**row, "at rest": [float(sum(row["at rest"]))]} for row in found["loops"]]
     clusters = ("clusters at first", "clusters at last", "longest stay in two or more")
@@ -114,7 +118,7 @@ def main(options: Options) -> None:
     text = "\n\n".join(
         (
             "# Clusters and loops",
-            f"`python experiments/loops.py`: {options.model}, {options.sentences} movie reviews of 17 to 32 tokens, "
+            f"`python experiments/loops.py{model}`: {options.model}, {options.sentences} movie reviews of 17 to 32 tokens, "
             f"single precision, {options.steps} steps, {time.process_time() - began:.0f} s of processor time. Median "
             "[least, largest] over reviews.",
             f"## Hidden states of the model's own run, separation {SEPARATION}",
@@ -125,8 +129,8 @@ def main(options: Options) -> None:
             table(loops, 1, recall),
         )
     )
-    atomic_write(options.out / "loops.json", dumps_strict(strict(found), indent=1) + "\n")
-    atomic_write(options.out / "loops.md", text + "\n")
+    atomic_write(options.out / f"{stem}.json", dumps_strict(strict(found), indent=1) + "\n")
+    atomic_write(options.out / f"{stem}.md", text + "\n")
     print(text)
 
 
