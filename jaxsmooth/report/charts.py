@@ -4,6 +4,7 @@ A chart is described once, by Altair. Its PNG, SVG and PDF files and its place i
 description.
 """
 
+import textwrap
 import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,9 @@ from .shown.style import COLOURS as COLOURS
 from .shown.style import GREY as GREY
 from .shown.style import SCALE as SCALE
 from .shown.style import vega, with_letters
+
+LINE = 170
+"""Letters of a line of notes over a figure."""
 
 
 class Series(NamedTuple):
@@ -72,7 +76,8 @@ def heading(text: str, found: Shown, *notes: str) -> alt.Title:
     Model and text are in every figure, with what is odd about the weights: a picture travels without its report.
     """
     about = f"{found.model.label} on {found.data.sentences:,} sentences of {found.data.name}"
-    return alt.Title(drawable(text, 120), subtitle=[drawable(about, 120), *notes], fontSize=18)
+    lines = [line for note in notes for line in textwrap.wrap(note, LINE)]  # a longer line makes the picture wider
+    return alt.Title(drawable(text, 120), subtitle=[drawable(about, 120), *lines], fontSize=18)
 
 
 def layered(*charts: alt.Chart | alt.LayerChart) -> alt.LayerChart:

@@ -304,7 +304,7 @@ def _summary(run: Run, pending: list[StepMetrics], number: int) -> dict[str, Any
 
 
 def _bar_text(numbers: dict[str, float]) -> str:
-    mfu = f", MFU {numbers['speed/mfu']:.0%}" if "speed/mfu" in numbers else ""
+    mfu = f", {numbers['speed/mfu']:.0%} of the peak FLOPs" if "speed/mfu" in numbers else ""
     return f"loss {numbers['train/loss']:.3f}, {numbers['speed/tokens_per_second']:,.0f} tokens/s{mfu}"
 
 

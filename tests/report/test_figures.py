@@ -8,7 +8,7 @@ import pytest
 from support.report import HOSTILE, blank, chart_data, exemplar, rates, spread, synthetic
 
 from jaxsmooth.report import headline, write_figures
-from jaxsmooth.report.charts import SCALE, log_axis, specification
+from jaxsmooth.report.charts import LINE, SCALE, heading, log_axis, specification
 from jaxsmooth.report.figures import attribution_figure, ladder_chart, ladder_figure, overview_figure, similarity_chart
 from jaxsmooth.report.format import digits
 from jaxsmooth.report.heatmaps import attention_graph, cosine_maps, cosine_of_layer, mixing_rates, sink_strengths
@@ -65,6 +65,14 @@ def test_text_needs_no_font_of_the_machine(tmp_path):
     words = [each.text or "" for each in texts]
     assert any("||H||" in each for each in words)
     assert not any("‖" in each for each in words)  # which that font lacks
+
+
+def test_a_long_note_takes_several_lines():
+    """In one it would make the picture as wide as itself."""
+    about, *notes = heading("Title", synthetic(), "word " * 100, "short").subtitle
+    assert "256 sentences" in about
+    assert max(map(len, notes)) <= LINE
+    assert " ".join(notes).split() == ["word"] * 100 + ["short"]
 
 
 def test_the_ladder_shows_the_rates():

@@ -23,6 +23,7 @@ from jaxsmooth.interventions import PARTS
 from jaxsmooth.mitigations import METHODS, parse_remedies
 from jaxsmooth.mitigations.parse import NamedRemedy
 from jaxsmooth.report.sections import ranking
+from jaxsmooth.report.sections.attribution import PART_NAMES
 from jaxsmooth.results.comparison import COMPARED_RATES, attributions
 from jaxsmooth.studies import compare
 from jaxsmooth.types import Edits
@@ -248,7 +249,7 @@ def test_a_sure_change_that_nobody_could_see_is_no_help():
 
 
 def test_the_part_that_is_named_acts_in_the_direction_of_the_effect():
-    """Attention drives tokens apart by 0.1 more, the MLP by 0.5 less: who keeps them apart does so through attention."""
+    """The first part drives tokens apart by 0.1 more, the third by 0.5 less: each names its own."""
     none = support_comparison(*ABOUT).entries[0]
     change = np.zeros_like(none.attribution.mean)
     change[0] = [0.1, 0.0, -0.5, 0.0]
@@ -257,8 +258,9 @@ def test_the_part_that_is_named_acts_in_the_direction_of_the_effect():
         name: next(ranking.sentences(ranked(made(name, median, lower, 0.1, attribution=moved))))
         for name, median, lower in (("apart", -0.1, 20), ("alike", 0.1, 0), ("unsure", -0.1, 11))
     }
-    assert "mostly through attention (+0.100 in ln(d_M/‖H‖))" in lines["apart"]
-    assert "mostly through the MLP (−0.500 in ln(d_M/‖H‖))" in lines["alike"]
+    first, third = (ranked().parts[place] for place in (0, 2))
+    assert f"mostly through {PART_NAMES.get(first, first)} (+0.100 in ln(d_M/‖H‖))" in lines["apart"]
+    assert f"mostly through {PART_NAMES.get(third, third)} (−0.500 in ln(d_M/‖H‖))" in lines["alike"]
     assert "mostly through" not in lines["unsure"]
 
 

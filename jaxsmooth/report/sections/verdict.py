@@ -187,7 +187,7 @@ def tightness_chart(found: Verification) -> alt.LayerChart:
         if row.tightness is not None
     ]
     names = [drawable(row.theorem, 60) for row in found.theorems if row.tightness is not None]
-    axis = alt.Axis(title="right side over left side (log scale; 1: equality)", format="~g", grid=True)
+    axis = alt.Axis(title="right side over left side (log scale; 1: equality)", format=",~g", grid=True)
     x = alt.X("low:Q", scale=alt.Scale(type="log"), axis=axis)
     y = alt.Y("theorem:N", sort=names, title=None, axis=alt.Axis(labelLimit=360))
     colour = alt.Color(
