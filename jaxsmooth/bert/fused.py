@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.extend.backend import get_backend
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
@@ -94,7 +93,7 @@ def why_explicit(fused: Fused, config: EncoderConfig, edits: Edits, dtype: Any) 
       dtype: of queries, keys and values.
 
     >>> why_explicit(Fused("cudnn"), EncoderConfig(), Edits(), jnp.float32)
-    'cuDNN computes in bfloat16 or float16, not in float32'
+    'kernels multiply in bfloat16 or float16, not with all digits of float32'
     """
     edited = [site for site in PROBABILITIES if getattr(edits, site, None) is not None]
     width, narrow = config.head_width, jnp.finfo(dtype).bits == 16
@@ -103,14 +102,13 @@ def why_explicit(fused: Fused, config: EncoderConfig, edits: Edits, dtype: Any) 
         "blocks that share attention need its probabilities": edits.shared_attn is not None,
         "a learned bias of relative positions is added to the logits": config.relative_buckets > 0,
     }
+    if fused.kernel != "xla" and not fused.interpret:
+        reasons[f"kernels multiply in bfloat16 or float16, not with all digits of {jnp.dtype(dtype).name}"] = not narrow
     if fused.kernel == "cudnn":
         reasons |= {
-            f"cuDNN computes in bfloat16 or float16, not in {jnp.dtype(dtype).name}": not narrow,
             f"cuDNN takes heads whose width is a multiple of 8 up to 128, not {width}": width % 8 > 0 or width > 128,
             "cuDNN has no window to both sides": config.window > 0,
         }
-    if fused.kernel == "splash":
-        reasons["splash attention computes in float32 at most"] = jnp.finfo(dtype).bits > 32
     return next((reason for reason, holds in reasons.items() if holds), "")
 
 
@@ -226,8 +224,7 @@ def _splash_on_one(
     # Queries and keys see each other within a segment; every query is of that of the real keys.
     segments = splash.SegmentIds(q=jnp.ones_like(real), kv=real)
     query = (query.astype(jnp.float32) / math.sqrt(width)).astype(query.dtype)
-    with _all_digits(query.dtype):
-        return jax.vmap(kernel)(query, key, value, segments)[:, :, :length]
+    return jax.vmap(kernel)(query, key, value, segments)[:, :, :length]
 
 
 def _blocks(size: int) -> Any:
@@ -247,9 +244,3 @@ def _static_mask(length: int, causal: bool, window: int, heads: int) -> Any:
         one = masks.CausalMask(shape) if causal else masks.FullMask(shape)
     return masks.MultiHeadMask([one] * heads)
 
-
-def _all_digits(dtype: Any) -> Any:
-    """As `linalg.precision` asks for: float32 products in full where the user states nothing else."""
-    stated = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
-    wide = np.dtype(dtype).itemsize >= 4 and stated is None
-    return jax.default_matmul_precision("highest" if wide else stated)

@@ -15,24 +15,26 @@ import jax
 
 from ..bert.config import EncoderConfig
 from ..bert.params import init_encoder
-from ..checkpoints.config_json import config_from_file
+from ..checkpoints.config_json import config_from_file, family_config
 from ..checkpoints.encoder import find_directory
 from ..errors import ConfigError
 from ..files import atomic_write, dumps_strict
-from .accelerators import Target, find_target, step_flops
+from .accelerators import Target, find_target, forward_flops, step_flops
 from .config import AotConfig, FinetuneConfig, Remat
 from .data.tasks import Task, TrainBatch
+from .dropout import generator
 from .guards.memory import abstract_batch, estimate, state_bytes
-from .model import init_task_model
+from .model import TaskModel, cast_floats, init_task_model
 from .optimiser import learning_rate, make_optimiser
-from .sharding import batch_shardings, constraints, make_mesh, tree_shardings
+from .sharding import batch_shardings, constraints, fused_attention, make_mesh, tree_shardings
 from .step import Trainer, TrainState, compile_step, init_state
 
 SIZES = {
     "bert-base": EncoderConfig(),
     "bert-large": EncoderConfig(width=1024, layers=24, heads=16, mlp_width=4096),
+    "modernbert-base": family_config("modernbert", layers=22, mlp_width=1152),
 }
-"""The two shapes of Devlin et al. (2019), arXiv 1810.04805."""
+"""The two shapes of Devlin et al. (2019), arXiv 1810.04805, and one of Warner et al. (2024), arXiv 2412.13663."""
 
 TASK = Task("ahead of time", "classification", "accuracy", "none", "none", classes=("no", "yes"))
 
@@ -72,6 +74,8 @@ class AotReport:
       utilisation: the upper bound on model FLOP utilisation that follows; 1 says only that neither memory nor links
         forbid it.
       remat: what the backward pass recomputes; with "auto" the least that fits.
+      kernels: calls of attention kernels in the program, one in a loop over layers counted once; 0 where attention is
+        explicit.
     """
 
     target: str
@@ -91,10 +95,11 @@ class AotReport:
     bound: str
     utilisation: float
     remat: str
+    kernels: int
 
 
 def compile_ahead(config: AotConfig) -> AotReport:
-    """Compile the training step and read what the compiler says of it.
+    """Compile the training step, or the forward pass alone, and read what the compiler says of it.
 
     Args:
       config: target, model, mesh and batch.
@@ -110,8 +115,8 @@ def compile_ahead(config: AotConfig) -> AotReport:
         raise ConfigError(f"length must be at most {encoder.max_length}, the model's positions; got {config.length}.")
     target = find_target(config.target, config.slices)
     mesh = make_mesh(config.mesh, target.devices)
-    step = _make_step(encoder, config, mesh)
-    policies = _likely(step, config, target) if config.remat == "auto" else [config.remat]
+    step = _make_step(encoder, config, mesh, target.platform)
+    policies = _likely(step, config, target) if config.remat == "auto" and not config.inference else [config.remat]
     for remat in policies[:-1]:  # the estimate may have been too low
         with contextlib.suppress(DoesNotFitError):
             return _report(encoder, config, target, mesh, _compile(step, target, remat), remat)
@@ -135,21 +140,30 @@ class DoesNotFitError(ConfigError):
 
 
 class _Step(NamedTuple):
-    """What is compiled: the functions, and shapes with shardings of the state and the data."""
+    """What is compiled: the functions, and shapes with shardings of the state (or the model alone) and the data."""
 
     trainer: Trainer
-    state: TrainState
+    state: TrainState | TaskModel
     data: TrainBatch
 
 
-def _make_step(encoder: EncoderConfig, config: AotConfig, mesh: Any) -> _Step:
+def _make_step(encoder: EncoderConfig, config: AotConfig, mesh: Any, platform: str) -> _Step:
     settings = FinetuneConfig(
-        batch_size=config.batch_size, precision=config.precision, accumulate=config.accumulate, prng=config.prng
+        batch_size=config.batch_size,
+        precision=config.precision,
+        accumulate=config.accumulate,
+        attention=config.attention,
+        attention_dropout=config.attention_dropout,
+        prng=generator(config.prng, platform),  # type: ignore[arg-type]
     )
     model = jax.eval_shape(lambda: init_task_model(init_encoder(encoder, jax.random.key(0)), TASK, jax.random.key(1)))
     optimiser = make_optimiser(settings, model, 1000)
-    trainer = Trainer(TASK, settings, optimiser, learning_rate(settings, 1000), constrain=constraints(mesh))
-    state = jax.eval_shape(lambda m: init_state(m, optimiser, settings), model)
+    functions = {"constrain": constraints(mesh), "fused": fused_attention(config.attention, mesh, platform)}
+    trainer = Trainer(TASK, settings, optimiser, learning_rate(settings, 1000), **functions)
+    if config.inference:
+        state = jax.eval_shape(lambda m: cast_floats(m, config.precision), model)
+    else:
+        state = jax.eval_shape(lambda m: init_state(m, optimiser, settings), model)
     data = abstract_batch(TASK, config.batch_size, config.length)
     where = tree_shardings(state, mesh), batch_shardings(data, mesh)
     placed = jax.tree.map(
@@ -160,6 +174,7 @@ def _make_step(encoder: EncoderConfig, config: AotConfig, mesh: Any) -> _Step:
 
 def _likely(step: _Step, config: AotConfig, target: Target) -> list[Remat]:
     """The rematerialisations to try: from the least that is estimated to fit on, the last one in any case."""
+    assert isinstance(step.state, TrainState)
     sizes = {"state": state_bytes(step.state), "devices": len(target.devices)}
     needs = estimate(step.trainer, step.state.model, config.batch_size, config.length, **sizes)
     fits = [need.total <= target.chip.memory for need in needs]
@@ -168,7 +183,8 @@ def _likely(step: _Step, config: AotConfig, target: Target) -> list[Remat]:
 
 def _compile(step: _Step, target: Target, remat: Remat) -> jax.stages.Compiled:
     trainer = dataclasses.replace(step.trainer, config=dataclasses.replace(step.trainer.config, remat=remat))
-    lowered = compile_step(trainer).trace(step.state, step.data).lower(lowering_platforms=(target.platform,))
+    program = compile_step(trainer) if isinstance(step.state, TrainState) else jax.jit(trainer.logits)
+    lowered = program.trace(step.state, step.data).lower(lowering_platforms=(target.platform,))
     # No autotuning: there is no card to time on.
     options = {"xla_gpu_autotune_level": 0} if target.platform == "cuda" else None
     try:
@@ -212,8 +228,10 @@ def _report(
             f"the step does not fit on {target.name}: it needs {peak / 2**30:.2f} GiB of "
             f"{target.chip.memory / 2**30:.2f} GiB. {_ADVICE}"
         )
-    collectives = count_collectives(compiled.as_text() or "", encoder.layers)
-    model = step_flops(encoder, config.batch_size, config.length) / mesh.size
+    text = compiled.as_text() or ""
+    collectives = count_collectives(text, encoder.layers)
+    counted = forward_flops if config.inference else step_flops
+    model = counted(encoder, config.batch_size, config.length) / mesh.size
     times = {
         "computing": model / target.chip.flops,
         "memory": (arguments + outputs + temporaries) / target.chip.bandwidth,
@@ -238,9 +256,11 @@ def _report(
         bound=bound,
         utilisation=times["computing"] / times[bound],
         remat=remat,
+        kernels=len(_KERNEL.findall(text)),
     )
 
 
+_KERNEL = re.compile(r'custom_call_target="(?:tpu_custom_call|__cudnn\$fmha\w*)"')
 _KINDS = "all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute"
 _COLLECTIVE = re.compile(rf" = (.*?) ({_KINDS})(-start)?\(")
 _SHAPE = re.compile(r"(pred|[subf]\d+|bf16|f8\w*)\[([\d,]*)\]")

@@ -1,7 +1,7 @@
 """What is trained: an encoder, a way to fuse its layers, and a head, as one pytree with one forward function."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +9,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ..bert.encoder import encode, keep_nothing
+from ..bert.fused import Fused
 from ..bert.fusion import Fusion, fuse
 from ..bert.heads import POOLED, Head, apply_head, init_head, with_pooler
 from ..bert.params import Encoder
@@ -61,6 +62,7 @@ def task_logits(
     remat: Callable[..., bool] | bool = False,
     key: PRNGKeyArray | None = None,
     head_dropout: float = 0.0,
+    attention: Literal["explicit"] | Fused = "explicit",
 ) -> Float[Array, "..."]:
     """From tokens to logits, in the dtype of the parameters.
 
@@ -73,12 +75,14 @@ def task_logits(
       remat: as in `encode`.
       key: of the head's dropout; None for none.
       head_dropout: rate of the dropout between pooler and output, as in BertForSequenceClassification.
+      attention: as in `encode`.
 
     Returns:
       As `bert.heads.apply_head`, of `places` if they are given.
     """
+    collect = keep_nothing if model.fusion is None else keep_hidden
     hidden, stacked = encode(
-        model.encoder, batch, edits=edits, collect=keep_nothing if model.fusion is None else keep_hidden, remat=remat
+        model.encoder, batch, edits=edits, collect=collect, remat=remat, attention=attention
     )
     if model.fusion is not None:
         hidden, _ = fuse(model.fusion, stacked)

@@ -5,6 +5,7 @@ Only this module of training knows meshes. Every array of a run has logical axes
 parameters, `tensor` heads, the MLP and the vocabulary, `sequence` sentences.
 """
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,6 +16,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
+from ..bert.fused import Fused, find_fused
 from ..errors import ConfigError
 from ..types import Edits, map_named
 from .data.tasks import TrainBatch
@@ -208,6 +210,34 @@ def constraints(mesh: Mesh, rules: Rules = RULES) -> Edits:
         return jax.lax.with_sharding_constraint(hidden, NamedSharding(mesh, spec(HIDDEN, hidden.shape, mesh, rules)))
 
     return Edits() if mesh.size == 1 else Edits(embedded=pin, pre_attn=pin, hidden=pin)
+
+
+def fused_attention(attention: str, mesh: Mesh, platform: str = "", rules: Rules = RULES) -> Fused | None:
+    """The kernel that computes attention on a mesh; None for explicit attention.
+
+    Args:
+      attention: as in `FinetuneConfig`.
+      mesh: the mesh.
+      platform: as for `bert.fused.find_fused`.
+      rules: logical axis -> mesh axes.
+
+    Raises:
+      ConfigError: "fused" on a mesh that cuts sentences, which no kernel takes.
+
+    >>> fused_attention("auto", make_mesh("data=1", jax.devices()[:1])) is None  # on a CPU
+    True
+    """
+    found = find_fused(attention, platform)
+    if found is None or mesh.size == 1:
+        return found
+    rows, length, heads = (
+        tuple(axis for axis in rules.get(name, ()) if mesh.shape[axis] > 1) for name in ("batch", "length", "heads")
+    )
+    if not length:
+        return dataclasses.replace(found, mesh=mesh, rows=rows, heads=heads)
+    if found.required:
+        raise ConfigError(f"attention='fused' takes whole sentences; the mesh cuts them over {', '.join(length)}.")
+    return None
 
 
 def reads_share(mesh: Mesh, rules: Rules = RULES) -> bool:
