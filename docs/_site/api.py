@@ -75,7 +75,7 @@ PAGES = (
     Page(
         "bert",
         "jaxsmooth.bert",
-        ("jaxsmooth.bert.fusion", "jaxsmooth.bert.heads", "jaxsmooth.bert.fused", "jaxsmooth.types"),
+        ("jaxsmooth.bert.fusion", "jaxsmooth.bert.heads", "jaxsmooth.bert.kernels", "jaxsmooth.types"),
         "Fusion of layers (also `jaxsmooth.fusion`), heads, kernels of attention, and the structs that pass between "
         "packages.",
     ),

@@ -14,7 +14,7 @@ from ..errors import ShapeError
 from ..types import Block, BlockTrace, Edit, Edits, LayerNorm, as_edited
 from .attention import add_bias, attention_logits, attention_probs, join_heads, mix_tokens, project_heads
 from .config import EncoderConfig
-from .fused import PROBABILITIES, Attend
+from .kernels import PROBABILITIES, Attend
 from .matmul import split_matmul, token_matmul
 from .norm import gained, layer_norm, standardise
 from .positions import rotate, visible_tokens
@@ -114,7 +114,7 @@ def run_block(
       edits: see `Edits`.
       bias: positional bias of the attention logits, [N T S].
       probs: attention probabilities of an earlier block, used in the place of this block's own.
-      attend: a kernel of `fused.make_attend`, which computes the context at once; logits and probabilities are then
+      attend: a kernel of `kernels.make_attend`, which computes the context at once; logits and probabilities are then
         NaN, for nobody to read.
 
     Returns:

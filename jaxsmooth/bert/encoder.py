@@ -18,7 +18,7 @@ from .attention import add_bias
 from .block import apply_edit, normalise, run_block
 from .checks import check_arguments, check_batch
 from .config import EncoderConfig
-from .fused import PROBABILITIES, Fused, find_fused, make_attend, sites_read, why_explicit
+from .kernels import PROBABILITIES, Kernel, find_kernel, make_attend, sites_read, why_explicit
 from .params import Embeddings, Encoder
 from .positions import position_ids, relative_bias
 
@@ -101,7 +101,7 @@ def encode(
     collect: Callable[[BlockTrace], Any] = keep_trace,
     remat: Callable[..., bool] | bool = False,
     successive: bool = False,
-    attention: Literal["explicit", "auto", "fused"] | Fused = "explicit",
+    attention: Literal["explicit", "auto", "fused"] | Kernel = "explicit",
 ) -> tuple[Float[Array, "B T D"], Any]:
     """Run the encoder; return the last hidden states and what `collect` returns for every block.
 
@@ -117,7 +117,7 @@ def encode(
       successive: hand `collect` the attention of the block before as well, `trace.attn_before`.
       attention: "explicit" computes the probabilities, as the theory needs them; "auto" leaves attention to a kernel of
         the accelerator where no edit and nothing that `collect` reads needs them, and is "explicit" on a CPU; "fused"
-        asks for the kernel; a `Fused` names it (docs/attention.md). Results differ by rounding, and at padded tokens.
+        asks for the kernel; a `Kernel` names it (docs/attention.md). Results differ by rounding, and at padded tokens.
 
     Returns:
       `(hidden, collected)`: [B T D], and `collect`'s pytree with a leading axis L (a `Trace` by default).
@@ -136,7 +136,7 @@ def encode(
     References: Devlin et al. (2019), BERT, arXiv 1810.04805.
     """
     options: dict[str, Any] = {"collect": collect, "remat": remat, "successive": successive}
-    options["fused"] = find_fused(attention)
+    options["kernel"] = find_kernel(attention)
     return _encode(model, check_arguments(model, batch, edits, collect), edits, **options)
 
 
@@ -201,7 +201,7 @@ def embed_patches(table: Embeddings, pixels: Float[Array, "B C Y X"]) -> Float[A
 
 
 @on_any_mesh(lambda model, batch, *rest, **options: batch.mask, lead=(0, 1))
-@functools.partial(jax.jit, static_argnames=("collect", "remat", "successive", "fused"))
+@functools.partial(jax.jit, static_argnames=("collect", "remat", "successive", "kernel"))
 def _encode(
     model: Encoder,
     batch: Batch | ImageBatch,
@@ -210,7 +210,7 @@ def _encode(
     collect: Callable,
     remat: Callable | bool,
     successive: bool,
-    fused: Fused | None,
+    kernel: Kernel | None,
 ) -> tuple:
     config = model.config
     bias = relative_bias(model.relative, batch.mask.shape[1])
@@ -224,11 +224,11 @@ def _encode(
         return run_block(config, layer, shared or block, hidden, batch.mask, edits, bias, probs, attend)
 
     attend = None
-    if fused is not None:
+    if kernel is not None:
         first = jax.tree.map(lambda leaf: leaf[0], model.blocks)
         trace = jax.eval_shape(run, layers[0], first, embedded)
-        if not _needs_explicit(fused, config, edits, collect, trace, successive):
-            attend = make_attend(fused, config, batch.mask)
+        if not _needs_explicit(kernel, config, edits, collect, trace, successive):
+            attend = make_attend(kernel, config, batch.mask)
 
     def step(probs: Array | None, carry: tuple, inputs: tuple[Array, Any]) -> tuple[tuple, tuple]:
         (hidden, before), (layer, block) = carry, inputs
@@ -245,18 +245,18 @@ def _encode(
 
 
 def _needs_explicit(
-    fused: Fused, config: EncoderConfig, edits: Edits, collect: Callable, trace: BlockTrace, successive: bool
+    kernel: Kernel, config: EncoderConfig, edits: Edits, collect: Callable, trace: BlockTrace, successive: bool
 ) -> bool:
     """Whether somebody reads or edits attention, or the kernel cannot compute it.
 
     Raises:
       ShapeError: so it is, and the kernel is required.
     """
-    reason = why_explicit(fused, config, edits, trace.query.dtype)
+    reason = why_explicit(kernel, config, edits, trace.query.dtype)
     if not reason:
         read = set(PROBABILITIES) if successive else sites_read(collect, trace) & set(PROBABILITIES)
         reason = f"what is collected is made of {', '.join(sorted(read))}" if read else ""
-    if reason and fused.required:
+    if reason and kernel.required:
         raise ShapeError(f"attention cannot be fused: {reason}. attention='auto' computes it explicitly then.")
     return bool(reason)
 

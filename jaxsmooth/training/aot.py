@@ -26,7 +26,7 @@ from .dropout import generator
 from .guards.memory import abstract_batch, estimate, state_bytes
 from .model import TaskModel, cast_floats, init_task_model
 from .optimiser import learning_rate, make_optimiser
-from .sharding import batch_shardings, constraints, fused_attention, make_mesh, tree_shardings
+from .sharding import attention_kernel, batch_shardings, constraints, make_mesh, tree_shardings
 from .step import Trainer, TrainState, compile_step, init_state
 
 SIZES = {
@@ -158,7 +158,7 @@ def _make_step(encoder: EncoderConfig, config: AotConfig, mesh: Any, platform: s
     )
     model = jax.eval_shape(lambda: init_task_model(init_encoder(encoder, jax.random.key(0)), TASK, jax.random.key(1)))
     optimiser = make_optimiser(settings, model, 1000)
-    functions = {"constrain": constraints(mesh), "fused": fused_attention(config.attention, mesh, platform)}
+    functions = {"constrain": constraints(mesh), "kernel": attention_kernel(config.attention, mesh, platform)}
     trainer = Trainer(TASK, settings, optimiser, learning_rate(settings, 1000), **functions)
     if config.inference:
         state = jax.eval_shape(lambda m: cast_floats(m, config.precision), model)

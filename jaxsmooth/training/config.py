@@ -93,9 +93,9 @@ class FinetuneConfig:
     """How exactly float32 matrices are multiplied: all digits (highest), bfloat16 in three passes or TF32 (high), or as
     the device does by default."""
     attention: Attention = "auto"
-    """Whether layers compute their attention probabilities (explicit), or leave attention to a kernel of the accelerator
-    that never holds them (fused): in bfloat16, with --attention-dropout 0 and no remedy of attention. auto is fused
-    wherever that is possible, and explicit on a CPU."""
+    """Whether layers compute their attention probabilities (explicit), or leave attention to a kernel of the
+    accelerator that never holds them (fused): in bfloat16, with --attention-dropout 0 and no remedy of attention. auto
+    is fused wherever that is possible, and explicit on a CPU."""
     remat: Remat = "auto"
     """What the backward pass computes again to save memory: nothing (none), whole blocks (full), or all but the matrix
     products (dots). auto takes the least that is estimated to fit into the device's memory, and says so."""
@@ -149,8 +149,8 @@ class FinetuneConfig:
             )
         if self.attention == "fused" and self.attention_dropout:
             raise ConfigError(
-                f"attention='fused' has no probabilities to drop; got attention_dropout={self.attention_dropout}. Set that "
-                "to 0, or leave attention to 'auto', which is explicit then."
+                f"attention='fused' has no probabilities to drop; got attention_dropout={self.attention_dropout}. Set "
+                "that to 0, or leave attention to 'auto', which is explicit then."
             )
         if self.share_attention and shared_blocks(self.share_attention) is None:
             raise ConfigError(f"share_attention must be two layers, as '7-12'; got {self.share_attention!r}.")
@@ -236,7 +236,8 @@ class AotConfig:
     slices: int = 1
     """How many TPU slices of that topology."""
     model_size: str = "bert-base"
-    """bert-base, bert-large, modernbert-base, or a model as the other commands take it, of which only config.json is read."""
+    """bert-base, bert-large, modernbert-base, or a model as the other commands take it, of which only config.json is
+    read."""
     mesh: str = ""
     """Axes of the device mesh, as data=2,fsdp=2; all devices on data if left out."""
     batch_size: int = 128

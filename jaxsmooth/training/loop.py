@@ -93,7 +93,7 @@ def finetune(
         raise ConfigError(
             f'config must be a FinetuneConfig, as FinetuneConfig(model="minilm-l6"); got {type(config).__name__}.'
         )
-    config = _with_generator(config)
+    config = with_generator(config)
     check_folder(config)
     folder, begun = config.out, config.out.is_dir()
     with contextlib.ExitStack() as held:
@@ -111,8 +111,15 @@ def finetune(
         return _run(run, show=progress, log=log)
 
 
-def _with_generator(config: FinetuneConfig) -> FinetuneConfig:
-    """The settings with the generator that the run was begun with, wherever it goes on: its key is of that kind."""
+def with_generator(config: FinetuneConfig) -> FinetuneConfig:
+    """The settings with dropout's generator named: the one that the run in the folder was begun with, if there is one.
+
+    Args:
+      config: the run's settings.
+
+    >>> with_generator(FinetuneConfig()).prng  # on a CPU
+    'threefry2x32'
+    """
     before = _config_in(config.out)
     chosen = generator(before.prng if before and config.prng == "auto" else config.prng)
     return dataclasses.replace(config, prng=chosen)  # type: ignore[arg-type]

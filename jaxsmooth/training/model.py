@@ -9,9 +9,9 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ..bert.encoder import encode, keep_nothing
-from ..bert.fused import Fused
 from ..bert.fusion import Fusion, fuse
 from ..bert.heads import POOLED, Head, apply_head, init_head, with_pooler
+from ..bert.kernels import Kernel
 from ..bert.params import Encoder
 from ..types import Batch, BlockTrace, Edits
 from .data.tasks import Task
@@ -62,7 +62,7 @@ def task_logits(
     remat: Callable[..., bool] | bool = False,
     key: PRNGKeyArray | None = None,
     head_dropout: float = 0.0,
-    attention: Literal["explicit"] | Fused = "explicit",
+    attention: Literal["explicit"] | Kernel = "explicit",
 ) -> Float[Array, "..."]:
     """From tokens to logits, in the dtype of the parameters.
 
@@ -81,9 +81,7 @@ def task_logits(
       As `bert.heads.apply_head`, of `places` if they are given.
     """
     collect = keep_nothing if model.fusion is None else keep_hidden
-    hidden, stacked = encode(
-        model.encoder, batch, edits=edits, collect=collect, remat=remat, attention=attention
-    )
+    hidden, stacked = encode(model.encoder, batch, edits=edits, collect=collect, remat=remat, attention=attention)
     if model.fusion is not None:
         hidden, _ = fuse(model.fusion, stacked)
 

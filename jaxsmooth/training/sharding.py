@@ -16,7 +16,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
-from ..bert.fused import Fused, find_fused
+from ..bert.kernels import Kernel, find_kernel
 from ..errors import ConfigError
 from ..types import Edits, map_named
 from .data.tasks import TrainBatch
@@ -212,22 +212,22 @@ def constraints(mesh: Mesh, rules: Rules = RULES) -> Edits:
     return Edits() if mesh.size == 1 else Edits(embedded=pin, pre_attn=pin, hidden=pin)
 
 
-def fused_attention(attention: str, mesh: Mesh, platform: str = "", rules: Rules = RULES) -> Fused | None:
+def attention_kernel(attention: str | Kernel, mesh: Mesh, platform: str = "", rules: Rules = RULES) -> Kernel | None:
     """The kernel that computes attention on a mesh; None for explicit attention.
 
     Args:
-      attention: as in `FinetuneConfig`.
+      attention: as in `FinetuneConfig`, or the kernel.
       mesh: the mesh.
-      platform: as for `bert.fused.find_fused`.
+      platform: as for `bert.kernels.find_kernel`.
       rules: logical axis -> mesh axes.
 
     Raises:
       ConfigError: "fused" on a mesh that cuts sentences, which no kernel takes.
 
-    >>> fused_attention("auto", make_mesh("data=1", jax.devices()[:1])) is None  # on a CPU
+    >>> attention_kernel("auto", make_mesh("data=1", jax.devices()[:1])) is None  # on a CPU
     True
     """
-    found = find_fused(attention, platform)
+    found = find_kernel(attention, platform)
     if found is None or mesh.size == 1:
         return found
     rows, length, heads = (

@@ -12,7 +12,7 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt32
 
-from ..bert.fused import Fused
+from ..bert.kernels import Kernel
 from ..bert.params import Encoder
 from ..types import Batch, Edits, compose, map_named
 from .config import FinetuneConfig, shared_blocks
@@ -94,7 +94,7 @@ class Trainer:
       schedule: the learning rate by step, for the record.
       remedy: `(encoder, batch) -> Edits`, or None.
       constrain: edits that pin the shardings of hidden states, from `sharding.constraints`.
-      fused: the kernel that attention is left to where it can be, from `sharding.fused_attention`; None for none.
+      kernel: the one that attention is left to where it can be, from `sharding.attention_kernel`; None for none.
     """
 
     task: Task
@@ -103,7 +103,7 @@ class Trainer:
     schedule: optax.Schedule
     remedy: Remedy | None = None
     constrain: Edits = dataclasses.field(default_factory=Edits)
-    fused: Fused | None = None
+    kernel: Kernel | None = None
 
     def products(self) -> AbstractContextManager[Any]:
         """In which the run's float32 products have the precision it states. bfloat16 is left as fast as it is."""
@@ -154,7 +154,7 @@ class Trainer:
             remat=REMAT[self.config.remat],
             key=head_key,
             head_dropout=self.config.head_dropout,
-            attention=self.fused or "explicit",
+            attention=self.kernel or "explicit",
         )
 
     def loss(self, model: TaskModel, data: TrainBatch, key: PRNGKeyArray | None = None) -> Float[Array, ""]:

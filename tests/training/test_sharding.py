@@ -115,6 +115,25 @@ def test_eight_devices_on_other_meshes(alone):
 
 
 @pytest.mark.scale
+def test_the_generator_of_accelerators_draws_the_same_on_every_mesh_and_on_resumption(tmp_path):
+    rbg = {"prng": "rbg"}
+    runs = [["", 1, rbg], *([mesh, 8 if mesh else 1, rbg] for mesh in STAGES)]
+    alone, *stages = run_workers(runs, 8, folder=str(tmp_path / "checkpoints"))
+    same({"losses": [loss for stage in stages for loss in stage["losses"]], "norm": stages[-1]["norm"]}, alone)
+
+
+@pytest.mark.scale
+def test_a_kernel_over_meshes_gives_the_losses_of_explicit_attention():
+    undropped = {"attention_dropout": 0.0}
+    meshes = [["", 1], ["data=2,fsdp=2,tensor=2", 8], ["data=4,fsdp=2", 8]]
+    alone, *found = run_workers(
+        [["", 1, undropped], *([*mesh, {**undropped, "kernel": "splash"}] for mesh in meshes)], 8
+    )
+    for one in found:
+        same(one, alone)
+
+
+@pytest.mark.scale
 @pytest.mark.parametrize(
     ("mesh", "devices", "processes"),
     [

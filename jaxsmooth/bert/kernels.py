@@ -28,11 +28,11 @@ Attend = Callable[[Int[Array, ""], Array, Array, Array], Array]
 
 
 @dataclasses.dataclass(frozen=True)
-class Fused:
+class Kernel:
     """Which kernel computes the context of attention, and where its arguments lie.
 
     Attributes:
-      kernel: "cudnn", flash attention of cuDNN on NVIDIA's GPUs; "splash", jax's Pallas kernel for TPUs; "xla", the
+      name: "cudnn", flash attention of cuDNN on NVIDIA's GPUs; "splash", jax's Pallas kernel for TPUs; "xla", the
         same function as "cudnn" in plain jax, on any device.
       required: whether what no kernel can do is refused, and not computed explicitly.
       mesh: the devices over which "splash" is cut; the compiler cuts the others by itself. None: one device.
@@ -44,7 +44,7 @@ class Fused:
       `jax.experimental.pallas.ops.tpu.splash_attention`.
     """
 
-    kernel: Literal["cudnn", "splash", "xla"]
+    name: Literal["cudnn", "splash", "xla"]
     required: bool = False
     mesh: Mesh | None = None
     rows: tuple[str, ...] = ()
@@ -52,30 +52,30 @@ class Fused:
     interpret: bool = False
 
 
-def find_fused(attention: str | Fused, platform: str = "") -> Fused | None:
+def find_kernel(attention: str | Kernel, platform: str = "") -> Kernel | None:
     """The kernel that a setting stands for; None for explicit attention.
 
     Args:
       attention: "explicit"; "auto", the kernel of an accelerator where one can be used, explicit on a CPU; "fused", the
-        same but required, on a CPU "xla"; or a `Fused`.
+        same but required, on a CPU "xla"; or a `Kernel`.
       platform: "cpu", "cuda", "tpu" or another; "" for that of jax's default device.
 
     Raises:
       ShapeError: another setting.
 
-    >>> find_fused("explicit"), find_fused("auto", "cpu"), find_fused("auto", "tpu").kernel
+    >>> find_kernel("explicit"), find_kernel("auto", "cpu"), find_kernel("auto", "tpu").name
     (None, None, 'splash')
     """
-    if isinstance(attention, Fused):
+    if isinstance(attention, Kernel):
         return attention
     if attention not in ("explicit", "auto", "fused"):
-        raise ShapeError(f"attention must be 'explicit', 'auto', 'fused' or a Fused; got {attention!r}.")
+        raise ShapeError(f"attention must be 'explicit', 'auto', 'fused' or a Kernel; got {attention!r}.")
     if attention == "explicit":
         return None
     required = attention == "fused"
     kernels: dict[str, Any] = {"tpu": "splash", "cuda": "cudnn"}
     kernel = kernels.get(platform or _platform(), "xla" if required else "")
-    return Fused(kernel, required=required) if kernel else None
+    return Kernel(kernel, required=required) if kernel else None
 
 
 def _platform() -> str:
@@ -83,16 +83,16 @@ def _platform() -> str:
     return "cuda" if "cuda" in backend.platform_version else backend.platform
 
 
-def why_explicit(fused: Fused, config: EncoderConfig, edits: Edits, dtype: Any) -> str:
+def why_explicit(kernel: Kernel, config: EncoderConfig, edits: Edits, dtype: Any) -> str:
     """Why the kernel cannot compute an encoder's attention, whatever is collected; "" if it can.
 
     Args:
-      fused: the kernel.
+      kernel: which.
       config: the encoder's.
       edits: as given to `encode`.
       dtype: of queries, keys and values.
 
-    >>> why_explicit(Fused("cudnn"), EncoderConfig(), Edits(), jnp.float32)
+    >>> why_explicit(Kernel("cudnn"), EncoderConfig(), Edits(), jnp.float32)
     'kernels multiply in bfloat16 or float16, not with all digits of float32'
     """
     edited = [site for site in PROBABILITIES if getattr(edits, site, None) is not None]
@@ -102,9 +102,9 @@ def why_explicit(fused: Fused, config: EncoderConfig, edits: Edits, dtype: Any) 
         "blocks that share attention need its probabilities": edits.shared_attn is not None,
         "a learned bias of relative positions is added to the logits": config.relative_buckets > 0,
     }
-    if fused.kernel != "xla" and not fused.interpret:
+    if kernel.name != "xla" and not kernel.interpret:
         reasons[f"kernels multiply in bfloat16 or float16, not with all digits of {jnp.dtype(dtype).name}"] = not narrow
-    if fused.kernel == "cudnn":
+    if kernel.name == "cudnn":
         reasons |= {
             f"cuDNN takes heads whose width is a multiple of 8 up to 128, not {width}": width % 8 > 0 or width > 128,
             "cuDNN has no window to both sides": config.window > 0,
@@ -136,11 +136,11 @@ def sites_read(collect: Callable[[BlockTrace], Any], trace: BlockTrace) -> set[s
     return {name.split(".")[0] for name, var in zip(names, program.invars, strict=True) if id(var) in live}
 
 
-def make_attend(fused: Fused, config: EncoderConfig, mask: Bool[Array, "B T"]) -> Attend:
+def make_attend(kernel: Kernel, config: EncoderConfig, mask: Bool[Array, "B T"]) -> Attend:
     """The kernel as a function (layer, query, key, value) -> context, all [B N T H].
 
     Args:
-      fused: the kernel.
+      kernel: which.
       config: the encoder's: causal, windows.
       mask: True on real tokens, [B T].
 
@@ -150,9 +150,9 @@ def make_attend(fused: Fused, config: EncoderConfig, mask: Bool[Array, "B T"]) -
 
     def attend(layer: Array, query: Array, key: Array, value: Array) -> Array:
         def over(window: int) -> Callable[..., Array]:
-            if fused.kernel == "splash":
-                return functools.partial(_splash, fused, config.causal, window)
-            return functools.partial(_dot_product, fused.kernel, config.causal, window)
+            if kernel.name == "splash":
+                return functools.partial(_splash, kernel, config.causal, window)
+            return functools.partial(_dot_product, kernel.name, config.causal, window)
 
         arguments = query, key, value, mask
         if config.window and config.global_every:
@@ -163,11 +163,11 @@ def make_attend(fused: Fused, config: EncoderConfig, mask: Bool[Array, "B T"]) -
 
 
 def _dot_product(
-    kernel: str, causal: bool, window: int, query: Array, key: Array, value: Array, mask: Array
+    name: str, causal: bool, window: int, query: Array, key: Array, value: Array, mask: Array
 ) -> Float[Array, "B N T H"]:
     """`jax.nn.dot_product_attention`, padding by the number of real keys, which therefore come first."""
     turned = [heads.transpose(0, 2, 1, 3) for heads in (query, key, value)]
-    options: dict[str, Any] = {"implementation": kernel, "is_causal": causal}
+    options: dict[str, Any] = {"implementation": name, "is_causal": causal}
     if window:
         found = jax.nn.dot_product_attention(
             *turned, mask=mask[:, None, None, :], local_window_size=(window, window), **options
@@ -188,17 +188,17 @@ def _rows(heads: Float[Array, "B T N H"], order: Int[Array, "B T"]) -> Float[Arr
 
 
 def _splash(
-    fused: Fused, causal: bool, window: int, query: Array, key: Array, value: Array, mask: Array
+    kernel: Kernel, causal: bool, window: int, query: Array, key: Array, value: Array, mask: Array
 ) -> Float[Array, "B N T H"]:
     """Splash attention, on every device of the mesh over its own sentences and heads."""
-    run = functools.partial(_splash_on_one, fused.interpret, causal, window)
-    if fused.mesh is None:
+    run = functools.partial(_splash_on_one, kernel.interpret, causal, window)
+    if kernel.mesh is None:
         return run(query, key, value, mask)
     heads = PartitionSpec(
-        _dividing(fused.mesh, fused.rows, query.shape[0]), _dividing(fused.mesh, fused.heads, query.shape[1])
+        _dividing(kernel.mesh, kernel.rows, query.shape[0]), _dividing(kernel.mesh, kernel.heads, query.shape[1])
     )
     cut = {"in_specs": (heads, heads, heads, PartitionSpec(heads[0])), "out_specs": heads}
-    return jax.shard_map(run, mesh=fused.mesh, check_vma=False, **cut)(query, key, value, mask)
+    return jax.shard_map(run, mesh=kernel.mesh, check_vma=False, **cut)(query, key, value, mask)
 
 
 def _dividing(mesh: Mesh, axes: tuple[str, ...], size: int) -> tuple[str, ...] | None:
@@ -243,4 +243,3 @@ def _static_mask(length: int, causal: bool, window: int, heads: int) -> Any:
     else:
         one = masks.CausalMask(shape) if causal else masks.FullMask(shape)
     return masks.MultiHeadMask([one] * heads)
-
