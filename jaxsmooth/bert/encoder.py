@@ -102,6 +102,7 @@ def encode(
     remat: Callable[..., bool] | bool = False,
     successive: bool = False,
     attention: Literal["explicit", "auto", "fused"] | Kernel = "explicit",
+    place: Callable[[Block], Block] | None = None,
 ) -> tuple[Float[Array, "B T D"], Any]:
     """Run the encoder; return the last hidden states and what `collect` returns for every block.
 
@@ -118,6 +119,8 @@ def encode(
       attention: "explicit" computes the probabilities, as the theory needs them; "auto" leaves attention to a kernel of
         the accelerator where no edit and nothing that `collect` reads needs them, and is "explicit" on a CPU; "fused"
         asks for the kernel; a `Kernel` names it (docs/attention.md). Results differ by rounding, and at padded tokens.
+      place: says on which devices one block's parameters lie, by `jax.lax.with_sharding_constraint` of each. Asked
+        inside the loop over blocks, it holds for every block's gradient as well, where it is made.
 
     Returns:
       `(hidden, collected)`: [B T D], and `collect`'s pytree with a leading axis L (a `Trace` by default).
@@ -136,7 +139,7 @@ def encode(
     References: Devlin et al. (2019), BERT, arXiv 1810.04805.
     """
     options: dict[str, Any] = {"collect": collect, "remat": remat, "successive": successive}
-    options["kernel"] = find_kernel(attention)
+    options |= {"kernel": find_kernel(attention), "place": place}
     return _encode(model, check_arguments(model, batch, edits, collect), edits, **options)
 
 
@@ -201,7 +204,7 @@ def embed_patches(table: Embeddings, pixels: Float[Array, "B C Y X"]) -> Float[A
 
 
 @on_any_mesh(lambda model, batch, *rest, **options: batch.mask, lead=(0, 1))
-@functools.partial(jax.jit, static_argnames=("collect", "remat", "successive", "kernel"))
+@functools.partial(jax.jit, static_argnames=("collect", "remat", "successive", "kernel", "place"))
 def _encode(
     model: Encoder,
     batch: Batch | ImageBatch,
@@ -211,17 +214,18 @@ def _encode(
     remat: Callable | bool,
     successive: bool,
     kernel: Kernel | None,
+    place: Callable[[Block], Block] | None,
 ) -> tuple:
     config = model.config
     bias = relative_bias(model.relative, batch.mask.shape[1])
     # ALBERT's one block, without its layer axis, is used by every step instead of being scanned over.
     shared = jax.tree.map(lambda leaf: leaf[0], model.blocks) if config.shared_layers else None
-
     layers = jnp.arange(config.layers, dtype=jnp.int32)
     embedded = apply_edit("embedded", edits.embedded, jnp.int32(-1), _embed(model, batch))
 
     def run(layer: Array, block: Block, hidden: Array, probs: Array | None = None, attend: Any = None) -> BlockTrace:
-        return run_block(config, layer, shared or block, hidden, batch.mask, edits, bias, probs, attend)
+        block = place(shared or block) if place else shared or block
+        return run_block(config, layer, block, hidden, batch.mask, edits, bias, probs, attend)
 
     attend = None
     if kernel is not None:

@@ -26,7 +26,7 @@ from .dropout import generator
 from .guards.memory import abstract_batch, estimate, state_bytes
 from .model import TaskModel, cast_floats, init_task_model
 from .optimiser import learning_rate, make_optimiser
-from .sharding import attention_kernel, batch_shardings, constraints, make_mesh, tree_shardings
+from .sharding import attention_kernel, batch_shardings, block_placement, constraints, make_mesh, tree_shardings
 from .step import Trainer, TrainState, compile_step, init_state
 
 SIZES = {
@@ -158,8 +158,15 @@ def _make_step(encoder: EncoderConfig, config: AotConfig, mesh: Any, platform: s
     )
     model = jax.eval_shape(lambda: init_task_model(init_encoder(encoder, jax.random.key(0)), TASK, jax.random.key(1)))
     optimiser = make_optimiser(settings, model, 1000)
-    functions = {"constrain": constraints(mesh), "kernel": attention_kernel(config.attention, mesh, platform)}
-    trainer = Trainer(TASK, settings, optimiser, learning_rate(settings, 1000), **functions)
+    trainer = Trainer(
+        TASK,
+        settings,
+        optimiser,
+        learning_rate(settings, 1000),
+        constrain=constraints(mesh),
+        kernel=attention_kernel(config.attention, mesh, platform),
+        place=block_placement(mesh),
+    )
     if config.inference:
         state = jax.eval_shape(lambda m: cast_floats(m, config.precision), model)
     else:
@@ -274,7 +281,8 @@ def count_collectives(text: str, layers: int = 1) -> list[Collective]:
     """The collectives of a compiled program's text, by kind.
 
     One inside a loop counts as often as the loop runs: as often as the program says, else `layers` times, for the
-    loops of a step run over the layers. An asynchronous one occurs in the text more than once, under one channel.
+    loops of a step run over the layers. An asynchronous one occurs in the text more than once, under one channel. A
+    reduce-scatter of the TPU compiler is an all-reduce in a computation of its own, which keeps a device's part alone.
 
     Args:
       text: the optimised HLO.
@@ -288,19 +296,21 @@ def count_collectives(text: str, layers: int = 1) -> list[Collective]:
     """
     made: dict[tuple[str, str], tuple[str, int]] = {}
     callers: dict[str, tuple[str, int]] = {}
-    here = ""
+    here, result = "", 0
     for number, line in enumerate(text.splitlines()):
         if start := _COMPUTATION.match(line):
-            here = start[1]
+            here, result = start[1], _bytes(line.partition(" -> ")[2])
             continue
         for how, called in _CALLED.findall(line):
             trips = _TRIPS.search(line)
             callers[called] = here, (int(trips[1]) if trips else layers) if how == "body" else 1
         if found := _COLLECTIVE.search(line):
-            channel, size = _CHANNEL.search(line), _bytes(found[1])
+            channel, size, kind = _CHANNEL.search(line), _bytes(found[1]), found[2]
             name = channel[1] if channel else f"line {number}"
+            if here.startswith("all-reduce-scatter"):
+                kind, size = "reduce-scatter", result
             # An asynchronous start gives operand and result; a collective's own size is the larger.
-            made.setdefault((found[2], name), (here, size if not found[3] else max(size // 2, 1)))
+            made.setdefault((kind, name), (here, size if not found[3] else max(size // 2, 1)))
 
     def times(computation: str) -> int:
         caller, trips = callers.get(computation, ("", 1))

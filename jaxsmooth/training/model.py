@@ -13,7 +13,7 @@ from ..bert.fusion import Fusion, fuse
 from ..bert.heads import POOLED, Head, apply_head, init_head, with_pooler
 from ..bert.kernels import Kernel
 from ..bert.params import Encoder
-from ..types import Batch, BlockTrace, Edits
+from ..types import Batch, Block, BlockTrace, Edits
 from .data.tasks import Task
 from .dropout import drop
 
@@ -63,6 +63,7 @@ def task_logits(
     key: PRNGKeyArray | None = None,
     head_dropout: float = 0.0,
     attention: Literal["explicit"] | Kernel = "explicit",
+    place: Callable[[Block], Block] | None = None,
 ) -> Float[Array, "..."]:
     """From tokens to logits, in the dtype of the parameters.
 
@@ -75,13 +76,14 @@ def task_logits(
       remat: as in `encode`.
       key: of the head's dropout; None for none.
       head_dropout: rate of the dropout between pooler and output, as in BertForSequenceClassification.
-      attention: as in `encode`.
+      attention, place: as in `encode`.
 
     Returns:
       As `bert.heads.apply_head`, of `places` if they are given.
     """
     collect = keep_nothing if model.fusion is None else keep_hidden
-    hidden, stacked = encode(model.encoder, batch, edits=edits, collect=collect, remat=remat, attention=attention)
+    options: dict[str, Any] = {"remat": remat, "attention": attention, "place": place}
+    hidden, stacked = encode(model.encoder, batch, edits=edits, collect=collect, **options)
     if model.fusion is not None:
         hidden, _ = fuse(model.fusion, stacked)
 

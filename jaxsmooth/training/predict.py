@@ -31,7 +31,7 @@ from .model import TaskModel
 from .objectives.squad import best_span
 from .optimiser import learning_rate, make_optimiser
 from .run import Run, build_model, find_remedy, prepare, read_split, run_folder
-from .sharding import attention_kernel, constraints, make_mesh, place_tree
+from .sharding import attention_kernel, block_placement, constraints, make_mesh, place_tree
 from .step import Trainer
 
 
@@ -99,6 +99,7 @@ def load_trained(
         remedy=None if remedy is None else remedy.edits,  # its change of the weights is in the weights
         constrain=constraints(mesh),
         kernel=attention_kernel(found.config.attention, mesh),
+        place=block_placement(mesh),
     )
     model = place_tree(found.model, mesh)
     return Trained(found.config, found.task, found.tokenizer, model, trainer, mesh, found.step)

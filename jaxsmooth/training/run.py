@@ -26,7 +26,7 @@ from .data.tasks import Task
 from .guards.memory import Need, choose_remat, device_memory, estimate, state_bytes
 from .model import TaskModel, init_task_model
 from .optimiser import learning_rate, make_optimiser, warmup_steps
-from .sharding import attention_kernel, constraints, make_mesh, place_tree, tree_shardings
+from .sharding import attention_kernel, block_placement, constraints, make_mesh, place_tree, tree_shardings
 from .step import Trainer, TrainState, init_state
 
 SMALL_BATCH = 1024
@@ -124,6 +124,7 @@ def prepare(
         remedy=None if remedy is None else remedy.edits,
         constrain=constraints(mesh),
         kernel=attention_kernel(config.attention, mesh),
+        place=block_placement(mesh),
     )
     run = Run(config, tokenizer, train, validation, model, trainer, mesh, steps, per_epoch)
     return _with_remat(run) if config.remat == "auto" else run

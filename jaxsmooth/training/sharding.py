@@ -7,7 +7,7 @@ parameters, `tensor` heads, the MLP and the vocabulary, `sequence` sentences.
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -18,7 +18,7 @@ from jaxtyping import Array
 
 from ..bert.kernels import Kernel, find_kernel
 from ..errors import ConfigError
-from ..types import Edits, map_named
+from ..types import Block, Edits, map_named
 from .data.tasks import TrainBatch
 
 AXES = ("data", "fsdp", "tensor", "sequence")
@@ -165,14 +165,38 @@ def tree_shardings(tree: Any, mesh: Mesh, rules: Rules = RULES) -> Any:
     check_rules(rules)
 
     def of(name: str, leaf: Any) -> NamedSharding:
-        parts = name.split(".")
-        known = (".".join(parts[-k:]) for k in (3, 2))
-        axes = next((LOGICAL[name] for name in known if name in LOGICAL), ())
+        axes = _logical(name)
         if len(axes) != len(leaf.shape):
             return NamedSharding(mesh, PartitionSpec())
         return NamedSharding(mesh, spec(axes, leaf.shape, mesh, rules))
 
     return map_named(of, tree)
+
+
+def _logical(name: str) -> tuple[str, ...]:
+    parts = name.split(".")
+    known = (".".join(parts[-k:]) for k in (3, 2))
+    return next((LOGICAL[name] for name in known if name in LOGICAL), ())
+
+
+def block_placement(mesh: Mesh, rules: Rules = RULES) -> Callable[[Block], Block] | None:
+    """A function that says where one block's parameters lie, for the `place` of `encode`; None on one device.
+
+    It changes no value. Its derivative says the same of the gradient, in the loop that makes it, so that XLA adds up
+    each device's part alone (reduce-scatter), in place of the whole of it on every device (all-reduce).
+
+    Args:
+      mesh: the mesh.
+      rules: logical axis -> mesh axes.
+    """
+
+    def of(name: str, leaf: Array) -> Array:
+        axes = _logical(name)[1:]  # without that of the layers
+        if len(axes) != leaf.ndim:
+            return leaf
+        return jax.lax.with_sharding_constraint(leaf, NamedSharding(mesh, spec(axes, leaf.shape, mesh, rules)))
+
+    return None if mesh.size == 1 else lambda block: map_named(of, block)
 
 
 def batch_shardings(data: TrainBatch, mesh: Mesh, rules: Rules = RULES, *, rows: int = 0) -> Any:

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt32
 
 from ..bert.kernels import Kernel
 from ..bert.params import Encoder
-from ..types import Batch, Edits, compose, map_named
+from ..types import Batch, Block, Edits, compose, map_named
 from .config import FinetuneConfig, shared_blocks
 from .data.tasks import Task, TrainBatch
 from .dropout import dropout, generator
@@ -95,6 +95,7 @@ class Trainer:
       remedy: `(encoder, batch) -> Edits`, or None.
       constrain: edits that pin the shardings of hidden states, from `sharding.constraints`.
       kernel: the one that attention is left to where it can be, from `sharding.attention_kernel`; None for none.
+      place: says where a block's parameters and gradients lie, from `sharding.block_placement`; None on one device.
     """
 
     task: Task
@@ -104,6 +105,7 @@ class Trainer:
     remedy: Remedy | None = None
     constrain: Edits = dataclasses.field(default_factory=Edits)
     kernel: Kernel | None = None
+    place: Callable[[Block], Block] | None = None
 
     def products(self) -> AbstractContextManager[Any]:
         """In which the run's float32 products have the precision it states. bfloat16 is left as fast as it is."""
@@ -155,6 +157,7 @@ class Trainer:
             key=head_key,
             head_dropout=self.config.head_dropout,
             attention=self.kernel or "explicit",
+            place=self.place,
         )
 
     def loss(self, model: TaskModel, data: TrainBatch, key: PRNGKeyArray | None = None) -> Float[Array, ""]:

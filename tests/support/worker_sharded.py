@@ -55,6 +55,7 @@ def train(text: str, count: int, steps: range, folder: str, kernel: str = "", **
     mesh = make_mesh(text, jax.devices()[:count])
     asked = Kernel(kernel, required=True, interpret=True) if kernel else "explicit"
     functions = {"constrain": sharding.constraints(mesh), "kernel": sharding.attention_kernel(asked, mesh)}
+    functions["place"] = sharding.block_placement(mesh)
     trainer = make_trainer("classification", model, config, **functions)
     start = jax.jit(lambda model: init_state(model, trainer.optimiser, config))
     if steps.start:

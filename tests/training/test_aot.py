@@ -48,6 +48,19 @@ ENTRY %main (p: f32[8]) -> f32[8] {
     assert count_collectives(program, layers=6) == [Collective("all-gather", 6, 6 * 32)]
 
 
+def test_a_reduce_scatter_of_the_tpu_compiler():
+    program = """
+%all-reduce-scatter.1 (input.1: bf16[256,256]) -> bf16[128,256] {
+  %all-reduce.1 = bf16[256,256]{1,0:T(8,128)(2,1)} all-reduce(%input.1), channel_id=4, to_apply=%add
+  ROOT %part = bf16[128,256]{1,0} dynamic-slice(%all-reduce.1, %place), dynamic_slice_sizes={128,256}
+}
+ENTRY %main (p: bf16[256,256]) -> bf16[128,256] {
+  %fusion = bf16[128,256]{1,0} fusion(%p), kind=kCustom, calls=%all-reduce-scatter.1
+}
+"""
+    assert count_collectives(program) == [Collective("reduce-scatter", 1, 128 * 256 * 2)]
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
