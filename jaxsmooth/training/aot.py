@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import math
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -116,11 +117,26 @@ def compile_ahead(config: AotConfig) -> AotReport:
     target = find_target(config.target, config.slices)
     mesh = make_mesh(config.mesh, target.devices)
     step = _make_step(encoder, config, mesh, target.platform)
-    policies = _likely(step, config, target) if config.remat == "auto" and not config.inference else [config.remat]
-    for remat in policies[:-1]:  # the estimate may have been too low
-        with contextlib.suppress(DoesNotFitError):
-            return _report(encoder, config, target, mesh, _compile(step, target, remat), remat)
-    return _report(encoder, config, target, mesh, _compile(step, target, policies[-1]), policies[-1])
+    with _cudnn_asked_for():
+        policies = _likely(step, config, target) if config.remat == "auto" and not config.inference else [config.remat]
+        for remat in policies[:-1]:  # the estimate may have been too low
+            with contextlib.suppress(DoesNotFitError):
+                return _report(encoder, config, target, mesh, _compile(step, target, remat), remat)
+        return _report(encoder, config, target, mesh, _compile(step, target, policies[-1]), policies[-1])
+
+
+@contextlib.contextmanager
+def _cudnn_asked_for() -> Iterator[None]:
+    """jax looks for cuDNN as soon as a program with its kernel is traced."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "cuDNN" not in str(error):
+            raise
+        raise ConfigError(
+            f"attention's kernel for GPUs needs cuDNN's package, of which jax says: {str(error).rstrip('.')}. "
+            "pip install nvidia-cudnn-cu13, or --attention explicit."
+        ) from error
 
 
 def encoder_config(size: str) -> EncoderConfig:
@@ -239,11 +255,7 @@ def _report(
     collectives = count_collectives(text, encoder.layers)
     counted = forward_flops if config.inference else step_flops
     model = counted(encoder, config.batch_size, config.length) / mesh.size
-    times = {
-        "computing": model / target.chip.flops,
-        "memory": (arguments + outputs + temporaries) / target.chip.bandwidth,
-        "collectives": sum(each.bytes for each in collectives) / target.chip.links,
-    }
+    times = _least(target, model, arguments + outputs + temporaries, collectives)
     bound = max(times, key=times.__getitem__)
     return AotReport(
         target=config.target,
@@ -265,6 +277,15 @@ def _report(
         remat=remat,
         kernels=len(_KERNEL.findall(text)),
     )
+
+
+def _least(target: Target, flops: float, moved: int, collectives: list[Collective]) -> dict[str, float]:
+    """Seconds that no step can do without, by what takes them."""
+    return {
+        "computing": flops / target.chip.flops,
+        "memory": moved / target.chip.bandwidth,
+        "collectives": sum(each.bytes for each in collectives) / target.chip.links,
+    }
 
 
 _KERNEL = re.compile(r'custom_call_target="(?:tpu_custom_call|__cudnn\$fmha\w*)"')
