@@ -81,8 +81,8 @@ def markdown(result: dict[str, Any]) -> str:
         f"`{result['command']}`, {result['date']}; {versions}.",
         "Compiled by the production compilers, not executed. bfloat16 over float32 masters, sentences of 128 tokens,",
         "nothing recomputed. Numbers are per device, but for tokens/s, which are of all devices together.",
-        "`ms at least`, `tokens/s at most` and `MFU at most` are bounds, not predictions: no step takes less time, or has",
-        "a higher model FLOP utilisation (MFU), see `jaxsmooth.training.aot.AotReport`.",
+        "`ms at least`, `tokens/s at most` and `MFU at most` are bounds, not predictions: no step takes less time, or",
+        "has a higher model FLOP utilisation (MFU), see `jaxsmooth.training.aot.AotReport`.",
         "Compile times are wall times on 2 cores that other programs were using.",
         "",
         "| model | target | mesh | sentences | HBM, GiB | of it state | GFLOP | collectives: number, MB | ms at least "
