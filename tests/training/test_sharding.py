@@ -31,7 +31,7 @@ from jaxsmooth.training.step import init_state
 from jaxsmooth.types import named_leaves
 
 
-def run_workers(runs: list, devices: int, processes: int = 1, folder: str = "", timeout: float = 400) -> list[dict]:
+def run_workers(runs: list, devices: int, processes: int = 1, folder: str = "", timeout: float = 1500) -> list[dict]:
     """The worker's results on `devices` devices in all."""
     port = free_port() if processes > 1 else 0
     shared = {"runs": runs, "devices": devices // processes, "processes": processes, "port": port, "folder": folder}
