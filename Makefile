@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 CACHE := .cache/xla
 AOT := .cache/aot
 DOCS := .cache/docs
-# the CUDA plug-in would complain that there is no cuDNN; nothing is executed that needs it
+# the CUDA plug-in would complain that there are no CUDA libraries; nothing is executed that needs them
 FOR_AOT := JAX_PLATFORMS=cpu JAX_SKIP_CUDA_CONSTRAINTS_CHECK=1
 export JAX_COMPILATION_CACHE_DIR ?= $(abspath $(CACHE))
 export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.2
@@ -56,7 +56,7 @@ $(AOT)/installed: requirements.lock pyproject.toml
 	version=$$($(AOT)/bin/python -c 'import importlib.metadata as m; print(m.version("jax"))'); \
 	  $(AOT)/bin/python -m pip install --quiet --disable-pip-version-check "jax[tpu]==$$version" && \
 	  $(AOT)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
-	    "jax-cuda13-plugin==$$version" "jax-cuda13-pjrt==$$version"
+	    "jax-cuda13-plugin==$$version" "jax-cuda13-pjrt==$$version" "nvidia-cudnn-cu13>=9.12,<10"
 	touch $@
 
 # the site, in .cache/docs/html: examples are run (and kept until the library changes), and a failing example, a

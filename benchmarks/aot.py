@@ -80,24 +80,26 @@ def markdown(result: dict[str, Any]) -> str:
         "",
         f"`{result['command']}`, {result['date']}; {versions}.",
         "Compiled by the production compilers, not executed. bfloat16 over float32 masters, sentences of 128 tokens,",
-        "nothing recomputed. Numbers are per device. `ms at least` and `MFU at most` are bounds, not predictions: no",
-        "step takes less time, or has a higher model FLOP utilisation (MFU), see `jaxsmooth.training.aot.AotReport`.",
+        "nothing recomputed. Numbers are per device, but for tokens/s, which are of all devices together.",
+        "`ms at least`, `tokens/s at most` and `MFU at most` are bounds, not predictions: no step takes less time, or",
+        "has a higher model FLOP utilisation (MFU), see `jaxsmooth.training.aot.AotReport`.",
         "Compile times are wall times on 2 cores that other programs were using.",
         "",
         "| model | target | mesh | sentences | HBM, GiB | of it state | GFLOP | collectives: number, MB | ms at least "
-        "| by | MFU at most | compiled in |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "| by | tokens/s at most | MFU at most | compiled in |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in result["runs"].values():
         config = row["config"]
         target = config["target"] + (f", {config['slices']} slices" if config["slices"] > 1 else "")
         head = f"| {config['model_size']} | {target} | {config['mesh'] or 'one device'} | {config['batch_size']} |"
         if "refused" in row:
-            lines.append(f"{head} refused: {row['refused'].split('. ')[0]} |" + " |" * 7)
+            lines.append(f"{head} refused: {row['refused'].split('. ')[0]} |" + " |" * 8)
             continue
         moved = ", ".join(f"{c['kind']} {c['count']} x, {c['bytes'] / 1e6:,.0f}" for c in row["collectives"])
         gib = f"{row['memory'] / 2**30:.2f} of {row['available'] / 2**30:.0f} | {row['arguments'] / 2**30:.2f}"
-        bound = f"{1e3 * row['seconds']:.2f} | {row['bound']} | {row['utilisation']:.0%}"
+        tokens = config["batch_size"] * config["length"] / row["seconds"]
+        bound = f"{1e3 * row['seconds']:.2f} | {row['bound']} | {tokens / 1e6:.2f} million | {row['utilisation']:.0%}"
         took = f"{row['seconds_to_compile']:.0f} s"
         lines.append(f"{head} {gib} | {row['model_flops'] / 1e9:,.0f} | {moved} | {bound} | {took} |")
     return "\n".join(lines) + "\n"

@@ -75,8 +75,9 @@ PAGES = (
     Page(
         "bert",
         "jaxsmooth.bert",
-        ("jaxsmooth.bert.fusion", "jaxsmooth.bert.heads", "jaxsmooth.types"),
-        "Fusion of layers (also `jaxsmooth.fusion`), heads, and the structs that pass between packages.",
+        ("jaxsmooth.bert.fusion", "jaxsmooth.bert.heads", "jaxsmooth.bert.kernels", "jaxsmooth.types"),
+        "Fusion of layers (also `jaxsmooth.fusion`), heads, kernels of attention, and the structs that pass between "
+        "packages.",
     ),
     Page(
         "results",

@@ -14,6 +14,7 @@ from ..errors import ShapeError
 from ..types import Block, BlockTrace, Edit, Edits, LayerNorm, as_edited
 from .attention import add_bias, attention_logits, attention_probs, join_heads, mix_tokens, project_heads
 from .config import EncoderConfig
+from .kernels import PROBABILITIES, Attend
 from .matmul import split_matmul, token_matmul
 from .norm import gained, layer_norm, standardise
 from .positions import rotate, visible_tokens
@@ -53,6 +54,7 @@ class Scope(NamedTuple):
       bias: positional bias of the attention logits.
       at: edits and records the named values.
       probs: the attention probabilities of an earlier block, to be used in the place of this block's own.
+      attend: a kernel that computes the context at once; None for explicit attention.
     """
 
     config: EncoderConfig
@@ -62,6 +64,7 @@ class Scope(NamedTuple):
     bias: Float[Array, "N T S"] | None
     at: Sites
     probs: Float[Array, "B N T S"] | None = None
+    attend: Attend | None = None
 
 
 def post_norm_block(scope: Scope, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
@@ -98,6 +101,7 @@ def run_block(
     edits: Edits,
     bias: Float[Array, "N T S"] | None = None,
     probs: Float[Array, "B N T S"] | None = None,
+    attend: Attend | None = None,
 ) -> BlockTrace:
     """One block, every intermediate value returned.
 
@@ -110,6 +114,8 @@ def run_block(
       edits: see `Edits`.
       bias: positional bias of the attention logits, [N T S].
       probs: attention probabilities of an earlier block, used in the place of this block's own.
+      attend: a kernel of `kernels.make_attend`, which computes the context at once; logits and probabilities are then
+        NaN, for nobody to read.
 
     Returns:
       The `BlockTrace`; its `hidden` is the block's output, [B T D].
@@ -129,22 +135,26 @@ def run_block(
     References: Vaswani et al. (2017), arXiv 1706.03762; Devlin et al. (2019), BERT, arXiv 1810.04805.
     """
     at = Sites(edits, layer)
-    at("hidden", BLOCKS[config.placement](Scope(config, layer, block, mask, bias, at, probs), hidden))
+    at("hidden", BLOCKS[config.placement](Scope(config, layer, block, mask, bias, at, probs, attend), hidden))
     return BlockTrace(layer=layer, block=block, input=hidden, **at.values)
 
 
 def attention(scope: Scope, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
     """Multi-head self-attention, sum over heads of A_h X W_V^h W_O^h, biases included."""
-    config, layer, block, mask, bias, at, shared = scope
+    config, layer, block, mask, at = scope.config, scope.layer, scope.block, scope.mask, scope.at
     query = at("query", rotate(config, layer, project_heads(block.attn.query, x)))
     key = at("key", rotate(config, layer, project_heads(block.attn.key, x)))
     value = at("value", project_heads(block.attn.value, x))
-    logits = at("attn_logits", attention_logits(query, key, bias))
-    own = attention_probs(logits, mask, visible_tokens(config, layer, mask.shape[1]))
-    probs = at.values["attn_probs"] = own if shared is None else shared
-    attn = at("attn", probs)
-    context = at("context", mix_tokens(attn, value))
-    return at("mixed", join_heads(block.attn.output, context))
+    if scope.attend is None:
+        logits = at("attn_logits", attention_logits(query, key, scope.bias))
+        own = attention_probs(logits, mask, visible_tokens(config, layer, mask.shape[1]))
+        probs = at.values["attn_probs"] = own if scope.probs is None else scope.probs
+        mixed = mix_tokens(at("attn", probs), value)
+    else:
+        unknown = jnp.full((*query.shape[:3], key.shape[2]), jnp.nan, query.dtype)
+        at.values.update(dict.fromkeys(PROBABILITIES, unknown))
+        mixed = scope.attend(layer, query, key, value)
+    return at("mixed", join_heads(block.attn.output, at("context", mixed)))
 
 
 def mlp(scope: Scope, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:

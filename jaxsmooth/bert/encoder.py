@@ -4,19 +4,21 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ..errors import ShapeError
 from ..linalg.precision import matmul
 from ..meshes import on_any_mesh
-from ..types import Batch, BlockTrace, Edits, ImageBatch, Trace
+from ..types import Batch, Block, BlockTrace, Edits, ImageBatch, Trace
 from .attention import add_bias
 from .block import apply_edit, normalise, run_block
 from .checks import check_arguments, check_batch
 from .config import EncoderConfig
+from .kernels import PROBABILITIES, Kernel, find_kernel, make_attend, sites_read, why_explicit
 from .params import Embeddings, Encoder
 from .positions import position_ids, relative_bias
 
@@ -99,6 +101,8 @@ def encode(
     collect: Callable[[BlockTrace], Any] = keep_trace,
     remat: Callable[..., bool] | bool = False,
     successive: bool = False,
+    attention: Literal["explicit", "auto", "fused"] | Kernel = "explicit",
+    place: Callable[[Block], Block] | None = None,
 ) -> tuple[Float[Array, "B T D"], Any]:
     """Run the encoder; return the last hidden states and what `collect` returns for every block.
 
@@ -112,13 +116,19 @@ def encode(
       remat: True recomputes each block in the backward pass; a policy of `jax.checkpoint_policies`
         chooses what to save instead.
       successive: hand `collect` the attention of the block before as well, `trace.attn_before`.
+      attention: "explicit" computes the probabilities, as the theory needs them; "auto" leaves attention to a kernel of
+        the accelerator where no edit and nothing that `collect` reads needs them, and is "explicit" on a CPU; "fused"
+        asks for the kernel; a `Kernel` names it (docs/attention.md). Results differ by rounding, and at padded tokens.
+      place: says on which devices one block's parameters lie, by `jax.lax.with_sharding_constraint` of each. Asked
+        inside the loop over blocks, it holds for every block's gradient as well, where it is made.
 
     Returns:
       `(hidden, collected)`: [B T D], and `collect`'s pytree with a leading axis L (a `Trace` by default).
 
     Raises:
       ShapeError: arrays that do not fit together or the model, a token outside the vocabulary, an edit
-        that changes a shape, or attention shared by blocks that are not there.
+        that changes a shape, attention shared by blocks that are not there, or "fused" attention where no kernel can
+        compute it.
 
     >>> import jax, jaxsmooth
     >>> model, tokenizer = jaxsmooth.load("tiny")
@@ -129,6 +139,7 @@ def encode(
     References: Devlin et al. (2019), BERT, arXiv 1810.04805.
     """
     options: dict[str, Any] = {"collect": collect, "remat": remat, "successive": successive}
+    options |= {"kernel": find_kernel(attention), "place": place}
     return _encode(model, check_arguments(model, batch, edits, collect), edits, **options)
 
 
@@ -193,7 +204,7 @@ def embed_patches(table: Embeddings, pixels: Float[Array, "B C Y X"]) -> Float[A
 
 
 @on_any_mesh(lambda model, batch, *rest, **options: batch.mask, lead=(0, 1))
-@functools.partial(jax.jit, static_argnames=("collect", "remat", "successive"))
+@functools.partial(jax.jit, static_argnames=("collect", "remat", "successive", "kernel", "place"))
 def _encode(
     model: Encoder,
     batch: Batch | ImageBatch,
@@ -202,26 +213,56 @@ def _encode(
     collect: Callable,
     remat: Callable | bool,
     successive: bool,
+    kernel: Kernel | None,
+    place: Callable[[Block], Block] | None,
 ) -> tuple:
     config = model.config
     bias = relative_bias(model.relative, batch.mask.shape[1])
     # ALBERT's one block, without its layer axis, is used by every step instead of being scanned over.
     shared = jax.tree.map(lambda leaf: leaf[0], model.blocks) if config.shared_layers else None
+    layers = jnp.arange(config.layers, dtype=jnp.int32)
+    embedded = apply_edit("embedded", edits.embedded, jnp.int32(-1), _embed(model, batch))
+
+    def run(layer: Array, block: Block, hidden: Array, probs: Array | None = None, attend: Any = None) -> BlockTrace:
+        block = place(shared or block) if place else shared or block
+        return run_block(config, layer, block, hidden, batch.mask, edits, bias, probs, attend)
+
+    attend = None
+    if kernel is not None:
+        first = jax.tree.map(lambda leaf: leaf[0], model.blocks)
+        trace = jax.eval_shape(run, layers[0], first, embedded)
+        if not _needs_explicit(kernel, config, edits, collect, trace, successive):
+            attend = make_attend(kernel, config, batch.mask)
 
     def step(probs: Array | None, carry: tuple, inputs: tuple[Array, Any]) -> tuple[tuple, tuple]:
         (hidden, before), (layer, block) = carry, inputs
-        trace = run_block(config, layer, shared or block, hidden, batch.mask, edits, bias, probs)
+        trace = run(layer, block, hidden, probs, attend)
         handed = trace if before is None else dataclasses.replace(trace, attn_before=before)
         return (trace.hidden, None if before is None else trace.attn), (collect(handed), trace.attn_probs)
 
     if remat:
         step = jax.checkpoint(step, policy=remat if callable(remat) else None)
-    layers = jnp.arange(config.layers, dtype=jnp.int32)
-    embedded = apply_edit("embedded", edits.embedded, jnp.int32(-1), _embed(model, batch))
     start = (embedded, _no_attention(config, embedded, batch.mask) if successive else None)
     blocks = (layers, None if config.shared_layers else model.blocks)
     (hidden, _), collected = _through_blocks(step, start, blocks, edits.shared_attn)
     return normalise(config, model.final_norm, hidden), collected
+
+
+def _needs_explicit(
+    kernel: Kernel, config: EncoderConfig, edits: Edits, collect: Callable, trace: BlockTrace, successive: bool
+) -> bool:
+    """Whether somebody reads or edits attention, or the kernel cannot compute it.
+
+    Raises:
+      ShapeError: so it is, and the kernel is required.
+    """
+    reason = why_explicit(kernel, config, edits, trace.query.dtype)
+    if not reason:
+        read = set(PROBABILITIES) if successive else sites_read(collect, trace) & set(PROBABILITIES)
+        reason = f"what is collected is made of {', '.join(sorted(read))}" if read else ""
+    if reason and kernel.required:
+        raise ShapeError(f"attention cannot be fused: {reason}. attention='auto' computes it explicitly then.")
+    return bool(reason)
 
 
 def _no_attention(config: EncoderConfig, hidden: Array, mask: Array) -> Array:

@@ -255,7 +255,7 @@ _FINETUNE = {
     "dropout": "hidden_dropout attention_dropout head_dropout",
     "evaluation": "eval_every patience",
     "checkpoint": "checkpoint_every keep",
-    "computation": "precision matmul_precision remat prng",
+    "computation": "precision matmul_precision attention remat prng",
     "device": "mesh coordinator processes process",
 }
 
@@ -319,7 +319,11 @@ COMMANDS: dict[str, Entry | dict[str, Entry]] = {
     "aot": Entry(
         AotConfig,
         ("aot bert-base --target tpu-v5e:2x2", "aot minilm-l6 --target gpu-h100:4 --batch-size 512"),
-        {"device": "target slices mesh", "step": "batch_size length accumulate precision remat prng", "output": "out"},
+        {
+            "device": "target slices mesh",
+            "step": "batch_size length inference accumulate precision attention attention_dropout remat prng",
+            "output": "out",
+        },
     ),
     "assets": {
         "list": Entry(ListAssets),

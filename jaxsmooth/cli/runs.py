@@ -83,6 +83,7 @@ def run_aot(command: AotConfig) -> None:
         "recomputed in the backward pass": found.remat,
         "of it state": f"{found.arguments / 2**30:.2f} GiB",
         "of it temporaries": f"{found.temporaries / 2**30:.2f} GiB",
+        "attention": f"{found.kernels} calls of a kernel" if found.kernels else "explicit",
         "model FLOPs": f"{found.model_flops:.3g}",
         "compiler's FLOPs": "not reported" if found.flops is None else f"{found.flops:.3g}",
         "compiler's HBM bytes": "not reported" if found.bytes_accessed is None else f"{found.bytes_accessed:.3g}",

@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import math
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,24 +16,26 @@ import jax
 
 from ..bert.config import EncoderConfig
 from ..bert.params import init_encoder
-from ..checkpoints.config_json import config_from_file
+from ..checkpoints.config_json import config_from_file, family_config
 from ..checkpoints.encoder import find_directory
 from ..errors import ConfigError
 from ..files import atomic_write, dumps_strict
-from .accelerators import Target, find_target, step_flops
+from .accelerators import Target, find_target, forward_flops, step_flops
 from .config import AotConfig, FinetuneConfig, Remat
 from .data.tasks import Task, TrainBatch
+from .dropout import generator
 from .guards.memory import abstract_batch, estimate, state_bytes
-from .model import init_task_model
+from .model import TaskModel, cast_floats, init_task_model
 from .optimiser import learning_rate, make_optimiser
-from .sharding import batch_shardings, constraints, make_mesh, tree_shardings
+from .sharding import attention_kernel, batch_shardings, block_placement, constraints, make_mesh, tree_shardings
 from .step import Trainer, TrainState, compile_step, init_state
 
 SIZES = {
     "bert-base": EncoderConfig(),
     "bert-large": EncoderConfig(width=1024, layers=24, heads=16, mlp_width=4096),
+    "modernbert-base": family_config("modernbert", layers=22, mlp_width=1152),
 }
-"""The two shapes of Devlin et al. (2019), arXiv 1810.04805."""
+"""The two shapes of Devlin et al. (2019), arXiv 1810.04805, and one of Warner et al. (2024), arXiv 2412.13663."""
 
 TASK = Task("ahead of time", "classification", "accuracy", "none", "none", classes=("no", "yes"))
 
@@ -72,6 +75,8 @@ class AotReport:
       utilisation: the upper bound on model FLOP utilisation that follows; 1 says only that neither memory nor links
         forbid it.
       remat: what the backward pass recomputes; with "auto" the least that fits.
+      kernels: calls of attention kernels in the program, one in a loop over layers counted once; 0 where attention is
+        explicit.
     """
 
     target: str
@@ -91,10 +96,11 @@ class AotReport:
     bound: str
     utilisation: float
     remat: str
+    kernels: int
 
 
 def compile_ahead(config: AotConfig) -> AotReport:
-    """Compile the training step and read what the compiler says of it.
+    """Compile the training step, or the forward pass alone, and read what the compiler says of it.
 
     Args:
       config: target, model, mesh and batch.
@@ -110,12 +116,27 @@ def compile_ahead(config: AotConfig) -> AotReport:
         raise ConfigError(f"length must be at most {encoder.max_length}, the model's positions; got {config.length}.")
     target = find_target(config.target, config.slices)
     mesh = make_mesh(config.mesh, target.devices)
-    step = _make_step(encoder, config, mesh)
-    policies = _likely(step, config, target) if config.remat == "auto" else [config.remat]
-    for remat in policies[:-1]:  # the estimate may have been too low
-        with contextlib.suppress(DoesNotFitError):
-            return _report(encoder, config, target, mesh, _compile(step, target, remat), remat)
-    return _report(encoder, config, target, mesh, _compile(step, target, policies[-1]), policies[-1])
+    step = _make_step(encoder, config, mesh, target.platform)
+    with _cudnn_asked_for():
+        policies = _likely(step, config, target) if config.remat == "auto" and not config.inference else [config.remat]
+        for remat in policies[:-1]:  # the estimate may have been too low
+            with contextlib.suppress(DoesNotFitError):
+                return _report(encoder, config, target, mesh, _compile(step, target, remat), remat)
+        return _report(encoder, config, target, mesh, _compile(step, target, policies[-1]), policies[-1])
+
+
+@contextlib.contextmanager
+def _cudnn_asked_for() -> Iterator[None]:
+    """jax looks for cuDNN as soon as a program with its kernel is traced."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "cuDNN" not in str(error):
+            raise
+        raise ConfigError(
+            f"attention's kernel for GPUs needs cuDNN's package, of which jax says: {str(error).rstrip('.')}. "
+            "pip install nvidia-cudnn-cu13, or --attention explicit."
+        ) from error
 
 
 def encoder_config(size: str) -> EncoderConfig:
@@ -135,21 +156,37 @@ class DoesNotFitError(ConfigError):
 
 
 class _Step(NamedTuple):
-    """What is compiled: the functions, and shapes with shardings of the state and the data."""
+    """What is compiled: the functions, and shapes with shardings of the state (or the model alone) and the data."""
 
     trainer: Trainer
-    state: TrainState
+    state: TrainState | TaskModel
     data: TrainBatch
 
 
-def _make_step(encoder: EncoderConfig, config: AotConfig, mesh: Any) -> _Step:
+def _make_step(encoder: EncoderConfig, config: AotConfig, mesh: Any, platform: str) -> _Step:
     settings = FinetuneConfig(
-        batch_size=config.batch_size, precision=config.precision, accumulate=config.accumulate, prng=config.prng
+        batch_size=config.batch_size,
+        precision=config.precision,
+        accumulate=config.accumulate,
+        attention=config.attention,
+        attention_dropout=config.attention_dropout,
+        prng=generator(config.prng, platform),  # type: ignore[arg-type]
     )
     model = jax.eval_shape(lambda: init_task_model(init_encoder(encoder, jax.random.key(0)), TASK, jax.random.key(1)))
     optimiser = make_optimiser(settings, model, 1000)
-    trainer = Trainer(TASK, settings, optimiser, learning_rate(settings, 1000), constrain=constraints(mesh))
-    state = jax.eval_shape(lambda m: init_state(m, optimiser, settings), model)
+    trainer = Trainer(
+        TASK,
+        settings,
+        optimiser,
+        learning_rate(settings, 1000),
+        constrain=constraints(mesh),
+        kernel=attention_kernel(config.attention, mesh, platform),
+        place=block_placement(mesh),
+    )
+    if config.inference:
+        state = jax.eval_shape(lambda m: cast_floats(m, config.precision), model)
+    else:
+        state = jax.eval_shape(lambda m: init_state(m, optimiser, settings), model)
     data = abstract_batch(TASK, config.batch_size, config.length)
     where = tree_shardings(state, mesh), batch_shardings(data, mesh)
     placed = jax.tree.map(
@@ -160,6 +197,7 @@ def _make_step(encoder: EncoderConfig, config: AotConfig, mesh: Any) -> _Step:
 
 def _likely(step: _Step, config: AotConfig, target: Target) -> list[Remat]:
     """The rematerialisations to try: from the least that is estimated to fit on, the last one in any case."""
+    assert isinstance(step.state, TrainState)
     sizes = {"state": state_bytes(step.state), "devices": len(target.devices)}
     needs = estimate(step.trainer, step.state.model, config.batch_size, config.length, **sizes)
     fits = [need.total <= target.chip.memory for need in needs]
@@ -168,7 +206,8 @@ def _likely(step: _Step, config: AotConfig, target: Target) -> list[Remat]:
 
 def _compile(step: _Step, target: Target, remat: Remat) -> jax.stages.Compiled:
     trainer = dataclasses.replace(step.trainer, config=dataclasses.replace(step.trainer.config, remat=remat))
-    lowered = compile_step(trainer).trace(step.state, step.data).lower(lowering_platforms=(target.platform,))
+    program = compile_step(trainer) if isinstance(step.state, TrainState) else jax.jit(trainer.logits)
+    lowered = program.trace(step.state, step.data).lower(lowering_platforms=(target.platform,))
     # No autotuning: there is no card to time on.
     options = {"xla_gpu_autotune_level": 0} if target.platform == "cuda" else None
     try:
@@ -212,13 +251,11 @@ def _report(
             f"the step does not fit on {target.name}: it needs {peak / 2**30:.2f} GiB of "
             f"{target.chip.memory / 2**30:.2f} GiB. {_ADVICE}"
         )
-    collectives = count_collectives(compiled.as_text() or "", encoder.layers)
-    model = step_flops(encoder, config.batch_size, config.length) / mesh.size
-    times = {
-        "computing": model / target.chip.flops,
-        "memory": (arguments + outputs + temporaries) / target.chip.bandwidth,
-        "collectives": sum(each.bytes for each in collectives) / target.chip.links,
-    }
+    text = compiled.as_text() or ""
+    collectives = count_collectives(text, encoder.layers)
+    counted = forward_flops if config.inference else step_flops
+    model = counted(encoder, config.batch_size, config.length) / mesh.size
+    times = _least(target, model, arguments + outputs + temporaries, collectives)
     bound = max(times, key=times.__getitem__)
     return AotReport(
         target=config.target,
@@ -238,9 +275,20 @@ def _report(
         bound=bound,
         utilisation=times["computing"] / times[bound],
         remat=remat,
+        kernels=len(_KERNEL.findall(text)),
     )
 
 
+def _least(target: Target, flops: float, moved: int, collectives: list[Collective]) -> dict[str, float]:
+    """Seconds that no step can do without, by what takes them."""
+    return {
+        "computing": flops / target.chip.flops,
+        "memory": moved / target.chip.bandwidth,
+        "collectives": sum(each.bytes for each in collectives) / target.chip.links,
+    }
+
+
+_KERNEL = re.compile(r'custom_call_target="(?:tpu_custom_call|__cudnn\$fmha\w*)"')
 _KINDS = "all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute"
 _COLLECTIVE = re.compile(rf" = (.*?) ({_KINDS})(-start)?\(")
 _SHAPE = re.compile(r"(pred|[subf]\d+|bf16|f8\w*)\[([\d,]*)\]")
@@ -254,7 +302,8 @@ def count_collectives(text: str, layers: int = 1) -> list[Collective]:
     """The collectives of a compiled program's text, by kind.
 
     One inside a loop counts as often as the loop runs: as often as the program says, else `layers` times, for the
-    loops of a step run over the layers. An asynchronous one occurs in the text more than once, under one channel.
+    loops of a step run over the layers. An asynchronous one occurs in the text more than once, under one channel. A
+    reduce-scatter of the TPU compiler is an all-reduce in a computation of its own, which keeps a device's part alone.
 
     Args:
       text: the optimised HLO.
@@ -268,19 +317,21 @@ def count_collectives(text: str, layers: int = 1) -> list[Collective]:
     """
     made: dict[tuple[str, str], tuple[str, int]] = {}
     callers: dict[str, tuple[str, int]] = {}
-    here = ""
+    here, result = "", 0
     for number, line in enumerate(text.splitlines()):
         if start := _COMPUTATION.match(line):
-            here = start[1]
+            here, result = start[1], _bytes(line.partition(" -> ")[2])
             continue
         for how, called in _CALLED.findall(line):
             trips = _TRIPS.search(line)
             callers[called] = here, (int(trips[1]) if trips else layers) if how == "body" else 1
         if found := _COLLECTIVE.search(line):
-            channel, size = _CHANNEL.search(line), _bytes(found[1])
+            channel, size, kind = _CHANNEL.search(line), _bytes(found[1]), found[2]
             name = channel[1] if channel else f"line {number}"
+            if here.startswith("all-reduce-scatter"):
+                kind, size = "reduce-scatter", result
             # An asynchronous start gives operand and result; a collective's own size is the larger.
-            made.setdefault((found[2], name), (here, size if not found[3] else max(size // 2, 1)))
+            made.setdefault((kind, name), (here, size if not found[3] else max(size // 2, 1)))
 
     def times(computation: str) -> int:
         caller, trips = callers.get(computation, ("", 1))

@@ -15,6 +15,8 @@ from ..paths import folder_name, refuse_address
 
 Remat = Literal["auto", "none", "full", "dots"]
 Fusion = Literal["none", "weights", "concat", "max", "gate"]
+Prng = Literal["auto", "threefry2x32", "rbg"]
+Attention = Literal["auto", "explicit", "fused"]
 
 
 @names_checked(ConfigError, "setting")
@@ -90,6 +92,10 @@ class FinetuneConfig:
     matmul_precision: Literal["highest", "high", "default"] = "highest"
     """How exactly float32 matrices are multiplied: all digits (highest), bfloat16 in three passes or TF32 (high), or as
     the device does by default."""
+    attention: Attention = "auto"
+    """Whether layers compute their attention probabilities (explicit), or leave attention to a kernel of the
+    accelerator that never holds them (fused): in bfloat16, with --attention-dropout 0 and no remedy of attention. auto
+    is fused wherever that is possible, and explicit on a CPU."""
     remat: Remat = "auto"
     """What the backward pass computes again to save memory: nothing (none), whole blocks (full), or all but the matrix
     products (dots). auto takes the least that is estimated to fit into the device's memory, and says so."""
@@ -97,9 +103,9 @@ class FinetuneConfig:
     """Decay of a running average of the parameters, which is then what is evaluated and exported; 0 for none."""
     seed: int = 0
     """Seed of the head's initial values, the order of the data, and dropout."""
-    prng: Literal["threefry2x32", "rbg"] = "threefry2x32"
-    """Generator of the dropout masks. rbg compiles several times faster on TPUs, but its masks change with the mesh and
-    the platform."""
+    prng: Prng = "auto"
+    """Generator of the dropout masks. auto is threefry2x32 on a CPU, which draws the same on every platform, and rbg on
+    an accelerator, where it compiles several times faster; a run keeps the one that it was begun with."""
     mesh: str = ""
     """Axes of the device mesh, as data=2,fsdp=2,tensor=2; all devices on data if left out."""
     eval_every: int = 0
@@ -140,6 +146,11 @@ class FinetuneConfig:
         if self.batch_size % self.accumulate:
             raise ConfigError(
                 f"accumulate must divide batch_size; got batch_size={self.batch_size}, accumulate={self.accumulate}."
+            )
+        if self.attention == "fused" and self.attention_dropout:
+            raise ConfigError(
+                f"attention='fused' has no probabilities to drop; got attention_dropout={self.attention_dropout}. Set "
+                "that to 0, or leave attention to 'auto', which is explicit then."
             )
         if self.share_attention and shared_blocks(self.share_attention) is None:
             raise ConfigError(f"share_attention must be two layers, as '7-12'; got {self.share_attention!r}.")
@@ -225,20 +236,27 @@ class AotConfig:
     slices: int = 1
     """How many TPU slices of that topology."""
     model_size: str = "bert-base"
-    """bert-base, bert-large, or a model as the other commands take it, of which only config.json is read."""
+    """bert-base, bert-large, modernbert-base, or a model as the other commands take it, of which only config.json is
+    read."""
     mesh: str = ""
     """Axes of the device mesh, as data=2,fsdp=2; all devices on data if left out."""
     batch_size: int = 128
     """Records in a step, over all devices."""
     length: int = 128
     """Tokens of a sentence."""
+    inference: bool = False
+    """Compile the forward pass alone, of parameters in the given precision."""
     precision: Literal["float32", "bfloat16"] = "bfloat16"
-    """Precision of the computation; parameters and optimiser stay in float32."""
+    """Precision of the computation; in training parameters and optimiser stay in float32."""
     remat: Remat = "auto"
     """What the backward pass computes again to save memory, as of finetune; auto takes the least that is estimated to
     fit, or else what the compiler finds to fit."""
-    prng: Literal["threefry2x32", "rbg"] = "threefry2x32"
-    """Generator of the dropout masks; rbg compiles several times faster for TPUs."""
+    prng: Prng = "auto"
+    """Generator of the dropout masks, as of finetune; auto is rbg."""
+    attention: Attention = "auto"
+    """Explicit, or by a kernel of the accelerator, as of finetune."""
+    attention_dropout: float = 0.1
+    """Dropout rate on the attention probabilities; above 0 they are computed explicitly."""
     accumulate: int = 1
     """Cut each step's batch into so many parts, computed one after the other."""
     out: Path | None = None
@@ -265,9 +283,10 @@ MOST_STEPS = _COUNT
 LENGTH = ("steps", "epochs")
 """Settings that may differ so that the run goes on for longer."""
 RESUMABLE = (
-    *("out", "eval_every", "patience", "checkpoint_every", "keep", "log_every", "logger", "mesh", "remat", "check"),
+    *("out", "eval_every", "patience", "checkpoint_every", "keep", "log_every", "logger", "check"),
+    *("mesh", "remat", "attention"),
 )
-"""Settings that may differ between a run and its resumption: they change no parameter's bits, or as mesh and remat only
+"""Settings that may differ between a run and its resumption: they change no parameter's bits, or, the last three, only
 by rounding."""
 NO_PROGRAM = (
     *("out", "seed", "data_dir", "limit", "eval_every", "patience", "checkpoint_every", "keep", "log_every", "logger"),

@@ -13,6 +13,25 @@ HIDDEN_SITES = ("embedded", "mixed", "mlp")
 """Where BERT drops hidden values: the embedding output and both sub-layers' outputs before their residual sums."""
 
 
+def generator(prng: str, platform: str = "") -> str:
+    """The generator of dropout's masks that a setting stands for.
+
+    Args:
+      prng: "auto", or a generator as `jax.random.key` names it.
+      platform: of the devices; "" for that of jax's default device.
+
+    Returns:
+      For "auto" threefry2x32 on a CPU, where it costs little, and rbg on accelerators, whose compilers take several
+      times as long over threefry's rounds.
+
+    >>> generator("auto", "cpu"), generator("auto", "tpu"), generator("threefry2x32", "tpu")
+    ('threefry2x32', 'rbg', 'threefry2x32')
+    """
+    if prng != "auto":
+        return prng
+    return "threefry2x32" if (platform or jax.default_backend()) == "cpu" else "rbg"
+
+
 def drop(key: PRNGKeyArray, rate: float | Array, value: Float[Array, "*N"]) -> Float[Array, "*N"]:
     """Each entry is zero with probability `rate`, else divided by `1 - rate`: the mean is the value.
 

@@ -21,6 +21,7 @@ from .config import LENGTH, RESUMABLE, FinetuneConfig
 from .data.catalogue import Entry
 from .data.pipeline import TaskStream, make_stream
 from .data.tasks import TrainBatch
+from .dropout import generator
 from .evaluate import evaluate
 from .export import export_model
 from .guards.divergence import Watch
@@ -92,6 +93,7 @@ def finetune(
         raise ConfigError(
             f'config must be a FinetuneConfig, as FinetuneConfig(model="minilm-l6"); got {type(config).__name__}.'
         )
+    config = with_generator(config)
     check_folder(config)
     folder, begun = config.out, config.out.is_dir()
     with contextlib.ExitStack() as held:
@@ -107,6 +109,20 @@ def finetune(
         if progress and run.notice:
             print(f"jaxsmooth: {run.notice}.", file=sys.stderr)
         return _run(run, show=progress, log=log)
+
+
+def with_generator(config: FinetuneConfig) -> FinetuneConfig:
+    """The settings with dropout's generator named: the one that the run in the folder was begun with, if there is one.
+
+    Args:
+      config: the run's settings.
+
+    >>> with_generator(FinetuneConfig()).prng  # on a CPU
+    'threefry2x32'
+    """
+    before = _config_in(config.out)
+    chosen = generator(before.prng if before and config.prng == "auto" else config.prng)
+    return dataclasses.replace(config, prng=chosen)  # type: ignore[arg-type]
 
 
 def _run(run: Run, *, show: bool, log: Log | None) -> Outcome:

@@ -1,7 +1,7 @@
 """What is trained: an encoder, a way to fuse its layers, and a head, as one pytree with one forward function."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +11,9 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from ..bert.encoder import encode, keep_nothing
 from ..bert.fusion import Fusion, fuse
 from ..bert.heads import POOLED, Head, apply_head, init_head, with_pooler
+from ..bert.kernels import Kernel
 from ..bert.params import Encoder
-from ..types import Batch, BlockTrace, Edits
+from ..types import Batch, Block, BlockTrace, Edits
 from .data.tasks import Task
 from .dropout import drop
 
@@ -61,6 +62,8 @@ def task_logits(
     remat: Callable[..., bool] | bool = False,
     key: PRNGKeyArray | None = None,
     head_dropout: float = 0.0,
+    attention: Literal["explicit"] | Kernel = "explicit",
+    place: Callable[[Block], Block] | None = None,
 ) -> Float[Array, "..."]:
     """From tokens to logits, in the dtype of the parameters.
 
@@ -73,13 +76,14 @@ def task_logits(
       remat: as in `encode`.
       key: of the head's dropout; None for none.
       head_dropout: rate of the dropout between pooler and output, as in BertForSequenceClassification.
+      attention, place: as in `encode`.
 
     Returns:
       As `bert.heads.apply_head`, of `places` if they are given.
     """
-    hidden, stacked = encode(
-        model.encoder, batch, edits=edits, collect=keep_nothing if model.fusion is None else keep_hidden, remat=remat
-    )
+    collect = keep_nothing if model.fusion is None else keep_hidden
+    options: dict[str, Any] = {"remat": remat, "attention": attention, "place": place}
+    hidden, stacked = encode(model.encoder, batch, edits=edits, collect=collect, **options)
     if model.fusion is not None:
         hidden, _ = fuse(model.fusion, stacked)
 

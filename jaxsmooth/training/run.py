@@ -28,7 +28,7 @@ from .data.tasks import Task
 from .guards.memory import Need, choose_remat, device_memory, estimate, state_bytes
 from .model import TaskModel, init_task_model
 from .optimiser import learning_rate, make_optimiser, warmup_steps
-from .sharding import constraints, make_mesh, place_tree, tree_shardings
+from .sharding import attention_kernel, block_placement, constraints, make_mesh, place_tree, tree_shardings
 from .step import Trainer, TrainState, init_state
 
 SMALL_BATCH = 1024
@@ -162,6 +162,8 @@ def _trainer(
         schedule=learning_rate(config, steps),
         remedy=None if remedy is None else remedy.edits,
         constrain=constraints(mesh),
+        kernel=attention_kernel(config.attention, mesh),
+        place=block_placement(mesh),
     )
 
 

@@ -5,8 +5,9 @@ Only this module of training knows meshes. Every array of a run has logical axes
 parameters, `tensor` heads, the MLP and the vocabulary, `sequence` sentences.
 """
 
+import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,8 +16,9 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
+from ..bert.kernels import Kernel, find_kernel
 from ..errors import ConfigError
-from ..types import Edits, map_named
+from ..types import Block, Edits, map_named
 from .data.tasks import TrainBatch
 
 AXES = ("data", "fsdp", "tensor", "sequence")
@@ -163,14 +165,38 @@ def tree_shardings(tree: Any, mesh: Mesh, rules: Rules = RULES) -> Any:
     check_rules(rules)
 
     def of(name: str, leaf: Any) -> NamedSharding:
-        parts = name.split(".")
-        known = (".".join(parts[-k:]) for k in (3, 2))
-        axes = next((LOGICAL[name] for name in known if name in LOGICAL), ())
+        axes = _logical(name)
         if len(axes) != len(leaf.shape):
             return NamedSharding(mesh, PartitionSpec())
         return NamedSharding(mesh, spec(axes, leaf.shape, mesh, rules))
 
     return map_named(of, tree)
+
+
+def _logical(name: str) -> tuple[str, ...]:
+    parts = name.split(".")
+    known = (".".join(parts[-k:]) for k in (3, 2))
+    return next((LOGICAL[name] for name in known if name in LOGICAL), ())
+
+
+def block_placement(mesh: Mesh, rules: Rules = RULES) -> Callable[[Block], Block] | None:
+    """A function that says where one block's parameters lie, for the `place` of `encode`; None on one device.
+
+    It changes no value. Its derivative says the same of the gradient, in the loop that makes it, so that XLA adds up
+    each device's part alone (reduce-scatter), in place of the whole of it on every device (all-reduce).
+
+    Args:
+      mesh: the mesh.
+      rules: logical axis -> mesh axes.
+    """
+
+    def of(name: str, leaf: Array) -> Array:
+        axes = _logical(name)[1:]  # without that of the layers
+        if len(axes) != leaf.ndim:
+            return leaf
+        return jax.lax.with_sharding_constraint(leaf, NamedSharding(mesh, spec(axes, leaf.shape, mesh, rules)))
+
+    return None if mesh.size == 1 else lambda block: map_named(of, block)
 
 
 def batch_shardings(data: TrainBatch, mesh: Mesh, rules: Rules = RULES, *, rows: int = 0) -> Any:
@@ -208,6 +234,34 @@ def constraints(mesh: Mesh, rules: Rules = RULES) -> Edits:
         return jax.lax.with_sharding_constraint(hidden, NamedSharding(mesh, spec(HIDDEN, hidden.shape, mesh, rules)))
 
     return Edits() if mesh.size == 1 else Edits(embedded=pin, pre_attn=pin, hidden=pin)
+
+
+def attention_kernel(attention: str | Kernel, mesh: Mesh, platform: str = "", rules: Rules = RULES) -> Kernel | None:
+    """The kernel that computes attention on a mesh; None for explicit attention.
+
+    Args:
+      attention: as in `FinetuneConfig`, or the kernel.
+      mesh: the mesh.
+      platform: as for `bert.kernels.find_kernel`.
+      rules: logical axis -> mesh axes.
+
+    Raises:
+      ConfigError: "fused" on a mesh that cuts sentences, which no kernel takes.
+
+    >>> attention_kernel("auto", make_mesh("data=1", jax.devices()[:1])) is None  # on a CPU
+    True
+    """
+    found = find_kernel(attention, platform)
+    if found is None or mesh.size == 1:
+        return found
+    rows, length, heads = (
+        tuple(axis for axis in rules.get(name, ()) if mesh.shape[axis] > 1) for name in ("batch", "length", "heads")
+    )
+    if not length:
+        return dataclasses.replace(found, mesh=mesh, rows=rows, heads=heads)
+    if found.required:
+        raise ConfigError(f"attention='fused' takes whole sentences; the mesh cuts them over {', '.join(length)}.")
+    return None
 
 
 def reads_share(mesh: Mesh, rules: Rules = RULES) -> bool:

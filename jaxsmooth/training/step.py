@@ -12,11 +12,12 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt32
 
+from ..bert.kernels import Kernel
 from ..bert.params import Encoder
-from ..types import Batch, Edits, compose, map_named
+from ..types import Batch, Block, Edits, compose, map_named
 from .config import FinetuneConfig, shared_blocks
 from .data.tasks import Task, TrainBatch
-from .dropout import dropout
+from .dropout import dropout, generator
 from .model import TaskModel, cast_floats, task_logits
 from .objectives.losses import label_count, loss_sum
 from .optimiser import frozen
@@ -77,7 +78,7 @@ def init_state(model: TaskModel, optimiser: optax.GradientTransformation, config
         step=jnp.zeros((), jnp.int32),
         model=model,
         optimiser=optimiser.init(model),
-        key=jax.random.key_data(jax.random.key(config.seed, impl=config.prng)),
+        key=jax.random.key_data(jax.random.key(config.seed, impl=generator(config.prng))),
         ema=jax.tree.map(jnp.copy, model) if config.ema else None,
     )
 
@@ -93,6 +94,8 @@ class Trainer:
       schedule: the learning rate by step, for the record.
       remedy: `(encoder, batch) -> Edits`, or None.
       constrain: edits that pin the shardings of hidden states, from `sharding.constraints`.
+      kernel: the one that attention is left to where it can be, from `sharding.attention_kernel`; None for none.
+      place: says where a block's parameters and gradients lie, from `sharding.block_placement`; None on one device.
     """
 
     task: Task
@@ -101,6 +104,8 @@ class Trainer:
     schedule: optax.Schedule
     remedy: Remedy | None = None
     constrain: Edits = dataclasses.field(default_factory=Edits)
+    kernel: Kernel | None = None
+    place: Callable[[Block], Block] | None = None
 
     def products(self) -> AbstractContextManager[Any]:
         """In which the run's float32 products have the precision it states. bfloat16 is left as fast as it is."""
@@ -151,6 +156,8 @@ class Trainer:
             remat=REMAT[self.config.remat],
             key=head_key,
             head_dropout=self.config.head_dropout,
+            attention=self.kernel or "explicit",
+            place=self.place,
         )
 
     def loss(self, model: TaskModel, data: TrainBatch, key: PRNGKeyArray | None = None) -> Float[Array, ""]:
@@ -211,7 +218,7 @@ class Trainer:
     def _step(self, state: TrainState, data: TrainBatch) -> tuple[TrainState, StepMetrics]:
         config = self.config
         drops = max(config.hidden_dropout, config.attention_dropout, config.head_dropout) > 0
-        root = jax.random.wrap_key_data(state.key, impl=config.prng)
+        root = jax.random.wrap_key_data(state.key, impl=generator(config.prng))
         key = jax.random.fold_in(root, state.step) if drops else None
         loss, gradient = self.gradients(state.model, data, key)
         updates, optimiser = self.optimiser.update(gradient, state.optimiser, state.model)

@@ -3,9 +3,9 @@
     python -m support.worker_sharded '{"runs": [["data=2,tensor=2", 4]], "devices": 4, "processes": 1, "process": 0,
                                        "port": 0, "folder": ""}'
 
-`devices` is the number in this process; a run is a mesh and over how many of all devices it goes. With a folder for
-checkpoints, the runs after the first are stages of one run: each trains a few steps, saves, and the next restores that
-onto its own mesh and goes on.
+`devices` is the number in this process; a run is a mesh, over how many of all devices it goes, and its settings, if
+any, among them "kernel", of attention. With a folder for checkpoints, the runs after the first are stages of one run:
+each trains a few steps, saves, and the next restores that onto its own mesh and goes on.
 """
 
 import dataclasses
@@ -28,10 +28,11 @@ def main(options: dict) -> None:
     join_processes(coordinator, options["processes"], options["process"])
 
     results, first = [], 0
-    for number, (mesh, count) in enumerate(options["runs"]):
+    for number, (mesh, count, *settings) in enumerate(options["runs"]):
         stage = bool(options["folder"]) and number > 0
         last = first + STAGE if stage else STEPS
-        results.append(train(mesh, count, range(first if stage else 0, last), options["folder"] if stage else ""))
+        folder = options["folder"] if stage else ""
+        results.append(train(mesh, count, range(first if stage else 0, last), folder, **dict(*settings)))
         first = last if stage else 0
     if options["process"] == 0:
         print(json.dumps(results))
@@ -39,17 +40,23 @@ def main(options: dict) -> None:
         jax.distributed.shutdown()
 
 
-def train(text: str, count: int, steps: range, folder: str) -> dict[str, Any]:
+def train(text: str, count: int, steps: range, folder: str, kernel: str = "", **settings: Any) -> dict[str, Any]:
     """Losses of the steps, from the start or from the folder's checkpoint of the first of them."""
+    from jaxsmooth.bert.kernels import Kernel
+    from jaxsmooth.training import sharding
     from jaxsmooth.training.checkpointing import Checkpoints
-    from jaxsmooth.training.sharding import constraints, make_mesh, on_host, place_batch, place_tree, tree_shardings
+    from jaxsmooth.training.sharding import make_mesh, on_host, place_batch, place_tree, tree_shardings
     from jaxsmooth.training.step import compile_step, init_state
     from support.training import PLAIN, make_trainer, small_model, to_arrays
 
-    config = dataclasses.replace(PLAIN, hidden_dropout=0.1, attention_dropout=0.1, layer_decay=0.9)
+    rates = {"hidden_dropout": 0.1, "attention_dropout": 0.1}
+    config = dataclasses.replace(PLAIN, **{**rates, "layer_decay": 0.9, **settings})
     model = small_model("classification", np.float32)
     mesh = make_mesh(text, jax.devices()[:count])
-    trainer = make_trainer("classification", model, config, constrain=constraints(mesh))
+    asked = Kernel(kernel, required=True, interpret=True) if kernel else "explicit"
+    functions = {"constrain": sharding.constraints(mesh), "kernel": sharding.attention_kernel(asked, mesh)}
+    functions["place"] = sharding.block_placement(mesh)
+    trainer = make_trainer("classification", model, config, **functions)
     start = jax.jit(lambda model: init_state(model, trainer.optimiser, config))
     if steps.start:
         shapes = jax.eval_shape(start, model)

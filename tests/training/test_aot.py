@@ -48,6 +48,19 @@ ENTRY %main (p: f32[8]) -> f32[8] {
     assert count_collectives(program, layers=6) == [Collective("all-gather", 6, 6 * 32)]
 
 
+def test_a_reduce_scatter_of_the_tpu_compiler():
+    program = """
+%all-reduce-scatter.1 (input.1: bf16[256,256]) -> bf16[128,256] {
+  %all-reduce.1 = bf16[256,256]{1,0:T(8,128)(2,1)} all-reduce(%input.1), channel_id=4, to_apply=%add
+  ROOT %part = bf16[128,256]{1,0} dynamic-slice(%all-reduce.1, %place), dynamic_slice_sizes={128,256}
+}
+ENTRY %main (p: bf16[256,256]) -> bf16[128,256] {
+  %fusion = bf16[128,256]{1,0} fusion(%p), kind=kCustom, calls=%all-reduce-scatter.1
+}
+"""
+    assert count_collectives(program) == [Collective("reduce-scatter", 1, 128 * 256 * 2)]
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -60,6 +73,11 @@ def test_what_a_compiler_says_of_memory(text, expected):
     assert what_it_needs(text) == expected
 
 
-def test_the_sizes_have_berts_parameters():
+def test_the_sizes_have_the_published_parameters():
     counts = {name: sum(map(math.prod, encoder_shapes(config).values())) for name, config in SIZES.items()}
-    assert counts == {"bert-base": 109482240, "bert-large": 335141888}
+    published = 149014272  # transformers' ModernBertModel, whose first block has no norm_attn, and which has no pooler
+    assert counts == {
+        "bert-base": 109482240,
+        "bert-large": 335141888,
+        "modernbert-base": published + 768 + (768 + 1) * 768,
+    }

@@ -1,13 +1,18 @@
 """Dropout: means, keys, the places where BERT has it."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from support.training import SMALL, compiled, small_batch, small_encoder
 
 import jaxsmooth
 from jaxsmooth import Edits
-from jaxsmooth.training.dropout import drop, dropout
+from jaxsmooth.training.config import FinetuneConfig
+from jaxsmooth.training.dropout import drop, dropout, generator
+from jaxsmooth.training.loop import with_generator
 
 
 def test_dropout_keeps_the_mean_and_is_a_function_of_its_key():
@@ -51,3 +56,24 @@ def test_dropout_averages_out_in_a_linear_place():
     exact = mixed(Edits())
     spread = float(jnp.abs(exact).max())
     assert float(jnp.abs(mean - exact).max()) < 0.15 * spread
+
+
+@pytest.mark.parametrize("impl", ["threefry2x32", "rbg"])
+def test_either_generator_drops_as_many_and_draws_anew_for_every_key(impl):
+    key = jax.random.wrap_key_data(jax.random.key_data(jax.random.key(7, impl=impl)), impl=impl)
+    value = jnp.ones((200, 101), jnp.float32)
+    masks = [np.asarray(drop(jax.random.fold_in(key, layer), 0.25, value)) == 0 for layer in range(3)]
+    for k, mask in enumerate(masks):
+        assert abs(mask.mean() - 0.25) < 4 * (0.25 * 0.75 / value.size) ** 0.5
+        assert abs(np.corrcoef(mask[:, :50].ravel(), mask[:, 51:].ravel())[0, 1]) < 0.05
+        assert not any(np.array_equal(mask, other) for other in masks[:k])
+
+
+def test_a_run_keeps_the_generator_it_was_begun_with(tmp_path):
+    asked = FinetuneConfig(out=tmp_path)
+    assert asked.prng == "auto"
+    assert with_generator(asked).prng == "threefry2x32"  # of a CPU
+    dataclasses.replace(asked, prng="rbg").save(tmp_path / "config.json")
+    assert with_generator(asked).prng == "rbg"
+    assert with_generator(dataclasses.replace(asked, prng="threefry2x32")).prng == "threefry2x32"  # and is refused
+    assert [generator("auto", platform) for platform in ("cpu", "gpu", "cuda", "tpu")] == ["threefry2x32", *["rbg"] * 3]

@@ -31,7 +31,7 @@ from jaxsmooth.training.step import init_state
 from jaxsmooth.types import named_leaves
 
 
-def run_workers(runs: list, devices: int, processes: int = 1, folder: str = "", timeout: float = 400) -> list[dict]:
+def run_workers(runs: list, devices: int, processes: int = 1, folder: str = "", timeout: float = 1500) -> list[dict]:
     """The worker's results on `devices` devices in all."""
     port = free_port() if processes > 1 else 0
     shared = {"runs": runs, "devices": devices // processes, "processes": processes, "port": port, "folder": folder}
@@ -112,6 +112,25 @@ def test_eight_devices_on_other_meshes(alone):
     meshes = ["data=8", "fsdp=8", "data=2,tensor=2,sequence=2", "tensor=2,data=4"]
     for found in run_workers([[mesh, 8] for mesh in meshes], 8):
         same(found, alone)
+
+
+@pytest.mark.scale
+def test_the_generator_of_accelerators_draws_the_same_on_every_mesh_and_on_resumption(tmp_path):
+    rbg = {"prng": "rbg"}
+    runs = [["", 1, rbg], *([mesh, 8 if mesh else 1, rbg] for mesh in STAGES)]
+    alone, *stages = run_workers(runs, 8, folder=str(tmp_path / "checkpoints"))
+    same({"losses": [loss for stage in stages for loss in stage["losses"]], "norm": stages[-1]["norm"]}, alone)
+
+
+@pytest.mark.scale
+def test_a_kernel_over_meshes_gives_the_losses_of_explicit_attention():
+    undropped = {"attention_dropout": 0.0}
+    meshes = [["", 1], ["data=2,fsdp=2,tensor=2", 8], ["data=4,fsdp=2", 8]]
+    alone, *found = run_workers(
+        [["", 1, undropped], *([*mesh, {**undropped, "kernel": "splash"}] for mesh in meshes)], 8
+    )
+    for one in found:
+        same(one, alone)
 
 
 @pytest.mark.scale

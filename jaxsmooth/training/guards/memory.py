@@ -25,6 +25,7 @@ from ...types import Batch
 from ..config import Remat
 from ..data.records import most_masked
 from ..data.tasks import MaskedLabels, SpanLabels, Task, TrainBatch
+from ..dropout import generator
 from ..step import Trainer, TrainState
 
 POLICIES: tuple[Remat, ...] = ("none", "dots", "full")
@@ -91,10 +92,11 @@ def residual_bytes(trainer: Trainer, model: Any, data: TrainBatch) -> int:
     Returns:
       Over all devices together.
     """
-    words = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0, impl=trainer.config.prng)))
+    impl = generator(trainer.config.prng)
+    words = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0, impl=impl)))
 
     def residuals(model: Any, data: TrainBatch, words: Any) -> list[Any]:
-        key = jax.random.wrap_key_data(words, impl=trainer.config.prng)
+        key = jax.random.wrap_key_data(words, impl=impl)
         return jax.tree.leaves(jax.vjp(lambda m: trainer.loss(m, data, key), model)[1])
 
     jaxpr = jax.make_jaxpr(residuals)(model, data, words).jaxpr
