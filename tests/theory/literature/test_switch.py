@@ -46,13 +46,15 @@ def test_they_hold_and_are_those_of_the_hull(seeds):
             assert_holds(statement, rtol=1e-9, atol=1e-13, share=1 - single.mean())
         for k in np.flatnonzero(~single)[::29]:
             a, v = attn[k][mask[k]][:, mask[k]], values[k][mask[k]]
-            t = int(np.argmax(a.mean(axis=0)))
+            t, *equal = np.flatnonzero(a.mean(axis=0) >= a.mean(axis=0).max() - 1e-12)
+            if equal:  # rounding says which of two keys is the strongest
+                continue
             s, others, scale = a.mean(axis=0)[t], np.delete(v, t, axis=0), np.abs(v).max()
             assert float(found[OUTPUT].rhs[k]) == pytest.approx(np.linalg.norm(a @ v, axis=1).mean(), rel=1e-9)
             assert float(found[SWITCH].rhs[k]) == pytest.approx(np.linalg.norm(a @ v - v[t], axis=1).mean(), rel=1e-9)
-            most = (1 - s) * by_solver(others - v[t])
+            most, far = (1 - s) * by_solver(others - v[t]), np.linalg.norm(others - v[t], axis=1).max()
             assert float(found[SWITCH].lhs[k]) <= most + 1e-6 * scale
-            assert float(found[SWITCH].lhs[k]) >= most - 0.02 * (1 - s) * scale
+            assert float(found[SWITCH].lhs[k]) >= most - 0.05 * (1 - s) * far
 
 
 def one(attn: list | np.ndarray, values: list | np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
