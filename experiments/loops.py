@@ -118,9 +118,9 @@ def main(options: Options) -> None:
     text = "\n\n".join(
         (
             "# Clusters and loops",
-            f"`python experiments/loops.py{model}`: {options.model}, {options.sentences} movie reviews of 17 to 32 tokens, "
-            f"single precision, {options.steps} steps, {time.process_time() - began:.0f} s of processor time. Median "
-            "[least, largest] over reviews.",
+            f"`python experiments/loops.py{model}`: {options.model}, {options.sentences} movie reviews of 17 to 32 "
+            f"tokens, single precision, {options.steps} steps, {time.process_time() - began:.0f} s of processor time. "
+            "Median [least, largest] over reviews.",
             f"## Hidden states of the model's own run, separation {SEPARATION}",
             table(found["states"], 0, tuple(found["states"][0])),
             "## A layer applied again and again",

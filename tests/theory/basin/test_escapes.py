@@ -50,6 +50,29 @@ def test_the_escape_of_the_stack_of_minilm_ends_in_unequal_tokens():
 
 
 @pytest.mark.long
+def test_the_escape_of_layer_7_of_e5_ends_in_equal_tokens_at_another_row():
+    """200 applications from the stored two tokens; from .95 of their moves both come back to the row."""
+    model, _ = jaxsmooth.load("e5-small-q4")
+    plain = Plain.of(model, 7, None)
+    row = np.asarray(model.blocks.norm_mlp.bias[6], np.float64)[None, None]
+    for _ in range(400):
+        row = plain.once(row)
+    moves = np.array(SENTENCES["e5-small-q4 layer 7"]["2"])
+
+    def after(share: float) -> np.ndarray:
+        x = row + share * moves
+        for _ in range(200):
+            x = plain.once(x)
+        return x[0]
+
+    x = after(1.0)
+    assert np.linalg.norm(x[0] - x[1]) < 1e-9
+    assert np.linalg.norm(x[0] - row[0, 0]) > 10
+    assert np.linalg.norm(after(0.95) - row[0], axis=1).max() < 1e-6
+    assert np.linalg.norm(moves, axis=1).max() < 100 * ROWS["e5-small-q4 layer 7"]["radius"]
+
+
+@pytest.mark.long
 def test_equal_tokens_settle_in_a_cycle_of_five_passes_in_the_stack_of_e5():
     """Slowly, by .914 a pass: 200 passes leave 3e-8, and it was said to settle nowhere."""
     model, _ = jaxsmooth.load("e5-small-q4")

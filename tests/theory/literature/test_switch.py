@@ -11,6 +11,7 @@ from jaxsmooth.theory import lampert2026_switch, ranmilo2026_needed, ranmilo2026
 
 CASES = 1008
 OUTPUT, SWITCH, NEEDED = map(jax.jit, (ranmilo2026_output, lampert2026_switch, ranmilo2026_needed))
+DISTANCE = jax.jit(sink_distance)
 SIGNED = np.array([[1.5, -0.5], [-0.5, 1.5]])
 
 
@@ -45,17 +46,22 @@ def test_they_hold_and_are_those_of_the_hull(seeds):
             assert_holds(statement, rtol=1e-9, atol=1e-13, share=1 - single.mean())
         for k in np.flatnonzero(~single)[::29]:
             a, v = attn[k][mask[k]][:, mask[k]], values[k][mask[k]]
-            t = int(np.argmax(a.mean(axis=0)))
+            t, *equal = np.flatnonzero(a.mean(axis=0) >= a.mean(axis=0).max() - 1e-12)
+            if equal:  # rounding says which of two keys is the strongest
+                continue
             s, others, scale = a.mean(axis=0)[t], np.delete(v, t, axis=0), np.abs(v).max()
             assert float(found[OUTPUT].rhs[k]) == pytest.approx(np.linalg.norm(a @ v, axis=1).mean(), rel=1e-9)
             assert float(found[SWITCH].rhs[k]) == pytest.approx(np.linalg.norm(a @ v - v[t], axis=1).mean(), rel=1e-9)
-            most = (1 - s) * by_solver(others - v[t])
+            most, far = (1 - s) * by_solver(others - v[t]), np.linalg.norm(others - v[t], axis=1).max()
             assert float(found[SWITCH].lhs[k]) <= most + 1e-6 * scale
-            assert float(found[SWITCH].lhs[k]) >= most - 0.02 * (1 - s) * scale
+            assert float(found[SWITCH].lhs[k]) >= most - 0.05 * (1 - s) * far
 
 
-def one(attn: list, values: list) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    return np.array(attn), np.array(values), np.ones(len(attn), bool)
+def one(attn: list | np.ndarray, values: list | np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One case, padded to one shape, so that each function is compiled once for all of them."""
+    count, features = np.shape(values)
+    wide = np.pad(attn, (0, PADDED - count)), np.pad(values, ((0, PADDED - count), (0, WIDTH - features)))
+    return *wide, np.arange(PADDED) < count
 
 
 def test_they_are_attained():
@@ -73,14 +79,15 @@ def test_a_silent_head_has_the_sink_that_it_needs_and_the_switch_is_an_equivalen
     rng = np.random.default_rng(3)
     for _ in range(20):
         values = np.r_[np.zeros((1, WIDTH)), rng.standard_normal((4, WIDTH)) + 3]
-        silent = one(np.eye(5)[[0] * 5].tolist(), values.tolist())
+        copies = np.eye(5)[[0] * 5]
+        silent = one(copies, values)
         assert float(OUTPUT(*silent).rhs) == 0
         assert float(NEEDED(*silent)) == pytest.approx(1, rel=1e-14)
         # Between (1 - s) r and (1 - s) times the farthest.
         share = rng.uniform(0.6, 1, (5, 1))
-        attn = share * silent[0] + (1 - share) * rng.dirichlet(np.ones(5), 5) * [0, 1, 1, 1, 1]
+        attn = share * copies + (1 - share) * rng.dirichlet(np.ones(5), 5) * [0, 1, 1, 1, 1]
         attn[:, 0] += 1 - attn.sum(axis=1)
-        low, high = SWITCH(attn, *silent[1:]), sink_distance(attn, *silent[1:])
+        low, high = SWITCH(*one(attn, values)), DISTANCE(*one(attn, values))
         assert 0 < float(low.lhs) <= float(low.rhs)
         assert float(low.rhs) == pytest.approx(float(high.lhs), rel=1e-12)
         assert float(high.lhs) <= float(high.rhs)
@@ -99,7 +106,7 @@ def test_without_the_hypotheses_a_head_is_silent_without_a_sink():
     loose = one([[0.0, 0.0]] * 2, [[1.0], [1.0]])
     assert not OUTPUT(*loose).applicable
     assert float(OUTPUT(*loose).lhs) > float(OUTPUT(*loose).rhs)
-    signed = one(SIGNED.tolist(), [[1.0], [3.0]])
+    signed = one(SIGNED, [[1.0], [3.0]])
     assert not SWITCH(*signed).applicable
     # Where the sink's own value lies beyond the others no attention makes the head silent.
     assert np.isinf(NEEDED(*one([[0.5, 0.5]] * 2, [[2.0], [1.0]])))
@@ -113,6 +120,7 @@ def test_padding_and_scale_change_nothing():
             np.testing.assert_array_equal(one_side, other)
     np.testing.assert_array_equal(NEEDED(attn, values, mask), NEEDED(*garbage, mask))
     for scale in (2.0**-90, 2.0**90):
-        np.testing.assert_allclose(OUTPUT(attn, scale * values, mask).lhs, scale * OUTPUT(attn, values, mask).lhs)
+        found, scaled = OUTPUT(attn, values, mask), OUTPUT(attn, scale * values, mask)
+        np.testing.assert_allclose(scaled.lhs, scale * np.asarray(found.lhs), rtol=1e-9)
     few = lengths_mask(np.arange(CASES) % 2)
     assert not np.asarray(NEEDED(attn, values, few)).any()

@@ -93,7 +93,7 @@ def lampert2026_switch(
 
     With `sink_distance`, which bounds the same mean by (1 - s) max_k |v_k - v_t|: a head whose sink value is a corner
     (r > 0) adds the same to all tokens if and only if it has a sink, and nothing, v_t = 0, if and only if s = 1. For r
-    stands a lower bound of it, the least of <v_k - v_t, u>, k != t.
+    stands a lower bound of it, the least of <v_k - v_t, u>, k != t, or 0.
 
     Arguments and answer as `ranmilo2026_output`.
 
@@ -111,7 +111,7 @@ def lampert2026_switch(
     moves = jnp.where(mask[..., None], values - at_sink, 0)
     least, _ = _beyond(moves, key, mask)
     added = matmul(jnp.where(mask[..., None], attn, 0), moves)
-    return Statement((1 - given) * least, mean_size(added, mask), _sound(attn, mask))
+    return Statement((1 - given) * jnp.maximum(least, 0), mean_size(added, mask), _sound(attn, mask))
 
 
 def _beyond(values: Array, key: Array, mask: Array) -> tuple[Array, Array]:
