@@ -197,7 +197,7 @@ def _splash(
     heads = PartitionSpec(
         _dividing(kernel.mesh, kernel.rows, query.shape[0]), _dividing(kernel.mesh, kernel.heads, query.shape[1])
     )
-    cut = {"in_specs": (heads, heads, heads, PartitionSpec(heads[0])), "out_specs": heads}
+    cut: dict[str, Any] = {"in_specs": (heads, heads, heads, PartitionSpec(heads[0])), "out_specs": heads}
     return jax.shard_map(run, mesh=kernel.mesh, check_vma=False, **cut)(query, key, value, mask)
 
 
