@@ -192,7 +192,7 @@ def block_placement(mesh: Mesh, rules: Rules = RULES) -> Callable[[Block], Block
 
     def of(name: str, leaf: Array) -> Array:
         axes = _logical(name)[1:]  # without that of the layers
-        if len(axes) != leaf.ndim or "embed" not in axes:
+        if len(axes) != leaf.ndim or "embed" not in axes or not any(spec(axes, leaf.shape, mesh, rules)):
             return leaf
         # As [D K]: the TPU compiler makes a reduce-scatter along the first axis only, with no reshape in between.
         place, cut = axes.index("embed"), list(spec(axes, leaf.shape, mesh, rules))
