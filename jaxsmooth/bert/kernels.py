@@ -168,17 +168,16 @@ def _dot_product(
     """`jax.nn.dot_product_attention`, padding by the number of real keys, which therefore come first."""
     turned = [heads.transpose(0, 2, 1, 3) for heads in (query, key, value)]
     options: dict[str, Any] = {"implementation": name, "is_causal": causal}
+    attend: Callable[..., Array] = functools.partial(jax.nn.dot_product_attention, **options)
     if window:
-        found = jax.nn.dot_product_attention(
-            *turned, mask=mask[:, None, None, :], local_window_size=(window, window), **options
-        )
+        found = attend(*turned, mask=mask[:, None, None, :], local_window_size=(window, window))
         return found.transpose(0, 2, 1, 3)
     order = jnp.argsort(~mask, axis=1, stable=True)
     # What a query sees does not depend on the order of the keys, unless it is causal: then its own place counts.
     query, key, value = (_rows(heads, order) if causal or k else heads for k, heads in enumerate(turned))
     count = mask.sum(axis=1, dtype=jnp.int32)
     count = jnp.where(count, count, mask.shape[1])  # of a sentence without a real token all, not none: no NaN
-    found = jax.nn.dot_product_attention(query, key, value, key_value_seq_lengths=count, **options)
+    found = attend(query, key, value, key_value_seq_lengths=count)
     return (_rows(found, jnp.argsort(order, axis=1)) if causal else found).transpose(0, 2, 1, 3)
 
 
@@ -197,7 +196,7 @@ def _splash(
     heads = PartitionSpec(
         _dividing(kernel.mesh, kernel.rows, query.shape[0]), _dividing(kernel.mesh, kernel.heads, query.shape[1])
     )
-    cut = {"in_specs": (heads, heads, heads, PartitionSpec(heads[0])), "out_specs": heads}
+    cut: dict[str, Any] = {"in_specs": (heads, heads, heads, PartitionSpec(heads[0])), "out_specs": heads}
     return jax.shard_map(run, mesh=kernel.mesh, check_vma=False, **cut)(query, key, value, mask)
 
 
@@ -231,7 +230,8 @@ def _blocks(size: int) -> Any:
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
 
     names = ("q", "kv", "kv_compute", "q_dkv", "kv_dkv", "kv_dkv_compute", "q_dq", "kv_dq")
-    return splash.BlockSizes(**{f"block_{name}": size for name in names})
+    sizes: dict[str, Any] = {f"block_{name}": size for name in names}
+    return splash.BlockSizes(**sizes)
 
 
 def _static_mask(length: int, causal: bool, window: int, heads: int) -> Any:

@@ -192,9 +192,15 @@ def block_placement(mesh: Mesh, rules: Rules = RULES) -> Callable[[Block], Block
 
     def of(name: str, leaf: Array) -> Array:
         axes = _logical(name)[1:]  # without that of the layers
-        if len(axes) != leaf.ndim:
+        if len(axes) != leaf.ndim or "embed" not in axes or not any(spec(axes, leaf.shape, mesh, rules)):
             return leaf
-        return jax.lax.with_sharding_constraint(leaf, NamedSharding(mesh, spec(axes, leaf.shape, mesh, rules)))
+        # As [D K]: the TPU compiler makes a reduce-scatter along the first axis only, with no reshape in between.
+        place, cut = axes.index("embed"), list(spec(axes, leaf.shape, mesh, rules))
+        width, along = leaf.shape[place], cut.pop(place)
+        where = NamedSharding(mesh, PartitionSpec(along, next(filter(None, cut), None)))
+        if place:
+            return jax.lax.with_sharding_constraint(leaf.reshape(-1, width).T, where).T.reshape(leaf.shape)
+        return jax.lax.with_sharding_constraint(leaf.reshape(width, -1), where).reshape(leaf.shape)
 
     return None if mesh.size == 1 else lambda block: map_named(of, block)
 

@@ -41,6 +41,10 @@ def test_the_step_leaves_attention_to_a_kernel(target, mesh, kernels, small):
     """And keeps less for the backward pass: the probabilities alone are 2 x 4 x 4 x 512 x 512 numbers a device."""
     fused, explicit = (compiled(small, target, mesh=mesh, attention=how) for how in ("auto", "explicit"))
     assert (fused.kernels, explicit.kernels) == (kernels, 0)
+    scattered = sum(each.bytes for each in fused.collectives if each.kind == "reduce-scatter")
+    kernels_of_blocks = 2 * (4 * 256**2 + 2 * 256 * 512)
+    cut = {"fsdp=2,tensor=2": 4, "data=2,fsdp=2": 2}.get(mesh)
+    assert cut is None or scattered >= 2 * kernels_of_blocks / cut  # every gradient of theirs, in bfloat16
     assert explicit.temporaries - fused.temporaries > 2 * 4 * 2 * 512 * 512 * 2
 
 
