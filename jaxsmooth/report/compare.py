@@ -99,7 +99,7 @@ def comparison_figure(found: Comparison) -> alt.VConcatChart:
     ]
     bars = alt.hconcat(*below).resolve_scale(color="independent", strokeDash="independent")
     title = heading(
-        f"Remedies of over-smoothing in {found.model.name}, not trained",
+        f"Remedies of over-smoothing in {found.model.name}, applied without training",
         found,
         "What a remedy does to weights that never met it. Means over sentences. max, mean: all blocks fused.",
         "A bound is drawn where the remedy leaves its hypotheses alone. A remedy's own effect counts to the part it "
