@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .errors import StorageError
+from .errors import OptionError, StorageError
 from .paths import refuse_address
 
 
@@ -199,6 +199,25 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def as_path(name: str, value: Any) -> Path:
+    """A path that was given as an argument.
+
+    Args:
+      name: of the argument, for the message.
+      value: a string or a path.
+
+    Raises:
+      OptionError: something else.
+
+    >>> as_path("out", 3)
+    Traceback (most recent call last):
+    jaxsmooth.errors.OptionError: out must be a path; got 3.
+    """
+    if not isinstance(value, (str, os.PathLike)):
+        raise OptionError(f"{name} must be a path; got {value!r:.80}.")
+    return Path(value)
 
 
 def spelled_out(name: str | Path) -> str:

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from .errors import OptionError
 from .linalg.norms import binary_size, norm, quotient, unit_vectors, within
 from .linalg.precision import at_least_float32, einsum
 from .linalg.rows import ROUNDING_OF_ROWS
@@ -111,7 +112,7 @@ def mean_average_distance(
     References: Chen et al. (2020), arXiv 1909.03211; Rusch, Bronstein and Mishra (2023), arXiv 2303.10993.
     """
     if convention not in ("mean_pairs", "sum_neighbours"):
-        raise ValueError(f"convention must be 'mean_pairs' or 'sum_neighbours'; got {convention!r}.")
+        raise OptionError(f"convention must be 'mean_pairs' or 'sum_neighbours'; got {convention!r}.")
     distance = _cosine_distance(hidden, mask)
     return distance * (_count(hidden, mask) - 1) if convention == "sum_neighbours" else distance
 
@@ -269,7 +270,7 @@ def dong_residual(
     References: Dong, Cordonnier and Loukas (2021), arXiv 2103.03404.
     """
     if centre not in ("mean", "minimiser"):
-        raise ValueError(f"centre must be 'mean' or 'minimiser'; got {centre!r}.")
+        raise OptionError(f"centre must be 'mean' or 'minimiser'; got {centre!r}.")
 
     hidden = _scaled(hidden, mask)
 

@@ -94,7 +94,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "bert": {"errors", "types", "activations", "meshes", "linalg"},
     "assets": {"errors", "json_reading", "paths", "files", "terminal"},
-    "metrics": {"meshes", "linalg", *THEORY},
+    "metrics": {"errors", "meshes", "linalg", *THEORY},
     "inputs": {"errors", "json_reading", "types", "files", "bert"},
     "mitigations": {"errors", "types", "linalg", *THEORY, "bert"},
     "interventions": {"errors", "types", *THEORY, "bert"},

@@ -90,6 +90,13 @@ CASES = {
     "finetune no settings": lambda: jaxsmooth.finetune("tiny"),
     "evaluate nowhere": lambda: jaxsmooth.evaluate("nowhere"),
     "predict nowhere": lambda: jaxsmooth.predict("nowhere", ["a"]),
+    "finetune log no function": lambda: jaxsmooth.finetune(jaxsmooth.FinetuneConfig(out="nowhere"), log=3),
+    "hypotheses a string": lambda: jaxsmooth.verify(model, tokenizer, ["a"], hypotheses="attention_sink"),
+    "a convention that is not": lambda: metrics.mean_average_distance(two, real, convention="x"),
+    "a centre that is not": lambda: metrics.dong_residual(two, real, centre="x"),
+    "read a result of nowhere": lambda: jaxsmooth.Diagnosis.load(None),
+    "write no result": lambda: jaxsmooth.report.write_diagnosis("x", "nowhere"),
+    "write a convergence as a comparison": lambda: jaxsmooth.report.write_comparison(model, "nowhere"),
     "load None": lambda: jaxsmooth.load(None),
     "load number": lambda: jaxsmooth.load(3),
     "load bytes": lambda: jaxsmooth.load(b"tiny"),
@@ -188,4 +195,4 @@ def test_odd_arguments_get_the_librarys_errors():
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, timeout=300)
     numbers = "2.0 2\n" * 3 + "[2.0] 2\n"  # those of numpy and jax are numbers
-    assert (done.stdout, done.returncode) == (f"117 cases\n{numbers}", 0), done.stdout + done.stderr
+    assert (done.stdout, done.returncode) == (f"124 cases\n{numbers}", 0), done.stdout + done.stderr

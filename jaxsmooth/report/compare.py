@@ -14,7 +14,7 @@ from ..results.comparison import COMPARED_RATES, Comparison, Measured
 from ..results.spread import Spread
 from .charts import GREY, drawable, heading, layer_axis, layered, log_axis, positive, save, unless_any, values
 from .format import at
-from .json import described
+from .json import described, folder_for
 from .sections.attribution import stacked
 from .sections.ranking import LAYERS, LEAST_IMPORTANT, RANKED, UNTRAINED, answer, order, ranked_rows, sentences
 from .sections.trained import TRAINED, training_json, training_rows, training_words
@@ -40,8 +40,9 @@ def write_comparison(found: Comparison, out: Path) -> dict[str, Path]:
     Raises:
       OSError: the folder cannot be made or written to.
     """
-    figure = save(comparison_figure(found), Path(out) / "compare")
-    numbers = atomic_write(Path(out) / "compare.json", dumps_strict(comparison_json(found), indent=2) + "\n")
+    out = folder_for(found, Comparison, out)
+    figure = save(comparison_figure(found), out / "compare")
+    numbers = atomic_write(out / "compare.json", dumps_strict(comparison_json(found), indent=2) + "\n")
     return {"numbers": numbers, "figure": figure}
 
 
@@ -98,7 +99,7 @@ def comparison_figure(found: Comparison) -> alt.VConcatChart:
     ]
     bars = alt.hconcat(*below).resolve_scale(color="independent", strokeDash="independent")
     title = heading(
-        f"Remedies of over-smoothing in {found.model.name}, not trained",
+        f"Remedies of over-smoothing in {found.model.name}, applied without training",
         found,
         "What a remedy does to weights that never met it. Means over sentences. max, mean: all blocks fused.",
         "A bound is drawn where the remedy leaves its hypotheses alone. A remedy's own effect counts to the part it "

@@ -14,7 +14,7 @@ from ..results.convergence import HeadConvergence
 from ..results.spread import Spread
 from .charts import GREY, heading, layered, save, values
 from .format import at, digits, over_heads
-from .json import described
+from .json import described, folder_for
 from .sections.glossary import Column
 from .terminal import show, show_answer, show_table
 
@@ -50,8 +50,9 @@ def write_convergence(found: HeadConvergence, out: Path) -> dict[str, Path]:
     Raises:
       OSError: the folder cannot be made or written to.
     """
-    figure = save(convergence_figure(found), Path(out) / "converge")
-    numbers = atomic_write(Path(out) / "converge.json", dumps_strict(convergence_json(found), indent=2) + "\n")
+    out = folder_for(found, HeadConvergence, out)
+    figure = save(convergence_figure(found), out / "converge")
+    numbers = atomic_write(out / "converge.json", dumps_strict(convergence_json(found), indent=2) + "\n")
     return {"numbers": numbers, "figure": figure}
 
 

@@ -13,7 +13,7 @@ from .fate.write import write_fates
 from .figures import write_figures
 from .format import FUSED_ROW, digits, fused_words, rows_of
 from .headline import headline
-from .json import to_json
+from .json import folder_for, to_json
 from .page import render_page
 from .sections.glossary import Column
 from .terminal import show, show_answer, show_command, show_table
@@ -34,24 +34,24 @@ def write_diagnosis(diagnosis: Diagnosis, out: Path) -> dict[str, Path]:
     Raises:
       OSError: the folder cannot be made or written to.
     """
-    out = Path(out)
+    out = folder_for(diagnosis, Diagnosis, out)
     figures = out / "figures"
     write_figures(diagnosis, figures)
     if diagnosis.exemplar is None:
         # Left by an earlier run into the same folder, it would show another run's sentence.
         for stale in figures.glob("exemplar_cosine.*"):
             stale.unlink()
-    asked = {}
+    more = {}
     if diagnosis.fate is not None:
-        asked["fate"] = write_fates(diagnosis.fate, out / "fate")["numbers"]
+        more["fate"] = write_fates(diagnosis.fate, out / "fate")["numbers"]
     if diagnosis.texts is not None and diagnosis.texts.values:
-        asked["values"] = atomic_write(out / "texts.csv", texts_csv(diagnosis.texts))
-    beside = ["report.json", *(path.relative_to(out).as_posix() for path in asked.values()), "figures/"]
+        more["values"] = atomic_write(out / "texts.csv", texts_csv(diagnosis.texts))
+    beside = ["report.json", *(path.relative_to(out).as_posix() for path in more.values()), "figures/"]
     return {
         "report": atomic_write(out / "report.html", render_page(diagnosis, beside=beside)),
         "numbers": atomic_write(out / "report.json", dumps_strict(to_json(diagnosis), indent=2) + "\n"),
         "figures": figures,
-        **asked,
+        **more,
     }
 
 

@@ -15,9 +15,11 @@ of different texts, and `untrained`, the same architecture before training, on a
 """
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
-from ..files import strict
+from ..errors import DataError
+from ..files import as_path, strict
 from ..results.comparison import Comparison
 from ..results.convergence import HeadConvergence
 from ..results.diagnosis import Diagnosis, FusedLayers
@@ -131,3 +133,15 @@ def _rest(spreads: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
 def described(found: Comparison | Diagnosis | HeadConvergence | MapConvergence | Verification) -> dict[str, Any]:
     """The head of every file of numbers: the schema, which model, and which data."""
     return {"schema": SCHEMA, "model": dataclasses.asdict(found.model), "data": dataclasses.asdict(found.data)}
+
+
+def folder_for(result: Any, kind: type, out: Any) -> Path:
+    """The folder, where both it and the result are what a writer takes.
+
+    Raises:
+      DataError: another kind of result.
+      OptionError: no path.
+    """
+    if not isinstance(result, kind):
+        raise DataError(f"the result must be a {kind.__name__}; got {type(result).__name__}.")
+    return as_path("out", out)

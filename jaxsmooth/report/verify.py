@@ -15,7 +15,7 @@ from ..files import atomic_write, dumps_strict, strict
 from ..results.verification import TRUTHS, VERDICTS, Verification
 from .charts import SCALE, save, specification
 from .format import digits
-from .json import described
+from .json import described, folder_for
 from .sections import shell
 from .sections.glossary import GLOSSARY, Column, legend
 from .sections.verdict import QUESTION, layers_words, verdict_parts, verdict_words, verification_figure
@@ -82,7 +82,8 @@ def write_verification(verification: Verification, out: Path) -> dict[str, Path]
     Raises:
       OSError: the folder cannot be made or written to.
     """
-    out, figure = Path(out), verification_figure(verification)
+    out = folder_for(verification, Verification, out)
+    figure = verification_figure(verification)
     beside = [
         "verify.json",
         *(["verify.svg"] if figure else []),

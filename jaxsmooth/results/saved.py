@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import safetensors
 import safetensors.numpy
 
 from ..errors import DataError
-from ..files import atomic_write
+from ..files import as_path, atomic_write
 from . import (
     comparison,
     convergence,
@@ -50,7 +51,7 @@ KINDS = {
 """The dataclasses that a file may name: nothing else is ever made of it."""
 
 
-def save_result(result: Result, path: str | Path) -> Path:
+def save_result(result: Result, path: str | os.PathLike[str]) -> Path:
     """Keep what a study found.
 
     Args:
@@ -62,6 +63,7 @@ def save_result(result: Result, path: str | Path) -> Path:
 
     Raises:
       DataError: not a result.
+      OptionError: no path.
       StorageError: no room on the disk.
 
     >>> import jaxsmooth, tempfile
@@ -74,10 +76,10 @@ def save_result(result: Result, path: str | Path) -> Path:
         raise DataError(f"result must be what a study returned; got {type(result).__name__}.")
     arrays: dict[str, np.ndarray] = {}
     content = json.dumps(_plain(result, "", arrays), allow_nan=False)
-    return atomic_write(path, safetensors.numpy.save(arrays, {"format": FORMAT, "content": content}))
+    return atomic_write(as_path("path", path), safetensors.numpy.save(arrays, {"format": FORMAT, "content": content}))
 
 
-def load_result(path: str | Path) -> Any:
+def load_result(path: str | os.PathLike[str]) -> Any:
     """What `save_result` kept: reading it runs nobody's code.
 
     Args:
@@ -88,10 +90,11 @@ def load_result(path: str | Path) -> Any:
 
     Raises:
       DataError: not a file of `save_result`, a damaged one, or one of a version with other fields.
+      OptionError: no path.
       OSError: the file is not there or cannot be read.
     """
     cause = "Was it written by `save_result`, and of this version?"
-    with Path(path).open("rb"):
+    with as_path("path", path).open("rb"):
         pass  # a missing file is an OSError, whatever safetensors makes of it
     try:
         with safetensors.safe_open(path, framework="np") as file:

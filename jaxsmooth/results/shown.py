@@ -69,7 +69,7 @@ class Shown(Brief):
         """Keep it in a file, to the bit; see `results.save_result`."""
         from .saved import save_result  # which knows every result
 
-        return save_result(self, Path(path))  # type: ignore[arg-type]  # whose every kind of result is a `Shown`
+        return save_result(self, path)  # type: ignore[arg-type]  # whose every kind of result is a `Shown`
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -81,7 +81,7 @@ class Shown(Brief):
         """
         from .saved import load_result
 
-        found = load_result(Path(path))
+        found = load_result(path)
         if not isinstance(found, cls):
             raise DataError(
                 f"{path} holds a {type(found).__name__}; expected a {cls.__name__}. `results.load_result` reads any."

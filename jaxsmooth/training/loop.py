@@ -93,6 +93,8 @@ def finetune(
         raise ConfigError(
             f'config must be a FinetuneConfig, as FinetuneConfig(model="minilm-l6"); got {type(config).__name__}.'
         )
+    if not (log is None or callable(log)):
+        raise ConfigError(f"log must be a function of a step and numbers by name; got {log!r:.80}.")
     config = with_generator(config)
     check_folder(config)
     folder, begun = config.out, config.out.is_dir()

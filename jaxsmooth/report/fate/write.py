@@ -11,7 +11,7 @@ from ...files import atomic_write, dumps_strict, strict
 from ...results.fate import FATES, MapConvergence, MapFates, StdSweep
 from ..charts import save
 from ..format import digits
-from ..json import described
+from ..json import described, folder_for
 from ..sections.glossary import Column
 from ..terminal import show, show_answer, show_table
 from .charts import basin_chart, distances_chart, fates_chart, sweep_chart
@@ -31,7 +31,7 @@ def write_fates(found: MapConvergence, out: Path) -> dict[str, Path]:
     Raises:
       OSError: the folder cannot be made or written to.
     """
-    out = Path(out)
+    out = folder_for(found, MapConvergence, out)
     charts: dict[str, Any] = {"fates": fates_chart, "curves": distances_chart}
     if any(np.isfinite(one.numbers["basin_reached"]).any() for one in found.maps):
         charts["basin"] = basin_chart

@@ -284,6 +284,8 @@ def chosen_hypotheses(names: Sequence[str], *, everything: bool) -> tuple[str, .
     Raises:
       OptionError: a name that does not exist.
     """
+    if isinstance(names, str):
+        raise OptionError(f"hypotheses must be a list of names; got {names!r:.80}.")
     for name in names:
         if name not in ASKED:
             near = did_you_mean(name, ASKED)
