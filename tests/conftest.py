@@ -8,6 +8,8 @@ from pathlib import Path
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(tempfile.gettempdir()) / "jaxsmooth-test-xla"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Commands that tests start, some fifty, find the package compiled to bytecode.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # What is run once or twice here costs more to compile than to run: XLA's optimisations are off, and its older code
 # generator compiles faster. `make long`, where programs run for long, tests what users run.
 if os.environ.get("JAXSMOOTH_TEST_PROFILE") != "long":
