@@ -30,10 +30,9 @@ def bruno2024_growth(sharpness: float, dimension: int, degrees: int) -> NDArray[
       OptionError: an argument outside these ranges.
 
     >>> bruno2024_growth(5.0, 2, 5).round(4).tolist()
-    [0.1787, 0.5142, 0.6828, 0.6001, 0.3964]
+    [0.1787, 0.5141, 0.6827, 0.6001, 0.3961]
 
-    References: after Bruno, Pasqualotto and Agazzi (2024), arXiv 2410.23228, Theorem on the linear phase; derived in
-    docs/causal.md.
+    References: after Bruno, Pasqualotto and Agazzi (2024), arXiv 2410.23228; derived in docs/causal.md.
     """
     if not (is_number(sharpness) and 0 <= sharpness <= LARGEST_SHARPNESS):
         raise OptionError(f"sharpness must be a number from 0 to {LARGEST_SHARPNESS:g}; got {sharpness!r}.")

@@ -59,12 +59,12 @@ def chen2025_clustering(
 
 @at_least_float32
 def rigollet2025_gap(
-    gap: Float[Array, "*B"],
+    gap: Float[Array, "*#B"],
     sharpness: Float[Array, "*#B"],
     tokens: Float[Array, "*#B"],
     time: Float[Array, "*#B"],
     steps: int = 400,
-) -> Float[Array, "*B"]:
+) -> Float[Array, "..."]:
     """1 - c at time t, of n tokens of one pairwise cosine c, under `geshkovski2023_flow`: they keep one cosine.
 
     With y = log((1 + (n - 1) c) / (1 - c)) it is the equation dy/dt = 2 n / (e^(beta (1 - c)) + n - 1), whose right
@@ -111,8 +111,8 @@ def rigollet2025_gap(
 
 @at_least_float32
 def rigollet2025_range(
-    gap: Float[Array, "*B"], sharpness: Float[Array, "*#B"], tokens: Float[Array, "*#B"], time: Float[Array, "*#B"]
-) -> tuple[Float[Array, "*B"], Float[Array, "*B"]]:
+    gap: Float[Array, "*#B"], sharpness: Float[Array, "*#B"], tokens: Float[Array, "*#B"], time: Float[Array, "*#B"]
+) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
     """Between what 1 - c lies after t: the odds (1 + (n - 1) c) / (1 - c) grow like e^(st) at least, e^(2t) at most.
 
     s = 2 n / (e^(beta (1 - c)) + n - 1) at time 0. So in the end 1 - c falls like e^(-2t) whatever beta and n are, and
