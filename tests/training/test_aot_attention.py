@@ -1,7 +1,9 @@
 """Kernels of attention in the programs of TPUs and an H100 that are not here: `make aot`. Nothing is executed."""
 
 import json
+from collections.abc import Iterator
 
+import jax
 import pytest
 
 from jaxsmooth.bert.config import EncoderConfig
@@ -12,6 +14,13 @@ from jaxsmooth.training.config import AotConfig
 pytestmark = [pytest.mark.aot, pytest.mark.filterwarnings("ignore")]
 
 SMALL = EncoderConfig(vocab=1024, width=256, layers=2, heads=4, mlp_width=512, max_length=512)
+
+
+@pytest.fixture(autouse=True)
+def _single() -> Iterator[None]:
+    """With 64-bit integers splash attention does not compile."""
+    with jax.enable_x64(False):
+        yield
 
 
 @pytest.fixture(scope="module")
