@@ -196,9 +196,13 @@ test split's at the last step, times 100; ± is the std over seeds. Intervals sp
 """
 
 
+def _compared(scores: Scores, model: str) -> bool:
+    return any(scores.differences(task, model, fusion, "none") for task in scores.tasks for fusion in FUSIONS[1:])
+
+
 def report(scores: Scores, out: Path) -> None:
-    """Write the page and the figure."""
-    models = [m for m in (*MODELS, SHARED) if scores.have(scores.tasks, m)]
+    """Write the page and the figure, of the models of which there are two fusions to compare."""
+    models = [m for m in (*MODELS, SHARED) if _compared(scores, m)] or list(MODELS[:1])
     page = PAGE.format(
         machines=machines(scores.entries),
         scores="\n\n".join(scores_table(scores, model) for model in models),
