@@ -223,7 +223,7 @@ def _encode(
     layers = jnp.arange(config.layers, dtype=jnp.int32)
     embedded = apply_edit("embedded", edits.embedded, jnp.int32(-1), _embed(model, batch))
 
-    def run(layer: Array, block: Block, hidden: Array, probs: Array | None = None, attend: Any = None) -> BlockTrace:
+    def run(layer: Array, block: Any, hidden: Array, probs: Array | None = None, attend: Any = None) -> BlockTrace:
         block = place(shared or block) if place else shared or block
         return run_block(config, layer, block, hidden, batch.mask, edits, bias, probs, attend)
 

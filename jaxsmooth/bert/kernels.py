@@ -105,7 +105,7 @@ def why_explicit(kernel: Kernel, config: EncoderConfig, edits: Edits, dtype: Any
     if kernel.name != "xla" and not kernel.interpret:
         reasons[f"kernels multiply in bfloat16 or float16, not with all digits of {jnp.dtype(dtype).name}"] = not narrow
     if kernel.name == "splash" and not kernel.interpret:
-        reasons["splash attention does not compile while jax_enable_x64 is on"] = jax.config.jax_enable_x64
+        reasons["splash attention does not compile while jax_enable_x64 is on"] = jax.config.read("jax_enable_x64")
     if kernel.name == "cudnn":
         reasons |= {
             f"cuDNN takes heads whose width is a multiple of 8 up to 128, not {width}": width % 8 > 0 or width > 128,

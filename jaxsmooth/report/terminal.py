@@ -76,6 +76,6 @@ def show_command(console: Console, question: str, command: str, why: str) -> Non
 
 def print_paths(console: Console, paths: Mapping[str, Path]) -> None:
     """Prints where the files are, never wrapped or cut, so that a path can be copied and parsed."""
-    width = max(7, *map(len, paths)) + 1
+    width = max([7, *map(len, paths)]) + 1
     for label, path in paths.items():
         console.print(Plain(Text.assemble(f"{label:{width}}", (str(path), "bold"))), soft_wrap=True)
