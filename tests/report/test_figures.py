@@ -25,7 +25,7 @@ def data_of(chart, *keys):
     "diagnosis",
     [
         synthetic(),
-        synthetic(1, 1),
+        pytest.param(synthetic(1, 1), marks=pytest.mark.long),
         synthetic(name=HOSTILE[3] + HOSTILE[4], exemplar=exemplar(6, 12, HOSTILE)),
         synthetic(rates={**rates(6), "actual": spread(np.zeros(6)), "L0": spread(np.full(6, np.inf), 0.0)}),
     ],

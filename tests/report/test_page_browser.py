@@ -258,7 +258,7 @@ def test_print_is_light_and_without_controls(show):
 
 
 @pytest.mark.parametrize("width", [390, 1280])
-@pytest.mark.parametrize("layers", [1, 12])
+@pytest.mark.parametrize("layers", [pytest.param(1, marks=pytest.mark.long), 12])
 def test_nothing_sticks_out_of_the_screen(show, width, layers):
     long = dataclasses.replace(exemplar(layers, 12, tuple("tokenisation" * 3 for _ in range(24))), text="x" * 3000)
     page = show(synthetic(layers, 12, exemplar=long, name="a-very-long-model-name-without-a-break" * 3), width)

@@ -110,6 +110,7 @@ def test_the_real_names_are_read_in_any_order(draft, folder):
 # The label
 
 
+@pytest.mark.long
 def test_the_label_goes_everywhere(folder):
     model, tokenizer = jaxsmooth.load(folder)
     found = jaxsmooth.diagnose(model, tokenizer, ["ab ba", "a b"], name="small", note="mine").model

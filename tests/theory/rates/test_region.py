@@ -212,6 +212,7 @@ def test_padding_changes_nothing():
     np.testing.assert_allclose(dirty, clean, rtol=1e-9)
 
 
+@pytest.mark.long
 def test_a_wider_box_never_lowers_the_rate():
     rng = np.random.default_rng(6)
     block = small_block(rng, "silu")
