@@ -94,8 +94,8 @@ def lampert2026_switch(
     """(1 - s) r <= (1/n) sum_i |(A V)_i - v_t|, t the strongest key, s its strength, r = dist(v_t, hull of the others).
 
     With `sink_distance`, which bounds the same mean by (1 - s) max_k |v_k - v_t|: a head whose sink value is a corner
-    (r > 0) adds v_t at every token if and only if s = 1; where v_t = 0 it then adds nothing, and only then. Something else
-    it can add to all tokens at any s, and 0 too if v_t is not 0. For r stands a lower bound of it, the least of
+    (r > 0) adds v_t at every token if and only if s = 1; where v_t = 0 it adds nothing if and only if s = 1. Another
+    vector it can add to all tokens at any s, 0 too if v_t is not 0. For r stands a lower bound of it, the least of
     <v_k - v_t, u>, k != t, or 0.
 
     Arguments and answer as `ranmilo2026_output`.
