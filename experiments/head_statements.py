@@ -3,7 +3,7 @@
     python experiments/head_statements.py
 
 For every model, layer and head, on movie reviews of 17 to 32 tokens in single precision: the sink beside the sink that
-the head's output needs, and that silence would need (docs/sinks.md, "A silent head needs one"); the scores'
+the head's output needs, and that silence would need at least (docs/sinks.md, "A silent head needs one"); the scores'
 temperature as a random energy model and the attention's sum of squares beside that of normal scores of the same std
 (docs/initialisation.md); the degree of clusters that scores as sharp would make first, the self-score's lead over
 log n, and the smallest cosine of two tokens (docs/causal.md). About a minute of processor time for the three models.
@@ -122,7 +122,7 @@ def tables(name: str, found: dict[str, np.ndarray]) -> str:
         f"## {name}",
         "",
         "| layer | heads with a sink above 0.3 | above 0.5 | output over the largest value | its bound over it | "
-        "silent without a sink | silent with one | its strength | never silent | switch: below | above |",
+        "no sink asked for | silence not excluded | strength asked for | silence excluded | switch: below | above |",
         "|" + " --- |" * 11,
     ]
     for k in range(len(found["sink"])):
@@ -163,7 +163,7 @@ def main(options: Options) -> None:
         "# Heads and clusters by statements of 2024 to 2026",
         f"`python experiments/head_statements.py`: {options.sentences} movie reviews of 17 to 32 tokens, single "
         f"precision; seconds of processor time: {seconds}. Of heads, means over the reviews; median [least, largest] "
-        "over heads, of cosines, degrees and strengths over heads and reviews; 'silent' counts heads and reviews.",
+        "over heads, of cosines, degrees and strengths over heads and reviews; 'silence' counts heads and reviews.",
     ]
     for name, found in kept.items():
         arrays = {key: np.asarray(value, float) for key, value in found.items() if key != "seconds"}

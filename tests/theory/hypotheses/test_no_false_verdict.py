@@ -1,6 +1,7 @@
 """100,000 random cases of every kind of hypothesis, most of them next to the edge: no verdict is false."""
 
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -146,6 +147,23 @@ def test_some_cases(kind):
     counts = tried(kind, max(CASES[kind] // 200, 6))
     assert counts[True] > 0
     assert counts[False] > 0
+
+
+def test_the_page_says_how_many_cases_are_of_which_kind():
+    page = (Path(__file__).parents[3] / "docs" / "hypotheses.md").read_text()
+    rows = [line.split("|") for line in page.partition("| kind | cases |")[2].splitlines()[2:] if line.startswith("|")]
+    counts = [[int(cell.replace(",", "")) for cell in row[2:6]] for row in rows]
+    assert [cases for cases, *_ in counts] == list(CASES.values())
+    assert all(cases == sum(verdicts) for cases, *verdicts in counts)
+    assert sum(CASES[kind] for kind in ("sink", "root", "half-space")) == 97_000
+    assert sum(CASES[kind] for kind in CASES if "ladder" not in kind) == 100_000
+    for text in (
+        "97,000 are sinks (57,000) and roots (20,000)",
+        "half-spaces (20,000)",
+        "700 rates",
+        "300 fixed states",
+    ):
+        assert text in page
 
 
 @pytest.mark.long

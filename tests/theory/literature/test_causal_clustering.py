@@ -104,6 +104,11 @@ def test_far_behind_a_strong_first_token_draws_all_the_same():
     x = np.array([[1, 0], [np.cos(3.1), np.sin(3.1)], [np.cos(widest), np.sin(widest)]])
     found = ANGLE(a, x, np.ones(3, bool))
     assert bound(m, 3.1) < float(found.lhs) <= float(found.rhs)
+    # A third token that stands at the turn attains it.
+    a[2] = [m, 0, 1 - m]
+    found = ANGLE(a, x, np.ones(3, bool))
+    assert bound(m, 3.1) < 0.5 * float(found.lhs)
+    assert float(found.lhs) == pytest.approx(float(found.rhs), rel=1e-12)
 
 
 def test_a_first_token_that_sees_others_moves_itself():

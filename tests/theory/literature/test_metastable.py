@@ -100,6 +100,9 @@ def test_numbers_of_clusters_and_their_asymptote():
         wide = int(np.argmax(k * (k + 30) * scipy.special.ive(k + 15, max(beta, 1e-3)))) + 1
         assert bruno2024_degree(beta, 32) == wide
     assert bruno2024_degree(1e5) == pytest.approx(np.sqrt(2e5), abs=1)
+    # Where degree 2 overtakes: 4 I_2 = I_1 on the circle.
+    for beta, dimension in ((1.0444568, 2), (21.28108, 32)):
+        assert [bruno2024_degree(beta + step, dimension) for step in (-1e-4, 1e-4)] == [1, 2]
     np.testing.assert_allclose(bruno2024_growth(0.0, 5, 3), [0.8, 0, 0])
 
 

@@ -112,6 +112,14 @@ def test_the_entropy_of_the_limit():
     assert [float(x) for x in giorlandino2025_exponents(np.float64(3.0))] == [0, 0]
 
 
+def test_no_std_is_negative():
+    for beta in (np.float64(-1e-9), np.float64(-3.0), np.float64(np.nan)):
+        assert np.isnan([giorlandino2025_participation(beta), *giorlandino2025_exponents(beta)]).all()
+    for beta, share, exponents in ((0.0, 0, (1, 1)), (np.inf, 1, (0, 0))):
+        assert float(giorlandino2025_participation(np.float64(beta))) == share
+        assert tuple(map(float, giorlandino2025_exponents(np.float64(beta)))) == exponents
+
+
 def test_scores_that_are_not_normal_or_not_independent_have_another_threshold():
     """Two values only: half the keys share, at any temperature. One number: uniform. Heavy tails: one key."""
     rng, keys = np.random.default_rng(7), 4000

@@ -91,6 +91,16 @@ def test_a_silent_head_has_the_sink_that_it_needs_and_the_switch_is_an_equivalen
         assert 0 < float(low.lhs) <= float(low.rhs)
         assert float(low.rhs) == pytest.approx(float(high.lhs), rel=1e-12)
         assert float(high.lhs) <= float(high.rhs)
+    # Of v_t, that is: uniform attention adds something else to both tokens, and 0 of a sink value that is not 0.
+    same, zero = one([[0.5, 0.5]] * 2, np.eye(2)), one([[0.5, 0.5]] * 2, [[-1.0], [1.0]])
+    for given, distance in ((same, 2**0.5), (zero, 2.0)):
+        found = SWITCH(*given)
+        assert float(found.lhs) == pytest.approx(distance / 2, rel=1e-14)
+        assert float(found.rhs) == pytest.approx(distance / 2, rel=1e-14)
+    added = same[0] @ same[1]
+    np.testing.assert_array_equal(added[0], added[1])
+    assert added[0].any()
+    assert float(OUTPUT(*zero).rhs) == 0
 
 
 def test_without_the_hypotheses_a_head_is_silent_without_a_sink():
@@ -110,6 +120,20 @@ def test_without_the_hypotheses_a_head_is_silent_without_a_sink():
     assert not SWITCH(*signed).applicable
     # Where the sink's own value lies beyond the others no attention makes the head silent.
     assert np.isinf(NEEDED(*one([[0.5, 0.5]] * 2, [[2.0], [1.0]])))
+
+
+def test_a_strength_that_suffices_for_nothing_is_not_excluded():
+    """At most 1 is necessary only: along (1, 0) the values cancel, across it they cannot."""
+    given = one([[0.5, 0.25, 0.25]] * 3, [[-0.1, 1.0], [1.0, 0.0], [1.0, 0.0]])
+    assert float(NEEDED(*given)) == pytest.approx(1 / 1.1, rel=1e-14)
+    # The least that a mean of these values can be long.
+    assert by_solver(given[1][:3]) > 0.6
+
+
+def test_outputs_below_0_are_refused_with_nan():
+    given = one([[0.5, 0.5]] * 2, [[-1.0], [1.0]])
+    assert np.isnan([NEEDED(*given, -0.5), NEEDED(*given, np.nan)]).all()
+    assert float(NEEDED(*given, 2.0)) == 0
 
 
 def test_padding_and_scale_change_nothing():

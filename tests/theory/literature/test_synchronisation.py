@@ -124,16 +124,37 @@ def test_obtuse_angles_and_values_of_the_other_sign_break_it():
     x, mask = np.array([[1.0, 0.0], [np.cos(nearly), np.sin(nearly)]]), np.ones(2, bool)
     found = chen2025_clustering(x, moved(x, 0.0, 1.0), mask, 0.0, 1.0)
     assert not found.applicable
-    # Three tokens at obtuse angles stay for ever; tokens that repel each other part (time backwards).
+    # Two at an acute angle, the third far from both: the smallest cosine falls at first.
+    low, beta, time = -0.473, 4.0, 0.5
+    start = np.linalg.cholesky([[1, -0.47, low], [-0.47, 1, 0.6], [low, 0.6, 1]])
+    parting = chen2025_clustering(start, moved(start, beta, time), np.ones(3, bool), beta, time)
+    assert not parting.applicable
+    rhs = 3 * (1 - low) / (2 * (1 - low) + (1 + 2 * low) * np.exp(2 * np.exp(-beta * (1 - low)) * time))
+    assert 0 < float(parting.rhs) <= rhs < float(parting.lhs) - 0.01
+    # A triangle on the circle stays for ever, and attains it; tokens that repel each other part (time backwards).
     turns = 2 * np.pi * np.arange(3) / 3
     ring = np.stack([np.cos(turns), np.sin(turns)], axis=1)
     still = chen2025_clustering(ring, ring, np.ones(3, bool), 0.0, 1.0)
     assert not still.applicable
-    assert float(still.lhs) > 1.4
+    assert float(still.lhs) == pytest.approx(float(still.rhs), rel=1e-14)
     acute_two = simplex(2, 0.9)
     parted = chen2025_clustering(moved(acute_two, 0.0, 0.5), acute_two, mask, 0.0, 0.5)
     assert parted.applicable
     assert float(parted.lhs) > 2 * float(parted.rhs)
+
+
+@pytest.mark.parametrize("tokens", [2.0, 3.0, 7.0, 1000.0])
+def test_of_no_such_tokens_nothing_is_answered(tokens):
+    """Gaps beyond n / (n - 1), negative numbers; both ends of the gap stay what they are, however long."""
+    most = tokens / (tokens - 1)
+    sound = np.array([0.5, 1.0, tokens, 1.0])
+    for place, value in ((0, most * (1 + 1e-12)), (0, -1e-9), (0, np.nan), (1, -1.0), (2, 1.0), (3, -0.1)):
+        given = np.where(np.arange(4) == place, value, sound)
+        assert np.isnan([GAP(*given, 400), *RANGE(*given)]).all(), (place, value)
+    for gap in (0.0, most):
+        for time in (0.0, 3.0, 1e4):
+            given = np.array([gap, 1.0, tokens, time])
+            np.testing.assert_allclose([GAP(*given, 400), *RANGE(*given)], gap, rtol=1e-14, atol=0)
 
 
 def test_degenerate_sentences():

@@ -52,11 +52,13 @@ def karagodin2024_first_token(
 def karagodin2024_angle(
     attn: Float[Array, "*B T S"], hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]
 ) -> Statement:
-    """tan t' <= (1 - m) sin t / (m + (1 - m) cos t), t the largest angle to u_1, for u_i <- (A u)_i / |(A u)_i|.
+    """tan t' <= (1 - m) sin t / (m + (1 - m) cos t) if m cos t + 1 - m >= 0, t the largest angle to the first token.
 
-    m = min_i a_i1 is the least attention that the first token receives, t' the angle after the step. For m > 1/2 no
-    angle becomes larger than arcsin((1 - m) / m), wherever the tokens are. With a residual, u <- N(u + h A u), take
-    (I + h A) / (1 + h) for A. Attained at every angle by two tokens.
+    For the step u_i <- (A u)_i / |(A u)_i| of unit vectors, whose angle after it is t'; m = min_i a_i1 is the least
+    attention that the first token receives. The turn is where m cos t + 1 - m = 0, reached for m > 1/2 only; beyond it
+    sin t' <= (1 - m) / m, which allows more than the first line. So for m > 1/2 no angle becomes larger than
+    arcsin((1 - m) / m), wherever the tokens are. With a residual, u <- N(u + h A u), take (I + h A) / (1 + h) for A.
+    Attained up to the turn by two tokens, beyond it where another token stands at the turn.
 
     Args:
       attn: A, rows summing to 1 over real keys, [..., T, S].

@@ -66,7 +66,7 @@ def giorlandino2025_participation(beta: Float[Array, "*B"]) -> Float[Array, "*B"
       beta: std of the scores over (log n)^(1/2), at least 0, [...].
 
     Returns:
-      [...], in [0, 1).
+      [...], in [0, 1]; NaN of a negative beta and of NaN.
 
     >>> import jax.numpy as jnp
     >>> giorlandino2025_participation(jnp.array([1.0, 2.0])).round(4)
@@ -75,7 +75,7 @@ def giorlandino2025_participation(beta: Float[Array, "*B"]) -> Float[Array, "*B"
     References: Derrida (1981), Random-energy model; after Giorlandino and Goldt (2025), arXiv 2505.24333, who read
     attention with random weights as one. docs/initialisation.md says what is proved.
     """
-    return jnp.where(beta > CRITICAL, 1 - CRITICAL / jnp.maximum(beta, CRITICAL), 0)
+    return jnp.where(beta >= 0, 1 - CRITICAL / jnp.maximum(beta, CRITICAL), jnp.nan)
 
 
 @at_least_float32
@@ -89,7 +89,7 @@ def giorlandino2025_exponents(beta: Float[Array, "*B"]) -> tuple[Float[Array, "*
       beta: std of the scores over (log n)^(1/2), at least 0, [...].
 
     Returns:
-      [...] each, in [0, 1].
+      [...] each, in [0, 1]; NaN of a negative beta and of NaN.
 
     >>> import jax.numpy as jnp
     >>> [[round(float(y), 4) for y in x] for x in giorlandino2025_exponents(jnp.array([0.0, 1.0, 2.0]))]
@@ -97,6 +97,6 @@ def giorlandino2025_exponents(beta: Float[Array, "*B"]) -> tuple[Float[Array, "*
 
     References: as of `giorlandino2025_participation`.
     """
-    below = jnp.minimum(beta, CRITICAL)
+    below = jnp.where(beta >= 0, jnp.minimum(beta, CRITICAL), jnp.nan)
     squares = jnp.where(below < CRITICAL / 2, 1 - below * below, (CRITICAL - below) ** 2)
     return squares, jnp.maximum(1 - below * below / 2, 0)

@@ -57,16 +57,17 @@ def ranmilo2026_needed(
     mask: Bool[Array, "*B T"],
     output: Float[Array, "*#B"] | float = 0.0,
 ) -> Float[Array, "*B"]:
-    """The least strength of the strongest key with which the head's mean output could be as small as `output`.
+    """A lower bound of the least strength of the strongest key with which the head's mean output is at most `output`.
 
-    (c - output) / (c - <v_t, u>) of `ranmilo2026_output`: 0 where the other values can cancel by themselves (the search
-    finds no hyperplane, c <= output), and infinite where no attention of any kind makes the output so small.
+    (c - output) / (c - <v_t, u>) of `ranmilo2026_output`: 0 where it asks for nothing (the search finds no hyperplane
+    with c > output), and infinite where no attention of any kind makes the output so small. A number of at most 1 is
+    necessary, not sufficient: it excludes nothing, and does not say that some attention does make it so small.
 
     Args:
       attn: A, which says which key is the strongest, [..., T, S].
       hidden: V, [..., T, D].
       mask: True on real tokens, [..., T].
-      output: a mean norm, at least 0, [...].
+      output: a mean norm, [...]; NaN is answered below 0.
 
     Returns:
       [...], at least 0; 0 of fewer than two tokens. Above 1 no attention suffices either.
@@ -82,7 +83,8 @@ def ranmilo2026_needed(
     least, own = _beyond(values, key, mask)
     above = least - output
     needed = jnp.where(least > own, quotient(above, least - own, jnp.inf), jnp.inf)
-    return jnp.where((above > 0) & (jnp.sum(mask, axis=-1) > 1), needed, 0)
+    needed = jnp.where((above > 0) & (jnp.sum(mask, axis=-1) > 1), needed, 0)
+    return jnp.where(jnp.asarray(output) >= 0, needed, jnp.nan)
 
 
 @at_least_float32
@@ -92,8 +94,9 @@ def lampert2026_switch(
     """(1 - s) r <= (1/n) sum_i |(A V)_i - v_t|, t the strongest key, s its strength, r = dist(v_t, hull of the others).
 
     With `sink_distance`, which bounds the same mean by (1 - s) max_k |v_k - v_t|: a head whose sink value is a corner
-    (r > 0) adds the same to all tokens if and only if it has a sink, and nothing, v_t = 0, if and only if s = 1. For r
-    stands a lower bound of it, the least of <v_k - v_t, u>, k != t, or 0.
+    (r > 0) adds v_t at every token if and only if s = 1; where v_t = 0 it adds nothing if and only if s = 1. Another
+    vector it can add to all tokens at any s, 0 too if v_t is not 0. For r stands a lower bound of it, the least of
+    <v_k - v_t, u>, k != t, or 0.
 
     Arguments and answer as `ranmilo2026_output`.
 

@@ -71,14 +71,14 @@ def rigollet2025_gap(
     side lies between its first value and 2: by Runge and Kutta's steps in y.
 
     Args:
-      gap: 1 - c at time 0, in (0, n / (n - 1)).
+      gap: 1 - c at time 0, in [0, n / (n - 1)], the ends of which stay.
       sharpness: beta >= 0.
       tokens: n, at least 2.
       time: t >= 0.
       steps: number of steps; the error is of the order of (time / steps)^4.
 
     Returns:
-      [...].
+      [...]; NaN where an argument is out of its range.
 
     Raises:
       OptionError: fewer than one step.
@@ -104,9 +104,10 @@ def rigollet2025_gap(
         k4 = speed(y + width * k3)
         return y + width / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
 
-    start = jnp.log((tokens - (tokens - 1) * gap) / gap)
+    sound = _model(gap, sharpness, tokens, time)
+    start = jnp.log(_rest(gap, tokens) / gap)
     start = jnp.broadcast_to(start, jnp.broadcast_shapes(*(jnp.shape(x) for x in (start, sharpness, time))))
-    return _gap_of(jax.lax.fori_loop(0, steps, step, start), tokens)
+    return jnp.where(sound, _gap_of(jax.lax.fori_loop(0, steps, step, start), tokens), jnp.nan)
 
 
 @at_least_float32
@@ -125,7 +126,7 @@ def rigollet2025_range(
       time: t >= 0.
 
     Returns:
-      The lower and the upper end, [...] each; equal for beta = 0.
+      The lower and the upper end, [...] each; equal for beta = 0, NaN where an argument is out of its range.
 
     >>> import jax.numpy as jnp
     >>> one = jnp.array(1.0)
@@ -134,8 +135,22 @@ def rigollet2025_range(
 
     References: as of `rigollet2025_gap`.
     """
+    sound = _model(gap, sharpness, tokens, time)
+    stays = _rest(gap, tokens) == 0
     slow = 2 * tokens / (jnp.exp(sharpness * gap) + tokens - 1)
-    return _gap_after(gap, tokens, 2 * time), _gap_after(gap, tokens, slow * time)
+    ends = (jnp.where(stays, gap, _gap_after(gap, tokens, speed * time)) for speed in (2, slow))
+    low, high = (jnp.where(sound, end, jnp.nan) for end in ends)
+    return low, high
+
+
+def _model(gap: Array, sharpness: Array, tokens: Array, time: Array) -> Array:
+    """Whether there are n such tokens: of a smaller cosine than -1 / (n - 1) there are none."""
+    return (gap >= 0) & (gap <= tokens / (tokens - 1)) & (sharpness >= 0) & (tokens >= 2) & (time >= 0)
+
+
+def _rest(gap: Array, tokens: Array) -> Array:
+    """1 + (n - 1) c, not below 0."""
+    return jnp.maximum(tokens - (tokens - 1) * gap, 0)
 
 
 def _gap_after(gap: Array, tokens: Array, growth: Array) -> Array:
