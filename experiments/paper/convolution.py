@@ -8,8 +8,9 @@ encoders run with one in the other's place, weights, residual sums, norms and ML
 mean token cosine, d_M/‖H‖, and the distance over ‖H‖ to the graph convolution's own subspace, span(D^(1/2) 1), of the
 head to which it is least.
 
-Hardware and time: 2 shared cores of an Intel Xeon; the seconds of every entry are in convolution_parts.json. Expect:
-nothing was known before.
+Hardware and time: 2 shared cores of an Intel Xeon; the seconds of every entry are in convolution_parts.json. Expect,
+which was not known when the rules were written: with ResGCN the last layer's cosine is .09 to .23 lower in every model,
+and tokens are nearer to the own subspace in the two smallest ones only.
 
 Verdict rules, written before the run:
 - "attention is the graph convolution that the analogy makes it": yes if in every model the last layer's mean cosine

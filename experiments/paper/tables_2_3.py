@@ -201,8 +201,9 @@ def _compared(scores: Scores, model: str) -> bool:
 
 
 def report(scores: Scores, out: Path) -> None:
-    """Write the page and the figure, of the models of which there are two fusions to compare."""
-    models = [m for m in (*MODELS, SHARED) if _compared(scores, m)] or list(MODELS[:1])
+    """Write the page and the figure, of the models of which there are two fusions to compare; if of none, of all."""
+    there = [m for m in (*MODELS, SHARED) if scores.have(scores.tasks, m)]
+    models = [m for m in there if _compared(scores, m)] or there
     page = PAGE.format(
         machines=machines(scores.entries),
         scores="\n\n".join(scores_table(scores, model) for model in models),

@@ -96,7 +96,10 @@ def program(fused, *, edits=Edits(), collect=keep_nothing, config=SMALL, dtype=j
     """The traced program, nothing compiled."""
     model = jax.eval_shape(lambda: jaxsmooth.init_encoder(config, jax.random.key(0), dtype=dtype))
     batch = small_batch("classification").batch
-    run = lambda model: encode(model, batch, edits=edits, collect=collect, attention=fused, **options)  # noqa: E731
+
+    def run(model):
+        return encode(model, batch, edits=edits, collect=collect, attention=fused, **options)
+
     return str(jax.make_jaxpr(run)(model))
 
 
@@ -113,7 +116,10 @@ def test_it_is_chosen_by_what_is_read_and_edited():
     for collect in (keep_nothing, lambda trace: (trace.hidden, trace.query, trace.attn.shape[0])):
         assert is_fused(program(auto, collect=collect, edits=scaled))
     assert not is_fused(program(auto, collect=keep_trace))
-    same = lambda layer, value: value  # noqa: E731
+
+    def same(layer, value):
+        return value
+
     for options, message in [
         ({"collect": keep_trace}, "collected is made of attn"),
         ({"collect": lambda trace: jax.jit(jnp.sum)(trace.attn_logits)}, "made of attn_logits"),
