@@ -4,7 +4,7 @@
     python experiments/fate.py --again          # all of them anew; killed on the way, the first line goes on from there
     python experiments/fate.py --draw           # tables and figures again, from results/fate.json
 
-Time: results/fate.md says it of every run, with the processor; together 17 minutes of processor time, a third of it the
+Time: results/fate.md says it of every run, with the processor; together 20 minutes of processor time, a third of it the
 std sweep of the stack. Expect: of minilm-l6 layers 1, 5 and 6 bring every review to consensus, at the rate of the local
 law; layer 2 brings most of them to rest in two groups of tokens, layers 3 and 4 none to consensus, and the stack one;
 where tokens stay apart, the effective rank of their differences is little above 1. One block in all places does what
@@ -70,13 +70,15 @@ RUNS = (
     Run("minilm-l6", "attention-values"),
     Run("minilm-l6", "layer", precision="float64"),
     Run("minilm-l6", "stack", precision="float64"),
-    *(Run("minilm-l6", "layer", layer, sentences=4, steps=100, basin=5) for layer in (2, 4, 5)),
+    *(Run("minilm-l6", "layer", layer, sentences=4, steps=100, basin=5) for layer in range(1, 7)),
     *(Run("minilm-l6", "layer", layer, "float64", sentences=4, steps=100, stds=STDS) for layer in (2, 4)),
     Run("minilm-l6", "stack", None, "float64", sentences=4, steps=100, stds=STDS),
     *(Run("minilm-l6", "stack", None, "float64", sentences=4, steps=100, shared=block) for block in range(1, 7)),
     Run("e5-small-q4", "layer", sentences=4),
     Run("e5-small-q4", "stack", sentences=4),
     Run("minilm-l6", "stack", sentences=4, steps=60, basin=5),
+    *(Run("e5-small-q4", "layer", layer, sentences=4, steps=100, basin=5) for layer in range(1, 13)),
+    Run("e5-small-q4", "stack", sentences=4, steps=60, basin=5),
 )
 
 
@@ -267,20 +269,23 @@ def draw(results: list[dict[str, Any]], out: Path) -> None:
 
 
 def draw_basins(results: list[dict[str, Any]], out: Path) -> None:
-    with canvas(8.0, 4.5) as figure:
-        axes = figure.subplots()
-        for where, each in enumerate(results):
-            numbers = each["maps"][0]["numbers"]
-            reached, missed = _numbers(numbers["basin_reached"]), _numbers(numbers["basin_missed"])
-            open_ended = ~np.isfinite(missed)
-            at = where + np.linspace(-0.15, 0.15, len(reached))
-            axes.plot(at[open_ended], reached[open_ended], "^", color="#D55E00")
-            axes.plot(at[~open_ended], np.maximum(reached[~open_ended], 0.005), "o", color="#0072B2")
-        axes.axhline(1, color="#555555", linestyle="--", linewidth=1)
-        names = [f"{each['run']['map']} {each['maps'][0]['layer'] or ''}" for each in results]
-        axes.set_xticks(range(len(names)), names)
-        axes.set(yscale="log", ylabel="largest s that reaches consensus", ylim=(0.004, 6))
-        title(axes, "minilm-l6: how near must tokens be to become equal?")
+    """The largest shares s of every review: a panel for every model."""
+    models = list(dict.fromkeys(each["run"]["model"] for each in results))
+    with canvas(8.0, 1.2 + 3.2 * max(1, len(models))) as figure:
+        grid = figure.subplots(max(1, len(models)), 1, squeeze=False)[:, 0]
+        for axes, model in zip(grid, models, strict=False):
+            mine = [each for each in results if each["run"]["model"] == model]
+            for where, each in enumerate(mine):
+                numbers = each["maps"][0]["numbers"]
+                reached, missed = _numbers(numbers["basin_reached"]), _numbers(numbers["basin_missed"])
+                open_ended = ~np.isfinite(missed)
+                at = where + np.linspace(-0.15, 0.15, len(reached))
+                axes.plot(at[open_ended], reached[open_ended], "^", color="#D55E00")
+                axes.plot(at[~open_ended], np.maximum(reached[~open_ended], 0.005), "o", color="#0072B2")
+            axes.axhline(1, color="#555555", linestyle="--", linewidth=1)
+            axes.set_xticks(range(len(mine)), [str(each["maps"][0]["layer"] or "stack") for each in mine])
+            axes.set(yscale="log", xlabel="layer", ylabel="largest s that reaches consensus", ylim=(0.004, 6))
+            title(axes, f"{model}: how near must tokens be to become equal?")
         told = (
             "A dot: a review X started at mean + s (X - mean); at 0.005: no s did. Triangle: the largest s tried did."
         )
