@@ -93,9 +93,10 @@ parity: install
 	  $(BIN)/python -m pytest -m parity -s
 
 bench: install
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --editable ".[parity]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --editable ".[bench]"
 	$(BIN)/python benchmarks/diagnose.py
 	$(BIN)/python benchmarks/spectra.py
+	$(BIN)/python benchmarks/train_step.py
 
 # whether a refactoring changed a number or the speed: make same PARENT=HEAD~1
 same: install

@@ -255,7 +255,7 @@ _FINETUNE = {
     "dropout": "hidden_dropout attention_dropout head_dropout",
     "evaluation": "eval_every patience",
     "checkpoint": "checkpoint_every keep",
-    "computation": "precision matmul_precision attention remat prng",
+    "computation": "precision matmul_precision attention remat prng compile_effort",
     "device": "mesh coordinator processes process",
 }
 
@@ -322,6 +322,7 @@ COMMANDS: dict[str, Entry | dict[str, Entry]] = {
         {
             "device": "target slices mesh",
             "step": "batch_size length inference accumulate precision attention attention_dropout remat prng",
+            "compiler": "compile_effort",
             "output": "out",
         },
     ),

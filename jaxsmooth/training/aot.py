@@ -28,7 +28,7 @@ from .guards.memory import abstract_batch, estimate, state_bytes
 from .model import TaskModel, cast_floats, init_task_model
 from .optimiser import learning_rate, make_optimiser
 from .sharding import attention_kernel, batch_shardings, block_placement, constraints, make_mesh, tree_shardings
-from .step import Trainer, TrainState, compile_step, init_state
+from .step import Trainer, TrainState, compile_options, compile_step, init_state
 
 SIZES = {
     "bert-base": EncoderConfig(),
@@ -121,8 +121,8 @@ def compile_ahead(config: AotConfig) -> AotReport:
         policies = _likely(step, config, target) if config.remat == "auto" and not config.inference else [config.remat]
         for remat in policies[:-1]:  # the estimate may have been too low
             with contextlib.suppress(DoesNotFitError):
-                return _report(encoder, config, target, mesh, _compile(step, target, remat), remat)
-        return _report(encoder, config, target, mesh, _compile(step, target, policies[-1]), policies[-1])
+                return _report(encoder, config, target, mesh, _compile(step, config, target, remat), remat)
+        return _report(encoder, config, target, mesh, _compile(step, config, target, policies[-1]), policies[-1])
 
 
 @contextlib.contextmanager
@@ -204,14 +204,14 @@ def _likely(step: _Step, config: AotConfig, target: Target) -> list[Remat]:
     return [need.remat for need in needs][fits.index(True) if any(fits) else -1 :]
 
 
-def _compile(step: _Step, target: Target, remat: Remat) -> jax.stages.Compiled:
+def _compile(step: _Step, config: AotConfig, target: Target, remat: Remat) -> jax.stages.Compiled:
     trainer = dataclasses.replace(step.trainer, config=dataclasses.replace(step.trainer.config, remat=remat))
     program = compile_step(trainer) if isinstance(step.state, TrainState) else jax.jit(trainer.logits)
     lowered = program.trace(step.state, step.data).lower(lowering_platforms=(target.platform,))
     # No autotuning: there is no card to time on.
-    options = {"xla_gpu_autotune_level": 0} if target.platform == "cuda" else None
+    options = {"xla_gpu_autotune_level": 0} if target.platform == "cuda" else {}
     try:
-        return lowered.compile(compiler_options=options)
+        return lowered.compile(compiler_options=(options | compile_options(config.compile_effort)) or None)
     except jax.errors.JaxRuntimeError as error:
         text = str(error)
         if "RESOURCE_EXHAUSTED" not in text and "exceed" not in text.lower():

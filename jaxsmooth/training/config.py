@@ -106,6 +106,9 @@ class FinetuneConfig:
     prng: Prng = "auto"
     """Generator of the dropout masks. auto is threefry2x32 on a CPU, which draws the same on every platform, and rbg on
     an accelerator, where it compiles several times faster; a run keeps the one that it was begun with."""
+    compile_effort: float = 0.0
+    """How hard the compiler tries to make the step fast, from -1 to 1: at -1 the TPU compilers are several times
+    quicker, for trying out; the program needs somewhat more memory and may be slower."""
     mesh: str = ""
     """Axes of the device mesh, as data=2,fsdp=2,tensor=2; all devices on data if left out."""
     eval_every: int = 0
@@ -259,6 +262,8 @@ class AotConfig:
     """Dropout rate on the attention probabilities; above 0 they are computed explicitly."""
     accumulate: int = 1
     """Cut each step's batch into so many parts, computed one after the other."""
+    compile_effort: float = 0.0
+    """How hard the compiler tries to make the step fast, as of finetune."""
     out: Path | None = None
     """Also write the numbers to this JSON file."""
 
@@ -272,6 +277,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "epochs": (0, 1e6),
     "max_length": (3, _COUNT),
     "learning_rate": (0, 10),
+    "compile_effort": (-1, 1),
     "warmup": (0, _COUNT),
     "adam_eps": (0, 1),
     "layer_decay": (1e-3, 1),
@@ -284,9 +290,9 @@ LENGTH = ("steps", "epochs")
 """Settings that may differ so that the run goes on for longer."""
 RESUMABLE = (
     *("out", "eval_every", "patience", "checkpoint_every", "keep", "log_every", "logger", "check"),
-    *("mesh", "remat", "attention"),
+    *("mesh", "remat", "attention", "compile_effort"),
 )
-"""Settings that may differ between a run and its resumption: they change no parameter's bits, or, the last three, only
+"""Settings that may differ between a run and its resumption: they change no parameter's bits, or, the last four, only
 by rounding."""
 NO_PROGRAM = (
     *("out", "seed", "data_dir", "limit", "eval_every", "patience", "checkpoint_every", "keep", "log_every", "logger"),

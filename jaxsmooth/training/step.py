@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt32
 
 from ..bert.kernels import Kernel
 from ..bert.params import Encoder
+from ..errors import ConfigError
 from ..types import Batch, Block, Edits, compose, map_named
 from .config import FinetuneConfig, shared_blocks
 from .data.tasks import Task, TrainBatch
@@ -243,4 +244,20 @@ def compile_step(trainer: Trainer, **options: Any) -> jax.stages.Wrapped:
       trainer: the functions.
       options: of `jax.jit`.
     """
+    effort = compile_options(trainer.config.compile_effort)
+    options["compiler_options"] = effort | options.get("compiler_options", {}) or None
     return jax.jit(trainer.step, donate_argnums=0, **options)
+
+
+def compile_options(effort: float) -> dict[str, Any]:
+    """What the compiler is told of its effort: nothing where the default is wanted.
+
+    Args:
+      effort: from -1, quick to compile, to 1.
+
+    Raises:
+      ConfigError: an effort out of that range.
+    """
+    if not -1 <= effort <= 1:
+        raise ConfigError(f"compile_effort must be from -1 to 1; got {effort:g}.")
+    return {"exec_time_optimization_effort": effort} if effort else {}

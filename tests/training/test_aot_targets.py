@@ -66,6 +66,13 @@ def test_a_state_cut_over_four_devices_needs_a_quarter(tmp_path):
     assert 3.5 < whole.arguments / cut.arguments <= 4.1
 
 
+def test_a_compiler_that_tries_less_plans_the_same_products_in_more_memory(small):
+    """What --compile-effort -1 is for, seconds of compiling, is in benchmarks/results/aot.md."""
+    most, least = (compiled(small, mesh="fsdp=4", compile_effort=effort) for effort in (0, -1))
+    assert least.flops == pytest.approx(most.flops, rel=0.01)
+    assert least.memory > most.memory
+
+
 def test_a_step_that_does_not_fit_is_refused(capsys, small):
     settings = {"target": "tpu-v5e:1x1", "batch-size": 65536, "length": 128}
     assert main(["aot", small, *(part for name, value in settings.items() for part in (f"--{name}", str(value)))]) == 1

@@ -48,6 +48,17 @@ def test_remat_changes_no_gradient():
         np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-13)
 
 
+def test_the_compilers_effort_changes_no_step():
+    model, data = small_model("classification"), small_batch("classification")
+    after = []
+    for effort in (0.0, -1.0):
+        trainer = make_trainer("classification", model, dataclasses.replace(PLAIN, compile_effort=effort))
+        state = init_state(jax.tree.map(jnp.copy, model), trainer.optimiser, trainer.config)
+        after.append(compile_step(trainer, compiler_options=QUICK)(state, data)[0].model)
+    for one, other in zip(*map(jax.tree.leaves, after), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-13)
+
+
 def test_training_learns_and_follows_its_average():
     config = dataclasses.replace(PLAIN, ema=0.5, layer_decay=0.9, hidden_dropout=0.1, warmup=0.1)
     model, data = small_model("classification", jnp.float32), small_batch("classification", dtype=np.float32)
