@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 
 import jax
@@ -99,14 +100,30 @@ def test_patience_ends_a_run_at_its_best_step(tmp_path, capsys):
         assert np.array_equal(one, other)
 
 
+def by_address(count: int):
+    """What every process is told, and its environment: where process 0 is."""
+    address = ["--coordinator", f"127.0.0.1:{free_port()}", "--processes", str(count)]
+    return [([*address, "--process", str(number)], {}) for number in range(count)]
+
+
+def by_slurm(count: int):
+    """As `srun` starts them on one node: the same command, and SLURM's variables."""
+    shared = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_STEP_NODELIST": "127.0.0.1", "SLURM_NTASKS": str(count)}
+    told = ["--coordinator", "auto"]
+    return [
+        (told, {**shared, "SLURM_STEP_NUM_NODES": "1", "SLURM_PROCID": str(number), "SLURM_LOCALID": str(number)})
+        for number in range(count)
+    ]
+
+
 @pytest.mark.scale
-def test_two_processes_finetune_as_one_and_one_reads_what_they_saved(task, tmp_path, capsys):
+@pytest.mark.parametrize(("launch", "count"), [(by_address, 2), (by_slurm, 4)], ids=["loopback", "slurm"])
+def test_several_processes_finetune_as_one_and_one_reads_what_they_saved(launch, count, task, tmp_path, capsys):
     alone, out = tmp_path / "alone", tmp_path / "together"
     options = {"steps": 12, "eval-every": 6}
     finish(start(flags(task, alone, **options)))
-    shared = [*flags(task, out, **options), "--mesh", "data=2"]
-    shared += ["--coordinator", f"127.0.0.1:{free_port()}", "--processes", "2"]
-    for process in [start([*shared, "--process", str(number)]) for number in (0, 1)]:
+    shared = [*flags(task, out, **options), "--mesh", f"data={count}"]
+    for process in [start([*shared, *told], env=env) for told, env in launch(count)]:
         finish(process, timeout=400)
     for name, tolerance in (("train/loss", 5e-6), ("validation/loss", 5e-6), ("validation/accuracy", 0)):
         ours, theirs = ([r[name] for r in read_records(folder) if name in r] for folder in (out, alone))
