@@ -64,7 +64,7 @@ def markdown(rows: dict[str, dict[str, Any]]) -> str:
         "",
         "`.cache/aot/bin/python benchmarks/aot_scaling.py`: TPU v5e, everything cut over `fsdp`, 128 tokens, bfloat16",
         "over float32 masters, compiled ahead of time with `--compile-effort -1` and not executed. Numbers are of one",
-        "chip, but for tokens/s, of all. *Computing* and *collectives* are lower bounds: where the two do not overlap a",
+        "chip, but for tokens/s, of all. *Computing* and *collectives* are lower bounds; where they do not overlap, a",
         "step takes their sum at least. `tokens/s at most` counts the largest bound alone.",
         "",
         "| scaling | chips | sentences | remat | HBM, GiB | of it state | GFLOP | passed on, MB | computing, ms "
