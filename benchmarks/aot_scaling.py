@@ -71,6 +71,8 @@ def markdown(rows: dict[str, dict[str, Any]]) -> str:
         "chip, but for tokens/s, of all. *Computing* and *collectives* are lower bounds; where they do not overlap, a",
         "step takes their sum at least. `tokens/s at most` counts the largest bound alone. With all parameters over 16",
         "or 64 chips a chip's part of the width, 48 or 12, is below a tile's 128, and the compiler passes on more.",
+        "Memory grows with the sentences of all chips because each draws the dropout masks of all and keeps its own",
+        "(`rbg`): with `--prng threefry2x32` the fourth row needs 4.70 GiB.",
         "",
         "| scaling | mesh | sentences | remat | HBM, GiB | of it state | GFLOP | passed on, MB | computing, ms "
         "| collectives, ms | bound by | tokens/s at most |",

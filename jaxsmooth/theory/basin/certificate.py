@@ -259,7 +259,10 @@ def _largest(made: tuple[Step, list[Step]], roots: Roots, orbit: Orbit, radii: t
     box, _ = _halved(in_box, high * up(norm(exact(roots.mean))))
     at_point = math.prod(one.contraction(0.0, 0.0) for one in steps)
     if not (radius and box):
-        text = f"the adapted norms contract no box: {at_point:.3g} a pass for differences"
+        shared = math.prod(one.consensus_contraction(0.0) for one in steps)
+        text = (
+            f"the adapted norms contract no box: {at_point:.3g} a pass for differences, {shared:.3g} for equal tokens"
+        )
         return _nothing(orbit.rows[0], orbit.period, *radii, text)
     rate = max(in_ball(radius), in_box(box))
     limit = _limit([entry, *steps[1:]], steps, beyond)
