@@ -43,7 +43,7 @@ def markdown(folder: Path) -> str:
         "",
         "## Spectra",
         "",
-        "In [spectra.md](spectra.md): numpy's SVD, and attention that is never formed over XLA's own products.",
+        *spectra(read(folder / "spectra.json")),
     ]
     return "\n".join(lines) + "\n"
 
@@ -82,6 +82,26 @@ def diagnosis(result: dict[str, Any]) -> list[str]:
         "|---|---|---|---|",
         *rows,
     ]
+
+
+def spectra(result: dict[str, Any]) -> list[str]:
+    """The largest singular value of centred attention, against every other routine."""
+    lines = [
+        f"`{result['heads']['command']}`: sqrt(lambda) of attention matrices; {result['heads']['machine']['cpu']}, "
+        f"{result['heads']['date']}. Ratios of medians (of least processor time). Errors, and attention that is never",
+        "formed over XLA's own products, are in [spectra.md](spectra.md).",
+        "",
+        "| heads x tokens | arithmetic | peer | ratio |",
+        "|---|---|---|---|",
+    ]
+    for part in (result["heads"], result["one_head"]):
+        for precision in ("float64", "float32"):
+            faster = {"numpy svd": part[precision]["times_faster"]}
+            faster |= {peer: found["times_faster"] for peer, found in part[precision]["peers"].items()}
+            for peer, found in faster.items():
+                ratio = f"{1 / found['median']:.2g} ({1 / found['processor']:.2g})"
+                lines.append(f"| {part['heads']} x {part['tokens']} | {precision} | {peer} | {ratio} |")
+    return lines
 
 
 if __name__ == "__main__":

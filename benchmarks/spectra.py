@@ -4,7 +4,8 @@
     python benchmarks/spectra.py --tokens 2048 8192 --side 512 --rounds 2     # a try in a minute
 
 Heads: the mixing rate sqrt(lambda) of many heads by Lanczos against numpy's batched SVD, and of one long head. Rounds
-of both are interleaved in one warm process and must agree to 1e-6 before anything is timed, whatever the arithmetic:
+of both, and of torch's and scipy's routines (spectra_peers.py), are interleaved in one warm process; ours and numpy's
+must agree to 1e-6 before anything is timed, whatever the arithmetic:
 errors are against numpy's SVD in float64 of the float64 matrix, in float32 too, where numpy's times in both precisions
 are given. A certified upper bound, by matrix products alone, is timed
 with the many heads and must be within 1e-3 of the exact value and not below it. Matrix-free: softmax(Q K^T / sqrt d)
@@ -38,6 +39,7 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 from spectra_page import markdown
+from spectra_peers import PEERS
 
 from jaxsmooth.linalg.enclosed_norms import squared_norm
 from jaxsmooth.theory import Blocked, Centred, Dense, blocked_attention, mixing_rate, operator_norm
@@ -46,6 +48,7 @@ HERE = Path(__file__).parent
 AGREEMENT = 1e-6
 CERTIFIED = 1e-3
 LONG = 50_000  # tokens from which on fewer rounds are run: one application takes half a minute
+VERSIONS = ("jaxsmooth", "jax", "jaxlib", "numpy", "torch", "scipy")
 SUSTAINED = 1.5  # seconds of each GEMM next to every application
 
 
@@ -107,7 +110,7 @@ def certified(attn: jax.Array) -> jax.Array:
     """A proved upper bound of ||J A||, [...]."""
     centred = attn - jnp.mean(attn, axis=-2, keepdims=True)
     flat = centred.reshape(-1, *attn.shape[-2:])
-    return jax.vmap(lambda matrix: squared_norm(matrix).up)(flat).reshape(attn.shape[:-2])
+    return jax.vmap(lambda matrix: squared_norm(matrix).upper)(flat).reshape(attn.shape[:-2])
 
 
 def compare(
@@ -128,11 +131,21 @@ def compare(
             side: lambda run=run, d=device: run(d).block_until_ready() for side, run in runs.items()
         }
         peers: dict[str, Callable[[], Any]] = {"numpy": lambda t=typed: svd_rate(t)}
+        reference = "numpy"
         if name != "float64":
-            peers["numpy in float64"] = lambda: svd_rate(attn)
+            peers[reference := "numpy in float64"] = lambda: svd_rate(attn)
+        stacked = typed.reshape(-1, *typed.shape[-2:])
+        peers |= {peer: lambda run=run, t=stacked: run(t) for peer, run in PEERS.items()}
         seconds = interleaved(sides | peers, rounds)
         result[name] = {"relative_error": error, "times_faster": times_faster(seconds, "ours"), "seconds": seconds}
-        result[name]["times_faster_than_float64"] = times_faster(seconds, "ours", list(peers)[-1])
+        result[name]["peers"] = {
+            peer: {
+                "relative_error": float(np.max(np.abs(run(stacked).reshape(exact.shape) / exact - 1))),
+                "times_faster": times_faster(seconds, "ours", peer),
+            }
+            for peer, run in PEERS.items()
+        }
+        result[name]["times_faster_than_float64"] = times_faster(seconds, "ours", reference)
         if "certified" in found:
             result[name] |= check_certificate(name, found["certified"], seconds)
     return result
@@ -297,7 +310,7 @@ def main(args: Args) -> None:
         result[part] = PARTS[part](args) | {
             "command": " ".join(["python", "benchmarks/spectra.py", *sys.argv[1:]]),
             "blas_threads": os.environ.get("OPENBLAS_NUM_THREADS", "not set"),
-            "versions": {name: importlib.metadata.version(name) for name in ("jaxsmooth", "jax", "jaxlib", "numpy")},
+            "versions": {name: importlib.metadata.version(name) for name in VERSIONS},
             "machine": machine(),
             "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         }

@@ -8,7 +8,7 @@ def markdown(result: dict[str, Any]) -> str:
     norms = [result[part] for part in ("heads", "one_head") if part in result]
     sections = ["# Spectra and matrix-free attention", *(origin(result[part]) for part in result)]
     if norms:
-        sections.append(norm_table(norms))
+        sections += [norm_table(norms), peer_table(norms)]
     if "matrix_free" in result:
         sections.append(free_table(result["matrix_free"]))
     return "\n\n".join(sections) + "\n"
@@ -41,6 +41,24 @@ def norm_table(parts: list[dict[str, Any]]) -> str:
             if "certified_excess" in found:
                 bound = f"{ratios(found['times_faster_certified'])} | {found['certified_excess']:.1e}"
             lines.append(f"| {part['heads']} x {part['tokens']} | {precision} | {times} | {faster} | {bound} |")
+    return "\n".join(lines)
+
+
+def peer_table(parts: list[dict[str, Any]]) -> str:
+    lines = [
+        "The same value by other routines, in the same rounds and arithmetic; errors as above.",
+        "",
+        "| heads | arithmetic | routine | seconds | times faster | its error |",
+        "|---|---|---|---|---|---|",
+    ]
+    for part in parts:
+        for precision in ("float64", "float32"):
+            for peer, found in part[precision]["peers"].items():
+                seconds = spread(part[precision]["seconds"][peer])
+                lines.append(
+                    f"| {part['heads']} x {part['tokens']} | {precision} | {peer} | {seconds} "
+                    f"| {ratios(found['times_faster'])} | {found['relative_error']:.1e} |"
+                )
     return "\n".join(lines)
 
 

@@ -114,3 +114,14 @@ def test_padding_changes_nothing(garbage):
     found = dense.apply(jnp.asarray(wide))
     np.testing.assert_allclose(found[:8], matrix @ hidden, rtol=1e-14)
     np.testing.assert_array_equal(found[8:], 0)
+
+
+def test_long_sums_of_a_transposed_product_lose_little():
+    """2,048 terms of one sign in float32: added up one after the other they would lose four times as much."""
+    rng = np.random.default_rng(0)
+    attn, hidden = rng.random((2048, 2048)), rng.random((2048, 1))
+    exact = attn.T @ hidden
+    found = Dense(jnp.asarray(attn, jnp.float32), jnp.ones(2048, bool)).transpose_apply(
+        jnp.asarray(hidden, jnp.float32)
+    )
+    assert np.linalg.norm(np.asarray(found, np.float64) - exact) < 2e-7 * np.linalg.norm(exact)
