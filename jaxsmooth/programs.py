@@ -33,8 +33,8 @@ def kept(
     A program belongs to one state of this package's sources, to versions of jax and flax, to a platform, to settings of
     precision, to the static arguments, and to the shapes, types and static parts of the others. A file that cannot be
     read is made anew; a folder that cannot be written to costs the tracing alone. The function is called as it is where
-    arguments lie on several devices or are being traced, where a mesh is set, and where something static is more than its words say, as a
-    function or an object of the user's is: a program that was kept for it might be another's.
+    a mesh is set, where arguments lie on several devices or are being traced, and where something static is more than
+    its words say, as a function or an object of the user's is: a program kept for it might be another's.
 
     Args:
       function: a pure function of pytrees of arrays, named; a dictionary, list or tuple of arrays comes back.
