@@ -152,9 +152,8 @@ def converge_heads(
     require_int("steps", steps, 2, TextError)
     if not (is_number(tolerance) and 0 < tolerance < np.inf):
         raise TextError(f"tolerance must be a finite number above 0; got {tolerance!r}.")
-    running = RunningSpreads(finite=True)
     stream = TextStream(model, tokenizer, texts, "iterating", tokens_per_batch=tokens_per_batch, progress=progress)
-    iterate = kept(iterate_heads, programs, steps=steps, tolerance=tolerance)
+    running, iterate = RunningSpreads(finite=True), kept(iterate_heads, programs, steps=steps, tolerance=tolerance)
     with stream, TextKeeper(each_text, "operator") as keeper:
         for encoded in stream:
             measured = iterate(stream.model, encoded.batch, jnp.int32(window))

@@ -114,24 +114,31 @@ def diagnose(
             running.add(measured, len(encoded.indices))
             chooser.offer(encoded)
         spreads = running.spreads()
-        # Before the baselines: a model that is drawn and measured for them takes programs of its own.
-        stream.tell(f"mean cosine of two tokens of a text, from the embedding output on: {_each(spreads)}")
-        baselines.measure()
-        exemplar = chooser.exemplar(stream.model, tokenizer, programs)
+        rest = _rest(stream, spreads, baselines, chooser, tokenizer, programs)
     return Diagnosis(
         data=stream.summary(data),
         **_fields(spreads, own),
-        exemplar=exemplar,
         fused=None if fused is None else _fused_layers(fused, label, spreads, own),
         texts=text_statements(kept, each_text=bool(keeper), embedded=embedded, own=list(own)),
         each=keeper.found(),
         **_of_model(model, name, note, principal),
-        **baselines.found(len(spreads["cosine_similarity"].mean)),
+        **rest,
     )
 
 
-def _each(spreads: dict[str, Spread]) -> str:
-    return " ".join(map(digits, spreads["cosine_similarity"].mean.tolist()))
+def _rest(
+    stream: TextStream,
+    spreads: dict[str, Spread],
+    baselines: Baselines,
+    chooser: ExemplarChooser,
+    tokenizer: Tokenizer | None,
+    programs: Path | None,
+) -> dict[str, Any]:
+    """The fields with programs of their own, which the first numbers do not wait for."""
+    cosine = spreads["cosine_similarity"].mean.tolist()
+    stream.tell(f"mean cosine of two tokens of a text, from the embedding output on: {' '.join(map(digits, cosine))}")
+    baselines.measure()
+    return {"exemplar": chooser.exemplar(stream.model, tokenizer, programs), **baselines.found(len(cosine))}
 
 
 def _of_model(model: Encoder, name: str, note: str, principal: PrincipalSubspace) -> dict[str, Any]:

@@ -104,8 +104,7 @@ def verify(
     >>> jaxsmooth.verify(model, tokenizer, ["A film worth seeing."]).violated
     False
     """
-    own = _own(theorems)
-    asked = chosen_hypotheses(hypotheses, everything=not theorems)
+    own, asked = _own(theorems), chosen_hypotheses(hypotheses, everything=not theorems)
     named = [name for name in theorems if isinstance(name, str)]
     names = (*(_chosen(named) if named or not (own or hypotheses) else ()), *own)
     tally, keeper = Tally(names), TextKeeper(each_text if names else False, THEOREM)
