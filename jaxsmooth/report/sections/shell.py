@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import hashlib
+from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 
@@ -51,7 +52,7 @@ def vega(folder: Path | None = None) -> str:
     Args:
       folder: where the script is kept with its digest, and read where the digest is right; None keeps nothing.
     """
-    path = None if folder is None else folder / f"vega-{vl_convert.__version__}.js"
+    path = None if folder is None else folder / f"vega-{version('vl-convert-python')}.js"
     try:
         digest, _, found = "".partition("\n") if path is None else path.read_text(encoding="utf-8").partition("\n")
         if found and digest == hashlib.sha256(found.encode()).hexdigest():
