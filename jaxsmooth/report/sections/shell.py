@@ -47,7 +47,7 @@ def script(source: str) -> str:
 def vega(folder: Path | None = None) -> str:
     """Vega, which draws the charts of a page, as one script.
 
-    To bundle it takes vl-convert three seconds and 100 MB, and gives the same whenever its version is.
+    To bundle it takes vl-convert three seconds, and gives the same whenever its version is.
 
     Args:
       folder: where the script is kept with its digest, and read where the digest is right; None keeps nothing.
