@@ -4,69 +4,137 @@ XLA's cache keeps compiled programs under keys made of traced ones, so every new
 `measure_batch` two to four seconds. `jax.export` keeps the traced program itself, which is read in a tenth of one.
 """
 
+import dataclasses
 import functools
 import hashlib
 import importlib.metadata
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax import export
-from jax.typing import DTypeLike
 from jaxtyping import Array
 
 from .files import atomic_write
 
-KEPT = 64
+KEPT = 128
 """Files in a folder; those used least lately go."""
 
 
-def kept(function: Callable[..., Any], folder: Path) -> Callable[..., Any]:
+def kept(
+    function: Callable[..., Any], folder: Path | None, *, structs: Sequence[type] = (), **static: Any
+) -> Callable[..., Any]:
     """The function, compiled, its traced programs read from a folder where they are there, else written to it.
 
     A program belongs to one state of this package's sources, to versions of jax and flax, to a platform, to settings of
-    precision, and to the shapes, types and static parts of its arguments. A file that cannot be read is made anew; a
-    folder that cannot be written to costs the tracing alone. Where arguments lie on several devices, or have static
-    parts that no other process can know, such as functions, the function is called as it is.
+    precision, to the static arguments, and to the shapes, types and static parts of the others. A file that cannot be
+    read is made anew; a folder that cannot be written to costs the tracing alone. The function is called as it is where
+    a mesh is set, where arguments lie on several devices or are being traced, and where something static is more than
+    its words say, as a function or an object of the user's is: a program kept for it might be another's.
 
     Args:
       function: a pure function of pytrees of arrays, named; a dictionary, list or tuple of arrays comes back.
-      folder: made when it is needed.
+      folder: made when it is needed; None keeps nothing.
+      structs: classes of named tuples and registered dataclasses that are in what comes back.
+      **static: arguments by name that the program is made for.
+
+    Returns:
+      A function of the other arguments, by position.
 
     >>> import tempfile, jax.numpy as jnp
-    >>> def double(x):
-    ...     return {"twice": 2 * x}
+    >>> def times(x, factor):
+    ...     return {"product": factor * x}
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     float(kept(double, Path(folder))(jnp.ones(()))["twice"]), len(list(Path(folder).iterdir()))
+    ...     double = kept(times, Path(folder), factor=2)
+    ...     float(double(jnp.ones(()))["product"]), len(list(Path(folder).iterdir()))
     (2.0, 1)
     """
+    if folder is None or not _is_told_by_its_words(static):
+        return functools.wraps(function)(functools.partial(function, **static))
+    for struct in structs:
+        _write_and_read(struct)
     ready: dict[str, Callable[..., Any]] = {}
 
     @functools.wraps(function)
     def run(*arguments: Any) -> Any:
         leaves, tree = jax.tree.flatten(arguments)
-        statics = str(tree)
-        if " at 0x" in statics or not all(map(_on_one_device, leaves)):
-            return function(*arguments)
-        key = _key(function.__name__, statics, [(leaf.shape, leaf.dtype) for leaf in leaves])
+        alone = jax.sharding.get_abstract_mesh().empty and all(map(_on_one_device, leaves))
+        if not alone or not all(map(_is_told_by_its_words, _static_parts(tree))):
+            return function(*arguments, **static)
+        leaves = [jnp.asarray(leaf) for leaf in leaves]
+        name = function.__name__
+        key = _key(function, str(tree), static, [(leaf.shape, leaf.dtype, leaf.weak_type) for leaf in leaves])
         if key not in ready:
-            traced = lambda *leaves: function(*jax.tree.unflatten(tree, leaves))  # noqa: E731
-            ready[key] = jax.jit(_program(traced, leaves, folder / f"{function.__name__}-{key}.jax").call)
+            traced = lambda *leaves: function(*jax.tree.unflatten(tree, leaves), **static)  # noqa: E731
+            ready[key] = jax.jit(_program(traced, leaves, folder / f"{name}-{key}.jax").call)
         return ready[key](*leaves)
 
     return run
 
 
 def _on_one_device(leaf: Any) -> bool:
+    if isinstance(leaf, np.ndarray):
+        return True
     return isinstance(leaf, Array) and not isinstance(leaf, jax.core.Tracer) and len(leaf.devices()) == 1
 
 
-def _key(name: str, statics: str, arrays: list[tuple[tuple[int, ...], DTypeLike]]) -> str:
+def _is_told_by_its_words(value: Any) -> bool:
+    """Whether what has the same `repr` in another process is the same there."""
+    if not _is_known(value if isinstance(value, type) else type(value)):
+        return False
+    if isinstance(value, Mapping):
+        return all(map(_is_told_by_its_words, (*value.keys(), *value.values())))
+    if isinstance(value, tuple | list):
+        return all(map(_is_told_by_its_words, value))
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return all(_is_told_by_its_words(getattr(value, field.name)) for field in dataclasses.fields(value))
+    return value is None or isinstance(value, type | str | int | float)
+
+
+def _is_known(kind: type) -> bool:
+    """Whether the key of a program says which version a class is of."""
+    return kind.__module__.partition(".")[0] in ("builtins", "flax", __name__.partition(".")[0])
+
+
+def _static_parts(tree: Any) -> Iterator[Any]:
+    """What is no array in a structure of arguments."""
+    node = tree.node_data()
+    if node is not None:
+        yield node[1]
+    for child in tree.children():
+        yield from _static_parts(child)
+
+
+@functools.cache
+def _write_and_read(struct: type) -> None:
+    """Let jax write and read a class of ours as part of what a program returns."""
+    name = f"{struct.__module__}.{struct.__qualname__}"
+    if issubclass(struct, tuple):
+        export.register_namedtuple_serialization(struct, serialized_name=name)
+    else:
+        plain: dict[str, Callable[..., Any]] = {"serialize_auxdata": _nothing, "deserialize_auxdata": _no_fields}
+        export.register_pytree_node_serialization(struct, serialized_name=name, **plain)
+
+
+def _nothing(fields: tuple[()]) -> bytes:
+    return b""
+
+
+def _no_fields(written: bytes) -> tuple[()]:
+    return ()
+
+
+def _key(
+    function: Callable[..., Any], statics: str, named: dict[str, Any], arrays: list[tuple[tuple[int, ...], Any, bool]]
+) -> str:
     names = ("jax_enable_x64", "jax_default_matmul_precision")
     settings = (jax.default_backend(), *(getattr(jax.config, flag) for flag in names))
-    return hashlib.sha256(repr((name, statics, arrays, settings, _sources())).encode()).hexdigest()[:32]
+    whole = (function.__module__, function.__name__, statics, sorted(named.items()), arrays, settings, _sources())
+    return hashlib.sha256(repr(whole).encode()).hexdigest()[:32]
 
 
 @functools.cache

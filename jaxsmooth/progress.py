@@ -104,6 +104,13 @@ class ProgressBar:
         """
         self.note(f"compiling for {length} tokens ({number} of at most {most}), once per machine")
 
+    def tell(self, words: str) -> None:
+        """Leave a line of words behind, above the bar."""
+        if not self._progress.disable:
+            self._progress.console.print(words, markup=False, highlight=False)
+        elif self._speaker is not None:
+            say(f"jaxsmooth: {words}", stderr=True)
+
     def line(self) -> str:
         """What the bar shows, in words."""
         task = self._progress.tasks[self._task]

@@ -147,7 +147,7 @@ OWNED: dict[str, set[str]] = {
     "torch": set(),
     "transformers": set(),
     "scipy": {"checkpoints", "training", "theory"},
-    "lazy_loader": {"__init__"},
+    "lazy_loader": {"__init__", "report"},
 }
 ARRAYS = {"jax", "jaxlib", "numpy", "flax"}
 

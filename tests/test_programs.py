@@ -3,16 +3,22 @@
 import dataclasses
 import importlib.metadata
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import export
 
 import jaxsmooth
 from jaxsmooth import programs
 from jaxsmooth.bert.params import init_encoder
 from jaxsmooth.programs import kept
+from jaxsmooth.studies.compare import compare
+from jaxsmooth.studies.converge import converge
+from jaxsmooth.studies.diagnose import diagnose
+from jaxsmooth.studies.verify import verify
 
 
 class Counted:
@@ -93,9 +99,93 @@ def test_what_changes_a_program_changes_its_file(counted, tmp_path, monkeypatch)
     programs._sources.cache_clear()
 
 
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """A user's own: what it does cannot be told by its words."""
+
+    by: float
+
+    def __call__(self, x):
+        return self.by * x
+
+
+def powers(x, *, exponents, shift):
+    return [x**exponent + shift for exponent in exponents], Sides(x, 2 * x)
+
+
+class Sides(NamedTuple):
+    lower: jax.Array
+    upper: jax.Array
+
+
+def test_static_arguments_belong_to_the_program(tmp_path):
+    for exponents, shift in [((1, 2), 0.5), ((1, 3), 0.5), ((1, 2), 1.5), ((1, 2), 0.5)]:
+        found, sides = kept(powers, tmp_path, structs=(Sides,), exponents=exponents, shift=shift)(np.full(1, 2.0))
+        assert [float(one[0]) for one in found] == [2.0**exponent + shift for exponent in exponents]
+        assert isinstance(sides, Sides)
+        assert sides.upper.tolist() == [4]
+    assert len(files(tmp_path)) == 3
+
+
+def test_where_a_mesh_is_set_nothing_is_kept(counted, tmp_path):
+    with jax.set_mesh(jax.make_mesh((1,), ("rows",))):
+        assert kept(counted, tmp_path)(jnp.ones(2))["found"].tolist() == [2, 2]
+    assert files(tmp_path) == []
+
+
+STUDIES = {
+    "diagnose": (diagnose, {}),
+    "verify": (verify, {"theorems": ["shi2022_lemma1_1_values"]}),
+    "converge": (converge, {"steps": 8}),
+    "fate": (converge, {"map": "layer", "layer": 1, "steps": 8, "basin": 1, "std": (0.5, 1.0)}),
+    "compare": (compare, {"remedies": "attnscale:0.3"}),
+}
+
+
+MOST = {
+    "diagnose": (6, 10_400, 345_000),
+    "verify": (2, 2_550, 90_000),
+    "converge": (1, 4_200, 127_000),
+    "fate": (5, 7_820, 259_000),
+    "compare": (3, 4_200, 175_000),
+}
+"""Study -> its programs, and the most instructions and bytes they may have: a twentieth above what they had."""
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_another_process_traces_no_study_again(name, tmp_path, traces):
+    study, options = STUDIES[name]
+    tiny, tokenizer = jaxsmooth.load("tiny")
+    config = jaxsmooth.EncoderConfig(vocab=tiny.config.vocab, width=8, layers=2, heads=2, mlp_width=8, max_length=128)
+    model = init_encoder(config, jax.random.key(0))
+    found, counts = [], []
+    for _ in range(2):
+        jax.clear_caches()
+        # An iterator has no length, so `verify` takes it to be long and compiles.
+        found.append(study(model, tokenizer, iter(["A film worth seeing."]), **options, programs=tmp_path))
+        counts.append(len(traces))
+    assert counts[0] > 0
+    # What a remedy costs is read off a forward pass, with it and without.
+    assert counts[1] - counts[0] == (2 if name == "compare" else 0)
+    np.testing.assert_equal(*map(dataclasses.asdict, found))
+    assert_small(name, files(tmp_path))
+
+
+def assert_small(name: str, paths: list[Path]) -> None:
+    """Guards the first answer: what must be traced and compiled for it, and read in every process, counted."""
+    whole = [path.read_bytes() for path in paths]
+    instructions = sum(export.deserialize(bytearray(one)).mlir_module().count("stablehlo.") for one in whole)
+    programs, most, size = MOST[name]
+    assert len(paths) == programs
+    assert instructions <= most
+    assert sum(map(len, whole)) <= size
+
+
 def test_functions_and_traced_arguments_are_not_kept(counted, tmp_path):
     run = kept(lambda x, f: {"found": f(x)}, tmp_path)
-    assert run(jnp.ones(2), jax.tree_util.Partial(lambda x: 3 * x))["found"].tolist() == [3, 3]
+    for function in (lambda x: 3 * x, Scale(3)):
+        assert run(jnp.ones(2), jax.tree_util.Partial(function))["found"].tolist() == [3, 3]
+        assert kept(lambda x, f: {"found": f(x)}, tmp_path, f=function)(jnp.ones(2))["found"].tolist() == [3, 3]
     assert jax.jit(kept(counted, tmp_path))(jnp.ones(2))["found"].tolist() == [2, 2]
     assert files(tmp_path) == []
 

@@ -78,6 +78,19 @@ def test_a_short_work_or_a_hidden_one_says_nothing(capsys):
     assert capsys.readouterr() == ("", "")
 
 
+def test_words_are_left_behind_where_anything_is_shown(monkeypatch, capsys):
+    for shown in (True, False):
+        with ProgressBar("reading", "sentences", shown=shown) as bar:
+            bar.tell("half [of] it: 0.5")
+        assert capsys.readouterr() == ("", "jaxsmooth: half [of] it: 0.5\n" if shown else "")
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    with ProgressBar("reading", "sentences") as bar:
+        bar.tell("half [of] it: 0.5")
+    assert "half [of] it: 0.5" in terminal.getvalue()
+
+
 @pytest.mark.parametrize("total", [8, None])
 def test_in_a_terminal_a_bar_with_total_and_time_left(total, monkeypatch):
     terminal = Terminal()

@@ -103,7 +103,8 @@ PAGES = (
 
 def source(module: ModuleType) -> Path:
     path = Path(inspect.getfile(module))
-    return path.with_suffix(".pyi") if module.__name__ == "jaxsmooth" else path
+    stub = path.with_suffix(".pyi")  # the contents page of what is imported when it is asked for
+    return stub if stub.exists() else path
 
 
 def public(name: str) -> Iterator[Name]:
@@ -131,7 +132,7 @@ def reflected(name: str) -> set[str]:
     """What a reader finds in a module: functions and classes of the library without an underscore that it defines, or
     that it, a package, hands on."""
     module = importlib.import_module(name)
-    names = dir(module) if name == "jaxsmooth" else vars(module)
+    names = dir(module) if source(module).suffix == ".pyi" else vars(module)
     found = set()
     for each in names:
         value = getattr(module, each)

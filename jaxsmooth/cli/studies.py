@@ -1,6 +1,7 @@
 """`jaxsmooth diagnose`, `converge`, `verify`, `compare`: read model and texts, run the study, print, write."""
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from pathlib import Path
@@ -32,7 +33,7 @@ def run_study(command: Study) -> int:
     if isinstance(command, Diagnose) and command.fate != "none":
         first, texts = _first(texts, FATE_SENTENCES)
     if isinstance(command, Diagnose):
-        options |= {"fusion": _fusion(command, model), "programs": traced_programs()}
+        options["fusion"] = _fusion(command, model)
     steps = _steps(command)
     found = steps.study(
         model,
@@ -44,6 +45,7 @@ def run_study(command: Study) -> int:
         data=_data_name(command),
         tokens_per_batch=command.tokens_per_batch,
         progress=True,
+        programs=traced_programs(),
     )
     if isinstance(command, Diagnose) and command.fate != "none":
         found = _with_fate(found, command, model, tokenizer, first)
@@ -92,6 +94,7 @@ def _with_fate(found: Any, command: Diagnose, model: "Encoder", tokenizer: "Toke
         data=_data_name(command),
         tokens_per_batch=command.tokens_per_batch,
         progress=True,
+        programs=traced_programs(),
     )
     return dataclasses.replace(found, fate=fate)
 
@@ -111,7 +114,8 @@ def _steps(command: Study) -> _Steps:
         case Diagnose():
             from ..studies import diagnose
 
-            return _Steps(diagnose.diagnose, report.write_diagnosis, report.print_diagnosis)
+            write = functools.partial(report.write_diagnosis, kept=traced_programs())
+            return _Steps(diagnose.diagnose, write, report.print_diagnosis)
         case Converge():
             from ..studies import converge
 

@@ -37,8 +37,11 @@ class Series(NamedTuple):
 
 
 def specification(chart: alt.TopLevelMixin) -> dict[str, Any]:
-    """The Vega-Lite description of a chart in the style of the report."""
-    return with_letters(chart.configure(**vega()).to_dict())
+    """The Vega-Lite description of a chart in the style of the report.
+
+    Not held against Vega-Lite's schema, which took most of the time of a report: tests/report does that.
+    """
+    return with_letters(chart.configure(**vega()).to_dict(validate=False))
 
 
 def save(chart: alt.TopLevelMixin, stem: Path) -> Path:

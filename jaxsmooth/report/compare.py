@@ -15,7 +15,7 @@ from ..results.spread import Spread
 from .charts import GREY, drawable, heading, layer_axis, layered, log_axis, positive, save, unless_any, values
 from .format import at
 from .json import described, folder_for
-from .sections.attribution import stacked
+from .sections.drawn import stacked
 from .sections.ranking import LAYERS, LEAST_IMPORTANT, RANKED, UNTRAINED, answer, order, ranked_rows, sentences
 from .sections.trained import TRAINED, training_json, training_rows, training_words
 from .terminal import show, show_answer, show_table

@@ -9,23 +9,21 @@ from rich.text import Text
 from ..files import atomic_write, dumps_strict
 from ..results.diagnosis import Diagnosis
 from .fate.words import fate_of, whole_answer
-from .fate.write import write_fates
-from .figures import write_figures
 from .format import FUSED_ROW, digits, fused_words, rows_of
 from .headline import headline
 from .json import folder_for, to_json
-from .page import render_page
 from .sections.glossary import Column
 from .terminal import show, show_answer, show_command, show_table
 from .texts import ASSUMED, texts_csv, texts_words
 
 
-def write_diagnosis(diagnosis: Diagnosis, out: Path) -> dict[str, Path]:
+def write_diagnosis(diagnosis: Diagnosis, out: Path, *, kept: Path | None = None) -> dict[str, Path]:
     """Write report.html, report.json and the figures, as PNG, SVG and PDF, each atomically; a fate into a folder fate.
 
     Args:
       diagnosis: what `jaxsmooth.diagnose` found.
       out: the folder, made if missing. A second run replaces the files of the first.
+      kept: folder where the script that draws the page's charts is kept for the next page.
 
     Returns:
       "report", "numbers" and "figures" -> the page, report.json and the folder of the figures; where they were asked
@@ -34,6 +32,11 @@ def write_diagnosis(diagnosis: Diagnosis, out: Path) -> dict[str, Path]:
     Raises:
       OSError: the folder cannot be made or written to.
     """
+    # Only now: what draws takes half a second to import, and the answer in words is shown before.
+    from .fate.write import write_fates
+    from .figures import write_figures
+    from .page import render_page
+
     out = folder_for(diagnosis, Diagnosis, out)
     figures = out / "figures"
     write_figures(diagnosis, figures)
@@ -48,7 +51,7 @@ def write_diagnosis(diagnosis: Diagnosis, out: Path) -> dict[str, Path]:
         more["values"] = atomic_write(out / "texts.csv", texts_csv(diagnosis.texts))
     beside = ["report.json", *(path.relative_to(out).as_posix() for path in more.values()), "figures/"]
     return {
-        "report": atomic_write(out / "report.html", render_page(diagnosis, beside=beside)),
+        "report": atomic_write(out / "report.html", render_page(diagnosis, beside=beside, kept=kept)),
         "numbers": atomic_write(out / "report.json", dumps_strict(to_json(diagnosis), indent=2) + "\n"),
         "figures": figures,
         **more,

@@ -29,8 +29,7 @@ from .findings import median_ratio
 from .format import digits, finite
 from .headline import headline
 from .heatmaps import cosine_maps, mixing_rates
-from .sections.attribution import attribution_chart
-from .sections.baselines import baseline_chart
+from .sections.drawn import attribution_chart, baseline_chart
 
 RATE_LABELS = {
     "actual": "actual rate",

@@ -20,6 +20,7 @@ from typing import Any
 
 from ..errors import DataError
 from ..files import as_path, strict
+from ..files import check_writable as check_writable
 from ..results.comparison import Comparison
 from ..results.convergence import HeadConvergence
 from ..results.diagnosis import Diagnosis, FusedLayers

@@ -1,10 +1,10 @@
 """One self-contained HTML page: no request leaves it, and text from outside stays text."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import vl_convert
 from markupsafe import Markup
 
 from ..results.diagnosis import Diagnosis, Exemplar
@@ -55,12 +55,13 @@ class Tile(NamedTuple):
     term: str
 
 
-def render_page(diagnosis: Diagnosis, *, beside: Sequence[str] = ()) -> str:
+def render_page(diagnosis: Diagnosis, *, beside: Sequence[str] = (), kept: Path | None = None) -> str:
     """Render the report as one HTML document.
 
     Args:
       diagnosis: what `jaxsmooth.diagnose` found.
       beside: files and folders in the page's folder that it links to, as "report.json" and "figures/".
+      kept: folder where the script that draws, the same in every page, is kept for the next.
 
     Returns:
       The document, of about 1 MB. It carries Vega, its charts and its styles, asks for no other file, and forbids the
@@ -71,8 +72,7 @@ def render_page(diagnosis: Diagnosis, *, beside: Sequence[str] = ()) -> str:
     charts = page_charts(diagnosis, _words_fit(diagnosis.exemplar))
     own = [(Column(name, ""), ("metrics", name)) for name in diagnosis.metrics]
     table = (*TABLE[:2], *own, *TABLE[2:])
-    # Its stub asks for a snippet; without one the bundle gives `vegaEmbed` to the page.
-    vega = shell.script(vl_convert.javascript_bundle())  # type: ignore[call-arg]
+    vega = shell.vega(kept)
     script = shell.script(shell.asset("page.js"))
     return shell.template("page.html").render(
         found=diagnosis,

@@ -1,7 +1,9 @@
 """`compare`: the per-layer numbers of one real model and text with each of several remedies, without training."""
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -21,6 +23,7 @@ from ..inputs.tokenizer import Tokenizer
 from ..interventions.attribution import PARTS, attribute
 from ..mitigations.own import Own, OwnRemedy, chosen_remedies
 from ..mitigations.parse import NamedRemedy
+from ..programs import kept
 from ..results.comparison import (
     COMPARED_RATES,
     Comparison,
@@ -61,6 +64,7 @@ def compare(
     tokens_per_batch: int = 512,
     each_text: Choice = False,
     progress: bool = False,
+    programs: Path | None = None,
 ) -> Comparison:
     """Measure the same model and text as they are and with each remedy.
 
@@ -78,6 +82,7 @@ def compare(
         `results.each_text`), a number for at most so many, or a path that ends in .parquet to write them of all texts
         to that file as they come. `texts_table(found)` and `found.to_pandas(each_text=True)` give them.
       progress: whether to show a progress bar on stderr.
+      programs: folder of traced programs, which another process need not trace again (see `programs.kept`).
 
     Returns:
       A `Comparison`, whose first entry is the model without a remedy. Of more than `results.texts.KEPT` texts the
@@ -102,7 +107,7 @@ def compare(
     keeper = TextKeeper(each_text, "remedy")
     with stream, keeper:
         model = stream.model
-        runs = [_Run(None, model), *(_Run(remedy, remedy.change(model)) for remedy in chosen)]
+        runs = [_Run(None, model, programs), *(_Run(remedy, remedy.change(model), programs) for remedy in chosen)]
         for encoded in stream:
             plain = None
             for run in runs:
@@ -158,13 +163,20 @@ def with_training(
 class _Run:
     """The model with one remedy: its compiled program and the running spreads of its numbers."""
 
-    def __init__(self, remedy: NamedRemedy | OwnRemedy | None, model: Encoder) -> None:
+    def __init__(self, remedy: NamedRemedy | OwnRemedy | None, model: Encoder, programs: Path | None) -> None:
         self.remedy, self.model = remedy, model
-        self.norms = model_norms(model) if model.config.is_plain else None
+        self.norms = kept(model_norms, programs, structs=(BlockNorms,))(model) if model.config.is_plain else None
         self.running, self.kept = RunningSpreads(finite=True), KeptTexts()
         self.first: Lowered | None = None
-        # One program per remedy and batch shape; the remedy is structure, the weights are arguments.
-        self.program = jax.jit(lambda model, norms, batch, plain: measure_remedy(model, norms, batch, remedy, plain))
+
+        # One program per remedy and batch shape; the remedy is structure, the weights are arguments. A function of this
+        # run's own: its programs go with it.
+        @functools.partial(jax.jit, static_argnames="remedy")
+        @functools.wraps(measure_remedy)
+        def measured(*arrays: Any, remedy: NamedRemedy | OwnRemedy | None) -> Any:
+            return measure_remedy(*arrays, remedy=remedy)
+
+        self.program = kept(measured, programs, remedy=remedy)
 
     def measure(self, encoded: EncodedBatch, plain: Array | None) -> Array:
         """Add a batch; return the last hidden states of the model without a remedy."""
@@ -235,8 +247,9 @@ def measure_remedy(
     model: Encoder,
     norms: BlockNorms | None,
     batch: Batch | ImageBatch,
-    remedy: NamedRemedy | OwnRemedy | None,
     plain: Float[Array, "B T D"] | None,
+    *,
+    remedy: NamedRemedy | OwnRemedy | None,
 ) -> tuple[Float[Array, "B T D"], dict[str, Array]]:
     """Every per-sentence quantity of one batch under one remedy; for use inside a `jax.jit`.
 
@@ -244,8 +257,8 @@ def measure_remedy(
       model: the encoder, its weights as the remedy wants them.
       norms: `measurements.model_norms` of it; None for blocks that the bounds do not cover.
       batch: tokens, segments and mask, [B T].
-      remedy: which, or None.
       plain: last hidden states without a remedy; None if this is the run without.
+      remedy: which, or None.
 
     Returns:
       The last hidden states, and name -> array: [L+1 B] of hidden states, [L B] of blocks, [4L B] of parts, [1 B] of

@@ -1,6 +1,7 @@
 """`converge`: attention iterated as it is, head by head, or one of the model's own maps with everything recomputed."""
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,6 +14,7 @@ from ..bert.params import Encoder
 from ..bert.positions import visible_tokens
 from ..errors import TextError, is_number, require_int
 from ..inputs.tokenizer import Tokenizer
+from ..programs import kept
 from ..results.convergence import CONVERGENCE, HeadConvergence
 from ..results.each_text import Choice, TextKeeper, checked
 from ..results.fate import MapConvergence
@@ -61,7 +63,7 @@ def converge(
       basin: of a real map: halvings of the interval in which the basin of consensus ends; 0 to leave it out.
       each_text: of the frozen map: see `converge_heads`. A `MapConvergence` holds every sentence's numbers anyway, and
         they are written where a path is asked for.
-      **options: `name`, `data`, `note`, `tokens_per_batch` and `progress` of both.
+      **options: `name`, `data`, `note`, `tokens_per_batch`, `progress` and `programs` of both.
 
     Returns:
       A `HeadConvergence` of the frozen map, else a `MapConvergence`.
@@ -105,6 +107,7 @@ def converge_heads(
     tokens_per_batch: int = 512,
     each_text: Choice = False,
     progress: bool = False,
+    programs: Path | None = None,
 ) -> HeadConvergence:
     """Iterate the attention of every layer, head and sentence on the head's own values, as four operators.
 
@@ -128,6 +131,7 @@ def converge_heads(
         `results.each_text`), a number for at most so many, or a path that ends in .parquet to write them of all texts
         to that file as they come. `texts_table(found)` and `found.to_pandas(each_text=True)` give them.
       progress: whether to show a progress bar on stderr.
+      programs: folder of traced programs, which another process need not trace again (see `programs.kept`).
 
     Returns:
       A `HeadConvergence`.
@@ -148,11 +152,11 @@ def converge_heads(
     require_int("steps", steps, 2, TextError)
     if not (is_number(tolerance) and 0 < tolerance < np.inf):
         raise TextError(f"tolerance must be a finite number above 0; got {tolerance!r}.")
-    running = RunningSpreads(finite=True)
     stream = TextStream(model, tokenizer, texts, "iterating", tokens_per_batch=tokens_per_batch, progress=progress)
+    running, iterate = RunningSpreads(finite=True), kept(iterate_heads, programs, steps=steps, tolerance=tolerance)
     with stream, TextKeeper(each_text, "operator") as keeper:
         for encoded in stream:
-            measured = iterate_heads(stream.model, encoded.batch, jnp.int32(window), steps=steps, tolerance=tolerance)
+            measured = iterate(stream.model, encoded.batch, jnp.int32(window))
             refuse_diverged(stream.model, encoded, measured)
             by_sentence = {key: np.moveaxis(np.asarray(values), 2, 1) for key, values in measured.items()}
             running.add(by_sentence, len(encoded.indices))

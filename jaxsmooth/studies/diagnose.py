@@ -18,6 +18,7 @@ from ..inputs.batching import EncodedBatch
 from ..inputs.tokenizer import Tokenizer
 from ..interventions.attribution import PARTS
 from ..programs import kept
+from ..results.brief import digits
 from ..results.comparison import attributions
 from ..results.diagnosis import Diagnosis, FusedLayers
 from ..results.each_text import Choice, TextKeeper
@@ -25,6 +26,8 @@ from ..results.spread import BLOCK_METRICS, HEAD_METRICS, HIDDEN_METRICS, Runnin
 from ..results.summaries import RATES
 from ..results.texts import EMBEDDED, KeptTexts
 from ..theory.literature.power_method import PrincipalSubspace
+from ..theory.rates.spectrum_rung import OutputSpectrum
+from ..theory.theorems.parameters import BlockNorms
 from .every_input import known_for_every_input
 from .exemplar import ExemplarChooser
 from .finite import refuse_diverged
@@ -104,24 +107,38 @@ def diagnose(
     running, chooser, kept, embedded = RunningSpreads(), ExemplarChooser(), KeptTexts(), KeptTexts(EMBEDDED)
     stream = TextStream(model, tokenizer, texts, "diagnosing", tokens_per_batch=tokens_per_batch, progress=progress)
     with stream, TextKeeper(each_text) as keeper:
-        baselines = Baselines(stream.model, twin=baseline)
+        baselines = Baselines(stream.model, twin=baseline, programs=programs)
         for encoded, measured in _measured(stream.model, stream, baselines, fused, principal.frame, own, programs):
             refuse_diverged(stream.model, encoded, measured)
             _keep(kept, embedded, baselines, keeper, encoded, measured, own)
             running.add(measured, len(encoded.indices))
             chooser.offer(encoded)
-        exemplar = chooser.exemplar(stream.model, tokenizer)
-    spreads = running.spreads()
+        spreads = running.spreads()
+        rest = _rest(stream, spreads, baselines, chooser, tokenizer, programs)
     return Diagnosis(
         data=stream.summary(data),
         **_fields(spreads, own),
-        exemplar=exemplar,
         fused=None if fused is None else _fused_layers(fused, label, spreads, own),
         texts=text_statements(kept, each_text=bool(keeper), embedded=embedded, own=list(own)),
         each=keeper.found(),
         **_of_model(model, name, note, principal),
-        **baselines.found(len(spreads["cosine_similarity"].mean)),
+        **rest,
     )
+
+
+def _rest(
+    stream: TextStream,
+    spreads: dict[str, Spread],
+    baselines: Baselines,
+    chooser: ExemplarChooser,
+    tokenizer: Tokenizer | None,
+    programs: Path | None,
+) -> dict[str, Any]:
+    """The fields with programs of their own, which the first numbers do not wait for."""
+    cosine = spreads["cosine_similarity"].mean.tolist()
+    stream.tell(f"mean cosine of two tokens of a text, from the embedding output on: {' '.join(map(digits, cosine))}")
+    baselines.measure()
+    return {"exemplar": chooser.exemplar(stream.model, tokenizer, programs), **baselines.found(len(cosine))}
 
 
 def _of_model(model: Encoder, name: str, note: str, principal: PrincipalSubspace) -> dict[str, Any]:
@@ -193,9 +210,9 @@ def _measured(
     programs: Path | None,
 ) -> Iterator[tuple[EncodedBatch, dict[str, Array]]]:
     """Each batch with its measurements, one batch behind: the device computes while the host tokenises."""
-    norms = model_norms(model)
-    spectra = model_spectra(model) if model.config.is_plain else None
-    measure = measure_batch if programs is None else kept(measure_batch, programs)
+    norms = kept(model_norms, programs, structs=(BlockNorms,))(model)
+    spectra = kept(model_spectra, programs, structs=(OutputSpectrum,))(model) if model.config.is_plain else None
+    measure = kept(measure_batch, programs)
     waiting = None
     for encoded in batches:
         started = (encoded, measure(model, norms, encoded.batch, fusion, spectra, jnp.asarray(frames), dict(own)))

@@ -1,5 +1,7 @@
 """The one sentence that a report shows token by token."""
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +13,7 @@ from ..bert.encoder import embed, encode, keep_trace
 from ..bert.params import Encoder
 from ..inputs.batching import EncodedBatch
 from ..inputs.tokenizer import Tokenizer
+from ..programs import kept
 from ..results.diagnosis import Exemplar
 from ..types import Batch
 
@@ -35,7 +38,7 @@ class ExemplarChooser:
             if lengths[row] <= EXEMPLAR_TOKENS and (self._best is None or rank < self._best):
                 self._best, self._tokens = rank, np.asarray(encoded.batch.tokens)[row, : lengths[row]]
 
-    def exemplar(self, model: Encoder, tokenizer: Tokenizer | None) -> Exemplar | None:
+    def exemplar(self, model: Encoder, tokenizer: Tokenizer | None, programs: Path | None = None) -> Exemplar | None:
         """The sentence with its token similarities and attention, or None if no sentence was short enough."""
         if self._best is None or tokenizer is None:
             return None
@@ -46,7 +49,7 @@ class ExemplarChooser:
         tokens = tokens[:, : model.config.max_length]
         mask = np.arange(tokens.shape[1])[None] < length
         batch = Batch(tokens=jnp.asarray(tokens), segments=jnp.zeros_like(tokens), mask=jnp.asarray(mask))
-        cosine, attn = _token_maps(model, batch)
+        cosine, attn = kept(_token_maps, programs)(model, batch)
         return Exemplar(
             text=text,
             tokens=tuple(tokenizer.strings(self._tokens)),

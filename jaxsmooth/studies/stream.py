@@ -107,6 +107,10 @@ class TextStream:
             message = f"{self._truncated} of {self._sentences} texts were cut to {self._max_length} tokens."
             warnings.warn(message, TruncationWarning, stacklevel=3)  # at the caller of the function with the `with`
 
+    def tell(self, words: str) -> None:
+        """Leave a line of words behind on stderr, where progress is shown."""
+        self._bar.tell(words)
+
     def summary(self, name: str) -> DataSummary:
         """What was read so far, for a report."""
         return DataSummary(name, self._sentences, self._tokens, self._truncated)

@@ -1,5 +1,6 @@
 """`verify`: every theorem on every layer, head and sentence of a real model, decided with rounding accounted for."""
 
+import functools
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from pathlib import Path
@@ -20,6 +21,7 @@ from ..bert.params import Encoder
 from ..errors import OptionError, did_you_mean
 from ..inputs.batching import EncodedBatch
 from ..inputs.tokenizer import Tokenizer
+from ..programs import kept
 from ..results.each_text import HYPOTHESIS, THEOREM, Choice, TextKeeper
 from ..results.verification import Verification
 from ..theory.certify.catalogue import CATALOGUE, refusal
@@ -50,6 +52,7 @@ def verify(
     hypotheses: Sequence[str] = (),
     each_text: Choice = False,
     progress: bool = False,
+    programs: Path | None = None,
 ) -> Verification:
     """Check every theorem on every layer, head and sentence, so that no rounding error can decide a verdict.
 
@@ -84,6 +87,7 @@ def verify(
         hypotheses' beside it, in NAME-hypotheses.parquet. `texts_table(found)` and `found.to_pandas(each_text=True)`
         give the checks, `found.each_hypothesis.table()` the hypotheses.
       progress: whether to show a progress bar on stderr.
+      programs: folder of traced programs, which another process need not trace again (see `programs.kept`).
 
     Returns:
       A `Verification`.
@@ -100,8 +104,7 @@ def verify(
     >>> jaxsmooth.verify(model, tokenizer, ["A film worth seeing."]).violated
     False
     """
-    own = _own(theorems)
-    asked = chosen_hypotheses(hypotheses, everything=not theorems)
+    own, asked = _own(theorems), chosen_hypotheses(hypotheses, everything=not theorems)
     named = [name for name in theorems if isinstance(name, str)]
     names = (*(_chosen(named) if named or not (own or hypotheses) else ()), *own)
     tally, keeper = Tally(names), TextKeeper(each_text if names else False, THEOREM)
@@ -110,7 +113,7 @@ def verify(
     # An iterator of unknown length is assumed long.
     units = len(texts) * model.config.layers if isinstance(texts, Sized) else np.inf
     with stream, keeper, asked_keeper:
-        checker = _Checker(stream.model, names, asked, compiled=units >= WORTH_COMPILING, own=own)
+        checker = _Checker(stream.model, names, asked, compiled=units >= WORTH_COMPILING, own=own, programs=programs)
         for encoded in stream:
             found, decided = checker.check(encoded, tally)
             _keep(keeper, _sides, found, encoded)
@@ -180,10 +183,11 @@ class _Checker:
         *,
         compiled: bool = False,
         own: Mapping[str, Theorem] = MappingProxyType({}),
+        programs: Path | None = None,
     ) -> None:
         """`names` are the theorems wanted, `asked` the hypotheses; `compiled`: the first stage is worth compiling.
 
-        `own` are the user's theorems by name.
+        `own` are the user's theorems by name, `programs` is the folder of traced programs.
         """
         refuse_parameters(model)
         self.model, self.names, self.own = model, names, own
@@ -192,7 +196,8 @@ class _Checker:
         self.parameters = Parameters(blocks, enclosed_parameter_norms(blocks), architecture)
         self.escalation = Escalation(self.parameters)
         self.applicable = applicable(model.config, own)
-        stage = CompiledStage if compiled else HostStage
+        stage = functools.partial(CompiledStage, programs=programs) if compiled else HostStage
+        self.observe = kept(_observe, programs, structs=(Observation,))
         wanted = tuple(name for name in names if name in self.applicable)
         self.hypotheses = HypothesisStage(self.parameters, model.config, asked)
         certified = tuple(own.get(name, name) for name in wanted if name in own or name in THEOREMS)
@@ -205,7 +210,7 @@ class _Checker:
         self, encoded: EncodedBatch, tally: Tally
     ) -> tuple[dict[str, list[BatchVerdicts]], dict[str, list[ByHead]]]:
         """All theorems and hypotheses on one batch; returns what was found, by name, of every layer."""
-        seen, finite = jax.tree.map(np.asarray, _observe(self.model, encoded.batch))
+        seen, finite = jax.tree.map(np.asarray, self.observe(self.model, encoded.batch))
         refuse_diverged(self.model, encoded, {"finite": finite})
         lengths = np.asarray(encoded.batch.mask.sum(axis=1))[: len(encoded.indices)].tolist()
         first = self.stage(seen, lengths)

@@ -6,6 +6,7 @@ host needs for a hundred of them.
 """
 
 import functools
+from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import jax
@@ -15,6 +16,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from ..linalg.intervals import Interval, quiet
+from ..programs import kept
 from ..theory.certify import compiled
 from ..theory.certify.compiled import Statements
 from ..theory.certify.float_calculus import FloatCalculus, HostCalculus
@@ -97,9 +99,16 @@ class HostStage:
 class CompiledStage:
     """All layers, heads and a few sentences in two jitted programs, one pair for each bucket of lengths."""
 
-    def __init__(self, parameters: Parameters, names: tuple[str | Theorem, ...]) -> None:
-        """`names` are the theorems wanted, those of the user's own as themselves."""
-        self.names, self.architecture = names, parameters.architecture
+    def __init__(
+        self, parameters: Parameters, names: tuple[str | Theorem, ...], *, programs: Path | None = None
+    ) -> None:
+        """`names` are the theorems wanted, those of the user's own as themselves; `programs` holds traced programs."""
+        structs, by_head, by_block = (Interval, Statement), heads_among(names), blocks_among(names)
+        architecture = parameters.architecture
+        self.of_heads = kept(compiled.head_statements, programs, structs=structs, names=by_head)
+        self.of_blocks = by_block and kept(
+            compiled.block_statements, programs, structs=structs, architecture=architecture, names=by_block
+        )
         with jax.enable_x64(True):
             self.blocks, self.norms, self.heads = jax.tree.map(
                 lambda leaf: jnp.asarray(leaf, np.float64),
@@ -125,15 +134,10 @@ class CompiledStage:
         mask = np.arange(size) < np.array([*lengths, *[0] * (ROWS - len(lengths))])[:, None]
         padded = jax.tree.map(functools.partial(_resized, size=size), data)
         with jax.enable_x64(True):
-            by_head, by_block = heads_among(self.names), blocks_among(self.names)
-            mixing, found = compiled.head_statements(self.heads, self.norms, padded, mask, names=by_head)
-            if by_block:
+            mixing, found = self.of_heads(self.heads, self.norms, padded, mask)
+            if self.of_blocks:
                 top = jax.tree.map(lambda end: jnp.broadcast_to(end.max(axis=(0, 2)), end.shape[:2]), mixing)
-                found |= compiled.block_statements(
-                    *(self.blocks, self.norms, padded, Mixing(mixing, top), mask),
-                    architecture=self.architecture,
-                    names=by_block,
-                )
+                found |= self.of_blocks(self.blocks, self.norms, padded, Mixing(mixing, top), mask)
         return jax.tree.map(lambda leaf: np.asarray(leaf)[:, : len(lengths)], Evaluated(mixing, found))
 
 

@@ -8,6 +8,16 @@ import pytest
 from support.report import HOSTILE, chart_data, exemplar, synthetic
 
 from jaxsmooth.report import render_page
+from jaxsmooth.report.figures import (
+    baselines_figure,
+    ladder_figure,
+    mixing_rate_figure,
+    norms_figure,
+    overview_figure,
+    similarity_figure,
+)
+from jaxsmooth.report.sections import plots, shell
+from jaxsmooth.report.shown.style import vega
 
 CHARTS = [
     *("similarity", "ladder", "threshold", "norms", "principal", "alike", "baseline", "attribution", "mixing", "sinks"),
@@ -32,6 +42,33 @@ def test_no_reference_leaves_the_page():
     assert "<script src" not in page
     assert not re.search(r"@import|url\(", re.search(r"<style>(.*?)</style>", page, re.S)[1])
     assert '"url"' not in charts_of(page)
+
+
+def test_the_script_that_draws_is_kept_and_a_damaged_one_made_anew(tmp_path):
+    first = render_page(synthetic(), kept=tmp_path)
+    (kept,) = tmp_path.iterdir()
+    whole = kept.read_bytes()
+    kept.write_bytes(whole.replace(b"vegaEmbed", b"vegaembed"))
+    assert render_page(synthetic(), kept=tmp_path) == first == render_page(synthetic())
+    assert kept.read_bytes() == whole
+    (tmp_path / "file").touch()
+    assert render_page(synthetic(), kept=tmp_path / "file" / "inside") == first
+
+
+def test_what_is_kept_is_not_made_again(tmp_path, monkeypatch):
+    first = render_page(synthetic(), kept=tmp_path)
+    monkeypatch.setattr(shell.vl_convert, "javascript_bundle", lambda: pytest.fail("made again"))
+    assert render_page(synthetic(), kept=tmp_path) == first
+
+
+@pytest.mark.parametrize("of", [synthetic(), dataclasses.replace(synthetic(), exemplar=exemplar(6, 12))])
+def test_charts_are_as_vega_lite_has_them(of):
+    for make in (overview_figure, similarity_figure, norms_figure, ladder_figure, mixing_rate_figure, baselines_figure):
+        make(of).to_dict(validate=True)
+    charts = {**plots._of_layers(of), **plots._of_heads(of)}
+    charts |= {} if of.exemplar is None else plots._of_tokens(of.exemplar, 12)
+    for chart in charts.values():
+        chart.configure(**vega()).to_dict(validate=True)
 
 
 def test_files_beside_the_page_are_linked():

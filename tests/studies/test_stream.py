@@ -60,7 +60,7 @@ def test_what_is_no_series_is_refused_at_once(texts):
         TextStream(MODEL, TOKENIZER, texts, "reading", tokens_per_batch=64)
 
 
-def unmeasured_remedy(model, norms, batch, remedy, plain):
+def unmeasured_remedy(model, norms, batch, plain, *, remedy):
     rows = batch.mask.shape[0]
     names = (*COMPARED_RATES, *compare.MEASURES, "attribution", "change")
     names += tuple(f"{fusion}/{name}" for fusion in compare.FUSIONS for name in compare.MEASURES)

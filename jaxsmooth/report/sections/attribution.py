@@ -1,16 +1,10 @@
-"""Which part of a block brings its tokens together: the chart, the words, the numbers of report.json."""
+"""Which part of a block brings its tokens together: the words."""
 
-from typing import Any
-
-import altair as alt
 import numpy as np
-from numpy.typing import NDArray
 
 from ...results.diagnosis import Diagnosis
-from ..charts import GREY, layered, unless_any, values
 from ..format import digits
 
-PART_COLOURS = ("#0072B2", "#56B4E9", "#D55E00", "#E69F00")
 PART_NAMES = {
     "attention": "attention",
     "norm_attn": "the LayerNorm after attention",
@@ -63,40 +57,3 @@ def _where(diagnosis: Diagnosis, part: str) -> str:
     column = diagnosis.attribution.mean[:, diagnosis.parts.index(part)]
     layer = int(np.argmin(column))
     return f", most of all in layer {layer + 1} ({signed(float(column[layer]))})" if len(column) > 1 else ""
-
-
-def attribution_chart(diagnosis: Diagnosis) -> alt.LayerChart:
-    """What each part of every block does to the relative distance."""
-    assert diagnosis.attribution is not None
-    numbers = diagnosis.attribution.mean
-    layers = list(range(1, len(numbers) + 1))
-    x = alt.X("place:O", title="layer", axis=alt.Axis(labelAngle=0, values=layers[:: max(1, round(len(layers) / 12))]))
-    return stacked(layers, numbers, diagnosis.parts, x, "change of ln(d_M/‖H‖)", legend=True)
-
-
-def stacked(
-    places: list[Any],
-    numbers: NDArray[np.float64],
-    parts: tuple[str, ...],
-    x: alt.X,
-    title: str | None,
-    *,
-    legend: bool,
-) -> alt.LayerChart:
-    """Bars stacked upwards where positive and downwards where negative, and a dot at their sum."""
-    names = [PART_NAMES.get(part, part).removeprefix("the ") for part in parts]
-    rows = [
-        {"place": place, "part": part, "value": value, "rank": rank}
-        for place, row in zip(places, numbers.tolist(), strict=True)
-        for rank, (part, value) in enumerate(zip(names, row, strict=True))
-    ]
-    shown = alt.Legend(orient="top", columns=2, title=None) if legend else None
-    colour = alt.Color("part:N", scale=alt.Scale(domain=names, range=list(PART_COLOURS)), legend=shown)
-    bars = alt.Chart(values(rows)).mark_bar(width={"band": 0.7})
-    bars = bars.encode(x=x, y=alt.Y("value:Q", title=title), color=colour, order="rank:Q")
-    sums = [{"place": place, "sum": value} for place, value in zip(places, numbers.sum(axis=1).tolist(), strict=True)]
-    dots = (
-        alt.Chart(values(sums)).mark_point(color="black", size=35).encode(x=x, y="sum:Q", tooltip=["place:N", "sum:Q"])
-    )
-    zero = alt.Chart(values([{"zero": 0}])).mark_rule(color=GREY).encode(y="zero:Q")
-    return layered(bars, zero, dots, *unless_any([numbers]))

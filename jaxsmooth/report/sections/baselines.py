@@ -2,12 +2,9 @@
 
 from typing import Any
 
-import altair as alt
 import numpy as np
 
 from ...results.diagnosis import Diagnosis
-from ..charts import COLOURS, Series, layer_axis, layered, styled, unless_any
-from ..charts import values as data_of
 from ..format import digits
 
 OWN = "two tokens of a text"
@@ -75,28 +72,3 @@ def _before_words(diagnosis: Diagnosis) -> str:
 
 def _count(texts: int) -> str:
     return f"{texts} texts" if texts > 1 else "one text"
-
-
-def baseline_chart(diagnosis: Diagnosis) -> alt.LayerChart:
-    """The cosine of two tokens of a text, of two of different texts, and before training, over the hidden states."""
-    lines = {Series(OWN, COLOURS["cosine"]): diagnosis.cosine_similarity.mean}
-    if diagnosis.anisotropy is not None:
-        lines[Series(ACROSS, COLOURS["L0"], "square")] = diagnosis.anisotropy
-    if diagnosis.untrained is not None:
-        lines[Series(BEFORE, "#555555", "triangle-up")] = diagnosis.untrained.cosine_similarity
-    rows = [
-        {"layer": k, "series": series.name, "value": float(value)}
-        for series, line in lines.items()
-        for k, value in enumerate(line)
-    ]
-    low = min((float(np.nanmin(line)) for line in lines.values() if np.isfinite(line).any()), default=0.0)
-    scale = alt.Scale(domain=[min(-0.05, low - 0.05), 1.05], nice=False)
-    style = styled(list(lines), columns=1)
-    base = alt.Chart(data_of(rows)).encode(
-        x=layer_axis(0, diagnosis.cosine_similarity.mean.size - 1),
-        y=alt.Y("value:Q", scale=scale, title="mean cosine (1 = the same direction)"),
-        color=style["color"],
-    )
-    tooltip = ["layer:Q", "series:N", alt.Tooltip("value:Q", format=",.3~r")]
-    points = base.mark_point().encode(shape=style["shape"], tooltip=tooltip)
-    return layered(base.mark_line(strokeWidth=2.5), points, *unless_any(list(lines.values())))

@@ -23,8 +23,7 @@ from ..figures import (
 )
 from ..format import MISSING, digits
 from ..heatmaps import attention_graph, cosine_of_layer, edge_count, mixing_rates, sink_strengths
-from .attribution import attribution_chart
-from .baselines import baseline_chart
+from .drawn import attribution_chart, baseline_chart
 
 TOKEN_NUMBERS = 40_000
 """Cosines and edges that the plots of one sentence may have, about 18 bytes each, in a page of two million bytes: Vega

@@ -1,11 +1,17 @@
 """What every page shares: templates, styles, and a policy under which no request leaves the page."""
 
 import base64
+import contextlib
 import hashlib
+from importlib.metadata import version
 from importlib.resources import files
+from pathlib import Path
 
+import vl_convert
 from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
+
+from ...files import atomic_write
 
 
 def environment() -> Environment:
@@ -36,6 +42,29 @@ def asset(name: str) -> str:
 def script(source: str) -> str:
     """A script as the browser hashes it: parsing turns every line ending into a plain newline."""
     return source.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def vega(folder: Path | None = None) -> str:
+    """Vega, which draws the charts of a page, as one script.
+
+    To bundle it takes vl-convert three seconds, and gives the same whenever its version is.
+
+    Args:
+      folder: where the script is kept with its digest, and read where the digest is right; None keeps nothing.
+    """
+    path = None if folder is None else folder / f"vega-{version('vl-convert-python')}.js"
+    try:
+        digest, _, found = "".partition("\n") if path is None else path.read_text(encoding="utf-8").partition("\n")
+        if found and digest == hashlib.sha256(found.encode()).hexdigest():
+            return found
+    except (OSError, UnicodeDecodeError):
+        pass  # made anew, and where nothing can be written as often as it is asked for
+    # Its stub asks for a snippet; without one the bundle gives `vegaEmbed` to the page.
+    made = script(vl_convert.javascript_bundle())  # type: ignore[call-arg]
+    if path is not None:
+        with contextlib.suppress(OSError):
+            atomic_write(path, f"{hashlib.sha256(made.encode()).hexdigest()}\n{made}")
+    return made
 
 
 def policy(*scripts: str) -> str:

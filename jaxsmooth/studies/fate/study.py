@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,16 +15,17 @@ from ...bert.params import Encoder
 from ...errors import TextError, is_int, is_number, require_int
 from ...inputs.batching import EncodedBatch
 from ...inputs.tokenizer import Tokenizer
+from ...programs import kept
 from ...results.fate import FATES, SENTENCE_NUMBERS, MapConvergence, MapFates, StdSweep
 from ...theory.equal_tokens import NEARLY_AT_REST
 from ...theory.fate.orbit import Fate, default_tolerance
-from ...theory.fate.stability import krylov_radius
+from ...theory.fate.stability import Krylov, krylov_radius
 from ...types import Batch
 from ..finite import refuse_diverged
 from ..stream import TextStream
 from ..summaries import model_summary, package_versions
-from . import programs
 from .maps import MAPS
+from .programs import basins, fates, jacobians, starts, swept
 from .threshold import std_thresholds
 
 
@@ -60,6 +62,7 @@ def converge_map(
     note: str = "",
     tokens_per_batch: int = 512,
     progress: bool = False,
+    programs: Path | None = None,
 ) -> MapConvergence:
     """Apply one of the model's own maps again and again, everything recomputed each time; say where each sentence goes.
 
@@ -83,6 +86,7 @@ def converge_map(
       note: a warning to print with the model.
       tokens_per_batch: size of a batch, padding included.
       progress: whether to show a progress bar on stderr.
+      programs: folder of traced programs, which another process need not trace again (see `programs.kept`).
 
     Returns:
       A `MapConvergence`.
@@ -98,7 +102,7 @@ def converge_map(
     (('consensus',), 1)
     """
     setting = _checked(model, map, layer, steps, tolerance, std, basin)
-    gathered = _Gathered(setting)
+    gathered = _Gathered(setting, programs)
     stream = TextStream(model, tokenizer, texts, "iterating", tokens_per_batch=tokens_per_batch, progress=progress)
     with stream:
         for encoded in stream:
@@ -164,8 +168,12 @@ def _positive(name: str, value: Any) -> float:
 class _Gathered:
     """What was found of each sentence, by its place in the text."""
 
-    def __init__(self, setting: _Setting) -> None:
+    def __init__(self, setting: _Setting, programs: Path | None) -> None:
         self.setting = setting
+        self._starts = kept(starts, programs)
+        self._fates, self._sweep = (kept(one, programs, **setting.followed) for one in (fates, swept))
+        self._basins = kept(basins, programs, **setting.followed, halvings=setting.halvings)
+        self._jacobians = kept(jacobians, programs, structs=(Krylov,), kind=setting.kind)
         self._tokens: dict[int, tuple[str, ...]] = {}
         self._rows: list[dict[int, dict[str, Any]]] = [{} for _ in setting.layers]
         self._swept: list[dict[int, tuple[NDArray, NDArray]]] = [{} for _ in setting.layers]
@@ -175,14 +183,14 @@ class _Gathered:
         """One batch through every map."""
         batch, setting = encoded.batch, self.setting
         with jax.default_matmul_precision("highest"):
-            begun = programs.starts(model, batch)
+            begun = self._starts(model, batch)
             refuse_diverged(model, encoded, begun)
             for place, layer in enumerate(setting.layers):
                 arguments = (model, begun["input"][layer], batch.mask, jnp.int32(layer))
                 self._keep(place, encoded, self._one_map(*arguments))
                 if setting.stds:
                     stds = jnp.asarray(setting.stds, begun["input"].dtype)
-                    fate, rate = (np.asarray(side) for side in programs.swept(*arguments, stds, **setting.followed))
+                    fate, rate = (np.asarray(side) for side in self._sweep(*arguments, stds))
                     self._swept[place] |= {int(k): (fate[:, r], rate[:, r]) for r, k in enumerate(encoded.indices)}
         if begun["mixing"].ndim > 1:
             self._mixing.append(np.asarray(begun["mixing"])[:, : len(encoded.indices)].max(axis=1))
@@ -193,14 +201,12 @@ class _Gathered:
     def _one_map(self, model: Encoder, start: Array, mask: Array, layer: Array) -> dict[str, NDArray]:
         setting = self.setting
         std = None if setting.std is None else jnp.asarray(setting.std, start.dtype)
-        found: dict[str, Any] = programs.fates(model, start, mask, layer, std, **setting.followed)
+        found: dict[str, Any] = self._fates(model, start, mask, layer, std)
         rest, near = self._radii(model, mask, layer, std, found)
         found["radius"], found["radius_residual"] = rest
         found["consensus_radius"], found["consensus_residual"] = near
         if setting.halvings:
-            found["basin_reached"], found["basin_missed"] = programs.basins(
-                model, start, mask, layer, std, **setting.followed, halvings=setting.halvings
-            )
+            found["basin_reached"], found["basin_missed"] = self._basins(model, start, mask, layer, std)
         found["distances"] = found["distances"].T
         found["mask"] = mask
         return {key: np.asarray(values) for key, values in found.items()}
@@ -209,10 +215,10 @@ class _Gathered:
         """Of the Jacobian at the states of rest, where there are any, and at the consensus near by."""
         final, move, equal, deviation = (found.pop(key) for key in ("final", "move", "equal", "deviation"))
         period = jnp.maximum(found["period"], 1)
-        one, kind = jnp.ones_like(period), self.setting.kind
+        one = jnp.ones_like(period)
 
         def radius(state: Array, period: Array, centred: Array, start: Array) -> tuple[NDArray, NDArray]:
-            krylov = programs.jacobians(model, state, mask, layer, std, period, centred, start, kind=kind)
+            krylov = self._jacobians(model, state, mask, layer, std, period, centred, start)
             return krylov_radius(krylov, np.asarray(period))
 
         unknown = np.full(len(period), np.nan)
@@ -244,11 +250,11 @@ class _Gathered:
             return ()
         mixing = np.max(self._mixing, axis=0) if self._mixing else None
         found = []
-        for place, swept in enumerate(self._swept):
+        for place, rows in enumerate(self._swept):
             stack = self.setting.kind == "stack"
             layers = range(model.config.layers) if stack else [self.setting.layers[place]]
             paper, own = std_thresholds(model, mixing, layers)
-            ordered = [swept[k] for k in sorted(swept)]
+            ordered = [rows[k] for k in sorted(rows)]
             fate = np.stack([fate for fate, _ in ordered], axis=1)
             rate = np.stack([rate for _, rate in ordered], axis=1).astype(np.float64)
             words = tuple(tuple(FATES[code] for code in row) for row in fate)

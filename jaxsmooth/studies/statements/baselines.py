@@ -1,6 +1,7 @@
 """What similarity is compared with: tokens of different texts, and the same architecture before training."""
 
 import functools
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,6 +14,7 @@ from ...bert.config import EncoderConfig
 from ...bert.encoder import embed, encode
 from ...bert.params import Encoder, init_encoder
 from ...inputs.batching import EncodedBatch
+from ...programs import kept
 from ...results.diagnosis import Untrained
 from ...types import Batch, BlockTrace, ImageBatch
 from ..hidden_states import measure_states
@@ -60,19 +62,27 @@ class Baselines:
     Args:
       model: the encoder, as the batches are placed.
       twin: whether the untrained model is wanted.
+      programs: folder of traced programs.
     """
 
-    def __init__(self, model: Encoder, *, twin: bool) -> None:
-        self._model, self._twin, self._across = model, twin, Anisotropy()
+    def __init__(self, model: Encoder, *, twin: bool, programs: Path | None = None) -> None:
+        self._model, self._twin, self._across, self._programs = model, twin, Anisotropy(), programs
+        self._first: tuple[Batch | ImageBatch, int] | None = None
         self._untrained: Untrained | None = None
 
     def see(self, encoded: EncodedBatch) -> None:
-        """Measure the untrained model on the first batch; later ones are passed over."""
-        if not self._twin or self._untrained is not None:
+        """Keep the first batch for the untrained model; later ones are passed over."""
+        if self._twin and self._first is None:
+            # Where the batch is cut over devices and the model is not: one small batch, so on the model's.
+            self._first = jax.tree.map(np.asarray, encoded.batch), len(encoded.indices)
+
+    def measure(self) -> None:
+        """Measure the untrained model on the first batch."""
+        if self._first is None:
             return
-        # Where the batch is cut over devices and the model is not: one small batch, so on the model's.
-        batch = jax.tree.map(np.asarray, encoded.batch)
-        measured, texts = _similarity(untrained(self._model), batch), len(encoded.indices)
+        batch, texts = self._first
+        similarity, twin = kept(_similarity, self._programs), untrained(self._model, self._programs)
+        measured = similarity(twin, batch)
         cosine, relative = (_mean(np.asarray(measured[key], np.float64)[:, :texts]) for key in NAMES)
         self._untrained = Untrained(texts=texts, seed=SEED, cosine_similarity=cosine, relative_distance=relative)
 
@@ -85,7 +95,7 @@ class Baselines:
         return {"anisotropy": self._across.found(states), "untrained": self._untrained}
 
 
-def untrained(model: Encoder) -> Encoder:
+def untrained(model: Encoder, programs: Path | None = None) -> Encoder:
     """An encoder of the same architecture, dtype and place with weights drawn as before training.
 
     >>> import jaxsmooth
@@ -93,10 +103,13 @@ def untrained(model: Encoder) -> Encoder:
     >>> jax.tree.structure(untrained(model)) == jax.tree.structure(model)
     True
     """
-    fresh = _drawn(model.config, model.pooler is not None)
-    return jax.tree.map(
-        lambda new, old: jax.device_put(new.astype(old.dtype), getattr(old, "sharding", None)), fresh, model
-    )
+    fresh = kept(_drawn, programs, config=model.config, pooler=model.pooler is not None)()
+    leaves, tree = jax.tree.flatten(model)
+    placed = [
+        jax.device_put(new.astype(old.dtype), getattr(old, "sharding", None))
+        for new, old in zip(fresh, leaves, strict=True)
+    ]
+    return jax.tree.unflatten(tree, placed)
 
 
 @jax.jit
@@ -114,9 +127,9 @@ def _hidden(trace: BlockTrace) -> Array:
 
 
 @functools.partial(jax.jit, static_argnames=("config", "pooler"))
-def _drawn(config: EncoderConfig, pooler: bool) -> Encoder:
+def _drawn(config: EncoderConfig, pooler: bool) -> list[Array]:
     # In float32 whatever the dtype: in another one the generator gives other numbers, not rounded ones.
-    return init_encoder(config, jax.random.key(SEED), dtype=jnp.float32, pooler=pooler)
+    return jax.tree.leaves(init_encoder(config, jax.random.key(SEED), dtype=jnp.float32, pooler=pooler))
 
 
 def _mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
