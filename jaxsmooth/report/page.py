@@ -7,6 +7,7 @@ import numpy as np
 import vl_convert
 from markupsafe import Markup
 
+from ..errors import arguments_checked
 from ..results.diagnosis import Diagnosis, Exemplar
 from ..results.summaries import RATES
 from .every_input import every_input_rows, every_input_words
@@ -55,6 +56,7 @@ class Tile(NamedTuple):
     term: str
 
 
+@arguments_checked
 def render_page(diagnosis: Diagnosis, *, beside: Sequence[str] = ()) -> str:
     """Render the report as one HTML document.
 

@@ -11,7 +11,7 @@ from jaxtyping import Array
 from ..bert.encoder import encode
 from ..bert.params import Encoder
 from ..bert.positions import visible_tokens
-from ..errors import TextError, is_number, require_int
+from ..errors import TextError, arguments_checked, is_number, require_int
 from ..inputs.tokenizer import Tokenizer
 from ..results.convergence import CONVERGENCE, HeadConvergence
 from ..results.each_text import Choice, TextKeeper, checked
@@ -29,6 +29,7 @@ from .summaries import model_summary, package_versions
 OPERATORS = ("full", "causal", "window", "symmetric")
 
 
+@arguments_checked
 def converge(
     model: Encoder,
     tokenizer: Tokenizer | None,

@@ -150,8 +150,10 @@ def test_a_table_is_read_by_its_column_of_texts(command, text, tmp_path, monkeyp
     path = tmp_path / "reviews.csv"
     path.write_text('review,stars\n"A film, worth seeing.",5\nDull.,1\n', encoding="utf-8")
     arguments = [command, "tiny", "--data", str(path), "--out", str(tmp_path / "out")]
-    assert main([*arguments, "--columns", "text=review"]) == 130
-    assert seen == ["A film, worth seeing.", "Dull."]
+    for flags in (["--columns", "text=review"], ["--columns", "review"], ["--text-column", "review"]):
+        seen.clear()
+        assert main([*arguments, *flags]) == 130
+        assert seen == ["A film, worth seeing.", "Dull."]
     capfd.readouterr()
     assert main(arguments) == 1
     assert re.search(r"no column 'text'; its columns are \['review', 'stars'\].*--columns text=NAME", refusal(capfd))
