@@ -54,7 +54,7 @@ class AssetError(JaxsmoothError, OSError):
 
 
 class StorageError(JaxsmoothError, OSError):
-    """A disk without room, a file that cannot be read, a folder that another run holds or that can no longer be written."""
+    """A disk without room, a file that cannot be read, a folder that another run holds or that cannot be written."""
 
 
 class DivergedError(JaxsmoothError, ArithmeticError):
@@ -233,8 +233,15 @@ def _unbound(signature: inspect.Signature, values: tuple[Any, ...], named: dict[
 
 
 _WORDS: dict[Any, str] = {
-    **{str: "a string", bool: "True or False", int: "a whole number", float: "a number", type(None): "None"},
-    **{Callable: "a function", Mapping: "a mapping", Sequence: "a sequence", Iterable: "an iterable"},
+    str: "a string",
+    bool: "True or False",
+    int: "a whole number",
+    float: "a number",
+    type(None): "None",
+    Callable: "a function",
+    Mapping: "a mapping",
+    Sequence: "a sequence",
+    Iterable: "an iterable",
     dict: "a dictionary",
 }
 _ANYTHING: tuple[Any, ...] = ()

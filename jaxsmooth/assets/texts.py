@@ -270,7 +270,7 @@ def _cells(path: Path, column: str) -> Iterator[tuple[int, str]]:
         if place == 0 and column not in row.cells:
             raise TextError(
                 f"{path} has no column {column!r}; its columns are {list(row.cells)}. Name the one that holds the "
-                "texts: --columns text=NAME. Does the first line name the columns?"
+                "texts: --text-column NAME, or --columns text=NAME. Does the first line name the columns?"
             )
         cell = row.cells.get(column)
         if is_missing(cell):

@@ -27,8 +27,8 @@ from .folders import (
     local_folder,
     model_in,
     read_config,
-    reading,
     read_tokenizer,
+    reading,
     refuse_no_hub_id,
 )
 from .formats import (

@@ -92,6 +92,7 @@ def converge(
     return converge_heads(model, tokenizer, texts, **frozen, each_text=each_text, **options)
 
 
+@arguments_checked
 def converge_heads(
     model: Encoder,
     tokenizer: Tokenizer | None,

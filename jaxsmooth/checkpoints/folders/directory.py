@@ -56,8 +56,8 @@ process is in, removed or locked meanwhile?
         raise
     except OSError as error:
         raise CheckpointError(
-            f"{str(name)!r} cannot be read: {error}. Was a file of it, or the folder that this process is in, removed or "
-            "locked meanwhile?"
+            f"{str(name)!r} cannot be read: {error}. Was a file of it, or the folder that this process is in, removed "
+            "or locked meanwhile?"
         ) from error
 
 
