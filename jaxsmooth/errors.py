@@ -187,7 +187,7 @@ def arguments_checked(function: F) -> F:
             refusal = _misfit(function, values, named)
             if refusal is None:
                 raise
-            raise refusal from None
+            raise refusal from error
 
     return cast(F, checked)
 
