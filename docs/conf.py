@@ -1,11 +1,14 @@
 """The documentation site; `make docs` builds it, `docs/design.md` says why with Sphinx."""
 
 import hashlib
+import os
 import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE / "_site"))
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA's "Very slow compile?" of a slow machine is no part of a page
 
 import jaxsmooth  # noqa: E402
 

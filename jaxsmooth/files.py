@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .errors import OptionError, StorageError
+from .errors import OptionError, StorageError, arguments_checked
 from .paths import refuse_address
 
 
@@ -229,6 +229,7 @@ def spelled_out(name: str | Path) -> str:
     return str(name) if os.path.lexists(name) else os.path.expanduser(os.path.expandvars(name))
 
 
+@arguments_checked
 def check_writable(folder: str | Path) -> None:
     """Refuse, before any work, a folder that could not be made or written to; make nothing.
 

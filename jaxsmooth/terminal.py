@@ -7,6 +7,7 @@ it.
 
 import errno
 import io
+import os
 import re
 import sys
 import traceback
@@ -106,7 +107,13 @@ def _encoding(stream: IO[str]) -> str:
 
 
 def guard_process() -> None:
-    """For the rest of the process: warnings and tracebacks pass through `say`, and no output fails for its encoding."""
+    """For the rest of the process: warnings and tracebacks pass through `say`, and no output fails for its encoding.
+
+    To be called before jax is imported. XLA's own log is left out: its "Very slow compile? If you want to file a bug"
+    is for those who build compilers, the progress says what is compiled, and what fails is raised. Who wants it sets
+    TF_CPP_MIN_LOG_LEVEL.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
     def show(
         message: Any, category: type[Warning], filename: str, lineno: int, file: Any = None, line: Any = None

@@ -32,7 +32,7 @@ from flax import nnx
 from jax.tree_util import Partial
 from jaxtyping import Array, Bool, Float, Int
 
-from .errors import ShapeError, names_checked, takes
+from .errors import ShapeError, arguments_checked, names_checked, takes
 
 
 @nnx.dataclass
@@ -205,6 +205,7 @@ def _check_edit(site: str, edit: Any) -> None:
         )
 
 
+@arguments_checked
 def compose(*edits: Edits) -> Edits:
     """Edits that do what the given ones do, one after the other: at each site the first acts first.
 

@@ -85,7 +85,7 @@ ALLOWED: dict[str, set[str]] = {
         *(f"theory.{name}" for name in (*THEORY_GROUND, "theorems", "equal_tokens", "certify", "rates")),
     },
     "theory.distribution_free": {"errors"},
-    "theory.power_law": set(),
+    "theory.power_law": {"errors"},
     "theory": {
         *("activations", "linalg", "types"),
         *(f"theory.{name}" for name in (*THEORY_GROUND, "blocked_attention", "theorems", "markov", "block")),

@@ -10,6 +10,10 @@ import sys
 from support import ROOT
 
 PROGRAM = """
+import inspect
+import os
+import tempfile
+
 import jax.numpy as jnp
 import numpy as np
 import jaxsmooth
@@ -38,6 +42,39 @@ def compared(remedies):
 
 def diagnosed(metrics):
     return jaxsmooth.diagnose(model, tokenizer, ["a"], metrics=metrics)
+
+
+def gone():
+    here = os.getcwd()
+    os.chdir(tempfile.mkdtemp())
+    os.rmdir(os.getcwd())
+    try:
+        jaxsmooth.load("../mine")
+    finally:
+        os.chdir(here)
+
+
+ROOMS = {
+    "": jaxsmooth,
+    **{name: getattr(jaxsmooth, name) for name in (
+        "assets", "fusion", "interventions", "metrics", "mitigations", "report", "results", "theory"
+    )},
+    "remedies": remedies,
+}
+
+
+def functions():
+    # every public function of the library, by room and name, each once
+    found = {}
+    for room, module in ROOMS.items():
+        names = module.__all__ if module is jaxsmooth else [name for name in vars(module) if name[0] != "_"]
+        alone = room in ("fusion", "metrics", "remedies")  # modules, in which what they import stands too
+        for name in names:
+            value = getattr(module, name)
+            own = callable(value) and not isinstance(value, type) and value.__module__.startswith("jaxsmooth")
+            if own and not (alone and value.__module__ != module.__name__) and value not in found.values():
+                found[f"{room}.{name}"] = value
+    return found
 
 
 CASES = {
@@ -97,6 +134,17 @@ CASES = {
     "read a result of nowhere": lambda: jaxsmooth.Diagnosis.load(None),
     "write no result": lambda: jaxsmooth.report.write_diagnosis("x", "nowhere"),
     "write a convergence as a comparison": lambda: jaxsmooth.report.write_comparison(model, "nowhere"),
+    "load from a file": lambda: jaxsmooth.load(__import__("os").__file__ + "/mine"),
+    "load a keyword that is not": lambda: jaxsmooth.load("tiny", dtpye="float32"),
+    "load too many": lambda: jaxsmooth.load("tiny", "float32"),
+    "load nothing": lambda: jaxsmooth.load(),
+    "save to a number": lambda: jaxsmooth.save(model, 3),
+    "encode, a place that is no function": lambda: jaxsmooth.encode(model, batch, place=3),
+    "encode, a collect of nothing": lambda: jaxsmooth.encode(model, batch, collect=lambda: 1),
+    "encode, remat a list": lambda: jaxsmooth.encode(model, batch, remat=[1]),
+    "encode, successive an array": lambda: jaxsmooth.encode(model, batch, successive=np.ones(2)),
+    "encode, attention an array": lambda: jaxsmooth.encode(model, batch, attention=np.ones(2)),
+    "load from a folder that is gone": gone,
     "load None": lambda: jaxsmooth.load(None),
     "load number": lambda: jaxsmooth.load(3),
     "load bytes": lambda: jaxsmooth.load(b"tiny"),
@@ -167,6 +215,8 @@ CASES = {
     "approach in no step": lambda: theory.approach_consensus(same, both, real[None], steps=0),
     "fate of a matrix that is not square": lambda: theory.residual_fate(np.ones((2, 3)), np.eye(2)),
     "spectrum of a vector": lambda: theory.residual_eigenvalues(np.eye(2), np.ones(2)),
+    "map, a keyword that is not": lambda: mapped(stepps=3),
+    "heads, a keyword that is not": lambda: mapped(map="frozen", layer=None, stepps=3),
     "map, std True": lambda: mapped(std=True),
     "map, std a word": lambda: mapped(std="a"),
     "map, stds with a word": lambda: mapped(std=[1.0, "a"]),
@@ -185,6 +235,18 @@ for name, call in CASES.items():
     except Exception as error:
         print(name, "gave", repr(error)[:200])
 print(len(CASES), "cases")
+every = functions()
+for name, function in every.items():
+    for given, words in (((), {"no_such_argument": 1}), ((0,) * 40, {})):
+        try:
+            function(*given, **words)
+            print(name, "was accepted") if words else None  # some take any number by position
+        except JaxsmoothError as error:
+            takes_any = any(one.kind is one.VAR_KEYWORD for one in inspect.signature(function).parameters.values())
+            assert not words or takes_any or "no_such_argument" in str(error), (name, str(error))
+        except Exception as error:
+            print(name, "gave", repr(error)[:200])
+print(len(every) > 340, "functions")
 for given in (np.float32(2), np.array(2.0), jnp.float32(2), np.array([2.0])):
     found = mapped(std=given, layer=np.int64(1), steps=np.int64(2), tolerance=np.float32(1e-4))
     print(found.std or found.sweeps[0].stds.tolist(), found.steps)
@@ -195,4 +257,4 @@ def test_odd_arguments_get_the_librarys_errors():
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, timeout=300)
     numbers = "2.0 2\n" * 3 + "[2.0] 2\n"  # those of numpy and jax are numbers
-    assert (done.stdout, done.returncode) == (f"124 cases\n{numbers}", 0), done.stdout + done.stderr
+    assert (done.stdout, done.returncode) == (f"137 cases\nTrue functions\n{numbers}", 0), done.stdout + done.stderr

@@ -8,7 +8,7 @@ from support import ROOT
 SITE = ROOT / ".cache" / "docs" / "html"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 QUIET = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
-PAGES = ("index", "tutorials/theorist", "howto/sweep-std", "book/index", "theory", "api/metrics")
+PAGES = ("index", "tutorials/theorist", "howto/sweep-std", "book/index", "theory", "compare", "api/metrics")
 
 pytestmark = [
     pytest.mark.long,

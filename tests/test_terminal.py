@@ -120,3 +120,25 @@ def test_a_process_writes_to_an_ascii_pipe_and_its_warnings_are_text(tmp_path):
     assert b"UserWarning: ab\n" in done.stderr
     assert b"RuntimeError: cd" in done.stderr
     assert b"\x1b" not in done.stderr
+
+
+def test_the_compilers_own_alarm_does_not_reach_the_terminal():
+    """XLA takes more than its second to fold this constant; without the guard it says so, in ten lines."""
+    program = (
+        "import sys\n"
+        "from jaxsmooth.terminal import guard_process\n"
+        "if 'guarded' in sys.argv: guard_process()\n"
+        "import jax\n"
+        "import jax.numpy as jnp\n"
+        "summed = lambda: jax.lax.reduce_window(jnp.arange(1e4), 0.0, jax.lax.add, (150,), (1,), 'SAME')\n"
+        "jax.jit(summed).lower().compile()\n"
+    )
+    kept = {name: value for name, value in os.environ.items() if name not in ("TF_CPP_MIN_LOG_LEVEL", "XLA_FLAGS")}
+    said = {}
+    for guarded in ("bare", "guarded"):
+        environment = {**kept, "PYTHONPATH": str(ROOT), "JAX_ENABLE_COMPILATION_CACHE": "false"}
+        command = [sys.executable, "-c", program, guarded]
+        done = subprocess.run(command, env=environment, capture_output=True, timeout=300, check=True)
+        said[guarded] = done.stderr
+    assert b"slow_operation_alarm" in said["bare"]
+    assert said["guarded"] == b""

@@ -21,7 +21,7 @@ import platformdirs
 from filelock import AcquireReturnProxy, FileLock, Timeout
 from rich.console import Console
 
-from ..errors import AssetError
+from ..errors import AssetError, arguments_checked
 from ..files import atomic_write
 from ..json_reading import loads
 from ..paths import refuse_address
@@ -34,6 +34,7 @@ MANIFEST = ".jaxsmooth.json"
 State = Literal["cached", "absent", "damaged"]
 
 
+@arguments_checked
 def cache_dir() -> Path:
     """The cache's root: the environment variable JAXSMOOTH_CACHE, else the platform's user cache.
 
@@ -58,6 +59,7 @@ def pieces_folder(distribution: Distribution) -> Path:
     return cache_dir() / "pieces" / distribution.sha256
 
 
+@arguments_checked
 def asset_path(name: str) -> Path:
     """The folder of an asset that is in the cache. Downloads nothing.
 
@@ -82,6 +84,7 @@ def asset_path(name: str) -> Path:
     return asset_folder(asset)
 
 
+@arguments_checked
 def assets_table() -> list[tuple[Asset, State]]:
     """Every asset of the registry with its state in the cache, for `jaxsmooth assets list`."""
     return [(asset, inspect(asset)[0]) for asset in REGISTRY.values()]
@@ -148,6 +151,7 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+@arguments_checked
 def verify(name: str | None = None) -> tuple[tuple[str, State, str], ...]:
     """Read and hash every file of one cached asset, or of all, and compare with what was fetched.
 
@@ -185,6 +189,7 @@ def install(asset: Asset, finished: Path, staging: Path) -> None:
     os.replace(finished, asset_folder(asset))
 
 
+@arguments_checked
 def clear(name: str | None = None) -> tuple[str, ...]:
     """Remove one asset, or every asset, from the cache. Other files in the cache's root are left alone.
 

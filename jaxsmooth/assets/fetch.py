@@ -18,7 +18,7 @@ from typing import IO
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
-from ..errors import AssetError
+from ..errors import AssetError, arguments_checked
 from ..terminal import PlainConsole
 from .archives import Joined, extract
 from .cache import (
@@ -44,6 +44,7 @@ _OFFLINE = (
 )
 
 
+@arguments_checked
 def fetch(name: str, *, progress: bool = True) -> Path:
     """Make sure an asset is in the cache, downloading and verifying it if it is not (or is damaged).
 

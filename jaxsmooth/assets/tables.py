@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from ..errors import DataError
+from ..errors import DataError, arguments_checked
 from ..files import format_name
 from ..json_reading import loads
 from ..paths import refuse_address
@@ -111,6 +111,7 @@ def is_missing(cell: object, missing: Missing = "refuse") -> bool:
     return cell is None or (isinstance(cell, float) and math.isnan(cell))
 
 
+@arguments_checked
 def parse_columns(text: str) -> dict[str, str]:
     """What `--columns` says: role -> column.
 

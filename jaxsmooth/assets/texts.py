@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..errors import TextError, did_you_mean, require_int
+from ..errors import TextError, arguments_checked, did_you_mean, require_int
 from ..paths import refuse_address
 from .fetch import fetch
 from .headers import refuse_table
@@ -38,6 +38,7 @@ class MalformedRowWarning(UserWarning):
     """Rows of a corpus that do not have its columns, or of a table that have no text, were skipped."""
 
 
+@arguments_checked
 def read_texts(source: str | Path, limit: int | None = None, *, column: str = "text") -> list[str]:
     """Read sentences, in the order of the file.
 
@@ -69,6 +70,7 @@ def read_texts(source: str | Path, limit: int | None = None, *, column: str = "t
     return list(stream_texts(source, limit, column=column))
 
 
+@arguments_checked
 def stream_texts(source: str | Path, limit: int | None = None, *, column: str = "text") -> Iterator[str]:
     """As `read_texts`, one sentence at a time: a file of any length takes no memory.
 
@@ -80,6 +82,7 @@ def stream_texts(source: str | Path, limit: int | None = None, *, column: str = 
     return (text for _, text in numbered_texts(source, limit, column=column))
 
 
+@arguments_checked
 def count_texts(source: str | Path, limit: int | None = None, *, column: str = "text") -> int | None:
     """How many sentences `stream_texts` gives, for a display that says how many are left.
 
@@ -122,6 +125,7 @@ def is_sentence(source: str | Path) -> bool:
     return isinstance(source, str) and " " in source.strip() and not _LIKE_A_FILE.search(source)
 
 
+@arguments_checked
 def sample_texts(source: str | Path, limit: int | None, seed: int, *, column: str = "text") -> list[str]:
     """Sentences drawn at random from all of a source, each as likely as any other, in the order of the file.
 
@@ -155,6 +159,7 @@ def sample_texts(source: str | Path, limit: int | None, seed: int, *, column: st
     return [text for _, text in sorted(kept)]
 
 
+@arguments_checked
 def numbered_texts(source: str | Path, limit: int | None = None, *, column: str = "text") -> Iterator[tuple[int, str]]:
     """As `stream_texts`, each sentence with the line of the file that it stands on.
 
@@ -173,6 +178,7 @@ def numbered_texts(source: str | Path, limit: int | None = None, *, column: str 
     return itertools.chain([first], sentences)
 
 
+@arguments_checked
 def read_rows(name: str, part: int = 0) -> list[tuple[str, ...]]:
     """Read the rows of a text asset: (id, score, text) or (topic, text), in the order of the file.
 
@@ -264,7 +270,7 @@ def _cells(path: Path, column: str) -> Iterator[tuple[int, str]]:
         if place == 0 and column not in row.cells:
             raise TextError(
                 f"{path} has no column {column!r}; its columns are {list(row.cells)}. Name the one that holds the "
-                "texts: --columns text=NAME. Does the first line name the columns?"
+                "texts: --text-column NAME, or --columns text=NAME. Does the first line name the columns?"
             )
         cell = row.cells.get(column)
         if is_missing(cell):

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..errors import ShapeError
+from ..errors import ShapeError, takes
 from ..types import Batch, Edits, ImageBatch, LayerNumbers
 from .as_batch import as_batch
 from .config import EncoderConfig
@@ -33,8 +33,8 @@ def check_arguments(model: Any, batch: Any, edits: Any, collect: Any) -> Batch |
             f"batch must be a Batch or ImageBatch; got {type(batch).__name__}. "
             "Text becomes a batch by calling the tokenizer; ids alone do with Batch(tokens=ids, mask=ids != pad)."
         )
-    if not callable(collect):
-        raise ShapeError(f"collect must be a function of a BlockTrace; got {type(collect).__name__}.")
+    if not takes(collect, 1):
+        raise ShapeError(f"collect must be a function of one BlockTrace; got {type(collect).__name__}.")
     check_batch(model.config, batch)
     check_edits(model.config, edits)
     return batch

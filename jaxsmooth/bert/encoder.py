@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..errors import ShapeError
+from ..errors import ShapeError, arguments_checked
 from ..linalg.precision import matmul
 from ..meshes import on_any_mesh
 from ..types import Batch, Block, BlockTrace, Edits, ImageBatch, Trace
@@ -23,6 +23,7 @@ from .params import Embeddings, Encoder
 from .positions import position_ids, relative_bias
 
 
+@arguments_checked
 def keep_trace(trace: BlockTrace) -> Trace:
     """The default `collect` of `encode`: hidden states, attention and both LayerNorm stds of every block.
 
@@ -35,6 +36,7 @@ def keep_trace(trace: BlockTrace) -> Trace:
     return Trace(hidden=trace.hidden, attn=trace.attn, std_attn=trace.std_attn, std_mlp=trace.std_mlp)
 
 
+@arguments_checked
 def keep_nothing(trace: BlockTrace) -> tuple[()]:
     """A `collect` that keeps no layer: the plain forward pass.
 
@@ -46,6 +48,7 @@ def keep_nothing(trace: BlockTrace) -> tuple[()]:
     return ()
 
 
+@arguments_checked
 def embed(model: Encoder, batch: Batch | ImageBatch | Mapping[str, Any]) -> Float[Array, "B T D"]:
     """LayerNorm of word + position + segment embeddings (Hugging Face: `hidden_states[0]`); the first block's input.
 
@@ -69,6 +72,7 @@ def embed(model: Encoder, batch: Batch | ImageBatch | Mapping[str, Any]) -> Floa
     return _embed(model, check_arguments(model, batch, Edits(), keep_nothing))
 
 
+@arguments_checked
 def image_batch(config: EncoderConfig, pixels: Float[Array, "B C Y X"]) -> ImageBatch:
     """Images as a vision encoder reads them, every token real.
 
@@ -93,6 +97,7 @@ def image_batch(config: EncoderConfig, pixels: Float[Array, "B C Y X"]) -> Image
     return batch
 
 
+@arguments_checked
 def encode(
     model: Encoder,
     batch: Batch | ImageBatch | Mapping[str, Any],

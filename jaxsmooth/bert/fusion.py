@@ -20,7 +20,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ..errors import OptionError, ShapeError
+from ..errors import OptionError, ShapeError, arguments_checked
 from ..linalg.precision import einsum
 from ..meshes import on_any_mesh
 from .config import EncoderConfig
@@ -70,6 +70,7 @@ class GateFusion(nnx.Pytree):
 Fusion = WeightedFusion | ConcatFusion | MaxFusion | GateFusion
 
 
+@arguments_checked
 def init_fusion(
     kind: Kind,
     config: EncoderConfig,
@@ -131,6 +132,7 @@ def _whole(layers: Any) -> tuple[int, ...]:
         raise OptionError(f"layers must be whole numbers, as [0, 3]; got {layers!r}.") from error
 
 
+@arguments_checked
 @on_any_mesh(lambda fusion, hidden: hidden[0], lead=(0, 1))
 def fuse(
     fusion: Fusion, hidden: Float[Array, "L *B T D"]
@@ -170,6 +172,7 @@ def fuse(
     return jnp.sum(weights[..., None].astype(chosen.dtype) * chosen, axis=0), weights
 
 
+@arguments_checked
 def gates(fusion: WeightedFusion | GateFusion, chosen: Float[Array, "K *B T D"]) -> Float[Array, "K *B T"]:
     """How much every chosen layer counts for every token, in at least float32.
 

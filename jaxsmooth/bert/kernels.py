@@ -68,7 +68,7 @@ def find_kernel(attention: str | Kernel, platform: str = "") -> Kernel | None:
     """
     if isinstance(attention, Kernel):
         return attention
-    if attention not in ("explicit", "auto", "fused"):
+    if not isinstance(attention, str) or attention not in ("explicit", "auto", "fused"):
         raise ShapeError(f"attention must be 'explicit', 'auto', 'fused' or a Kernel; got {attention!r}.")
     if attention == "explicit":
         return None

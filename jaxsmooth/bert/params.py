@@ -13,7 +13,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ..errors import ConfigError, is_int
+from ..errors import ConfigError, arguments_checked, is_int
 from ..types import Attention, Block, LayerNorm, Linear, named_leaves
 from .config import EncoderConfig
 
@@ -51,6 +51,7 @@ class Encoder(nnx.Pytree):
     final_norm: LayerNorm | None = nnx.data(default=None)
 
 
+@arguments_checked
 def init_encoder(
     config: EncoderConfig, key: PRNGKeyArray, *, dtype: DTypeLike = jnp.float32, pooler: bool = True
 ) -> Encoder:

@@ -90,7 +90,7 @@ def refuse_unexpected(weights: Weights, found: Sorted, wanted: Container[str]) -
     left = sorted([*found.others, *(name for name in found.inside if name not in parameters)])
     if left:
         message = f"{weights.where}: tensor {left[0]!r} is no part of the encoder, and is left out{and_more(left)}."
-        warnings.warn(message, CheckpointWarning, stacklevel=4)  # at the caller of `load`
+        warnings.warn(message, CheckpointWarning, stacklevel=5)  # at the caller of `load`, which is wrapped
 
 
 def _adapter(names: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..bert.config import EncoderConfig
-from ..errors import ConfigError, is_int
+from ..errors import ConfigError, arguments_checked, is_int
 from ..json_reading import loads
 from .families import FAMILIES, Family, Values
 from .model_type import with_model_type
@@ -46,6 +46,7 @@ _DEFAULTS = {field.name: field.default for field in dataclasses.fields(EncoderCo
 _FLOATS = tuple(field.name for field in dataclasses.fields(EncoderConfig) if field.type is float)
 
 
+@arguments_checked
 def family_config(family: str, **fields: Any) -> EncoderConfig:
     """The configuration of a family, with the fields that are given; sizes left out are BERT-base's.
 
@@ -67,6 +68,7 @@ def family_config(family: str, **fields: Any) -> EncoderConfig:
     return EncoderConfig(**{**usual, **fields, "family": family})
 
 
+@arguments_checked
 def config_from_dict(hf: Mapping[str, Any]) -> EncoderConfig:
     """Translate the content of a Hugging Face `config.json`.
 
@@ -123,6 +125,7 @@ def _under_own_names(family: Family, hf: Mapping[str, Any]) -> Mapping[str, Any]
     }
 
 
+@arguments_checked
 def config_from_file(path: str | Path, *, names: Callable[[], Iterable[str]] = tuple) -> EncoderConfig:
     """Read a Hugging Face `config.json`.
 
@@ -149,6 +152,7 @@ def config_from_file(path: str | Path, *, names: Callable[[], Iterable[str]] = t
         raise ConfigError(f"{path}: {error}") from error
 
 
+@arguments_checked
 def config_to_dict(config: EncoderConfig) -> dict[str, Any]:
     """The Hugging Face `config.json` of an encoder; `config_from_dict` inverts it.
 

@@ -15,7 +15,7 @@ from ..assets import fetch
 from ..assets.registry import REGISTRY
 from ..bert.config import EncoderConfig
 from ..bert.params import Encoder, blank_encoder, encoder_shapes
-from ..errors import AssetError, CheckpointError
+from ..errors import AssetError, CheckpointError, arguments_checked
 from ..inputs.tokenizer import TINY_VOCAB, Tokenizer
 from ..inputs.tokenizer_files import TOKENIZER_FILES
 from ..types import map_named
@@ -28,6 +28,7 @@ from .folders import (
     model_in,
     read_config,
     read_tokenizer,
+    reading,
     refuse_no_hub_id,
 )
 from .formats import (
@@ -59,6 +60,7 @@ TINY = EncoderConfig(
 )
 
 
+@arguments_checked
 def load(name: str | Path, *, dtype: DTypeLike = jnp.float32, check: bool = True) -> tuple[Encoder, Tokenizer | None]:
     """Load an encoder and its tokenizer.
 
@@ -104,18 +106,19 @@ def load(name: str | Path, *, dtype: DTypeLike = jnp.float32, check: bool = True
         # what is drawn depend on the machine.
         weights = open_weights(Path(str(importlib.resources.files("jaxsmooth.assets") / "tiny")))
         return read_encoder(weights, TINY, dtype=dtype), Tokenizer.tiny(TINY)
-    directory = find_directory(name)
-    packed = None if (directory / "config.json").exists() else find_one(directory, PATTERN)
-    tokenizer: Tokenizer | None
-    if packed is not None:
-        model, tokenizer = _load_packed(packed, dtype)
-    else:
-        config = read_config(directory)
-        weights = with_word_table(open_weights(directory), config, directory)
-        model = read_encoder(weights, config, dtype=dtype, finite=check)
-        tokenizer = read_tokenizer(directory, config)
-    if check:
-        check_read(model, tokenizer, str(name), known_answer(str(name), directory))
+    with reading(name):
+        directory = find_directory(name)
+        packed = None if (directory / "config.json").exists() else find_one(directory, PATTERN)
+        tokenizer: Tokenizer | None
+        if packed is not None:
+            model, tokenizer = _load_packed(packed, dtype)
+        else:
+            config = read_config(directory)
+            weights = with_word_table(open_weights(directory), config, directory)
+            model = read_encoder(weights, config, dtype=dtype, finite=check)
+            tokenizer = read_tokenizer(directory, config)
+        if check:
+            check_read(model, tokenizer, str(name), known_answer(str(name), directory))
     return model, tokenizer
 
 

@@ -13,12 +13,12 @@ from jax.typing import DTypeLike
 from ..bert.config import EncoderConfig
 from ..bert.heads import FORMS, LANGUAGE, POOLED, Head, Kind, tied_output
 from ..bert.params import Encoder
-from ..errors import CheckpointError, ConfigError
+from ..errors import CheckpointError, ConfigError, arguments_checked
 from ..inputs.tokenizer import Tokenizer
 from ..json_reading import loads
 from ..types import LayerNorm, Linear
 from .encoder import cast, check_dtype, find_directory, read_encoder
-from .folders import read_config, read_tokenizer
+from .folders import read_config, read_tokenizer, reading
 from .formats import FileTensor, open_weights
 from .head_names import HEADS, head_names
 from .self_check import check_read, known_answer
@@ -27,6 +27,7 @@ from .tied import is_tied, with_word_table, word_table
 from .wrappers import sort_names
 
 
+@arguments_checked
 def load_with_head(
     name: str | Path, *, dtype: DTypeLike = jnp.float32, check: bool = True
 ) -> tuple[Encoder, Head, Tokenizer | None]:
@@ -46,24 +47,25 @@ def load_with_head(
       ConfigError: an unusable `config.json`, or a class whose head is not known for the family.
     """
     wanted = check_dtype(dtype)
-    directory = find_directory(name)
-    config = read_config(directory)
-    hf = loads((directory / "config.json").read_text(encoding="utf-8"))
-    kind = head_kind(config, hf)
-    names = head_names(config, kind)
-    weights = with_word_table(open_weights(directory), config, directory)
-    model = read_encoder(weights, config, dtype=wanted, finite=check)
-    sorted_names = sort_names((tensor.name for tensor in weights.tensors), config.family)
-    found = by_plain_name(weights.tensors, {**sorted_names.own, **sorted_names.heads}.get)
-    reader = _Reader(found, weights.where, wanted, check)
-    if names.pooler:
-        model = dataclasses.replace(model, pooler=reader.linear(names.pooler, config.width, config.width))
-    head = _read_head(reader, config, kind, hf)
-    if kind in POOLED and head.reads == "pooler" and model.pooler is None:
-        raise CheckpointError(f"{weights.where}: a head of kind {kind!r} reads the pooler, which is missing.")
-    tokenizer = read_tokenizer(directory, config)
-    if check:
-        check_read(model, tokenizer, str(name), known_answer(str(name), directory))
+    with reading(name):
+        directory = find_directory(name)
+        config = read_config(directory)
+        hf = loads((directory / "config.json").read_text(encoding="utf-8"))
+        kind = head_kind(config, hf)
+        names = head_names(config, kind)
+        weights = with_word_table(open_weights(directory), config, directory)
+        model = read_encoder(weights, config, dtype=wanted, finite=check)
+        sorted_names = sort_names((tensor.name for tensor in weights.tensors), config.family)
+        found = by_plain_name(weights.tensors, {**sorted_names.own, **sorted_names.heads}.get)
+        reader = _Reader(found, weights.where, wanted, check)
+        if names.pooler:
+            model = dataclasses.replace(model, pooler=reader.linear(names.pooler, config.width, config.width))
+        head = _read_head(reader, config, kind, hf)
+        if kind in POOLED and head.reads == "pooler" and model.pooler is None:
+            raise CheckpointError(f"{weights.where}: a head of kind {kind!r} reads the pooler, which is missing.")
+        tokenizer = read_tokenizer(directory, config)
+        if check:
+            check_read(model, tokenizer, str(name), known_answer(str(name), directory))
     return model, head, tokenizer
 
 

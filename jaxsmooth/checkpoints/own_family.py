@@ -5,7 +5,7 @@ from typing import Any
 
 from ..bert.config import FAMILY_NAMES, OWN_FAMILIES
 from ..bert.heads import FORMS
-from ..errors import ConfigError
+from ..errors import ConfigError, arguments_checked
 from ..inputs.tokenizer_class import OF_FAMILY
 from . import wrappers
 from .families import FAMILIES, Family
@@ -15,6 +15,7 @@ from .names import NAMES, Names
 _TABLES: tuple[dict[str, Any], ...] = (FAMILIES, NAMES, HEADS, FORMS, OF_FAMILY)
 
 
+@arguments_checked
 def register_family(
     name: str,
     *,

@@ -14,7 +14,7 @@ import safetensors.numpy
 from ..bert.config import EncoderConfig
 from ..bert.heads import FORMS, LANGUAGE, POOLED, Head, init_head
 from ..bert.params import Encoder, encoder_shapes
-from ..errors import ConfigError, ShapeError
+from ..errors import ConfigError, ShapeError, arguments_checked
 from ..files import replaced_together, require_room, spelled_out
 from ..types import Linear, named_leaves
 from .config_json import ANSWER_KEY, OWN_KEY, config_to_dict
@@ -29,6 +29,7 @@ FLOATS = ("float32", "bfloat16", "float16", "float64")
 """What is written, and read again."""
 
 
+@arguments_checked
 def save(model: Encoder, directory: str | Path) -> None:
     """Write `config.json` and `model.safetensors` as Hugging Face's BertModel does.
 
@@ -50,6 +51,7 @@ def save(model: Encoder, directory: str | Path) -> None:
     _write_directory(directory, model, dict(tensors_of(model)), config_to_dict(model.config))
 
 
+@arguments_checked
 def save_with_head(
     model: Encoder,
     head: Head,

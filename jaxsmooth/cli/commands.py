@@ -20,8 +20,8 @@ class Study:
     data: str = "movie-reviews"
     """A text asset, "tiny" (a few shipped sentences), a UTF-8 file with one sentence per line, a table (.csv, .tsv,
     .jsonl, .json, .parquet), - for standard input, or one sentence in quotes."""
-    columns: str = ""
-    """Of a table: the column that holds the texts, as text=review. Without it, the column named text."""
+    columns: Annotated[str, tyro.conf.arg(aliases=("--text-column",))] = ""
+    """Of a table: the column that holds the texts, as review or text=review. Without it, the column named text."""
     limit: int | None = 32
     """Read at most N sentences; None for all of them."""
     sample: int | None = None

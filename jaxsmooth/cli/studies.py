@@ -206,6 +206,8 @@ def _text_column(columns: str) -> str:
     """The column of a table that a study reads."""
     from ..assets import parse_columns
 
+    if columns and "=" not in columns:
+        return columns
     named = parse_columns(columns)
     if named.keys() - {"text"}:
         raise DataError(f"only texts are read here: --columns must be text=NAME; got {columns!r}.")

@@ -16,7 +16,7 @@ from ..bert.checks import check_edits
 from ..bert.config import EncoderConfig
 from ..bert.encoder import encode
 from ..bert.params import Encoder
-from ..errors import OptionError
+from ..errors import OptionError, arguments_checked
 from ..theory.consensus import relative_distance, subspace_distance
 from ..types import Batch, BlockTrace, Edits, ImageBatch
 
@@ -32,6 +32,7 @@ MEASURES: dict[str, Callable[[Array, Array], Array]] = {
 }
 
 
+@arguments_checked
 def attribution(
     model: Encoder,
     batch: Batch | ImageBatch,
@@ -68,6 +69,7 @@ def attribution(
     return _attribution(model, batch, edits, measure=measure)
 
 
+@arguments_checked
 def attribute(
     trace: BlockTrace, mask: Bool[Array, "B T"], config: EncoderConfig, measure: Measure = "log_relative_distance"
 ) -> Float[Array, "4 B"]:

@@ -10,7 +10,7 @@ from jax.tree_util import Partial
 from jax.typing import ArrayLike
 from jaxtyping import Array
 
-from ..errors import ShapeError, did_you_mean
+from ..errors import ShapeError, arguments_checked, did_you_mean
 from ..types import SITES, Edit, Edits, LayerNumbers, as_edited
 
 SITE_AXES = {
@@ -27,6 +27,7 @@ Indices = int | Sequence[int] | np.ndarray | Array | None
 """Which layers, heads or tokens: one, several, or (None) all."""
 
 
+@arguments_checked
 def restrict(
     edits: Edits, *, layers: Indices = None, heads: Indices = None, tokens: Indices = None, keys: Indices = None
 ) -> Edits:
@@ -79,6 +80,7 @@ def _check_reached(site: str, layers: Indices) -> None:
         raise ShapeError(f"the site {site!r} occurs {where} only; got layers={layers!r}, so the edit would do nothing.")
 
 
+@arguments_checked
 def replace(
     site: str,
     value: ArrayLike,
@@ -111,6 +113,7 @@ def replace(
     return _build(site, _replaced, value, layers, heads, tokens, keys)
 
 
+@arguments_checked
 def scale(
     site: str,
     factor: ArrayLike,

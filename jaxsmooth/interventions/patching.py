@@ -12,11 +12,12 @@ from jaxtyping import Array, Float
 from ..bert.checks import check_edits
 from ..bert.encoder import embed, encode, keep_nothing
 from ..bert.params import Encoder
-from ..errors import OptionError, ShapeError
+from ..errors import OptionError, ShapeError, arguments_checked
 from ..types import Batch, BlockTrace, Edits, ImageBatch
 from .builders import Indices, broadcast, check_site, restrict
 
 
+@arguments_checked
 def record(
     model: Encoder, batch: Batch | ImageBatch, sites: Sequence[str], *, edits: Edits = Edits()
 ) -> dict[str, Float[Array, "L ..."]]:
@@ -46,6 +47,7 @@ def record(
     return _record(model, batch, edits, sites=tuple(sites))
 
 
+@arguments_checked
 def patch(
     recording: Mapping[str, Array],
     *,
@@ -92,6 +94,7 @@ class PatchEffect(NamedTuple):
     readout: Any
 
 
+@arguments_checked
 def patch_effect(
     model: Encoder,
     source: Batch | ImageBatch,
@@ -138,6 +141,7 @@ def patch_effect(
     return PatchEffect(patched - clean, jax.tree.map(lambda a, b: a - b, after, before))
 
 
+@arguments_checked
 @jax.jit(static_argnames=("site", "over"))
 def patch_map(
     model: Encoder, source: Batch | ImageBatch, target: Batch | ImageBatch, *, site: str, over: str = "heads"

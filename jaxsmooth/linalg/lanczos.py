@@ -11,6 +11,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
+from ..errors import arguments_checked
 from .batched_lanczos import largest_eigenvalues_of_batch
 from .eigh import jacobi_eigh
 from .norms import binary_size, norm, quotient
@@ -45,6 +46,7 @@ class _Krylov(NamedTuple):
     result: Eigenvalue
 
 
+@arguments_checked
 def largest_eigenvalue(
     apply: Callable[[Array], Array], start: Float[Array, "..."], *, tolerance: float, max_steps: int = 600
 ) -> Eigenvalue:

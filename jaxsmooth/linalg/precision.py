@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from ..errors import ShapeError
+from ..errors import ShapeError, arguments_checked
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -68,6 +68,7 @@ def at_least_float32(function: Function) -> Function:
     rows = _token_vectors(parameters)
     run = function if takes_functions else jax.jit(function, static_argnames=options)
 
+    @arguments_checked
     @functools.wraps(function)
     def widened(*arguments: Any, **named: Any) -> Any:
         given = dict(zip(parameters, arguments, strict=False)) | named

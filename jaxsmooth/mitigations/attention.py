@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from ..errors import arguments_checked
 from ..linalg.precision import einsum
 from ..theory.operators import uniform_attention
 
@@ -17,6 +18,7 @@ Strength = Float[Array, ""] | Float[Array, " N"] | float
 """One number for all heads, or one per head."""
 
 
+@arguments_checked
 def attn_scale(
     attn: Float[Array, "*B N T S"], mask: Bool[Array, "*B S"], strength: Strength
 ) -> Float[Array, "*B N T S"]:
@@ -43,6 +45,7 @@ def attn_scale(
     return uniform + (1 + per_head(strength, attn)) * (attn - uniform)
 
 
+@arguments_checked
 def centred_attention(
     attn: Float[Array, "*B N T S"], mask: Bool[Array, "*B S"], strength: Strength = 1.0
 ) -> Float[Array, "*B N T S"]:
@@ -69,6 +72,7 @@ def centred_attention(
     return attn - per_head(strength, attn) * _uniform(attn, mask)
 
 
+@arguments_checked
 def graph_filter(
     attn: Float[Array, "*B N T S"],
     mask: Bool[Array, "*B S"],
@@ -109,6 +113,7 @@ def graph_filter(
     return w0 * eye + w1 * attn + wk * (attn + steps * (squared - attn))
 
 
+@arguments_checked
 def temp_scale(logits: Float[Array, "*B N T S"], temperature: Strength) -> Float[Array, "*B N T S"]:
     """TempScale, scores over a temperature: below 1 attention is sharper, and passes more of what differs.
 
@@ -131,6 +136,7 @@ def temp_scale(logits: Float[Array, "*B N T S"], temperature: Strength) -> Float
     return logits / per_head(temperature, logits)
 
 
+@arguments_checked
 def length_scale(
     logits: Float[Array, "*B N T S"], mask: Bool[Array, "*B S"], reference: Float[Array, ""] | Int[Array, ""] | float
 ) -> Float[Array, "*B N T S"]:
@@ -159,6 +165,7 @@ def length_scale(
     return logits * jnp.where(count > 1, factor, 1)[..., None, None, None]
 
 
+@arguments_checked
 def symmetric_scores(logits: Float[Array, "*B N T T"]) -> Float[Array, "*B N T T"]:
     """(S + S^T) / 2: scores whose exponentials are a symmetric affinity, the weights of an undirected graph.
 
@@ -180,6 +187,7 @@ def symmetric_scores(logits: Float[Array, "*B N T T"]) -> Float[Array, "*B N T T
     return (logits + jnp.swapaxes(logits, -1, -2)) / 2
 
 
+@arguments_checked
 def symmetric_attention(attn: Float[Array, "*B N T T"]) -> Float[Array, "*B N T T"]:
     """D^(-1/2) A D^(-1/2) from the softmax P = D^(-1) A of symmetric scores: the square root of P_ij P_ji.
 
@@ -203,6 +211,7 @@ def symmetric_attention(attn: Float[Array, "*B N T T"]) -> Float[Array, "*B N T 
     return jnp.where(squared > 0, jnp.sqrt(jnp.where(squared > 0, squared, 1)), 0)  # its slope at 0 is no number
 
 
+@arguments_checked
 def attention_dropout(
     attn: Float[Array, "*B N T S"], key: PRNGKeyArray, rate: Float[Array, ""] | float
 ) -> Float[Array, "*B N T S"]:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from ..errors import OptionError
+from ..errors import OptionError, arguments_checked
 from ..linalg.precision import einsum, matmul
 from ..linalg.rows import masked_softmax
 from ..theory.consensus import centre_tokens, token_mean
@@ -18,6 +18,7 @@ Strength = Float[Array, ""] | Float[Array, " D"] | float
 """One number for all channels, or one per channel."""
 
 
+@arguments_checked
 def contranorm(
     hidden: Float[Array, "*B T D"],
     mask: Bool[Array, "*B T"],
@@ -62,6 +63,7 @@ def contranorm(
     return jnp.where(mask[..., None], (1 + s if form == "bert" else 1) * rows - away, hidden)
 
 
+@arguments_checked
 def contranorm_similarity(
     hidden: Float[Array, "*B T D"],
     mask: Bool[Array, "*B T"],
@@ -85,6 +87,7 @@ def contranorm_similarity(
     return rows + jnp.where(mask[..., None, :], jnp.swapaxes(rows, -1, -2), 0)
 
 
+@arguments_checked
 def feat_scale(
     hidden: Float[Array, "*B T D"],
     mask: Bool[Array, "*B T"],
@@ -123,6 +126,7 @@ def feat_scale(
     return jnp.where(mask[..., None], gains[0] * mean + gains[1] * (hidden - mean), hidden)
 
 
+@arguments_checked
 def neutreno(
     context: Float[Array, "*B T H"],
     value: Float[Array, "*B T H"],
@@ -152,6 +156,7 @@ def neutreno(
     return context + jnp.asarray(strength).astype(context.dtype) * (first_value - value)
 
 
+@arguments_checked
 def pair_norm(
     hidden: Float[Array, "*B T D"],
     mask: Bool[Array, "*B T"],
@@ -187,6 +192,7 @@ def pair_norm(
     return jnp.where(mask[..., None], jnp.asarray(scale).astype(hidden.dtype) * unit, hidden)
 
 
+@arguments_checked
 def initial_residual(
     hidden: Float[Array, "*B T D"], first: Float[Array, "*B T D"], share: Float[Array, ""] | float
 ) -> Float[Array, "*B T D"]:
@@ -212,6 +218,7 @@ def initial_residual(
     return (1 - a) * hidden + a * first
 
 
+@arguments_checked
 def soft_decay(
     hidden: Float[Array, "*B T D"],
     mask: Bool[Array, "*B T"],
@@ -259,6 +266,7 @@ def _decayed(x: Array, a: Array, keep_largest: bool) -> Array:
     return matmul(left * new[None], right)
 
 
+@arguments_checked
 def scale_branch(branch: Float[Array, "*B T D"], factor: Float[Array, ""] | float) -> Float[Array, "*B T D"]:
     """A sub-layer's output times a factor, 1/sqrt(L) in the paper, before it is added to the residual stream.
 

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 
 from ..bert.params import Encoder
-from ..errors import OptionError, takes
+from ..errors import OptionError, arguments_checked, takes
 from ..types import Edits
 from .parse import METHODS, NamedRemedy, parse_remedies
 from .remedies import AnyBatch, Remedy
@@ -48,6 +48,7 @@ class OwnRemedy:
         return found
 
 
+@arguments_checked
 def own_remedy(label: str, given: Own) -> NamedRemedy | OwnRemedy:
     """One remedy under the user's name.
 
@@ -78,6 +79,7 @@ def own_remedy(label: str, given: Own) -> NamedRemedy | OwnRemedy:
     return OwnRemedy(label, given)
 
 
+@arguments_checked
 def chosen_remedies(
     remedies: str | Mapping[str, Own] | Iterable[str | NamedRemedy],
 ) -> list[NamedRemedy | OwnRemedy]:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 
 from ..bert.params import Encoder
-from ..errors import OptionError, did_you_mean
+from ..errors import OptionError, arguments_checked, did_you_mean
 from ..types import Edits, compose
 from . import remedies
 from .remedies import AnyBatch, Remedy
@@ -236,6 +236,7 @@ class NamedRemedy:
         return " + ".join(f"{name}({_written(values)})" for name, values in self.parts)
 
 
+@arguments_checked
 def parse_remedies(text: str) -> list[NamedRemedy]:
     """Read a list of remedies: entries between commas, joined methods between "+", parameters after ":".
 
@@ -264,6 +265,7 @@ def parse_remedies(text: str) -> list[NamedRemedy]:
     return found
 
 
+@arguments_checked
 def describe_methods() -> str:
     """One line per method: name, parameters with defaults and ranges, source.
 

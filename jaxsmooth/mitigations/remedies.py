@@ -23,7 +23,7 @@ from jaxtyping import Array, PRNGKeyArray
 
 from ..bert.encoder import embed, encode
 from ..bert.params import Encoder
-from ..errors import OptionError, takes
+from ..errors import OptionError, arguments_checked, takes
 from ..types import Batch, BlockTrace, Edits, ImageBatch, compose
 from . import attention, features
 
@@ -39,6 +39,7 @@ LayerNorm) ours changes what the MLP reads but not the residual; theirs changes 
 """
 
 
+@arguments_checked
 def contranorm(
     strength: Number = 0.1,
     *,
@@ -79,37 +80,44 @@ def contranorm(
     return remedy
 
 
+@arguments_checked
 def attn_scale(strength: Number = 0.3) -> Remedy:
     """AttnScale with w = `strength`, [] or one per head [N], in every layer."""
     return lambda model, batch: Edits(attn=Partial(_attn_scale, batch.mask, jnp.asarray(strength)))
 
 
+@arguments_checked
 def centred_attention(strength: Number = 1.0) -> Remedy:
     """A - c J0 in every layer, c = `strength`."""
     return lambda model, batch: Edits(attn=Partial(_centred_attention, batch.mask, jnp.asarray(strength)))
 
 
+@arguments_checked
 def graph_filter(power: Number = -0.3, *, identity: Number = 0.0, linear: Number = 1.0, order: int = 3) -> Remedy:
     """GFSA with wK = `power`, w0 = `identity`, w1 = `linear` and K = `order` in every layer."""
     weights = (power, identity, linear, order)
     return lambda model, batch: Edits(attn=Partial(_graph_filter, batch.mask, *map(jnp.asarray, weights)))
 
 
+@arguments_checked
 def temp_scale(temperature: Number = 0.8) -> Remedy:
     """TempScale in every layer, one temperature, [] or one per head [N]."""
     return lambda model, batch: Edits(attn_logits=Partial(_temp_scale, jnp.asarray(temperature)))
 
 
+@arguments_checked
 def length_scale(reference: Number = 32) -> Remedy:
     """Scores times log n / log n0 in every layer, n0 = `reference`."""
     return lambda model, batch: Edits(attn_logits=Partial(_length_scale, batch.mask, jnp.asarray(reference)))
 
 
+@arguments_checked
 def attention_dropout(key: PRNGKeyArray, rate: Number = 0.1) -> Remedy:
     """Dropout on attention weights, rate 0.1 as in BERT's training, another draw in every layer."""
     return lambda model, batch: Edits(attn=Partial(_attention_dropout, key, jnp.asarray(rate)))
 
 
+@arguments_checked
 def resgcn(*, relu: bool = True) -> Remedy:
     """ResGCN in the attention's place, in every layer: X + ReLU(sum over heads of D^(-1/2) A D^(-1/2) X W_V W_O).
 
@@ -141,6 +149,7 @@ def resgcn(*, relu: bool = True) -> Remedy:
     return remedy
 
 
+@arguments_checked
 def neutreno(strength: Number = 0.6) -> Remedy:
     """NeuTRENO with lambda = `strength` (0.6 after the paper) in every layer but the first.
 
@@ -158,12 +167,14 @@ def neutreno(strength: Number = 0.6) -> Remedy:
     return remedy
 
 
+@arguments_checked
 def feat_scale(low: Number = 0.0, high: Number = 0.3, *, convention: Literal["paper", "released"] = "paper") -> Remedy:
     """FeatScale on the attention sub-layer's output, t1 = `low` and t2 = `high`, [] or one per channel [D]."""
     edit = _fixed(_feat_scale, formula=features.feat_scale, convention=convention)
     return lambda model, batch: Edits(mixed=Partial(edit, batch.mask, jnp.asarray(low), jnp.asarray(high)))
 
 
+@arguments_checked
 def pair_norm(scale: Number | None = None, *, each_token: bool = False) -> Remedy:
     """PairNorm on every block's output; a `scale` of None is sqrt(D), the length of a token after a plain LayerNorm."""
     edit = _fixed(_pair_norm, formula=features.pair_norm, each_token=each_token)
@@ -175,11 +186,13 @@ def pair_norm(scale: Number | None = None, *, each_token: bool = False) -> Remed
     return remedy
 
 
+@arguments_checked
 def initial_residual(share: Number = 0.1) -> Remedy:
     """A share a = `share` of the (unedited) embedding output put back into every block's output."""
     return lambda model, batch: Edits(hidden=Partial(_initial_residual, embed(model, batch), jnp.asarray(share)))
 
 
+@arguments_checked
 def soft_decay(alpha: Number = -0.2, *, keep_largest: bool = True, last_only: bool = True) -> Remedy:
     """SoftDecay on the last block's output, as published, or on every block's."""
     edit = _fixed(_soft_decay, formula=features.soft_decay, keep_largest=keep_largest)
@@ -191,6 +204,7 @@ def soft_decay(alpha: Number = -0.2, *, keep_largest: bool = True, last_only: bo
     return remedy
 
 
+@arguments_checked
 def residual_scaling(factor: Number | None = None) -> Remedy:
     """Both sub-layers' outputs times a factor before they are added; None is 1/sqrt(L), as after Noci et al. (2022)."""
 
@@ -201,6 +215,7 @@ def residual_scaling(factor: Number | None = None) -> Remedy:
     return remedy
 
 
+@arguments_checked
 def combine(*several: Remedy) -> Remedy:
     """All of them in one; where two change the same site, the first acts first.
 
@@ -223,6 +238,7 @@ def combine(*several: Remedy) -> Remedy:
     return lambda model, batch: compose(*(one(model, batch) for one in several))
 
 
+@arguments_checked
 def first_values(model: Encoder, batch: AnyBatch) -> Array:
     """V_0, the values of the first block on the embedding output, [B N S H]; one block is run, in any family.
 

@@ -15,13 +15,14 @@ from jaxtyping import Array, Float
 from numpy.typing import NDArray
 
 from ..bert.params import Encoder
-from ..errors import OptionError
+from ..errors import OptionError, arguments_checked
 from ..linalg.precision import matmul
 from ..types import Linear
 
 Sign = Literal[-1, 1]
 
 
+@arguments_checked
 def definite_matrix(
     lower: Float[Array, "*B D K"], raw: Float[Array, "*B K"], sign: Sign = -1
 ) -> Float[Array, "*B D D"]:
@@ -47,6 +48,7 @@ def definite_matrix(
     return matmul(value, output)
 
 
+@arguments_checked
 def definite_kernels(
     lower: Float[Array, "*B D K"], raw: Float[Array, "*B K"], sign: Sign = -1
 ) -> tuple[Float[Array, "*B D K"], Float[Array, "*B K D"]]:
@@ -66,6 +68,7 @@ def definite_kernels(
     return value, sign * jax.nn.softplus(raw)[..., :, None] * jnp.swapaxes(value, -1, -2)
 
 
+@arguments_checked
 def make_definite(model: Encoder, *, sign: Sign = -1) -> Encoder:
     """The encoder whose every head has the nearest semidefinite W_h = W_V^h W_O^h, in the Frobenius norm.
 

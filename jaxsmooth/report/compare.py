@@ -9,6 +9,7 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
+from ..errors import arguments_checked
 from ..files import atomic_write, dumps_strict, strict
 from ..results.comparison import COMPARED_RATES, Comparison, Measured
 from ..results.spread import Spread
@@ -27,6 +28,7 @@ SIDE = 320
 STATES = {"cosine similarity of tokens": "cosine_similarity", "relative distance d_M / ‖H‖": "relative_distance"}
 
 
+@arguments_checked
 def write_comparison(found: Comparison, out: Path) -> dict[str, Path]:
     """Write compare.json and the figure compare.png, .svg and .pdf, each atomically.
 
@@ -46,6 +48,7 @@ def write_comparison(found: Comparison, out: Path) -> dict[str, Path]:
     return {"numbers": numbers, "figure": figure}
 
 
+@arguments_checked
 def comparison_json(found: Comparison) -> dict[str, Any]:
     """Turn the result into strict JSON: for every remedy and layer, each quantity's spread over sentences.
 
@@ -61,6 +64,7 @@ def comparison_json(found: Comparison) -> dict[str, Any]:
     return strict({**described(found), **answers, **more, "remedies": entries, "versions": found.versions})
 
 
+@arguments_checked
 def print_comparison(found: Comparison, console: Console) -> None:
     """Print the answer, one table with the best remedy first, and a sentence on each remedy.
 

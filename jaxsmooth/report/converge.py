@@ -9,6 +9,7 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
+from ..errors import arguments_checked
 from ..files import atomic_write, dumps_strict, strict
 from ..results.convergence import HeadConvergence
 from ..results.spread import Spread
@@ -37,6 +38,7 @@ WHERE = "Where do the tokens go when a head's attention is applied again and aga
 HOW_FAST = "Does the second eigenvalue say how fast?"
 
 
+@arguments_checked
 def write_convergence(found: HeadConvergence, out: Path) -> dict[str, Path]:
     """Write converge.json and the figure converge.png, .svg and .pdf, each atomically.
 
@@ -56,6 +58,7 @@ def write_convergence(found: HeadConvergence, out: Path) -> dict[str, Path]:
     return {"numbers": numbers, "figure": figure}
 
 
+@arguments_checked
 def convergence_json(found: HeadConvergence) -> dict[str, Any]:
     """Turn the result into strict JSON: for every operator, layer and head, each quantity's spread over sentences.
 
@@ -79,6 +82,7 @@ def convergence_json(found: HeadConvergence) -> dict[str, Any]:
     )
 
 
+@arguments_checked
 def print_convergence(found: HeadConvergence, console: Console) -> None:
     """Print the answers in words, and a table, one row per operator and layer."""
     model, data = found.model, found.data

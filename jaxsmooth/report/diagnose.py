@@ -6,6 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from ..errors import arguments_checked
 from ..files import atomic_write, dumps_strict
 from ..results.diagnosis import Diagnosis
 from .fate.words import fate_of, whole_answer
@@ -17,6 +18,7 @@ from .terminal import show, show_answer, show_command, show_table
 from .texts import ASSUMED, texts_csv, texts_words
 
 
+@arguments_checked
 def write_diagnosis(diagnosis: Diagnosis, out: Path, *, kept: Path | None = None) -> dict[str, Path]:
     """Write report.html, report.json and the figures, as PNG, SVG and PDF, each atomically; a fate into a folder fate.
 
@@ -77,6 +79,7 @@ LEAST_IMPORTANT = ("L0", "√λ\nmax", "std\nMLP\nmin", "std\nattn\nmin", "L1", 
 """What is left out where there is no room, in this order."""
 
 
+@arguments_checked
 def print_diagnosis(diagnosis: Diagnosis, console: Console) -> None:
     """Print the answer, the numbers per layer, and the questions with their answers.
 

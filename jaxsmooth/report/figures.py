@@ -7,6 +7,7 @@ from typing import Any
 import altair as alt
 import numpy as np
 
+from ..errors import arguments_checked
 from ..results.diagnosis import Diagnosis, FusedLayers
 from ..results.spread import Spread
 from ..results.summaries import RATES
@@ -60,6 +61,7 @@ _TIMES = "In brackets: how many times the actual rate a bound is, median over la
 _IN_OVERVIEW = ("actual", "L5", "L4", "L3", "L1", "L0")
 
 
+@arguments_checked
 def write_figures(diagnosis: Diagnosis, folder: Path) -> dict[str, Path]:
     """Draw every figure of the report, as PNG, SVG and PDF.
 

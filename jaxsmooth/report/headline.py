@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+from ..errors import arguments_checked
 from ..results.diagnosis import Diagnosis
 from . import wording
 from .findings import MODERATE_RISE, PEAK_DROP, STRONG_SIMILARITY, Findings, findings
@@ -56,6 +57,7 @@ class Headline:
         )
 
 
+@arguments_checked
 def headline(diagnosis: Diagnosis) -> Headline:
     """Answer "does this model over-smooth, where, and does the theory explain it?".
 

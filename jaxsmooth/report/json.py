@@ -18,7 +18,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from ..errors import DataError
+from ..errors import DataError, arguments_checked
 from ..files import as_path, strict
 from ..files import check_writable as check_writable
 from ..results.comparison import Comparison
@@ -38,6 +38,7 @@ from .texts import texts_json
 SCHEMA = 1
 
 
+@arguments_checked
 def to_json(diagnosis: Diagnosis) -> dict[str, Any]:
     """Turn a diagnosis into the content of report.json.
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from markupsafe import Markup
 
+from ..errors import arguments_checked
 from ..results.diagnosis import Diagnosis, Exemplar
 from ..results.summaries import RATES
 from .every_input import every_input_rows, every_input_words
@@ -55,6 +56,7 @@ class Tile(NamedTuple):
     term: str
 
 
+@arguments_checked
 def render_page(diagnosis: Diagnosis, *, beside: Sequence[str] = (), kept: Path | None = None) -> str:
     """Render the report as one HTML document.
 

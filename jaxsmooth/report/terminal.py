@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ..errors import arguments_checked
 from ..terminal import Plain
 from .sections.glossary import WHERE, Column, legend
 
@@ -74,6 +75,7 @@ def show_command(console: Console, question: str, command: str, why: str) -> Non
     console.print(Plain(Text(f"  {command}")), soft_wrap=True)
 
 
+@arguments_checked
 def print_paths(console: Console, paths: Mapping[str, Path]) -> None:
     """Prints where the files are, never wrapped or cut, so that a path can be copied and parsed."""
     width = max([7, *map(len, paths)]) + 1

@@ -11,6 +11,7 @@ from markupsafe import Markup
 from rich.console import Console
 from rich.text import Text
 
+from ..errors import arguments_checked
 from ..files import atomic_write, dumps_strict, strict
 from ..results.verification import TRUTHS, VERDICTS, Verification
 from .charts import SCALE, save, specification
@@ -63,6 +64,7 @@ THEOREM_COLUMNS = (
 )
 
 
+@arguments_checked
 def write_verification(verification: Verification, out: Path) -> dict[str, Path]:
     """Write verify.html, verify.json, the figure verify.png, .svg and .pdf, and hypotheses.json, each atomically.
 
@@ -160,6 +162,7 @@ def verification_page(verification: Verification, *, beside: Sequence[str] = ())
     )
 
 
+@arguments_checked
 def print_verification(verification: Verification, console: Console) -> None:
     """Print the answer, then what holds of the model, then verdicts and tightness by theorem, and the whole.
 

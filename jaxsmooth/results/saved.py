@@ -11,7 +11,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from ..errors import DataError
+from ..errors import DataError, StorageError, arguments_checked
 from ..files import as_path, atomic_write
 from . import (
     comparison,
@@ -51,6 +51,7 @@ KINDS = {
 """The dataclasses that a file may name: nothing else is ever made of it."""
 
 
+@arguments_checked
 def save_result(result: Result, path: str | os.PathLike[str]) -> Path:
     """Keep what a study found.
 
@@ -79,6 +80,7 @@ def save_result(result: Result, path: str | os.PathLike[str]) -> Path:
     return atomic_write(as_path("path", path), safetensors.numpy.save(arrays, {"format": FORMAT, "content": content}))
 
 
+@arguments_checked
 def load_result(path: str | os.PathLike[str]) -> Any:
     """What `save_result` kept: reading it runs nobody's code.
 
@@ -91,11 +93,18 @@ def load_result(path: str | os.PathLike[str]) -> Any:
     Raises:
       DataError: not a file of `save_result`, a damaged one, or one of a version with other fields.
       OptionError: no path.
-      OSError: the file is not there or cannot be read.
+      StorageError: the file is not there or cannot be read.
     """
     cause = "Was it written by `save_result`, and of this version?"
-    with as_path("path", path).open("rb"):
-        pass  # a missing file is an OSError, whatever safetensors makes of it
+    file_path = as_path("path", path)
+    if file_path.exists() and not file_path.is_file():
+        raise StorageError(f"{file_path} is no file. Expected the one that `found.save(path)` wrote.")
+    try:
+        file_path.open("rb").close()  # a missing file is one, whatever safetensors makes of it
+    except OSError as error:
+        raise StorageError(
+            f"{file_path} cannot be read: {error.strerror}. Expected the file that `found.save(path)` wrote."
+        ) from error
     try:
         with safetensors.safe_open(path, framework="np") as file:
             metadata = file.metadata() or {}

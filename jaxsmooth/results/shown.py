@@ -77,7 +77,7 @@ class Shown(Brief):
 
         Raises:
           DataError: not such a file, or one of another kind of result.
-          OSError: the file is not there or cannot be read.
+          StorageError: the file is not there or cannot be read.
         """
         from .saved import load_result
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DataError
+from ..errors import DataError, arguments_checked
 from ..files import atomic_write
 from .comparison import Comparison, attributions
 from .convergence import HeadConvergence
@@ -29,6 +29,7 @@ ASK = "Ask for them: diagnose(..., each_text=True), and compare, converge and ve
 FIELDS = ("mean", "std", "standard_error", "min", "max")
 
 
+@arguments_checked
 def to_table(result: Any, *, quantiles: Shares = ()) -> "pyarrow.Table":
     """Every number of a result, one a row, with what it is a number of.
 
@@ -57,6 +58,7 @@ def to_table(result: Any, *, quantiles: Shares = ()) -> "pyarrow.Table":
     return rows_table(_rows(result, quantiles))
 
 
+@arguments_checked
 def texts_table(result: Any) -> "pyarrow.Table":
     """The numbers of each text, where the study kept them: every quantity, layer and head.
 

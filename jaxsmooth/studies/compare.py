@@ -17,7 +17,7 @@ from ..bert.config import EncoderConfig
 from ..bert.encoder import embed, encode
 from ..bert.fusion import Kind, fuse
 from ..bert.params import Encoder
-from ..errors import OptionError
+from ..errors import OptionError, arguments_checked
 from ..inputs.batching import EncodedBatch
 from ..inputs.tokenizer import Tokenizer
 from ..interventions.attribution import PARTS, attribute
@@ -52,6 +52,7 @@ FUSIONS: dict[str, Kind] = {"max": "max", "mean (softmax gate, untrained)": "gat
 MEASURES = ("cosine_similarity", "relative_distance")
 
 
+@arguments_checked
 def compare(
     model: Encoder,
     tokenizer: Tokenizer | None,

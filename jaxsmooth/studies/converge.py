@@ -12,7 +12,7 @@ from jaxtyping import Array
 from ..bert.encoder import encode
 from ..bert.params import Encoder
 from ..bert.positions import visible_tokens
-from ..errors import TextError, is_number, require_int
+from ..errors import TextError, arguments_checked, is_number, require_int
 from ..inputs.tokenizer import Tokenizer
 from ..programs import kept
 from ..results.convergence import CONVERGENCE, HeadConvergence
@@ -31,6 +31,7 @@ from .summaries import model_summary, package_versions
 OPERATORS = ("full", "causal", "window", "symmetric")
 
 
+@arguments_checked
 def converge(
     model: Encoder,
     tokenizer: Tokenizer | None,
@@ -93,6 +94,7 @@ def converge(
     return converge_heads(model, tokenizer, texts, **frozen, each_text=each_text, **options)
 
 
+@arguments_checked
 def converge_heads(
     model: Encoder,
     tokenizer: Tokenizer | None,

@@ -14,6 +14,7 @@ from jaxtyping import Array
 from ..bert.fusion import Fusion, Kind
 from ..bert.norm import accumulation_dtype
 from ..bert.params import Encoder
+from ..errors import arguments_checked
 from ..inputs.batching import EncodedBatch
 from ..inputs.tokenizer import Tokenizer
 from ..interventions.attribution import PARTS
@@ -40,6 +41,7 @@ from .summaries import model_summary, package_versions
 from .weights import principal_subspaces, weight_spectra
 
 
+@arguments_checked
 def diagnose(
     model: Encoder,
     tokenizer: Tokenizer | None,

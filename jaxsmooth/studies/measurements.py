@@ -15,6 +15,7 @@ from ..bert.encoder import embed, encode, keep_nothing
 from ..bert.fusion import Fusion, fuse
 from ..bert.norm import accumulation_dtype
 from ..bert.params import Encoder
+from ..errors import arguments_checked
 from ..interventions.attribution import residual_states
 from ..linalg.norms import norm, unit_vectors
 from ..results.summaries import RATES
@@ -139,6 +140,7 @@ def _changes(states: Array, between: Array) -> Array:
     return jnp.where(jnp.isfinite(changes), changes, jnp.nan)  # that of a consensus is infinite
 
 
+@arguments_checked
 def rates(
     model: Encoder, batch: Batch | ImageBatch | Mapping[str, Any], *, edits: Edits = Edits()
 ) -> dict[str, Float[Array, "L B"]]:

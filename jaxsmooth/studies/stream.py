@@ -105,7 +105,7 @@ class TextStream:
         self._exit.close()
         if self._truncated and error is None:
             message = f"{self._truncated} of {self._sentences} texts were cut to {self._max_length} tokens."
-            warnings.warn(message, TruncationWarning, stacklevel=3)  # at the caller of the function with the `with`
+            warnings.warn(message, TruncationWarning, stacklevel=4)  # at the caller of the study, which is wrapped
 
     def tell(self, words: str) -> None:
         """Leave a line of words behind on stderr, where progress is shown."""

@@ -18,7 +18,7 @@ from ..bert.block import attention_input
 from ..bert.config import EncoderConfig
 from ..bert.encoder import encode
 from ..bert.params import Encoder
-from ..errors import OptionError, did_you_mean
+from ..errors import OptionError, arguments_checked, did_you_mean
 from ..inputs.batching import EncodedBatch
 from ..inputs.tokenizer import Tokenizer
 from ..programs import kept
@@ -39,6 +39,7 @@ from .verify_stages import WORTH_COMPILING, CompiledStage, Escalation, HostStage
 from .verify_tally import BatchVerdicts, Tally
 
 
+@arguments_checked
 def verify(
     model: Encoder,
     tokenizer: Tokenizer | None,

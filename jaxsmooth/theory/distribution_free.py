@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..errors import OptionError
+from ..errors import OptionError, arguments_checked
 
 
 class ShareLimits(NamedTuple):
@@ -27,6 +27,7 @@ class ShareLimits(NamedTuple):
     at_most: float
 
 
+@arguments_checked
 def clopper_pearson1934_limits(count: int, draws: int, confidence: float = 0.95) -> ShareLimits:
     """Limits of the share of a population that has a property which `count` of `draws` random members have.
 
@@ -61,6 +62,7 @@ def clopper_pearson1934_limits(count: int, draws: int, confidence: float = 0.95)
     return ShareLimits(least, most)
 
 
+@arguments_checked
 def wilks1941_limit(values: ArrayLike, share: float = 0.95, confidence: float = 0.95) -> float:
     """An upper tolerance limit: with confidence, at least `share` of the population is at most this.
 
@@ -92,6 +94,7 @@ def wilks1941_limit(values: ArrayLike, share: float = 0.95, confidence: float = 
     return float(ordered[np.argmax(sure)]) if np.any(sure) else math.inf
 
 
+@arguments_checked
 def vovk2005_limit(values: ArrayLike, confidence: float = 0.95) -> float:
     """A conformal prediction: the next member's value is at most this with probability `confidence` at least.
 
@@ -214,6 +217,7 @@ class PairedDifference(NamedTuple):
     p_value: float
 
 
+@arguments_checked
 def paired_difference(values: ArrayLike, other: ArrayLike, confidence: float = 0.95) -> PairedDifference:
     """Two numbers of each text compared text by text: mean and median difference, shares, a test.
 

@@ -5,6 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from ..errors import arguments_checked
+
 
 class PowerLaw(NamedTuple):
     """The density x^(-alpha) that fits the largest of some values best.
@@ -27,6 +29,7 @@ class PowerLaw(NamedTuple):
     used: int
 
 
+@arguments_checked
 def clauset2009_power_law(values: Float[np.ndarray, "K"]) -> PowerLaw:
     """The power law that fits the tail of some values best, the tail's beginning included.
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..errors import CheckpointError, ConfigError, NotFiniteError, PreemptedError
+from ..errors import CheckpointError, ConfigError, NotFiniteError, PreemptedError, arguments_checked
 from ..mitigations.own import Own
 from .accelerators import peak_flops, step_flops
 from .checkpointing import Checkpoints
@@ -56,6 +56,7 @@ class Outcome:
     folder: Path
 
 
+@arguments_checked
 def finetune(
     config: FinetuneConfig,
     *,

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from ..assets import numbered_texts
 from ..assets.tables import Missing, is_table
 from ..bert.params import Encoder
-from ..errors import CheckpointError, ConfigError, TextError
+from ..errors import CheckpointError, ConfigError, TextError, arguments_checked
 from ..files import atomic_write, dumps_strict
 from ..inputs.tokenizer import Tokenizer
 from ..mitigations.own import Own
@@ -131,6 +131,7 @@ def load_run(
     return run, averaged(restored.state), restored.step
 
 
+@arguments_checked
 def evaluate(
     folder: str | Path,
     split: str = "test",
@@ -177,6 +178,7 @@ def evaluate(
     return {"task": data.task.name, "split": split, "records": len(data), "step": found.step, "scores": scores}
 
 
+@arguments_checked
 def predict(
     folder: str | Path,
     source: str | Path | Sequence[str],

@@ -2,6 +2,7 @@
 
 import fnmatch
 import json
+import os
 import shutil
 import struct
 import sys
@@ -313,3 +314,11 @@ def test_float64_needs_x64(name, folder):
 def test_other_dtypes_are_refused(dtype, folder):
     with pytest.raises(CheckpointError, match=f"float32, float64 or bfloat16; got {dtype}"):
         jaxsmooth.load(folder, dtype=dtype)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_pipe_in_the_place_of_a_file_is_refused_and_not_waited_for(folder, name):
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    with pytest.raises((CheckpointError, ConfigError), match="is a pipe or a device"):
+        jaxsmooth.load(folder)

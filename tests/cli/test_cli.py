@@ -150,8 +150,10 @@ def test_a_table_is_read_by_its_column_of_texts(command, text, tmp_path, monkeyp
     path = tmp_path / "reviews.csv"
     path.write_text('review,stars\n"A film, worth seeing.",5\nDull.,1\n', encoding="utf-8")
     arguments = [command, "tiny", "--data", str(path), "--out", str(tmp_path / "out")]
-    assert main([*arguments, "--columns", "text=review"]) == 130
-    assert seen == ["A film, worth seeing.", "Dull."]
+    for flags in (["--columns", "text=review"], ["--columns", "review"], ["--text-column", "review"]):
+        seen.clear()
+        assert main([*arguments, *flags]) == 130
+        assert seen == ["A film, worth seeing.", "Dull."]
     capfd.readouterr()
     assert main(arguments) == 1
     assert re.search(r"no column 'text'; its columns are \['review', 'stars'\].*--columns text=NAME", refusal(capfd))
@@ -308,7 +310,8 @@ def test_an_interrupt_is_status_130_without_a_traceback(where, text, tmp_path, m
     assert diagnose(text, tmp_path / "out") == 130
     out, err = capfd.readouterr()
     assert (out == "") == (where == "diagnose")  # the numbers are printed before the files are written
-    [line] = err.strip().splitlines()
+    *progress, line = err.strip().splitlines()
+    assert all(each.endswith(" so far") for each in progress)  # of a slow machine
     assert line.startswith("jaxsmooth: interrupted")
     assert not (tmp_path / "out").exists()
 

@@ -1,6 +1,7 @@
 """Attribution of a layer's change to its parts, against the change over each step."""
 
 import dataclasses
+import inspect
 
 import numpy as np
 import pytest
@@ -57,4 +58,4 @@ def test_attribution_under_edits_and_in_a_pre_ln_encoder():
     lone = random_batch((1,), 4)
     assert np.isnan(interventions.attribution(MODEL, lone, measure="log_subspace_distance")).all()
     with pytest.raises(OptionError, match="measure must be one of log_relative_distance"):
-        interventions.attribution.__wrapped__(MODEL, BATCH, measure="cosine")
+        inspect.unwrap(interventions.attribution)(MODEL, BATCH, measure="cosine")

@@ -1,5 +1,7 @@
 """Remedies that change hidden states, against numpy and the guarantees of `theory`."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -163,9 +165,9 @@ def test_a_wrong_option_is_refused():
     unknown: dict = {"form": "gnn"}
     # beartype's import hook refuses a wrong Literal first in tests; a user without it meets ours.
     for call in (
-        lambda: ours.contranorm.__wrapped__(x, mask, 0.1, **unknown),
-        lambda: ours.feat_scale.__wrapped__(x, mask, 0.1, 0.1, convention="both"),
-        lambda: ours.definite_kernels.__wrapped__(x, x[..., 0], 0),
+        lambda: inspect.unwrap(ours.contranorm)(x, mask, 0.1, **unknown),
+        lambda: inspect.unwrap(ours.feat_scale)(x, mask, 0.1, 0.1, convention="both"),
+        lambda: inspect.unwrap(ours.definite_kernels)(x, x[..., 0], 0),
     ):
         with pytest.raises(OptionError, match=r"must be .*; got"):
             call()

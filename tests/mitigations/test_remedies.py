@@ -1,6 +1,7 @@
 """Remedies in an encoder: every one against a forward pass written out in numpy, composed, differentiated, padded."""
 
 import dataclasses
+import inspect
 
 import jax
 import jax.numpy as jnp
@@ -259,7 +260,7 @@ def test_definite_weights_of_a_model_without_these_biases():
     assert model.blocks.attn.value.bias is None
     assert model.blocks.attn.output.bias is None
     with pytest.raises(OptionError, match="sign must be -1 or 1; got 2"):
-        make_definite.__wrapped__(MODEL, sign=2)
+        inspect.unwrap(make_definite)(MODEL, sign=2)
 
 
 def test_a_named_remedy_changes_weights_and_edits():

@@ -10,7 +10,7 @@ import safetensors.numpy
 from support.report import comparison, convergence, spread, synthetic, verification
 
 import jaxsmooth
-from jaxsmooth.errors import DataError
+from jaxsmooth.errors import DataError, StorageError
 from jaxsmooth.results import load_result, save_result, texts_table, to_table
 from jaxsmooth.results.diagnosis import FusedLayers
 from jaxsmooth.results.fate import MapConvergence, MapFates
@@ -99,8 +99,10 @@ def test_what_cannot_be_saved_leaves_no_file(tmp_path):
     with pytest.raises(DataError, match=r"versions\.numpy is a module"):
         save_result(wrong, tmp_path / "a.safetensors")
     assert not list(tmp_path.iterdir())
-    with pytest.raises(OSError, match="No such file"):
+    with pytest.raises(StorageError, match=r"a\.safetensors cannot be read: No such file.*Expected the file that"):
         load_result(tmp_path / "a.safetensors")
+    with pytest.raises(StorageError, match="is no file"):
+        load_result(tmp_path)
 
 
 def test_a_diagnosis_as_a_table():

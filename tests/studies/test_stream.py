@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import jaxsmooth
-from jaxsmooth.errors import TextError
+from jaxsmooth.errors import TextError, arguments_checked
 from jaxsmooth.inputs.tokenizer import Tokenizer, TruncationWarning
 from jaxsmooth.inputs.tokenizer_settings import TokenizerSettings
 from jaxsmooth.inputs.vocabulary import tiny_wordpiece
@@ -23,6 +23,7 @@ MODEL, TOKENIZER = jaxsmooth.load("tiny")
 TEXTS = ["so be it", "a " * 200, "no", "b " * 300]
 
 
+@arguments_checked  # as every study is, so that the warning's caller is one further up
 def whole_pass(texts, *, stop=False):
     with TextStream(MODEL, TOKENIZER, texts, "reading", tokens_per_batch=256) as stream:
         for encoded in stream:

@@ -30,7 +30,7 @@ HOST = {
     *("bruno2024_growth", "bruno2024_degree"),
     *("own_theorem", "own_remedy", "chosen_remedies"),
     *("has_sink", "rooted_radius", "krylov_radius", "certified_basin"),
-    *("block_of", "rusch2023_vanishes_at_consensus", "replace", "scale", "restrict", "patch", "record"),
+    *("block_of", "rusch2023_vanishes_at_consensus", "replace", "scale", "restrict", "patch", "patch_map", "record"),
 }
 
 

@@ -3,6 +3,7 @@
 from .directory import CANONICAL as CANONICAL
 from .directory import local_folder as local_folder
 from .directory import model_in as model_in
+from .directory import reading as reading
 from .directory import refuse_no_hub_id as refuse_no_hub_id
 from .parts import read_config as read_config
 from .parts import read_tokenizer as read_tokenizer

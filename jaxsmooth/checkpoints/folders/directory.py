@@ -1,11 +1,12 @@
 """Which folder a name means, as far as the name and the disk tell: home and environment, caches, hub ids."""
 
+import contextlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ...errors import CheckpointError, did_you_mean
+from ...errors import CheckpointError, JaxsmoothError, did_you_mean
 from ...files import spelled_out
 from ..formats import refuse_unfit, refuse_unreadable
 from .sentence import encoder_folder
@@ -31,6 +32,33 @@ _CANONICAL = {
 }
 CANONICAL = {name: f"{owner}/{name}" for owner, names in _CANONICAL.items() for name in names.split()}
 """The hub's ids from before ids had owners -> today's, of the families that are read here. The hub redirects them."""
+
+
+@contextlib.contextmanager
+def reading(name: object) -> Iterator[None]:
+    """What the disk refuses while a model is read is a `CheckpointError`, as all else that is wrong with its files.
+
+    Args:
+      name: what the caller calls the model.
+
+    Raises:
+      CheckpointError: says what the system said.
+
+    >>> with reading("mine"):
+    ...     raise FileNotFoundError("config.json")
+    Traceback (most recent call last):
+    jaxsmooth.errors.CheckpointError: 'mine' cannot be read: config.json. Was a file of it, or the folder that this \
+process is in, removed or locked meanwhile?
+    """
+    try:
+        yield
+    except JaxsmoothError:
+        raise
+    except OSError as error:
+        raise CheckpointError(
+            f"{str(name)!r} cannot be read: {error}. Was a file of it, or the folder that this process is in, removed "
+            "or locked meanwhile?"
+        ) from error
 
 
 def local_folder(name: str | Path) -> Path | None:

@@ -42,7 +42,7 @@ def read_config(directory: Path) -> EncoderConfig:
         message = (
             f"{directory}: an adapter lies beside the weights, and is not applied. Merge it once (merge_and_unload())."
         )
-        warnings.warn(message, CheckpointWarning, stacklevel=3)  # at the caller of `load`
+        warnings.warn(message, CheckpointWarning, stacklevel=4)  # at the caller of `load`, which is wrapped
     return config_from_file(path, names=lambda: [tensor.name for tensor in open_weights(directory).tensors])
 
 
@@ -73,6 +73,6 @@ def read_tokenizer(directory: Path, config: EncoderConfig) -> Tokenizer | None:
             f"{directory}: sentence-transformers puts the prompt {sentence.default_prompt!r} ({prompt!r}) before every "
             "text of this model; the tokenizer does not."
         )
-        warnings.warn(message, CheckpointWarning, stacklevel=3)  # at the caller of `load`
+        warnings.warn(message, CheckpointWarning, stacklevel=4)  # at the caller of `load`, which is wrapped
     tokenizer = Tokenizer.from_dir(directory, config)
     return tokenizer and tokenizer.adapted(max_length=sentence.max_length, lower_case=sentence.lower_case)

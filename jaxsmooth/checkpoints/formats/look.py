@@ -33,6 +33,8 @@ def refuse_unfit(path: Path, error: type[JaxsmoothError] = CheckpointError) -> N
         raise error(f"{path} is a broken link: {os.readlink(path)} is not there. Was the cache it leads to cleared?")
     if path.is_dir():
         raise error(f"{path} is a folder, where a file was expected.")
+    if path.exists() and not path.is_file():
+        raise error(f"{path} is a pipe or a device, where a file was expected: reading it could wait for ever.")
     head = _head(path, error)
     if not head:
         raise error(f"{path} is empty, not a whole file. Download it again.")

@@ -7,6 +7,7 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
+from ...errors import arguments_checked
 from ...files import atomic_write, dumps_strict, strict
 from ...results.fate import FATES, MapConvergence, MapFates, StdSweep
 from ..charts import save
@@ -18,6 +19,7 @@ from .charts import basin_chart, distances_chart, fates_chart, sweep_chart
 from .words import answers, place, whole_answer
 
 
+@arguments_checked
 def write_fates(found: MapConvergence, out: Path) -> dict[str, Path]:
     """Write fate.json and the figures fates, curves and, where they were asked for, basin and std, each atomically.
 
@@ -42,6 +44,7 @@ def write_fates(found: MapConvergence, out: Path) -> dict[str, Path]:
     return {"numbers": numbers, **figures}
 
 
+@arguments_checked
 def fates_json(found: MapConvergence) -> dict[str, Any]:
     """Turn the result into strict JSON: of every map each sentence's fate, numbers, clusters and distances.
 
@@ -96,6 +99,7 @@ LEAST_IMPORTANT = ("Ï at\nrest", "rank\nof JX", "rate near\nconsensus", "d_M/â€
 """What is left out where there is no room, in this order."""
 
 
+@arguments_checked
 def print_fates(found: MapConvergence, console: Console) -> None:
     """Print the answer in words, a table, one row for each map with medians over sentences, then each map's answer."""
     model, data = found.model, found.data

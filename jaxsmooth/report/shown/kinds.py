@@ -7,7 +7,7 @@ from typing import Any
 import altair as alt
 import numpy as np
 
-from ...errors import OptionError, did_you_mean
+from ...errors import OptionError, arguments_checked, did_you_mean
 from ...results.comparison import Comparison
 from ...results.convergence import HeadConvergence
 from ...results.diagnosis import Diagnosis
@@ -32,6 +32,7 @@ def kinds(result: Any) -> tuple[str, ...]:
     return tuple(_kinds(result))
 
 
+@arguments_checked
 def plot(result: Any, kind: str | None = None, *, style: str = "house") -> Figure:
     """Draw one figure of a result; see `Diagnosis.plot`.
 

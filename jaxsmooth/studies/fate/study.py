@@ -12,7 +12,7 @@ from jaxtyping import Array
 from numpy.typing import NDArray
 
 from ...bert.params import Encoder
-from ...errors import TextError, is_int, is_number, require_int
+from ...errors import TextError, arguments_checked, is_int, is_number, require_int
 from ...inputs.batching import EncodedBatch
 from ...inputs.tokenizer import Tokenizer
 from ...programs import kept
@@ -46,6 +46,7 @@ class _Setting:
         return {"kind": self.kind, "steps": self.steps, "tolerance": self.tolerance}
 
 
+@arguments_checked
 def converge_map(
     model: Encoder,
     tokenizer: Tokenizer | None,

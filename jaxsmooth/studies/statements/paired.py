@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import DataError
+from ...errors import DataError, arguments_checked
 from ...results.comparison import Comparison
 from ...results.each_text import TextValues
 from ...results.spread import layer_of
@@ -16,6 +16,7 @@ PLAIN = "none"
 """The model as it is, among the remedies of a comparison."""
 
 
+@arguments_checked
 def paired(first: Any, second: Any = None, *, confidence: float = 0.95) -> Any:
     """Every number of two results compared text by text: mean and median of the differences, shares, a sign test.
 

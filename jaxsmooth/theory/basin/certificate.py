@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import ConfigError, DivergedError, OptionError, ShapeError, is_int, is_number
+from ...errors import ConfigError, DivergedError, OptionError, ShapeError, arguments_checked, is_int, is_number
 from ...linalg.intervals import quiet
 from ...linalg.norm_ball import size as length
 from ...linalg.norm_ball import up
@@ -96,6 +96,7 @@ class Orbit(NamedTuple):
     period: int
 
 
+@arguments_checked
 @quiet
 def certified_basin(
     model: Model,

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from ...activations import LIPSCHITZ
-from ...errors import ConfigError
+from ...errors import ConfigError, arguments_checked
 from ...linalg.enclosed_norms import product_norm, squared_norm
 from ...linalg.intervals import Interval, quiet
 from ...types import Block
@@ -75,6 +75,7 @@ class _Norms:
         return max(self.up, self.down, self.heads)
 
 
+@arguments_checked
 def hypothesis_for_every_input(
     model: Any,
     *,

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ...errors import arguments_checked
 from ...types import named_leaves
 from .hypothesis import LayerForEveryInput
 
@@ -39,6 +40,7 @@ def weights_digest(model: Any) -> str:
     return digest.hexdigest()
 
 
+@arguments_checked
 def stored_for_every_input(model: Any) -> tuple[LayerForEveryInput, ...] | None:
     """What `hypothesis_for_every_input` found for these weights, if they are among those it was run on.
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from ...errors import arguments_checked
 from ...linalg.norms import norm, quotient
 from ...linalg.precision import at_least_float32, einsum
 from ..consensus import centre_tokens, real_tokens, token_mean
@@ -194,6 +195,7 @@ def _unit(hidden: Array) -> Array:
     return quotient(hidden, norm(hidden, (-2, -1), keepdims=True), 0)
 
 
+@arguments_checked
 def krylov_radius(found: Krylov, period: Int[np.ndarray, "B"]) -> tuple[Float[np.ndarray, "B"], Float[np.ndarray, "B"]]:
     """The largest eigenvalue modulus found, per step, and the residual of its Ritz pair over it; on the host.
 

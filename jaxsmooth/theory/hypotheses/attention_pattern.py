@@ -5,6 +5,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from ...errors import arguments_checked
 from ...linalg.intervals import total
 from .finite_matrix import finite_matrix
 
@@ -12,6 +13,7 @@ SINK_LEVEL = 0.3
 """Mean weight from which a key is called a sink: that of Gu et al. (2024), arXiv 2410.10781."""
 
 
+@arguments_checked
 def has_sink(attn: NDArray[np.float64], level: float = SINK_LEVEL) -> bool:
     """Whether some key gets more than `level` of the queries' attention on average; exact for the numbers given.
 
@@ -41,6 +43,7 @@ def has_sink(attn: NDArray[np.float64], level: float = SINK_LEVEL) -> bool:
     return any(math.fsum([*attn[:, key].tolist(), *[-level] * count]) > 0 for key in near)
 
 
+@arguments_checked
 def rooted_radius(graph: NDArray[np.bool_]) -> int:
     """Radius of a mask, as `theory.wu2024_radius`, of one sentence without padding.
 

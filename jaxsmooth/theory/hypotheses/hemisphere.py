@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ...errors import arguments_checked
 from ...linalg.intervals import Ball, quiet
 from .finite_matrix import finite_matrix
 
@@ -30,6 +31,7 @@ class Hemisphere(NamedTuple):
     support: tuple[int, ...] = ()
 
 
+@arguments_checked
 @quiet
 def open_hemisphere(hidden: NDArray[np.float64]) -> Hemisphere:
     """Whether w . x_i > 0 for some w and every token.

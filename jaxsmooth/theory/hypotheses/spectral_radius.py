@@ -7,6 +7,7 @@ by their traces, a lower one; a computed basis of eigenvectors, none of which is
 import numpy as np
 from numpy.typing import NDArray
 
+from ...errors import arguments_checked
 from ...linalg.intervals import Interval, quiet
 from ...linalg.norm_ball import NormBall, size, up
 
@@ -15,6 +16,7 @@ SQUARINGS = 14
 ROOT = 1e-12
 
 
+@arguments_checked
 @quiet
 def spectral_radius(matrix: NormBall) -> Interval:
     """Encloses the largest eigenvalue modulus of every matrix of a ball.

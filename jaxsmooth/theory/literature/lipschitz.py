@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from ...errors import arguments_checked
 from ...linalg.lanczos import default_tolerance, largest_eigenvalue, spectral_norm, start_vector
 from ...linalg.norms import norm
 from ...linalg.precision import at_least_float32, matmul
@@ -36,6 +37,7 @@ def dot_product_attention(
     return matmul(matmul(masked_softmax(matmul(matmul(clean, interaction), clean.T), mask[None]), clean), value) * real
 
 
+@arguments_checked
 def kim2021_witness(radius: float) -> Float[Array, "T D"]:
     """Three tokens 0, R, -R of one feature, at which dot-product attention has a slope of 1/3 + 2 R^2 / 3.
 

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from ...errors import arguments_checked
 from ...linalg.norms import binary_size
 from ...linalg.precision import at_least_float32, einsum, matmul
 from ...linalg.rows import scaled_softmax, standardise_rows
@@ -215,6 +216,7 @@ def wu2024_layer(
     return standardise_rows(matmul(matmul(attn, scaled), value))
 
 
+@arguments_checked
 def wu2024_equilibrium() -> FixedPoint:
     """Two orthogonal tokens that attention with LayerNorm leaves unchanged: rank 2, cosine 0. Unstable.
 
@@ -238,6 +240,7 @@ def wu2024_equilibrium() -> FixedPoint:
     return FixedPoint(hidden=math.sqrt(3) * frame.T, value=matmul(matmul(frame, inverse), frame.T), attn=attn)
 
 
+@arguments_checked
 def wu2024_antipodal() -> FixedPoint:
     """Two opposite tokens, as far apart as LayerNorm allows, that ATTRACT their neighbourhood. W_QK = I.
 

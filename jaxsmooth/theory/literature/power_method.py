@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Complex, Float
 
+from ...errors import arguments_checked
 from ...linalg.norms import norm, quotient, unit_vectors, within
 from ...linalg.precision import at_least_float32, einsum, matmul
 from ..consensus import real_tokens, token_mean
@@ -183,6 +184,7 @@ class PrincipalSubspace(NamedTuple):
     runner_up: Float[np.ndarray, "*L"]
 
 
+@arguments_checked
 def li2026_principal_subspace(weight: Float[np.ndarray, "*L D D"]) -> PrincipalSubspace:
     """The principal left eigenvector of F, or the real plane of a complex pair; float64 on the host.
 

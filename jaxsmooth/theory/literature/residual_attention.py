@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import ShapeError
+from ...errors import ShapeError, arguments_checked
 
 LARGEST_CONDITION = 1e7  # of eigenvectors: those of a double eigenvalue that has one only come out at 1e8 or so
 Eigenvalues = NDArray[np.complexfloating]
@@ -37,6 +37,7 @@ class ResidualFate(NamedTuple):
     applicable: bool
 
 
+@arguments_checked
 def residual_eigenvalues(attn: NDArray[np.floating], weight: NDArray[np.floating]) -> Eigenvalues:
     """Eigenvalues 1 + lambda_i mu_j of X -> X + A X W, from those of A and W.
 
@@ -62,6 +63,7 @@ def residual_eigenvalues(attn: NDArray[np.floating], weight: NDArray[np.floating
     return 1 + np.outer(mixing, values).astype(complex)
 
 
+@arguments_checked
 def residual_fate(attn: NDArray[np.floating], weight: NDArray[np.floating], *, tolerance: float = 1e-9) -> ResidualFate:
     """Whether X <- X + A X W, repeated, makes all tokens the same, and whether it leaves rank one.
 

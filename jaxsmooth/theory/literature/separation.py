@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 from numpy.typing import NDArray
 
+from ...errors import arguments_checked
 from ...linalg.norms import binary_size, quotient
 from ...linalg.precision import at_least_float32, matmul
 from ..consensus import centre_tokens, real_tokens
@@ -51,6 +52,7 @@ def class_separation(
     return jnp.where(between > 0, quotient(between, inside, jnp.inf), quotient(between, inside))
 
 
+@arguments_checked
 def zhang2026_smoothing(
     attn: Float[Array, "T T"] | Float[np.ndarray, "T T"],
     hidden: Float[Array, "T D"] | Float[np.ndarray, "T D"],

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import OptionError, is_number, require_int
+from ...errors import OptionError, arguments_checked, is_number, require_int
 
 PLACEMENTS = ("post", "pre", "sandwich")
 Numbers = NDArray[np.float64] | np.float64
@@ -66,6 +66,7 @@ class Exponents(NamedTuple):
     difference: Numbers
 
 
+@arguments_checked
 def activation_kernel(activation: str, std: float, cosine: Numbers | float) -> Numbers:
     """E phi(x) phi(y) for Gaussian x, y of that std and correlation.
 
@@ -99,6 +100,7 @@ def activation_kernel(activation: str, std: float, cosine: Numbers | float) -> N
     return np.array([left @ row for row in inner]).reshape(shape)
 
 
+@arguments_checked
 def activation_slope(activation: str, std: float) -> float:
     """std^2 E phi'(std z)^2, z a Gaussian of std 1: the slope of `activation_kernel` in the correlation at 1.
 
@@ -118,6 +120,7 @@ def activation_slope(activation: str, std: float) -> float:
     return std * std * float(_SLOPES[activation](std * NODES) ** 2 @ WEIGHTS)
 
 
+@arguments_checked
 def cowsik2024_step(
     block: RandomBlock, size: Numbers | float, cosine: Numbers | float, tokens: int
 ) -> tuple[Numbers, Numbers]:
@@ -162,6 +165,7 @@ def cowsik2024_step(
     return np.ones_like(square) if block.placement == "post" else np.sqrt(square), inner / square
 
 
+@arguments_checked
 def cowsik2024_exponents(block: RandomBlock, size: Numbers | float = 1.0) -> Exponents:
     """The angle and the gradient exponent of a wide random block at consensus, whatever its queries and keys.
 
@@ -198,6 +202,7 @@ def cowsik2024_exponents(block: RandomBlock, size: Numbers | float = 1.0) -> Exp
     return Exponents(angle, together, apart)
 
 
+@arguments_checked
 def cowsik2024_powers(block: RandomBlock) -> tuple[float, float]:
     """Powers of the depth l where the stream grows ("pre", "sandwich", skip 1): of 1 - cos and of the gradient.
 
@@ -226,6 +231,7 @@ def cowsik2024_powers(block: RandomBlock) -> tuple[float, float]:
     return ((value + whole - slope) / added, (value + slope) / added) if added > 0 else (np.nan, np.nan)
 
 
+@arguments_checked
 def cowsik2024_critical_value(block: RandomBlock) -> float:
     """The `value` at which the angle exponent of a post-LN block is 0, given its MLP: below, tokens part; above, meet.
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float
 
+from ...errors import arguments_checked
 from ...linalg.lanczos import start_vector
 from ...linalg.norms import norm, unit_vectors
 from ...linalg.precision import at_least_float32, matmul
@@ -70,6 +71,7 @@ def arnoldi(operator: Operator, steps: int) -> Hessenberg:
     return Hessenberg(projected[:steps], projected[steps, steps - 1])
 
 
+@arguments_checked
 def ritz_values(found: Hessenberg) -> tuple[Complex[np.ndarray, "K"], Float[np.ndarray, "K"]]:
     """Eigenvalues of the small matrix, largest modulus first, and their residuals; on the host.
 

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 from numpy.typing import NDArray
 
-from ...errors import ShapeError
+from ...errors import ShapeError, arguments_checked
 from ..statement import Statement
 
 
@@ -43,6 +43,7 @@ class Classes(NamedTuple):
         return len(self.closed) == 1 and self.converges
 
 
+@arguments_checked
 def closed_classes(attn: Float[Array, "T S"] | NDArray, mask: Bool[Array, "T"] | NDArray) -> Classes:
     """The closed classes of A, their periods, and the transient tokens, from its pattern of zeros.
 
@@ -75,6 +76,7 @@ def closed_classes(attn: Float[Array, "T S"] | NDArray, mask: Bool[Array, "T"] |
     )
 
 
+@arguments_checked
 def group_inverse(attn: NDArray, mask: NDArray) -> NDArray[np.float64]:
     """(I - A)^# = (I - A + 1 pi^T)^-1 - 1 pi^T over real tokens, [n n]: the derivative of pi with respect to A.
 
@@ -95,6 +97,7 @@ def group_inverse(attn: NDArray, mask: NDArray) -> NDArray[np.float64]:
     return np.linalg.inv(regular) - law[None, :]
 
 
+@arguments_checked
 def meyer1994_lower(attn: NDArray, mask: NDArray) -> Statement:
     """1 / (n min_j>=2 |1 - lambda_j|) <= max |(I - A)^#_ij|: an eigenvalue near 1 makes pi sensitive.
 
@@ -123,6 +126,7 @@ def meyer1994_lower(attn: NDArray, mask: NDArray) -> Statement:
     return _numbers(1 / (count * least), sensitivity, True)
 
 
+@arguments_checked
 def meyer1994_upper(attn: NDArray, mask: NDArray) -> Statement:
     """max |(I - A)^#_ij| < 2 (n - 1) / prod_j>=2 (1 - lambda_j): eigenvalues away from 1 make pi insensitive.
 

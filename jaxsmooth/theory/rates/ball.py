@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 
-from ...errors import OptionError, ShapeError
+from ...errors import OptionError, ShapeError, arguments_checked
 from ...linalg.intervals import epsilon, quiet
 from ...linalg.norm_ball import raise_all, up
 from ...types import Block
@@ -40,6 +40,7 @@ class BallRate(NamedTuple):
     near: Neighbourhood
 
 
+@arguments_checked
 @quiet
 def ball_rate(
     block: Block,
@@ -93,6 +94,7 @@ def ball_rate(
     return BallRate(rate, farthest if np.isfinite(farthest) else np.inf, nearest, near)
 
 
+@arguments_checked
 @quiet
 def inner_radius(block: Block, hidden: Float[NDArray, "T D"], near: Neighbourhood, eps: float) -> float:
     """A radius around an input, the largest known, such that all inputs within it belong to a neighbourhood.

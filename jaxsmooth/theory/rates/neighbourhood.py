@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from ...errors import OptionError, ShapeError
+from ...errors import OptionError, ShapeError, arguments_checked
 from ...linalg.intervals import Ball, Interval, epsilon, frobenius, quiet, sum_of
 from ...linalg.norm_ball import NormBall, raise_all, size, up
 from ...types import Block
@@ -40,6 +40,7 @@ class NeighbourhoodRate(NamedTuple):
     nearest: float
 
 
+@arguments_checked
 @quiet
 def neighbourhood_rate(block: Block, near: Neighbourhood, activation: str, eps: float) -> NeighbourhoodRate:
     """An upper bound of d_M(H') / d_M(X) for every input X of the neighbourhood, rounding accounted for.

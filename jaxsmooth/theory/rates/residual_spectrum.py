@@ -12,10 +12,12 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 from numpy.typing import NDArray
 
+from ...errors import arguments_checked
 from ...types import Block
 from .activation_slopes import activate
 
 
+@arguments_checked
 def residual_spectrum_rate(
     block: Block,
     hidden: Float[Array, "B T D"],

@@ -6,6 +6,7 @@ from typing import Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 import jax
 from jaxtyping import Array, Float
 
+from ...errors import arguments_checked
 from ...linalg.intervals import namespace
 from ...types import Attention, Block, LayerNorm, Linear
 from .calculus import ArrayLike, Calculus, M, N
@@ -107,6 +108,7 @@ def mlp_stretches(
     return lipschitz, calculus.smaller(skew + radius * left * right, gain_attn * lipschitz)
 
 
+@arguments_checked
 def block_of(
     value: Float[ArrayLike, "*L D N H"],
     output: Float[ArrayLike, "*L N H D"],

@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, Generic, Literal, TypeVar, get_args
 
-from ...errors import OptionError, takes
+from ...errors import OptionError, arguments_checked, takes
 from ..statement import Statement
 from .calculus import M, N
 from .exact_block import ExactBlock
@@ -148,6 +148,7 @@ def theorem(name: str, source: str, needs: Needs) -> Callable[[StatementText], S
     return register
 
 
+@arguments_checked
 def own_theorem(name: str, source: str, needs: Needs) -> Callable[[Callable[..., Statement | Rate]], Theorem]:
     """Make a theorem of the user's own, for `verify(theorems=[...])`: as `theorem` does, but nothing is registered.
 

@@ -5,11 +5,12 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from ....errors import OptionError, is_number, require_int
+from ....errors import OptionError, arguments_checked, is_number, require_int
 
 LARGEST_SHARPNESS = 1e5  # beyond it the recursion takes long
 
 
+@arguments_checked
 def bruno2024_growth(sharpness: float, dimension: int, degrees: int) -> NDArray[np.float64]:
     """Rates at which small ripples of degree 1, 2, ... on evenly spread tokens grow under softmax attention.
 
@@ -44,6 +45,7 @@ def bruno2024_growth(sharpness: float, dimension: int, degrees: int) -> NDArray[
     return k * (k + dimension - 2.0) * np.cumprod(np.r_[quotients[0], sharpness * quotients[1:]])
 
 
+@arguments_checked
 def bruno2024_degree(sharpness: float, dimension: int = 2) -> int:
     """The degree k that grows fastest; for d = 2 the number of clusters that appear first, about (2 beta)^(1/2).
 
