@@ -41,6 +41,7 @@ class Options:
     model: str = "minilm-l6"
     sentences: int = 8
     steps: int = 200
+    """How often a layer is applied; 0 for the table of hidden states alone."""
     out: Path = RESULTS
 
 
@@ -91,7 +92,8 @@ def measured(options: Options) -> tuple[dict[str, Any], str]:
     run = jax.jit(lambda x, layer: looped(model, x, batch.mask, layer, options.steps))
     first = centres(inputs[0], batch.mask)
     rows = [first, *({key: value[k] for key, value in states.items()} for k in range(len(inputs)))]
-    loops = [run(inputs[layer], jnp.int32(layer)) for layer in range(len(inputs))]
+    layers = range(len(inputs) if options.steps else 0)
+    loops = [run(inputs[layer], jnp.int32(layer)) for layer in layers]
     found = {"states": rows, "loops": loops}
     return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64).tolist(), found), kind
 
@@ -112,24 +114,26 @@ def main(options: Options) -> None:
     began = time.process_time()
     own = options.model == Options.model
     model, stem = ("", "loops") if own else (f" --model {options.model}", f"loops_{options.model}")
+    model += "".join(
+        f" --{flag} {getattr(options, flag)}"
+        for flag in ("sentences", "steps")
+        if getattr(options, flag) != getattr(Options, flag)
+    )
     found, kind = measured(options)
     loops = [{**row, "at rest": [float(sum(row["at rest"]))]} for row in found["loops"]]
     clusters = ("clusters at first", "clusters at last", "longest stay in two or more")
     recall = ("at rest", "change", "d_M of U", "v", "lower end", "d_M", "upper end")
-    text = "\n\n".join(
-        (
-            "# Clusters and loops",
-            f"`python experiments/loops.py{model}`: {options.model}, {kind}, single precision, "
-            f"{options.steps} steps, {time.process_time() - began:.0f} s of processor time. Median [least, largest] "
-            "over texts.",
-            f"## Hidden states of the model's own run, separation {SEPARATION}",
-            table(found["states"], 0, tuple(found["states"][0])),
-            "## A layer applied again and again",
-            table(loops, 1, clusters),
-            "## The same with recall, X <- block(X) + U",
-            table(loops, 1, recall),
-        )
-    )
+    parts = [
+        "# Clusters and loops",
+        f"`python experiments/loops.py{model}`: {options.model}, {kind}, single precision, {options.steps} steps, "
+        f"{time.process_time() - began:.0f} s of processor time. Median [least, largest] over texts.",
+        f"## Hidden states of the model's own run, separation {SEPARATION}",
+        table(found["states"], 0, tuple(found["states"][0])),
+    ]
+    if loops:
+        parts += ["## A layer applied again and again", table(loops, 1, clusters)]
+        parts += ["## The same with recall, X <- block(X) + U", table(loops, 1, recall)]
+    text = "\n\n".join(parts)
     atomic_write(options.out / f"{stem}.json", dumps_strict(strict(found), indent=1) + "\n")
     atomic_write(options.out / f"{stem}.md", text + "\n")
     print(text)

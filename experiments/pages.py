@@ -32,7 +32,7 @@ PAGES: dict[str, dict[str, Maker]] = {
     "causal.md": {"loops": quoted.loops, "heads": quoted.clusters},
     "looped.md": {"recall": quoted.recall, "recall-models": quoted.recall_models},
     "ranks.md": {"ranks": quoted.ranks},
-    "catalogue.md": {"measures": quoted.measures},
+    "catalogue.md": {"measures": quoted.measures, "recent": quoted.recent},
 }
 """Page -> its blocks, each with what makes it of the folder of results."""
 

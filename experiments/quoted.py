@@ -188,6 +188,30 @@ def measures(results: Path) -> str:
     return keeping.table(["measure", *(f"`{model}`" for model in MODELS)], rows)
 
 
+def recent(results: Path) -> str:
+    """What `verify` says of statements of 2024 to 2026 on two models."""
+    entries, rows = _read(results, "studies"), []
+    for model in ("minilm-l6", "e5-small-q4"):
+        for name, found in entries[f"{model}, recent, 4 reviews"]["theorems"].items():
+            counts = [
+                str(found["counts"].get(word, 0)) for word in ("CONFIRMED", "VIOLATED", "UNDECIDED", "NOT_APPLICABLE")
+            ]
+            ends = found["tightness"]
+            rows.append(
+                [f"`{name}`", f"`{model}`", *counts, "–" if ends is None else " ".join(f"{x:.3g}" for x in ends)]
+            )
+    head = [
+        "statement",
+        "model",
+        "holds",
+        "violated",
+        "open",
+        "not applicable",
+        "bound over what it bounds: least, median, largest",
+    ]
+    return keeping.table(head, rows)
+
+
 # results/no_false_verdict.json
 
 KINDS = {
@@ -203,8 +227,12 @@ KINDS = {
 
 
 def verdicts(results: Path) -> str:
+    """A kind whose counts nobody has written down has none."""
     found, rows = _read(results, "no_false_verdict"), []
     for kind, words in KINDS.items():
+        if kind not in found:
+            rows.append([words, *["–"] * 5])
+            continue
         one = found[kind]
         counts = [f"{one[key]:,}" for key in ("cases", "HOLDS", "FAILS", "UNDECIDED")]
         rows.append([words, *counts, f"{one['processor_seconds']:.0f}"])
@@ -298,6 +326,8 @@ def loops(results: Path) -> str:
     rows = []
     for name in MODELS:
         found = _loops(results, name)
+        if not found["loops"]:
+            continue
         last = [(row["clusters at last"] == 1).sum() for row in found["loops"]]
         texts, stays = len(found["loops"][0]["v"]), _middles(found["loops"], "longest stay in two or more")
         every = [k + 1 for k, count in enumerate(last) if count == texts]
@@ -334,6 +364,8 @@ def recall_models(results: Path) -> str:
     rows = []
     for name in MODELS:
         found = _loops(results, name)["loops"]
+        if not found:
+            continue
         rest, texts = [int(row["at rest"].sum()) for row in found], len(found[0]["v"])
         share = [float(np.median(row["d_M"] / row["upper end"])) for row in found]
         row = [f"`{name}`", str(texts), " ".join(map(str, rest)), _span(_middles(found, "v"))]

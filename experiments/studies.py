@@ -32,13 +32,14 @@ from jaxsmooth.assets.texts import read_texts, sample_texts
 from jaxsmooth.files import atomic_write
 from jaxsmooth.linalg.norms import unit_vectors
 from jaxsmooth.results.texts import EMBEDDED, KeptTexts
-from jaxsmooth.studies.own_metrics import BlockMetric
+from jaxsmooth.studies.requested.own_metrics import BlockMetric
 from jaxsmooth.studies.statements.texts import text_statements
 from jaxsmooth.theory import token_mean
 from jaxsmooth.theory.hypotheses.asked import ASKED
 
 MODELS = ("minilm-l3", "minilm-l6", "e5-small-q4", "mpnet-base", "antiberty")
 MOVED = ("layer_norm_update_attn", "layer_norm_update_mlp", "update_turn")
+RECENT = ("chen2025_clustering", "zhang2026_smoothing", "labovich2026_recall")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Options:
     seeds: tuple[int, ...] = (0,)
     """Of the draws; of minilm-l6 seed 1 besides."""
     asked: int = 4
-    """Reviews of which the hypotheses are decided."""
+    """Reviews of which the hypotheses are decided, and statements of the literature."""
     moved: int = 16
     """Reviews of which it is asked how far sub-layers move them."""
     out: Path = keeping.RESULTS
@@ -106,9 +107,7 @@ def diagnosed(name: str, count: int, seed: int) -> dict[str, Any]:
         "contraction": dataclasses.asdict(said.rows[0]),
         "lengths": {trend.quantity: dataclasses.asdict(trend) for trend in said.lengths},
         "groups": [dataclasses.asdict(group) for group in said.groups],
-        "metrics": {
-            key: keeping.rounded(np.nanmean(found[key], axis=1)) if key in found else None for key in LITERATURE
-        },
+        "metrics": {key: keeping.rounded(keeping.mean_and_error(found[key])[0]) for key in LITERATURE},
     }
 
 
@@ -124,11 +123,11 @@ def asked(count: int) -> dict[str, Any]:
     }
 
 
-def moved(count: int) -> dict[str, Any]:
-    """How far the sub-layers of minilm-l6 move tokens, beside what is proved."""
-    model, tokenizer = jaxsmooth.load("minilm-l6")
+def verified(name: str, count: int, theorems: tuple[str, ...]) -> dict[str, Any]:
+    """Statements about what a model does, beside what happens."""
+    model, tokenizer = jaxsmooth.load(name)
     texts = sample_texts("movie-reviews", count, 0)
-    found = jaxsmooth.verify(model, tokenizer, texts, theorems=MOVED)
+    found = jaxsmooth.verify(model, tokenizer, texts, theorems=theorems)
     return {
         "texts": count,
         "theorems": {row.theorem: {"counts": row.counts, "tightness": row.tightness} for row in found.theorems},
@@ -146,7 +145,10 @@ def work(options: Options) -> dict[str, Callable[[], dict[str, Any]]]:
         found[f"{name}, {kind}"] = functools.partial(diagnosed, name, options.texts, seed)
     if "minilm-l6" in options.models:
         found[f"hypotheses, {options.asked} reviews"] = functools.partial(asked, options.asked)
-        found[f"moved, {options.moved} reviews"] = functools.partial(moved, options.moved)
+        found[f"moved, {options.moved} reviews"] = functools.partial(verified, "minilm-l6", options.moved, MOVED)
+    for name in ("minilm-l6", "e5-small-q4"):
+        if name in options.models:
+            found[f"{name}, recent, {options.asked} reviews"] = functools.partial(verified, name, options.asked, RECENT)
     return found
 
 

@@ -38,10 +38,10 @@ from .results.verification import Verification as Verification
 from .studies.compare import compare as compare
 from .studies.converge import converge as converge
 from .studies.diagnose import diagnose as diagnose
-from .studies.literature_metrics import LITERATURE_METRICS as LITERATURE_METRICS
-from .studies.literature_metrics import literature_metrics as literature_metrics
 from .studies.measurements import rates as rates
-from .studies.own_metrics import BlockMetric as BlockMetric
+from .studies.requested.literature_metrics import LITERATURE_METRICS as LITERATURE_METRICS
+from .studies.requested.literature_metrics import literature_metrics as literature_metrics
+from .studies.requested.own_metrics import BlockMetric as BlockMetric
 from .studies.statements.paired import paired as paired
 from .studies.verify import verify as verify
 from .training.config import FinetuneConfig as FinetuneConfig

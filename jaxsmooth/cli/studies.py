@@ -154,7 +154,7 @@ def _literature(names: tuple[str, ...]) -> dict[str, Any]:
     """The measures of these names."""
     if not names:
         return {}
-    from ..studies.literature_metrics import literature_metrics
+    from ..studies.requested.literature_metrics import literature_metrics
 
     return dict(literature_metrics(*names))
 

@@ -29,7 +29,7 @@ from .exemplar import ExemplarChooser
 from .finite import refuse_diverged
 from .hidden_states import chosen_fusion
 from .measurements import ATTRIBUTION, DIRECTIONS, EMBEDDING, FUSED, measure_batch, model_norms, model_spectra
-from .own_metrics import OWN, Metric, OwnMetrics, own_metrics
+from .requested.own_metrics import OWN, Metric, OwnMetrics, own_metrics
 from .statements.baselines import Baselines
 from .statements.texts import NEEDED, text_statements
 from .stream import TextStream, require_encoder

@@ -14,7 +14,7 @@ from ..bert.fusion import ConcatFusion, Fusion, GateFusion, Kind, WeightedFusion
 from ..linalg.norms import unit_vectors
 from ..results.spread import HIDDEN_METRICS
 from ..theory.consensus import real_tokens, token_mean
-from .own_metrics import OWN
+from .requested.own_metrics import OWN
 
 GATES = ("gates_min", "gates", "gates_max")
 

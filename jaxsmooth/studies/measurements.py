@@ -30,7 +30,7 @@ from ..types import SITES, Batch, Block, BlockTrace, Edits, ImageBatch
 from .data_parallel import by_rows
 from .finite import finite_rows
 from .hidden_states import gate_range, measure_states
-from .own_metrics import OWN, OwnMetrics
+from .requested.own_metrics import OWN, OwnMetrics
 from .stream import require_encoder
 from .summaries import rungs
 
@@ -110,10 +110,9 @@ def measure_batch(
     # float32 products must be float32 products on every device: TPUs and GPUs round them to fewer bits unasked.
     with jax.default_matmul_precision("highest"):
         last, found = encode(model, batch, collect=collect, successive=True)
-        states = jnp.concatenate([embed(model, batch)[None], found.pop("hidden")])
+        states = widened(jnp.concatenate([embed(model, batch)[None], found.pop("hidden")]))
         everywhere = ladder.shi2022_rate(norms, model.config.activation, found["mixing_rate"], found["std_product"])
         found["L0"] = _where_known(found["actual"], everywhere)
-        states = widened(states)
         found |= {OWN + name: _from_first(found[OWN + name]) for name in own.blocks}
         found |= measure_states(states, batch.mask, own=own.states, directions=DIRECTIONS)
         if fusion is not None:

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.special import ive
@@ -11,7 +12,7 @@ from scipy.special import ive
 import jaxsmooth
 from jaxsmooth.errors import OptionError
 from jaxsmooth.inputs.tokenizer import TINY_VOCAB, Tokenizer
-from jaxsmooth.studies.literature_metrics import LARGEST_DEGREE, degree_thresholds
+from jaxsmooth.studies.requested.literature_metrics import LARGEST_DEGREE, degree_thresholds
 
 TEXTS = ["A film worth seeing, if only once.", "Dull.", "So so, I say, and then some more of the same."]
 CONFIG = jaxsmooth.EncoderConfig(
@@ -31,8 +32,14 @@ def seen():
     for text in TEXTS:
         batch = tokenizer([text])
         one = jaxsmooth.encode(model, batch, collect=lambda trace: {site: getattr(trace, site) for site in sites})[1]
-        traces.append({site: np.asarray(value, np.float64)[:, 0] for site, value in one.items()})
+        traces.append({site: real(value, int(batch.mask.sum())) for site, value in one.items()})
     return found, traces
+
+
+def real(value: jax.Array, n: int) -> np.ndarray:
+    """Of one text, without padding: [L n D] of tokens, [L N n n] of heads."""
+    array = np.asarray(value, np.float64)[:, 0]
+    return array[..., :n, :n] if array.ndim == 4 else array[:, :n]
 
 
 def scores(trace: dict, layer: int) -> tuple[np.ndarray, np.ndarray, int]:
@@ -147,14 +154,18 @@ def test_degrees_change_where_the_recursion_says():
 
 def test_a_sentence_of_one_token_has_no_value():
     model = jaxsmooth.init_encoder(CONFIG, jax.random.key(3))
-    hidden, mask = np.ones((1, 3, CONFIG.width), np.float32), np.array([[True, False, False]])
+    mask = np.array([[True, False, False]])
     batch = jaxsmooth.Batch(tokens=np.ones((1, 3), int), segments=np.zeros((1, 3), int), mask=mask)
-    for name, metric in jaxsmooth.literature_metrics().items():
-        if isinstance(metric, jaxsmooth.BlockMetric):
-            value = jaxsmooth.encode(model, batch, collect=lambda trace, one=metric: one.text(trace, mask))[1]
-        else:
-            value = metric(hidden, mask)
-        assert np.isnan(value).all(), name
+    chosen = jaxsmooth.literature_metrics()
+    blocks = {name: one.text for name, one in chosen.items() if isinstance(one, jaxsmooth.BlockMetric)}
+
+    @jax.jit
+    def run(model):
+        return jaxsmooth.encode(model, batch, collect=lambda trace: [one(trace, mask) for one in blocks.values()])[1]
+
+    assert np.isnan(run(model)).all()
+    for name in chosen.keys() - blocks.keys():
+        assert np.isnan(chosen[name](jnp.ones((1, 3, 2)), jnp.asarray(mask))).all(), name
 
 
 def test_an_unknown_name_is_answered():

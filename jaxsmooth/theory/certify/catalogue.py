@@ -248,7 +248,7 @@ def _of_block(block: Block, own: Observation, mask: Array, architecture: Archite
     extra = {"up": block.up.kernel, "scale_attn": block.norm_attn.scale, "eps": architecture.eps}
     centred = centre_features(own.pre_mlp)
     std = jnp.sqrt(jnp.mean(centred * centred, axis=-1, keepdims=True) + architecture.eps)
-    output = real_tokens(centred / std * block.norm_mlp.scale + bias_of(block.norm_mlp), mask)
+    output = real_tokens(centred / std * block.norm_mlp.scale[None] + bias_of(block.norm_mlp)[None], mask)
     rate = subspace_distance(output, mask) / subspace_distance(own.input, mask)
     extra |= {"output": output, "recalled": output + own.input, "rate": rate}
     slope = LIPSCHITZ[architecture.activation]

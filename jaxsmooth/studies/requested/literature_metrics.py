@@ -7,19 +7,19 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from .. import metrics
-from ..errors import OptionError, did_you_mean
-from ..linalg.norms import unit_vectors
-from ..theory.literature.collapse.metastable import bruno2024_degree
-from ..theory.literature.collapse.random_energy import (
+from ... import metrics
+from ...errors import OptionError, did_you_mean
+from ...linalg.norms import unit_vectors
+from ...theory.literature.collapse.metastable import bruno2024_degree
+from ...theory.literature.collapse.random_energy import (
     giorlandino2025_exponents,
     giorlandino2025_participation,
     giorlandino2025_temperature,
 )
-from ..theory.literature.separation import class_separation
-from ..theory.literature.small_weights import token_turn
-from ..theory.literature.token_particles import smallest_cosine
-from ..types import BlockTrace
+from ...theory.literature.separation import class_separation
+from ...theory.literature.small_weights import token_turn
+from ...theory.literature.token_particles import smallest_cosine
+from ...types import BlockTrace
 from .own_metrics import BlockMetric, Metric
 
 LARGEST_DEGREE = 8
@@ -82,23 +82,31 @@ def _temperature(trace: BlockTrace, mask: Array) -> tuple[Array, Array]:
     return giorlandino2025_temperature(jnp.where(trace.attn_probs > 0, trace.attn_logits, -jnp.inf), mask)
 
 
-def _log_count(mask: Array) -> Float[Array, "B 1"]:
-    return jnp.log(jnp.maximum(jnp.sum(mask, axis=-1), 2).astype(jnp.float32))[:, None]
+def _count(mask: Array, like: Array, least: int = 1) -> Float[Array, "B"]:
+    """n, in the dtype of another array."""
+    return jnp.maximum(jnp.sum(mask, axis=-1), least).astype(like.dtype)
+
+
+def _log_count(mask: Array, like: Array) -> Float[Array, "B 1"]:
+    return jnp.log(_count(mask, like, 2))[:, None]
 
 
 def _squares_exponent(trace: BlockTrace, mask: Array) -> Array:
-    return -jnp.log(_temperature(trace, mask)[1]) / _log_count(mask)
+    squares = _temperature(trace, mask)[1]
+    return -jnp.log(squares) / _log_count(mask, squares)
 
 
 def _entropy_exponent(trace: BlockTrace, mask: Array) -> Array:
-    return metrics.attention_entropy(trace.attn_probs, mask) / _log_count(mask)
+    entropy = metrics.attention_entropy(trace.attn_probs, mask)
+    return entropy / _log_count(mask, entropy)
 
 
 def _degree(trace: BlockTrace, mask: Array) -> Array:
     """`bruno2024_degree` of keys and queries of a head's width whose products have the std that the scores have."""
     width = trace.query.shape[-1]
-    sharpness = _temperature(trace, mask)[0] * jnp.sqrt(_log_count(mask) * width)
-    return 1.0 + sum(jnp.where(sharpness > least, 1, 0) for least in degree_thresholds(width))
+    beta = _temperature(trace, mask)[0]
+    sharpness = beta * jnp.sqrt(_log_count(mask, beta) * width)
+    return sum(((sharpness > least).astype(beta.dtype) for least in degree_thresholds(width)), jnp.ones_like(beta))
 
 
 @functools.cache
@@ -123,11 +131,11 @@ def degree_thresholds(dimension: int) -> tuple[float, ...]:
 def _waiting(trace: BlockTrace, mask: Array) -> Array:
     """Whether a token's score with itself exceeds its mean score with the others by more than log n, by head."""
     logits, real = trace.attn_logits, mask[:, None]
-    count = jnp.sum(real, axis=-1)
+    count = _count(mask, logits, 2)[:, None]
     own = jnp.sum(jnp.where(real, jnp.diagonal(logits, axis1=-2, axis2=-1), 0), axis=-1)
     whole = jnp.sum(jnp.where(real[..., None] & real[..., None, :], logits, 0), axis=(-2, -1))
-    lead = own / count - (whole - own) / (count * jnp.maximum(count - 1, 1))
-    return (lead > _log_count(mask)).astype(logits.dtype)
+    lead = own / count - (whole - own) / (count * (count - 1))
+    return (lead > _log_count(mask, logits)).astype(logits.dtype)
 
 
 def _halves(hidden: Array, mask: Array) -> Array:
@@ -138,8 +146,8 @@ def _halves(hidden: Array, mask: Array) -> Array:
 
 def _turn(before: Array, after: Array, mask: Array) -> Array:
     """Mean over tokens, in degrees."""
-    count = jnp.maximum(jnp.sum(mask, axis=-1), 1)
-    return jnp.degrees(jnp.sum(token_turn(before, after, mask), axis=-1) / count)
+    turns = token_turn(before, after, mask)
+    return jnp.degrees(jnp.sum(turns, axis=-1) / _count(mask, turns))
 
 
 def _angle_exponent(trace: BlockTrace, mask: Array) -> Array:
