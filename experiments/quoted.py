@@ -1,6 +1,6 @@
 """The tables and sentences of docs/ that are made of results, each a function of the folder of results.
 
-`experiments.pages` says in which page each stands. Layers are counted from 1, heads from 0.
+`experiments.pages` says in which page each stands. Layers and heads are counted from 1.
 """
 
 import json
@@ -73,7 +73,7 @@ def _sinks(one: dict[str, Any]) -> tuple[NDArray, tuple[int, int]]:
     """The heads' sinks, [L N], and the place of the largest."""
     sinks = keeping.numbers(one["sink"])
     layer, head = np.unravel_index(sinks.argmax(), sinks.shape)
-    return sinks, (int(layer) + 1, int(head))
+    return sinks, (int(layer) + 1, int(head) + 1)
 
 
 TRENDS = ("cosine_similarity", "contraction", "embedding_similarity")
@@ -177,15 +177,12 @@ def updates(results: Path) -> str:
 def measures(results: Path) -> str:
     """Of every measure of the literature its range over a model's layers."""
     found = {one["model"]: one["metrics"] for one in _read(results, "studies").values() if "metrics" in one}
-    names = next(iter(found.values()))
+    models = [model for model in MODELS if model in found]
     rows = []
-    for name in names:
-        row = []
-        for model in MODELS:
-            values = keeping.numbers(found[model][name])[1:]
-            row.append(f"{_span(values, '.2g')}; last {values[-1]:.2g}")
-        rows.append([f"`{name}`", *row])
-    return keeping.table(["measure", *(f"`{model}`" for model in MODELS)], rows)
+    for name in found[models[0]]:
+        values = [keeping.numbers(found[model][name])[1:] for model in models]
+        rows.append([f"`{name}`", *(f"{_span(one)}; last {one[-1]:.2g}" for one in values)])
+    return keeping.table(["measure", *(f"`{model}`" for model in models)], rows)
 
 
 def recent(results: Path) -> str:
