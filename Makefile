@@ -38,7 +38,7 @@ scale: install
 	$(BIN)/python -m pytest -m scale
 
 long: install
-	JAXSMOOTH_TEST_PROFILE=long $(BIN)/python -m pytest -m long
+	JAXSMOOTH_VERDICTS=experiments/results/no_false_verdict.json JAXSMOOTH_TEST_PROFILE=long $(BIN)/python -m pytest -m long
 
 # the compilers of accelerators that are not here: an environment of its own, because with libtpu installed every
 # jax process looks for a TPU
@@ -131,8 +131,11 @@ experiments: install
 	$(BIN)/python experiments/fate.py --again --only "minilm-l6, layer, "
 	$(BIN)/python experiments/basin.py --only "random encoder, std 2" "minilm-l6 layer 5"
 	$(BIN)/python experiments/every_input.py --models minilm-l3 --again
+	$(BIN)/python experiments/head_statements.py --models minilm-l3 --sentences 2 --out $(SHORT)
+	$(BIN)/python experiments/loops.py --model minilm-l3 --sentences 2 --steps 40 --out $(SHORT)
+	$(BIN)/python experiments/studies.py --models minilm-l3 --texts 8 --out $(SHORT)
 
-# hours; fate, basin, every_input and those under paper/ and neighbours/ add what their results lack
+# hours; fate, basin, every_input, studies and those under paper/ and neighbours/ add what their results lack
 experiments-long: install
 	$(BIN)/python experiments/ladder.py
 	$(BIN)/python experiments/phase_diagram.py
@@ -162,7 +165,14 @@ experiments-long: install
 	$(BIN)/python experiments/rates_ball.py
 	$(BIN)/python experiments/fate.py
 	$(BIN)/python experiments/basin.py
-	$(BIN)/python -m experiments.paper.page
+	$(BIN)/python experiments/head_statements.py
+	$(BIN)/python experiments/loops.py
+	$(BIN)/python experiments/loops.py --model minilm-l3
+	$(BIN)/python experiments/loops.py --model e5-small-q4
+	$(BIN)/python experiments/loops.py --model mpnet-base --sentences 2
+	$(BIN)/python experiments/loops.py --model antiberty --steps 0
+	$(BIN)/python experiments/studies.py
+	$(BIN)/python -m experiments.pages
 
 # the suite on the newest Python at hand with the newest releases of everything, nothing locked
 newest:

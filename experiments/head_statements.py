@@ -2,13 +2,13 @@
 
     python experiments/head_statements.py
 
-For every model, layer and head, on movie reviews of 17 to 32 tokens in single precision: the sink beside the sink that
-the head's output needs, and that silence would need at least (docs/sinks.md, "A silent head needs one"); the scores'
-temperature as a random energy model and the attention's sum of squares beside that of normal scores of the same std
-(docs/initialisation.md); the degree of clusters that scores as sharp would make first, the self-score's lead over
-log n, and the smallest cosine of two tokens (docs/causal.md). About a minute of processor time for the three models.
-Expect: most heads stay below the temperature 2^(1/2); no layer of a trained model but the last ones has its tokens at
-acute angles only. Writes results/head_statements.json and head_statements.md.
+For every model, layer and head, in single precision on movie reviews of 17 to 32 tokens, of antiberty on antibody
+sequences: the sink beside the sink that the head's output needs, and that silence would need at least (docs/sinks.md,
+"A silent head needs one"); the scores' temperature as a random energy model and the attention's sum of squares beside
+that of normal scores of the same std (docs/initialisation.md); the degree of clusters that scores as sharp would make
+first, the self-score's lead over log n, and the smallest cosine of two tokens (docs/causal.md). A minute or two of
+processor time for the five models. Expect: most heads stay below the temperature 2^(1/2); no layer of a trained model
+but the last ones has its tokens at acute angles only. Writes results/head_statements.json and head_statements.md.
 """
 
 import dataclasses
@@ -21,10 +21,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
+from readings import short_texts
 
 import jaxsmooth
 from jaxsmooth import theory
-from jaxsmooth.assets.texts import read_texts
 from jaxsmooth.files import atomic_write, dumps_strict, strict
 from jaxsmooth.linalg.precision import einsum
 from jaxsmooth.types import BlockTrace
@@ -37,7 +37,7 @@ DRAWS = 400
 class Options:
     """What is run."""
 
-    models: tuple[str, ...] = ("minilm-l3", "minilm-l6", "e5-small-q4")
+    models: tuple[str, ...] = ("minilm-l3", "minilm-l6", "e5-small-q4", "mpnet-base", "antiberty")
     """Models already in the results are run anew only if named here."""
     sentences: int = 8
     out: Path = RESULTS
@@ -92,8 +92,8 @@ def normal_squares(beta: np.ndarray, tokens: np.ndarray) -> np.ndarray:
 def measured(name: str, sentences: int) -> dict[str, Any]:
     """Of one model: name -> numbers, [L B N] or [L B]."""
     model, tokenizer = jaxsmooth.load(name)
-    texts = [text for text in read_texts("movie-reviews", 800) if 17 <= int(tokenizer([text]).mask.sum()) <= 32]
-    batch = tokenizer(texts[:sentences])
+    texts, _ = short_texts(name, tokenizer, sentences)
+    batch = tokenizer(texts)
     run = jax.jit(lambda m: jaxsmooth.encode(m, batch, collect=lambda trace: of_layer(trace, batch.mask))[1])
     found = {key: np.asarray(value, np.float64) for key, value in run(model).items()}
     tokens = np.asarray(batch.mask.sum(axis=-1))
@@ -161,9 +161,10 @@ def main(options: Options) -> None:
     seconds = ", ".join(f"{name} {found['seconds']}" for name, found in kept.items())
     text = [
         "# Heads and clusters by statements of 2024 to 2026",
-        f"`python experiments/head_statements.py`: {options.sentences} movie reviews of 17 to 32 tokens, single "
-        f"precision; seconds of processor time: {seconds}. Of heads, means over the reviews; median [least, largest] "
-        "over heads, of cosines, degrees and strengths over heads and reviews; 'silence' counts heads and reviews.",
+        f"`python experiments/head_statements.py`: {options.sentences} movie reviews of 17 to 32 tokens, of antiberty "
+        f"antibody sequences, single precision; seconds of processor time: {seconds}. Of heads, means over the texts; "
+        "median [least, largest] over heads, of cosines, degrees and strengths over heads and texts; 'silence' counts "
+        "heads and texts.",
     ]
     for name, found in kept.items():
         arrays = {key: np.asarray(value, float) for key, value in found.items() if key != "seconds"}

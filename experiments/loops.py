@@ -1,9 +1,10 @@
 """How long do a trained layer's tokens stay in clusters, and what keeps them apart when their input is put in again?
 
     python experiments/loops.py
-    python experiments/loops.py --model minilm-l3        (and e5-small-q4)
+    python experiments/loops.py --model minilm-l3        (and e5-small-q4, mpnet-base, antiberty)
 
-Reviews in single precision, 17 to 32 tokens; 65 s of processor time for minilm-l6. Tables: Rényi's centres and ranks
+Reviews of 17 to 32 tokens, of antiberty antibody sequences, in single precision; a minute of processor time for
+minilm-l6, several for mpnet-base and antiberty. Tables: Rényi's centres and ranks
 of the hidden states of the model's own run; the clusters through which a layer goes when it is applied again and again,
 with the longest stay in two or more; the same layer with recall, X <- block(X) + U, U its first input, beside the two
 distances between which docs/looped.md puts a fixed state. Expect: without recall layers 1, 5 and 6 end in one cluster;
@@ -20,10 +21,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
+from readings import short_texts
 
 import jaxsmooth
 from jaxsmooth import metrics, theory
-from jaxsmooth.assets.texts import read_texts
 from jaxsmooth.files import atomic_write, dumps_strict, strict
 from jaxsmooth.studies.fate.maps import token_map
 from jaxsmooth.types import BlockTrace
@@ -40,6 +41,7 @@ class Options:
     model: str = "minilm-l6"
     sentences: int = 8
     steps: int = 200
+    """How often a layer is applied; 0 for the table of hidden states alone."""
     out: Path = RESULTS
 
 
@@ -77,11 +79,11 @@ def looped(model: Any, start: jax.Array, mask: jax.Array, layer: jax.Array, step
     }
 
 
-def measured(options: Options) -> dict[str, Any]:
-    """Name of a table -> one row of numbers a layer, of each sentence one."""
+def measured(options: Options) -> tuple[dict[str, Any], str]:
+    """Name of a table -> one row of numbers a layer, of each sentence one; and what the sentences are."""
     model, tokenizer = jaxsmooth.load(options.model)
-    texts = [text for text in read_texts("movie-reviews", 400) if 17 <= int(tokenizer([text]).mask.sum()) <= 32]
-    batch = tokenizer(texts[: options.sentences])
+    texts, kind = short_texts(options.model, tokenizer, options.sentences)
+    batch = tokenizer(texts)
 
     def collect(trace: BlockTrace) -> tuple[jax.Array, dict[str, jax.Array]]:
         return trace.input, centres(trace.hidden, batch.mask)
@@ -90,9 +92,10 @@ def measured(options: Options) -> dict[str, Any]:
     run = jax.jit(lambda x, layer: looped(model, x, batch.mask, layer, options.steps))
     first = centres(inputs[0], batch.mask)
     rows = [first, *({key: value[k] for key, value in states.items()} for k in range(len(inputs)))]
-    loops = [run(inputs[layer], jnp.int32(layer)) for layer in range(len(inputs))]
+    layers = range(len(inputs) if options.steps else 0)
+    loops = [run(inputs[layer], jnp.int32(layer)) for layer in layers]
     found = {"states": rows, "loops": loops}
-    return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64).tolist(), found)
+    return jax.tree.map(lambda leaf: np.asarray(leaf, np.float64).tolist(), found), kind
 
 
 def cell(values: list[float]) -> str:
@@ -111,24 +114,26 @@ def main(options: Options) -> None:
     began = time.process_time()
     own = options.model == Options.model
     model, stem = ("", "loops") if own else (f" --model {options.model}", f"loops_{options.model}")
-    found = measured(options)
+    model += "".join(
+        f" --{flag} {getattr(options, flag)}"
+        for flag in ("sentences", "steps")
+        if getattr(options, flag) != getattr(Options, flag)
+    )
+    found, kind = measured(options)
     loops = [{**row, "at rest": [float(sum(row["at rest"]))]} for row in found["loops"]]
     clusters = ("clusters at first", "clusters at last", "longest stay in two or more")
     recall = ("at rest", "change", "d_M of U", "v", "lower end", "d_M", "upper end")
-    text = "\n\n".join(
-        (
-            "# Clusters and loops",
-            f"`python experiments/loops.py{model}`: {options.model}, {options.sentences} movie reviews of 17 to 32 "
-            f"tokens, single precision, {options.steps} steps, {time.process_time() - began:.0f} s of processor time. "
-            "Median [least, largest] over reviews.",
-            f"## Hidden states of the model's own run, separation {SEPARATION}",
-            table(found["states"], 0, tuple(found["states"][0])),
-            "## A layer applied again and again",
-            table(loops, 1, clusters),
-            "## The same with recall, X <- block(X) + U",
-            table(loops, 1, recall),
-        )
-    )
+    parts = [
+        "# Clusters and loops",
+        f"`python experiments/loops.py{model}`: {options.model}, {kind}, single precision, {options.steps} steps, "
+        f"{time.process_time() - began:.0f} s of processor time. Median [least, largest] over texts.",
+        f"## Hidden states of the model's own run, separation {SEPARATION}",
+        table(found["states"], 0, tuple(found["states"][0])),
+    ]
+    if loops:
+        parts += ["## A layer applied again and again", table(loops, 1, clusters)]
+        parts += ["## The same with recall, X <- block(X) + U", table(loops, 1, recall)]
+    text = "\n\n".join(parts)
     atomic_write(options.out / f"{stem}.json", dumps_strict(strict(found), indent=1) + "\n")
     atomic_write(options.out / f"{stem}.md", text + "\n")
     print(text)

@@ -39,6 +39,9 @@ from .studies.compare import compare as compare
 from .studies.converge import converge as converge
 from .studies.diagnose import diagnose as diagnose
 from .studies.measurements import rates as rates
+from .studies.requested.literature_metrics import LITERATURE_METRICS as LITERATURE_METRICS
+from .studies.requested.literature_metrics import literature_metrics as literature_metrics
+from .studies.requested.own_metrics import BlockMetric as BlockMetric
 from .studies.statements.paired import paired as paired
 from .studies.verify import verify as verify
 from .training.config import FinetuneConfig as FinetuneConfig

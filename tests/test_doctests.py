@@ -13,6 +13,7 @@ MODULES = sorted(module.name for module in pkgutil.walk_packages(jaxsmooth.__pat
 DEAR = {
     *(f"jaxsmooth.studies.{name}" for name in ("diagnose", "converge", "verify", "compare", "fate.study")),
     *("jaxsmooth.studies.measurements", "jaxsmooth.studies.statements.paired", "jaxsmooth.results.shown"),
+    *(f"jaxsmooth.studies.requested.{name}" for name in ("own_metrics", "literature_metrics")),
     "jaxsmooth.theory.markov.convergence",
 }
 """Each compiles a large program; other tests run these functions every time."""

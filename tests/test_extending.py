@@ -64,6 +64,38 @@ def test_a_metric_is_kept_like_the_librarys_own(small, fusion):
         assert report.to_json(found)["fused"]["metrics"]["longest"] == pytest.approx(expected, rel=1e-5)
 
 
+def sharpest(trace, mask):
+    """The largest weight of any head, [B]."""
+    return jnp.max(jnp.where(mask[:, None, :, None], trace.attn, 0), axis=(1, 2, 3))
+
+
+def test_a_metric_of_a_block(small):
+    model, tokenizer, _ = small
+    metrics = {"longest": longest, "sharpest": jaxsmooth.BlockMetric(sharpest)}
+    found = jaxsmooth.diagnose(model, tokenizer, TEXTS, metrics=metrics, fusion="max", each_text=True)
+    largest = [np.asarray(jaxsmooth.encode(model, tokenizer([text]))[1].attn).max(axis=(1, 2, 3, 4)) for text in TEXTS]
+    np.testing.assert_allclose(found.texts.values["own/sharpest"][1:], np.transpose(largest), rtol=1e-5)
+    assert np.isnan(found.metrics["sharpest"].mean[0])
+    written = report.to_json(found)
+    assert written["layers"][0]["metrics"]["sharpest"] is None
+    assert set(written["fused"]["metrics"]) == {"longest"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (lambda trace: 0, "must be a function (trace, mask)"),
+        (lambda trace, mask: trace.nothing, "fails"),
+        (lambda trace, mask: trace.std_attn, "one number per sentence"),
+        (lambda trace, mask: trace.hidden.sum((1, 2)), "depends on padding"),
+    ],
+)
+def test_a_wrong_metric_of_a_block_is_refused(small, text, message):
+    model, tokenizer, _ = small
+    with pytest.raises(OptionError, match=re.escape(message)):
+        jaxsmooth.diagnose(model, tokenizer, TEXTS, metrics={"mine": jaxsmooth.BlockMetric(text)})
+
+
 def test_a_remedy_is_compared(small):
     model, tokenizer, _ = small
     found = jaxsmooth.compare(model, tokenizer, TEXTS, {"off": lambda model, batch: interventions.scale("mixed", 0.0)})

@@ -2,7 +2,7 @@
 
 A rule reads the JSON that an experiment wrote and says "reproduced", "not reproduced", "contradicted" or "not testable
 here". Rules in words stand also at the heads of the experiments, where they were written before the runs. Where there
-is no JSON, the verdict is "not run yet". `python -m experiments.paper.page` makes the table of docs/paper.md of it.
+is no JSON, the verdict is "not run yet". `python -m experiments.pages` makes the table of docs/paper.md of it.
 """
 
 import dataclasses
@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from .. import keeping
 from . import rules
 from .rules import Verdict
 
@@ -298,3 +299,16 @@ NEIGHBOURS = (
         rules.softdecay_better,
     ),
 )
+
+TABLES = {"paper": PAPER, "objections": OBJECTIONS, "neighbours": NEIGHBOURS}
+
+
+def claims_table(claims: tuple[Claim, ...], results: Path) -> str:
+    """Verdicts first."""
+    rows = []
+    for claim, verdict in judged(claims, results):
+        source = f"`{claim.experiment}`" if claim.experiment else "–"
+        rows.append(
+            [f"**{verdict.word}**", claim.says, claim.where, claim.number, verdict.measured, claim.rule, source]
+        )
+    return keeping.table(["verdict", "claim", "where", "paper's number", "measured", "rule", "experiment"], rows)

@@ -57,6 +57,8 @@ class Diagnose(Study):
     the page where their tokens go."""
     baseline: bool = True
     """Also measure the same architecture with random weights, on the texts of the first batch, to compare with."""
+    metric: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """Also measure this, by its name in docs/extending.md: temperature, turn_block, ... May be given several times."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -265,9 +267,10 @@ COMMANDS: dict[str, Entry | dict[str, Entry]] = {
         (
             "diagnose minilm-l6 --limit 256",
             "diagnose bert-base-uncased --data reviews.csv --columns text=review",
+            "diagnose minilm-l6 --limit 64 --metric temperature --metric turn_block",
             'diagnose tiny --data "A film worth seeing."',
         ),
-        {**_TEXT, "measurement": "fusion fate baseline", **_STUDY},
+        {**_TEXT, "measurement": "fusion fate baseline metric", **_STUDY},
     ),
     "converge": Entry(
         Converge,

@@ -136,7 +136,7 @@ def _own_options(command: Study) -> dict[str, Any]:
     """The arguments of one study that the others do not have."""
     match command:
         case Diagnose():
-            return {"baseline": command.baseline}
+            return {"baseline": command.baseline, "metrics": _literature(command.metric)}
         case Converge():
             std = command.std[0] if len(command.std) == 1 else command.std or None
             shared = {"map": command.map, "layer": command.layer, "window": command.window, "steps": command.steps}
@@ -152,6 +152,15 @@ def _own_options(command: Study) -> dict[str, Any]:
             return {"theorems": command.theorem, "hypotheses": command.hypothesis}
         case _:
             return {}
+
+
+def _literature(names: tuple[str, ...]) -> dict[str, Any]:
+    """The measures of these names."""
+    if not names:
+        return {}
+    from ..studies.requested.literature_metrics import literature_metrics
+
+    return dict(literature_metrics(*names))
 
 
 class _Texts:

@@ -1,5 +1,7 @@
 """Softmax, standardisation and scaling of the rows of a matrix: what attention and LayerNorm are made of."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
@@ -123,3 +125,13 @@ def reciprocal(size: Float[Array, "*B"]) -> Float[Array, "*B"]:
 def accumulation_dtype(dtype: DTypeLike) -> DTypeLike:
     """What sums over `dtype` are kept in: float64 for float64, else float32 (also for bfloat16)."""
     return jnp.float64 if dtype == jnp.float64 else jnp.float32
+
+
+def widened(tree: Any) -> Any:
+    """Every bfloat16 and float16 array of a pytree as float32: a model kept in either is measured in float32.
+
+    >>> import jax.numpy as jnp
+    >>> widened({"x": jnp.ones(1, jnp.bfloat16)})["x"].dtype
+    dtype('float32')
+    """
+    return jax.tree.map(lambda x: x.astype(accumulation_dtype(x.dtype)) if x.dtype.itemsize == 2 else x, tree)

@@ -21,6 +21,7 @@ from ..errors import OptionError, arguments_checked
 from ..inputs.batching import EncodedBatch
 from ..inputs.tokenizer import Tokenizer
 from ..interventions.attribution import PARTS, attribute
+from ..linalg.rows import widened
 from ..mitigations.own import Own, OwnRemedy, chosen_remedies
 from ..mitigations.parse import NamedRemedy
 from ..programs import kept
@@ -43,7 +44,7 @@ from ..theory.theorems.parameters import BlockNorms
 from ..types import SITES, Batch, BlockTrace, Edits, ImageBatch
 from .finite import finite_rows, refuse_diverged
 from .hidden_states import chosen_fusion, measure_states
-from .measurements import L1_SITES, L4_SITES, model_norms, widened
+from .measurements import L1_SITES, L4_SITES, model_norms
 from .statements.remedies import cost, forward_pass, paired_effect
 from .stream import TextStream, require_encoder
 from .summaries import model_summary, package_versions

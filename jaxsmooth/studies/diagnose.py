@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import Partial
 from jaxtyping import Array
 
 from ..bert.fusion import Fusion, Kind
@@ -32,8 +31,9 @@ from ..theory.theorems.parameters import BlockNorms
 from .every_input import known_for_every_input
 from .exemplar import ExemplarChooser
 from .finite import refuse_diverged
-from .hidden_states import OWN, Metric, chosen_fusion, own_metrics
+from .hidden_states import chosen_fusion
 from .measurements import ATTRIBUTION, DIRECTIONS, EMBEDDING, FUSED, measure_batch, model_norms, model_spectra
+from .requested.own_metrics import OWN, Metric, OwnMetrics, own_metrics
 from .statements.baselines import Baselines
 from .statements.texts import NEEDED, text_statements
 from .stream import TextStream, require_encoder
@@ -83,7 +83,8 @@ def diagnose(
         Which these are, and so this baseline alone, depends on the batches.
       metrics: of your own, name -> function of hidden states [B T D] and mask [B T] that gives a number per sentence,
         [B], of its real tokens alone. Measured of every hidden state, as the library's are, and of what is fused. A new
-        function is a new compile.
+        function is a new compile. Or a `BlockMetric`, of what a block computes, which has no value at the embedding and
+        of what is fused; `jaxsmooth.literature_metrics` has some by name.
       progress: whether to show a progress bar on stderr, if that is a terminal.
       programs: folder of traced programs, which another process need not trace again (see `programs.kept`).
 
@@ -104,7 +105,7 @@ def diagnose(
     True
     """
     require_encoder(model)
-    own, principal = own_metrics(metrics, model.config.width), principal_subspaces(model)
+    own, principal = own_metrics(metrics, model), principal_subspaces(model)
     fused, label = (None, "") if fusion is None else _chosen(fusion, model)
     running, chooser, kept, embedded = RunningSpreads(), ExemplarChooser(), KeptTexts(), KeptTexts(EMBEDDED)
     stream = TextStream(model, tokenizer, texts, "diagnosing", tokens_per_batch=tokens_per_batch, progress=progress)
@@ -112,16 +113,16 @@ def diagnose(
         baselines = Baselines(stream.model, twin=baseline, programs=programs)
         for encoded, measured in _measured(stream.model, stream, baselines, fused, principal.frame, own, programs):
             refuse_diverged(stream.model, encoded, measured)
-            _keep(kept, embedded, baselines, keeper, encoded, measured, own)
+            _keep(kept, embedded, baselines, keeper, encoded, measured, own.names)
             running.add(measured, len(encoded.indices))
             chooser.offer(encoded)
         spreads = running.spreads()
         rest = _rest(stream, spreads, baselines, chooser, tokenizer, programs)
     return Diagnosis(
         data=stream.summary(data),
-        **_fields(spreads, own),
-        fused=None if fused is None else _fused_layers(fused, label, spreads, own),
-        texts=text_statements(kept, each_text=bool(keeper), embedded=embedded, own=list(own)),
+        **_fields(spreads, own.names),
+        fused=None if fused is None else _fused_layers(fused, label, spreads, own.states),
+        texts=text_statements(kept, each_text=bool(keeper), embedded=embedded, own=own.names),
         each=keeper.found(),
         **_of_model(model, name, note, principal),
         **rest,
@@ -208,7 +209,7 @@ def _measured(
     baselines: Baselines,
     fusion: Fusion | None,
     frames: np.ndarray,
-    own: Mapping[str, Partial],
+    own: OwnMetrics,
     programs: Path | None,
 ) -> Iterator[tuple[EncodedBatch, dict[str, Array]]]:
     """Each batch with its measurements, one batch behind: the device computes while the host tokenises."""
@@ -217,7 +218,7 @@ def _measured(
     measure = kept(measure_batch, programs)
     waiting = None
     for encoded in batches:
-        started = (encoded, measure(model, norms, encoded.batch, fusion, spectra, jnp.asarray(frames), dict(own)))
+        started = (encoded, measure(model, norms, encoded.batch, fusion, spectra, jnp.asarray(frames), own))
         baselines.see(encoded)
         if waiting is not None:
             yield waiting

@@ -1,6 +1,6 @@
 """Metrics of hidden states: a layer's, or several layers' fused into one."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -11,20 +11,10 @@ from jaxtyping import Array, Bool, Float
 from .. import metrics
 from ..bert.config import EncoderConfig
 from ..bert.fusion import ConcatFusion, Fusion, GateFusion, Kind, WeightedFusion, init_fusion
-from ..errors import OptionError, takes
 from ..linalg.norms import unit_vectors
-from ..results.spread import BLOCK_METRICS, HEAD_METRICS, HIDDEN_METRICS
-from ..results.summaries import RATES
+from ..results.spread import HIDDEN_METRICS
 from ..theory.consensus import real_tokens, token_mean
-
-Metric = Callable[[Array, Array], Array]
-"""(hidden states [B T D], mask [B T]) -> one number per sentence, [B]."""
-
-OWN = "own/"
-"""Before the names of the user's metrics among the measurements."""
-
-RESERVED = (*HIDDEN_METRICS, *HEAD_METRICS, *BLOCK_METRICS, *RATES, "std_attn", "std_mlp")
-"""Names of the library's own numbers."""
+from .requested.own_metrics import OWN
 
 GATES = ("gates_min", "gates", "gates_max")
 
@@ -77,53 +67,6 @@ def measure_states(
         )
 
     return jax.lax.map(measures, states)
-
-
-def own_metrics(given: Mapping[str, Metric], width: int) -> dict[str, Partial]:
-    """The user's metrics, tried on made-up hidden states before any work.
-
-    Args:
-      given: name -> function, see `diagnose`.
-      width: D of the model's hidden states.
-
-    Returns:
-      The same, as pytrees.
-
-    Raises:
-      OptionError: a name that is taken, or a metric that fails, gives another shape, or depends on padding.
-
-    >>> own_metrics({"mine": lambda hidden, mask: hidden.mean((1, 2))}, 8)
-    Traceback (most recent call last):
-    jaxsmooth.errors.OptionError: metric 'mine' depends on padding: it must read tokens where the mask is True alone, \
-as in jnp.where(mask[..., None], hidden, 0).
-    """
-    if not isinstance(given, Mapping):
-        raise OptionError(f"metrics must be name -> function, as {{'mine': function}}; got {type(given).__name__}.")
-    mask = jnp.array([[True, True, False, True, False], [True] * 4 + [False]])
-    hidden = jax.random.normal(jax.random.key(0), (*mask.shape, width), jnp.float32)
-    for name, metric in given.items():
-        if not isinstance(name, str) or not name.isidentifier() or name in RESERVED:
-            raise OptionError(f"a metric needs a name of letters and digits that no other has; got {name!r}.")
-        if not takes(metric, 2):
-            raise OptionError(f"metric {name!r} must be a function (hidden, mask) -> one number per sentence.")
-        padded = [jnp.where(mask[..., None], hidden, filler) for filler in (0.0, 7.0)]
-        try:
-            one, other = (jax.jit(metric)(states, mask) for states in padded)
-        except Exception as error:  # whatever the user's function raises
-            raise OptionError(
-                f"metric {name!r} fails on hidden states of shape {hidden.shape} and a mask of shape {mask.shape}: "
-                f"{type(error).__name__}: {error}"
-            ) from error
-        if jnp.shape(one) != mask.shape[:1]:
-            raise OptionError(
-                f"metric {name!r} must give one number per sentence, shape {mask.shape[:1]}; got {jnp.shape(one)}."
-            )
-        if not jnp.allclose(one, other, rtol=1e-3, atol=1e-6, equal_nan=True):
-            raise OptionError(
-                f"metric {name!r} depends on padding: it must read tokens where the mask is True alone, as in "
-                "jnp.where(mask[..., None], hidden, 0)."
-            )
-    return {name: Partial(metric) for name, metric in given.items()}
 
 
 def gate_range(gates: Float[Array, "K B T"] | None, mask: Bool[Array, "B T"]) -> dict[str, Float[Array, "K B"]]:

@@ -5,7 +5,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
 from .. import metrics
@@ -13,11 +12,11 @@ from ..bert.checks import check_arguments
 from ..bert.config import EncoderConfig
 from ..bert.encoder import embed, encode, keep_nothing
 from ..bert.fusion import Fusion, fuse
-from ..bert.norm import accumulation_dtype
 from ..bert.params import Encoder
 from ..errors import arguments_checked
 from ..interventions.attribution import residual_states
 from ..linalg.norms import norm, unit_vectors
+from ..linalg.rows import widened
 from ..results.summaries import RATES
 from ..theory.block import ladder
 from ..theory.block.parameter_norms import block_norms
@@ -32,6 +31,7 @@ from ..types import SITES, Batch, Block, BlockTrace, Edits, ImageBatch
 from .data_parallel import by_rows
 from .finite import finite_rows
 from .hidden_states import gate_range, measure_states
+from .requested.own_metrics import OWN, OwnMetrics
 from .stream import require_encoder
 from .summaries import rungs
 
@@ -73,7 +73,7 @@ def measure_batch(
     fusion: Fusion | None = None,
     spectra: OutputSpectrum | None = None,
     frames: Array | None = None,
-    own: dict[str, Partial] | None = None,
+    own: OwnMetrics = OwnMetrics({}, {}),
 ) -> dict[str, Array]:
     """Every per-sentence quantity of one batch: [L+1 B] of hidden states, [L B] of blocks, [L B N] of heads.
 
@@ -84,19 +84,19 @@ def measure_batch(
       fusion: layers to fuse and measure besides.
       spectra: `model_spectra(model)`; without, L5 has no value.
       frames: principal directions of the blocks, [L 2 D]; without, the alignment with them has no value.
-      own: metrics of the user's own, from `hidden_states.own_metrics`.
+      own: the metrics that were asked for, from `own_metrics`.
 
     Returns:
-      name -> array, the names of `Diagnosis` and `RATES`; `finite_rows` as `finite`; the user's metrics after `OWN`;
-      the stds as `std_attn_min`, `std_attn`, `std_attn_max`; what is fused after "fused/", [1 B] and of gates [K B];
-      `EMBEDDING`, the direction of the mean token of the last hidden state, [D B]; `DIRECTIONS`, the mean of the
+      name -> array, the names of `Diagnosis` and `RATES`; `finite_rows` as `finite`; those asked for after `OWN`,
+      [L+1 B]; the stds as `std_attn_min`, `std_attn`, `std_attn_max`; what is fused after "fused/", [1 B] and of gates
+      [K B]; `EMBEDDING`, the direction of the mean token of the last hidden state, [D B]; `DIRECTIONS`, the mean of the
       tokens' directions in every hidden state, [(L+1)D B]; `ATTRIBUTION`, see `interventions.attribute`, [4L B].
     """
 
     def collect(narrow: BlockTrace) -> dict[str, Array]:
         trace = widened(narrow)
-        own = jax.tree.map(lambda stacked: stacked[trace.layer], norms)
-        attention = _attention_metrics(model.config, trace, own, batch.mask)
+        known = jax.tree.map(lambda stacked: stacked[trace.layer], norms)
+        attention = _attention_metrics(model.config, trace, known, batch.mask)
         alike = metrics.attention_similarity(trace.attn, trace.attn_before, batch.mask)
         attention["attention_similarity"] = jnp.where(trace.layer == 0, jnp.nan, alike)  # no block before the first
         attention["principal_alignment"] = _alignment(trace, frames, batch.mask)
@@ -106,19 +106,19 @@ def measure_batch(
             attention["L5"] = jnp.minimum(attention["L4"], _spectrum_rung(model.config, trace, known, batch.mask))
         kept = {"hidden": narrow.hidden, "finite": finite_rows(narrow, batch.mask)}
         kept[ATTRIBUTION] = _between(model.config, trace, batch.mask)
-        return {**kept, **_std_metrics(trace, batch.mask), **attention}
+        return {**kept, **_std_metrics(trace, batch.mask), **attention, **own.of_block(trace, batch.mask)}
 
     # float32 products must be float32 products on every device: TPUs and GPUs round them to fewer bits unasked.
     with jax.default_matmul_precision("highest"):
         last, found = encode(model, batch, collect=collect, successive=True)
-        states = jnp.concatenate([embed(model, batch)[None], found.pop("hidden")])
+        states = widened(jnp.concatenate([embed(model, batch)[None], found.pop("hidden")]))
         everywhere = ladder.shi2022_rate(norms, model.config.activation, found["mixing_rate"], found["std_product"])
         found["L0"] = _where_known(found["actual"], everywhere)
-        states = widened(states)
-        found |= measure_states(states, batch.mask, own=own, directions=DIRECTIONS)
+        found |= {OWN + name: _from_first(found[OWN + name]) for name in own.blocks}
+        found |= measure_states(states, batch.mask, own=own.states, directions=DIRECTIONS)
         if fusion is not None:
             fused, gates = fuse(fusion, states[1:])
-            extra = measure_states(fused[None], batch.mask, own=own) | gate_range(gates, batch.mask)
+            extra = measure_states(fused[None], batch.mask, own=own.states) | gate_range(gates, batch.mask)
             found |= {FUSED + key: value for key, value in extra.items()}
     if not model.config.is_plain:  # what does not apply; XLA then leaves it out
         for key in (*set(RATES) - {"actual", *rungs(model.config)}, "threshold"):
@@ -126,6 +126,11 @@ def measure_batch(
     found[EMBEDDING] = unit_vectors(token_mean(widened(last), batch.mask)[:, 0]).T
     found[DIRECTIONS] = found[DIRECTIONS].swapaxes(1, 2).reshape(-1, len(batch.mask))
     return found | {ATTRIBUTION: _changes(found["relative_distance"], found[ATTRIBUTION])}
+
+
+def _from_first(of_blocks: Array) -> Array:
+    """Numbers of blocks, [L B], as those of hidden states, [L+1 B]: the embedding has none."""
+    return jnp.concatenate([jnp.full_like(of_blocks[:1], jnp.nan), of_blocks])
 
 
 def _between(config: EncoderConfig, trace: BlockTrace, mask: Array) -> Array:
@@ -255,8 +260,3 @@ def _spectrum_rung(config: EncoderConfig, trace: BlockTrace, known: OutputSpectr
 def _where_known(actual: Array, rung: Array) -> Array:
     """The rung where there was a distance to stretch; from consensus, as of one token, all rates are undefined."""
     return jnp.where(jnp.isnan(actual), jnp.nan, rung)
-
-
-def widened(tree: Any) -> Any:
-    """bfloat16 and float16 arrays as float32: such a model is measured in float32."""
-    return jax.tree.map(lambda x: x.astype(accumulation_dtype(x.dtype)) if x.dtype.itemsize == 2 else x, tree)

@@ -35,11 +35,11 @@ class MeasuredStage:
                 found = catalogue.measure(blocks, heads, own, mask, self.architecture, self.on_device)
         for name in self.on_host:
             layers, heads = range(len(data.attn)), range(data.attn.shape[2])
-            sentences = [[crop(data, layer, row, n).attn for row, n in enumerate(lengths)] for layer in layers]
+            cropped = [[crop(data, layer, row, n) for row, n in enumerate(lengths)] for layer in layers]
             found[name] = stacked(
                 [
-                    stacked([stacked([catalogue.on_host(name, attn[head]) for head in heads]) for attn in rows])
-                    for rows in sentences
+                    stacked([stacked([catalogue.on_host(name, one.attn[h], one.input) for h in heads]) for one in rows])
+                    for rows in cropped
                 ]
             )
         return {name: catalogue.with_margin(statement) for name, statement in found.items()}

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from support import ROOT
 
-from experiments import keeping
-from experiments.paper import claims, figure_1b, page, rules
+from experiments import keeping, pages
+from experiments.paper import claims, figure_1b, rules
 
 R, N, C = rules.REPRODUCED, rules.NOT_REPRODUCED, rules.CONTRADICTED
 
@@ -159,12 +159,12 @@ def test_tables_of_made_up_results(tmp_path):
     (tmp_path / "paper").mkdir()
     (tmp_path / "paper" / "figure_1a.json").write_text(json.dumps(figure_1a((1.0, 0.5, 0.4))))
     head = "before\n" + "".join(
-        f"<!-- claims: {name} -->\n\nSTALE\n\n<!-- end -->\nafter {name}\n" for name in page.TABLES
+        f"<!-- results: {name} -->\n\nSTALE\n\n<!-- end -->\nafter {name}\n" for name in claims.TABLES
     )
-    made = page.filled(head, tmp_path)
+    made = pages.filled(head, pages.PAGES["paper.md"], tmp_path)
     assert made.startswith("before\n")
     assert "STALE" not in made
-    assert made == page.filled(made, tmp_path)
+    assert made == pages.filled(made, pages.PAGES["paper.md"], tmp_path)
     lines = made.splitlines()
     first = claims.PAPER[0]
     cells = [
@@ -179,22 +179,24 @@ def test_tables_of_made_up_results(tmp_path):
     assert f"| {' | '.join(cells)} |" in lines
     assert sum(line.startswith(f"| **{C}**") for line in lines) == 1
     assert sum(line.startswith(f"| **{rules.NOT_TESTABLE}**") for line in lines) == 2
-    all_ = [claim for each in page.TABLES.values() for claim in each]
+    all_ = [claim for each in claims.TABLES.values() for claim in each]
     assert sum(line.startswith(f"| **{rules.NOT_RUN}**") for line in lines) == len(all_) - 4
-    assert all(f"after {name}" in lines for name in page.TABLES)
+    assert all(f"after {name}" in lines for name in claims.TABLES)
     with pytest.raises(ValueError, match="neighbours"):
-        page.filled("<!-- claims: paper -->\n<!-- claims: objections -->\n", tmp_path)
+        pages.filled("<!-- results: paper -->\n<!-- results: objections -->\n", pages.PAGES["paper.md"], tmp_path)
 
 
-def test_the_page_says_what_the_results_say():
-    """If this fails, `python -m experiments.paper.page` has not been run after an experiment."""
-    assert (found := page.PAGE.read_text(encoding="utf-8")) == page.filled(found, keeping.RESULTS)
+@pytest.mark.parametrize("name", pages.PAGES)
+def test_the_page_says_what_the_results_say(name):
+    """If this fails, `python -m experiments.pages` has not been run after an experiment."""
+    found = (pages.DOCS / name).read_text(encoding="utf-8")
+    assert found == pages.filled(found, pages.PAGES[name], keeping.RESULTS)
 
 
 def test_every_experiment_of_a_claim_is_there_or_to_come():
     """Those that train are written apart; the measurements are here."""
     trained = {"paper/figure_1b", "paper/figure_1c", "paper/figure_5_6", "paper/tables_2_3", "paper/table_1"}
-    for claim in (claim for each in page.TABLES.values() for claim in each):
+    for claim in (claim for each in claims.TABLES.values() for claim in each):
         if claim.experiment and claim.experiment not in trained:
             assert (ROOT / "experiments" / f"{claim.experiment}.py").exists(), claim
         assert claim.rule

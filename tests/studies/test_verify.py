@@ -241,9 +241,12 @@ def test_the_catalogue_is_measured_on_request():
     expected = dict.fromkeys(("ali2023_centring_keeps_distance", "zhao2020_pair_norm"), "UNDECIDED")
     # Those ask for a first token that sees itself alone.
     expected |= dict.fromkeys(("karagodin2024_first_token", "karagodin2024_angle"), "NOT_APPLICABLE")
+    # And those that start at acute angles.
+    acute = {"geshkovski2023_clustering", "geshkovski2023_discrete_step", "chen2025_clustering"}
     for row in found.theorems:
         rows = 2 * TINY.layers * (1 if CATALOGUE[row.theorem].about == "block" else TINY.heads)
-        assert row.counts[expected.get(row.theorem, "CONFIRMED")] == rows, row
+        left_out = row.counts["NOT_APPLICABLE"] if row.theorem in acute else 0
+        assert row.counts[expected.get(row.theorem, "CONFIRMED")] == rows - left_out, row
     assert found.stages["measured"] == sum(row.counts["CONFIRMED"] for row in found.theorems)
 
 

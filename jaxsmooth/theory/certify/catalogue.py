@@ -18,10 +18,12 @@ from jaxtyping import Array, Bool
 
 from ...activations import LIPSCHITZ
 from ...linalg.intervals import Interval, Namespace
+from ...linalg.norms import unit_vectors
 from ...linalg.precision import matmul
+from ...linalg.rows import centre_features, masked_softmax
 from ...types import Attention, Block
 from ..block import apriori, invariant_subspaces, layernorm, lemmas
-from ..consensus import subspace_distance
+from ..consensus import real_tokens, subspace_distance
 from ..literature import (
     axioms,
     cosine,
@@ -44,14 +46,21 @@ from ..theorems.parameters import bias_of
 
 MARGIN = 1e-9  # of the larger side: Lanczos in float64 stops at 1e-10
 PROVIDED = {
-    "head": ("hidden", "attn", "chain", "graph", "mask"),
+    "head": ("hidden", "attn", "chain", "graph", "mask", "halves"),
     "scores": ("hidden", "attn", "logits", "mask"),
     "block": (
         *("hidden", "mixed", "pre_attn", "normed", "pre_activation", "activated", "mlp", "pre_mlp", "mask"),
-        *("up", "scale_attn", "slope", "eps"),
+        *("up", "scale_attn", "slope", "eps", "output", "recalled", "rate", "units", "flowed", "stepped"),
     ),
 }
-"""What is given to a function on one head, on one head with scores by content alone, and on one post-LN block."""
+"""What is given to a function on one head, on one head with scores by content alone, and on one post-LN block.
+
+`halves` are labels: 0 in the first half of a sentence, 1 in the second; to what works on the host alone. `recalled` is
+the block's output with its input added, `rate` how it changed d_M; `units` are the directions of its tokens, `flowed`
+where these are after the time `TIME` of attention alone of the sharpness `SHARPNESS`, `stepped` after one step of it
+without residual.
+"""
+SHARPNESS, TIME, STEPS = 1.0, 1.0, 200  # of the flow, whose steps leave a relative error of 2e-10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,13 +117,18 @@ NOT_PROVIDED: tuple[Callable[..., Statement], ...] = (
     *(invariant_subspaces.invariant_linear, invariant_subspaces.invariant_sum),
     *(invariant_subspaces.invariant_mixing, invariant_subspaces.invariant_activation),
     *(masked_attention.wu2023_gat_collapse, stochastic.wolfowitz1963_products),
-    *(small_weights.alman2025_one_layer, separation.zhang2026_smoothing),
-    *(token_particles.geshkovski2023_clustering, token_particles.geshkovski2023_discrete_step),
-    *(recall.labovich2026_recall, recall.labovich2026_fixed_state, synchronisation.chen2025_clustering),
+    *(small_weights.alman2025_one_layer, recall.labovich2026_fixed_state),
 )
 """What these need is no part of a model's run on text, or too large to form for every head."""
+WHY = {
+    "alman2025_one_layer": "a post-LN stack is not its input plus a sum of layers, and a trained layer's Lipschitz "
+    "constant is not known",
+    "labovich2026_fixed_state": "a run has no fixed state; experiments/loops.py makes them",
+}
+"""Why in words, where the names of the arguments do not say it."""
 
 _CHAIN = {"attn": "chain"}
+_FLOW = {"before": "units", "after": "flowed"}
 CATALOGUE: dict[str, Measured] = {
     entry.text.__name__: entry
     for entry in (
@@ -146,6 +160,18 @@ CATALOGUE: dict[str, Measured] = {
         ),
         Measured(small_weights.update_turn, "block", {"update": "mixed"}),
         Measured(cosine.cosine_distance_bound, "block"),
+        Measured(separation.zhang2026_smoothing, "head", {"labels": "halves"}, host=True),
+        *(
+            Measured(text, "block", _FLOW, {"sharpness": SHARPNESS, "time": TIME})
+            for text in (token_particles.geshkovski2023_clustering, synchronisation.chen2025_clustering)
+        ),
+        Measured(
+            token_particles.geshkovski2023_discrete_step,
+            "block",
+            {"before": "units", "after": "stepped"},
+            {"sharpness": SHARPNESS},
+        ),
+        Measured(recall.labovich2026_recall, "block", {"before": "hidden", "after": "recalled", "injected": "hidden"}),
         Measured(ranks.zhang2025_numerical_rank, "block"),
         Measured(ranks.zhang2025_effective_rank, "block"),
         Measured(ranks.zhang2025_rank_order, "block"),
@@ -172,7 +198,8 @@ def refusal(name: str) -> str | None:
     if entry.about is not None:
         return None
     given = "; ".join(f"of one {about}: {', '.join(names)}" for about, names in PROVIDED.items())
-    return f"{name} needs {', '.join(entry.needs)}, which verify does not take from a model on text. It takes {given}."
+    needs, why = ", ".join(entry.needs), f": {WHY[name]}" if name in WHY else ""
+    return f"{name} needs {needs}, which verify does not take from a model on text{why}. It takes {given}."
 
 
 @functools.partial(jax.jit, static_argnames=("names", "architecture"))
@@ -199,6 +226,8 @@ def measure(
     def of_sentence(block: Block, heads: Attention, sentence: tuple) -> dict[str, Statement[Array]]:
         own, mask = sentence
         given = _of_block(block, own, mask, architecture)
+        if any({"flowed", "stepped"} & set(entry.needs) for entry in chosen.values()):
+            given |= _on_sphere(own.input, mask)
         found = {name: entry.statement(given) for name, entry in chosen.items() if entry.about == "block"}
 
         def of_head(head: tuple) -> dict[str, Statement[Array]]:
@@ -217,8 +246,22 @@ def measure(
 
 def _of_block(block: Block, own: Observation, mask: Array, architecture: Architecture) -> dict[str, ArrayLike]:
     extra = {"up": block.up.kernel, "scale_attn": block.norm_attn.scale, "eps": architecture.eps}
+    centred = centre_features(own.pre_mlp)
+    std = jnp.sqrt(jnp.mean(centred * centred, axis=-1, keepdims=True) + architecture.eps)
+    output = real_tokens(centred / std * block.norm_mlp.scale[None] + bias_of(block.norm_mlp)[None], mask)
+    rate = subspace_distance(output, mask) / subspace_distance(own.input, mask)
+    extra |= {"output": output, "recalled": output + own.input, "rate": rate}
     slope = LIPSCHITZ[architecture.activation]
     return {**own._asdict(), **extra, "hidden": own.input, "slope": slope, "mask": mask}
+
+
+def _on_sphere(hidden: Array, mask: Array) -> dict[str, ArrayLike]:
+    """The tokens' directions, and what attention by them alone makes of these."""
+    units = unit_vectors(real_tokens(hidden, mask))
+    flowed = token_particles.geshkovski2023_flow(units, mask, SHARPNESS, TIME, STEPS)
+    weights = masked_softmax(SHARPNESS * matmul(units, units.mT), mask[None])
+    stepped = real_tokens(unit_vectors(matmul(weights, units)), mask)
+    return {"units": units, "flowed": flowed, "stepped": stepped}
 
 
 def _of_head(weights: Attention, attn: Array, hidden: Array, mask: Array) -> dict[str, ArrayLike]:
@@ -229,9 +272,11 @@ def _of_head(weights: Attention, attn: Array, hidden: Array, mask: Array) -> dic
     return {"hidden": hidden, "attn": attn, "chain": attn[None], "graph": graph, "logits": logits, "mask": mask}
 
 
-def on_host(name: str, attn: ArrayLike) -> Statement[Array]:
-    """A statement that works on the host, on one head's attention without padding."""
-    return CATALOGUE[name].statement({"attn": _row_stochastic(attn, np), "mask": np.ones(len(attn), bool)})
+def on_host(name: str, attn: ArrayLike, hidden: ArrayLike) -> Statement[Array]:
+    """A statement that works on the host, on one head's attention and the tokens that enter it, without padding."""
+    places = np.arange(1, len(attn) + 1)
+    given = {"attn": _row_stochastic(attn, np), "hidden": hidden, "mask": places > 0}
+    return CATALOGUE[name].statement({**given, "halves": (2 * places > len(attn)).astype(int)})
 
 
 def _row_stochastic(attn: ArrayLike, xp: Namespace) -> ArrayLike:

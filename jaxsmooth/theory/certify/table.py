@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from ..theorems.registry import THEOREMS
-from .catalogue import CATALOGUE
+from .catalogue import CATALOGUE, WHY
 
 Rows = list[tuple[str, ...]]
 ABOUT = {
@@ -48,7 +48,9 @@ def table() -> str:
         (name, ABOUT[entry.about], entry.says, entry.source) for name, entry in CATALOGUE.items() if entry.about
     ]
     refused: Rows = [
-        (name, ", ".join(entry.needs), entry.source) for name, entry in CATALOGUE.items() if not entry.about
+        (name, ", ".join(entry.needs) + (f": {WHY[name]}" if name in WHY else ""), entry.source)
+        for name, entry in CATALOGUE.items()
+        if not entry.about
     ]
     parts = (
         (HEAD, ("theorem", "rung", "about", "says", "source"), certified),
