@@ -73,8 +73,10 @@ def test_a_metric_of_a_block(small):
     model, tokenizer, _ = small
     metrics = {"longest": longest, "sharpest": jaxsmooth.BlockMetric(sharpest)}
     found = jaxsmooth.diagnose(model, tokenizer, TEXTS, metrics=metrics, fusion="max", each_text=True)
-    largest = [np.asarray(jaxsmooth.encode(model, tokenizer([text]))[1].attn).max(axis=(1, 2, 3, 4)) for text in TEXTS]
-    np.testing.assert_allclose(found.texts.values["own/sharpest"][1:], np.transpose(largest), rtol=1e-5)
+    batch = tokenizer(TEXTS)
+    real = np.asarray(batch.mask)[None, :, None, :, None]
+    largest = np.where(real, jaxsmooth.encode(model, batch)[1].attn, 0).max(axis=(2, 3, 4))  # [L B]
+    np.testing.assert_allclose(found.texts.values["own/sharpest"][1:], largest, rtol=1e-5)
     assert np.isnan(found.metrics["sharpest"].mean[0])
     written = report.to_json(found)
     assert written["layers"][0]["metrics"]["sharpest"] is None
@@ -87,7 +89,7 @@ def test_a_metric_of_a_block(small):
         (lambda trace: 0, "must be a function (trace, mask)"),
         (lambda trace, mask: trace.nothing, "fails"),
         (lambda trace, mask: trace.std_attn, "one number per sentence"),
-        (lambda trace, mask: trace.hidden.sum((1, 2)), "depends on padding"),
+        (lambda trace, mask: trace.hidden.max((1, 2)), "depends on padding"),
     ],
 )
 def test_a_wrong_metric_of_a_block_is_refused(small, text, message):

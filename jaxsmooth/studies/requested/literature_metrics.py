@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from ... import metrics
-from ...errors import OptionError, did_you_mean
+from ...errors import OptionError, arguments_checked, did_you_mean
 from ...linalg.norms import unit_vectors
 from ...theory.literature.collapse.metastable import bruno2024_degree
 from ...theory.literature.collapse.random_energy import (
@@ -34,6 +34,7 @@ class Measure(NamedTuple):
     source: str
 
 
+@arguments_checked
 def literature_metrics(*names: str) -> dict[str, Metric]:
     """Measures of the literature for `diagnose(..., metrics=...)`, by name; `LITERATURE_METRICS` says what each is.
 

@@ -246,10 +246,10 @@ def measure(
 
 def _of_block(block: Block, own: Observation, mask: Array, architecture: Architecture) -> dict[str, ArrayLike]:
     extra = {"up": block.up.kernel, "scale_attn": block.norm_attn.scale, "eps": architecture.eps}
-    centred = centre_features(own.pre_mlp)
+    centred = centre_features(jnp.asarray(own.pre_mlp))
     std = jnp.sqrt(jnp.mean(centred * centred, axis=-1, keepdims=True) + architecture.eps)
     output = real_tokens(centred / std * block.norm_mlp.scale[None] + bias_of(block.norm_mlp)[None], mask)
-    rate = subspace_distance(output, mask) / subspace_distance(own.input, mask)
+    rate = subspace_distance(output, mask) / subspace_distance(jnp.asarray(own.input), mask)
     extra |= {"output": output, "recalled": output + own.input, "rate": rate}
     slope = LIPSCHITZ[architecture.activation]
     return {**own._asdict(), **extra, "hidden": own.input, "slope": slope, "mask": mask}
