@@ -67,7 +67,7 @@ def functions():
     # every public function of the library, by room and name, each once
     found = {}
     for room, module in ROOMS.items():
-        names = module.__all__ if module is jaxsmooth else [name for name in vars(module) if name[0] != "_"]
+        names = getattr(module, "__all__", None) or [name for name in vars(module) if name[0] != "_"]
         alone = room in ("fusion", "metrics", "remedies")  # modules, in which what they import stands too
         for name in names:
             value = getattr(module, name)

@@ -152,9 +152,7 @@ MOST = {
 """Study -> its programs, and the most instructions and bytes they may have: a twentieth above what they had."""
 
 
-@pytest.mark.parametrize(
-    "name", [n if n in ("diagnose", "verify") else pytest.param(n, marks=pytest.mark.long) for n in STUDIES]
-)
+@pytest.mark.parametrize("name", [n if n == "diagnose" else pytest.param(n, marks=pytest.mark.long) for n in STUDIES])
 def test_another_process_traces_no_study_again(name, tmp_path, traces):
     study, options = STUDIES[name]
     tiny, tokenizer = jaxsmooth.load("tiny")

@@ -57,6 +57,7 @@ def test_the_script_that_draws_is_kept_and_a_damaged_one_made_anew(tmp_path):
 
 def test_what_is_kept_is_not_made_again(tmp_path, monkeypatch):
     first = render_page(synthetic(), kept=tmp_path)
+    shell._bundled.cache_clear()
     monkeypatch.setattr(shell.vl_convert, "javascript_bundle", lambda: pytest.fail("made again"))
     assert render_page(synthetic(), kept=tmp_path) == first
 

@@ -67,6 +67,7 @@ def test_a_run_learns_and_leaves_what_it_should(whole):
     assert any((whole / "events").iterdir())
 
 
+@pytest.mark.long
 def test_a_second_seed_compiles_nothing_that_the_first_has(task, tmp_path, traces, capsys):
     """Neither step nor evaluation is traced again; the seed counts all the same; another rate is another program."""
     settings = {"steps": 2, "eval-every": 2, "checkpoint-every": 2, "probe": 0}

@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import functools
 import hashlib
 from importlib.metadata import version
 from importlib.resources import files
@@ -59,12 +60,17 @@ def vega(folder: Path | None = None) -> str:
             return found
     except (OSError, UnicodeDecodeError):
         pass  # made anew, and where nothing can be written as often as it is asked for
-    # Its stub asks for a snippet; without one the bundle gives `vegaEmbed` to the page.
-    made = script(vl_convert.javascript_bundle())  # type: ignore[call-arg]
+    made = _bundled()
     if path is not None:
         with contextlib.suppress(OSError):
             atomic_write(path, f"{hashlib.sha256(made.encode()).hexdigest()}\n{made}")
     return made
+
+
+@functools.cache
+def _bundled() -> str:
+    # Its stub asks for a snippet; without one the bundle gives `vegaEmbed` to the page.
+    return script(vl_convert.javascript_bundle())  # type: ignore[call-arg]
 
 
 def policy(*scripts: str) -> str:

@@ -28,9 +28,9 @@ from jaxsmooth.theory import clopper_pearson1934_limits
 @pytest.fixture
 def no_pictures(monkeypatch):
     """Pictures and the page, which take most of the time, are other files' matter."""
-    monkeypatch.setattr("jaxsmooth.report.diagnose.write_figures", lambda diagnosis, out: {})
+    monkeypatch.setattr("jaxsmooth.report.figures.write_figures", lambda diagnosis, out: {})
     monkeypatch.setattr(
-        "jaxsmooth.report.diagnose.render_page", lambda diagnosis, **_: str(texts_section(diagnosis.texts))
+        "jaxsmooth.report.page.render_page", lambda diagnosis, **_: str(texts_section(diagnosis.texts))
     )
 
 
@@ -268,7 +268,7 @@ def test_the_command_draws_a_sample(tmp_path, monkeypatch):
         options, texts=list(texts)
     ))  # fmt: skip
     for step in ("write_diagnosis", "print_diagnosis"):
-        monkeypatch.setattr(report, step, lambda *arguments: {})
+        monkeypatch.setattr(report, step, lambda *arguments, **options: {})
     arguments = ["diagnose", "tiny", "--data", "tiny", "--limit", "2", "--sample", "5", "--out", str(tmp_path)]
     assert main([*arguments, "--each-text"]) == 0
     assert asked["data"] == "tiny (drawn at random, seed 5)"

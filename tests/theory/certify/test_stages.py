@@ -60,7 +60,7 @@ def test_long_runs_are_compiled_and_short_ones_are_not(monkeypatch):
     class SeenError(Exception):
         pass
 
-    def note(model, names, hypotheses, *, compiled, own):
+    def note(model, names, hypotheses, *, compiled, **options):
         made.append(compiled)
         raise SeenError
 
