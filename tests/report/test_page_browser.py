@@ -257,7 +257,7 @@ def test_print_is_light_and_without_controls(show):
     assert page.evaluate("document.documentElement.scrollWidth") == 720
 
 
-@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("width", [390, pytest.param(1280, marks=pytest.mark.long)])
 @pytest.mark.parametrize("layers", [pytest.param(1, marks=pytest.mark.long), 12])
 def test_nothing_sticks_out_of_the_screen(show, width, layers):
     long = dataclasses.replace(exemplar(layers, 12, tuple("tokenisation" * 3 for _ in range(24))), text="x" * 3000)
