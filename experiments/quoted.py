@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from jaxsmooth.report.format import layer_runs
 from jaxsmooth.theory import clopper_pearson1934_limits
 
 from . import keeping
@@ -38,14 +39,7 @@ def _places(layers: Iterable[int]) -> str:
     >>> _places([1, 3, 4, 5]), _places([])
     ('1, 3 to 5', 'none')
     """
-    runs: list[list[int]] = []
-    for layer in layers:
-        if runs and layer == runs[-1][-1] + 1:
-            runs[-1].append(layer)
-        else:
-            runs.append([layer])
-    parts = [f"{run[0]} to {run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs]
-    return ", ".join(parts) or "none"
+    return ", ".join(layer_runs(layers)) or "none"
 
 
 # results/studies.json

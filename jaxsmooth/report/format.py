@@ -1,7 +1,7 @@
 """Small helpers that every form of the report shares: digits a person can read, lists of layers, sums over heads."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,15 +31,24 @@ def layer_list(layers: Sequence[int]) -> str:
     >>> layer_list([3]), layer_list([1, 2, 5]), layer_list([1, 2, 3, 4, 6])
     ('layer 3', 'layers 1, 2 and 5', 'layers 1 to 4 and 6')
     """
+    parts = layer_runs(layers)
+    words = parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1] if parts else "no layer"
+    return words if not parts else f"{'layer' if len(layers) == 1 else 'layers'} {words}"
+
+
+def layer_runs(layers: Iterable[int]) -> list[str]:
+    """Layer numbers in ascending order, runs of three and more by their ends.
+
+    >>> layer_runs([1, 3, 4, 5])
+    ['1', '3 to 5']
+    """
     runs: list[list[int]] = []
     for layer in layers:
         if runs and layer == runs[-1][-1] + 1:
             runs[-1].append(layer)
         else:
             runs.append([layer])
-    parts = [part for run in runs for part in ([f"{run[0]} to {run[-1]}"] if len(run) > 2 else map(str, run))]
-    words = parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1] if parts else "no layer"
-    return words if not parts else f"{'layer' if len(layers) == 1 else 'layers'} {words}"
+    return [part for run in runs for part in ([f"{run[0]} to {run[-1]}"] if len(run) > 2 else map(str, run))]
 
 
 def over_heads(spread: Spread) -> Spread:

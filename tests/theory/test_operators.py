@@ -117,7 +117,7 @@ def test_padding_changes_nothing(garbage):
 
 
 def test_long_sums_of_a_transposed_product_lose_little():
-    """2,048 terms of one sign in float32: added up one after the other they would lose four times as much."""
+    """2,048 terms of one sign in float32: added up one after the other they lose three times what is allowed here."""
     rng = np.random.default_rng(0)
     attn, hidden = rng.random((2048, 2048)), rng.random((2048, 1))
     exact = attn.T @ hidden
