@@ -4,7 +4,7 @@
 
 Every ```console block of the page is done in its order; a line that begins with `$ ` is a command, everything else in
 the block is output of an earlier run and is replaced. All commands share one shell, so that an environment that is
-activated stays so; one that fails ends it. The folder `jaxsmooth` that the reader has is a copy of the checkout of this
+activated stays so; one that fails ends it, and leaves the page as it was. The folder `jaxsmooth` that the reader has is a copy of the checkout of this
 file. What pip says of the local indexes of the machine is left out.
 """
 
@@ -59,6 +59,8 @@ def main(page: Path) -> None:
         files = subprocess.run(["git", "-C", ROOT, "archive", "HEAD"], check=True, stdout=subprocess.PIPE).stdout
         subprocess.run(["tar", "-x", "-C", checkout], check=True, input=files)
         found, status = run(every, Path(folder))
+    if status:
+        raise SystemExit(f"{found[-1]}\nstatus {status} of {every[len(found) - 1]!r}; {page} is as it was")
     outputs = iter(found)
 
     def filled(match: re.Match) -> str:
@@ -70,8 +72,6 @@ def main(page: Path) -> None:
         return "```console\n" + "\n".join(line.rstrip() for line in "\n".join(lines).splitlines()) + "\n```"
 
     page.write_text(BLOCK.sub(filled, text), encoding="utf-8")
-    if status:
-        raise SystemExit(f"status {status} of {every[len(found) - 1]!r}; its output stands in {page}")
 
 
 if __name__ == "__main__":

@@ -74,16 +74,19 @@ class Cell:
     Attributes:
       task, model, variant: as the tables call them.
       config: its settings; `out` is the grid's to choose.
+      note: what tells runs apart that differ in none of these.
     """
 
     task: str
     model: str
     variant: str
     config: FinetuneConfig
+    note: str = ""
 
     @property
     def key(self) -> str:
-        return f"{self.task}, {self.model}, {self.variant}, seed {self.config.seed}"
+        name = f"{self.task}, {self.model}, {self.variant}, seed {self.config.seed}"
+        return f"{name}, {self.note}" if self.note else name
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -14,29 +14,50 @@ from .verdicts import Paired, holm, paired, written
 class Scores:
     """What a grid found.
 
-    Each run has one score: the mean over the task's splits at the last step, of the substitutes the validation and the
-    test split. Neither chose anything in the run, and together they are more texts.
+    Each run has one score: the mean over splits at the last step. Where nothing was chosen by them, the splits are the
+    task's, of the substitutes validation and test: together they are more texts. Where runs of a variant differ in
+    their learning rate, the validation split chooses (see `rate`), and the splits must not hold it.
 
     Attributes:
       entries: of the grid's runs.
       tasks: which the grid is about, in the tables' order.
+      splits: which count; the task's if none is named.
     """
 
     entries: Mapping[str, Mapping[str, Any]]
     tasks: Mapping[str, TaskSettings] = dataclasses.field(default_factory=lambda: TASKS)
+    splits: tuple[str, ...] = ()
 
     def by_seed(self, task: str, model: str, variant: str, score: str = "") -> dict[int, float]:
         """The score of every seed that has one; the task's own if none is named."""
         name = score or self.tasks[task].score
         found = {}
         for entry in self.chosen(task, model, variant):
-            values = [entry[split][name] for split in self.tasks[task].splits]
+            values = [entry[split][name] for split in self.splits or self.tasks[task].splits]
             if None not in values:
                 found[entry["seed"]] = float(np.mean(values))
         return dict(sorted(found.items()))
 
     def chosen(self, task: str, model: str, variant: str) -> list[Mapping[str, Any]]:
-        """Entries of a variant, by seed."""
+        """Entries of a variant at its chosen learning rate, by seed."""
+        rate = self.rate(task, model, variant)
+        return [entry for entry in self._every(task, model, variant) if _rate(entry) == rate]
+
+    def rate(self, task: str, model: str, variant: str) -> float | None:
+        """The learning rate whose run of the first seed has the best validation score; None for `finetune`'s own."""
+        scored = self.rates(task, model, variant)
+        return max(scored, key=scored.__getitem__, default=None)
+
+    def rates(self, task: str, model: str, variant: str) -> dict[float | None, float]:
+        """Every learning rate that the first seed was run at -> its validation score."""
+        every = self._every(task, model, variant)
+        return {
+            _rate(entry): entry["validation"][self.tasks[task].score]
+            for entry in every
+            if entry["seed"] == every[0]["seed"]
+        }
+
+    def _every(self, task: str, model: str, variant: str) -> list[Mapping[str, Any]]:
         wanted = {"task": task, "model": model, "variant": variant}
         found = [e for e in self.entries.values() if all(e[name] == value for name, value in wanted.items())]
         return sorted(found, key=lambda entry: entry["seed"])
@@ -56,6 +77,10 @@ class Scores:
         """The tasks of which there is any entry of a model."""
         there = {(entry["task"], entry["model"]) for entry in self.entries.values()}
         return [task for task in tasks if (task, model) in there]
+
+
+def _rate(entry: Mapping[str, Any]) -> float | None:
+    return entry.get("settings", {}).get("learning_rate")
 
 
 def each_by_itself(differences: Mapping[str, Sequence[float]]) -> dict[str, tuple[Paired, float, str]]:

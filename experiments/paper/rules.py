@@ -153,7 +153,8 @@ def fused_better(variant: str, model: str = "all but the shared") -> Callable[[M
     """Tables 2 and 3: a fusion is better than none, averaged over tasks."""
 
     def verdict(found: Mapping[str, Any]) -> Verdict:
-        tables, scores = _module("tables_2_3"), _module("reading").Scores(found["entries"])
+        tables = _module("tables_2_3")
+        scores = _module("reading").Scores(found["entries"], splits=tables.COUNTED)
         models = list(dict.fromkeys(entry["model"] for entry in found["entries"].values()))
         return _rows(tables.claims(scores, models), f"{model}: {variant} is better than none")
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments.paper import benchmarks
+from experiments.paper import benchmarks, tables_2_3
+from experiments.paper.cost import FUSIONS
 from experiments.paper.figure_1c import pretrain_and_train
 from experiments.paper.grid import Cell, GridArgs, fill, train
 from experiments.paper.reading import Scores, each_by_itself
@@ -141,6 +142,27 @@ def test_scores_and_differences(place):
     assert scores.pooled([], "gate", "none") == []
     assert scores.pooled([("tweets-score", "tiny"), ("reuters-r8", "tiny")], "gate", "none") == []
     assert each_by_itself({"empty": []}) == {}
+
+
+def test_the_validation_split_of_the_first_seed_chooses_the_learning_rate():
+    """And only the rate that it chose counts, by the test split, whatever other seeds or the test split say."""
+
+    def entry(seed, rate, validation, test):
+        scores = {"validation": {"accuracy": validation}, "test": {"accuracy": test}}
+        about = {"task": "reuters-r8", "model": "tiny", "variant": "gate", "seed": seed}
+        return {**about, **scores, "settings": {"learning_rate": rate}}
+
+    runs = [entry(0, 1e-4, 0.6, 0.9), entry(0, 3e-4, 0.7, 0.5), entry(1, 1e-4, 0.9, 0.9), entry(1, 3e-4, 0.5, 0.4)]
+    scores = Scores(dict(enumerate(reversed(runs))), splits=("test",))
+    assert scores.rates("reuters-r8", "tiny", "gate") == {1e-4: 0.6, 3e-4: 0.7}
+    assert scores.rate("reuters-r8", "tiny", "gate") == 3e-4
+    assert scores.by_seed("reuters-r8", "tiny", "gate") == pytest.approx({0: 0.5, 1: 0.4})
+    assert scores.rate("reuters-r8", "tiny", "none") is None
+    assert scores.by_seed("reuters-r8", "tiny", "none") == {}
+    known = {f"{fusion}{key}": one | {"variant": fusion} for fusion in FUSIONS for key, one in enumerate(runs)}
+    args = tables_2_3.Args(models=("tiny",), only=("reuters-r8",), seeds=(0, 1))
+    found = [(cell.config.seed, cell.config.learning_rate) for cell in tables_2_3.cells(args, known)]
+    assert sorted(found) == [(0, 1e-4)] * 5 + [(0, 3e-4)] * 5 + [(1, 3e-4)] * 5
 
 
 @pytest.mark.long

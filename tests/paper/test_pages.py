@@ -1,5 +1,6 @@
 """Each experiment's page and figure of made-up runs, and that its verdicts are those of its rules."""
 
+import dataclasses
 import zlib
 
 import numpy as np
@@ -42,7 +43,12 @@ def page(tmp_path, module, gains, **chosen):
     args = module.Args(runs=tmp_path / "runs", out=tmp_path, seeds=(0, 1, 2), **chosen)
     name = module.__name__.rpartition(".")[2]
     store = Store(tmp_path / f"{name}.json", command="none")
-    assert fill(module.cells(args), store, args, made_up(gains)) == 0
+    if module is tables_2_3:  # the first seed chooses the rates of the others
+        first = dataclasses.replace(args, seeds=args.seeds[:1])
+        assert fill(module.cells(first, {}), store, args, made_up(gains)) == 0
+        assert fill(module.cells(args, store.entries()), store, args, made_up(gains)) == 0
+    else:
+        assert fill(module.cells(args), store, args, made_up(gains)) == 0
     scores = Scores(store.entries())
     module.report(scores, tmp_path)
     assert (tmp_path / f"{name}.png").stat().st_size > 10_000
