@@ -170,7 +170,7 @@ experiments-long: install
 	$(BIN)/python experiments/loops.py --model minilm-l3
 	$(BIN)/python experiments/loops.py --model e5-small-q4
 	$(BIN)/python experiments/loops.py --model mpnet-base --sentences 2
-	$(BIN)/python experiments/loops.py --model antiberty --steps 0
+	$(BIN)/python experiments/loops.py --model antiberty
 	$(BIN)/python experiments/studies.py
 	$(BIN)/python -m experiments.pages
 

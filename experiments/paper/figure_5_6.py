@@ -29,7 +29,7 @@ from .settings import MODELS, RESULTS, TASKS
 from .store import Store
 from .verdicts import paired
 
-COLOURS = dict(zip(TASKS, ("#0072B2", "#D55E00", "#009E73", "#CC79A7"), strict=True))
+COLOURS = dict(zip(TASKS, ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9"), strict=True))
 
 
 @dataclasses.dataclass(frozen=True)
