@@ -57,7 +57,10 @@ class Args:
 def run(command: str, checkout: Path, cache: Path) -> dict[str, float]:
     """One run in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
-        words = [sys.executable, "-u", "-m", "jaxsmooth", *command.split(), "--out", f"{folder}/out"]
+        # revisions of November 2026 and before had no __main__
+        there = (checkout / "jaxsmooth/__main__.py").exists()
+        start = ["-m", "jaxsmooth"] if there else ["-c", "from jaxsmooth.cli import main; main()"]
+        words = [sys.executable, "-u", *start, *command.split(), "--out", f"{folder}/out"]
         own = {"JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2"}
         known = {**environment(checkout), **own}
         known.pop("PYTHONDONTWRITEBYTECODE")  # a user's package is compiled to bytecode
