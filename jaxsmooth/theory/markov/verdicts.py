@@ -169,8 +169,8 @@ def late_rate(logs: Array, first: int) -> Array:
 def bounded(spreads: Array, factor: Array, start: Array, chain: Chain) -> Array:
     """Whether the k-th spread is at most factor^k of the first, up to the rounding of k products and of the factor.
 
-    A factor that is off by e allows for k e more after k steps. A product adds twice its drift to the spread, which later
-    ones shrink by the factor: equal tokens, whose spread is 0, come apart by that much.
+    A factor that is off by e allows for k e more after k steps. A product adds twice its drift to the spread, which
+    later ones shrink by the factor: equal tokens, whose spread is 0, come apart by that much.
     """
     scale, spread = jnp.max(jnp.abs(start)), jnp.max(token_spread(start, chain.mask))
     k = jnp.arange(1, spreads.shape[0] + 1).astype(spreads.dtype)
