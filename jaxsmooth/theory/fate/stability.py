@@ -161,7 +161,9 @@ def jacobian_krylov(
 
         return projected_on(jax.lax.fori_loop(0, jnp.max(period), once, (state, vector))[1])
 
-    first = _unit(projected_on(jax.random.normal(jax.random.key(0), state.shape, jnp.float32).astype(state.dtype)))
+    # The same for every sentence and, token by token, for every length: neither padding nor the batch counts.
+    random = jax.random.normal(jax.random.key(0), state.shape[1:], jnp.float32).astype(state.dtype)
+    first = _unit(projected_on(jnp.broadcast_to(random, state.shape)))
     if start is not None:
         first = _unit(projected_on(start)) + 0.001 * first
     return _arnoldi(image, first, size)

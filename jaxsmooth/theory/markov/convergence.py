@@ -28,6 +28,7 @@ from .verdicts import (
     observed_steps,
     predicted_steps,
     rate_verdict,
+    rounding_of,
     verdict,
 )
 
@@ -63,8 +64,10 @@ class Convergence(NamedTuple):
         only arriving counts. FAILED if over the last half it came less near than every H does, by more than rounding:
         ||A^h H - limit|| <= ||(A - lim A^k)^h|| ||H - limit||.
       rate: HELD if the observed time scale, 1 / |ln rate|, is within a tenth of the predicted one, FAILED if it is not
-        and did not change by a tenth between the third and the last quarter of the steps either.
-      steps: HELD if at most twice the predicted steps (and one) were needed, FAILED if so many were taken in vain.
+        and did not change by a tenth between the third and the last quarter of the steps either, though the two rates
+        lead apart by a quarter at least over the last half.
+      steps: HELD if at most twice the predicted steps (and one) were needed, FAILED if so many were taken in vain, and
+        rounding leaves less than the tolerance.
       ergodicity_held: osc(A^k H) <= tau^k osc(H) at every step.
       birkhoff_held: the same with tanh(Delta / 4).
     """
@@ -254,7 +257,10 @@ def _compare(
     """Prediction against observation for diag(w) P diag(1/w), P the stochastic matrix `walk`."""
     limit = chain_limit(walk, mask)
     matrix, end = (weight[:, None] * part / weight[None] for part in (walk, limit.matrix))
-    chain, modulus = Chain(matrix, end, mask, weight, limit.classes, applicable), subdominant(walk, mask, limit)
+    sums = jnp.sum(jnp.where(real_pairs(mask), walk, 0), axis=-1)
+    defect = jnp.max(jnp.where(mask, jnp.abs(sums - 1), 0), initial=0)
+    chain = Chain(matrix, end, mask, weight, limit.classes, applicable, defect)
+    modulus = subdominant(walk, mask, limit)
     tau = ergodicity_coefficient(walk, mask)
     birkhoff = jnp.ones_like(tau) if birkhoff is None else birkhoff
     return Convergence(
@@ -278,13 +284,14 @@ def _observed(
     logs, apart = decay(chain, start - predicted, steps), away(start, predicted, chain.mask)
     promised, needed = predicted_steps(rate, tolerance), observed_steps(ratios, tolerance)
     taken, arrived = needed.astype(promised.dtype), ratios[-1] <= tolerance
+    added = rounding_of(chain, start, predicted, steps)
     verdicts = {
-        "limit": limit_verdict(chain, ratios, rate, arrived, steps),
+        "limit": limit_verdict(chain, ratios, rate, arrived, steps, added),
         "rate": rate_verdict(logs, modulus, apart, steps, chain.matrix.shape[-1]),
-        "steps": verdict(arrived & (taken <= 2 * promised + 1), taken > 2 * promised + 1),
+        "steps": verdict(arrived & (taken <= 2 * promised + 1), (taken > 2 * promised + 1) & (added <= tolerance)),
     }
     refused, spread = Held.NOT_APPLICABLE.value, start / chain.weight[:, None]
-    tau, birkhoff = (bounded(spreads, bound, spread, chain.mask) for bound in bounds)
+    tau, birkhoff = (bounded(spreads, bound, spread, chain) for bound in bounds)
     return {
         "predicted_limit": predicted,
         "observed_limit": observed,

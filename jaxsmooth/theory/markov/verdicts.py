@@ -1,6 +1,7 @@
 """What K steps of an iteration show of the limit and the rate that were predicted for it."""
 
 import enum
+import math
 from typing import NamedTuple
 
 import jax
@@ -33,6 +34,12 @@ class Chain(NamedTuple):
     weight: Array  # the diagonal: spreads are those of iterates over it
     classes: Array
     applicable: Array
+    defect: Array | float = 0.0  # how far sums of rows of the stochastic matrix are from 1, at most
+
+    def drift(self, start: Array) -> Array:
+        """What one product may change by rounding, and by rows that do not sum to 1, in units of ||H||."""
+        eps = jnp.finfo(start.dtype).eps
+        return jnp.asarray(self.defect, start.dtype) + jnp.sum(self.mask).astype(start.dtype) * eps
 
 
 def verdict(held: Array, failed: Array) -> Array:
@@ -73,8 +80,16 @@ def away(start: Array, limit: Array, mask: Array) -> Array:
     return length_of(start - limit) > rounding
 
 
-def limit_verdict(chain: Chain, ratios: Array, rate: Array, arrived: Array, steps: int) -> Array:
-    """Of A^k H -> limit; see `Convergence.limit`."""
+def rounding_of(chain: Chain, start: Array, limit: Array, steps: int) -> Array:
+    """What all products together may add to a ratio: of ||H||, whose mean may be far longer than H - limit."""
+    before = length_of(start - limit)
+    return 4 * steps * chain.drift(start) * length_of(start) / jnp.where(before > 0, before, 1)
+
+
+def limit_verdict(
+    chain: Chain, ratios: Array, rate: Array, arrived: Array, steps: int, added: Array | float = 0.0
+) -> Array:
+    """Of A^k H -> limit, `added` being `rounding_of` the start; see `Convergence.limit`."""
     half = steps - steps // 2
     middle, end = ratios[steps // 2 - 1], ratios[-1]
     shrunk = jnp.where(middle > 0, end / jnp.where(middle > 0, middle, 1), 0)
@@ -82,7 +97,7 @@ def limit_verdict(chain: Chain, ratios: Array, rate: Array, arrived: Array, step
     # Rounding of a late iterate is not that of the first: each of the K products adds its own.
     rounding = 4 * steps * jnp.sum(chain.mask).astype(ratios.dtype) * jnp.finfo(ratios.dtype).eps
     promised = length_of(_matrix_power(jnp.where(real_pairs(chain.mask), chain.matrix - chain.limit, 0), half))
-    return verdict(arrived | nearer, end > promised * middle * (1 + rounding) + rounding)
+    return verdict(arrived | nearer, end > promised * middle * (1 + rounding) + rounding + added)
 
 
 def _matrix_power(matrix: Array, exponent: int) -> Array:
@@ -105,7 +120,9 @@ def rate_verdict(logs: Array, modulus: Modulus, apart: Array, steps: int, tokens
     # Of a rate that is rounding, as that of uniform attention is, the time scale says nothing: both are 0.
     none = 8 * tokens * jnp.finfo(logs.dtype).eps
     agree = _near(predicted, observed) | (jnp.maximum(modulus.upper, late) <= none)
-    settled = _near(_log(last), _log(third)) & (modulus.rounding <= 0.1 * jnp.abs(predicted))
+    settled = _near(_log(last), _log(third)) & (-jnp.log1p(-modulus.rounding) <= 0.1 * jnp.abs(predicted))
+    # So many steps that the share of what decays at the predicted rate, however small, has changed by a quarter.
+    settled &= (steps - steps // 2) * jnp.abs(predicted - observed) >= math.log(1.25)
     return jnp.where(apart, verdict(agree, settled), Held.UNDECIDED.value)
 
 
@@ -149,12 +166,14 @@ def late_rate(logs: Array, first: int) -> Array:
     return jnp.where(alive, jnp.exp(span / max(logs.shape[0] - first, 1)), 0)
 
 
-def bounded(spreads: Array, factor: Array, start: Array, mask: Array) -> Array:
+def bounded(spreads: Array, factor: Array, start: Array, chain: Chain) -> Array:
     """Whether the k-th spread is at most factor^k of the first, up to the rounding of k products and of the factor.
 
-    A factor that is off by e allows for k e more after k steps.
+    A factor that is off by e allows for k e more after k steps. A product adds twice its drift to the spread, which
+    later ones shrink by the factor: equal tokens, whose spread is 0, come apart by that much.
     """
-    scale, spread = jnp.max(jnp.abs(start)), jnp.max(token_spread(start, mask))
+    scale, spread = jnp.max(jnp.abs(start)), jnp.max(token_spread(start, chain.mask))
     k = jnp.arange(1, spreads.shape[0] + 1).astype(spreads.dtype)
     eps = jnp.finfo(spreads.dtype).eps
-    return jnp.all(spreads <= factor**k * spread + 16 * eps * scale * (1 + jnp.log2(k)) + 4 * eps * k * spread)
+    drift = 2 * chain.drift(start) * jnp.cumsum(factor ** (k - 1))
+    return jnp.all(spreads <= factor**k * spread + (16 * eps + drift) * scale + 4 * eps * k * spread)

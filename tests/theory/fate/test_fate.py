@@ -235,3 +235,18 @@ def test_a_rate_of_what_outgrows_the_numbers_is_unknown():
     start = np.random.default_rng(2).standard_normal((1, T, D))
     grown = jax.jit(lambda x: approach_consensus(lambda y: 1e200 * y, x, jnp.ones((1, T), bool), steps=9))(start)
     assert np.isnan(grown.rate[0])
+
+
+def test_the_jacobian_of_a_sentence_is_found_alike_in_every_batch_and_behind_any_padding():
+    """Its start is random; were it drawn for the batch as it is padded, the estimate would depend on both."""
+    rng = np.random.default_rng(5)
+    state, weight = jnp.asarray(rng.normal(size=(1, 3, 4))), jnp.asarray(rng.normal(size=(4, 4)))
+    padded = jnp.zeros((3, 6, 4)).at[2, :3].set(state[0])
+    mask = jnp.zeros((3, 6), bool).at[2, :3].set(True)
+
+    def found(x, mask):
+        one = jnp.ones(len(x), jnp.int32)
+        return jacobian_krylov(lambda h: jnp.tanh(h @ weight), x, mask, period=one, centred=one == 0, size=5).projected
+
+    alone = found(state, jnp.ones((1, 3), bool))
+    np.testing.assert_allclose(found(padded, mask)[2], alone[0], rtol=1e-9, atol=1e-12)

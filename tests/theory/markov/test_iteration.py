@@ -355,3 +355,25 @@ def test_a_wrong_limit_is_refuted():
 
     limits = [np.linalg.matrix_power(matrix, 200) for matrix in (wrong, attn)]
     assert names([judge(limit) for limit in limits]) == ["FAILED", "HELD"]
+
+
+def corners(rng) -> tuple[np.ndarray, np.ndarray]:
+    """Slow attention at consensus; all queries alike; next to the identity; a mean of 10^4 deviations."""
+    attn, hidden = random_attention(rng, 4), rng.standard_normal((4, 12, 3))
+    attn[0] = 0.9998 * np.eye(12) + 2e-4 * attn[0]
+    hidden[0] = hidden[0, :1]
+    attn[1] = attn[1, :1]
+    attn[2] = 0.999 * np.eye(12) + 1e-3 * attn[2] ** 3 / np.sum(attn[2] ** 3, axis=-1, keepdims=True)
+    hidden[3] += 1e4
+    return attn, hidden
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_rounding_and_too_few_steps_refute_nothing(dtype):
+    """All of it is true of attention, so that no verdict may be FAILED and no bound broken."""
+    attn, hidden = corners(np.random.default_rng(21))
+    found = converge_all(attn.astype(dtype), hidden.astype(dtype), np.ones((4, 12), bool), 256)
+    assert np.all(found.applicable)
+    for verdicts in (found.limit, found.rate, found.steps):
+        assert "FAILED" not in names(verdicts), names(verdicts)
+    assert np.all(found.ergodicity_held)
