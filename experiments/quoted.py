@@ -180,10 +180,10 @@ def measures(results: Path) -> str:
 
 
 def recent(results: Path) -> str:
-    """What `verify` says of statements of 2024 to 2026 on two models; a bound within its margin of 0 is 0."""
+    """What `verify` says of statements of 2024 to 2026; a bound within its margin of 0 is 0."""
     entries, rows = _read(results, "studies"), []
-    for model in ("minilm-l6", "e5-small-q4"):
-        for name, found in entries[f"{model}, recent, 4 reviews"]["theorems"].items():
+    for model in MODELS:
+        for name, found in entries[f"{model}, recent, 4 texts"]["theorems"].items():
             counts = [str(found["counts"][word]) for word in ("CONFIRMED", "VIOLATED", "UNDECIDED", "NOT_APPLICABLE")]
             ends = found["tightness"]
             loose = "–" if ends is None or ends[0] > 1e8 else " ".join(f"{end:.3g}" for end in ends)

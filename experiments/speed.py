@@ -1,6 +1,6 @@
 """How fast tokens close up: by the norm's placement, at random weights, in trained layers; and what it does to classes.
 
-    python experiments/speed.py                     # the placements, random encoders, two models, two sets of classes
+    python experiments/speed.py                     # the placements, random encoders, four models, two sets of classes
 
 Time: a few minutes of processor time, on 2 CPU cores. Expect: Post-LN and nGPT exponential, Pre-LN and Peri-LN like
 1 / depth with the encoder's own blocks on the law; random encoders within their fluctuation of the mean-field map; in
@@ -43,7 +43,7 @@ class Args:
     """Of the random encoders."""
     seeds: int = 4
     """Random encoders of each placement."""
-    models: tuple[str, ...] = ("minilm-l6", "e5-small-q4")
+    models: tuple[str, ...] = ("minilm-l3", "minilm-l6", "e5-small-q4", "mpnet-base")
     """Trained models."""
     data: str = "movie-reviews"
     limit: int = 16

@@ -7,10 +7,11 @@ Of 64 movie reviews drawn at random, of antiberty of antibody sequences, in sing
 similarity and contraction go with length, what these texts say of others, and all measures of
 `jaxsmooth.literature_metrics`, by layer. They are the functions that `jaxsmooth diagnose MODEL --data movie-reviews
 --limit 64 --sample 0` calls, without the rest of that command. Of minilm-l6 also `verify`: all hypotheses on the first
-four reviews, and the statements on what sub-layers move on 16 drawn at random. results/studies.md says the time of each
-entry; minutes together. Expect: most heads of the sentence encoders have their sink at the first token; the published
-hypothesis fails in every layer. Each entry is kept in results/studies.json when it ends. Writes studies.md, too;
-`python -m experiments.pages` then puts the numbers into the pages.
+four reviews, and the statements on what sub-layers move on 16 drawn at random; and of every model the statements named
+in RECENT on four texts. results/studies.md says the time of each entry; minutes together. Expect: most heads of the
+sentence encoders have their sink at the first token; the published hypothesis fails in every layer. Each entry is kept
+in results/studies.json when it ends. Writes studies.md, too; `python -m experiments.pages` then puts the numbers into
+the pages.
 """
 
 import dataclasses
@@ -126,7 +127,7 @@ def asked(count: int) -> dict[str, Any]:
 def verified(name: str, count: int, theorems: tuple[str, ...]) -> dict[str, Any]:
     """Statements about what a model does, beside what happens."""
     model, tokenizer = jaxsmooth.load(name)
-    texts = sample_texts("movie-reviews", count, 0)
+    texts = ANTIBODIES[:count] if name == "antiberty" else sample_texts("movie-reviews", count, 0)
     found = jaxsmooth.verify(model, tokenizer, texts, theorems=theorems)
     return {
         "texts": count,
@@ -146,9 +147,8 @@ def work(options: Options) -> dict[str, Callable[[], dict[str, Any]]]:
     if "minilm-l6" in options.models:
         found[f"hypotheses, {options.asked} reviews"] = functools.partial(asked, options.asked)
         found[f"moved, {options.moved} reviews"] = functools.partial(verified, "minilm-l6", options.moved, MOVED)
-    for name in ("minilm-l6", "e5-small-q4"):
-        if name in options.models:
-            found[f"{name}, recent, {options.asked} reviews"] = functools.partial(verified, name, options.asked, RECENT)
+    for name in options.models:
+        found[f"{name}, recent, {options.asked} texts"] = functools.partial(verified, name, options.asked, RECENT)
     return found
 
 

@@ -4,8 +4,8 @@
 
 Every ```console block of the page is done in its order; a line that begins with `$ ` is a command, everything else in
 the block is output of an earlier run and is replaced. All commands share one shell, so that an environment that is
-activated stays so; one that fails ends it, and leaves the page as it was. The folder `jaxsmooth` that the reader has is a copy of the checkout of this
-file. What pip says of the local indexes of the machine is left out.
+activated stays so; one that fails ends it, and leaves the page as it was. The folder `jaxsmooth` that the reader has is
+a copy of the checkout of this file. What pip says of the local indexes of the machine is left out.
 """
 
 import os

@@ -403,6 +403,7 @@ def test_the_command(tmp_path, capsys):
         ({"map": "stack", "layer": 1}, "the stack has all layers"),
         ({"map": "layer", "steps": 1}, "steps must be a whole number of at least 2"),
         ({"map": "layer", "basin": -1}, "basin must be a whole number of at least 0"),
+        ({"map": "layer", "std": []}, "several; got none"),
         ({"map": "layer", "std": 0.0}, "an imposed std must be a finite number above 0"),
         ({"map": "layer", "std": [1.0, np.nan]}, "an imposed std must be a finite number above 0; got nan"),
         ({"map": "layer", "tolerance": np.nan}, "tolerance must be a finite number above 0; got nan"),

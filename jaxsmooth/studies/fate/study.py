@@ -157,7 +157,10 @@ def _imposed(std: Any) -> tuple[float | None, tuple[float, ...]]:
         return None if std is None else _positive("an imposed std", std), ()
     if isinstance(std, str | bytes) or not isinstance(std, Iterable):
         raise TextError(f"an imposed std must be a finite number above 0, or several; got {std!r}.")
-    return None, tuple(_positive("an imposed std", value) for value in std)
+    several = tuple(_positive("an imposed std", value) for value in std)
+    if not several:
+        raise TextError("an imposed std must be a finite number above 0, or several; got none.")
+    return None, several
 
 
 def _positive(name: str, value: Any) -> float:

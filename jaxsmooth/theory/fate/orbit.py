@@ -29,9 +29,10 @@ LONGEST_PERIOD = 16
 class Fate(enum.IntEnum):
     """Where the tokens of a sentence go.
 
-    CONSENSUS: all become equal. CLUSTERS: to a fixed state in which they are not, k groups of equal tokens.
-    CYCLE: through such states, again and again. MOVING: none of this within the steps taken. DIVERGED: beyond the
-    finite numbers.
+    CONSENSUS: all become equal, as a share of the state: a mean that grows for ever is that too, and `Orbit.growth`
+    tells. CLUSTERS: a state in which they are not comes to rest, k groups of equal tokens. CYCLE: through several
+    states, again and again. MOVING: none of this within the steps taken. DIVERGED: beyond the finite numbers. Equal,
+    at rest and again are so within the tolerance: a map that moves tokens by less in a step is at rest.
     """
 
     CONSENSUS = 0
