@@ -3,17 +3,17 @@
     python benchmarks/first_answer.py                          # this checkout, one cold and two warm runs
     python benchmarks/first_answer.py --parent HEAD~1          # and a revision before it, the two by turns
     python benchmarks/first_answer.py --command "verify tiny --data tiny"   # another command
-    python benchmarks/first_answer.py --profile                # what the time goes to, from a profile of a warm run
+    python benchmarks/first_answer.py --profile --parent HEAD~1    # what a warm run's time goes to, of each side
 
 Cold: nothing traced or compiled is on disk. Warm: a run before has left there what it traced and compiled. Of each run:
 processor time of all threads until the first line of the answer is printed and until the end, the same by the clock,
 peak memory, programs on disk afterwards, and their bytes. Processor time counts, as the clock does not where other
 programs run; the line "load" says whether they did. Results go to benchmarks/results/first_answer.json; with
---profile, the functions of largest time of their own and with what they call to benchmarks/results/first_answer.txt.
+--profile, the functions of largest time of their own and with what they call to first_answer_here.txt and, of the
+revision before, first_answer_parent.txt beside it.
 """
 
 import contextlib
-import cProfile
 import dataclasses
 import datetime
 import io
@@ -49,7 +49,7 @@ class Args:
     cold: int = 1
     """Cold runs of each side."""
     profile: bool = False
-    """Profile a warm run of this checkout instead."""
+    """Profile a warm run of each side instead."""
     results: Path = HERE / "results"
     """Where the results go; those of other commands stay."""
 
@@ -111,32 +111,49 @@ def by_turns(args: Args, sides: dict[str, Path]) -> dict[str, dict[str, list[dic
     return found
 
 
-def profile(args: Args) -> str:
-    """A warm run in this process, by processor time."""
-    from jaxsmooth.cli.main import main as command
+PROFILED = """
+import contextlib, cProfile, io, sys, time
 
+def command():
+    try:
+        from jaxsmooth.cli.main import main
+    except ImportError:  # revisions of November 2026 and before
+        from jaxsmooth.cli import main
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
+        main()
+
+counted, sys.argv = cProfile.Profile(time.process_time), ["jaxsmooth", *sys.argv[2:]]
+counted.runcall(command)
+counted.dump_stats(sys.orig_argv[-1].rpartition("/")[0] + "/profile")
+"""
+
+
+def profile(args: Args, checkout: Path) -> str:
+    """A warm run by processor time, imports included: the parts of the library, and the functions of most time."""
     with tempfile.TemporaryDirectory() as folder:
-        os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{folder}/cache"
-        run(args.command, HERE.parent, Path(folder) / "cache")
-        counted = cProfile.Profile(time.process_time)
-        with contextlib.redirect_stdout(io.StringIO()):
-            counted.runcall(command, [*args.command.split(), "--out", f"{folder}/out"])
-    text = io.StringIO()
-    found = pstats.Stats(counted, stream=text).strip_dirs()
+        cache = Path(folder) / "cache"
+        run(args.command, checkout, cache)
+        own = {"JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2"}
+        words = [sys.executable, "-c", PROFILED, "-", *args.command.split(), "--out", f"{folder}/out"]
+        known = {**environment(checkout), **own}
+        subprocess.run(words, check=True, cwd=folder, env=known, stderr=subprocess.DEVNULL)
+        text = io.StringIO()
+        found = pstats.Stats(f"{folder}/profile", stream=text).strip_dirs()
     for order in ("tottime", "cumtime"):
-        found.sort_stats(order).print_stats(60)
+        found.sort_stats(order).print_stats(40)
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines()) + "\n"
 
 
 def main(args: Args) -> None:
-    if args.profile:
-        head = f"python benchmarks/first_answer.py --profile, {revision_of(HERE.parent)}, {setting()}\n"
-        atomic_write(args.results / "first_answer.txt", head + profile(args))
-        return
     with contextlib.ExitStack() as stack:
         sides = {"here": HERE.parent}
         if args.parent:
             sides["parent"] = stack.enter_context(worktree(HERE.parent, git(HERE.parent, "rev-parse", args.parent)))
+        if args.profile:
+            for name, path in sides.items():
+                head = f"python benchmarks/first_answer.py --profile, {name}, {revision_of(path)}, {setting()}\n"
+                atomic_write(args.results / f"first_answer_{name}.txt", head + profile(args, path))
+            return
         found: dict[str, Any] = {
             "sides": by_turns(args, sides),
             "revisions": {name: revision_of(path) for name, path in sides.items()},

@@ -90,14 +90,22 @@ def layered(*charts: alt.Chart | alt.LayerChart) -> alt.LayerChart:
     return made
 
 
-def values(rows: Sequence[Mapping[str, Any]]) -> alt.Data:
+class _Rows(alt.InlineData):
+    """Data that all charts share: Altair copies a chart whenever charts are put together, number by number."""
+
+    def __deepcopy__(self, memo: object) -> "_Rows":
+        return self
+
+
+def values(rows: Sequence[Mapping[str, Any]]) -> alt.InlineData:
     """Data of a chart: one mapping a mark; NaN and infinity become null, which no mark is drawn for."""
     plain = [{key: _plain(value) for key, value in row.items()} for row in rows]
-    return alt.Data(values=plain)
+    return _Rows(values=plain)
 
 
 def _plain(value: Any) -> Any:
-    return (float(value) if np.isfinite(value) else None) if isinstance(value, float | np.floating) else value
+    value = value.item() if isinstance(value, np.generic) else value
+    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def positive(numbers: ArrayLike) -> NDArray[np.float64]:
