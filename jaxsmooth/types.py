@@ -267,6 +267,11 @@ class LayerNumbers(nnx.Pytree):
 
 
 @nnx.dataclass
+class HeadNumbers(LayerNumbers):
+    """Heads that an edit was asked to act at, found and refused in the same way."""
+
+
+@nnx.dataclass
 class LayerNorm(nnx.Pytree):
     """Learned gain (`scale`) and shift (`bias`, None for a norm without). The standard deviation is no parameter."""
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..errors import ShapeError, takes
-from ..types import Batch, Edits, ImageBatch, LayerNumbers
+from ..types import Batch, Edits, HeadNumbers, ImageBatch, LayerNumbers
 from .as_batch import as_batch
 from .config import EncoderConfig
 from .params import Encoder
@@ -41,9 +41,9 @@ def check_arguments(model: Any, batch: Any, edits: Any, collect: Any) -> Batch |
 
 
 def check_edits(config: EncoderConfig, edits: Any) -> None:
-    """Refuse what is no `Edits`, and edits at layers that the encoder does not have.
+    """Refuse what is no `Edits`, and edits at layers or heads that the encoder does not have.
 
-    Layers are seen where `interventions` named them, and where they are not traced.
+    Layers and heads are seen where `interventions` named them, and where they are not traced.
 
     Args:
       config: the encoder's.
@@ -66,10 +66,12 @@ def check_edits(config: EncoderConfig, edits: Any) -> None:
     for named in jax.tree.leaves(edits, is_leaf=lambda node: isinstance(node, LayerNumbers)):
         if not isinstance(named, LayerNumbers) or isinstance(named.numbers, jax.core.Tracer):
             continue
+        what, count = ("head", config.heads) if isinstance(named, HeadNumbers) else ("layer", config.layers)
         last = int(np.max(np.asarray(named.numbers), initial=-1))
-        if last >= config.layers:
+        if last >= count:
             raise ShapeError(
-                f"an edit acts at layer {last}, and the model has layers 0..{config.layers - 1}. Layers count from 0."
+                f"an edit acts at {what} {last}, and the model has {what}s 0..{count - 1}. "
+                f"{what.capitalize()}s count from 0."
             )
 
 

@@ -79,7 +79,9 @@ def _fusion(command: Diagnose, model: "Encoder") -> Any:
 
 def _data_name(command: Study) -> str:
     """What a report calls the texts."""
+    column = _text_column(command.columns)
     name = "standard input" if command.data == "-" else command.data
+    name += "" if column == "text" else f" (column {column})"
     return name if command.sample is None else f"{name} (drawn at random, seed {command.sample})"
 
 

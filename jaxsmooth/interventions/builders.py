@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array
 
 from ..errors import ShapeError, arguments_checked, did_you_mean
-from ..types import SITES, Edit, Edits, LayerNumbers, as_edited
+from ..types import SITES, Edit, Edits, HeadNumbers, LayerNumbers, as_edited
 
 SITE_AXES = {
     **dict.fromkeys(("embedded", "mixed", "pre_attn", "normed", "mlp", "pre_mlp", "hidden"), "BTD"),
@@ -41,9 +41,9 @@ def restrict(
       keys: attended positions, of `attn` and `attn_logits` only.
 
     Returns:
-      `Edits`. A head or position beyond the site's size makes the value NaN, which is seen, where ignoring it is not.
-      A block beyond the model's last is refused by `encode`, which knows the model's depth; where `layers` is traced it
-      is never reached.
+      `Edits`. A block or head beyond the model's last is refused by `encode`, which knows how many there are. Where
+      `layers` is traced such a block is never reached; a traced head, or a position, beyond the site's size makes the
+      value NaN, which is seen, where ignoring it is not.
 
     Raises:
       ShapeError: an axis that an edited site lacks, layers at which it never occurs, or indices that are not integers.
@@ -53,7 +53,11 @@ def restrict(
     >>> zeroed.mixed(jnp.int32(1), jnp.ones((1, 2, 1))).ravel().tolist()
     [0.0, 1.0]
     """
-    chosen = {name: _indices(name, value) for name, value in (("heads", heads), ("tokens", tokens), ("keys", keys))}
+    chosen: dict[str, Any] = {
+        name: _indices(name, value) for name, value in (("heads", heads), ("tokens", tokens), ("keys", keys))
+    }
+    if chosen["heads"] is not None:
+        chosen["heads"] = HeadNumbers(chosen["heads"])
     numbers = _indices("layers", layers)
     at = None if numbers is None else LayerNumbers(numbers)
     restricted: dict[str, Any] = {}
@@ -170,6 +174,7 @@ def _restricted(edit: Edit, layers: LayerNumbers | None, chosen: dict[int, Any],
     inside = jnp.ones((), bool)
     here = jnp.ones((), bool) if layers is None else jnp.any(layers.numbers == layer)
     for axis, indices in chosen.items():
+        indices = indices.numbers if isinstance(indices, HeadNumbers) else indices
         size = value.shape[axis]
         shape = [1] * value.ndim
         shape[axis] = size

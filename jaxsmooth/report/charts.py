@@ -78,7 +78,7 @@ def heading(text: str, found: Shown, *notes: str) -> alt.Title:
 
     Model and text are in every figure, with what is odd about the weights: a picture travels without its report.
     """
-    about = f"{found.model.label} on {found.data.sentences:,} sentences of {found.data.name}"
+    about = f"{found.model.label} on {found.data.label}"
     lines = [line for note in notes for line in textwrap.wrap(note, LINE)]  # a longer line makes the picture wider
     return alt.Title(drawable(text, 120), subtitle=[drawable(about, 120), *lines], fontSize=18)
 

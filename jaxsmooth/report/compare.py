@@ -73,7 +73,7 @@ def print_comparison(found: Comparison, console: Console) -> None:
       console: where to print. In a narrow one the least important columns are left out.
     """
     model, data = found.model, found.data
-    about = f"remedies applied to {model.label} on {data.sentences:,} sentences of {data.name}, without training"
+    about = f"remedies applied to {model.label} on {data.label}, without training"
     show(console, Text(about, style="bold"))
     show(console, Text(answer(found), style="bold"))
     console.print()

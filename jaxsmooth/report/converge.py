@@ -89,7 +89,7 @@ def print_convergence(found: HeadConvergence, console: Console) -> None:
     show_answer(console, WHERE, where_words(found))
     show_answer(console, HOW_FAST, speed_words(found))
     console.print()
-    title = f"{model.name} on {data.sentences:,} sentences of {data.name}: attention iterated {found.steps} times"
+    title = f"{model.name} on {data.label}: attention iterated {found.steps} times"
     title += f" ({model.note})" if model.note else ""
     rows = []
     for operator, spreads in found.operators.items():

@@ -111,7 +111,7 @@ def _show_layers(diagnosis: Diagnosis, console: Console) -> None:
     columns = (*COLUMNS, *own)  # what was asked for is never left out
     rows = [[_cell(layer, path) for _, path in columns] for layer in rows_of(to_json(diagnosis))]
     model, data = diagnosis.model, diagnosis.data
-    title = Text(f"{model.label} on {data.sentences:,} sentences of {data.name}", style="bold")
+    title = Text(f"{model.label} on {data.label}", style="bold")
     show_table(console, title, [column for column, _ in columns], rows, LEAST_IMPORTANT)
 
 

@@ -254,4 +254,4 @@ def theorem_rows(verification: Verification) -> list[list[Text]]:
 
 def _title(before: str, verification: Verification) -> Text:
     model, data = verification.model, verification.data
-    return Text(f"{before}{model.label} on {data.sentences:,} sentences of {data.name}", style="bold")
+    return Text(f"{before}{model.label} on {data.label}", style="bold")

@@ -37,7 +37,7 @@ class Shown(Brief):
 
     def __repr__(self) -> str:
         model, data = self.model, self.data
-        about = f"{type(self).__name__} of {model.label} on {data.sentences:,} sentences of {data.name}"
+        about = f"{type(self).__name__} of {model.label} on {data.label}"
         return f"{one_line(about)}: {data.tokens:,} tokens, {model.precision}\n{one_line(self.in_short())}"
 
     def _repr_html_(self) -> str:

@@ -48,3 +48,12 @@ class DataSummary:
     sentences: int
     tokens: int
     truncated: int
+
+    @property
+    def label(self) -> str:
+        """How many sentences, and of what.
+
+        >>> DataSummary("reviews.csv", 1, 9, 0).label, DataSummary("tiny", 1024, 9999, 0).label
+        ('1 sentence of reviews.csv', '1,024 sentences of tiny')
+        """
+        return f"{self.sentences:,} sentence{'s' if self.sentences != 1 else ''} of {self.name}"

@@ -143,6 +143,7 @@ def test_a_table_is_read_by_its_column_of_texts(command, text, tmp_path, monkeyp
 
     def record(model, tokenizer, texts, **options):
         seen.extend(texts)
+        assert options["data"] == f"{path} (column review)"
         raise KeyboardInterrupt
 
     study = "converge_heads" if command == "converge" else command

@@ -101,6 +101,10 @@ def test_what_lies_beyond_the_edge_is_seen():
         (lambda: interventions.scale("attn", 0.0, heads=-1), "heads must be at least 0; got -1"),
         (lambda: interventions.scale("attn", 0.0, layers=[-2]), "layers must be at least -1; got -2"),
         (lambda: interventions.scale("attn", 0.0, heads=np.array(0.5)), "heads must be an integer or several"),
+        (
+            lambda: run(interventions.scale("attn", 0.0, heads=[0, 99])),
+            r"acts at head 99, and the model has heads 0\.\.",
+        ),
         (lambda: run(interventions.replace("mixed", np.ones(5))), r"must broadcast to it; got \(5,\)"),
         (lambda: interventions.record(MODEL, BATCH, ["queries"]), "there is no site 'queries'"),
         (lambda: interventions.replace("hidden", 0.0, layers=-1), "occurs in blocks, which count from 0 only"),

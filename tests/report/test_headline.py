@@ -194,6 +194,11 @@ def test_one_next_step_that_the_findings_decide(diagnosis, command):
     assert found.next_why
 
 
+def test_next_reads_the_same_column():
+    data = dataclasses.replace(synthetic().data, name="my reviews.csv (column review text)")
+    assert " --data 'my reviews.csv' --text-column 'review text'" in headline(synthetic(data=data)).next_command
+
+
 def test_next_of_random_weights_is_a_trained_model():
     model = dataclasses.replace(synthetic().model, note="random weights, not a trained model")
     assert headline(synthetic(model=model)).next_command.startswith("jaxsmooth diagnose minilm-l6")

@@ -66,7 +66,7 @@ def test_parts_of_results_show_shapes_not_arrays():
 
 def test_text_from_outside_stays_on_its_line():
     hostile = dataclasses.replace(DIAGNOSIS, data=DataSummary("a\nb\x1b[31m", 1, 2, 0))
-    assert "sentences of a□b□[31m: 2 tokens" in repr(hostile).splitlines()[0]
+    assert "1 sentence of a□b□[31m: 2 tokens" in repr(hostile).splitlines()[0]
 
 
 class Page(HTMLParser):

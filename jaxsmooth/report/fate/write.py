@@ -103,7 +103,7 @@ LEAST_IMPORTANT = ("ρ at\nrest", "rank\nof JX", "rate near\nconsensus", "d_M/�
 def print_fates(found: MapConvergence, console: Console) -> None:
     """Print the answer in words, a table, one row for each map with medians over sentences, then each map's answer."""
     model, data = found.model, found.data
-    title = f"{model.label} on {data.sentences:,} sentences of {data.name}: the map “{found.map}”, {found.steps} steps"
+    title = f"{model.label} on {data.label}: the map “{found.map}”, {found.steps} steps"
     show_answer(console, "Where do the tokens go?", whole_answer(found))
     console.print()
     shown = [fate for fate in FATES if any(fate in one.fate for one in found.maps)]

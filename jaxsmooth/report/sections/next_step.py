@@ -1,5 +1,6 @@
 """The one command to run after a diagnosis, and why; the findings decide."""
 
+import re
 import shlex
 from typing import NamedTuple
 
@@ -79,8 +80,14 @@ def _against(diagnosis: Diagnosis, name: str, texts: str) -> NextStep:
 
 
 def _texts(diagnosis: Diagnosis) -> str:
+    """The flags that read the same texts again; the command line names a column other than "text" in brackets."""
     name = diagnosis.data.name
-    return "" if name == "movie-reviews" else f" --data {_quoted(name, 'FILE')}"
+    if name == "movie-reviews":
+        return ""
+    column = re.fullmatch(r"(.+) \(column ([^()]+)\)", name)
+    if column is None:
+        return f" --data {_quoted(name, 'FILE')}"
+    return f" --data {_quoted(column[1], 'FILE')} --text-column {_quoted(column[2], 'NAME')}"
 
 
 def _quoted(name: str, word: str) -> str:

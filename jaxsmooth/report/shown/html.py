@@ -68,7 +68,7 @@ def html(result: Shown) -> str:
     model, data = result.model, result.data
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     return environment.from_string(_PAGE).render(
-        about=f"{type(result).__name__} of {model.label} on {data.sentences:,} sentences of {data.name}",
+        about=f"{type(result).__name__} of {model.label} on {data.label}",
         lines=view.lines,
         head=view.head,
         rows=view.rows[:MOST_ROWS],
