@@ -9,6 +9,8 @@ import pytest
 import yaml
 from support import ROOT
 
+from jaxsmooth import report
+
 sys.path.append(str(ROOT / "docs" / "_site"))
 
 from console import run
@@ -59,6 +61,18 @@ def test_links_lead_somewhere(document):
 def test_paths_of_tests_that_are_named_exist(document):
     named = set(re.findall(r"`(tests/[\w/.]+)`", (ROOT / document).read_text(encoding="utf-8")))
     assert {name for name in named if not (ROOT / name).exists()} == set()
+
+
+def test_modules_of_the_report_that_examples_name_are_on_its_contents_page():
+    """They are imported when they are asked for, and only what the contents page names can be."""
+    pages = [
+        path.read_text(encoding="utf-8") for kind in ("md", "ipynb") for path in DOCS.rglob(f"*.{kind}")
+    ]
+    named = {pair for text in pages for pair in re.findall(r"\breport\.(\w+)\.(\w+)\(", text)}
+    assert ("figures", "similarity_figure") in named
+    for module, name in named:
+        assert module in report.__all__, module
+        assert callable(getattr(getattr(report, module), name))
 
 
 def test_make_targets_that_are_named_exist():

@@ -1,3 +1,6 @@
+from . import compare as compare
+from . import figures as figures
+from . import texts as texts
 from .compare import comparison_json as comparison_json
 from .compare import print_comparison as print_comparison
 from .compare import write_comparison as write_comparison

@@ -78,7 +78,7 @@ def heading(text: str, found: Shown, *notes: str) -> alt.Title:
 
     Model and text are in every figure, with what is odd about the weights: a picture travels without its report.
     """
-    about = f"{found.model.label} on {found.data.label}"
+    about = f"{found.model.label} on {found.data.sentences:,} sentences of {found.data.name}"
     lines = [line for note in notes for line in textwrap.wrap(note, LINE)]  # a longer line makes the picture wider
     return alt.Title(drawable(text, 120), subtitle=[drawable(about, 120), *lines], fontSize=18)
 
@@ -90,22 +90,14 @@ def layered(*charts: alt.Chart | alt.LayerChart) -> alt.LayerChart:
     return made
 
 
-class _Rows(alt.InlineData):
-    """Data that all charts share: Altair copies a chart whenever charts are put together, number by number."""
-
-    def __deepcopy__(self, memo: object) -> "_Rows":
-        return self
-
-
-def values(rows: Sequence[Mapping[str, Any]]) -> alt.InlineData:
+def values(rows: Sequence[Mapping[str, Any]]) -> alt.Data:
     """Data of a chart: one mapping a mark; NaN and infinity become null, which no mark is drawn for."""
     plain = [{key: _plain(value) for key, value in row.items()} for row in rows]
-    return _Rows(values=plain)
+    return alt.Data(values=plain)
 
 
 def _plain(value: Any) -> Any:
-    value = value.item() if isinstance(value, np.generic) else value
-    return None if isinstance(value, float) and not np.isfinite(value) else value
+    return (float(value) if np.isfinite(value) else None) if isinstance(value, float | np.floating) else value
 
 
 def positive(numbers: ArrayLike) -> NDArray[np.float64]:
