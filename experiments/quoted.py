@@ -192,6 +192,37 @@ def recent(results: Path) -> str:
     return keeping.table([*head, "larger over smaller side: least, median, largest"], rows)
 
 
+# results/speed.json
+
+
+def separation(results: Path) -> str:
+    """F of classes and of texts by layer: at the embedding, where it is largest, at the last layer."""
+    rows = []
+    every = _read(results, "speed")["separation"]
+    for key, found in sorted(every.items(), key=lambda item: MODELS.index(item[0].partition(", ")[0])):
+        model, _, source = key.partition(", ")
+        kind = {"movie-reviews": "reviews", "reuters-r8": "topics"}[source]
+        for name, words in (("separation", "classes"), ("texts", "texts")):
+            values = np.asarray(found[name])
+            top = int(np.argmax(values))
+            cells = [f"{values[0]:.2g}", f"{values[top]:.2g} ({top})", f"{values[-1]:.2g}"]
+            rows.append([f"`{model}`, {kind}: {words}", *cells])
+    return keeping.table(["", "embedding", "largest (layer)", "last"], rows)
+
+
+def turned(results: Path) -> str:
+    """How far sub-layers turn tokens: medians over tokens, least and largest over layers."""
+    rows = []
+    for model, found in sorted(_read(results, "speed")["turns"].items(), key=lambda item: MODELS.index(item[0])):
+        cells = []
+        for part in ("attn", "mlp"):
+            used = np.asarray(found[f"{part}_used"])
+            cells += [_span(found[f"{part}_turn"]), _span(used), _span(found[f"{part}_small"])]
+        rows.append([f"`{model}`", *cells])
+    parts = [f"{part}: {what}" for part in ("attention", "MLP") for what in ("turn, °", "of its limit", "s < 1")]
+    return keeping.table(["model", *parts], rows)
+
+
 # results/no_false_verdict.json
 
 KINDS = {

@@ -32,6 +32,7 @@ from .checkpoints.save import save_with_head as save_with_head
 from .errors import JaxsmoothError as JaxsmoothError
 from .inputs.tokenizer import Tokenizer as Tokenizer
 from .results.comparison import Comparison as Comparison
+from .results.convergence import HeadConvergence as HeadConvergence
 from .results.diagnosis import Diagnosis as Diagnosis
 from .results.fate import MapConvergence as MapConvergence
 from .results.verification import Verification as Verification

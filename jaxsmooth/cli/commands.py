@@ -20,7 +20,7 @@ class Study:
     data: str = "movie-reviews"
     """A text asset, "tiny" (a few shipped sentences), a UTF-8 file with one sentence per line, a table (.csv, .tsv,
     .jsonl, .json, .parquet), - for standard input, or one sentence in quotes."""
-    columns: Annotated[str, tyro.conf.arg(aliases=("--text-column",))] = ""
+    columns: Annotated[str, tyro.conf.arg(aliases=("--text-column",), metavar="NAME")] = ""
     """Of a table: the column that holds the texts, as review or text=review. Without it, the column named text."""
     limit: int | None = 32
     """Read at most N sentences; None for all of them."""

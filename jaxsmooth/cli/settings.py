@@ -67,8 +67,9 @@ def _mapping(path: Path) -> dict[Any, Any]:
         text = path.read_text(encoding="utf-8")
         values = yaml.safe_load(text) if path.suffix.lower() in (".yaml", ".yml") else loads(text)
     except (OSError, ValueError, yaml.YAMLError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
         raise ConfigError(
-            f"{path} cannot be read as settings: {error}. Expected YAML in a .yaml file, or JSON."
+            f"{path} cannot be read as settings: {why}. Expected YAML in a .yaml file, or JSON."
         ) from error
     if not isinstance(values, dict):
         raise ConfigError(f"{path} must hold one mapping of settings to values; got {type(values).__name__}.")

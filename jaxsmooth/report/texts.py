@@ -137,7 +137,7 @@ def texts_section(found: TextStatements | None) -> Markup:
         lengths=length_words(found),
         confidence=found.confidence,
         columns=COLUMNS.items(),
-        rows=[(_label(row), digits(row.level), _cells(row)) for row in found.rows],
+        rows=[(_label(row), f"{row.level:g}", _cells(row)) for row in found.rows],
     )
     return Markup(page)
 

@@ -292,6 +292,8 @@ def attention_words(diagnosis: Diagnosis) -> str:
     if not np.isfinite(cosine).any():
         return "No two layers can be compared."
     least, most = int(np.nanargmin(cosine)), int(np.nanargmax(cosine))
+    if digits(float(cosine[least])) == digits(float(cosine[most])):
+        return f"From each layer to the next attention changes alike: its cosine is {digits(float(cosine[least]))}."
     return (
         f"From layer to layer attention changes most between layers {least} and {least + 1} (cosine"
         f" {digits(float(cosine[least]))}) and least between layers {most} and {most + 1}"

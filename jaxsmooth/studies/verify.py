@@ -167,7 +167,7 @@ def _chosen(theorems: Sequence[str]) -> tuple[str, ...]:
     known = (*THEOREMS, *(name for name in CATALOGUE if name not in THEOREMS))
     for name in theorems:
         if name not in known:
-            raise OptionError(f"there is no theorem {name!r}; there are {', '.join(known)}.{did_you_mean(name, known)}")
+            raise OptionError(f"there is no theorem {name!r}.{did_you_mean(name, known)} There are {', '.join(known)}.")
         if name not in THEOREMS and (reason := refusal(name)):
             raise OptionError(reason)
     return tuple(name for name in known if name in theorems) if theorems else tuple(THEOREMS)

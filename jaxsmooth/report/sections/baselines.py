@@ -65,7 +65,7 @@ def _before_words(diagnosis: Diagnosis) -> str:
     than = "as much" if abs(rise) < SAME else f"{digits(abs(rise))} {'more' if rise > 0 else 'less'}"
     whose = "this model" if "random weights" in diagnosis.model.note else "the trained model"
     return (
-        f"With the weights of before training (drawn at random, {_count(twin.texts)}) the cosine goes from {first} to"
+        f"With weights as before training (drawn at random, {_count(twin.texts)}) the cosine goes from {first} to"
         f" {last}; {whose}'s rises {than}."
     )
 

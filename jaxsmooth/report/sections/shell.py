@@ -4,6 +4,7 @@ import base64
 import contextlib
 import functools
 import hashlib
+import re
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
@@ -81,6 +82,22 @@ def policy(*scripts: str) -> str:
     return f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data:"
 
 
+_MARKS = re.compile(r"`([^`]+)`|\b([dW])_([MQKVO])(?![A-Za-z_])|²_F|(?<=\d) %")
+
+
 def symbols(text: str) -> Markup:
-    """Text with d_M as it is written."""
-    return escape(text).replace("d_M", Markup("d<sub>M</sub>"))
+    """Text with d_M, W_Q and ‖H‖²_F as they are written, names in backticks as code, and no line between 3 and %.
+
+    >>> print(symbols("`a_b` of d_M < 3 %"))
+    <code>a_b</code> of d<sub>M</sub> &lt; 3\xa0%
+    """
+
+    def marked(found: re.Match[str]) -> str:
+        code, letter, index = found.groups()
+        if code:
+            return f"<code>{code}</code>"
+        if letter:
+            return f"{letter}<sub>{index}</sub>"
+        return "²<sub>F</sub>" if found[0] == "²_F" else "\N{NO-BREAK SPACE}%"
+
+    return Markup(_MARKS.sub(marked, str(escape(text))))
