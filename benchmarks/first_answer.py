@@ -141,7 +141,7 @@ def profile(args: Args, checkout: Path) -> str:
         found = pstats.Stats(f"{folder}/profile", stream=text).strip_dirs()
     for order in ("tottime", "cumtime"):
         found.sort_stats(order).print_stats(40)
-    return "\n".join(line.rstrip() for line in text.getvalue().splitlines()) + "\n"
+    return "\n".join(line.replace(f"{folder}/profile", "").rstrip() for line in text.getvalue().splitlines()) + "\n"
 
 
 def main(args: Args) -> None:
