@@ -65,9 +65,7 @@ def test_paths_of_tests_that_are_named_exist(document):
 
 def test_modules_of_the_report_that_examples_name_are_on_its_contents_page():
     """They are imported when they are asked for, and only what the contents page names can be."""
-    pages = [
-        path.read_text(encoding="utf-8") for kind in ("md", "ipynb") for path in DOCS.rglob(f"*.{kind}")
-    ]
+    pages = [path.read_text(encoding="utf-8") for kind in ("md", "ipynb") for path in DOCS.rglob(f"*.{kind}")]
     named = {pair for text in pages for pair in re.findall(r"\breport\.(\w+)\.(\w+)\(", text)}
     assert ("figures", "similarity_figure") in named
     for module, name in named:
