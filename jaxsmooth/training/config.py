@@ -158,6 +158,9 @@ class FinetuneConfig:
         if self.share_attention and shared_blocks(self.share_attention) is None:
             raise ConfigError(f"share_attention must be two layers, as '7-12'; got {self.share_attention!r}.")
         for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.type is str and not isinstance(value, str | Path | None):
+                raise ConfigError(f"{field.name} must be text; got {value!r:.80}.")
             choices = getattr(field.type, "__args__", ())
             if choices and getattr(self, field.name) not in choices:
                 raise ConfigError(

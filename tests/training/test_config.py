@@ -31,6 +31,7 @@ from jaxsmooth.training.run import describe, prepare
         ({"learning_rate": -1e-5}, "learning_rate must lie in"),
         ({"learning_rate": 1e30}, r"learning_rate must lie in \[0, 10\]"),
         ({"learning_rate": "fast"}, "learning_rate must be a finite number"),
+        ({"remedy": 3}, "remedy must be text; got 3"),
         ({"batch_size": 8.5}, "batch_size must be a whole number; got 8.5"),
         ({"warmup": -0.1}, "warmup must lie in"),
         *(({"share_attention": text}, "must be two layers, as '7-12'") for text in ("7", "12-7", "3-3", "0-2", "a-b")),
