@@ -35,7 +35,7 @@ from .reading import CLAIMS, Scores, claim, each_by_itself, machines, markdown, 
 from .settings import GRIDS, MODELS, RATES, TASKS, run_settings
 from .shared import shared_model
 from .store import Store
-from .verdicts import Paired, paired, written
+from .verdicts import LEAST_PAIRS, Paired, paired, written
 
 COUNTED = ("test",)
 """Splits of the scores; the validation split chooses the learning rates."""
@@ -89,22 +89,29 @@ def shares_its_block(model: str) -> bool:
 
 
 def claims(scores: Scores, models: list[str]) -> list[list[str]]:
-    """The paper's claims, on the average over tasks: of every model, and of both with blocks of their own."""
-    rows = []
-    for name, group in [
-        *((model, [model]) for model in models),
-        ("all but the shared", [m for m in models if not shares_its_block(m)]),
-    ]:
-        places = [(task, model) for model in group for task in scores.have(scores.tasks, model)]
-        for fusion in FUSIONS[1:]:
+    """The paper's claims, on the average over tasks: of every model, and of all that have blocks of their own.
+
+    A model whose grid is not far enough to decide anything by itself is left out of what is said of all.
+    """
+    rows, own = [], [model for model in models if not shares_its_block(model)]
+    for fusion in FUSIONS[1:]:
+        for name in (*models, "all but the shared"):
+            group = [name] if name in models else [m for m in own if len(_pooled(scores, [m], fusion)) >= LEAST_PAIRS]
             given = (PAPER_SHARED if shares_its_block(name) else PAPER).get(fusion)
             words = f"{name}: {fusion} is better than none" + (
                 f" (paper: +{given})" if given else " (not in the paper)"
             )
-            rows += _claim(words, scores.pooled(places, fusion, "none"))
-        for other in ("weights", "max"):
-            rows += _claim(f"{name}: gate is better than {other}", scores.pooled(places, "gate", other))
+            rows += _claim(words, _pooled(scores, group or own, fusion))
+            if fusion == "gate":
+                for other in ("weights", "max"):
+                    rows += _claim(f"{name}: gate is better than {other}", _pooled(scores, group or own, fusion, other))
     return rows
+
+
+def _pooled(scores: Scores, models: list[str], fusion: str, base: str = "none") -> list[float]:
+    """Each seed's difference, averaged over models and their tasks."""
+    places = [(task, model) for model in models for task in scores.have(scores.tasks, model)]
+    return scores.pooled(places, fusion, base)
 
 
 def _claim(words: str, differences: list[float]) -> list[list[str]]:
