@@ -10,7 +10,7 @@ programs, `warm` over the second. Results go to benchmarks/results/diagnose.json
 
 Nearly all of `first` is XLA's: 256 reviews make batches of four lengths, each with a program of some 9,000
 instructions, 2.5 MiB on disk, that takes 60 to 70 MiB when jax 0.10.2 has loaded it and 100 to 150 while it does. `one`
-is the floor, the same for a single sentence, with one program. Beside it the batches' own arrays are small: `warm`.
+is the same for a single sentence, with one program, and compiles that where it is not in the cache.
 """
 
 import dataclasses

@@ -122,9 +122,10 @@ def command():
     with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
         main()
 
-counted, sys.argv = cProfile.Profile(time.process_time), ["jaxsmooth", *sys.argv[2:]]
+counted, (out, *words) = cProfile.Profile(time.process_time), sys.argv[1:]
+sys.argv = ["jaxsmooth", *words]
 counted.runcall(command)
-counted.dump_stats(sys.orig_argv[-1].rpartition("/")[0] + "/profile")
+counted.dump_stats(out)
 """
 
 
@@ -134,7 +135,7 @@ def profile(args: Args, checkout: Path) -> str:
         cache = Path(folder) / "cache"
         run(args.command, checkout, cache)
         own = {"JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2"}
-        words = [sys.executable, "-c", PROFILED, "-", *args.command.split(), "--out", f"{folder}/out"]
+        words = [sys.executable, "-c", PROFILED, f"{folder}/profile", *args.command.split(), "--out", f"{folder}/out"]
         known = {**environment(checkout), **own}
         subprocess.run(words, check=True, cwd=folder, env=known, stderr=subprocess.DEVNULL)
         text = io.StringIO()

@@ -165,6 +165,26 @@ def test_the_validation_split_of_the_first_seed_chooses_the_learning_rate():
     assert sorted(found) == [(0, 1e-4)] * 5 + [(0, 3e-4)] * 5 + [(1, 3e-4)] * 5
 
 
+def test_a_grid_that_has_just_begun_is_left_out_of_what_is_said_of_all():
+    """One seed of another model, which pulls the other way, changes nothing; as a row of its own it is there."""
+
+    def entry(model, fusion, seed, score):
+        about = {"task": "reuters-r8", "model": model, "variant": fusion, "seed": seed}
+        return {**about, "validation": {"accuracy": score}, "test": {"accuracy": score}}
+
+    done = [entry("minilm-l3", "none", seed, 0.5) for seed in range(3)]
+    done += [entry("minilm-l3", "gate", seed, 0.6 + 0.01 * seed) for seed in range(3)]
+    begun = [entry("minilm-l6", "none", 0, 0.5), entry("minilm-l6", "gate", 0, 0.1)]
+
+    def rows(entries, start):
+        found = tables_2_3.claims(Scores(dict(enumerate(entries))), ["minilm-l3", "minilm-l6"])
+        return [row for row in found if row[0].startswith(f"{start}: gate is better than none")]
+
+    assert rows(done + begun, "all but the shared") == rows(done, "all but the shared")
+    assert [row[1] for row in rows(done + begun, "all but the shared")] == ["3"]
+    assert [row[1] for row in rows(done + begun, "minilm-l6")] == ["1"]
+
+
 @pytest.mark.long
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_run_of_two_steps(place):
