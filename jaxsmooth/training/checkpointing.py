@@ -6,7 +6,6 @@ a damaged checkpoint is detected instead of trained on; the one before it is the
 
 import contextlib
 import dataclasses
-import logging
 import os
 import shutil
 import warnings
@@ -28,17 +27,12 @@ from ..files import require_room, storage_fault
 from ..json_reading import loads
 from ..types import map_named, named_leaves
 from .guards.divergence import not_finite
+from .guards.orbax_noise import keep_from_users
 
 MARGIN = 2**18
 """Bytes of a checkpoint beside its arrays, about."""
 
-
-def _not_of_orbax(record: logging.LogRecord) -> bool:
-    """Orbax warns of each checkpoint without a score, and logs what a save that fails raises as well."""
-    return record.levelno >= logging.CRITICAL or "orbax" not in Path(record.pathname).parts
-
-
-logging.getLogger("absl").addFilter(_not_of_orbax)
+keep_from_users()
 
 
 class DamagedCheckpointWarning(UserWarning):
