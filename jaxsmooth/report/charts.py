@@ -93,7 +93,7 @@ def layered(*charts: alt.Chart | alt.LayerChart) -> alt.LayerChart:
 def values(rows: Sequence[Mapping[str, Any]]) -> alt.Data:
     """Data of a chart: one mapping a mark; NaN and infinity become null, which no mark is drawn for."""
     plain = [{key: _plain(value) for key, value in row.items()} for row in rows]
-    return alt.Data(values=plain)
+    return alt.Data(values=tuple(plain))  # a tuple, which the many copies that Altair makes of a chart share
 
 
 def _plain(value: Any) -> Any:

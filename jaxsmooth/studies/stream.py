@@ -14,6 +14,7 @@ from ..errors import ShapeError, TextError
 from ..inputs.batches import encoded_batches
 from ..inputs.batching import EncodedBatch
 from ..inputs.tokenizer import Tokenizer, TruncationWarning
+from ..programs import release_freed
 from ..progress import ProgressBar
 from ..results.summaries import DataSummary
 from .data_parallel import over_devices, placement
@@ -93,6 +94,7 @@ class TextStream:
             if length not in lengths:
                 lengths.add(length)
                 self._bar.compiling(length, len(lengths), self._most)
+                release_freed()  # a large program is about to be loaded
             yield encoded
             self._bar.note()
             rows = len(encoded.indices)

@@ -4,12 +4,14 @@ import dataclasses
 import weakref
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from support.models import MLP, with_factor
 from support.parity import precision
 
 import jaxsmooth
+from jaxsmooth import metrics
 from jaxsmooth.checkpoints.encoder import TINY
 from jaxsmooth.errors import DivergedError, TextError
 from jaxsmooth.inputs.tokenizer import Tokenizer, TruncationWarning
@@ -17,6 +19,7 @@ from jaxsmooth.results.diagnosis import Diagnosis, Exemplar
 from jaxsmooth.results.spread import BLOCK_METRICS, HEAD_METRICS, HIDDEN_METRICS, Spread
 from jaxsmooth.results.summaries import RATES
 from jaxsmooth.studies import diagnose
+from jaxsmooth.studies.statements.baselines import own_words
 from jaxsmooth.theory import BlockNorms
 
 # A token per character: all of these fit the bucket of 16, so that few shapes are ever compiled.
@@ -192,15 +195,45 @@ def test_anisotropy_is_the_mean_over_all_pairs_of_texts(found):
 
 
 def test_the_untrained_twin_has_the_architecture_and_the_texts_of_the_first_batch(found):
+    """Its word table has rows for the words of that batch alone; with all rows it is another draw of the same."""
     with precision("float32"):
         model, tokenizer = jaxsmooth.load("tiny")
-        twin = jaxsmooth.init_encoder(model.config, jax.random.key(1), pooler=model.pooler is not None)
-        expected = jaxsmooth.diagnose(twin, tokenizer, TEXTS[:4], baseline=False, **SMALL)
-    untrained = found["float32"].untrained
+        batch = tokenizer(TEXTS[:4])
+        tokens = np.asarray(batch.tokens)
+        used, numbers = np.unique(np.append(tokens.ravel(), model.config.pad_token), return_inverse=True)
+        assert model.config.pad_token == used[0] == 0
+        few = dataclasses.replace(model.config, vocab=min(model.config.vocab, tokens.size + 1))
+        twin = jaxsmooth.init_encoder(few, jax.random.key(1))
+        states = states_of(twin, dataclasses.replace(batch, tokens=jnp.asarray(numbers[:-1].reshape(tokens.shape))))
+        whole = [states_of(jaxsmooth.init_encoder(model.config, jax.random.key(seed)), batch) for seed in range(2, 10)]
+    own, mask = found["float32"], batch.mask
+    untrained = own.untrained
     assert (untrained.texts, untrained.seed) == (4, 1)
-    assert not np.allclose(untrained.cosine_similarity, found["float32"].cosine_similarity.mean, rtol=1e-3)
-    np.testing.assert_allclose(untrained.cosine_similarity, expected.cosine_similarity.mean, rtol=1e-5)
-    np.testing.assert_allclose(untrained.relative_distance, expected.relative_distance.mean, rtol=1e-5)
+    assert not np.allclose(untrained.cosine_similarity, own.cosine_similarity.mean, rtol=1e-3)
+    measures = metrics.token_cosine_similarity, metrics.relative_distance
+    for value, measure in zip((untrained.cosine_similarity, untrained.relative_distance), measures, strict=True):
+        expected = [np.mean(measure(state, mask)) for state in states]
+        np.testing.assert_allclose(value, expected, rtol=1e-5)
+        others = np.array([[np.mean(measure(state, mask)) for state in each] for each in whole])
+        assert np.all(np.abs(value - others.mean(axis=0)) < 3 * others.std(axis=0, ddof=1))
+
+
+def states_of(model, batch):
+    return [jaxsmooth.embed(model, batch), *jaxsmooth.encode(model, batch)[1].hidden]
+
+
+@pytest.mark.parametrize("offset", [0, 2])
+def test_numbers_up_to_that_of_the_padding_stay(offset):
+    """RoBERTa's positions count by the padding's number, which is 1."""
+    config = jaxsmooth.EncoderConfig(
+        vocab=60, width=8, layers=1, heads=2, mlp_width=8, max_length=16, pad_token=1, position_offset=offset
+    )
+    tokens = np.array([[0, 57, 40, 57, 2], [0, 3, 2, 1, 1]])
+    batch, few = own_words(jaxsmooth.Batch(tokens=tokens, mask=tokens != 1), config)
+    assert batch.tokens.tolist() == [[0, 5, 4, 5, 2], [0, 3, 2, 1, 1]]
+    assert few.vocab == 12
+    assert few == dataclasses.replace(config, vocab=12)
+    assert own_words(batch, dataclasses.replace(few, vocab=6))[1].vocab == 6
 
 
 def test_the_rows_that_fill_the_last_batch_do_not_count():

@@ -1,5 +1,6 @@
 """What similarity is compared with: tokens of different texts, and the same architecture before training."""
 
+import dataclasses
 import functools
 from pathlib import Path
 from typing import Any
@@ -7,14 +8,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array
 from numpy.typing import NDArray
 
 from ...bert.config import EncoderConfig
 from ...bert.encoder import embed, encode
-from ...bert.params import Encoder, init_encoder
+from ...bert.params import Encoder, blank_encoder, init_encoder
 from ...inputs.batching import EncodedBatch
-from ...programs import kept
+from ...programs import kept, release_freed
 from ...results.diagnosis import Untrained
 from ...types import Batch, BlockTrace, ImageBatch
 from ..hidden_states import measure_states
@@ -81,8 +83,9 @@ class Baselines:
         if self._first is None:
             return
         batch, texts = self._first
-        similarity, twin = kept(_similarity, self._programs), untrained(self._model, self._programs)
-        measured = similarity(twin, batch)
+        release_freed()  # the programs of the batches are loaded, those of this come on top
+        batch, config = own_words(batch, self._model.config)
+        measured = kept(_similarity, self._programs)(untrained(self._model, config, self._programs), batch)
         cosine, relative = (_mean(np.asarray(measured[key], np.float64)[:, :texts]) for key in NAMES)
         self._untrained = Untrained(texts=texts, seed=SEED, cosine_similarity=cosine, relative_distance=relative)
 
@@ -95,21 +98,55 @@ class Baselines:
         return {"anisotropy": self._across.found(states), "untrained": self._untrained}
 
 
-def untrained(model: Encoder, programs: Path | None = None) -> Encoder:
-    """An encoder of the same architecture, dtype and place with weights drawn as before training.
+def own_words(batch: Batch | ImageBatch, config: EncoderConfig) -> tuple[Batch | ImageBatch, EncoderConfig]:
+    """A batch with its words numbered anew, and the architecture with a word table of rows for them alone.
+
+    Before training one row differs from another but by chance, so that is no other model; and it is a small part of one
+    whose words are most of its parameters. How many rows depends on the batch's shape, as its program does. Numbers up
+    to that of the padding, which has a meaning, stay.
+
+    >>> batch = Batch(tokens=np.array([[101, 2054, 102], [101, 102, 0]]), mask=np.array([[1, 1, 1], [1, 1, 0]], bool))
+    >>> found, config = own_words(batch, EncoderConfig())
+    >>> found.tokens.tolist(), config.vocab
+    ([[1, 3, 2], [1, 2, 0]], 7)
+    """
+    if not isinstance(batch, Batch):
+        return batch, config
+    first = max(config.pad_token, config.position_offset - 1) + 1
+    vocab = min(config.vocab, first + batch.tokens.size)
+    words = np.unique(batch.tokens[batch.tokens >= first])
+    own = np.where(batch.tokens < first, batch.tokens, first + np.searchsorted(words, batch.tokens))
+    tokens = own.astype(batch.tokens.dtype)
+    few = dataclasses.replace(config, vocab=vocab)
+    return dataclasses.replace(batch, tokens=tokens), few  # type: ignore[arg-type]  # numpy, until put on a device
+
+
+def untrained(model: Encoder, config: EncoderConfig, programs: Path | None = None) -> Encoder:
+    """An encoder with weights drawn as before training, of a model's dtype and in its place.
+
+    Args:
+      model: the encoder.
+      config: its architecture, of which only the number of words may be another.
+      programs: folder of traced programs.
 
     >>> import jaxsmooth
     >>> model, _ = jaxsmooth.load("tiny")
-    >>> jax.tree.structure(untrained(model)) == jax.tree.structure(model)
+    >>> jax.tree.structure(untrained(model, model.config)) == jax.tree.structure(model)
     True
     """
-    fresh = kept(_drawn, programs, config=model.config, pooler=model.pooler is not None)()
-    leaves, tree = jax.tree.flatten(model)
-    placed = [
-        jax.device_put(new.astype(old.dtype), getattr(old, "sharding", None))
-        for new, old in zip(fresh, leaves, strict=True)
-    ]
+    leaves = jax.tree.leaves(model)
+    tree = jax.tree.structure(blank_encoder(config, model.pooler is not None))
+    drawn = kept(_drawn, programs, config=config, pooler=model.pooler is not None)()
+    placed = [jax.device_put(new.astype(old.dtype), _place(old, new)) for new, old in zip(drawn, leaves, strict=True)]
     return jax.tree.unflatten(tree, placed)
+
+
+def _place(old: Any, new: Array) -> Any:
+    """Where an array of the model lies; whole on each device in the place of one of another shape."""
+    where = getattr(old, "sharding", None)
+    if new.shape != old.shape and isinstance(where, NamedSharding):
+        return NamedSharding(where.mesh, PartitionSpec())
+    return where
 
 
 @jax.jit
