@@ -77,8 +77,8 @@ def li2026_rate(eigenvalues: Float[Array, "*B D"]) -> Float[Array, "*B"]:
       eigenvalues: mu of F, any order, [..., D].
 
     Returns:
-      [...], 0 of a single feature; NaN unless 1 + mu_1 is positive and exceeds every other |1 + mu_j|, and mu_1 > 0,
-      without which tokens need not agree.
+      [...], 0 of a single feature; NaN of none, and unless 1 + mu_1 is positive and exceeds every other |1 + mu_j|,
+      and mu_1 > 0, without which tokens need not agree.
 
     >>> import jax.numpy as jnp
     >>> li2026_rate(jnp.array([0.5, 1.0, 0.0]))
@@ -86,10 +86,10 @@ def li2026_rate(eigenvalues: Float[Array, "*B D"]) -> Float[Array, "*B"]:
 
     References: after Li and Altafini (2026), arXiv 2605.25619; proof in docs/catalogue.md.
     """
-    ordered = jnp.sort(eigenvalues, axis=-1)
-    top = 1 + ordered[..., -1]
-    rest = jnp.max(jnp.abs(1 + ordered[..., :-1]), axis=-1, initial=0)
-    return jnp.where((ordered[..., -1] > 0) & (rest < top), rest / top, jnp.nan)
+    largest = jnp.max(eigenvalues, axis=-1, initial=-jnp.inf)  # of none: not positive
+    top = 1 + largest
+    rest = jnp.max(jnp.abs(1 + jnp.sort(eigenvalues, axis=-1)[..., :-1]), axis=-1, initial=0)
+    return jnp.where((largest > 0) & (rest < top), rest / top, jnp.nan)
 
 
 @at_least_float32

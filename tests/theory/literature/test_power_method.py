@@ -86,7 +86,7 @@ def test_the_ratio_of_the_worked_example():
     assert seen[30] / seen[29] == pytest.approx(0.75, rel=5e-3)
 
 
-@pytest.mark.parametrize("mu", [[-0.5, -0.6], [0.5, -2.6], [0.0, -0.5]])
+@pytest.mark.parametrize("mu", [[-0.5, -0.6], [0.5, -2.6], [0.0, -0.5], []])
 def test_no_rate_without_a_dominant_growing_direction(mu):
     assert np.isnan(float(rate(np.array(mu))))
 
