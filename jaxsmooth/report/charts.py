@@ -131,15 +131,27 @@ def log_axis(title: str, numbers: Sequence[ArrayLike], *, include: Sequence[floa
     known = finite(positive(np.concatenate([np.ravel(each) for each in numbers])))
     known = np.log10(np.array([*known, *include])) if known.size + len(include) else np.array([-1.0, 1.0])
     low, high = float(known.min()) - 0.1, float(known.max()) + 0.1
-    # Only an axis of about one decade needs numbers between the powers of ten.
-    leads = (1,) if high - low > 1.6 else (1, 2, 5)
-    step = max(1, int(np.ceil((high - low) / 9)))
-    powers = range(int(np.floor(low)) // step * step, int(np.ceil(high)) + 1, step)
-    ticks = [lead * 10.0**power for power in powers for lead in leads if low <= np.log10(lead * 10.0**power) <= high]
+    decades, parts = _round_numbers(low, high, (1,)), _round_numbers(low, high, (1, 2, 5))
+    ticks = next((found for found in (decades, parts) if len(found) > 2), _even_numbers(10**low, 10**high))
     plain = "format(datum.value, datum.value < 1e7 ? ',.12~g' : '.0e')"
     axis = alt.Axis(title=title, values=ticks, labelExpr=plain, grid=True)
     scale = alt.Scale(type="log", domain=[10**low, 10**high], nice=False)
     return alt.Y("value:Q", scale=scale, axis=axis), 10**low
+
+
+def _round_numbers(low: float, high: float, leads: Sequence[int]) -> list[float]:
+    """Those of these first digits from 10^low to 10^high; of many decades, some."""
+    step = max(1, int(np.ceil((high - low) / 9)))
+    powers = range(int(np.floor(low)) // step * step, int(np.ceil(high)) + 1, step)
+    return [lead * 10.0**power for power in powers for lead in leads if low <= np.log10(lead * 10.0**power) <= high]
+
+
+def _even_numbers(low: float, high: float) -> list[float]:
+    """Three to nine multiples of one round step: over less than a decade logarithms are not far from straight."""
+    least = (high - low) / 8
+    power = 10.0 ** np.floor(np.log10(least))
+    step = next(lead * power for lead in (1, 2, 5, 10) if lead * power >= least)
+    return [step * k for k in range(int(np.ceil(low / step)), int(np.floor(high / step)) + 1)]
 
 
 def styled(series: Sequence[Series], *, columns: int | alt.ExprRef = 2) -> dict[str, Any]:

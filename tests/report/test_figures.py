@@ -5,6 +5,8 @@ from xml.etree import ElementTree
 import matplotlib.image
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from support.report import HOSTILE, blank, chart_data, exemplar, rates, spread, synthetic
 
 from jaxsmooth.report import headline, write_figures
@@ -163,6 +165,13 @@ def test_a_log_axis_has_numbers_and_holds_the_data(numbers, ticks):
     assert axis.to_dict()["axis"]["values"][: len(ticks)] == pytest.approx(ticks)
     known = [number for number in numbers if 0 < number < np.inf]
     assert all(low < number < high for number in known)
+
+
+@given(st.floats(-6, 6), st.floats(0, 20))
+def test_a_log_axis_has_at_least_three_numbers_wherever_it_begins_and_ends(low, decades):
+    ticks = log_axis("", [[10**low, 10 ** (low + decades)]])[0].to_dict()["axis"]["values"]
+    assert 3 <= len(ticks) <= 12
+    assert ticks == sorted(set(ticks))
 
 
 def test_a_log_axis_of_a_hundred_decades_has_few_ticks():
