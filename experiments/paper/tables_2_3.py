@@ -51,7 +51,7 @@ class Args(GridArgs):
     """Which runs to make."""
 
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    """Seeds of head, order of the data and dropout."""
+    """Seeds of head, order of the data and dropout. The first is run at every rate and chooses: the same each time."""
     models: tuple[str, ...] = (*MODELS, SHARED)
     """Models."""
 
