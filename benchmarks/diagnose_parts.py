@@ -1,6 +1,6 @@
 """What `diagnose` spends its time on when all is compiled, on one core and on all: the forward pass, L3, the rest.
 
-    python benchmarks/diagnose_parts.py          # two minutes after the programs are compiled, nothing else running
+    python benchmarks/diagnose_parts.py          # some minutes, most of them compiling; nothing else running
 
 256 film reviews, minilm-l6, the batches that `diagnose` makes. Timed by turns: the encoder alone, every measurement,
 and all but L3, which XLA then leaves out. Then how many products of one token with one matrix L3's search takes and the
@@ -118,13 +118,13 @@ def products(width: int) -> float:
 
 
 def main(args: Args) -> None:
+    available = sorted(os.sched_getaffinity(0))
     if args.cores:
+        os.sched_setaffinity(0, available[: args.cores])  # before XLA counts them
         print(json.dumps(measure(args.rounds)))
         return
     found: dict[str, Any] = {"date": datetime.date.today().isoformat(), "machine": machine()}
-    available = sorted(os.sched_getaffinity(0))
     for cores in sorted({1, len(available)}):
-        os.sched_setaffinity(0, available[:cores])
         command = [sys.executable, __file__, "--cores", str(cores), "--rounds", str(args.rounds)]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         found[str(cores)] = json.loads(done.stdout.splitlines()[-1])
