@@ -171,8 +171,10 @@ def train(cell: Cell, folder: Path) -> dict[str, Any]:
     outcome = finetune(config)
     spent = {"processor_seconds": time.process_time() - processor, "seconds": time.perf_counter() - wall}
     run, model, _ = load_run(folder, step=outcome.steps)
+    at_end = {"validation": outcome.scores} if outcome.best_step == outcome.steps else {}
     scores = {
-        name: evaluate(run.trainer, model, _split(config, run.tokenizer, name), run.mesh, batch_size=32)
+        name: at_end.get(name)
+        or evaluate(run.trainer, model, _split(config, run.tokenizer, name), run.mesh, batch_size=32)
         for name in (KNOWN[cell.task].splits if cell.task in KNOWN else ("validation", "test"))
     }
     batch = fixed_sentences(run.validation, SENTENCES)
