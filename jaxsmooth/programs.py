@@ -28,9 +28,7 @@ KEPT = 128
 """Files in a folder; those used least lately go."""
 
 
-def kept(
-    function: Callable[..., Any], folder: Path | None, *, structs: Sequence[type] = (), **static: Any
-) -> Callable[..., Any]:
+def kept(function: Callable[..., Any], folder: Path | None, *, structs: Sequence[type] = (), **static: Any) -> "Kept":
     """The function, compiled, its traced programs read from a folder where they are there, else written to it.
 
     A program belongs to one state of this package's sources, to versions of jax and flax, to a platform, to settings of
@@ -56,27 +54,54 @@ def kept(
     ...     float(double(jnp.ones(()))["product"]), len(list(Path(folder).iterdir()))
     (2.0, 1)
     """
-    if folder is None or not _is_told_by_its_words(static):
-        return functools.wraps(function)(functools.partial(function, **static))
-    for struct in structs:
+    for struct in structs if folder else ():
         _write_and_read(struct)
-    ready: dict[str, Callable[..., Any]] = {}
+    return Kept(function, folder if _is_told_by_its_words(static) else None, static)
 
-    @functools.wraps(function)
-    def run(*arguments: Any) -> Any:
+
+class Kept:
+    """What `kept` gives."""
+
+    def __init__(self, function: Callable[..., Any], folder: Path | None, static: dict[str, Any]) -> None:
+        functools.update_wrapper(self, function)
+        self._function, self._folder, self._static = function, folder, static
+        self._called = functools.partial(function, **static)
+        self._programs: dict[str, Any] = {}
+        self._compiled: dict[tuple[Any, ...], Callable[..., Any]] = {}
+
+    def __call__(self, *arguments: Any) -> Any:
+        program, leaves = self._found(arguments)
+        return program(*leaves)
+
+    def start(self, *arguments: Any) -> Callable[[], Any]:
+        """What gives the results, on whatever thread it is called.
+
+        jax's settings belong to a thread, so a kept program is compiled here, by this one's. What is not kept is given
+        to the device's own queue at once.
+        """
+        program, leaves = self._found(arguments)
+        if program is self._called:
+            found = program(*leaves)
+            return lambda: found
+        where = program, *(device for leaf in leaves for device in leaf.devices())
+        if where not in self._compiled:
+            self._compiled[where] = program.lower(*leaves).compile()
+        return functools.partial(self._compiled[where], *leaves)
+
+    def _found(self, arguments: tuple[Any, ...]) -> tuple[Any, Sequence[Any]]:
+        """The program for the arguments, and what to call it with."""
         leaves, tree = jax.tree.flatten(arguments)
         alone = jax.sharding.get_abstract_mesh().empty and all(map(_on_one_device, leaves))
-        if not alone or not all(map(_is_told_by_its_words, _static_parts(tree))):
-            return function(*arguments, **static)
+        if self._folder is None or not alone or not all(map(_is_told_by_its_words, _static_parts(tree))):
+            return self._called, arguments
         leaves = [jnp.asarray(leaf) for leaf in leaves]
-        name = function.__name__
-        key = _key(function, str(tree), static, [(leaf.shape, leaf.dtype, leaf.weak_type) for leaf in leaves])
-        if key not in ready:
-            traced = lambda *leaves: function(*jax.tree.unflatten(tree, leaves), **static)  # noqa: E731
-            ready[key] = jax.jit(_program(traced, leaves, folder / f"{name}-{key}.jax").call)
-        return ready[key](*leaves)
-
-    return run
+        arrays = [(leaf.shape, leaf.dtype, leaf.weak_type) for leaf in leaves]
+        key = _key(self._function, str(tree), self._static, arrays)
+        if key not in self._programs:
+            traced = lambda *leaves: self._called(*jax.tree.unflatten(tree, leaves))  # noqa: E731
+            file = self._folder / f"{self._function.__name__}-{key}.jax"
+            self._programs[key] = jax.jit(_program(traced, leaves, file).call)
+        return self._programs[key], leaves
 
 
 def _on_one_device(leaf: Any) -> bool:

@@ -8,6 +8,8 @@ from pathlib import Path
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(tempfile.gettempdir()) / "jaxsmooth-test-xla"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Between small decompositions its threads spin, on the cores of the other tests (see linalg.eigh.one_lapack_thread).
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # Commands that tests start, some fifty, find the package compiled to bytecode.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # What is run once or twice here costs more to compile than to run: XLA's optimisations are off, and its older code

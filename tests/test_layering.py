@@ -146,7 +146,8 @@ OWNED: dict[str, set[str]] = {
     "optax": {"training"},
     "torch": set(),
     "transformers": set(),
-    "scipy": {"checkpoints", "training", "theory"},
+    "scipy": {"checkpoints", "linalg", "training", "theory"},
+    "threadpoolctl": {"linalg"},
     "lazy_loader": {"__init__", "report"},
 }
 ARRAYS = {"jax", "jaxlib", "numpy", "flax"}

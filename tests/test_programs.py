@@ -4,6 +4,7 @@ import ctypes
 import dataclasses
 import importlib.metadata
 import resource
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -133,6 +134,26 @@ def test_where_a_mesh_is_set_nothing_is_kept(counted, tmp_path):
     with jax.set_mesh(jax.make_mesh((1,), ("rows",))):
         assert kept(counted, tmp_path)(jnp.ones(2))["found"].tolist() == [2, 2]
     assert files(tmp_path) == []
+
+
+def halves(x):
+    return {"half": x / 2, "product": x @ x}
+
+
+@pytest.mark.parametrize("folder", ["kept", None])
+def test_what_is_started_here_ends_on_another_thread_by_this_ones_settings(folder, tmp_path):
+    """Whether there are float64 numbers is a setting of a thread; another one has the process's own."""
+    run = kept(halves, folder and tmp_path)
+    x = np.random.default_rng(0).standard_normal((5, 5))
+    jax.config.update("jax_enable_x64", False)
+    try:
+        with jax.enable_x64(True), ThreadPoolExecutor(1) as pool:
+            found = [pool.submit(run.start(x)).result() for _ in range(2)]
+    finally:
+        jax.config.update("jax_enable_x64", True)
+    for one in found:
+        assert one["half"].dtype == one["product"].dtype == np.float64
+        np.testing.assert_allclose(one["product"], x @ x, rtol=1e-13, atol=1e-13)
 
 
 STUDIES = {

@@ -1,11 +1,14 @@
 """Eigendecomposition of symmetric matrices: Jacobi's method, and LAPACK where a batched call of it is safe."""
 
+import contextlib
 import functools
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
 from jax.custom_batching import sequential_vmap
 from jaxtyping import Array, Float
+from threadpoolctl import threadpool_limits
 
 from .precision import einsum
 
@@ -80,6 +83,19 @@ def batched_eigvalsh(matrix: Float[Array, "*B K K"]) -> Float[Array, "*B K"]:
 def _values_tangent(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     values, vectors = batched_eigh(jax.lax.stop_gradient(primals[0]))
     return values, einsum("...ik,...ij,...jk->...k", vectors, tangents[0], vectors)
+
+
+@contextlib.contextmanager
+def one_lapack_thread() -> Iterator[None]:
+    """Within, LAPACK and BLAS (which numpy, scipy and on CPU XLA's decompositions call) work with one thread.
+
+    OpenBLAS keeps its threads spinning for some time after each call. Between thousands of small decompositions, as
+    studies make them, that took a whole core away from XLA: of two cores, 1.5 times the time.
+    """
+    import scipy.linalg.cython_lapack  # noqa: F401  what jax calls: a limit is set to libraries that are there
+
+    with threadpool_limits(1, user_api="blas"):
+        yield
 
 
 def _many_eigh(matrix: Array) -> tuple[Array, Array]:

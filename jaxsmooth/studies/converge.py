@@ -157,8 +157,7 @@ def converge_heads(
     stream = TextStream(model, tokenizer, texts, "iterating", tokens_per_batch=tokens_per_batch, progress=progress)
     running, iterate = RunningSpreads(finite=True), kept(iterate_heads, programs, steps=steps, tolerance=tolerance)
     with stream, TextKeeper(each_text, "operator") as keeper:
-        for encoded in stream:
-            measured = iterate(stream.model, encoded.batch, jnp.int32(window))
+        for encoded, measured in stream.computed(lambda e: iterate.start(stream.model, e.batch, jnp.int32(window))):
             refuse_diverged(stream.model, encoded, measured)
             by_sentence = {key: np.moveaxis(np.asarray(values), 2, 1) for key, values in measured.items()}
             running.add(by_sentence, len(encoded.indices))

@@ -111,7 +111,8 @@ def diagnose(
     stream = TextStream(model, tokenizer, texts, "diagnosing", tokens_per_batch=tokens_per_batch, progress=progress)
     with stream, TextKeeper(each_text) as keeper:
         baselines = Baselines(stream.model, twin=baseline, programs=programs)
-        for encoded, measured in _measured(stream.model, stream, baselines, fused, principal.frame, own, programs):
+        for encoded, measured in _measured(stream, fused, principal.frame, own, programs):
+            baselines.see(encoded)
             refuse_diverged(stream.model, encoded, measured)
             _keep(kept, embedded, baselines, keeper, encoded, measured, own.names)
             running.add(measured, len(encoded.indices))
@@ -204,27 +205,14 @@ def _fused_layers(fusion: Fusion, label: str, spreads: dict[str, Spread], metric
 
 
 def _measured(
-    model: Encoder,
-    batches: Iterable[EncodedBatch],
-    baselines: Baselines,
-    fusion: Fusion | None,
-    frames: np.ndarray,
-    own: OwnMetrics,
-    programs: Path | None,
+    stream: TextStream, fusion: Fusion | None, frames: np.ndarray, own: OwnMetrics, programs: Path | None
 ) -> Iterator[tuple[EncodedBatch, dict[str, Array]]]:
-    """Each batch with its measurements, one batch behind: the device computes while the host tokenises."""
+    """Each batch with its measurements."""
+    model = stream.model
     norms = kept(model_norms, programs, structs=(BlockNorms,))(model)
     spectra = kept(model_spectra, programs, structs=(OutputSpectrum,))(model) if model.config.is_plain else None
-    measure = kept(measure_batch, programs)
-    waiting = None
-    for encoded in batches:
-        started = (encoded, measure(model, norms, encoded.batch, fusion, spectra, jnp.asarray(frames), own))
-        baselines.see(encoded)
-        if waiting is not None:
-            yield waiting
-        waiting = started
-    if waiting is not None:
-        yield waiting
+    measure, directions = kept(measure_batch, programs), jnp.asarray(frames)
+    return stream.computed(lambda encoded: measure.start(model, norms, encoded.batch, fusion, spectra, directions, own))
 
 
 def _token_spread(spreads: dict[str, Spread], key: str) -> Spread:

@@ -1,10 +1,12 @@
 """One pass over texts or images: in batches over all devices, counted, with a progress bar."""
 
+import collections
 import contextlib
 import warnings
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
+from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -14,10 +16,16 @@ from ..errors import ShapeError, TextError
 from ..inputs.batches import encoded_batches
 from ..inputs.batching import EncodedBatch
 from ..inputs.tokenizer import Tokenizer, TruncationWarning
+from ..linalg.eigh import one_lapack_thread
 from ..programs import release_freed
 from ..progress import ProgressBar
 from ..results.summaries import DataSummary
 from .data_parallel import over_devices, placement
+
+AT_ONCE = 2
+"""Batches that are computed at the same time."""
+
+Found = TypeVar("Found")
 
 
 def require_encoder(model: object) -> None:
@@ -82,6 +90,7 @@ class TextStream:
 
     def __enter__(self) -> "TextStream":
         self._exit = contextlib.ExitStack()
+        self._exit.enter_context(one_lapack_thread())
         if self._mesh is not None:
             self._exit.enter_context(jax.set_mesh(self._mesh))
         self._exit.enter_context(self._bar)
@@ -103,6 +112,28 @@ class TextStream:
             self._tokens += int(np.asarray(encoded.batch.mask)[:rows].sum())
             self._bar.advance(rows)
 
+    def computed(self, start: Callable[[EncodedBatch], Callable[[], Found]]) -> Iterator[tuple[EncodedBatch, Found]]:
+        """Each batch with what is computed of it, in order; the device works on two while the host reads on.
+
+        XLA's CPU client computes what one thread asks for one after the other, and one such program, which is full of
+        small steps, does not keep two cores busy. So two threads ask.
+
+        Args:
+          start: gives what is to be called on another thread, see `programs.Kept.start`.
+        """
+        waiting: collections.deque[tuple[EncodedBatch, Future[Found]]] = collections.deque()
+        pool = ThreadPoolExecutor(AT_ONCE)
+        try:
+            for encoded in self:
+                waiting.append((encoded, pool.submit(_ready, start(encoded))))
+                if len(waiting) > AT_ONCE:
+                    first, found = waiting.popleft()
+                    yield first, found.result()
+            for first, found in waiting:
+                yield first, found.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._exit.close()
         if self._truncated and error is None:
@@ -116,3 +147,8 @@ class TextStream:
     def summary(self, name: str) -> DataSummary:
         """What was read so far, for a report."""
         return DataSummary(name, self._sentences, self._tokens, self._truncated)
+
+
+def _ready(compute: Callable[[], Found]) -> Found:
+    found: Found = jax.block_until_ready(compute())
+    return found

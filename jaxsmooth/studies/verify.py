@@ -115,8 +115,8 @@ def verify(
     units = len(texts) * model.config.layers if isinstance(texts, Sized) else np.inf
     with stream, keeper, asked_keeper:
         checker = _Checker(stream.model, names, asked, compiled=units >= WORTH_COMPILING, own=own, programs=programs)
-        for encoded in stream:
-            found, decided = checker.check(encoded, tally)
+        for encoded, observed in stream.computed(checker.observe):
+            found, decided = checker.check(encoded, observed, tally)
             _keep(keeper, _sides, found, encoded)
             _keep(asked_keeper, by_layer, decided, encoded)
     return Verification(
@@ -198,7 +198,7 @@ class _Checker:
         self.escalation = Escalation(self.parameters)
         self.applicable = applicable(model.config, own)
         stage = functools.partial(CompiledStage, programs=programs) if compiled else HostStage
-        self.observe = kept(_observe, programs, structs=(Observation,))
+        self.observation = kept(_observe, programs, structs=(Observation,))
         wanted = tuple(name for name in names if name in self.applicable)
         self.hypotheses = HypothesisStage(self.parameters, model.config, asked)
         certified = tuple(own.get(name, name) for name in wanted if name in own or name in THEOREMS)
@@ -207,11 +207,15 @@ class _Checker:
             self.parameters, tuple(name for name in wanted if name not in THEOREMS and name not in own)
         )
 
+    def observe(self, encoded: EncodedBatch) -> Callable[[], tuple[Observation, Array]]:
+        """What the model does on a batch, to be computed on another thread."""
+        return self.observation.start(self.model, encoded.batch)
+
     def check(
-        self, encoded: EncodedBatch, tally: Tally
+        self, encoded: EncodedBatch, observed: tuple[Observation, Array], tally: Tally
     ) -> tuple[dict[str, list[BatchVerdicts]], dict[str, list[ByHead]]]:
         """All theorems and hypotheses on one batch; returns what was found, by name, of every layer."""
-        seen, finite = jax.tree.map(np.asarray, self.observe(self.model, encoded.batch))
+        seen, finite = jax.tree.map(np.asarray, observed)
         refuse_diverged(self.model, encoded, {"finite": finite})
         lengths = np.asarray(encoded.batch.mask.sum(axis=1))[: len(encoded.indices)].tolist()
         first = self.stage(seen, lengths)

@@ -1,12 +1,14 @@
 """One pass over texts: what is counted, warned of, refused and kept in memory."""
 
 import functools
+import threading
 import tracemalloc
 import warnings
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import threadpoolctl
 
 import jaxsmooth
 from jaxsmooth.errors import TextError, arguments_checked
@@ -53,6 +55,48 @@ def test_a_pass_that_fails_does_not_warn_too():
     with warnings.catch_warnings(record=True) as caught, pytest.raises(KeyboardInterrupt):
         whole_pass(TEXTS[::-1], stop=True)
     assert not caught
+
+
+def blas_threads() -> set[int]:
+    return {library["num_threads"] for library in threadpoolctl.threadpool_info() if library["user_api"] == "blas"}
+
+
+def test_lapack_spins_no_threads_beside_a_study():
+    with threadpoolctl.threadpool_limits(3, user_api="blas"), warnings.catch_warnings(action="ignore"):
+        before = blas_threads()
+        with TextStream(MODEL, TOKENIZER, TEXTS, "reading", tokens_per_batch=256) as stream:
+            assert all(blas_threads() == {1} for _ in stream)
+        assert blas_threads() == before
+
+
+def test_two_batches_are_computed_at_once_and_come_in_order():
+    both, seen = threading.Barrier(2, timeout=60), []
+
+    def start(encoded):
+        seen.append(encoded)
+
+        def wait():
+            assert threading.current_thread() is not threading.main_thread()
+            both.wait()  # for the other batch
+            return len(seen)
+
+        return wait
+
+    with TextStream(MODEL, TOKENIZER, 6 * ["so be it"], "reading", tokens_per_batch=16) as stream:
+        found = [(encoded.indices.tolist(), read) for encoded, read in stream.computed(start)]
+    assert [indices for indices, _ in found] == [[k] for k in range(6)]
+    assert max(read - place for place, (_, read) in enumerate(found)) <= 3  # no more are ahead
+
+
+def test_what_fails_on_the_way_ends_the_pass():
+    def start(encoded):
+        return lambda: 1 // int(encoded.indices[0] < 3)
+
+    with TextStream(MODEL, TOKENIZER, 6 * ["so be it"], "reading", tokens_per_batch=16) as stream:
+        batches = stream.computed(start)
+        assert [next(batches)[1] for _ in range(3)] == [1, 1, 1]
+        with pytest.raises(ZeroDivisionError):
+            next(batches)
 
 
 @pytest.mark.parametrize("texts", ["one string", 5, None])

@@ -208,7 +208,7 @@ def test_arb_decides_what_floating_point_cannot(monkeypatch):
     monkeypatch.setattr(Tally, "add", lambda self, theorem, layer, found, indices: None)
     monkeypatch.setattr(Escalation, "settle", lambda self, *arguments: seen.append(arguments))
     for encoded in tokenizer.batches(["ab"]):
-        checker.check(encoded, Tally(names))
+        checker.check(encoded, checker.observe(encoded)(), Tally(names))
     for theorem, layer, found, data, lengths, first in seen[: len(names)]:
         head = 0 if theorem in HEADS else None
         own = crop(data, layer, 0, lengths[0])
