@@ -86,6 +86,7 @@ class Kept:
         where = program, *(device for leaf in leaves for device in leaf.devices())
         if where not in self._compiled:
             self._compiled[where] = program.lower(*leaves).compile()
+            release_freed()  # of the some hundred MiB that loading took a half is not needed any more
         return functools.partial(self._compiled[where], *leaves)
 
     def _found(self, arguments: tuple[Any, ...]) -> tuple[Any, Sequence[Any]]:
