@@ -97,6 +97,27 @@ def test_figures_1a_and_3(out, made_up):
         assert f"]({name}.png)" in (out / f"{name}.md").read_text(encoding="utf-8")
 
 
+def test_figure_1a_reads_what_tuning_did_of_the_chosen_rate(tmp_path):
+    def run(seed, rate, validation, last, variant="none"):
+        whole = {"model": "minilm-l3", "task": "movie-reviews", "variant": variant, "seed": seed}
+        states = {"before": {"cosine_similarity": [0.1, 0.2, 0.2, 0.2]}}
+        states |= {"after": {"cosine_similarity": [0.1, 0.2, 0.3, last]}}
+        scores = {"validation": {"accuracy": validation}, "test": {"accuracy": 0.5}}
+        return {**whole, **states, **scores, "settings": {"learning_rate": rate}}
+
+    runs = [run(0, 1e-4, 0.6, 0.9), run(0, 3e-4, 0.7, 0.5), run(1, 3e-4, 0.1, 0.6), run(0, 3e-4, 0.9, 0.1, "gate")]
+    entries = {str(k): one for k, one in enumerate(runs)}
+    (tmp_path / "tables_2_3.json").write_text(json.dumps({"command": "", "entries": entries}))
+    found = figure_1a.tuned(tmp_path)
+    assert list(found) == ["minilm-l3, movie-reviews"]
+    one = found["minilm-l3, movie-reviews"]
+    assert (one["seeds"], one["before"]) == (2, [0.1, 0.2, 0.2, 0.2])
+    np.testing.assert_allclose(one["after"], [0.1, 0.2, 0.3, 0.55])
+    assert one["spread"][-1] == pytest.approx(np.std([0.5, 0.6], ddof=1), abs=1e-5)
+    assert "0.200 | 0.550 ± 0.071" in figure_1a.tuned_lines(found)
+    assert figure_1a.tuned(tmp_path / "nothing") == {}
+
+
 @pytest.mark.long
 def test_v_is_the_papers(tiny):
     model, tokenizer = tiny
