@@ -4,7 +4,7 @@ import collections
 import contextlib
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sized
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -122,9 +122,14 @@ class TextStream:
           start: gives what is to be called on another thread, see `programs.Kept.start`.
         """
         waiting: collections.deque[tuple[EncodedBatch, Future[Found]]] = collections.deque()
+        lengths: set[int] = set()
         pool = ThreadPoolExecutor(AT_ONCE)
         try:
             for encoded in self:
+                if encoded.batch.mask.shape[-1] not in lengths:
+                    lengths.add(encoded.batch.mask.shape[-1])
+                    wait(found for _, found in waiting)  # loading a program and computing both take memory
+                    release_freed()
                 waiting.append((encoded, pool.submit(_ready, start(encoded))))
                 if len(waiting) > AT_ONCE:
                     first, found = waiting.popleft()

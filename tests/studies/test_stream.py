@@ -2,6 +2,7 @@
 
 import functools
 import threading
+import time
 import tracemalloc
 import warnings
 
@@ -86,6 +87,28 @@ def test_two_batches_are_computed_at_once_and_come_in_order():
         found = [(encoded.indices.tolist(), read) for encoded, read in stream.computed(start)]
     assert [indices for indices, _ in found] == [[k] for k in range(6)]
     assert max(read - place for place, (_, read) in enumerate(found)) <= 3  # no more are ahead
+
+
+def test_nothing_is_computed_while_a_program_of_another_length_is_loaded():
+    lengths, computing = [], set()
+
+    def start(encoded):
+        length = encoded.batch.mask.shape[1]
+        if length not in lengths:
+            lengths.append(length)
+            assert not computing
+
+        def compute():
+            computing.add(int(encoded.indices[0]))
+            time.sleep(0.02)
+            computing.remove(int(encoded.indices[0]))
+
+        return compute
+
+    texts = [*64 * ["so be it"], *64 * ["a long text, " * 5], *64 * ["so be it"]]
+    with TextStream(MODEL, TOKENIZER, texts, "reading", tokens_per_batch=128) as stream:
+        list(stream.computed(start))
+    assert len(lengths) == 2
 
 
 def test_what_fails_on_the_way_ends_the_pass():
