@@ -27,6 +27,8 @@ from typing import Any
 import tyro
 from peers_page import write_page
 
+from jaxsmooth.heap import keep_freed
+
 HERE = Path(__file__).parent
 
 
@@ -44,6 +46,8 @@ class Args:
     """Sentences."""
     length: int = 64
     """Tokens of each."""
+    keep: bool = True
+    """Whether the process keeps freed memory, as `jaxsmooth finetune` does: of all sides."""
     out: Path = HERE / "results" / "train_step.json"
     """Where the results go."""
 
@@ -138,6 +142,8 @@ def main(args: Args) -> None:
         os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
         os.environ["OMP_NUM_THREADS"] = "1"
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    if args.keep:
+        keep_freed()
     clock = time.process_time if args.threads == 1 else time.perf_counter
     sides, flops = make_sides(args)
     times: dict[str, list[float]] = {name: [] for name in sides}
@@ -155,7 +161,7 @@ def main(args: Args) -> None:
         for part, peers in PEERS.items()
     }
     entry = {
-        "setting": {name: getattr(args, name) for name in ("threads", "dropout", "rows", "length", "rounds")},
+        "setting": {name: getattr(args, name) for name in ("threads", "dropout", "rows", "length", "rounds", "keep")},
         "clock": "processor time, one thread" if args.threads == 1 else "wall time",
         "seconds": {name: statistics.median(values) for name, values in times.items()},
         "ratio": {p: {peer: statistics.median(each) for peer, each in peers.items()} for p, peers in ratios.items()},

@@ -2,11 +2,9 @@
 
 XLA's cache keeps compiled programs under keys made of traced ones, so every new process traces and lowers first: of
 `measure_batch` two to four seconds. `jax.export` keeps the traced program itself, which is read in a tenth of one.
-Loading one needs memory for a moment, mostly freed in pieces (`release_freed`).
+Loading one needs memory for a moment, mostly freed in pieces (`heap.release_freed`).
 """
 
-import contextlib
-import ctypes
 import dataclasses
 import functools
 import hashlib
@@ -23,6 +21,7 @@ from jax import export
 from jaxtyping import Array
 
 from .files import atomic_write
+from .heap import release_freed
 
 KEPT = 128
 """Files in a folder; those used least lately go."""
@@ -193,13 +192,3 @@ def _program(traced: Callable[..., Any], leaves: list[Array], path: Path) -> exp
     except OSError as error:
         logging.getLogger(__name__).info("%s is not kept: %s", path.name, error)
     return made
-
-
-def release_freed() -> None:
-    """Hand what the C library keeps of freed memory back to the system, where it can (glibc); else nothing happens.
-
-    XLA reads, links and drops some hundred MiB for each large program that it loads. glibc holds on to most of that in
-    pieces, and the next program's comes on top.
-    """
-    with contextlib.suppress(AttributeError, OSError, TypeError):  # another C library; no handle of it, as on Windows
-        ctypes.CDLL(None).malloc_trim(0)

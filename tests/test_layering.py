@@ -34,6 +34,7 @@ GROUND = {
     "json_reading",
     "terminal",
     "progress",
+    "heap",
     "programs",
     "linalg",
 }
@@ -47,7 +48,8 @@ ALLOWED: dict[str, set[str]] = {
     "json_reading": set(),
     "terminal": set(),
     "progress": {"terminal"},
-    "programs": {"files"},
+    "heap": set(),
+    "programs": {"files", "heap"},
     "linalg": {"errors", "activations"},
     "results": {"errors", "files"},
     "theory.consensus": {"errors", "meshes", "linalg"},
@@ -112,7 +114,7 @@ ALLOWED: dict[str, set[str]] = {
         *("json_reading", "checkpoints", "training.data", "training.objectives"),
     },
     "cli": {
-        *("paths", "json_reading"),
+        *("paths", "json_reading", "heap"),
         *("errors", "files", "terminal", "bert", "inputs", "assets", "mitigations", "report", "checkpoints", "studies"),
         *("training", "training.data", "training.objectives"),
     },

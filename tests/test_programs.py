@@ -1,9 +1,7 @@
 """Traced programs on disk: another process traces nothing and finds the same; what is no program is made anew."""
 
-import ctypes
 import dataclasses
 import importlib.metadata
-import resource
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -225,26 +223,3 @@ def test_the_programs_used_least_lately_go(counted, tmp_path, monkeypatch):
     assert len(files(tmp_path)) == 2
     kept(counted, tmp_path)(jnp.ones(3))
     assert counted.traced == 3
-
-
-def resident() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-
-
-@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="no glibc")
-def test_what_was_freed_in_pieces_is_given_back():
-    pieces = [bytes(50_000) for _ in range(4_000)]  # 200 MB, each too small for pages of its own
-    last = bytes(50_000)  # above them, so that glibc does not give them back by itself
-    full = resident()
-    del pieces
-    programs.release_freed()
-    assert full - resident() > 100e6
-    assert len(last) == 50_000
-
-
-def test_without_such_a_library_nothing_happens(monkeypatch):
-    def without(name):
-        raise OSError("no such library")
-
-    monkeypatch.setattr(ctypes, "CDLL", without)
-    programs.release_freed()

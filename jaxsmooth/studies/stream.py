@@ -13,11 +13,11 @@ import numpy as np
 
 from ..bert.params import Encoder
 from ..errors import ShapeError, TextError
+from ..heap import release_freed
 from ..inputs.batches import encoded_batches
 from ..inputs.batching import EncodedBatch
 from ..inputs.tokenizer import Tokenizer, TruncationWarning
 from ..linalg.eigh import one_lapack_thread
-from ..programs import release_freed
 from ..progress import ProgressBar
 from ..results.summaries import DataSummary
 from .data_parallel import over_devices, placement

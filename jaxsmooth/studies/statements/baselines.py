@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from ...bert.config import EncoderConfig
 from ...bert.encoder import embed, encode
 from ...bert.params import Encoder, blank_encoder, init_encoder
+from ...heap import release_freed
 from ...inputs.batching import EncodedBatch
-from ...programs import kept, release_freed
+from ...programs import kept
 from ...results.diagnosis import Untrained
 from ...types import Batch, BlockTrace, ImageBatch
 from ..hidden_states import measure_states
