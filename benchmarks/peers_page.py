@@ -56,6 +56,7 @@ def steps(entry: dict[str, Any]) -> list[str]:
     """Rows of one entry of train_step.json."""
     setting = entry["setting"]
     how = f"{setting['rows']} x {setting['length']} tokens, dropout {setting['dropout']:g}, {entry['clock']}"
+    how += ", freed memory kept" if setting.get("keep") else ""
     lines = []
     for part, peers in entry["ratios"].items():
         ours = entry["seconds"][f"{part} ours"]
