@@ -230,7 +230,8 @@ def soft_decay(
 
     The released code then multiplies all of them by one number so that the largest is what it was. For a = -0.2 the
     function is negative below s = 0.2: such directions change sign. A singular value of 0, up to rounding, has no
-    direction and stays 0. There is no derivative where singular values coincide.
+    direction and stays 0. The derivative is right where singular values coincide too, as long as the rank stays and the
+    largest, if it is kept, is single; second derivatives are not.
 
     Args:
       hidden: X, [..., T, D].
@@ -257,13 +258,61 @@ def soft_decay(
 
 
 def _decayed(x: Array, a: Array, keep_largest: bool) -> Array:
+    found, largest = _flattened(x, a)
+    if not keep_largest:
+        return found
+    there = largest > 0
+    return found * jnp.where(there, largest / _flatter(jnp.where(there, largest, 1), a), 0)
+
+
+def _flatter(values: Array, a: Array) -> Array:
+    return -jnp.log(1 - a * (values + a) + jnp.asarray(1e-7, values.dtype)) / a
+
+
+@jax.custom_jvp
+def _flattened(x: Array, a: Array) -> tuple[Array, Array]:
+    """U g(S) V^T and the largest singular value."""
+    left, values, right, there = _singular(x)
+    return matmul(left * jnp.where(there, _flatter(values, a), 0)[None], right), values[0]
+
+
+@_flattened.defjvp
+def _flattened_tangent(
+    primals: tuple[Array, Array], tangents: tuple[Array, Array]
+) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+    """Daleckii and Krein's formula for U g(S) V^T, whose divided differences have no poles.
+
+    jax's own derivative of the decomposition divides by differences of singular values, and of a padded sentence all
+    those of the padding are 0.
+    """
+    (x, a), (dx, da) = primals, tangents
+    left, values, right, there = _singular(x)
+    new, by_a = jax.jvp(lambda a: _flatter(values, a), (a,), (da,))
+    inside = matmul(matmul(left.T, dx), right.T)
+    # (g_i - g_j) / (s_i - s_j) by the logarithm of a quotient; at s_i = s_j it is g'.
+    inner = 1 - a * (values + a) + jnp.asarray(1e-7, x.dtype)
+    step = -a * (values[:, None] - values[None]) / inner[None]
+    apart = jnp.where(step == 0, 1, jnp.log1p(step) / jnp.where(step == 0, 1, step)) / inner[None]
+    total = values[:, None] + values[None]
+    together = (new[:, None] + new[None]) / jnp.where(total > 0, total, 1)
+    both = apart * (inside + inside.T) / 2 + together * (inside - inside.T) / 2
+    pairs = there[:, None] & there[None]
+    share = jnp.where(there, new / jnp.where(there, values, 1), 0)
+    known = jnp.where(pairs, inside, 0)
+    core = (
+        jnp.where(pairs, both, 0) - share[:, None] * known - known * share[None] + jnp.diag(jnp.where(there, by_a, 0))
+    )
+    changed = matmul(matmul(left, core), right)
+    changed += matmul(matmul(dx, right.T) * share[None], right) + matmul(left * share[None], matmul(left.T, dx))
+    found = matmul(left * jnp.where(there, new, 0)[None], right)
+    return (found, values[0]), (changed, inside[0, 0])
+
+
+def _singular(x: Array) -> tuple[Array, Array, Array, Array]:
+    """U, S, V^T and which singular values are not 0, those being 1 where a function of them is wanted."""
     left, values, right = jnp.linalg.svd(x, full_matrices=False)
     there = values > max(x.shape) * jnp.finfo(x.dtype).eps * values[0]
-    eps = jnp.asarray(1e-7, x.dtype)
-    new = jnp.where(there, -jnp.log(1 - a * (jnp.where(there, values, 1) + a) + eps) / a, 0)
-    if keep_largest:
-        new = new * jnp.where(there[0], values[0] / jnp.where(there[0], new[0], 1), 0)
-    return matmul(left * new[None], right)
+    return left, values, right, there
 
 
 @arguments_checked

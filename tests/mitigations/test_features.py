@@ -68,6 +68,47 @@ def test_hidden_states_as_in_numpy_with_and_without_padding(name):
     np.testing.assert_allclose(other[MASK], padded[MASK], rtol=0, atol=1e-13)
 
 
+@pytest.mark.parametrize("name", FEATURES)
+def test_derivatives_are_numpys_central_differences(name):
+    """Of every real token in a random direction, on a padded batch; what is done to padding has none."""
+    formula, expected = FEATURES[name]
+    direction = np.where(MASK[..., None], np.random.default_rng(5).standard_normal(X.shape), 0)
+    _, found = jax.jvp(lambda x: formula(x, jnp.asarray(MASK)), (jnp.asarray(X),), (jnp.asarray(direction),))
+    for b, n in enumerate(LENGTHS):
+        ends = [expected(X[b, :n] + step * direction[b, :n]) for step in (1e-6, -1e-6)]
+        np.testing.assert_allclose(found[b, :n], (ends[0] - ends[1]) / 2e-6, rtol=1e-6, atol=1e-7)
+    weights = jnp.asarray(direction)
+    backward = jax.grad(lambda x: jnp.sum(weights * formula(x, jnp.asarray(MASK))))(jnp.asarray(X))
+    assert jnp.sum(backward * direction) == pytest.approx(float(jnp.sum(weights * found)), rel=1e-9)
+
+
+@pytest.mark.parametrize("keep_largest", [True, False])
+def test_softdecay_has_a_derivative_where_singular_values_coincide(keep_largest):
+    """By x and by alpha, against central differences of numpy's formula, which is smooth there."""
+    rng = np.random.default_rng(7)
+    left, right = (np.linalg.qr(rng.standard_normal((6, 4)))[0] for _ in range(2))
+    x = left @ np.diag([3.0, 2.0, 2.0, 2.0]) @ right.T
+    # within the matrices of that rank: others are near a singular value of 0, where there is none
+    dx = left @ rng.standard_normal((4, 6)) + rng.standard_normal((6, 4)) @ right.T
+    alpha, keep = -0.4, {"keep_largest": keep_largest}
+
+    def ours_of(x, alpha):
+        return ours.soft_decay(x, jnp.ones(6, bool), alpha, **keep)
+
+    def numpys(step):
+        u, s, vt = np.linalg.svd(x + step * dx)
+        s = s[:4]
+        new = -np.log(1 - alpha * (s + alpha) + 1e-7) / alpha
+        new = new * (s[0] / new[0]) if keep_largest else new
+        return u[:, :4] @ np.diag(new) @ vt[:4]
+
+    found = jax.jvp(lambda x: ours_of(x, jnp.float64(alpha)), (jnp.asarray(x),), (jnp.asarray(dx),))[1]
+    np.testing.assert_allclose(found, (numpys(1e-6) - numpys(-1e-6)) / 2e-6, rtol=1e-6, atol=1e-6)
+    of_alpha = jax.jvp(lambda a: ours_of(jnp.asarray(x), a), (jnp.float64(alpha),), (jnp.float64(1.0),))[1]
+    ends = [ours_of(jnp.asarray(x), jnp.float64(alpha + step)) for step in (1e-6, -1e-6)]
+    np.testing.assert_allclose(of_alpha, (ends[0] - ends[1]) / 2e-6, rtol=1e-6, atol=1e-7)
+
+
 def test_what_acts_on_each_token_alone():
     context, value, first = (jnp.asarray(part) for part in (X, VALUE, FIRST))
     np.testing.assert_allclose(
