@@ -76,10 +76,10 @@ class Kept:
         """What gives the results, on whatever thread it is called.
 
         jax's settings belong to a thread, so a kept program is compiled here, by this one's. What is not kept is given
-        to the device's own queue at once.
+        to the device's own queue at once, as is all where jax is to look for NaN or infinity.
         """
         program, leaves = self._found(arguments)
-        if program is self._called:
+        if program is self._called or jax.config.jax_debug_nans or jax.config.jax_debug_infs:
             found = program(*leaves)
             return lambda: found
         where = program, *(device for leaf in leaves for device in leaf.devices())

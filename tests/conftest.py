@@ -52,6 +52,14 @@ settings.register_profile("long", deadline=None, max_examples=5000, suppress_hea
 settings.load_profile(os.environ.get("JAXSMOOTH_TEST_PROFILE", "default"))
 
 
+@pytest.fixture(autouse=True)
+def kept_heap(monkeypatch):
+    """How often a command that trains had freed memory kept, which it may for its own process, not for this one."""
+    calls: list[None] = []
+    monkeypatch.setattr("jaxsmooth.cli.runs.keep_freed", lambda: calls.append(None))
+    return calls
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _nothing_reaches_the_next_file():
     """A command sets jax's precision for its own process; and programs kept for no later use fill gigabytes."""

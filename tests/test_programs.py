@@ -154,6 +154,12 @@ def test_what_is_started_here_ends_on_another_thread_by_this_ones_settings(folde
         np.testing.assert_allclose(one["product"], x @ x, rtol=1e-13, atol=1e-13)
 
 
+def test_where_nan_is_looked_for_it_is_found(tmp_path):
+    run = kept(halves, tmp_path)
+    with jax.debug_nans(True), pytest.raises(FloatingPointError):
+        run.start(np.full((2, 2), np.nan))
+
+
 STUDIES = {
     "diagnose": (diagnose, {}),
     "verify": (verify, {"theorems": ["shi2022_lemma1_1_values"]}),

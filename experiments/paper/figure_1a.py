@@ -37,7 +37,7 @@ from .. import keeping
 from ..drawing import canvas, layer_axis, remark, save, title
 from . import observed
 from .reading import Scores
-from .settings import RESULTS
+from .settings import COUNTED, RESULTS
 from .store import Store
 
 PAPER = {
@@ -75,7 +75,7 @@ def summary(cosine: NDArray) -> dict[str, Any]:
 def tuned(results: Path) -> dict[str, Any]:
     """Means over seeds, by layer, before and after tuning without fusion; empty where there are no runs."""
     path = results / "tables_2_3.json"
-    scores = Scores(Store(path, command="").entries(), splits=("test",))
+    scores = Scores(Store(path, command="").entries(), splits=COUNTED)
     cases = {}
     for model in TUNED:
         for task in scores.have(scores.tasks, model):

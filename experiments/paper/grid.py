@@ -12,7 +12,7 @@ import platform
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,8 @@ from jaxsmooth.training.predict import load_run
 from jaxsmooth.training.run import describe, read_split
 
 from .measures import fixed_sentences, smoothness
-from .settings import KNOWN, RESULTS, RUNS
+from .reading import Scores
+from .settings import KNOWN, RATES, RESULTS, RUNS
 from .store import Store
 
 SENTENCES = 64
@@ -107,6 +108,7 @@ def fill(cells: Iterable[Cell], store: Store, args: GridArgs, run: Callable[[Cel
     Returns:
       How many cells are still without an entry.
     """
+    set_up_jax()
     wanted = [cell for cell in cells if not _taken(cell, store)]
     began = time.monotonic()
     with _bar(len(wanted)) as bar:
@@ -124,6 +126,31 @@ def fill(cells: Iterable[Cell], store: Store, args: GridArgs, run: Callable[[Cel
             left = (time.monotonic() - began) / (number + 1) * (len(wanted) - number - 1)
             bar.console.print(f"{number + 1} of {len(wanted)}: {cell.key}: {_scores(entry)}; about {_time(left)} left")
     return 0
+
+
+def fill_at_rates(
+    cells: Iterable[Cell], store: Store, args: GridArgs, run: Callable[[Cell, Path], dict[str, Any]]
+) -> None:
+    """`fill`, each variant at its own of `RATES`: the first seed is run at all, and its validation score chooses."""
+    every, first = list(cells), args.seeds[0]
+    if fill(at_rates([cell for cell in every if cell.config.seed == first], {}, first), store, args, run) == 0:
+        fill(at_rates(every, store.entries(), first), store, args, run)
+
+
+def at_rates(cells: Iterable[Cell], known: Mapping[str, Mapping[str, Any]], first: int) -> Iterator[Cell]:
+    """Cells with their learning rates.
+
+    Args:
+      cells: the grid.
+      known: the entries that are there.
+      first: the seed that is run at every rate.
+    """
+    scores = Scores(known)
+    for cell in cells:
+        chosen = RATES if cell.config.seed == first else [scores.rate(cell.task, cell.model, cell.variant)]
+        for rate in chosen:
+            config = dataclasses.replace(cell.config, learning_rate=rate)
+            yield dataclasses.replace(cell, config=config, note="" if rate == RATES[0] else f"rate {rate:g}")
 
 
 def _taken(cell: Cell, store: Store) -> bool:
@@ -165,7 +192,6 @@ def train(cell: Cell, folder: Path) -> dict[str, Any]:
     Returns:
       Scores, "before" and "after" (see `measures.smoothness`), number of parameters, time, and on what machine.
     """
-    set_up_jax()
     config, resumed = dataclasses.replace(cell.config, out=folder), (folder / "config.json").exists()
     processor, wall = time.process_time(), time.perf_counter()
     outcome = finetune(config)
@@ -174,7 +200,7 @@ def train(cell: Cell, folder: Path) -> dict[str, Any]:
     at_end = {"validation": outcome.scores} if outcome.best_step == outcome.steps else {}
     scores = {
         name: at_end.get(name)
-        or evaluate(run.trainer, model, _split(config, run.tokenizer, name), run.mesh, batch_size=32)
+        or evaluate(run.trainer, model, _split(config, run.tokenizer, name), run.mesh, batch_size=config.batch_size)
         for name in (KNOWN[cell.task].splits if cell.task in KNOWN else ("validation", "test"))
     }
     batch = fixed_sentences(run.validation, SENTENCES)

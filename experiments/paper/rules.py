@@ -149,12 +149,16 @@ def _rows(rows: list[list[str]], start: str) -> Verdict:
     return Verdict(word, f"{row[2]} points, {row[1]} seeds" + (" (not decided)" if word == NOT_REPRODUCED else ""))
 
 
+def _tested(found: Mapping[str, Any]) -> Any:
+    """Scores of a grid whose learning rates the validation split has chosen."""
+    return _module("reading").Scores(found["entries"], splits=_module("settings").COUNTED)
+
+
 def fused_better(variant: str, model: str = "all but the shared") -> Callable[[Mapping[str, Any]], Verdict]:
     """Tables 2 and 3: a fusion is better than none, averaged over tasks."""
 
     def verdict(found: Mapping[str, Any]) -> Verdict:
-        tables = _module("tables_2_3")
-        scores = _module("reading").Scores(found["entries"], splits=tables.COUNTED)
+        tables, scores = _module("tables_2_3"), _tested(found)
         models = list(dict.fromkeys(entry["model"] for entry in found["entries"].values()))
         return _rows(tables.claims(scores, models), f"{model}: {variant} is better than none")
 
@@ -165,7 +169,7 @@ def shared_attention(start: str) -> Callable[[Mapping[str, Any]], Verdict]:
     """Table 1: a row of its claims."""
 
     def verdict(found: Mapping[str, Any]) -> Verdict:
-        table, scores = _module("table_1"), _module("reading").Scores(found["entries"])
+        table, scores = _module("table_1"), _tested(found)
         return _rows(table.claims(scores, scores.have(table.CHOSEN, table.MODEL)), start)
 
     return verdict
@@ -179,7 +183,7 @@ def deeper(found: Mapping[str, Any]) -> Verdict:
 
 def over_thinking(found: Mapping[str, Any]) -> Verdict:
     """Figure 1b: an earlier layer's output is better than the last, on most of the tasks that have enough seeds."""
-    figure, scores = _module("figure_1b"), _module("reading").Scores(found["entries"])
+    figure, scores = _module("figure_1b"), _tested(found)
     by_task = {task: figure.exits(scores, task, False) for task in scores.have(figure.CHOSEN, figure.MODEL)}
     enough = [task for task, exits in by_task.items() if any(one.count >= 3 for one, _, _ in exits.values())]
     if not enough:

@@ -19,8 +19,10 @@ from jaxsmooth.training.config import FinetuneConfig
 RESULTS = Path(__file__).parents[1] / "results" / "paper"
 RUNS = Path("runs/paper")
 RATES = (1e-4, 3e-4)
-"""Highest learning rates that tables 2 and 3 choose between, for each task, model and fusion by itself: the one whose
-first seed has the better validation score. 1e-4 alone, which was run first, left fused outputs under-trained."""
+"""Highest learning rates that are chosen between, for each task, model and variant by itself: the one whose first seed
+has the better validation score. 1e-4 alone, which was run first, left fused outputs and early exits under-trained."""
+COUNTED = ("test",)
+"""Splits of the scores where the validation split chooses."""
 GRIDS = ("tables_2_3", "figure_1b", "table_1")
 """Whose runs may be the same: one that the one has made is copied by the others."""
 

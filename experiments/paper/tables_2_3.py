@@ -30,15 +30,13 @@ from jaxsmooth.files import atomic_write
 
 from ..drawing import canvas, remark, save, title
 from .cost import FUSIONS
-from .grid import Cell, GridArgs, fill, train
+from .grid import Cell, GridArgs, fill_at_rates, train
 from .reading import CLAIMS, Scores, claim, each_by_itself, machines, markdown, mean_and_std
-from .settings import GRIDS, MODELS, RATES, TASKS, run_settings
+from .settings import COUNTED, GRIDS, MODELS, TASKS, run_settings
 from .shared import shared_model
 from .store import Store
 from .verdicts import LEAST_PAIRS, Paired, paired, written
 
-COUNTED = ("test",)
-"""Splits of the scores; the validation split chooses the learning rates."""
 SHARED = "minilm-l6-shared"
 PAPER = {"weights": 0.8, "max": 0.9, "gate": 1.3}
 """Points over BERT, table 2's average; `weights` is called concatenation there."""
@@ -56,23 +54,14 @@ class Args(GridArgs):
     """Models."""
 
 
-def cells(args: Args, known: Mapping[str, Mapping[str, Any]]) -> Iterator[Cell]:
-    """Seed by seed; the order of the fusions turns with the seed, so that none is always first.
-
-    Args:
-      args: what was asked for.
-      known: the entries that are there. Where every rate has its run of the first seed, the others' rate is chosen.
-    """
-    scores = Scores(known)
+def cells(args: Args) -> Iterator[Cell]:
+    """Seed by seed; the order of the fusions turns with the seed, so that none is always first."""
     for seed in args.seeds:
         turned = [*FUSIONS[seed % len(FUSIONS) :], *FUSIONS[: seed % len(FUSIONS)]]
         for model in args.models:
             for task in args.tasks(tuple(TASKS)):
                 for fusion in turned:
-                    chosen = [scores.rate(task, model, fusion)] if seed != args.seeds[0] else RATES
-                    for rate in chosen:
-                        settings = run_settings(task, model, seed, fusion=fusion, learning_rate=rate)
-                        yield Cell(task, model, fusion, settings, "" if rate == RATES[0] else f"rate {rate:g}")
+                    yield Cell(task, model, fusion, run_settings(task, model, seed, fusion=fusion))
 
 
 def train_any(cell: Cell, folder: Path) -> dict[str, Any]:
@@ -263,9 +252,7 @@ def main(args: Args) -> None:
     also = tuple(args.out / f"{name}.json" for name in GRIDS)
     store = Store(args.out / "tables_2_3.json", command="python -m experiments.paper.tables_2_3", also=also)
     if not args.draw:
-        first = dataclasses.replace(args, seeds=args.seeds[:1])
-        if fill(cells(first, {}), store, args, train_any) == 0:
-            fill(cells(args, store.entries()), store, args, train_any)
+        fill_at_rates(cells(args), store, args, train_any)
     if store.entries():
         report(Scores(store.entries(), splits=COUNTED), args.out)
 

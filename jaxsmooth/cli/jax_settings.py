@@ -12,9 +12,6 @@ def set_up_jax() -> None:
 
     import jax
 
-    from ..heap import keep_freed
-
-    keep_freed()
     # Of a save that fails every thread and write logs its trace, which is raised as well.
     for name in ("absl", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)

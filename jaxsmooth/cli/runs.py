@@ -5,6 +5,7 @@ import json
 from rich.table import Table
 
 from ..errors import ConfigError
+from ..heap import keep_freed
 from ..terminal import PlainConsole, say
 from ..training.config import AotConfig
 from .commands import Evaluate, Finetune, Predict
@@ -13,6 +14,7 @@ from .jax_settings import set_up_jax
 
 def run_finetune(command: Finetune) -> None:
     """`jaxsmooth finetune`."""
+    keep_freed()
     set_up_jax()
     from .. import report
     from ..training import loop, run, sharding

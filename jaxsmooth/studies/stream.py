@@ -23,7 +23,7 @@ from ..results.summaries import DataSummary
 from .data_parallel import over_devices, placement
 
 AT_ONCE = 2
-"""Batches that are computed at the same time."""
+"""Batches that are computed at the same time, where programs are kept (see `programs.Kept.start`)."""
 
 Found = TypeVar("Found")
 
@@ -89,55 +89,70 @@ class TextStream:
         self._sentences = self._tokens = self._truncated = 0
 
     def __enter__(self) -> "TextStream":
-        self._exit = contextlib.ExitStack()
-        self._exit.enter_context(one_lapack_thread())
-        if self._mesh is not None:
-            self._exit.enter_context(jax.set_mesh(self._mesh))
-        self._exit.enter_context(self._bar)
+        with contextlib.ExitStack() as entered:
+            entered.enter_context(one_lapack_thread())
+            if self._mesh is not None:
+                entered.enter_context(jax.set_mesh(self._mesh))
+            entered.enter_context(self._bar)
+            self._exit = entered.pop_all()
         return self
 
     def __iter__(self) -> Iterator[EncodedBatch]:
-        lengths: set[int] = set()
-        for encoded in self._batches:
-            length = encoded.batch.mask.shape[-1]
-            if length not in lengths:
-                lengths.add(length)
-                self._bar.compiling(length, len(lengths), self._most)
+        for encoded, new in self._read():
+            if new:
                 release_freed()  # a large program is about to be loaded
             yield encoded
-            self._bar.note()
-            rows = len(encoded.indices)
-            self._sentences, self._truncated = self._sentences + rows, self._truncated + encoded.truncated
-            # Sliced on the host: on a device it would wait for what is being computed there.
-            self._tokens += int(np.asarray(encoded.batch.mask)[:rows].sum())
-            self._bar.advance(rows)
+            self._count(encoded)
 
     def computed(self, start: Callable[[EncodedBatch], Callable[[], Found]]) -> Iterator[tuple[EncodedBatch, Found]]:
-        """Each batch with what is computed of it, in order; the device works on two while the host reads on.
+        """Each batch with what is computed of it, in order; two batches are computed at once, on a thread each.
 
-        XLA's CPU client computes what one thread asks for one after the other, and one such program, which is full of
-        small steps, does not keep two cores busy. So two threads ask.
+        XLA's CPU client computes what one thread asks for one after the other, and a program of many small steps does
+        not keep two cores busy. Results of at most three batches are in memory.
 
         Args:
           start: gives what is to be called on another thread, see `programs.Kept.start`.
         """
         waiting: collections.deque[tuple[EncodedBatch, Future[Found]]] = collections.deque()
-        lengths: set[int] = set()
         pool = ThreadPoolExecutor(AT_ONCE)
         try:
-            for encoded in self:
-                if encoded.batch.mask.shape[-1] not in lengths:
-                    lengths.add(encoded.batch.mask.shape[-1])
+            for encoded, new in self._read():
+                if new:
                     wait(found for _, found in waiting)  # loading a program and computing both take memory
                     release_freed()
                 waiting.append((encoded, pool.submit(_ready, start(encoded))))
                 if len(waiting) > AT_ONCE:
-                    first, found = waiting.popleft()
-                    yield first, found.result()
-            for first, found in waiting:
-                yield first, found.result()
+                    yield from self._next(waiting)
+            while waiting:
+                yield from self._next(waiting)
         finally:
             pool.shutdown(cancel_futures=True)
+
+    def _next(
+        self, waiting: "collections.deque[tuple[EncodedBatch, Future[Found]]]"
+    ) -> Iterator[tuple[EncodedBatch, Found]]:
+        encoded, found = waiting.popleft()
+        yield encoded, found.result()
+        self._count(encoded)
+
+    def _read(self) -> Iterator[tuple[EncodedBatch, bool]]:
+        """Batches, and whether one is the first of its length."""
+        lengths: set[int] = set()
+        for encoded in self._batches:
+            length = encoded.batch.mask.shape[-1]
+            new = length not in lengths
+            if new:
+                lengths.add(length)
+                self._bar.compiling(length, len(lengths), self._most)
+            yield encoded, new
+            self._bar.note()
+
+    def _count(self, encoded: EncodedBatch) -> None:
+        rows = len(encoded.indices)
+        self._sentences, self._truncated = self._sentences + rows, self._truncated + encoded.truncated
+        # Sliced on the host: on a device it would wait for what is being computed there.
+        self._tokens += int(np.asarray(encoded.batch.mask)[:rows].sum())
+        self._bar.advance(rows)
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._exit.close()

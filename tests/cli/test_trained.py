@@ -45,6 +45,11 @@ def test_what_cannot_be_trained_is_refused_before_any_work(task, flags, message,
     assert not (tmp_path / "out").exists()
 
 
+def test_the_command_that_trains_keeps_freed_memory(task, tmp_path, kept_heap):
+    assert main(["finetune", "tiny", "--task", str(task), "--out", str(tmp_path / "out"), "--dry-run"]) == 0
+    assert len(kept_heap) == 1
+
+
 @pytest.fixture
 def quick(monkeypatch):
     """Training without training: the score is 0.5, with a remedy more, and with the seed more still."""

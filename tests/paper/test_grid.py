@@ -9,11 +9,12 @@ import pytest
 from experiments.paper import benchmarks, tables_2_3
 from experiments.paper.cost import FUSIONS
 from experiments.paper.figure_1c import pretrain_and_train
-from experiments.paper.grid import Cell, GridArgs, fill, train
+from experiments.paper.grid import Cell, GridArgs, at_rates, fill, train
 from experiments.paper.reading import Scores, each_by_itself
 from experiments.paper.settings import BENCHMARKS, TASKS, run_settings
 from experiments.paper.store import Store, StoreError
 from experiments.paper.tables_2_3 import scores_table
+from jaxsmooth.training.evaluate import evaluate
 
 
 def grid(seeds=(0, 1), variants=("none", "gate")) -> list[Cell]:
@@ -161,7 +162,7 @@ def test_the_validation_split_of_the_first_seed_chooses_the_learning_rate():
     assert scores.by_seed("reuters-r8", "tiny", "none") == {}
     known = {f"{fusion}{key}": one | {"variant": fusion} for fusion in FUSIONS for key, one in enumerate(runs)}
     args = tables_2_3.Args(models=("tiny",), only=("reuters-r8",), seeds=(0, 1))
-    found = [(cell.config.seed, cell.config.learning_rate) for cell in tables_2_3.cells(args, known)]
+    found = [(cell.config.seed, cell.config.learning_rate) for cell in at_rates(tables_2_3.cells(args), known, 0)]
     assert sorted(found) == [(0, 1e-4)] * 5 + [(0, 3e-4)] * 5 + [(1, 3e-4)] * 5
 
 
@@ -187,9 +188,16 @@ def test_a_grid_that_has_just_begun_is_left_out_of_what_is_said_of_all():
 
 @pytest.mark.long
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_a_run_of_two_steps(place):
+def test_a_run_of_two_steps(place, monkeypatch):
     store, args = place
     settings = run_settings("movie-reviews", "tiny", 0, steps=2, limit=24, max_length=16, fusion="gate")
+    scored = []
+
+    def counted(trainer, model, data, *arguments, **options):
+        scored.append(len(data))
+        return evaluate(trainer, model, data, *arguments, **options)
+
+    monkeypatch.setattr("experiments.paper.grid.evaluate", counted)
     assert fill([Cell("movie-reviews", "tiny", "gate", settings)], store, args, train) == 0
     entry = store.entries()["movie-reviews, tiny, gate, seed 0"]
     layers = len(entry["after"]["std_product"])
@@ -199,6 +207,8 @@ def test_a_run_of_two_steps(place):
     assert entry["after"] != entry["before"]
     assert entry["steps"] == 2
     assert 0 <= entry["test"]["accuracy"] <= 1
+    assert scored == [24]  # the test split; the validation split's is the run's own last score
+    assert set(entry["validation"]) == set(entry["test"])
 
 
 @pytest.mark.long

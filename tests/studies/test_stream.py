@@ -16,6 +16,7 @@ from jaxsmooth.errors import TextError, arguments_checked
 from jaxsmooth.inputs.tokenizer import Tokenizer, TruncationWarning
 from jaxsmooth.inputs.tokenizer_settings import TokenizerSettings
 from jaxsmooth.inputs.vocabulary import tiny_wordpiece
+from jaxsmooth.linalg.eigh import one_lapack_thread
 from jaxsmooth.results.comparison import COMPARED_RATES
 from jaxsmooth.results.convergence import CONVERGENCE
 from jaxsmooth.results.texts import KeptTexts
@@ -68,6 +69,25 @@ def test_lapack_spins_no_threads_beside_a_study():
         with TextStream(MODEL, TOKENIZER, TEXTS, "reading", tokens_per_batch=256) as stream:
             assert all(blas_threads() == {1} for _ in stream)
         assert blas_threads() == before
+
+
+def test_of_two_passes_at_once_the_last_gives_the_threads_back():
+    with threadpoolctl.threadpool_limits(3, user_api="blas"):
+        before = blas_threads()
+        first, second = one_lapack_thread(), one_lapack_thread()
+        first.__enter__()
+        second.__enter__()
+        first.__exit__(None, None, None)
+        assert blas_threads() == {1}
+        second.__exit__(None, None, None)
+        assert blas_threads() == before
+
+
+def test_what_is_counted_is_done():
+    """The bar and the counts stand at what has been worked on, not at what is ahead."""
+    with TextStream(MODEL, TOKENIZER, 6 * ["so be it"], "reading", tokens_per_batch=16) as stream:
+        done = [stream.summary("").sentences for _ in stream.computed(lambda encoded: lambda: None)]
+    assert done == list(range(6))
 
 
 def test_two_batches_are_computed_at_once_and_come_in_order():
