@@ -133,7 +133,8 @@ def converge_heads(
         `results.each_text`), a number for at most so many, or a path that ends in .parquet to write them of all texts
         to that file as they come. `texts_table(found)` and `found.to_pandas(each_text=True)` give them.
       progress: whether to show a progress bar on stderr.
-      programs: folder of traced programs, which another process need not trace again (see `programs.kept`).
+      programs: folder of traced programs, which another process need not trace again (see `programs.kept`). With it two
+        batches are computed at once on one device.
 
     Returns:
       A `HeadConvergence`.

@@ -86,7 +86,8 @@ def diagnose(
         function is a new compile. Or a `BlockMetric`, of what a block computes, which has no value at the embedding and
         of what is fused; `jaxsmooth.literature_metrics` has some by name.
       progress: whether to show a progress bar on stderr, if that is a terminal.
-      programs: folder of traced programs, which another process need not trace again (see `programs.kept`).
+      programs: folder of traced programs, which another process need not trace again (see `programs.kept`). With it two
+        batches are computed at once on one device.
 
     Returns:
       A `Diagnosis`.

@@ -88,7 +88,8 @@ def verify(
         hypotheses' beside it, in NAME-hypotheses.parquet. `texts_table(found)` and `found.to_pandas(each_text=True)`
         give the checks, `found.each_hypothesis.table()` the hypotheses.
       progress: whether to show a progress bar on stderr.
-      programs: folder of traced programs, which another process need not trace again (see `programs.kept`).
+      programs: folder of traced programs, which another process need not trace again (see `programs.kept`). With it two
+        batches are computed at once on one device.
 
     Returns:
       A `Verification`.
