@@ -181,7 +181,7 @@ def draw(scores: Scores, models: list[str], path: Path) -> None:
                 found: list[tuple[int, Paired]] = [(k, paired(part)) for k, part in enumerate(parts) if part]
                 where = np.array([k + 0.18 * (place - 1.5) for k, _ in found])
                 means = np.array([100 * one.mean for _, one in found])
-                reach = [100 * (one.high - one.mean) if one.count > 1 else 0.0 for _, one in found]
+                reach = [100 * (one.high - one.mean) if one.count >= LEAST_PAIRS else 0.0 for _, one in found]
                 axes.errorbar(
                     where, means, reach, fmt="o", color=COLOURS[fusion], label=fusion, capsize=3, elinewidth=1.5
                 )
@@ -192,7 +192,9 @@ def draw(scores: Scores, models: list[str], path: Path) -> None:
             title(axes, model)
         axes = figure.axes[0]
         figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=len(FUSIONS) - 1)
-        remark(figure, "Mean over seeds of the paired difference of scores, and its 95% interval (Student's t).")
+        remark(
+            figure, "Mean over seeds of the paired difference, and its 95% interval (Student's t) from three seeds on."
+        )
         save(figure, path)
 
 
