@@ -79,7 +79,8 @@ class Kept:
         to the device's own queue at once, as is all where jax is to look for NaN or infinity.
         """
         program, leaves = self._found(arguments)
-        if program is self._called or jax.config.jax_debug_nans or jax.config.jax_debug_infs:
+        looked_for = any(getattr(jax.config, flag) for flag in ("jax_debug_nans", "jax_debug_infs"))
+        if program is self._called or looked_for:
             found = program(*leaves)
             return lambda: found
         where = program, *(device for leaf in leaves for device in leaf.devices())
