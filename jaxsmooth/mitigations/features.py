@@ -309,7 +309,7 @@ def _flattened_tangent(
 
 
 def _singular(x: Array) -> tuple[Array, Array, Array, Array]:
-    """U, S, V^T and which singular values are not 0, those being 1 where a function of them is wanted."""
+    """U, S, V^T, and which singular values are not 0 up to rounding."""
     left, values, right = jnp.linalg.svd(x, full_matrices=False)
     there = values > max(x.shape) * jnp.finfo(x.dtype).eps * values[0]
     return left, values, right, there
