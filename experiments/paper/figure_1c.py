@@ -5,14 +5,16 @@
     python -m experiments.paper.figure_1c --draw
 
 Time: the results say it of every run, pre-training and tuning together. Expect: in the paper (GLUE's average at 8, 12,
-16, 20 and 24 layers) BERT 82.8, 83.8, 84.5, 84.8, 84.7 and with fusion 83.2, 84.2, 84.9, 85.3, 85.6. At this size, some
-minutes of masked language modelling on ten thousand sentences where the paper had 16 GB of text, deep Post-LN encoders
-may not train at all: then the loss says so, and the figure decides nothing of the paper's.
+16, 20 and 24 layers) BERT 82.8, 83.8, 84.5, 84.8, 84.7 and with fusion 83.2, 84.2, 84.9, 85.3, 85.6. This is small: a
+minute or two of masked language modelling on five thousand newswire stories where the paper had 16 GB of text, which
+comes to little more than the words' frequencies.
 
-Width 128, from random weights: masked LM on the training sentences of `movie-reviews-mlm`, then `movie-reviews`, whose
-splits agree; with none, gate fusion, ContraNorm and residual scaling in both phases. Rule: fusion helps deep encoders
-if gate less none, averaged over depths of 12 and more, has its 95% interval above 0. Writes figure_1c.json, .md and
-.png to results/paper.
+Width 128, from random weights: masked LM on the training stories of `reuters-r8-mlm`, then their topics
+(`reuters-r8`, whose splits agree), a task that six layers learn from random weights in two hundred steps;
+`movie-reviews`, tried first, takes six times as many. None, gate fusion, ContraNorm and residual scaling in both
+phases. Steps and learning rates were fixed by tries of none at 6 and 24 layers, seed 0, validation split. Rule: fusion
+helps deep encoders if gate less none, averaged over depths of 12 and more, has its 95% interval above 0, on the test
+split. Writes figure_1c.json, .md and .png to results/paper.
 """
 
 import dataclasses
@@ -36,11 +38,11 @@ from ..drawing import canvas, remark, title
 from ..drawing import save as save_figure
 from .grid import Cell, GridArgs, fill, train
 from .reading import CLAIMS, Scores, claim, machines, markdown, mean_and_std
-from .settings import ONCE, run_settings
+from .settings import COUNTED, ONCE, run_settings
 from .store import Store
 from .verdicts import paired
 
-TASK = "movie-reviews"
+TASK = "reuters-r8"
 DEPTHS = (6, 12, 18, 24)
 VARIANTS: dict[str, dict[str, str]] = {
     "none": {},
@@ -50,7 +52,9 @@ VARIANTS: dict[str, dict[str, str]] = {
 }
 COLOURS = dict(zip(VARIANTS, ("#000000", "#D55E00", "#0072B2", "#888888"), strict=True))
 ROWS, LENGTH = 32, 32
-"""Of a step of pre-training."""
+"""Of a step, in both phases."""
+TUNED = {"steps": 200, "batch_size": ROWS, "max_length": LENGTH, "limit": 0, "learning_rate": 3e-4}
+"""How the task is trained: these encoders have more to learn than the trained ones that `settings.TASKS` is for."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +63,7 @@ class Args(GridArgs):
 
     depths: tuple[int, ...] = DEPTHS
     """Layers."""
-    steps: int = 600
+    steps: int = 300
     """Of pre-training."""
 
 
@@ -69,7 +73,7 @@ def cells(args: Args) -> Iterator[Cell]:
         for depth in args.depths:
             for variant, settings in VARIANTS.items():
                 model = f"random-{depth}, {args.steps} steps of {ROWS} x {LENGTH}"
-                yield Cell(TASK, f"random-{depth}", variant, run_settings(TASK, model, seed, **settings))
+                yield Cell(TASK, f"random-{depth}", variant, run_settings(TASK, model, seed, **TUNED, **settings))
 
 
 def random_model(depth: int, seed: int, folder: Path) -> Path:
@@ -159,9 +163,9 @@ PAGE = """# Figure 1c: depth
 
 `python -m experiments.paper.figure_1c`. {machines}
 
-Width 128; masked LM from random weights ({models}), then `{task}`, a substitute for
-SST-2. Score: accuracy of validation and test together, mean ± std over seeds; log-likelihood per masked token on
-validation sentences after pre-training.
+Width 128; masked LM from random weights ({models}), then the topics of `{task}`, a
+substitute for GLUE. Score: accuracy on the test split, mean ± std over seeds; log-likelihood per masked token on
+validation stories after pre-training.
 
 {table}
 
@@ -194,7 +198,7 @@ def main(args: Args) -> None:
     if not args.draw:
         fill(cells(args), store, args, pretrain_and_train)
     if store.entries():
-        report(Scores(store.entries()), args.out)
+        report(Scores(store.entries(), splits=COUNTED), args.out)
 
 
 if __name__ == "__main__":

@@ -177,8 +177,7 @@ def shared_attention(start: str) -> Callable[[Mapping[str, Any]], Verdict]:
 
 def deeper(found: Mapping[str, Any]) -> Verdict:
     """Figure 1c: gates are better than none in deep encoders."""
-    scores = _module("reading").Scores(found["entries"])
-    return _rows(_module("figure_1c").claims(scores), "gate is better than none at 12 layers and more")
+    return _rows(_module("figure_1c").claims(_tested(found)), "gate is better than none at 12 layers and more")
 
 
 def over_thinking(found: Mapping[str, Any]) -> Verdict:

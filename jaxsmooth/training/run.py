@@ -25,6 +25,7 @@ from .config import MOST_STEPS, NO_PROGRAM, FinetuneConfig, shared_blocks
 from .data.catalogue import Entry, load_task
 from .data.task_data import TaskData
 from .data.tasks import Task
+from .export import trained_fusion
 from .guards.memory import Need, choose_remat, device_memory, estimate, state_bytes
 from .model import TaskModel, init_task_model
 from .optimiser import learning_rate, make_optimiser, warmup_steps
@@ -114,7 +115,7 @@ def prepare(
             f"max_length must be at most {encoder.config.max_length}, the model's positions; got {config.max_length}."
         )
     train, validation = (read_split(config, tokenizer, split, tasks=tasks) for split in ("train", "validation"))
-    model = build_model(config, encoder, train.task, remedy)
+    model = _fused_before(config, build_model(config, encoder, train.task, remedy))
     per_epoch = math.ceil(len(train) / config.batch_size)
     steps = planned_steps(config, per_epoch)
     _check_sizes(config, len(train), steps)
@@ -284,6 +285,14 @@ def build_model(
     head_key, fusion_key = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), 1))
     fusion = None if config.fusion == "none" else init_fusion(config.fusion, encoder.config, fusion_key)
     return init_task_model(encoder, task, head_key, fusion=fusion)
+
+
+def _fused_before(config: FinetuneConfig, model: TaskModel) -> TaskModel:
+    """Where the run starts from another run's model that fuses the same layers in the same way: with its fusion."""
+    found = None if model.fusion is None else trained_fusion(config.model)
+    if found is None or jax.tree.structure(found) != jax.tree.structure(model.fusion):
+        return model
+    return dataclasses.replace(model, fusion=found)
 
 
 def find_remedy(text: str, own: Mapping[str, Own] = MappingProxyType({})) -> NamedRemedy | OwnRemedy | None:

@@ -19,9 +19,10 @@ from jaxsmooth.errors import CheckpointError, ConfigError
 from jaxsmooth.inputs.normalizer import Normalizer
 from jaxsmooth.inputs.tokenizer import TINY_VOCAB, Tokenizer
 from jaxsmooth.inputs.vocabulary import Pieces, SpecialTokens
+from jaxsmooth.training.config import FinetuneConfig
 from jaxsmooth.training.export import export_model, load_export, trained_fusion
 from jaxsmooth.training.model import init_task_model
-from jaxsmooth.training.run import build_model
+from jaxsmooth.training.run import build_model, prepare
 
 SIZES = {"vocab": TINY_VOCAB, "width": 16, "layers": 2, "heads": 2, "mlp_width": 32, "max_length": 16, "pad_token": 0}
 CONFIG = jaxsmooth.EncoderConfig(**SIZES)
@@ -75,6 +76,22 @@ def test_fused_models_come_back(fusion, tmp_path):
     with pytest.raises(CheckpointError, match="does not hold the arrays of the fusion") if own else nullcontext():
         trained_fusion(tmp_path, dataclasses.replace(encoder.config, width=24, layers=3, heads=2))
     assert all(np.array_equal(value, before[f"encoder.{name}"]) for name, value in to_arrays(encoder).items())
+
+
+@pytest.mark.parametrize(
+    ("settings", "goes_on"),
+    [({"fusion": "gate"}, True), ({"fusion": "gate", "exit_layer": 1}, False), ({"fusion": "weights"}, False)],
+)
+def test_a_fusion_goes_on_in_a_run_that_starts_from_the_model(settings, goes_on, tmp_path):
+    """The gates of a first phase are the second's to begin with; other layers or another fusion begin anew."""
+    model = trained("masked_lm", fusion="gate")
+    export_model(model, TASKS["masked_lm"], TOKENIZER, dataclasses.replace(PLAIN, fusion="gate"), tmp_path / "first")
+    (tmp_path / "rows.csv").write_text("text,label\n" + "".join(f"row {k},{k % 2}\n" for k in range(40)))
+    second = FinetuneConfig(task=str(tmp_path / "rows.csv"), model=str(tmp_path / "first"), max_length=16, **settings)
+    begun = prepare(second).model.fusion
+    assert (getattr(begun, "weight", None) is not None) and (
+        np.array_equal(begun.weight, model.fusion.weight) == goes_on
+    )
 
 
 @pytest.mark.compatibility("saving", "finetune's export", "names of labels, problem_type, task and dropout used", was=1)

@@ -178,10 +178,14 @@ def _sentiment(asset: str, what: str) -> list[Entry]:
     ]
 
 
-def _topics(asset: str, what: str) -> Entry:
+def _topics(asset: str, what: str) -> list[Entry]:
     classes = corpora.TOPICS[asset]
     read = functools.partial(corpora.read_topics, classes=classes)
-    return _pinned(asset, asset, "classification", "accuracy", read, f"topic of {what}", classes=classes)
+    plain = functools.partial(corpora.read_topic_texts, classes=classes)
+    return [
+        _pinned(asset, asset, "classification", "accuracy", read, f"topic of {what}", classes=classes),
+        _pinned(f"{asset}-mlm", asset, "masked_lm", "log_likelihood", plain, f"masked words of {what}"),
+    ]
 
 
 def _wikihow(name: str, part: str, choices: int, what: str) -> Entry:
@@ -237,9 +241,9 @@ _ENTRIES = (
     *_sentiment("amazon-reviews", "sentences of product reviews"),
     *_sentiment("tweets", "tweet-like texts"),
     *_sentiment("nyt-editorials", "sentences of editorials"),
-    _topics("newsgroups", "newsgroup posts"),
-    _topics("reuters-r8", "newswire stories"),
-    _topics("reuters-r52", "newswire stories"),
+    *_topics("newsgroups", "newsgroup posts"),
+    *_topics("reuters-r8", "newswire stories"),
+    *_topics("reuters-r52", "newswire stories"),
     _pinned(
         *("vitaminc", "vitaminc", "classification", "accuracy", corpora.read_vitaminc),
         "whether a claim follows from a passage",

@@ -75,6 +75,12 @@ def read_topics(name: str, classes: tuple[str, ...]) -> Parts:
     return Parts(splits, _notes((dropped, "training documents that the official test split repeats")))
 
 
+def read_topic_texts(name: str, classes: tuple[str, ...]) -> Parts:
+    """The same documents, on the same sides, without their topics: for masked LM."""
+    splits, notes = read_topics(name, classes)
+    return Parts({split: [Sentence(e.text, id=e.id) for e in examples] for split, examples in splits.items()}, notes)
+
+
 def read_squad(name: str) -> Parts:
     """Questions on a passage. Split by article, or by passage where a file has one article for all."""
     questions, notes = read_squad_file(_file(name))

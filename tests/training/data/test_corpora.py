@@ -28,6 +28,7 @@ SIZES = {
     "nyt-editorials": ("nyt-editorials", 3923, 525, 498),
     "newsgroups": ("newsgroups", 10142, 1144, 7528),
     "reuters-r8": ("reuters-r8", 4931, 549, 2189),
+    "reuters-r8-mlm": ("reuters-r8", 4931, 549, 2189),
     "reuters-r52": ("reuters-r52", 5859, 665, 2568),
     "vitaminc": ("vitaminc", 43273, 6053, 5342),
     "agreement": ("agreement", 17114, 3794, 2938),
