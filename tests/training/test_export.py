@@ -14,7 +14,7 @@ import yaml
 from support.training import PLAIN, TASKS, drawn, to_arrays
 
 import jaxsmooth
-from jaxsmooth.bert.fusion import FUSIONS, init_fusion
+from jaxsmooth.bert.fusion import FUSIONS, WeightedFusion, init_fusion
 from jaxsmooth.errors import CheckpointError, ConfigError
 from jaxsmooth.inputs.normalizer import Normalizer
 from jaxsmooth.inputs.tokenizer import TINY_VOCAB, Tokenizer
@@ -89,9 +89,8 @@ def test_a_fusion_goes_on_in_a_run_that_starts_from_the_model(settings, goes_on,
     (tmp_path / "rows.csv").write_text("text,label\n" + "".join(f"row {k},{k % 2}\n" for k in range(40)))
     second = FinetuneConfig(task=str(tmp_path / "rows.csv"), model=str(tmp_path / "first"), max_length=16, **settings)
     begun = prepare(second).model.fusion
-    assert (getattr(begun, "weight", None) is not None) and (
-        np.array_equal(begun.weight, model.fusion.weight) == goes_on
-    )
+    assert type(begun) is (type(model.fusion) if settings["fusion"] == "gate" else WeightedFusion)
+    assert np.array_equal(begun.weight, model.fusion.weight) == goes_on
 
 
 @pytest.mark.compatibility("saving", "finetune's export", "names of labels, problem_type, task and dropout used", was=1)
