@@ -289,10 +289,10 @@ def build_model(
 
 def _fused_before(config: FinetuneConfig, model: TaskModel) -> TaskModel:
     """Where the run starts from another run's model that fuses the same layers in the same way: with its fusion."""
-    found = None if model.fusion is None else trained_fusion(config.model)
-    if found is None or jax.tree.structure(found) != jax.tree.structure(model.fusion):
-        return model
-    return dataclasses.replace(model, fusion=found)
+    drawn = model.fusion
+    found = None if drawn is None else trained_fusion(config.model)
+    same = drawn is not None and found is not None and type(found) is type(drawn) and found.layers == drawn.layers
+    return dataclasses.replace(model, fusion=found) if same else model
 
 
 def find_remedy(text: str, own: Mapping[str, Own] = MappingProxyType({})) -> NamedRemedy | OwnRemedy | None:

@@ -181,7 +181,7 @@ def _sentiment(asset: str, what: str) -> list[Entry]:
 def _topics(asset: str, what: str) -> list[Entry]:
     classes = corpora.TOPICS[asset]
     read = functools.partial(corpora.read_topics, classes=classes)
-    plain = functools.partial(corpora.read_topic_texts, classes=classes)
+    plain = functools.partial(read, labelled=False)
     return [
         _pinned(asset, asset, "classification", "accuracy", read, f"topic of {what}", classes=classes),
         _pinned(f"{asset}-mlm", asset, "masked_lm", "log_likelihood", plain, f"masked words of {what}"),

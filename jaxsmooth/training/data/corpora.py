@@ -60,25 +60,20 @@ def read_plain(name: str) -> Parts:
     return Parts(_by_text([Sentence(row[-1], id=str(place)) for place, row in enumerate(read_rows(name))]))
 
 
-def read_topics(name: str, classes: tuple[str, ...]) -> Parts:
+def read_topics(name: str, classes: tuple[str, ...], labelled: bool = True) -> Parts:
     """Documents with a topic; the official test split stays, validation is taken from the training split.
 
     Args:
       name: of the asset.
       classes: all topics, sorted.
+      labelled: with their topics; without, for masked LM.
 
     Raises:
       DataError: a topic that is not among the classes.
     """
-    train, test = (_topics(name, part, classes) for part in (0, 1))
+    train, test = (_topics(name, part, classes, labelled) for part in (0, 1))
     splits, dropped = keep_test(train, test, [normalise(e.text) for e in train], [normalise(e.text) for e in test])
     return Parts(splits, _notes((dropped, "training documents that the official test split repeats")))
-
-
-def read_topic_texts(name: str, classes: tuple[str, ...]) -> Parts:
-    """The same documents, on the same sides, without their topics: for masked LM."""
-    splits, notes = read_topics(name, classes)
-    return Parts({split: [Sentence(e.text, id=e.id) for e in examples] for split, examples in splits.items()}, notes)
 
 
 def read_squad(name: str) -> Parts:
@@ -162,13 +157,13 @@ def _by_text(examples: list[Sentence]) -> dict[Any, list[Example]]:
     return split_by_hash(examples, [[normalise(example.text)] for example in examples])
 
 
-def _topics(name: str, part: int, classes: tuple[str, ...]) -> list[Sentence]:
+def _topics(name: str, part: int, classes: tuple[str, ...], labelled: bool) -> list[Sentence]:
     rows = read_rows(name, part)
     unknown = sorted({topic for topic, _ in rows} - set(classes))
     if unknown:
         raise DataError(f"{name}: topics must be among the {len(classes)} known ones; got {unknown}.")
     return [
-        Sentence(text, label=classes.index(topic), id=f"{'test' if part else 'train'}/{place}")
+        Sentence(text, label=classes.index(topic) if labelled else None, id=f"{'test' if part else 'train'}/{place}")
         for place, (topic, text) in enumerate(rows)
     ]
 
