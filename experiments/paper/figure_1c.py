@@ -43,7 +43,7 @@ from .store import Store
 from .verdicts import paired
 
 TASK = "reuters-r8"
-DEPTHS = (6, 12, 18, 24)
+DEPTHS = (6, 12, 24)
 VARIANTS: dict[str, dict[str, str]] = {
     "none": {},
     "gate": {"fusion": "gate"},
