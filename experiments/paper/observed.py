@@ -6,7 +6,8 @@ Of each text and layer: mean token cosine, d_M/‖H‖, the rate d_M(H')/d_M(X) 
 layers' attention (three ways), and sigma1 sigma2, the product of the least stds at the block's two LayerNorms. Trained
 weights, and the same architecture at random initialisation (normal of std 0.02, truncated at two, one draw).
 
-Hardware and time: 2 shared cores of an Intel Xeon; each entry's seconds are in the file. The other experiments of this
+Hardware and time: 2 shared cores of an Intel Xeon; about 9 minutes of processor time, each entry's
+seconds are in the file. Expect what figure_1a.py and figure_3.py say. The other experiments of this
 folder call it by themselves. Texts are cut to 128 tokens, the length that Shi et al. trained with; they are drawn at
 random from each corpus. None of the corpora is WikiBio: the nearest are sentences of Wikipedia (vitaminc) and
 paragraphs of it (squad-wiki).

@@ -17,8 +17,8 @@ cosine of the last layer.
 Models, texts, hardware and time of the observed part as figure_1a's (observed.json serves both); the caused part is 16
 film reviews, three models, about 5 minutes of processor time.
 
-Expect: v in the thousands everywhere, so nothing is promised; caused, smoothing rises with the imposed std, past a
-threshold near 1 to 2; observed, signs of both kinds.
+Expect: v at 80,000 and more everywhere (thousands were expected), so nothing is promised; caused, smoothing rises
+with the imposed std, past a threshold near 1 to 2; observed, signs of both kinds.
 
 Verdict rules, written before the run:
 - caused: reproduced if in every model the rank correlation of imposed std with the last layer's mean d_M/‖H‖ is at
