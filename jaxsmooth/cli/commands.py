@@ -251,7 +251,7 @@ _STUDY = {"computation": "precision tokens_per_batch check", "output": "out each
 _FINETUNE = {
     "data": "task data_dir columns missing max_length limit",
     "output": "out logger log_every probe",
-    "architecture": "fusion remedy share_attention exit_layer freeze check",
+    "architecture": "fusion fusion_layers remedy share_attention exit_layer freeze check",
     "optimiser": "epochs steps batch_size accumulate learning_rate schedule warmup weight_decay beta1 beta2 adam_eps "
     "clip layer_decay ema seed",
     "dropout": "hidden_dropout attention_dropout head_dropout",

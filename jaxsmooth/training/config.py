@@ -1,6 +1,7 @@
 """One frozen dataclass that says everything about a fine-tuning run; saved with the run, checked before any work."""
 
 import dataclasses
+import itertools
 import json
 import math
 import re
@@ -79,6 +80,8 @@ class FinetuneConfig:
     """Dropout rate before the output layer."""
     fusion: Fusion = "none"
     """How the outputs of all layers are fused before the head."""
+    fusion_layers: str = ""
+    """As 1,6: the layers, counted from 1, whose outputs are fused; all if left out."""
     remedy: str = ""
     """A remedy against over-smoothing, as attnscale:0.3, or several joined by "+"; `jaxsmooth remedies` lists them."""
     share_attention: str = ""
@@ -157,6 +160,9 @@ class FinetuneConfig:
             )
         if self.share_attention and shared_blocks(self.share_attention) is None:
             raise ConfigError(f"share_attention must be two layers, as '7-12'; got {self.share_attention!r}.")
+        if self.fusion_layers and (self.fusion == "none" or fused_blocks(self.fusion_layers) is None):
+            got = f"{self.fusion_layers!r} with fusion={self.fusion!r}"
+            raise ConfigError(f"fusion_layers must be layers in ascending order, as '1,6', of a fusion; got {got}.")
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if field.type is str and not isinstance(value, str | Path | None):
@@ -231,6 +237,18 @@ def shared_blocks(text: str) -> tuple[int, int] | None:
     found = re.fullmatch(r"([1-9]\d{0,8})-([1-9]\d{0,8})", text)
     first, last = (int(part) - 1 for part in found.groups()) if found else (0, 0)
     return (first, last) if first < last else None
+
+
+def fused_blocks(text: str) -> tuple[int, ...] | None:
+    """Which blocks' outputs are fused, counted from 0, by the user's words; None (all) for "" and for other words.
+
+    >>> fused_blocks("1,6")
+    (0, 5)
+    """
+    if not re.fullmatch(r"[1-9]\d{0,8}(,[1-9]\d{0,8})*", text):
+        return None
+    blocks = tuple(int(part) - 1 for part in text.split(","))
+    return blocks if all(a < b for a, b in itertools.pairwise(blocks)) else None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors
 import safetensors.numpy
+from jaxtyping import PRNGKeyArray
 
 from ..bert.config import EncoderConfig
 from ..bert.fusion import Fusion, init_fusion
@@ -32,7 +33,7 @@ from ..inputs.normalizer import FILE as NORMALIZER
 from ..inputs.tokenizer import Tokenizer
 from ..json_reading import loads
 from ..types import map_named, named_leaves
-from .config import FinetuneConfig
+from .config import FinetuneConfig, fused_blocks
 from .data.tasks import Task
 from .model import TaskModel
 
@@ -173,6 +174,19 @@ def _trained(directory: Path) -> tuple[Task, FinetuneConfig, int]:
         raise CheckpointError(f"{directory / TRAINED} must hold task, config and step: {error!r:.200}.") from error
 
 
+def drawn_fusion(settings: FinetuneConfig, config: EncoderConfig, key: PRNGKeyArray) -> Fusion | None:
+    """A run's fusion before training; None where layers are not fused.
+
+    Args:
+      settings: of the run.
+      config: its encoder's.
+      key: as of `init_fusion`.
+    """
+    if settings.fusion == "none":
+        return None
+    return init_fusion(settings.fusion, config, key, layers=fused_blocks(settings.fusion_layers))
+
+
 def trained_fusion(directory: str | Path, config: EncoderConfig | None = None) -> Fusion | None:
     """How an exported model fuses its layers, for `diagnose` or `bert.fusion.fuse`.
 
@@ -191,15 +205,16 @@ def trained_fusion(directory: str | Path, config: EncoderConfig | None = None) -
         return None
     config = config_from_file(directory / "config.json") if config is None else config
     _, settings, _ = _trained(directory)
-    if settings.fusion == "none":
+    shapes = jax.eval_shape(lambda: drawn_fusion(settings, config, jax.random.key(0)))
+    if shapes is None:
         return None
-    kind = settings.fusion
-    shapes = jax.eval_shape(lambda: init_fusion(kind, config, jax.random.key(0)))
     found = _arrays(directory / HEAD)
     prefix = "fusion."
     expected = {prefix + name: leaf.shape for name, leaf in named_leaves(shapes).items()}
     if expected != {name: array.shape for name, array in found.items() if name.startswith(prefix)}:
-        raise CheckpointError(f"{directory / HEAD} does not hold the arrays of the fusion {kind!r}: {expected}.")
+        raise CheckpointError(
+            f"{directory / HEAD} does not hold the arrays of the fusion {settings.fusion!r}: {expected}."
+        )
     return map_named(lambda name, _: jnp.asarray(found[prefix + name]), shapes)
 
 

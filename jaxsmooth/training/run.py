@@ -13,7 +13,6 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from ..bert.fusion import init_fusion
 from ..bert.params import Encoder, first_blocks
 from ..checkpoints.encoder import load
 from ..errors import ConfigError, OptionError, did_you_mean
@@ -21,11 +20,11 @@ from ..inputs.tokenizer import Tokenizer
 from ..mitigations import METHODS, NamedRemedy, OwnRemedy, own_remedy, parse_remedies
 from ..mitigations.own import Own
 from .accelerators import step_flops
-from .config import MOST_STEPS, NO_PROGRAM, FinetuneConfig, shared_blocks
+from .config import MOST_STEPS, NO_PROGRAM, FinetuneConfig, fused_blocks, shared_blocks
 from .data.catalogue import Entry, load_task
 from .data.task_data import TaskData
 from .data.tasks import Task
-from .export import trained_fusion
+from .export import drawn_fusion, trained_fusion
 from .guards.memory import Need, choose_remat, device_memory, estimate, state_bytes
 from .model import TaskModel, init_task_model
 from .optimiser import learning_rate, make_optimiser, warmup_steps
@@ -185,7 +184,7 @@ def _cut(encoder: Encoder, config: FinetuneConfig) -> Encoder:
     """The encoder up to the layer whose output is taken.
 
     Raises:
-      ConfigError: a layer that it does not have, or attention shared by such layers.
+      ConfigError: a layer that it does not have, or attention shared by such layers, or outputs fused of them.
     """
     layers = config.exit_layer or encoder.config.layers
     if layers > encoder.config.layers:
@@ -193,6 +192,9 @@ def _cut(encoder: Encoder, config: FinetuneConfig) -> Encoder:
     shared = shared_blocks(config.share_attention)
     if shared is not None and shared[1] >= layers:
         raise ConfigError(f"share_attention must end at layer {layers} or before; got {config.share_attention!r}.")
+    fused = fused_blocks(config.fusion_layers)
+    if fused is not None and fused[-1] >= layers:
+        raise ConfigError(f"fusion_layers must end at layer {layers} or before; got {config.fusion_layers!r}.")
     return first_blocks(encoder, layers) if config.exit_layer else encoder
 
 
@@ -283,7 +285,7 @@ def build_model(
     if remedy is not None:
         encoder = remedy.change(encoder)
     head_key, fusion_key = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), 1))
-    fusion = None if config.fusion == "none" else init_fusion(config.fusion, encoder.config, fusion_key)
+    fusion = drawn_fusion(config, encoder.config, fusion_key)
     return init_task_model(encoder, task, head_key, fusion=fusion)
 
 

@@ -36,6 +36,11 @@ from jaxsmooth.training.run import describe, prepare
         ({"warmup": -0.1}, "warmup must lie in"),
         *(({"share_attention": text}, "must be two layers, as '7-12'") for text in ("7", "12-7", "3-3", "0-2", "a-b")),
         ({"exit_layer": -1}, "exit_layer must lie in"),
+        *(
+            ({"fusion": "gate", "fusion_layers": text}, "must be layers in ascending order, as '1,6'")
+            for text in ("0,2", "2,1", "2,2", "1;2", "a", "1,")
+        ),
+        ({"fusion_layers": "1,2"}, "of a fusion; got '1,2' with fusion='none'"),
     ],
 )
 def test_configurations_that_contradict_themselves(settings, message):
@@ -50,6 +55,7 @@ def test_layers_that_the_model_lacks_are_refused(task):
         ({"exit_layer": 5}, "exit_layer must be at most 4, the model's last; got 5"),
         ({"share_attention": "2-5"}, "share_attention must end at layer 4 or before; got '2-5'"),
         ({"share_attention": "2-4", "exit_layer": 3}, "share_attention must end at layer 3 or before"),
+        ({"fusion": "gate", "fusion_layers": "2,5"}, "fusion_layers must end at layer 4 or before; got '2,5'"),
     ):
         with pytest.raises(ConfigError, match=message):
             prepare(dataclasses.replace(config, **settings))

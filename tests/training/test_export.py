@@ -14,7 +14,7 @@ import yaml
 from support.training import PLAIN, TASKS, drawn, to_arrays
 
 import jaxsmooth
-from jaxsmooth.bert.fusion import FUSIONS, WeightedFusion, init_fusion
+from jaxsmooth.bert.fusion import FUSIONS, WeightedFusion, fuse, init_fusion
 from jaxsmooth.errors import CheckpointError, ConfigError
 from jaxsmooth.inputs.normalizer import Normalizer
 from jaxsmooth.inputs.tokenizer import TINY_VOCAB, Tokenizer
@@ -78,9 +78,27 @@ def test_fused_models_come_back(fusion, tmp_path):
     assert all(np.array_equal(value, before[f"encoder.{name}"]) for name, value in to_arrays(encoder).items())
 
 
+def test_a_fusion_of_some_layers_comes_back(tmp_path):
+    """What is fused of two layers is the second alone: its weight, drawn as another number than 1, times its output."""
+    config = dataclasses.replace(PLAIN, fusion="weights", fusion_layers="2")
+    encoder = jaxsmooth.init_encoder(CONFIG, jax.random.key(0))
+    model = drawn(shapes(encoder, TASKS["classification"], config))
+    export_model(model, TASKS["classification"], TOKENIZER, config, tmp_path)
+    fusion = trained_fusion(tmp_path)
+    assert fusion.layers == (1,)
+    hidden = np.stack([np.full((1, 3, 16), 5.0), np.ones((1, 3, 16))])
+    np.testing.assert_allclose(fuse(fusion, hidden)[0], np.asarray(model.fusion.weight[0]) * hidden[1], rtol=1e-6)
+    assert load_export(tmp_path, shapes).model.fusion.layers == (1,)
+
+
 @pytest.mark.parametrize(
     ("settings", "goes_on"),
-    [({"fusion": "gate"}, True), ({"fusion": "gate", "exit_layer": 1}, False), ({"fusion": "weights"}, False)],
+    [
+        ({"fusion": "gate"}, True),
+        ({"fusion": "gate", "exit_layer": 1}, False),
+        ({"fusion": "gate", "fusion_layers": "2"}, False),
+        ({"fusion": "weights"}, False),
+    ],
 )
 def test_a_fusion_goes_on_in_a_run_that_starts_from_the_model(settings, goes_on, tmp_path):
     """The gates of a first phase are the second's to begin with; other layers or another fusion begin anew."""
