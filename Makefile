@@ -155,6 +155,7 @@ experiments-long: install
 	$(BIN)/python -m experiments.paper.figure_1b
 	$(BIN)/python -m experiments.paper.figure_1c
 	$(BIN)/python -m experiments.paper.figure_5_6
+	$(BIN)/python -m experiments.paper.skips
 	$(BIN)/python -m experiments.paper.cost
 	$(BIN)/python -m experiments.neighbours.remedies
 	$(BIN)/python experiments/rates.py minilm-l6 e5-small-q4

@@ -240,6 +240,22 @@ OBJECTIONS = (
         rules.same_smoothing,
     ),
     Claim(
+        "Would a gate to one earlier layer do as much as one over all?",
+        "slides",
+        "–",
+        "paper/skips",
+        "yes: of each such skip less the gate, 95% interval within a point of 0; no: each below 0",
+        rules.skip_does_as_much,
+    ),
+    Claim(
+        "Is fusion's gain explained by less smoothing?",
+        "slides",
+        "–",
+        "paper/skips",
+        "yes: rank correlation of what smoothness and what score differ from none: 95% interval above .5; no: below",
+        rules.less_alike_is_better,
+    ),
+    Claim(
         "Does the likeness of attention take training?",
         "ours",
         "–",

@@ -124,6 +124,19 @@ def test_the_graph_convolution():
     assert nearer == [yes, part, part, no]
 
 
+def around(*middles: float) -> dict:
+    """Skips of five seeds whose interval reaches .0025 to both sides."""
+    return {"less_gate": {f"skip {k}": [m + 0.002 * z for z in (-1, -0.5, 0, 0.5, 1)] for k, m in enumerate(middles)}}
+
+
+def test_fusion_against_a_skip():
+    yes, no, part = rules.UPHELD, rules.REJECTED, rules.MIXED
+    asked = [rules.skip_does_as_much(around(*m)).word for m in ((0.007, -0.007), (0.0, -0.009), (-0.009, -0.02))]
+    assert asked == [yes, part, no]
+    correlations = [{"correlations": [m - 0.1, m, m + 0.1], "cases": {}} for m in (0.8, 0.6, 0.1)]
+    assert [rules.less_alike_is_better(one).word for one in correlations] == [yes, part, no]
+
+
 def test_the_theorem_and_its_lemma():
     assert rules.bound_holds(criticisms(1, 5, 1, -1)).word == R  # what breaks with other matrices does not count
     assert [rules.printed_lemma(criticisms(1, 0, 1, -1, printed)).word for printed in (0, 1)] == [R, C]

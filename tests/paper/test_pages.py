@@ -1,15 +1,17 @@
 """Each experiment's page and figure of made-up runs, and that its verdicts are those of its rules."""
 
+import dataclasses
+import json
 import zlib
 
 import numpy as np
 import pytest
 
 from experiments.neighbours import remedies
-from experiments.paper import figure_1b, figure_1c, figure_5_6, table_1, tables_2_3
+from experiments.paper import figure_1b, figure_1c, figure_5_6, skips, table_1, tables_2_3
 from experiments.paper.grid import fill, fill_at_rates
 from experiments.paper.reading import Scores
-from experiments.paper.settings import COUNTED, TASKS
+from experiments.paper.settings import COUNTED, MODELS, TASKS
 from experiments.paper.store import Store
 from experiments.paper.verdicts import CONTRADICTED, OPEN, REPRODUCED, paired
 
@@ -93,6 +95,21 @@ def test_figure_1b(tmp_path):
     one = paired([0.1, 0.2, 0.15])
     assert figure_1b.over_thinking({1: (one, 0.5, OPEN), 2: (one, 0.01, CONTRADICTED)}) == OPEN
     assert figure_1b.over_thinking({}) == OPEN
+
+
+@pytest.mark.long
+def test_skips(tmp_path):
+    """A skip that gains what it is less alike, as all other fusions do here."""
+    gains = {"weights": 0.01, "concat": 0.02, "max": 0.03, "gate": 0.04, "skip 1": 0.05, "skip 2": 0.06}
+    page(tmp_path, tables_2_3, gains, models=MODELS)
+    args = skips.Args(runs=tmp_path / "runs", out=tmp_path, seeds=(0, 1, 2))
+    store = Store(tmp_path / "skips_runs.json", command="none")
+    fill_at_rates(skips.cells(args), store, args, made_up(gains))
+    skips.main(dataclasses.replace(args, draw=True))
+    found = json.loads((tmp_path / "skips.json").read_text())
+    assert len(found["cases"]) == 2 * len(TASKS) * 4 + 2 * len(skips.CHOSEN)
+    assert [np.mean(found["less_gate"][skip]) for skip in skips.SKIPS] == pytest.approx([0.01, 0.02], abs=5e-3)
+    assert (tmp_path / "skips.png").stat().st_size > 10_000
 
 
 @pytest.mark.long
