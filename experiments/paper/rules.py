@@ -245,6 +245,8 @@ def skip_does_as_much(found: Mapping[str, Any]) -> Verdict:
     """Would a gate to one earlier layer do as much as a gate over all?"""
     verdicts = _module("verdicts")
     parts = {skip: verdicts.paired(values) for skip, values in found["less_gate"].items()}
+    if not all(one.decides for one in parts.values()):
+        return Verdict(NOT_RUN, "–")
     shown = "; ".join(f"{skip} less gate {verdicts.written(one)}" for skip, one in parts.items())
     near = all(max(-one.low, one.high) < -verdicts.MARGIN for one in parts.values())
     below = all(one.high < 0 for one in parts.values())
@@ -252,9 +254,11 @@ def skip_does_as_much(found: Mapping[str, Any]) -> Verdict:
 
 
 def less_alike_is_better(found: Mapping[str, Any]) -> Verdict:
-    """Is the gain of a fusion explained by how much less alike the tokens are that the head reads?"""
+    """Is the gain of a fusion explained by how much less alike the tokens of its output are?"""
     verdicts = _module("verdicts")
     one = verdicts.paired(found["correlations"])
+    if not one.decides:
+        return Verdict(NOT_RUN, "–")
     word = UPHELD if one.low > 0.5 else REJECTED if one.high < 0.5 else MIXED
     return Verdict(word, f"rank correlation {verdicts.written(one, scale=1.0)}, {len(found['cases'])} cases")
 

@@ -47,8 +47,8 @@ class Diagnose(Study):
     out: Path = Path("reports/diagnose-{model}")
     """Folder for report.html, report.json and figures/."""
     fusion: Literal["own", "none", "weights", "concat", "max", "gate"] = "own"
-    """Measure a fusion of all layers as one more row: the one that `finetune` trained with the model, if it did (own),
-    or an untrained one of this kind."""
+    """Measure a fusion of layers as one more row: the one that `finetune` trained with the model, if it did (own), or
+    an untrained one of this kind, of all layers."""
     each_text: bool = False
     """Also write texts.parquet: every number of each text, one a row, however many texts there are; and texts.csv: the
     rates, contraction and similarity of each text, a line a text."""

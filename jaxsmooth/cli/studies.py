@@ -73,7 +73,7 @@ def _fusion(command: Diagnose, model: "Encoder") -> Any:
     from ..training.export import trained_fusion
 
     if command.fusion == "own":
-        return trained_fusion(Path(command.model), model.config)
+        return trained_fusion(command.model, model.config)
     return None if command.fusion == "none" else command.fusion
 
 

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import altair as alt
 import numpy as np
 import vl_convert
-from altair.utils.schemapi import debug_mode
 from numpy.typing import ArrayLike, NDArray
 
 from ..files import atomic_write
@@ -28,9 +27,6 @@ from .shown.style import vega, with_letters
 LINE = 170
 """Letters of a line of notes over a figure."""
 
-unchecked = debug_mode(False)
-"""Decorates what makes charts: Altair holds none of their parts against Vega-Lite's schema. tests/report does that."""
-
 
 class Series(NamedTuple):
     """One line of a chart: its name in the legend, its colour and the shape of its points."""
@@ -41,7 +37,10 @@ class Series(NamedTuple):
 
 
 def specification(chart: alt.TopLevelMixin) -> dict[str, Any]:
-    """The Vega-Lite description of a chart in the style of the report; as `unchecked`, not held against the schema."""
+    """The Vega-Lite description of a chart in the style of the report.
+
+    Not held against Vega-Lite's schema, which took most of the time of a report: tests/report does that.
+    """
     return with_letters(chart.configure(**vega()).to_dict(validate=False))
 
 

@@ -23,7 +23,6 @@ from .charts import (
     positive,
     save,
     styled,
-    unchecked,
     unless_any,
 )
 from .charts import values as data_of
@@ -63,7 +62,6 @@ _IN_OVERVIEW = ("actual", "L5", "L4", "L3", "L1", "L0")
 
 
 @arguments_checked
-@unchecked
 def write_figures(diagnosis: Diagnosis, folder: Path) -> dict[str, Path]:
     """Draw every figure of the report, as PNG, SVG and PDF.
 

@@ -10,7 +10,6 @@ from markupsafe import Markup
 from ..errors import arguments_checked
 from ..results.diagnosis import Diagnosis, Exemplar
 from ..results.summaries import RATES
-from .charts import unchecked
 from .every_input import every_input_rows, every_input_words
 from .fate.words import answers
 from .findings import median_ratio
@@ -58,7 +57,6 @@ class Tile(NamedTuple):
 
 
 @arguments_checked
-@unchecked
 def render_page(diagnosis: Diagnosis, *, beside: Sequence[str] = (), kept: Path | None = None) -> str:
     """Render the report as one HTML document.
 

@@ -79,7 +79,7 @@ class FinetuneConfig:
     head_dropout: float = 0.1
     """Dropout rate before the output layer."""
     fusion: Fusion = "none"
-    """How the outputs of all layers are fused before the head."""
+    """How the outputs of layers are fused before the head."""
     fusion_layers: str = ""
     """As 1,6: the layers, counted from 1, whose outputs are fused; all if left out."""
     remedy: str = ""
@@ -158,11 +158,6 @@ class FinetuneConfig:
                 f"attention='fused' has no probabilities to drop; got attention_dropout={self.attention_dropout}. Set "
                 "that to 0, or leave attention to 'auto', which is explicit then."
             )
-        if self.share_attention and shared_blocks(self.share_attention) is None:
-            raise ConfigError(f"share_attention must be two layers, as '7-12'; got {self.share_attention!r}.")
-        if self.fusion_layers and (self.fusion == "none" or fused_blocks(self.fusion_layers) is None):
-            got = f"{self.fusion_layers!r} with fusion={self.fusion!r}"
-            raise ConfigError(f"fusion_layers must be layers in ascending order, as '1,6', of a fusion; got {got}.")
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if field.type is str and not isinstance(value, str | Path | None):
@@ -172,6 +167,11 @@ class FinetuneConfig:
                 raise ConfigError(
                     f"{field.name} must be one of {', '.join(choices)}; got {getattr(self, field.name)!r}."
                 )
+        if self.share_attention and shared_blocks(self.share_attention) is None:
+            raise ConfigError(f"share_attention must be two layers, as '7-12'; got {self.share_attention!r}.")
+        if self.fusion_layers and (self.fusion == "none" or fused_blocks(self.fusion_layers) is None):
+            got = f"{self.fusion_layers!r} with fusion={self.fusion!r}"
+            raise ConfigError(f"fusion_layers must be layers in ascending order, as '1,6', of a fusion; got {got}.")
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able values; `from_dict` inverts it."""
@@ -234,7 +234,7 @@ def shared_blocks(text: str) -> tuple[int, int] | None:
     >>> shared_blocks("7-12")
     (6, 11)
     """
-    found = re.fullmatch(r"([1-9]\d{0,8})-([1-9]\d{0,8})", text)
+    found = re.fullmatch(r"([1-9]\d{0,8})-([1-9]\d{0,8})", text or "")
     first, last = (int(part) - 1 for part in found.groups()) if found else (0, 0)
     return (first, last) if first < last else None
 
@@ -245,7 +245,7 @@ def fused_blocks(text: str) -> tuple[int, ...] | None:
     >>> fused_blocks("1,6")
     (0, 5)
     """
-    if not re.fullmatch(r"[1-9]\d{0,8}(,[1-9]\d{0,8})*", text):
+    if not re.fullmatch(r"[1-9]\d{0,8}(,[1-9]\d{0,8})*", text or ""):
         return None
     blocks = tuple(int(part) - 1 for part in text.split(","))
     return blocks if all(a < b for a, b in itertools.pairwise(blocks)) else None

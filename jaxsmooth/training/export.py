@@ -25,6 +25,7 @@ from ..checkpoints.config_json import config_from_file
 from ..checkpoints.dropout_keys import dropout_settings
 from ..checkpoints.encoder import load
 from ..checkpoints.folders.card import model_card, put_card
+from ..checkpoints.folders.directory import local_folder
 from ..checkpoints.heads import load_with_head
 from ..checkpoints.save import save, save_with_head
 from ..errors import CheckpointError, ConfigError
@@ -175,23 +176,32 @@ def _trained(directory: Path) -> tuple[Task, FinetuneConfig, int]:
 
 
 def drawn_fusion(settings: FinetuneConfig, config: EncoderConfig, key: PRNGKeyArray) -> Fusion | None:
-    """A run's fusion before training; None where layers are not fused.
+    """A run's fusion before training.
 
     Args:
       settings: of the run.
       config: its encoder's.
       key: as of `init_fusion`.
+
+    Returns:
+      The fusion; None where layers are not fused.
+
+    Raises:
+      ConfigError: a layer that the encoder does not have.
     """
     if settings.fusion == "none":
         return None
-    return init_fusion(settings.fusion, config, key, layers=fused_blocks(settings.fusion_layers))
+    chosen = fused_blocks(settings.fusion_layers)
+    if chosen is not None and chosen[-1] >= config.layers:
+        raise ConfigError(f"fusion_layers must end at layer {config.layers} or before; got {settings.fusion_layers!r}.")
+    return init_fusion(settings.fusion, config, key, layers=chosen)
 
 
 def trained_fusion(directory: str | Path, config: EncoderConfig | None = None) -> Fusion | None:
     """How an exported model fuses its layers, for `diagnose` or `bert.fusion.fuse`.
 
     Args:
-      directory: of the model, as the `best` of a run.
+      directory: of the model, as the `best` of a run; what else `load` takes for a model has no fusion.
       config: its encoder's; read from the directory unless given.
 
     Returns:
@@ -200,20 +210,20 @@ def trained_fusion(directory: str | Path, config: EncoderConfig | None = None) -
     Raises:
       CheckpointError, ConfigError: as `load_export`.
     """
-    directory = Path(directory)
-    if not is_export(directory) or not (directory / HEAD).exists():
+    folder = None if str(directory) == "tiny" else local_folder(directory)  # as `load` takes the name
+    if folder is None or not is_export(folder) or not (folder / HEAD).exists():
         return None
-    config = config_from_file(directory / "config.json") if config is None else config
-    _, settings, _ = _trained(directory)
+    config = config_from_file(folder / "config.json") if config is None else config
+    _, settings, _ = _trained(folder)
     shapes = jax.eval_shape(lambda: drawn_fusion(settings, config, jax.random.key(0)))
     if shapes is None:
         return None
-    found = _arrays(directory / HEAD)
+    found = _arrays(folder / HEAD)
     prefix = "fusion."
     expected = {prefix + name: leaf.shape for name, leaf in named_leaves(shapes).items()}
     if expected != {name: array.shape for name, array in found.items() if name.startswith(prefix)}:
         raise CheckpointError(
-            f"{directory / HEAD} does not hold the arrays of the fusion {settings.fusion!r}: {expected}."
+            f"{folder / HEAD} does not hold the arrays of the fusion {settings.fusion!r}: {expected}."
         )
     return map_named(lambda name, _: jnp.asarray(found[prefix + name]), shapes)
 

@@ -38,7 +38,7 @@ class Probe:
 
         Returns:
           "probe/relative_distance" and "probe/cosine_similarity", L + 1 numbers each; "probe/layer_importance", one for
-          every fused layer (Shi et al. 2022, figure 7).
+          every fused layer in ascending order (Shi et al. 2022, figure 7).
         """
         found = _smoothness(self.trainer, model, self.batch)
         return {f"probe/{name}": [float(x) for x in values] for name, values in found.items()}

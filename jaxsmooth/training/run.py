@@ -20,7 +20,7 @@ from ..inputs.tokenizer import Tokenizer
 from ..mitigations import METHODS, NamedRemedy, OwnRemedy, own_remedy, parse_remedies
 from ..mitigations.own import Own
 from .accelerators import step_flops
-from .config import MOST_STEPS, NO_PROGRAM, FinetuneConfig, fused_blocks, shared_blocks
+from .config import MOST_STEPS, NO_PROGRAM, FinetuneConfig, shared_blocks
 from .data.catalogue import Entry, load_task
 from .data.task_data import TaskData
 from .data.tasks import Task
@@ -184,7 +184,7 @@ def _cut(encoder: Encoder, config: FinetuneConfig) -> Encoder:
     """The encoder up to the layer whose output is taken.
 
     Raises:
-      ConfigError: a layer that it does not have, or attention shared by such layers, or outputs fused of them.
+      ConfigError: a layer that it does not have, or attention shared by such layers.
     """
     layers = config.exit_layer or encoder.config.layers
     if layers > encoder.config.layers:
@@ -192,9 +192,6 @@ def _cut(encoder: Encoder, config: FinetuneConfig) -> Encoder:
     shared = shared_blocks(config.share_attention)
     if shared is not None and shared[1] >= layers:
         raise ConfigError(f"share_attention must end at layer {layers} or before; got {config.share_attention!r}.")
-    fused = fused_blocks(config.fusion_layers)
-    if fused is not None and fused[-1] >= layers:
-        raise ConfigError(f"fusion_layers must end at layer {layers} or before; got {config.fusion_layers!r}.")
     return first_blocks(encoder, layers) if config.exit_layer else encoder
 
 

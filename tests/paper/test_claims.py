@@ -135,6 +135,10 @@ def test_fusion_against_a_skip():
     assert asked == [yes, part, no]
     correlations = [{"correlations": [m - 0.1, m, m + 0.1], "cases": {}} for m in (0.8, 0.6, 0.1)]
     assert [rules.less_alike_is_better(one).word for one in correlations] == [yes, part, no]
+    assert rules.less_alike_is_better({"correlations": [0.9, 0.91], "cases": {}}).word == rules.NOT_RUN
+    assert rules.skip_does_as_much({"less_gate": {"skip 1": [0.001, 0.002]}}).word == rules.NOT_RUN
+    better = around(0.03, 0.03)
+    assert rules.skip_does_as_much(better).word == part  # as much and more: the rule asked for as much
 
 
 def test_the_theorem_and_its_lemma():

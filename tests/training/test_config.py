@@ -40,6 +40,8 @@ from jaxsmooth.training.run import describe, prepare
             ({"fusion": "gate", "fusion_layers": text}, "must be layers in ascending order, as '1,6'")
             for text in ("0,2", "2,1", "2,2", "1;2", "a", "1,")
         ),
+        ({"fusion": "gate", "fusion_layers": (1, 6)}, r"fusion_layers must be text; got \(1, 6\)"),
+        ({"share_attention": (7, 12)}, "share_attention must be text"),
         ({"fusion_layers": "1,2"}, "of a fusion; got '1,2' with fusion='none'"),
     ],
 )

@@ -111,6 +111,29 @@ def test_a_fusion_goes_on_in_a_run_that_starts_from_the_model(settings, goes_on,
     assert np.array_equal(begun.weight, model.fusion.weight) == goes_on
 
 
+def test_a_fusion_is_looked_for_where_the_model_is(tmp_path, monkeypatch):
+    """By the name as `load` takes it: "~" and variables filled in, and "tiny" is never a folder."""
+    export_model(
+        trained("masked_lm", fusion="gate"),
+        TASKS["masked_lm"],
+        TOKENIZER,
+        dataclasses.replace(PLAIN, fusion="gate"),
+        tmp_path / "tiny",
+    )
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    found = {name: trained_fusion(name) is not None for name in ("~/tiny", "$HOME/tiny", "./tiny", "tiny", "none")}
+    assert found == {"~/tiny": True, "$HOME/tiny": True, "./tiny": True, "tiny": False, "none": False}
+
+
+def test_an_export_that_fuses_layers_it_lacks_is_refused(tmp_path):
+    config = dataclasses.replace(PLAIN, fusion="gate", fusion_layers="9")
+    export_model(trained("classification", fusion="gate"), TASKS["classification"], TOKENIZER, config, tmp_path)
+    for read in (lambda: trained_fusion(tmp_path), lambda: load_export(tmp_path, shapes)):
+        with pytest.raises(ConfigError, match="fusion_layers must end at layer 2 or before; got '9'"):
+            read()
+
+
 @pytest.mark.compatibility("saving", "finetune's export", "names of labels, problem_type, task and dropout used", was=1)
 @pytest.mark.compatibility(
     "saving", "an export of a model that was a multi-label classifier", "the new task's keys", was=1
