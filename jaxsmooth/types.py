@@ -263,7 +263,7 @@ def as_edited(found: Any, value: Array, what: str = "an edit") -> Array:
 class LayerNumbers(nnx.Pytree):
     """Blocks that an edit was asked to act at, where `encode` finds them and refuses those the model lacks."""
 
-    numbers: Int[Array, "K"] | Int[np.ndarray, "K"] = nnx.data()
+    numbers: Int[Array, " K"] | Int[np.ndarray, " K"] = nnx.data()
 
 
 @nnx.dataclass

@@ -31,6 +31,7 @@ Writes results/paper/criticisms.json, .md and .png.
 """
 
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ from numpy.typing import NDArray
 
 from .. import keeping
 from ..drawing import canvas, remark, save, title
-from . import observed
+from . import bounds, observed
 from .probes import PRECISIONS, probe
 from .replaced_rows import ROWS, replaced
 

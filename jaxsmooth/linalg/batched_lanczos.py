@@ -35,11 +35,11 @@ class _Lanczos(NamedTuple):
 def largest_eigenvalues_of_batch(
     apply: Callable[[Any, Array], Array],
     operators: Any,
-    start: Float[Array, "K"],
+    start: Float[Array, " K"],
     *,
     tolerance: float,
     max_steps: int = 600,
-) -> Float[Array, "N"]:
+) -> Float[Array, " N"]:
     """Largest eigenvalue of N positive semidefinite operators by Lanczos's three-term recurrence, no basis stored.
 
     Without reorthogonalisation eigenvalues are found again and again, which costs steps but does no harm: every
@@ -127,7 +127,9 @@ def _search(
     return jax.lax.while_loop(unfinished, cycle, state)
 
 
-def ritz_vectors(apply: Callable[[Any, Array], Array], operators: Any, start: Float[Array, "K"]) -> Float[Array, "N K"]:
+def ritz_vectors(
+    apply: Callable[[Any, Array], Array], operators: Any, start: Float[Array, " K"]
+) -> Float[Array, "N K"]:
     """Approximate eigenvectors of the largest eigenvalues, by a few steps of Lanczos in single precision.
 
     Args:

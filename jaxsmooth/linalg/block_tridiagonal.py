@@ -20,8 +20,8 @@ class _Sweep(NamedTuple):
 
 
 def largest_of_block_tridiagonal(
-    diagonal: Float[Array, "M 2 2 W"], coupling: Float[Array, "M 2 2 W"], size: Int[Array, "W"]
-) -> tuple[Float[Array, "W"], Float[Array, "W"]]:
+    diagonal: Float[Array, "M 2 2 W"], coupling: Float[Array, "M 2 2 W"], size: Int[Array, " W"]
+) -> tuple[Float[Array, " W"], Float[Array, " W"]]:
     """Largest eigenvalue of W positive semidefinite matrices T, and what block Lanczos's residual is there.
 
     T has A_1 ... A_size on its diagonal and B_j below A_j. The pivots D_j(x) = x - A_j - B_j^T D_j+1(x)^-1 B_j, from
@@ -65,9 +65,9 @@ def largest_of_block_tridiagonal(
 def eigenvalues_above(
     diagonal: Float[Array, "M 2 2 W"],
     coupling: Float[Array, "M 2 2 W"],
-    size: Int[Array, "W"],
-    bound: Float[Array, "W"],
-) -> Int[Array, "W"]:
+    size: Int[Array, " W"],
+    bound: Float[Array, " W"],
+) -> Int[Array, " W"]:
     """How many eigenvalues of each matrix lie above a number of its own: Sylvester's law of inertia.
 
     >>> import jax.numpy as jnp

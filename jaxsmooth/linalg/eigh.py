@@ -18,7 +18,7 @@ from .precision import einsum
 SWEEPS = 8
 
 
-def jacobi_eigh(matrix: Float[Array, "K K"]) -> tuple[Float[Array, "K"], Float[Array, "K K"]]:
+def jacobi_eigh(matrix: Float[Array, "K K"]) -> tuple[Float[Array, " K"], Float[Array, "K K"]]:
     """Eigenvalues, ascending, and eigenvectors, in columns, of one SMALL symmetric matrix; batch with `jax.vmap`.
 
     Cyclic Jacobi with K/2 rotations at a time, all elementwise: a vmapped call is a few fused loops on every

@@ -283,7 +283,7 @@ def expand_basis(
 
 
 def restart_basis(
-    basis: Float[Array, "rows ..."], values: Float[Array, "K"], vectors: Float[Array, "K K"], kept: int
+    basis: Float[Array, "rows ..."], values: Float[Array, " K"], vectors: Float[Array, "K K"], kept: int
 ) -> tuple[Float[Array, "rows ..."], Float[Array, "K K"]]:
     """Keep the best Ritz vectors and the P vectors that leave the basis, which continue the Krylov space.
 

@@ -16,7 +16,7 @@ ROUNDS = 60  # at most so many sweeps
 
 def largest_of_tridiagonal(
     diagonal: Float[Array, "M N"], coupling: Float[Array, "M N"], size: Array
-) -> tuple[Float[Array, "N"], Float[Array, "N"]]:
+) -> tuple[Float[Array, " N"], Float[Array, " N"]]:
     """Largest eigenvalue of N positive semidefinite tridiagonal matrices, and what Lanczos's residual is there.
 
     The pivots d_j(x) = x - alpha_j - beta_j^2 / d_j+1(x), from the last row up, are all positive if and only if x is
@@ -61,8 +61,8 @@ def vector_of_tridiagonal(diagonal: Float[Array, "M N"], coupling: Float[Array, 
 
 
 def enclose_largest(
-    bounds: Callable[[Array], tuple[Array, Array, Array]], upper: Float[Array, "N"]
-) -> tuple[Float[Array, "N"], Float[Array, "N"], Float[Array, "N"]]:
+    bounds: Callable[[Array], tuple[Array, Array, Array]], upper: Float[Array, " N"]
+) -> tuple[Float[Array, " N"], Float[Array, " N"], Float[Array, " N"]]:
     """Two bounds within rounding of the largest eigenvalue of N positive semidefinite matrices.
 
     Args:

@@ -29,7 +29,7 @@ PRE_NORM_ORDER = (
 """The arrays of a block in order of computation."""
 
 
-def finite_rows(trace: BlockTrace, mask: Bool[Array, "B T"]) -> Bool[Array, "B"]:
+def finite_rows(trace: BlockTrace, mask: Bool[Array, "B T"]) -> Bool[Array, " B"]:
     """Whether a block's numbers are finite on the real tokens of each sentence, for use in a `collect`.
 
     Looks at the four arrays into which whatever is not finite in a block finds its way, and which a study reads anyway.

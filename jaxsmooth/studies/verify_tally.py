@@ -24,7 +24,7 @@ class BatchVerdicts:
     `stages` counts what a stage after the first one decided.
     """
 
-    verdicts: Int8[np.ndarray, "B *N"]
+    verdicts: Int8[np.ndarray, " B *N"]
     lhs: Interval
     rhs: Interval
     stages: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)

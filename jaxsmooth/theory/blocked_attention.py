@@ -30,7 +30,7 @@ class Blocked(NamedTuple):
     query: Float[Array, "K R H"]
     key: Float[Array, "K R H"]
     log_sum: Float[Array, "K R"]
-    mask: Bool[Array, "T"]
+    mask: Bool[Array, " T"]
     behind: Int[Array, ""]
     ahead: Int[Array, ""]
 
@@ -78,7 +78,7 @@ class Blocked(NamedTuple):
 def blocked_attention(
     query: Float[Array, "T H"],
     key: Float[Array, "T H"],
-    mask: Bool[Array, "T"],
+    mask: Bool[Array, " T"],
     *,
     behind: int | Int[Array, ""] | None = None,
     ahead: int | Int[Array, ""] | None = None,

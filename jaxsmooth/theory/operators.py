@@ -23,7 +23,7 @@ class Operator(Protocol):
     """A linear map of hidden states [T D] that ignores padding."""
 
     @property
-    def mask(self) -> Bool[Array, "T"]:
+    def mask(self) -> Bool[Array, " T"]:
         """True on real tokens."""
 
     @property
@@ -54,7 +54,7 @@ class Dense(NamedTuple):
     """
 
     matrix: Float[Array, "T S"]
-    mask: Bool[Array, "T"]
+    mask: Bool[Array, " T"]
 
     @property
     def size(self) -> int:
@@ -88,7 +88,7 @@ class Centred(NamedTuple):
     inner: Operator
 
     @property
-    def mask(self) -> Bool[Array, "T"]:
+    def mask(self) -> Bool[Array, " T"]:
         return self.inner.mask
 
     @property
@@ -119,7 +119,7 @@ class Residual(NamedTuple):
     step: Float[Array, ""]
 
     @property
-    def mask(self) -> Bool[Array, "T"]:
+    def mask(self) -> Bool[Array, " T"]:
         return self.inner.mask
 
     @property
@@ -152,7 +152,7 @@ class MultiHead(NamedTuple):
     weight: Float[Array, "N D D"]
 
     @property
-    def mask(self) -> Bool[Array, "T"]:
+    def mask(self) -> Bool[Array, " T"]:
         return self.heads.mask[0]
 
     @property
@@ -176,7 +176,7 @@ class MultiHead(NamedTuple):
 
 @at_least_float32
 def allowed_pairs(
-    mask: Bool[Array, "T"], *, behind: int | Int[Array, ""] | None = None, ahead: int | Int[Array, ""] | None = None
+    mask: Bool[Array, " T"], *, behind: int | Int[Array, ""] | None = None, ahead: int | Int[Array, ""] | None = None
 ) -> Bool[Array, "T T"]:
     """Which query may look at which key: real keys at most `behind` tokens back and `ahead` tokens on.
 
@@ -203,7 +203,7 @@ def allowed_pairs(
 
 
 @at_least_float32
-def symmetric_normalised(adjacency: Float[Array, "T S"], mask: Bool[Array, "T"]) -> Dense:
+def symmetric_normalised(adjacency: Float[Array, "T S"], mask: Bool[Array, " T"]) -> Dense:
     """D^(-1/2) A D^(-1/2) of a graph, D the row sums over real tokens: what leaves span(D^(1/2) 1) in place.
 
     The rows do not have one sum, so it does not keep M, the states of equal tokens; its subspace is that of
@@ -257,6 +257,6 @@ def limit_of(reach: int | Array | None, mask: Array) -> Array:
     return jnp.asarray(mask.shape[-1] if reach is None else reach, jnp.int32)
 
 
-def keep_real(hidden: Float[Array, "T D"], mask: Bool[Array, "T"]) -> Float[Array, "T D"]:
+def keep_real(hidden: Float[Array, "T D"], mask: Bool[Array, " T"]) -> Float[Array, "T D"]:
     """Zero on padding, even where the value there is NaN."""
     return jnp.where(mask[:, None], hidden, 0)

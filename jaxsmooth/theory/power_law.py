@@ -30,7 +30,7 @@ class PowerLaw(NamedTuple):
 
 
 @arguments_checked
-def clauset2009_power_law(values: Float[np.ndarray, "K"]) -> PowerLaw:
+def clauset2009_power_law(values: Float[np.ndarray, " K"]) -> PowerLaw:
     """The power law that fits the tail of some values best, the tail's beginning included.
 
     For each beginning the maximum of the likelihood, alpha = 1 + n / sum ln(x_i / x_min); of all beginnings the one

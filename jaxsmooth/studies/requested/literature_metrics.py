@@ -61,7 +61,7 @@ def literature_metrics(*names: str) -> dict[str, Metric]:
     return {name: LITERATURE_METRICS[name].metric for name in names or LITERATURE_METRICS}
 
 
-def _several(mask: Bool[Array, "B T"]) -> Bool[Array, "B"]:
+def _several(mask: Bool[Array, "B T"]) -> Bool[Array, " B"]:
     return jnp.sum(mask, axis=-1) > 1
 
 
@@ -83,7 +83,7 @@ def _temperature(trace: BlockTrace, mask: Array) -> tuple[Array, Array]:
     return giorlandino2025_temperature(jnp.where(trace.attn_probs > 0, trace.attn_logits, -jnp.inf), mask)
 
 
-def _count(mask: Array, like: Array, least: int = 1) -> Float[Array, "B"]:
+def _count(mask: Array, like: Array, least: int = 1) -> Float[Array, " B"]:
     """n, in the dtype of another array."""
     return jnp.maximum(jnp.sum(mask, axis=-1), least).astype(like.dtype)
 

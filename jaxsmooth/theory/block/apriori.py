@@ -91,7 +91,7 @@ def weight_oscillation(
 def apriori_mixing_rate(
     attn: Float[Array, "*B N T S"],
     hidden: Float[Array, "*B T D"],
-    couplings: Float[Array, "N"],
+    couplings: Float[Array, " N"],
     mask: Bool[Array, "*B T"],
 ) -> Statement:
     """sqrt(lambda_h) <= sqrt(n / 2) tanh(||W_Q W_K^T|| d_M(X)^2 / (2 sqrt(H))), before any attention is computed.
@@ -168,8 +168,8 @@ def tanh_collapse(
     hidden: Float[Array, "*B T D"],
     mixed: Float[Array, "*B T D"],
     attn: Float[Array, "*B N T S"],
-    couplings: Float[Array, "N"],
-    mixers: Float[Array, "N"],
+    couplings: Float[Array, " N"],
+    mixers: Float[Array, " N"],
     mask: Bool[Array, "*B T"],
 ) -> Statement:
     """D(SA(X)) <= sum_h ||W_h|| tanh(||W_QK^h|| D(X)^2 / (4 sqrt(H))) D(X), SA(X) = sum_h A_h X W_h + 1 b^T.
@@ -210,8 +210,8 @@ def cubic_collapse(
     hidden: Float[Array, "*B T D"],
     mixed: Float[Array, "*B T D"],
     attn: Float[Array, "*B N T S"],
-    couplings: Float[Array, "N"],
-    mixers: Float[Array, "N"],
+    couplings: Float[Array, " N"],
+    mixers: Float[Array, " N"],
     mask: Bool[Array, "*B T"],
 ) -> Statement:
     """D(SA(X)) <= b D(X)^3, b = sum_h ||W_h|| ||W_QK^h|| / (4 sqrt(H)): `tanh_collapse` with tanh x <= x.
@@ -262,7 +262,7 @@ def cubic_collapse_depth(
 
 
 @at_least_float32
-def collapse_coefficient(couplings: Float[Array, "N"], mixers: Float[Array, "N"]) -> Float[Array, ""]:
+def collapse_coefficient(couplings: Float[Array, " N"], mixers: Float[Array, " N"]) -> Float[Array, ""]:
     """b = sum_h ||W_h|| ||W_QK^h|| / (4 sqrt(H)) of `cubic_collapse`.
 
     >>> import jax.numpy as jnp
@@ -273,7 +273,7 @@ def collapse_coefficient(couplings: Float[Array, "N"], mixers: Float[Array, "N"]
 
 
 @at_least_float32
-def coupling_norms(query: Float[Array, "D N H"], key: Float[Array, "D N H"]) -> Float[Array, "N"]:
+def coupling_norms(query: Float[Array, "D N H"], key: Float[Array, "D N H"]) -> Float[Array, " N"]:
     """||W_Q W_K^T|| / sqrt(H) of every head.
 
     >>> import jax.numpy as jnp
@@ -287,7 +287,7 @@ def coupling_norms(query: Float[Array, "D N H"], key: Float[Array, "D N H"]) -> 
 
 
 @at_least_float32
-def mixer_norms(value: Float[Array, "D N H"], output: Float[Array, "N H D"]) -> Float[Array, "N"]:
+def mixer_norms(value: Float[Array, "D N H"], output: Float[Array, "N H D"]) -> Float[Array, " N"]:
     """||W_h|| of every head, W_h = value[:, h] @ output[h].
 
     >>> import jax.numpy as jnp

@@ -33,7 +33,7 @@ _BY_SENTENCE = on_any_mesh(lambda norms, state, *rest: state.mask)
 @on_any_mesh()
 def actual_rate(
     before: Float[Array, "B T D"], after: Float[Array, "B T D"], mask: Bool[Array, "B T"]
-) -> Float[Array, "B"]:
+) -> Float[Array, " B"]:
     """d_M(H') / d_M(X): the contraction that took place; below 1 tokens came closer, NaN from consensus.
 
     >>> import jax.numpy as jnp
@@ -85,7 +85,7 @@ class _EveryBlock(BlockQuantities[Array, Array]):
 
 @_BY_SENTENCE
 @at_least_float32
-def contraction_threshold(norms: BlockNorms, state: BlockState) -> Float[Array, "B"]:
+def contraction_threshold(norms: BlockNorms, state: BlockState) -> Float[Array, " B"]:
     """What sigma_1 sigma_2 must exceed for L1 to promise contraction.
 
     (1 + L ||W_1|| ||W_2||)(1 + sum_h sqrt(lambda_h) ||W_h||) G_1 G_2, after Shi et al. (2022), Theorem 2.
@@ -95,14 +95,14 @@ def contraction_threshold(norms: BlockNorms, state: BlockState) -> Float[Array, 
 
 @_BY_SENTENCE
 @at_least_float32
-def block_rate(norms: BlockNorms, state: BlockState) -> Float[Array, "B"]:
+def block_rate(norms: BlockNorms, state: BlockState) -> Float[Array, " B"]:
     """L1: Shi et al.'s rate with every constant the block's own, `contraction_threshold` / `std_product`."""
     return rates.block_rate(q := TracedBlock(norms, state)).value(q)
 
 
 @_BY_SENTENCE
 @at_least_float32
-def refined_rate(norms: BlockNorms, state: BlockState) -> Float[Array, "B"]:
+def refined_rate(norms: BlockNorms, state: BlockState) -> Float[Array, " B"]:
     """L2: a f G_2 / sqrt(product of the two smallest stds at each LayerNorm).
 
     a is the least of three bounds of attention with its residual, f that of gain and MLP (`BlockNorms.mlp`);
@@ -113,7 +113,7 @@ def refined_rate(norms: BlockNorms, state: BlockState) -> Float[Array, "B"]:
 
 @_BY_SENTENCE
 @at_least_float32
-def pairwise_rate(norms: BlockNorms, state: BlockState) -> Float[Array, "B"]:
+def pairwise_rate(norms: BlockNorms, state: BlockState) -> Float[Array, " B"]:
     """L2b: as L2, with every pair of tokens weighted by its own stds: a f G_2 lambda_max(L_P)^(1/2).
 
     L_P = (1/n)[diag(P) sum(P) - P P^T] with P_i = 1 / (std_attn_i std_mlp_i).
@@ -125,7 +125,7 @@ def pairwise_rate(norms: BlockNorms, state: BlockState) -> Float[Array, "B"]:
 @on_any_mesh(lambda block, norms, state, **options: state.mask)
 def operator_rate(
     block: Block, norms: BlockNorms, state: BlockState, *, tolerance: float | None = None
-) -> tuple[Float[Array, "B"], Eigenvalue]:
+) -> tuple[Float[Array, " B"], Eigenvalue]:
     """L3: f G_2 ||T||, T(X) = L_P^(1/2) J (X + sum_h A_h X W_h) C, attention and both stds as ONE operator.
 
     Args:
@@ -144,7 +144,7 @@ def operator_rate(
 
 @_BY_SENTENCE
 @at_least_float32
-def data_rate(norms: BlockNorms, state: BlockState) -> Float[Array, "B"]:
+def data_rate(norms: BlockNorms, state: BlockState) -> Float[Array, " B"]:
     """L4: f G_2 [(1/n) sum_{i<j} P_i P_j ||C u_i - C u_j||^2]^(1/2) / d_M(X), at the data's own U.
 
     NaN where d_M(X) = 0 and the tokens of U are equal too.
@@ -154,7 +154,7 @@ def data_rate(norms: BlockNorms, state: BlockState) -> Float[Array, "B"]:
 
 @_BY_SENTENCE
 @at_least_float32
-def pre_norm_block_rate(norms: BlockNorms, state: BlockState, activation: str) -> Float[Array, "B"]:
+def pre_norm_block_rate(norms: BlockNorms, state: BlockState, activation: str) -> Float[Array, " B"]:
     """The rate of a PRE-LN block, U = X + sum_h A_h LN1(X) W_h + b, H' = U + phi(LN2(U) W_1 + b_1) W_2 + b_2.
 
     (1 + G_1 sum_h sqrt(lambda_h) ||W_h|| / sqrt(s_(1) s_(2))) (1 + L G_2 ||W_1|| ||W_2|| / sqrt(t_(1) t_(2))), s_(1)
@@ -180,7 +180,7 @@ def pre_norm_block_rate(norms: BlockNorms, state: BlockState, activation: str) -
 
 @at_least_float32
 @on_any_mesh(lambda state: state.mask)
-def std_product(state: BlockState) -> Float[Array, "B"]:
+def std_product(state: BlockState) -> Float[Array, " B"]:
     """sigma_1 sigma_2 of the theorem: the least std over real tokens at one LayerNorm times that at the other.
 
     Infinite where no token is real.
@@ -191,7 +191,7 @@ def std_product(state: BlockState) -> Float[Array, "B"]:
 
 @_BY_SENTENCE
 @at_least_float32
-def attention_stretch(norms: BlockNorms, state: BlockState) -> Float[Array, "B"]:
+def attention_stretch(norms: BlockNorms, state: BlockState) -> Float[Array, " B"]:
     """a: how much X + sum_h A_h X W_h can stretch d_M; the least of three bounds.
 
     1 + sum_h sqrt(lambda_h) ||W_h||;  1 + max_h sqrt(lambda_h) ||W_V|| ||W_O||, without a factor of the number of

@@ -100,7 +100,7 @@ def layer_norm_pair_distances(
 @at_least_float32
 def layer_norm_chain(
     hidden: Float[Array, "*B T D"],
-    scale: Float[Array, "D"],
+    scale: Float[Array, " D"],
     eps: float,
     mask: Bool[Array, "*B T"],
     *,
@@ -133,7 +133,7 @@ def layer_norm_chain(
 @at_least_float32
 def shi2022_layer_norm(
     hidden: Float[Array, "*B T D"],
-    scale: Float[Array, "D"],
+    scale: Float[Array, " D"],
     eps: float,
     mask: Bool[Array, "*B T"],
     *,
@@ -169,8 +169,8 @@ def shi2022_layer_norm(
 def pre_norm_attention_rate(
     std: Float[Array, "*B T 1"],
     mixing_rates: Float[Array, "*B N"],
-    head_norms: Float[Array, "N"],
-    scale: Float[Array, "D"],
+    head_norms: Float[Array, " N"],
+    scale: Float[Array, " D"],
     mask: Bool[Array, "*B T"],
 ) -> Float[Array, "*B"]:
     """d_M(X + sum_h A_h LN(X) W_h + b) <= (1 + G sum_h sqrt(lambda_h) ||W_h|| / sqrt(s_(1) s_(2))) d_M(X).

@@ -42,7 +42,7 @@ class LocalLaw(NamedTuple):
 
 
 @at_least_float32
-def local_law(block: Block, row: Float[Array, "D"], activation: Callable[[Array], Array], eps: float) -> LocalLaw:
+def local_law(block: Block, row: Float[Array, " D"], activation: Callable[[Array], Array], eps: float) -> LocalLaw:
     """M at the collapsed state X = 1 x^T, exact: J block(X + E) = J (E + sum_h A_0 E W_h) M + O(||E||^2).
 
     M = (1/s_1)(C - u u^T / (d s_1^2)) Gamma_1 (I + W_1 diag(phi') W_2) (1/s_2)(C - w w^T / (d s_2^2)) Gamma_2, with
@@ -81,7 +81,7 @@ def local_law(block: Block, row: Float[Array, "D"], activation: Callable[[Array]
 
 
 @at_least_float32
-def local_laws(blocks: Block, row: Float[Array, "D"], activation: Callable[[Array], Array], eps: float) -> LocalLaw:
+def local_laws(blocks: Block, row: Float[Array, " D"], activation: Callable[[Array], Array], eps: float) -> LocalLaw:
     """`local_law` of every block of an encoder along the path of a collapsed sentence.
 
     Args:
@@ -111,7 +111,7 @@ def local_laws(blocks: Block, row: Float[Array, "D"], activation: Callable[[Arra
 
 @at_least_float32
 def local_step(
-    deviation: Float[Array, "T D"], law: LocalLaw, allowed: Bool[Array, "T S"], mask: Bool[Array, "T"]
+    deviation: Float[Array, "T D"], law: LocalLaw, allowed: Bool[Array, "T S"], mask: Bool[Array, " T"]
 ) -> Float[Array, "T D"]:
     """J (E + sum_h A_0 E W_h) M: the deviation after the block, to first order.
 

@@ -41,7 +41,7 @@ class Witness(NamedTuple):
 
 class _Sources(NamedTuple):
     maps: Float[Array, "K E D"]  # of the residual and of every head
-    mean: Float[Array, "D"]
+    mean: Float[Array, " D"]
 
 
 def largest_found(block: Block, rows: Rows, activation: str, eps: float, *, steps: int = 200, seed: int = 0) -> Witness:

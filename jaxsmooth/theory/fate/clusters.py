@@ -18,7 +18,7 @@ def token_clusters(
     mask: Bool[Array, "B T"],
     *,
     separation: float = SEPARATION,
-    of: Float[Array, "B"] | None = None,
+    of: Float[Array, " B"] | None = None,
 ) -> Int[Array, "B T"]:
     """Which tokens have become one: the cluster of every token, named by its first token.
 

@@ -60,13 +60,13 @@ class Orbit(NamedTuple):
     """
 
     final: Float[Array, "B T D"]
-    fate: Int8[Array, "B"]
-    period: Int[Array, "B"]
-    steps: Int[Array, "B"]
+    fate: Int8[Array, " B"]
+    period: Int[Array, " B"]
+    steps: Int[Array, " B"]
     distances: Float[Array, "K B"]
-    change: Float[Array, "B"]
-    late_change: Float[Array, "B"]
-    growth: Float[Array, "B"]
+    change: Float[Array, " B"]
+    late_change: Float[Array, " B"]
+    growth: Float[Array, " B"]
     move: Float[Array, "B T D"]
 
 
@@ -237,7 +237,7 @@ def _log(change: Array) -> Array:
     return jnp.log(jnp.maximum(change, jnp.finfo(change.dtype).tiny))
 
 
-def share_apart(hidden: Float[Array, "B T D"], mask: Bool[Array, "B T"]) -> Float[Array, "B"]:
+def share_apart(hidden: Float[Array, "B T D"], mask: Bool[Array, "B T"]) -> Float[Array, " B"]:
     """d_M(X) / ||X||, and 0 for X = 0, where all tokens are equal too.
 
     >>> import jax.numpy as jnp
@@ -250,7 +250,7 @@ def share_apart(hidden: Float[Array, "B T D"], mask: Bool[Array, "B T"]) -> Floa
 
 @at_least_float32
 def towards_mean(
-    hidden: Float[Array, "B T D"], scale: Float[Array, "B"], mask: Bool[Array, "B T"]
+    hidden: Float[Array, "B T D"], scale: Float[Array, " B"], mask: Bool[Array, "B T"]
 ) -> Float[Array, "B T D"]:
     """mean + scale (X - mean): the sentence with its tokens drawn together, or apart.
 
@@ -272,7 +272,7 @@ def consensus_basin(
     tolerance: float | None = None,
     halvings: int = 8,
     largest: float = 4.0,
-) -> tuple[Float[Array, "B"], Float[Array, "B"]]:
+) -> tuple[Float[Array, " B"], Float[Array, " B"]]:
     """How far from consensus a sentence may start and still reach it, along mean + s (X - mean).
 
     Bisection between an s that reaches consensus within the steps, at first 0, and one that does not. It finds one

@@ -25,9 +25,9 @@ class Approach(NamedTuple):
     """
 
     row: Float[Array, "B D"]
-    row_change: Float[Array, "B"]
+    row_change: Float[Array, " B"]
     deviation: Float[Array, "B T D"]
-    rate: Float[Array, "B"]
+    rate: Float[Array, " B"]
 
 
 @at_least_float32
@@ -103,7 +103,7 @@ class Krylov(NamedTuple):
     """
 
     projected: Float[Array, "B K K"]
-    coupling: Float[Array, "B"]
+    coupling: Float[Array, " B"]
 
 
 @at_least_float32
@@ -112,8 +112,8 @@ def jacobian_krylov(
     state: Float[Array, "B T D"],
     mask: Bool[Array, "B T"],
     *,
-    period: Int[Array, "B"],
-    centred: Bool[Array, "B"],
+    period: Int[Array, " B"],
+    centred: Bool[Array, " B"],
     start: Float[Array, "B T D"] | None = None,
     size: int = 24,
 ) -> Krylov:
@@ -198,7 +198,9 @@ def _unit(hidden: Array) -> Array:
 
 
 @arguments_checked
-def krylov_radius(found: Krylov, period: Int[np.ndarray, "B"]) -> tuple[Float[np.ndarray, "B"], Float[np.ndarray, "B"]]:
+def krylov_radius(
+    found: Krylov, period: Int[np.ndarray, " B"]
+) -> tuple[Float[np.ndarray, " B"], Float[np.ndarray, " B"]]:
     """The largest eigenvalue modulus found, per step, and the residual of its Ritz pair over it; on the host.
 
     An estimate: the value is an eigenvalue of the Jacobian plus a matrix of the size of the residual, and a larger one

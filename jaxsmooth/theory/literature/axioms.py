@@ -90,7 +90,7 @@ def rusch2023_vanishes_at_consensus(
 
 
 @at_least_float32
-def rusch2023_decay(measures: Float[Array, "L *B"]) -> Decay:
+def rusch2023_decay(measures: Float[Array, " L *B"]) -> Decay:
     """Over-smoothing as Rusch et al. define it: the exponent with which a measure decays over layers.
 
     Args:

@@ -15,7 +15,7 @@ from ..statement import Statement
 
 
 def dot_product_attention(
-    hidden: Float[Array, "T D"], mask: Bool[Array, "T"], interaction: Float[Array, "D D"], value: Float[Array, "D E"]
+    hidden: Float[Array, "T D"], mask: Bool[Array, " T"], interaction: Float[Array, "D D"], value: Float[Array, "D E"]
 ) -> Float[Array, "T E"]:
     """softmax(X B X^T) X V of one sentence, B with the factor 1 / sqrt(d) inside; zero on padding.
 
@@ -92,7 +92,7 @@ def castin2024_bound(
 
 @at_least_float32
 def castin2024_local_lipschitz(
-    hidden: Float[Array, "T D"], mask: Bool[Array, "T"], interaction: Float[Array, "D D"], value: Float[Array, "D E"]
+    hidden: Float[Array, "T D"], mask: Bool[Array, " T"], interaction: Float[Array, "D D"], value: Float[Array, "D E"]
 ) -> Statement:
     """Norm of attention's Jacobian at X against `castin2024_bound` with R = max ||x_i||. One sentence; batch by vmap.
 

@@ -128,7 +128,7 @@ def wang2022_attn_scale(
 
 @at_least_float32
 def wang2022_feat_scale(
-    hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"], low: Float[Array, "D"], high: Float[Array, "D"]
+    hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"], low: Float[Array, " D"], high: Float[Array, " D"]
 ) -> Float[Array, "*B T D"]:
     """FeatScale, (1 + s) (I - J) X + (1 + t) J X per channel: d_M lies within min and max |1 + t| of what it was.
 

@@ -56,7 +56,7 @@ def class_separation(
 def zhang2026_smoothing(
     attn: Float[Array, "T T"] | Float[np.ndarray, "T T"],
     hidden: Float[Array, "T D"] | Float[np.ndarray, "T D"],
-    labels: Int[Array, "T"] | Int[np.ndarray, "T"],
+    labels: Int[Array, " T"] | Int[np.ndarray, " T"],
 ) -> Statement[np.float64]:
     """F(AX)^(1/2) >= (b F(X)^(1/2) - k) / (w + l F(X)^(1/2)): what mixing by A leaves of the separation F of classes.
 

@@ -75,7 +75,7 @@ def alman2025_one_layer(
     before: Float[Array, "*B T D"],
     after: Float[Array, "*B T D"],
     at_start: Float[Array, "*B L T D"],
-    constants: Float[Array, "L"],
+    constants: Float[Array, " L"],
     mask: Bool[Array, "*B T"],
 ) -> Statement:
     """||X_L - X_0 - sum_l F_l(X_0)||_F <= sum_j ||F_j(X_0)||_F (prod_{i > j} (1 + K_i) - 1): layer collapse.

@@ -72,7 +72,7 @@ def arnoldi(operator: Operator, steps: int) -> Hessenberg:
 
 
 @arguments_checked
-def ritz_values(found: Hessenberg) -> tuple[Complex[np.ndarray, "K"], Float[np.ndarray, "K"]]:
+def ritz_values(found: Hessenberg) -> tuple[Complex[np.ndarray, " K"], Float[np.ndarray, " K"]]:
     """Eigenvalues of the small matrix, largest modulus first, and their residuals; on the host.
 
     The residual is ||A v - value v|| of the unit Ritz vector v. Unlike for symmetric operators it does not bound the

@@ -44,7 +44,7 @@ class Classes(NamedTuple):
 
 
 @arguments_checked
-def closed_classes(attn: Float[Array, "T S"] | NDArray, mask: Bool[Array, "T"] | NDArray) -> Classes:
+def closed_classes(attn: Float[Array, "T S"] | NDArray, mask: Bool[Array, " T"] | NDArray) -> Classes:
     """The closed classes of A, their periods, and the transient tokens, from its pattern of zeros.
 
     Args:

@@ -130,10 +130,10 @@ class Convergence(NamedTuple):
 def converge(
     attn: Float[Array, "T S"],
     hidden: Float[Array, "T D"],
-    mask: Bool[Array, "T"],
+    mask: Bool[Array, " T"],
     *,
     logits: Float[Array, "T S"] | None = None,
-    weight: Float[Array, "T"] | None = None,
+    weight: Float[Array, " T"] | None = None,
     steps: int = 256,
     tolerance: float = 1e-3,
 ) -> Convergence:
@@ -181,7 +181,7 @@ def converge(
 def converge_symmetric(
     adjacency: Float[Array, "T S"],
     hidden: Float[Array, "T D"],
-    mask: Bool[Array, "T"],
+    mask: Bool[Array, " T"],
     *,
     steps: int = 256,
     tolerance: float = 1e-3,

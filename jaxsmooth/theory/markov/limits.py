@@ -130,7 +130,11 @@ def detailed_balance_defect(attn: Float[Array, "*B T S"], mask: Bool[Array, "...
 
 @at_least_float32
 def reversible_contraction(
-    attn: Float[Array, "T S"], hidden: Float[Array, "T D"], mask: Bool[Array, "T"], second: Float[Array, ""], steps: int
+    attn: Float[Array, "T S"],
+    hidden: Float[Array, "T D"],
+    mask: Bool[Array, " T"],
+    second: Float[Array, ""],
+    steps: int,
 ) -> Statement:
     """d_M(A^k H) <= sqrt(pi_max / pi_min) |lambda_2|^k d_M(H) for reversible A: no transient beyond the constant.
 
@@ -183,7 +187,7 @@ def over_batch(
     return jax.tree.map(lambda leaf: leaf.reshape(*leading, *leaf.shape[1:]), found)
 
 
-def log_weights(attn: Float[Array, "T S"], real: Bool[Array, "T"]) -> Float[Array, "T"]:
+def log_weights(attn: Float[Array, "T S"], real: Bool[Array, " T"]) -> Float[Array, " T"]:
     """log of what a token weighs in the law of its closed class, over its root's weight: it does not underflow.
 
     Args:

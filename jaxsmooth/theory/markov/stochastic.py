@@ -125,7 +125,7 @@ def token_spread(hidden: Float[Array, "*B T D"], mask: Bool[Array, "*B T"]) -> F
 
 @at_least_float32
 def dobrushin1956_spread(
-    attn: Float[Array, "*K T S"], hidden: Float[Array, "T D"], mask: Bool[Array, "T"]
+    attn: Float[Array, "*K T S"], hidden: Float[Array, "T D"], mask: Bool[Array, " T"]
 ) -> Statement:
     """osc(A_K ... A_1 x) <= tau(A_1) ... tau(A_K) osc(x) for every feature x.
 
@@ -152,7 +152,7 @@ def dobrushin1956_spread(
 
 @at_least_float32
 def weak_ergodicity_bound(
-    attn: Float[Array, "*K T S"], hidden: Float[Array, "T D"], mask: Bool[Array, "T"]
+    attn: Float[Array, "*K T S"], hidden: Float[Array, "T D"], mask: Bool[Array, " T"]
 ) -> Statement:
     """d_M(A_K ... A_1 H) <= sqrt(n / 2) tau(A_1) ... tau(A_K) d_M(H): layers of different attention.
 
@@ -186,7 +186,7 @@ def weak_ergodicity_bound(
 
 
 @at_least_float32
-def hajnal1958_sum(attn: Float[Array, "K T S"], mask: Bool[Array, "T"], *, block: int = 1) -> Float[Array, ""]:
+def hajnal1958_sum(attn: Float[Array, "K T S"], mask: Bool[Array, " T"], *, block: int = 1) -> Float[Array, ""]:
     """sum (1 - tau(block)) over consecutive blocks of the sequence A_1, ..., A_K of layers.
 
     An infinite sequence forgets its start (all rows of the product become equal) if and only if for some division
@@ -224,7 +224,7 @@ def hajnal1958_sum(attn: Float[Array, "K T S"], mask: Bool[Array, "T"], *, block
 
 @at_least_float32
 def wolfowitz1963_word_contraction(
-    matrices: Float[Array, "M T S"], mask: Bool[Array, "T"], *, length: int
+    matrices: Float[Array, "M T S"], mask: Bool[Array, " T"], *, length: int
 ) -> Float[Array, ""]:
     """max tau(A_w1 ... A_wl) over all words of `length` letters from M matrices.
 
@@ -263,9 +263,9 @@ def wolfowitz1963_word_contraction(
 @at_least_float32
 def wolfowitz1963_products(
     matrices: Float[Array, "M T S"],
-    word: Int[Array, "K"],
+    word: Int[Array, " K"],
     hidden: Float[Array, "T D"],
-    mask: Bool[Array, "T"],
+    mask: Bool[Array, " T"],
     *,
     length: int,
 ) -> Statement:

@@ -48,7 +48,7 @@ def ball_rate(
     radius: float,
     activation: str,
     eps: float,
-    mask: Bool[NDArray, "T"] | None = None,
+    mask: Bool[NDArray, " T"] | None = None,
 ) -> BallRate:
     """An upper bound of d_M(H') / d_M(X) over all X with |x_i - hidden_i| <= radius for every token i.
 
@@ -180,7 +180,7 @@ def _distance(hidden: NDArray[np.float64]) -> float:
     return float(c.distance(c.matrix(hidden)).lower)
 
 
-def _real(block: Block, hidden: Float[NDArray, "T D"], mask: Bool[NDArray, "T"] | None) -> Float[NDArray, "R D"]:
+def _real(block: Block, hidden: Float[NDArray, "T D"], mask: Bool[NDArray, " T"] | None) -> Float[NDArray, "R D"]:
     hidden = np.asarray(hidden, np.float64)
     real = np.ones(len(hidden), bool) if mask is None else np.asarray(mask, bool)
     width = block.up.kernel.shape[0]

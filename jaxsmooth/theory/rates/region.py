@@ -57,9 +57,9 @@ class RegionRate(NamedTuple):
       separate: what is bounded factor by factor: the other half of the LayerNorms, and the width of the box.
     """
 
-    rate: Float[Array, "B"]
-    composed: Float[Array, "B"]
-    separate: Float[Array, "B"]
+    rate: Float[Array, " B"]
+    composed: Float[Array, " B"]
+    separate: Float[Array, " B"]
 
 
 class _Pairs(NamedTuple):
@@ -122,7 +122,7 @@ def inside(
     std_attn: Float[Array, "B T 1"],
     std_mlp: Float[Array, "B T 1"],
     pre_activation: Float[Array, "B T F"],
-) -> Bool[Array, "B"]:
+) -> Bool[Array, " B"]:
     """Whether an input with these stds and pre-activations, mixed by `region.attn`, is in the region.
 
     Args:

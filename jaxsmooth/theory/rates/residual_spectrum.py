@@ -27,7 +27,7 @@ def residual_spectrum_rate(
     token_norm: Float[Array, "B T"],
     mask: Bool[Array, "B T"],
     activation: str,
-) -> Float[Array, "B"]:
+) -> Float[Array, " B"]:
     """Bound d_M(H') / d_M(X) by the data's linear part and the spectrum of the MLP's nonlinearity.
 
     Write pair(V)^2 = (1/n) sum_{i<j} q_i q_j ||v_i - v_j||^2 = ||Q V||_F^2 with q_i = 1 / std_mlp_i, c_k for the

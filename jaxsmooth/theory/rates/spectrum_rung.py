@@ -51,13 +51,13 @@ def output_spectrum(block: Block) -> OutputSpectrum:
 def spectrum_rung(
     block: Block,
     spectrum: OutputSpectrum,
-    distance: Float[Array, "B"],
+    distance: Float[Array, " B"],
     normed: Float[Array, "B T D"],
     std_mlp: Float[Array, "B T 1"],
     token_norm: Float[Array, "B T"],
     mask: Bool[Array, "B T"],
     activation: str,
-) -> Float[Array, "B"]:
+) -> Float[Array, " B"]:
     """Bound d_M(H') / d_M(X) as theorem 3 does; see `residual_spectrum_rate` for the statement and the names.
 
     Args:

@@ -125,8 +125,8 @@ Example: TypeAlias = Sentence | Question | Choice
 class SpanLabels(nnx.Pytree):
     """First and last token of the answer, both 0 (the first token, [CLS]) where the row does not hold it."""
 
-    start: Int[Array, "B"] = nnx.data()
-    end: Int[Array, "B"] = nnx.data()
+    start: Int[Array, " B"] = nnx.data()
+    end: Int[Array, " B"] = nnx.data()
 
 
 @nnx.dataclass
@@ -163,8 +163,8 @@ class TrainBatch(nnx.Pytree):
 
     batch: Batch = nnx.data()
     labels: Any = nnx.data()  # Int[Array, "B"] | Float[Array, "B"] | SpanLabels | MaskedLabels, by kind
-    weights: Float[Array, "B"] = nnx.data()
-    indices: Int[Array, "B"] = nnx.data()
+    weights: Float[Array, " B"] = nnx.data()
+    indices: Int[Array, " B"] = nnx.data()
 
 
 def check_split(split: str) -> Split:

@@ -17,7 +17,7 @@ from ...statement import Statement
 
 
 @at_least_float32
-def shi2022_affinity(scores: Float[Array, "T S"], mask: Bool[Array, "T"]) -> Float[Array, "T S"]:
+def shi2022_affinity(scores: Float[Array, "T S"], mask: Bool[Array, " T"]) -> Float[Array, "T S"]:
     """exp of the scores' symmetric part over its largest: a symmetric affinity above 0, of which softmax is the walk.
 
     Where W_Q = W_K scores are symmetric, and D^(-1) A is the softmax of their rows; a factor of A does not matter.
@@ -47,7 +47,7 @@ def shi2022_resgcn(
     hidden: Float[Array, "T D"],
     adjacency: Float[Array, "T S"],
     weight: Float[Array, "D D"],
-    mask: Bool[Array, "T"],
+    mask: Bool[Array, " T"],
 ) -> Float[Array, "T D"]:
     """X + ReLU(D^(-1/2) A D^(-1/2) X W), zero on padding.
 
@@ -76,7 +76,7 @@ def shi2022_resgcn_stretch(
     hidden: Float[Array, "T D"],
     adjacency: Float[Array, "T S"],
     weight: Float[Array, "D D"],
-    mask: Bool[Array, "T"],
+    mask: Bool[Array, " T"],
 ) -> Statement:
     """d(X') <= (1 + lambda s) d(X), d the distance to span(D^(1/2) 1), X' = `shi2022_resgcn`.
 
