@@ -25,7 +25,7 @@ from jaxsmooth import Batch, BlockTrace, Encoder
 from jaxsmooth.assets.texts import read_texts
 from jaxsmooth.files import atomic_write
 from jaxsmooth.studies import measurements
-from jaxsmooth.theory import BlockNorms, mixing_rate
+from jaxsmooth.theory import BlockNorms, centre_tokens, mixing_rate
 from jaxsmooth.theory.block import ladder
 from jaxsmooth.theory.rates import activation_slopes, residual_spectrum
 from jaxsmooth.theory.rates.region import Region, secant_box_rate, slope_box_rate
@@ -140,7 +140,7 @@ def local_law(model: Encoder, batch: Batch) -> dict:
         return tail(residual_sum), jax.jacfwd(tail)(residual_sum).T
 
     embedded = jaxsmooth.embed(model, batch)
-    starts = ladder.centre_tokens(embedded, batch.mask)
+    starts = centre_tokens(embedded, batch.mask)
     means = jnp.where(batch.mask[..., None], embedded, 0).sum(axis=1) / batch.mask.sum(axis=1, keepdims=True)
     found: dict[str, list] = {"norms": [], "exponent": [], "typical exponent": [], "cycle exponents": []}
     orbit = jax.jit(lambda x: jax.lax.scan(step, x, model.blocks))

@@ -144,11 +144,8 @@ def probe(model: str, count: int) -> dict[str, Any]:
             "chance": float(np.mean(label[tested] == most)),
             "layers": [{"cosine": cosine, "accuracy": accuracy(layer, text, label)}
                        for cosine, layer in zip(cosines, found["states"], strict=True)],
-            "smoothed": [],
+            "smoothed": [{"gap": mean_gap(states, text)}
+                         | {kind: accuracy(states.astype(kind), text, label) for kind in PRECISIONS}
+                         for states in drawn_in],
         }  # fmt: skip
-        for states in drawn_in:
-            row = {"gap": mean_gap(states, text)}
-            for kind in PRECISIONS:
-                row[kind] = accuracy(states.astype(kind), text, label)
-            result[what]["smoothed"].append(row)
     return result
