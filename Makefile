@@ -103,16 +103,16 @@ same: install
 	$(BIN)/python benchmarks/same_numbers.py --parent $(PARENT)
 	$(BIN)/python benchmarks/old_and_new.py --parent $(PARENT)
 
-# every experiment with few sentences and short sweeps; the figures and tables go to experiments/results, but of those
-# under paper/ and neighbours/, whose results docs/paper.md is made of, to reports/experiments
+# every experiment with few sentences and short sweeps, into reports/experiments: the committed results, which the pages
+# quote, stay as they are
 SHORT := reports/experiments
 FEW := --models minilm-l3 minilm-l6 --corpora movie-reviews --limit 8 --out $(SHORT)/paper
 experiments: install
-	$(BIN)/python experiments/ladder.py --limit 32
-	$(BIN)/python experiments/phase_diagram.py --encoders 8 --stds 32 --sentences 4
-	$(BIN)/python experiments/converge_heads.py --limit 4
-	$(BIN)/python experiments/spectra.py --tokens 1024 2048 4096 --real-tokens 2048
-	$(BIN)/python experiments/collapse_speed.py
+	$(BIN)/python experiments/ladder.py --limit 32 --out $(SHORT)
+	$(BIN)/python experiments/phase_diagram.py --encoders 8 --stds 32 --sentences 4 --out $(SHORT)
+	$(BIN)/python experiments/converge_heads.py --limit 4 --out $(SHORT)
+	$(BIN)/python experiments/spectra.py --tokens 1024 2048 4096 --real-tokens 2048 --out $(SHORT)
+	$(BIN)/python experiments/collapse_speed.py --out $(SHORT)
 	$(BIN)/python -m experiments.neighbours.power_method --out $(SHORT)/neighbours
 	$(BIN)/python -m experiments.neighbours.projection --models minilm-l3 --corpora movie-reviews --limit 8 \
 	  --repeated minilm-l3 --out $(SHORT)/neighbours
@@ -122,15 +122,15 @@ experiments: install
 	$(BIN)/python -m experiments.paper.convolution $(FEW)
 	$(BIN)/python -m experiments.paper.std $(FEW) --caused minilm-l3 --reviews 4
 	$(BIN)/python -m experiments.paper.criticisms $(FEW) --probed minilm-l3 --probe-texts 100 --rows-texts 4
-	$(BIN)/python experiments/speed.py --depth 16 --width 64 --models minilm-l6 --limit 8 --labelled movie-reviews --texts 60
-	$(BIN)/python experiments/rates.py minilm-l6 --sentences 1
-	$(BIN)/python experiments/rates_adversary.py --models minilm-l6
-	$(BIN)/python experiments/rates_certified.py
-	$(BIN)/python experiments/rates_region.py --models minilm-l6 --sentences 1 --lengths 16 24 --boxes 0.05 0.4
-	$(BIN)/python experiments/rates_ball.py --sentences 1 --longest 16 --radii 1e-3
-	$(BIN)/python experiments/fate.py --again --only "minilm-l6, layer, "
-	$(BIN)/python experiments/basin.py --only "random encoder, std 2" "minilm-l6 layer 5"
-	$(BIN)/python experiments/every_input.py --models minilm-l3 --again
+	$(BIN)/python experiments/speed.py --depth 16 --width 64 --models minilm-l6 --limit 8 --labelled movie-reviews --texts 60 --out $(SHORT)
+	$(BIN)/python experiments/rates.py minilm-l6 --sentences 1 --out $(SHORT)
+	$(BIN)/python experiments/rates_adversary.py --models minilm-l6 --out $(SHORT)
+	$(BIN)/python experiments/rates_certified.py --out $(SHORT)
+	$(BIN)/python experiments/rates_region.py --models minilm-l6 --sentences 1 --lengths 16 24 --boxes 0.05 0.4 --out $(SHORT)
+	$(BIN)/python experiments/rates_ball.py --sentences 1 --longest 16 --radii 1e-3 --out $(SHORT)
+	$(BIN)/python experiments/fate.py --again --only "minilm-l6, layer, " --out $(SHORT)
+	$(BIN)/python experiments/basin.py --only "random encoder, std 2" "minilm-l6 layer 5" --out $(SHORT)
+	$(BIN)/python experiments/every_input.py --models minilm-l3 --again --out $(SHORT)
 	$(BIN)/python experiments/head_statements.py --models minilm-l3 --sentences 2 --out $(SHORT)
 	$(BIN)/python experiments/loops.py --model minilm-l3 --sentences 2 --steps 40 --out $(SHORT)
 	$(BIN)/python experiments/studies.py --models minilm-l3 --texts 8 --out $(SHORT)

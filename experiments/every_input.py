@@ -36,6 +36,7 @@ from jaxsmooth.theory.every_input.hypothesis import (
 from jaxsmooth.theory.every_input.stored import weights_digest
 
 STORED = Path(jaxsmooth.__file__).parent / "theory" / "every_input" / "stored.json"
+RESULTS = Path(__file__).resolve().parent / "results"
 TEXTS, BATCH = 256, 32
 
 
@@ -55,8 +56,8 @@ class Args:
     """Compute anew the layers that are open, for instance with more steps."""
     again: bool = False
     """Compute anew what is in the results already."""
-    out: Path = Path(__file__).parent / "results"
-    """Where the results go."""
+    out: Path = RESULTS
+    """Where the results go; what the library quotes is written beside those in the repository alone."""
 
 
 def main(args: Args) -> None:
@@ -85,9 +86,10 @@ def main(args: Args) -> None:
 
 def publish(found: dict[str, Any], out: Path) -> None:
     """What the library quotes of the models that are done, the figure and the tables."""
-    done = [entry for entry in found.values() if entry.get("complete")]
-    stored = {entry["weights"]: [bounds_of(layer) for layer in entry["layers"]] for entry in done}
-    atomic_write(STORED, json.dumps(stored, indent=1) + "\n")
+    if out.resolve() == RESULTS:
+        done = [entry for entry in found.values() if entry.get("complete")]
+        stored = {entry["weights"]: [bounds_of(layer) for layer in entry["layers"]] for entry in done}
+        atomic_write(STORED, json.dumps(stored, indent=1) + "\n")
     draw(found, out / "every_input.png")
     atomic_write(out / "every_input.md", markdown(found))
 
