@@ -80,6 +80,16 @@ def test_make_targets_that_are_named_exist():
         assert {target for names in named for target in names.split()} <= targets, document.name
 
 
+def test_short_experiments_leave_the_committed_results_alone():
+    """Every command of `make experiments` says that its results go elsewhere, those with FEW by what that holds."""
+    text = (ROOT / "Makefile").read_text(encoding="utf-8").replace("\\\n", " ")
+    few = re.search(r"^FEW := (.*)$", text, re.MULTILINE)[1]
+    block = re.search(r"^experiments: install\n((?:\t.*\n)+)", text, re.MULTILINE)[1]
+    commands = [line.replace("$(FEW)", few) for line in block.splitlines()]
+    assert len(commands) > 20
+    assert [line for line in commands if "--out $(SHORT)" not in line] == []
+
+
 def test_the_citation_is_of_this_version():
     cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]

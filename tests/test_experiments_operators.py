@@ -1,13 +1,14 @@
 """The experiments on iterated attention and on matrix-free spectra, small, against numpy."""
 
 import dataclasses
+import json
 
 import jax
 import numpy as np
 import pytest
 from support.experiments import load
 
-converge_heads, spectra = load("converge_heads"), load("spectra")
+converge_heads, every_input, spectra = load("converge_heads"), load("every_input"), load("spectra")
 
 
 def test_spectra_agree_with_the_matrix_itself():
@@ -39,3 +40,16 @@ def test_every_head_is_iterated_and_counted(tmp_path):
     converge_heads.draw({"tiny": found}, args, tmp_path / "figure.png")
     assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
     assert "tiny | window" in converge_heads.table({"tiny": summary})
+
+
+def test_bounds_written_elsewhere_are_not_the_librarys(tmp_path, monkeypatch):
+    """Bounds over every input: what the library quotes is written with the committed results only."""
+    found = json.loads((every_input.RESULTS / "every_input.json").read_text(encoding="utf-8"))
+    monkeypatch.setattr(every_input, "STORED", tmp_path / "stored.json")
+    monkeypatch.setattr(every_input, "draw", lambda found, path: None)
+    one = {"minilm-l3": found["minilm-l3"]}
+    every_input.publish(one, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["every_input.md"]
+    monkeypatch.setattr(every_input, "RESULTS", tmp_path.resolve())
+    every_input.publish(one, tmp_path)
+    assert list(json.loads((tmp_path / "stored.json").read_text())) == [found["minilm-l3"]["weights"]]

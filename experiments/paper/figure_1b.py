@@ -5,7 +5,7 @@
     python -m experiments.paper.figure_1b --draw
 
 Time: 15 s of processor time a run, 0.6 hours in all (AVX-512 EPYC). Expect here: tuned, least at the last layer or
-level there. Of the paper (MRPC, twelve layers) the error is 15.6, 14.4, 13.1, 12.3, 12.6 and 12.65% when the output is
+level there. In the paper (MRPC, twelve layers) the error is 15.6, 14.4, 13.1, 12.3, 12.6 and 12.65% when the output is
 taken at layers 7 to 12, and the similarity of tokens .780, .774, .7705, .766, .779 and .852: both least at layer 10.
 
 minilm-l6 with its layers above the exit cut off, once tuned whole and once with the encoder frozen, so that head and
