@@ -5,7 +5,7 @@
     python benchmarks/long_work.py --studies deep              # 24 layers of width 1024, one text of 512 tokens
 
 Each study, from Python in a process of its own, of `tiny` on so many sentences (the film reviews, again and again);
-compiled programs come from the cache after a first run on few. Reported: processor time, peak memory over what the
+traced and compiled programs come from the cache after a first run. Reported: processor time, peak memory over what the
 process had before the study, and for the last two counts the time of one more text over that of one text between the
 counts before: 1 is linear. Targets: 1.1, and a peak that does not grow. `deep` diagnoses a random encoder of
 BERT-large's size on one text of 512 tokens; target: a peak below 8 GB, the weights' 1.3 GB included. Writes
@@ -54,9 +54,10 @@ def study(name: str, count: int) -> dict[str, float]:
 
     import jaxsmooth
     from jaxsmooth.assets.texts import read_texts
-    from jaxsmooth.cli.main import set_up_jax
+    from jaxsmooth.cli.jax_settings import set_up_jax, traced_programs
 
     set_up_jax()
+    kept = {"programs": traced_programs()}
     if name == "deep":
         config = jaxsmooth.EncoderConfig(layers=24, width=1024, heads=16, mlp_width=4096)
         model, tokenizer = jaxsmooth.init_encoder(config, jax.random.key(0)), jaxsmooth.load("minilm-l6")[1]
@@ -66,9 +67,9 @@ def study(name: str, count: int) -> dict[str, float]:
         texts = islice(cycle(read_texts("movie-reviews", 10000)), count)
     before, clock, processor = _peak(), time.perf_counter(), time.process_time()
     if name == "compare":
-        jaxsmooth.compare(model, tokenizer, texts, "contranorm,attnscale:0.3")
+        jaxsmooth.compare(model, tokenizer, texts, "contranorm,attnscale:0.3", **kept)
     else:
-        getattr(jaxsmooth, "diagnose" if name == "deep" else name)(model, tokenizer, texts)
+        getattr(jaxsmooth, "diagnose" if name == "deep" else name)(model, tokenizer, texts, **kept)
     return {
         "seconds": round(time.perf_counter() - clock, 1),
         "processor": round(time.process_time() - processor, 1),

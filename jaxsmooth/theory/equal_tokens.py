@@ -15,7 +15,7 @@ from jaxtyping import Array
 from numpy.typing import NDArray
 
 from ..activations import ACTIVATIONS
-from ..types import Block, LayerNorm
+from ..types import Block
 from .theorems.parameters import bias_of, heads_of
 
 Rows = NDArray[np.float64]
@@ -47,24 +47,36 @@ def equal_token_map(
     array([[ 1.2247,  0.    , -1.2247]])
     """
 
-    def normed(rows: Rows, norm: LayerNorm) -> Rows:
+    # Once, for it costs more than a step does.
+    parts = [_parts(block) for block in blocks]
+
+    def normed(rows: Rows, scale: NDArray[np.float64], bias: NDArray[np.float64]) -> Rows:
         centred = rows - rows.mean(axis=1, keepdims=True)
         own = np.sqrt(np.mean(centred**2, axis=1, keepdims=True) + eps) if std is None else std
-        return centred / own * norm.scale + bias_of(norm)
+        return centred / own * scale + bias
 
     def apply(rows: Rows) -> Rows:
-        width = rows.shape[1]
-        for block in blocks:
-            attn = block.attn
-            values = rows @ attn.value.kernel.reshape(width, -1) + np.reshape(bias_of(heads_of(attn).value), (1, -1))
-            mixed = values @ attn.output.kernel.reshape(-1, width) + bias_of(attn.output)
-            between = normed(rows + mixed, block.norm_attn)
+        for value, output, up, down, norm_attn, norm_mlp in parts:
+            mixed = (rows @ value[0] + value[1]) @ output[0] + output[1]
+            between = normed(rows + mixed, *norm_attn)
             with jax.enable_x64(True):
-                wide = np.asarray(_activation(activation)(between @ block.up.kernel + bias_of(block.up)))
-            rows = normed(between + wide @ block.down.kernel + bias_of(block.down), block.norm_mlp)
+                wide = np.asarray(_activation(activation)(between @ up[0] + up[1]))
+            rows = normed(between + wide @ down[0] + down[1], *norm_mlp)
         return rows
 
     return apply
+
+
+def _parts(block: Block) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """Kernel (scale) and bias of values, output, up, down and both LayerNorms; heads side by side."""
+    attn, width = block.attn, len(block.attn.value.kernel)
+    value, output = attn.value.kernel.reshape(width, -1), attn.output.kernel.reshape(-1, width)
+    return [
+        (value, np.reshape(bias_of(heads_of(attn).value), (1, -1))),
+        (output, np.asarray(bias_of(attn.output))),
+        *((dense.kernel, np.asarray(bias_of(dense))) for dense in (block.up, block.down)),
+        *((norm.scale, np.asarray(bias_of(norm))) for norm in (block.norm_attn, block.norm_mlp)),
+    ]
 
 
 @functools.cache
