@@ -10,6 +10,9 @@ import dataclasses
 import datetime
 import importlib.metadata
 import json
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -45,12 +48,13 @@ class Args:
 
     only: str = ""
     """Only targets whose name holds this."""
+    one: str = ""
+    """Compile these settings here (JSON), and print what came out: a compiler that crashes ends its process alone."""
     out: Path = HERE / "results" / "aot.json"
     """Where the results go."""
 
 
 def main(args: Args) -> None:
-    jax.config.update("jax_enable_compilation_cache", False)  # compiling is what is timed
     before = json.loads(args.out.read_text(encoding="utf-8"))["runs"] if args.out.exists() else {}
     rows = {name: row for name, row in before.items() if "processor_seconds" in row}  # older ones are compiled anew
     for config in (*RUNS, LONG, TOO_LARGE):
@@ -58,16 +62,28 @@ def main(args: Args) -> None:
         if name in rows or args.only not in name:
             continue
         settings = {key: value for key, value in dataclasses.asdict(config).items() if key != "out"}
-        rows[name] = {"config": settings, **compiled(config)}
-        if "refused" not in rows[name]:
-            quick = compiled(dataclasses.replace(config, compile_effort=-1.0))
+        rows[name] = {"config": settings, **alone(config)}
+        if "memory" in rows[name]:
+            quick = alone(dataclasses.replace(config, compile_effort=-1.0))
             rows[name]["quick"] = {key: quick[key] for key in ("memory", "seconds_to_compile", "processor_seconds")}
-        print(f"{name}: {rows[name]['processor_seconds']} s of processor time", flush=True)
+        print(f"{name}: {rows[name].get('processor_seconds', rows[name].get('refused'))}", flush=True)
         write(args.out, rows)
+
+
+def alone(config: AotConfig) -> dict[str, Any]:
+    """`compiled` in a process of its own."""
+    settings = json.dumps(dataclasses.asdict(config) | {"out": None})
+    done = subprocess.run([sys.executable, __file__, "--one", settings], capture_output=True, text=True)
+    if done.returncode < 0:
+        return {"refused": f"the compiler crashed ({signal.Signals(-done.returncode).name})", "processor_seconds": None}
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def compiled(config: AotConfig) -> dict[str, Any]:
     """What the compiler says, and how long it took."""
+    jax.config.update("jax_enable_compilation_cache", False)  # compiling is what is timed
     start, processor = time.perf_counter(), time.process_time()
     try:
         found: dict[str, Any] = dataclasses.asdict(compile_ahead(config))
@@ -121,4 +137,8 @@ def markdown(result: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Args))
+    args = tyro.cli(Args)
+    if args.one:
+        print(json.dumps(compiled(AotConfig(**json.loads(args.one)))))
+    else:
+        main(args)

@@ -35,6 +35,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
+from machine import processor
 
 HERE = Path(__file__).parent
 DEPTHS = (2, 12, 24)
@@ -200,7 +201,7 @@ def main(args: Args) -> None:
         "rounds": args.rounds,
         "forwards": args.forwards,
         "cpu_count": os.cpu_count(),
-        "machine": platform.processor() or platform.machine(),
+        "machine": processor(),
         "python": platform.python_version(),
         "versions": {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "torch", "transformers")},
         "date": datetime.date.today().isoformat(),

@@ -29,6 +29,7 @@ from typing import Literal
 
 import numpy as np
 import tyro
+from machine import machine
 
 HERE = Path(__file__).parent
 AGREEMENT = 1e-3
@@ -147,12 +148,6 @@ def time_all(args: Args) -> tuple[dict[str, dict[str, float]], dict[str, list[fl
             run()
             seconds[side].append(time.perf_counter() - start)
     return differences, seconds
-
-
-def machine() -> dict[str, object]:
-    info = Path("/proc/cpuinfo")
-    names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-    return {"cpu": names[0] if names else platform.processor(), "cores": os.cpu_count(), "system": platform.platform()}
 
 
 def main(args: Args) -> None:

@@ -24,8 +24,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import tyro
-from diagnose import machine
 from jaxtyping import Array
+from machine import machine
 
 import jaxsmooth
 from jaxsmooth import Encoder

@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
+from machine import processor
 
 import jaxsmooth
 from jaxsmooth.files import atomic_write, dumps_strict
@@ -77,14 +78,6 @@ def timed(call: Callable[[], Any]) -> dict[str, float]:
     clock, processor = time.perf_counter(), time.process_time()
     call()
     return {"seconds": time.perf_counter() - clock, "processor": time.process_time() - processor}
-
-
-def processor() -> str:
-    """The name that Linux gives it."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else jax.devices()[0].device_kind
 
 
 def result(args: Args, rounds: list[dict[str, dict[str, float]]], load: float) -> dict[str, Any]:

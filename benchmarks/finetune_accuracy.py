@@ -12,7 +12,6 @@ import dataclasses
 import datetime
 import json
 import os
-import platform
 import time
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +21,7 @@ import numpy as np
 import scipy.optimize
 import scipy.special
 import tyro
+from machine import processor
 
 from jaxsmooth.assets.fetch import fetch
 from jaxsmooth.bert.encoder import encode
@@ -165,7 +165,7 @@ def main(args: Args) -> None:
             print(side, seed, found["validation"], found["test"])
             content = {
                 "command": "python benchmarks/finetune_accuracy.py",
-                "machine": f"{platform.machine()}, {os.cpu_count()} CPU cores, jax {jax.__version__}",
+                "machine": f"{processor()}, {os.cpu_count()} CPU cores, jax {jax.__version__}",
                 "settings": {
                     k: v for k, v in settings(args, 0).to_dict().items() if k not in ("out", "seed", "epochs")
                 },

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import tyro
+from machine import processor
 
 from jaxsmooth.files import atomic_write, dumps_strict
 
@@ -102,7 +103,7 @@ def main(args: Args) -> None:
         alone(name, counts[0])  # compiles
         found = {count: alone(name, count) for count in counts}
         known[name] = {"texts": found, "growth": growth(found), "date": datetime.date.today().isoformat()}
-        known[name] |= {"cpus": os.cpu_count(), "load": round(os.getloadavg()[0], 1)}
+        known[name] |= {"machine": processor(), "cpus": os.cpu_count(), "load": round(os.getloadavg()[0], 1)}
         atomic_write(args.out, dumps_strict(known, indent=1) + "\n")
         for count, one in found.items():
             print(f"{name:9} {count:6} texts: {one['processor']:7.1f} s of processor time, {one['seconds']:7.1f} s, "

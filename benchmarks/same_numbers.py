@@ -41,6 +41,7 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 import tyro
+from machine import processor
 from rich.console import Console
 from rich.table import Table
 
@@ -188,13 +189,6 @@ def revision_of(checkout: Path) -> str:
         if (checkout / name).is_file():
             mark.update(name.encode() + b"\0" + (checkout / name).read_bytes() + b"\0")
     return f"{head}+{mark.hexdigest()[:16]}"
-
-
-def processor() -> str:
-    """The processor's name."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
-    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.processor())
 
 
 @functools.cache

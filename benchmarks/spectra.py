@@ -25,7 +25,6 @@ import itertools
 import json
 import math
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -38,6 +37,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
+from machine import machine
 from spectra_page import markdown
 from spectra_peers import PEERS
 
@@ -290,12 +290,6 @@ def exponents(found: list[dict[str, Any]]) -> list[float]:
     return [
         math.log(b["seconds"]["apply"] / a["seconds"]["apply"]) / math.log(b["tokens"] / a["tokens"]) for a, b in pairs
     ]
-
-
-def machine() -> dict[str, object]:
-    info = Path("/proc/cpuinfo")
-    names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-    return {"cpu": names[0] if names else platform.processor(), "cores": os.cpu_count(), "system": platform.platform()}
 
 
 PARTS = {"heads": bench_heads, "one_head": bench_one, "matrix_free": bench_lengths}

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import tyro
+from machine import processor
 from peers_page import write_page
 
 from jaxsmooth.heap import keep_freed
@@ -127,13 +128,6 @@ def make_sides(args: Args) -> tuple[dict[str, Callable[[], Any]], dict[str, floa
 
 
 REPEATS = 20
-
-
-def processor() -> str:
-    """The processor's name: torch's matrix products are fast on some makers' and slow on others'."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), "unknown processor")
 
 
 def main(args: Args) -> None:
