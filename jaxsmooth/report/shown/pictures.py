@@ -79,11 +79,12 @@ def illustrator() -> Iterator[Illustrator | None]:
     ['one.pdf', 'one.png', 'one.svg']
     """
     # -P: a file of the folder that the user stands in must not be taken for a library.
-    words = [sys.executable or "", "-P", "-m", __name__]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    words, quiet = [sys.executable or "", "-P", "-m", __name__], subprocess.DEVNULL
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         try:
-            process = subprocess.Popen(words, text=True, encoding="utf-8", **pipes)
+            process = subprocess.Popen(
+                words, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet, text=True, encoding="utf-8"
+            )
         except OSError:
             yield None
             return
