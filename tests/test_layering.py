@@ -140,7 +140,7 @@ OWNED: dict[str, set[str]] = {
     "platformdirs": {"assets"},
     "filelock": {"assets", "training"},
     "flint": {"theory"},
-    "subprocess": {"assets"},
+    "subprocess": {"assets", "report"},
     "flax": {"types", "bert", "training"},
     "grain": {"training"},
     "pyarrow": {"results", "assets"},

@@ -27,6 +27,16 @@ FATE_SENTENCES = 8
 
 def run_study(command: Study) -> int:
     """`jaxsmooth diagnose|converge|verify|compare`. Returns 1 if any theorem is violated."""
+    if not isinstance(command, Diagnose):
+        return _run(command)
+    from .. import report
+
+    with report.illustrator() as meanwhile:
+        return _run(command, meanwhile=meanwhile)
+
+
+def _run(command: Study, **drawing: Any) -> int:
+    """The same; `drawing` are further arguments of what writes the result."""
     options = _own_options(command)
     model, tokenizer, texts = _load(command)
     first: list[str] = []
@@ -57,7 +67,7 @@ def run_study(command: Study) -> int:
     try:
         steps.show(found, console)  # first: drawing the figures takes seconds
     finally:  # also where nobody listens any more
-        written = steps.write(found, command.out)
+        written = steps.write(found, command.out, **drawing)
         if command.each_text:
             each = (getattr(found, name, None) for name in ("each", "each_hypothesis"))
             files = [Path(one.file) for one in each if one is not None] or [command.out / TEXTS]
@@ -105,7 +115,7 @@ class _Steps(NamedTuple):
     """The study, which returns a result; what writes the result to a folder, and what prints it."""
 
     study: Callable[..., Any]
-    write: Callable[[Any, Path], Any]
+    write: Callable[..., Any]
     show: Callable[[Any, PlainConsole], None]
 
 

@@ -20,6 +20,7 @@ from .json import to_json as to_json
 from .page import render_page as render_page
 from .shown.figure import Figure as Figure
 from .shown.kinds import plot as plot
+from .shown.pictures import illustrator as illustrator
 from .terminal import print_paths as print_paths
 from .verify import print_verification as print_verification
 from .verify import write_verification as write_verification

@@ -12,13 +12,12 @@ from typing import Any, NamedTuple
 
 import altair as alt
 import numpy as np
-import vl_convert
 from numpy.typing import ArrayLike, NDArray
 
-from ..files import atomic_write
 from ..results.shown import Shown
 from ..results.spread import Spread
 from .format import finite
+from .shown.pictures import Illustrator, write_pictures
 from .shown.style import COLOURS as COLOURS
 from .shown.style import GREY as GREY
 from .shown.style import SCALE as SCALE
@@ -44,12 +43,13 @@ def specification(chart: alt.TopLevelMixin) -> dict[str, Any]:
     return with_letters(chart.configure(**vega()).to_dict(validate=False))
 
 
-def save(chart: alt.TopLevelMixin, stem: Path) -> Path:
+def save(chart: alt.TopLevelMixin, stem: Path, *, meanwhile: Illustrator | None = None) -> Path:
     """Write a chart as `stem`.png, `stem`.svg and `stem`.pdf, each atomically.
 
     Args:
       chart: any Altair chart with its sizes set.
       stem: the path without a suffix.
+      meanwhile: what draws it while this process goes on.
 
     Returns:
       The path of the PNG.
@@ -57,10 +57,10 @@ def save(chart: alt.TopLevelMixin, stem: Path) -> Path:
     Raises:
       OSError: the folder cannot be made or written to.
     """
-    svg = vl_convert.vegalite_to_svg(specification(chart))
-    atomic_write(stem.with_suffix(".svg"), svg)
-    atomic_write(stem.with_suffix(".pdf"), vl_convert.svg_to_pdf(svg))
-    return atomic_write(stem.with_suffix(".png"), vl_convert.svg_to_png(svg, scale=SCALE))
+    if meanwhile is None:
+        return write_pictures(specification(chart), stem)
+    meanwhile.draw(specification(chart), stem)
+    return stem.with_suffix(".png")
 
 
 def drawable(text: str, limit: int = 60) -> str:

@@ -1,7 +1,7 @@
 """The three forms of `diagnose`'s result: a page, report.json and figures; the answer in words and a table."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.text import Text
@@ -17,15 +17,21 @@ from .sections.glossary import Column
 from .terminal import show, show_answer, show_command, show_table
 from .texts import ASSUMED, texts_csv, texts_words
 
+if TYPE_CHECKING:
+    from .shown.pictures import Illustrator
+
 
 @arguments_checked
-def write_diagnosis(diagnosis: Diagnosis, out: Path, *, kept: Path | None = None) -> dict[str, Path]:
+def write_diagnosis(
+    diagnosis: Diagnosis, out: Path, *, kept: Path | None = None, meanwhile: "Illustrator | None" = None
+) -> dict[str, Path]:
     """Write report.html, report.json and the figures, as PNG, SVG and PDF, each atomically; a fate into a folder fate.
 
     Args:
       diagnosis: what `jaxsmooth.diagnose` found.
       out: the folder, made if missing. A second run replaces the files of the first.
       kept: folder where the script that draws the page's charts is kept for the next page.
+      meanwhile: what draws the figures while the page is made, see `report.illustrator`.
 
     Returns:
       "report", "numbers" and "figures" -> the page, report.json and the folder of the figures; where they were asked
@@ -41,7 +47,7 @@ def write_diagnosis(diagnosis: Diagnosis, out: Path, *, kept: Path | None = None
 
     out = folder_for(diagnosis, Diagnosis, out)
     figures = out / "figures"
-    write_figures(diagnosis, figures)
+    write_figures(diagnosis, figures, meanwhile=meanwhile)
     if diagnosis.exemplar is None:
         # Left by an earlier run into the same folder, it would show another run's sentence.
         for stale in figures.glob("exemplar_cosine.*"):
@@ -52,12 +58,13 @@ def write_diagnosis(diagnosis: Diagnosis, out: Path, *, kept: Path | None = None
     if diagnosis.texts is not None and diagnosis.texts.values:
         more["values"] = atomic_write(out / "texts.csv", texts_csv(diagnosis.texts))
     beside = ["report.json", *(path.relative_to(out).as_posix() for path in more.values()), "figures/"]
-    return {
+    written = {
         "report": atomic_write(out / "report.html", render_page(diagnosis, beside=beside, kept=kept)),
         "numbers": atomic_write(out / "report.json", dumps_strict(to_json(diagnosis), indent=2) + "\n"),
-        "figures": figures,
-        **more,
     }
+    if meanwhile is not None:
+        meanwhile.finish()
+    return {**written, "figures": figures, **more}
 
 
 COLUMNS = (

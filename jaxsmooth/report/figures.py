@@ -31,6 +31,7 @@ from .format import digits, finite
 from .headline import headline
 from .heatmaps import cosine_maps, mixing_rates
 from .sections.drawn import attribution_chart, baseline_chart
+from .shown.pictures import Illustrator
 
 RATE_LABELS = {
     "actual": "actual rate",
@@ -62,12 +63,13 @@ _IN_OVERVIEW = ("actual", "L5", "L4", "L3", "L1", "L0")
 
 
 @arguments_checked
-def write_figures(diagnosis: Diagnosis, folder: Path) -> dict[str, Path]:
+def write_figures(diagnosis: Diagnosis, folder: Path, *, meanwhile: Illustrator | None = None) -> dict[str, Path]:
     """Draw every figure of the report, as PNG, SVG and PDF.
 
     Args:
       diagnosis: what `jaxsmooth.diagnose` found.
       folder: where the files go; made if missing.
+      meanwhile: what draws them while this process goes on, see `report.illustrator`.
 
     Returns:
       Name -> path of the PNG: overview, similarity, norms, ladder, mixing_rate, baselines, attribution and, if the
@@ -88,7 +90,7 @@ def write_figures(diagnosis: Diagnosis, folder: Path) -> dict[str, Path]:
         makers["attribution"] = attribution_figure
     if diagnosis.exemplar is not None:
         makers["exemplar_cosine"] = exemplar_figure
-    return {name: save(make(diagnosis), folder / name) for name, make in makers.items()}
+    return {name: save(make(diagnosis), folder / name, meanwhile=meanwhile) for name, make in makers.items()}
 
 
 def overview_figure(diagnosis: Diagnosis) -> alt.HConcatChart:

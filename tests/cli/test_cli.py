@@ -75,7 +75,7 @@ def test_a_diagnosis_with_the_fate_of_the_first_eight_texts(text, tmp_path, monk
     """The command passes on what it is told; numbers, page and terminal say what was found, of every layer."""
     monkeypatch.setattr(analysis, "diagnose", lambda *_, **__: synthetic(4, 4))
     monkeypatch.setattr(converging, "converge", two_fates)
-    monkeypatch.setattr(importlib.import_module("jaxsmooth.report.figures"), "write_figures", lambda *_: None)
+    monkeypatch.setattr(importlib.import_module("jaxsmooth.report.figures"), "write_figures", lambda *_, **__: None)
     lines = [f"a film {k}" for k in range(11)]
     text.write_text("\n".join(lines), encoding="utf-8")
     assert diagnose(text, tmp_path / "out", "--fate", "layer") == 0
@@ -178,7 +178,7 @@ def test_standard_input_and_a_sentence_reach_the_study(fate, tmp_path, monkeypat
 
     monkeypatch.setattr(analysis, "diagnose", record)
     monkeypatch.setattr(converging, "converge", follow)
-    monkeypatch.setattr(importlib.import_module("jaxsmooth.report.figures"), "write_figures", lambda *_: None)
+    monkeypatch.setattr(importlib.import_module("jaxsmooth.report.figures"), "write_figures", lambda *_, **__: None)
     lines = [f"a film {k}" for k in range(11)]
     content = io.TextIOWrapper(io.BufferedReader(io.BytesIO("\n".join(lines).encode())))
     monkeypatch.setattr("sys.stdin", content)

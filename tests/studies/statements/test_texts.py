@@ -28,7 +28,7 @@ from jaxsmooth.theory import clopper_pearson1934_limits
 @pytest.fixture
 def no_pictures(monkeypatch):
     """Pictures and the page, which take most of the time, are other files' matter."""
-    monkeypatch.setattr("jaxsmooth.report.figures.write_figures", lambda diagnosis, out: {})
+    monkeypatch.setattr("jaxsmooth.report.figures.write_figures", lambda *_, **__: {})
     monkeypatch.setattr("jaxsmooth.report.page.render_page", lambda diagnosis, **_: str(texts_section(diagnosis.texts)))
 
 
