@@ -60,7 +60,7 @@ def equal_token_map(
             mixed = (rows @ value[0] + value[1]) @ output[0] + output[1]
             between = normed(rows + mixed, *norm_attn)
             with jax.enable_x64(True):
-                wide = np.asarray(_activation(activation)(between @ up[0] + up[1]))
+                wide = np.asarray(_activation(activation)(jnp.asarray(between @ up[0] + up[1])))
             rows = normed(between + wide @ down[0] + down[1], *norm_mlp)
         return rows
 
@@ -71,17 +71,18 @@ def _parts(block: Block) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]
     """Kernel (scale) and bias of values, output, up, down and both LayerNorms; heads side by side."""
     attn, width = block.attn, len(block.attn.value.kernel)
     value, output = attn.value.kernel.reshape(width, -1), attn.output.kernel.reshape(-1, width)
-    return [
+    pairs = [
         (value, np.reshape(bias_of(heads_of(attn).value), (1, -1))),
-        (output, np.asarray(bias_of(attn.output))),
-        *((dense.kernel, np.asarray(bias_of(dense))) for dense in (block.up, block.down)),
-        *((norm.scale, np.asarray(bias_of(norm))) for norm in (block.norm_attn, block.norm_mlp)),
+        (output, bias_of(attn.output)),
+        *((dense.kernel, bias_of(dense)) for dense in (block.up, block.down)),
+        *((norm.scale, bias_of(norm)) for norm in (block.norm_attn, block.norm_mlp)),
     ]
+    return [(np.asarray(kernel), np.asarray(bias)) for kernel, bias in pairs]
 
 
 @functools.cache
 def _activation(name: str) -> Callable[[Array], Array]:
-    return jax.jit(lambda wide: ACTIVATIONS[name].function(jnp.asarray(wide)))
+    return jax.jit(ACTIVATIONS[name].function)
 
 
 class Rest(NamedTuple):
