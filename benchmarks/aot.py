@@ -19,6 +19,7 @@ from typing import Any
 
 import jax
 import tyro
+from machine import machine
 
 from jaxsmooth.errors import ConfigError
 from jaxsmooth.training.aot import compile_ahead
@@ -56,7 +57,8 @@ class Args:
 
 def main(args: Args) -> None:
     before = json.loads(args.out.read_text(encoding="utf-8"))["runs"] if args.out.exists() else {}
-    rows = {name: row for name, row in before.items() if "processor_seconds" in row}  # older ones are compiled anew
+    # those without, of older versions or of a compiler that crashed, are compiled anew
+    rows = {name: row for name, row in before.items() if row.get("processor_seconds") is not None}
     for config in (*RUNS, LONG, TOO_LARGE):
         name = f"{config.model_size} {config.target} x{config.slices} {config.mesh} {config.batch_size}x{config.length}"
         if name in rows or args.only not in name:
@@ -65,8 +67,8 @@ def main(args: Args) -> None:
         rows[name] = {"config": settings, **alone(config)}
         if "memory" in rows[name]:
             quick = alone(dataclasses.replace(config, compile_effort=-1.0))
-            rows[name]["quick"] = {key: quick[key] for key in ("memory", "seconds_to_compile", "processor_seconds")}
-        print(f"{name}: {rows[name].get('processor_seconds', rows[name].get('refused'))}", flush=True)
+            rows[name]["quick"] = {key: quick.get(key) for key in ("memory", "seconds_to_compile", "processor_seconds")}
+        print(f"{name}: {rows[name].get('refused', rows[name]['processor_seconds'])}", flush=True)
         write(args.out, rows)
 
 
@@ -74,7 +76,7 @@ def alone(config: AotConfig) -> dict[str, Any]:
     """`compiled` in a process of its own."""
     settings = json.dumps(dataclasses.asdict(config) | {"out": None})
     done = subprocess.run([sys.executable, __file__, "--one", settings], capture_output=True, text=True)
-    if done.returncode < 0:
+    if -done.returncode in (signal.SIGSEGV, signal.SIGABRT):
         return {"refused": f"the compiler crashed ({signal.Signals(-done.returncode).name})", "processor_seconds": None}
     if done.returncode:
         raise SystemExit(done.stderr)
@@ -95,7 +97,13 @@ def compiled(config: AotConfig) -> dict[str, Any]:
 
 def write(path: Path, rows: dict[str, Any]) -> None:
     versions = {name: importlib.metadata.version(name) for name in ("jax", "libtpu", "jax-cuda13-plugin")}
-    result = {"command": "make aot-table", "date": str(datetime.date.today()), "versions": versions, "runs": rows}
+    result = {
+        "command": "make aot-table",
+        "date": str(datetime.date.today()),
+        "versions": versions,
+        "machine": machine(),
+        "runs": rows,
+    }
     for target, text in ((path, json.dumps(result, indent=2) + "\n"), (path.with_suffix(".md"), markdown(result))):
         aside = target.with_name(f".{target.name}.aside")
         aside.write_text(text, encoding="utf-8")
@@ -130,8 +138,13 @@ def markdown(result: dict[str, Any]) -> str:
         gib = f"{row['memory'] / 2**30:.2f} of {row['available'] / 2**30:.0f} | {row['arguments'] / 2**30:.2f}"
         tokens = config["batch_size"] * config["length"] / row["seconds"]
         bound = f"{1e3 * row['seconds']:.2f} | {row['bound']} | {tokens / 1e6:.2f} million | {row['utilisation']:.0%}"
-        took = f"{row['processor_seconds']:.0f} s | {row['quick']['processor_seconds']:.0f} s"
-        took += f" | {row['quick']['memory'] / 2**30:.2f}"
+        quick = row["quick"]
+        known = (
+            "crashed |"
+            if quick["memory"] is None
+            else f"{quick['processor_seconds']:.0f} s | {quick['memory'] / 2**30:.2f}"
+        )
+        took = f"{row['processor_seconds']:.0f} s | {known}"
         lines.append(f"{head} {gib} | {row['model_flops'] / 1e9:,.0f} | {moved} | {bound} | {took} |")
     return "\n".join(lines) + "\n"
 

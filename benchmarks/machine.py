@@ -4,7 +4,7 @@ import os
 import platform
 from pathlib import Path
 
-VECTORS = {"avx512f": "AVX-512", "avx2": "AVX2", "asimd": "NEON"}
+VECTORS = {"avx512f": "AVX-512", "avx2": "AVX2", "avx": "AVX", "sve": "SVE", "asimd": "NEON"}
 """Flags of a processor and what its widest vector instructions are called: one name is sold with either."""
 
 

@@ -69,8 +69,9 @@ class AotReport:
       collectives: by kind.
       seconds: a lower bound on a step's time, no prediction: the longest of computing model_flops at peak; reading
         every argument and writing every output and temporary once through HBM; and passing every collective's result
-        once through all links. Activations that are read again, products below peak rate, latencies, and whatever
-        of the three does not overlap come on top, so real steps are slower.
+        once through all links (what goes between slices apart, at a speed that is not known here). Activations that
+        are read again, products below peak rate, latencies, and whatever of the three does not overlap come on top,
+        so real steps are slower.
       bound: which of the three it is.
       utilisation: the upper bound on model FLOP utilisation that follows; 1 says only that neither memory nor links
         forbid it.
@@ -284,12 +285,14 @@ def _least(target: Target, flops: float, moved: int, collectives: list[Collectiv
     return {
         "computing": flops / target.chip.flops,
         "memory": moved / target.chip.bandwidth,
-        "collectives": sum(each.bytes for each in collectives) / target.chip.links,
+        "collectives": sum(each.bytes for each in collectives if each.kind != BETWEEN_SLICES) / target.chip.links,
     }
 
 
 _KERNEL = re.compile(r'custom_call_target="(?:tpu_custom_call|__cudnn\$fmha\w*)"')
-_KINDS = "all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute"
+BETWEEN_SLICES = "send"
+"""The kind of what a TPU sends to another slice, through its host and the data centre's network."""
+_KINDS = f"all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute|{BETWEEN_SLICES}"
 _COLLECTIVE = re.compile(rf" = (.*?) ({_KINDS})(-start)?\(")
 _SHAPE = re.compile(r"(pred|[subf]\d+|bf16|f8\w*)\[([\d,]*)\]")
 _COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) .*\{$")
@@ -304,10 +307,11 @@ def count_collectives(text: str, layers: int = 1) -> list[Collective]:
     One inside a loop counts as often as the loop runs: as often as the program says, else `layers` times, for the
     loops of a step run over the layers. An asynchronous one occurs in the text more than once, under one channel. A
     reduce-scatter of the TPU compiler is an all-reduce in a computation of its own, which keeps a device's part alone.
+    What goes to another slice of TPUs is sent, whatever it is part of.
 
     Args:
       text: the optimised HLO.
-      layers: the trip count of loops whose own is not in the text.
+      layers: the trip count of loops whose own is not in the text: one too many where a turn was taken out of one.
 
     Returns:
       One entry per kind, sorted.
@@ -315,8 +319,8 @@ def count_collectives(text: str, layers: int = 1) -> list[Collective]:
     >>> count_collectives("ENTRY main {\\n  %x = f32[2,3]{1,0} all-reduce(%y), to_apply=%add\\n}")
     [Collective(kind='all-reduce', count=1, bytes=24)]
     """
-    made: dict[tuple[str, str], tuple[str, int]] = {}
-    callers: dict[str, tuple[str, int]] = {}
+    made: list[tuple[str, str, str, int]] = []
+    callers: dict[str, tuple[str, int, str]] = {}
     here, result = "", 0
     for number, line in enumerate(text.splitlines()):
         if start := _COMPUTATION.match(line):
@@ -324,20 +328,29 @@ def count_collectives(text: str, layers: int = 1) -> list[Collective]:
             continue
         for how, called in _CALLED.findall(line):
             trips = _TRIPS.search(line)
-            callers[called] = here, (int(trips[1]) if trips else layers) if how == "body" else 1
+            callers[called] = here, (int(trips[1]) if trips else layers) if how == "body" else 1, how
         if found := _COLLECTIVE.search(line):
             channel, size, kind = _CHANNEL.search(line), _bytes(found[1]), found[2]
+            if kind == BETWEEN_SLICES:
+                size -= _bytes("u32[]")  # beside what is sent stands the channel's state
             name = channel[1] if channel else f"line {number}"
             if here.startswith("all-reduce-scatter"):
                 kind, size = "reduce-scatter", result
             # An asynchronous start gives operand and result; a collective's own size is the larger.
-            made.setdefault((kind, name), (here, size if not found[3] else max(size // 2, 1)))
+            made.append((kind, name, here, size if not found[3] else max(size // 2, 1)))
 
     def times(computation: str) -> int:
-        caller, trips = callers.get(computation, ("", 1))
+        caller, trips, _ = callers.get(computation, ("", 1, ""))
         return trips * times(caller) if caller else 1
 
-    counted = [(kind, times(at), size) for (kind, _), (at, size) in made.items()]
+    def loop(computation: str) -> str:
+        """The loop's body that it is part of, or the program's beginning."""
+        caller, _, how = callers.get(computation, ("", 1, "body"))
+        return computation if how == "body" else loop(caller)
+
+    # A turn that the compiler takes out of a loop keeps the channels of those that stay in it.
+    once = {(kind, name, loop(at)): (at, size) for kind, name, at, size in reversed(made)}
+    counted = [(kind, times(at), size) for (kind, *_), (at, size) in once.items()]
     return [
         Collective(kind, sum(n for k, n, _ in counted if k == kind), sum(n * z for k, n, z in counted if k == kind))
         for kind in sorted({kind for kind, _, _ in counted})

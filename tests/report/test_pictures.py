@@ -1,7 +1,7 @@
 """Pictures that another process draws: the same files, whatever becomes of that process, and nothing left behind."""
 
 import contextlib
-import signal
+import shutil
 import subprocess
 import sys
 import time
@@ -30,6 +30,7 @@ def test_a_report_is_the_same_whoever_draws_it(tmp_path):
     write_diagnosis(synthetic(3, 2), tmp_path / "here")
     with illustrator() as meanwhile:
         written = write_diagnosis(synthetic(3, 2), tmp_path / "there", meanwhile=meanwhile)
+        assert meanwhile._process.wait() == 0  # the other process drew them
     assert written["figures"] == tmp_path / "there/figures"
     here = {path.relative_to(tmp_path / "here"): path for path in (tmp_path / "here").rglob("*.*")}
     there = {path.relative_to(tmp_path / "there"): path for path in (tmp_path / "there").rglob("*.*")}
@@ -60,20 +61,53 @@ def test_what_is_in_the_way_is_raised_here(tmp_path):
         meanwhile.draw(CHART, tmp_path / "taken" / "one")
         with pytest.raises(OSError, match="taken"):
             meanwhile.finish()
+        assert meanwhile._process.returncode == 1
 
 
-def test_pictures_that_nobody_waits_for_are_not_drawn(tmp_path):
+def test_pictures_that_nobody_wants_are_not_waited_for(tmp_path):
+    """Nor is one left half-written, or the process, or its folder."""
     with contextlib.suppress(KeyboardInterrupt), illustrator() as meanwhile:
         folder = meanwhile._folder
-        meanwhile.draw(CHART, tmp_path / "one")
+        for name in "abcdefgh":
+            meanwhile.draw(CHART, tmp_path / name)
         raise KeyboardInterrupt
-    assert meanwhile._process.returncode == -signal.SIGKILL
+    assert meanwhile._process.returncode not in (None, 0)
     assert not folder.exists()
+    assert not [name for name in names(tmp_path) if name.startswith(".")]
+
+
+def test_a_folder_of_the_users_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with illustrator() as meanwhile:
+        meanwhile.draw(CHART, Path("~/drawn/one"))
+    assert names(tmp_path / "drawn") == FILES
+
+
+def test_no_room_for_a_description(tmp_path):
+    with illustrator() as meanwhile:
+        shutil.rmtree(meanwhile._folder)
+        meanwhile._folder.write_text("a file")
+        meanwhile.draw(CHART, tmp_path / "one")
+    assert names(tmp_path) == FILES
+
+
+def test_a_second_report_of_the_same_process(tmp_path):
+    with illustrator() as meanwhile:
+        for name in ("first", "second"):
+            meanwhile.draw(CHART, tmp_path / name / "one")
+            meanwhile.finish()
+            assert names(tmp_path / name) == FILES
+
+
+def test_another_copy_of_the_library_draws_nothing(tmp_path):
+    words = [sys.executable, "-P", "-m", "jaxsmooth.report.shown.pictures", str(tmp_path / "pictures.py")]
+    assert subprocess.run(words, input="", text=True, capture_output=True, timeout=60).returncode == 1
 
 
 def test_no_process_can_be_started(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "executable", None)
     with illustrator() as meanwhile:
+        assert meanwhile is None
         write_diagnosis(synthetic(2, 2), tmp_path, meanwhile=meanwhile)
     assert (tmp_path / "figures/ladder.pdf").exists()
 
@@ -84,9 +118,8 @@ def test_a_file_that_lies_about_is_no_library(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with illustrator() as meanwhile:
         meanwhile.draw(CHART, Path("drawn/one"))
-        assert meanwhile._process.stdin is not None
-        meanwhile._process.stdin.close()
-        assert meanwhile._process.wait(60) == 0
+        meanwhile.finish()
+        assert meanwhile._process.returncode == 0
     assert names(tmp_path / "drawn") == FILES
 
 

@@ -61,6 +61,40 @@ ENTRY %main (p: bf16[256,256]) -> bf16[128,256] {
     assert count_collectives(program) == [Collective("reduce-scatter", 1, 128 * 256 * 2)]
 
 
+def test_a_turn_taken_out_of_a_loop_is_one_more():
+    """It keeps the channel of those that stay: a TPU compiler's first or last layer."""
+    program = """
+%fused.1 (p: f32[4]) -> f32[8] {
+  %ag.1 = f32[8]{0} all-gather(%p), channel_id=7, dimensions={0}
+}
+%fused.2 (p: f32[4]) -> f32[8] {
+  %ag.2 = f32[8]{0} all-gather(%p), channel_id=7, dimensions={0}
+}
+%body (p: f32[8]) -> f32[8] {
+  %a = f32[8]{0} fusion(%p), kind=kCustom, calls=%fused.1
+}
+ENTRY %main (p: f32[8]) -> f32[8] {
+  %first = f32[8]{0} fusion(%p), kind=kCustom, calls=%fused.2
+  %loop = f32[8]{0} while(%first), condition=%cond, body=%body, backend_config={"known_trip_count":{"n":"11"}}
+}
+"""
+    assert count_collectives(program, layers=12) == [Collective("all-gather", 12, 12 * 32)]
+
+
+def test_what_goes_to_another_slice_of_tpus():
+    """Sent through the host: one line that sends and one that waits, a channel's state and a token beside the array."""
+    program = """
+%body (p: bf16[8,128]) -> bf16[8,128] {
+  %send.1 = (bf16[8,128]{1,0:T(8,128)(2,1)}, u32[], token[]) send(%p, %after-all.1), channel_id=2, is_host_transfer=true
+  %send-done.1 = token[] send-done(%send.1), channel_id=2, is_host_transfer=true
+}
+ENTRY %main (p: bf16[8,128]) -> bf16[8,128] {
+  %loop = bf16[8,128]{1,0} while(%p), condition=%cond, body=%body
+}
+"""
+    assert count_collectives(program, layers=6) == [Collective("send", 6, 6 * 8 * 128 * 2)]
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
