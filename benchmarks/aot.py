@@ -121,9 +121,9 @@ def markdown(result: dict[str, Any]) -> str:
         "device, but for tokens/s, which are of all devices together.",
         "`ms at least`, `tokens/s at most` and `MFU at most` are bounds, not predictions: no step takes less time, or",
         "has a higher model FLOP utilisation (MFU), see `jaxsmooth.training.aot.AotReport`.",
-        "What is sent goes to another slice; in a loop out of which the compiler took a turn, one turn too many is counted.",
-        f"Compile times are processor time, Python's part included ({result['machine']['cpu']}, beside other work); `quick` is",
-        "with `--compile-effort -1`.",
+        "What is sent goes to another slice. Of a loop out of which the compiler took a turn one turn too many is counted.",
+        "Compile times are processor time, Python's part included; `quick` is with `--compile-effort -1`.",
+        f"Compiled on {result['machine']['cpu']}.",
         "",
         "| model | target | mesh | sentences | HBM, GiB | of it state | GFLOP | collectives: number, MB | ms at least "
         "| by | tokens/s at most | MFU at most | compiled in | quick | HBM then |",
