@@ -21,6 +21,16 @@ ENTRY %main (p0: f32[4]) -> f32[4] {
 """
 
 
+TWICE = """
+%fused.1 (p: f32[4]) -> f32[8] {
+  %ag.1 = f32[8]{0} all-gather(%p), channel_id=7, dimensions={0}
+}
+%fused.2 (p: f32[4]) -> f32[8] {
+  %ag.2 = f32[8]{0} all-gather(%p), channel_id=7, dimensions={0}
+}"""
+"""One collective, in two computations."""
+
+
 def test_collectives_are_counted_with_their_loops():
     assert count_collectives(PROGRAM) == [
         Collective("all-gather", 12, 12 * 64),
@@ -30,13 +40,9 @@ def test_collectives_are_counted_with_their_loops():
 
 
 def test_asynchronous_ones_count_once_and_loops_run_over_the_layers():
-    program = """
-%fused.1 (p: f32[4]) -> f32[8] {
-  %ag.1 = f32[8]{0} all-gather(%p), channel_id=7, dimensions={0}
-}
-%fused.2 (p: f32[4]) -> f32[8] {
-  %ag.2 = f32[8]{0} all-gather(%p), channel_id=7, dimensions={0}
-}
+    program = (
+        TWICE
+        + """
 %body (p: f32[8]) -> f32[8] {
   %a = f32[8]{0} fusion(%p), kind=kCustom, calls=%fused.1
   %b = f32[8]{0} fusion(%a), kind=kCustom, calls=%fused.2
@@ -45,6 +51,7 @@ ENTRY %main (p: f32[8]) -> f32[8] {
   %loop = f32[8]{0} while(%p), condition=%cond, body=%body
 }
 """
+    )
     assert count_collectives(program, layers=6) == [Collective("all-gather", 6, 6 * 32)]
 
 
@@ -63,13 +70,9 @@ ENTRY %main (p: bf16[256,256]) -> bf16[128,256] {
 
 def test_a_turn_taken_out_of_a_loop_is_one_more():
     """It keeps the channel of those that stay: a TPU compiler's first or last layer."""
-    program = """
-%fused.1 (p: f32[4]) -> f32[8] {
-  %ag.1 = f32[8]{0} all-gather(%p), channel_id=7, dimensions={0}
-}
-%fused.2 (p: f32[4]) -> f32[8] {
-  %ag.2 = f32[8]{0} all-gather(%p), channel_id=7, dimensions={0}
-}
+    program = (
+        TWICE
+        + """
 %body (p: f32[8]) -> f32[8] {
   %a = f32[8]{0} fusion(%p), kind=kCustom, calls=%fused.1
 }
@@ -78,6 +81,7 @@ ENTRY %main (p: f32[8]) -> f32[8] {
   %loop = f32[8]{0} while(%first), condition=%cond, body=%body, backend_config={"known_trip_count":{"n":"11"}}
 }
 """
+    )
     assert count_collectives(program, layers=12) == [Collective("all-gather", 12, 12 * 32)]
 
 
