@@ -31,10 +31,11 @@ def markdown(folder: Path) -> str:
         "## A training step and a forward pass",
         "",
         "`python benchmarks/train_step.py`: minilm-l6, float32. *Limit*: what the model's products would take at the",
-        "rate of a product of [2048 384] by [384 1536], the faster of XLA's and torch's in the same rounds.",
+        "rate of a product of [2048 384] by [384 1536], the faster of XLA's and torch's in the same rounds. *Products",
+        "alone*: what XLA / torch take for a model of nothing but the same products, forwards and backwards.",
         "",
-        "| part | peer | ratio | ours, s | limit, s | ours / limit | setting | machine, date |",
-        "|---|---|---|---|---|---|---|---|",
+        "| part | peer | ratio | ours, s | limit, s | ours / limit | products alone, s | setting | machine, date |",
+        "|---|---|---|---|---|---|---|---|---|",
         *(line for entry in read(folder / "train_step.json") for line in steps(entry)),
         "",
         "## Diagnosis",
@@ -62,6 +63,8 @@ def steps(entry: dict[str, Any]) -> list[str]:
         ours = entry["seconds"][f"{part} ours"]
         limit = entry.get("products", {}).get("limit", {}).get(part)
         cells = f"{ours:.2f} | " + ("- | -" if limit is None else f"{limit:.2f} | {ours / limit:.2f}")
+        bare = [entry["seconds"].get(f"bare {part} {side}") for side in ("ours", "torch")]
+        cells += " | " + ("-" if None in bare else " / ".join(f"{seconds:.2f}" for seconds in bare))
         for peer, ratios in peers.items():
             where = f"{entry['machine']}, load {entry['load']:.1f}, {entry['date']}"
             spread = f"{entry['ratio'][part][peer]:.2f} [{min(ratios):.2f}, {max(ratios):.2f}]"

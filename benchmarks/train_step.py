@@ -63,6 +63,7 @@ def make_sides(args: Args) -> tuple[dict[str, Callable[[], Any]], dict[str, floa
     import jax.numpy as jnp
     import numpy as np
     import torch
+    from bare_products import bare_sides
     from train_torch import inputs, onnx_session, torch_run
 
     import jaxsmooth
@@ -118,6 +119,7 @@ def make_sides(args: Args) -> tuple[dict[str, Callable[[], Any]], dict[str, floa
     tensors, product = (torch.tensor(left), torch.tensor(right)), jax.jit(jnp.matmul)
     flops = float(forward_flops(encoder.config, args.rows, args.length))
     return {
+        **bare_sides(encoder.config, args.rows, args.length),
         "step ours": ours,
         "step torch": lambda: eager.step(data),
         "step torch.compile": lambda: compiled.step(data),

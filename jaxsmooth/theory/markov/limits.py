@@ -219,21 +219,30 @@ def log_weights(attn: Float[Array, "T S"], real: Bool[Array, " T"]) -> Float[Arr
 def _one_limit(attn: Array, real: Array) -> ChainLimit:
     size = attn.shape[-1]
     reduced, roots = _eliminate(jnp.where(real_pairs(real), attn, 0), real)
-    frame = jnp.where(roots[:, None], jnp.eye(size, dtype=attn.dtype), 0)
+    free, index = real & ~roots, jnp.arange(size)
+    # Row k: a walk from k, and how much flows into k, seen on the tokens that remain when k is eliminated.
+    known = jax.vmap(lambda k: _remaining(k, real, roots))(index)
+    rows, columns = jnp.where(known, reduced, 0), jnp.where(known, reduced.T, 0)
+    out = jnp.sum(rows, axis=-1)
+    share = jnp.where(free, 1 / jnp.where(free, out, 1), 0)
 
-    def substitute(k: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
-        absorption, laws = state
-        known = _remaining(k, real, roots)
-        row, column = jnp.where(known, reduced[k], 0), jnp.where(known, reduced[:, k], 0)
-        out = jnp.sum(row)
-        free = real[k] & ~roots[k]
-        share = jnp.where(free, 1 / jnp.where(free, out, 1), 0)
-        absorption = absorption.at[k].set(jnp.where(free, share * matmul(row, absorption), absorption[k]))
-        laws = laws.at[:, k].set(jnp.where(free, share * matmul(laws, column), laws[:, k]))
+    def absorb(k: Array, absorption: Array) -> Array:
+        return absorption.at[k].set(jnp.where(free[k], share[k] * matmul(rows[k], absorption), absorption[k]))
+
+    def weigh(k: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
+        weights, homes = state
+        flows = weights * columns[k]
+        weight, home = share[k] * jnp.sum(flows), homes[jnp.argmax(flows)]
+        weights = weights.at[k].set(jnp.where(free[k], weight, weights[k]))
+        homes = homes.at[k].set(jnp.where(free[k] & (weight > 0), home, homes[k]))
         # A token that is hardly ever left can weigh 1e30 times its root: rescaled, nothing overflows.
-        return absorption, laws / jnp.maximum(laws[:, k], 1)[:, None]
+        return jnp.where(homes == homes[k], weights / jnp.maximum(weights[k], 1), weights), homes
 
-    absorption, laws = jax.lax.fori_loop(0, size, substitute, (frame, frame))
+    absorption = jax.lax.fori_loop(0, size, absorb, jnp.where(roots[:, None], jnp.eye(size, dtype=attn.dtype), 0))
+    # A token is in one closed class at most: one vector holds all laws, beside each token's root (-1: transient).
+    start = roots.astype(attn.dtype), jnp.where(roots, index, -1)
+    weights, homes = jax.lax.fori_loop(0, size, weigh, start)
+    laws = jnp.where(roots[:, None] & (homes[None] == index[:, None]), weights[None], 0)
     total = jnp.sum(laws, axis=1, keepdims=True)
     return ChainLimit(absorption, laws / jnp.where(total > 0, total, 1), roots)
 

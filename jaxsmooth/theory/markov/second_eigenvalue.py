@@ -119,7 +119,7 @@ class _Power(NamedTuple):
     exponent: Array  # m
     log_scale: Array  # of that power of two, over m
     modulus: Modulus  # the bounds of the powers before it as logarithms
-    lost: Array  # whether the power before it was lost in its error: no later one gives a better bound
+    lost: Array  # no later power gives a better bound: the one before it was lost in its error, or none is needed
 
 
 def _bracket(attn: Array, law: Array, real: Array, squarings: int) -> Modulus:
@@ -134,7 +134,8 @@ def _bracket(attn: Array, law: Array, real: Array, squarings: int) -> Modulus:
     others = jnp.maximum(jnp.sum(real).astype(attn.dtype) - zeros, 1)
     zero = jnp.zeros((), attn.dtype)
     nothing = Modulus(zero - jnp.inf, zero + jnp.inf, zero + 1)
-    first, most = _Power(start, error, zero + 1, zero, nothing, jnp.array(False)), 2.0**squarings
+    # Where no two tokens reach each other the diagonal is all there is, and no power is taken.
+    first, most = _Power(start, error, zero + 1, zero, nothing, jnp.all(alone)), 2.0**squarings
     last = jax.lax.while_loop(
         lambda power: (power.exponent <= most) & ~power.lost, lambda power: _squared(power, others), first
     )

@@ -66,19 +66,23 @@ def logit_spread(logits: Float[Array, "*B T S"], mask: Bool[Array, "..."]) -> Fl
     Array(3., dtype=float32)
     """
     real = per_row(mask, logits)
-    seen = jnp.isfinite(logits)
+    query, seen = real[..., :, None], jnp.isfinite(logits)
+    common = jnp.any(seen & query, axis=-2) & real
+    # Real queries that see different keys, whatever the logits, are infinitely far apart.
+    apart = jnp.any(common & jnp.any(~seen & query, axis=-2), axis=-1)
+    # Elsewhere a key that none sees is given the logits of one that all see, and changes no maximum. Keys lie in rows,
+    # where reductions over them are vectorised.
+    one = jnp.take_along_axis(logits, jnp.argmax(common, axis=-1)[..., None, None], axis=-1)
+    keys = jnp.where(common[..., None, :], logits, one)
+    keys = jnp.where(query & jnp.isfinite(keys), keys, 0).mT
 
-    # One row against all others at a time: memory stays that of `logits`.
+    # One query against all others at a time: memory stays that of `logits`.
     def widest(i: Array) -> Array:
-        keys = real[..., None, :]
-        both = seen & seen[..., i, None, :] & keys
-        apart = jnp.where(both, logits - logits[..., i, None, :], 0)
-        spread = jnp.max(jnp.where(both, apart, -jnp.inf), axis=-1) - jnp.min(jnp.where(both, apart, jnp.inf), axis=-1)
-        differ = jnp.any((seen != seen[..., i, None, :]) & keys, axis=-1)
-        spread = jnp.where(differ, jnp.inf, jnp.where(jnp.any(both, axis=-1), spread, 0))
+        difference = keys - keys[..., i, None]
+        spread = jnp.max(difference, axis=-2) - jnp.min(difference, axis=-2)
         return jnp.max(jnp.where(real & real[..., i, None], spread, 0), axis=-1)
 
-    return jnp.max(jax.lax.map(widest, jnp.arange(logits.shape[-2])), axis=0)
+    return jnp.where(apart, jnp.inf, jnp.max(jax.lax.map(widest, jnp.arange(logits.shape[-2])), axis=0))
 
 
 @at_least_float32

@@ -144,10 +144,12 @@ def decay(chain: Chain, deviation: Array, steps: int) -> Array:
     adds along the limit's space, where nothing decays, is projected out again.
     """
 
+    # (I - L) A, in which the limit's space is projected out.
+    rest = chain.matrix - matmul(chain.limit, chain.matrix)
+
     def step(state: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], Array]:
         unit, log_size = state
-        after = keep_real(matmul(chain.matrix, unit), chain.mask)
-        after = after - matmul(chain.limit, after)
+        after = keep_real(matmul(rest, unit), chain.mask)
         length = length_of(after)
         real = length > 0
         log_size = jnp.where(real, log_size + jnp.log(jnp.where(real, length, 1)), -jnp.inf)
