@@ -136,7 +136,9 @@ def test_a_damaged_newest_checkpoint_is_said_and_left_out(damage, folder):
         found = checkpoints.restore(like())
         assert (found.step, found.extra) == (30, {"position": 30})
         assert np.array_equal(found.state["kernel"], scaled(30)["kernel"])
-        assert ["40 is damaged" in str(each.message) for each in said] == [True]
+        # Among others: orbax leaves coroutines to the garbage collector, which complains of them when it comes by.
+        told = [str(each.message) for each in said if issubclass(each.category, DamagedCheckpointWarning)]
+        assert ["40 is damaged" in text for text in told] == [True]
         checkpoints.save(40, scaled(41), {"position": 41})  # the run comes by the same step again
         checkpoints.wait()
         with warnings.catch_warnings(action="error"):
