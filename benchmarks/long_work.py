@@ -1,18 +1,16 @@
 """Do the studies stay within their memory, and does their time grow with the texts and no faster?
 
-    python benchmarks/long_work.py                             # a quarter of an hour on 2 free CPU cores
-    python benchmarks/long_work.py --studies diagnose --counts 2000 20000
-    python benchmarks/long_work.py --studies verify converge compare --words 3    # the openings of the sentences
-    python benchmarks/long_work.py --studies deep              # 24 layers of width 1024, one text of 512 tokens
+    python benchmarks/long_work.py --studies diagnose deep              # a quarter of an hour on 2 free CPU cores
+    python benchmarks/long_work.py --studies converge compare verify --words 3    # openings of sentences; an hour
 
 Each study, from Python in a process of its own, of `tiny` on so many sentences (the film reviews, again and again);
 traced and compiled programs come from the cache after a first run. `tiny` reads letters rather than words, a hundred
-tokens a sentence; `--words` takes the first so many words of each, as what grows with the square and the cube of the
-tokens takes hours of 20,000 whole ones. Reported: processor time, peak memory over what the
-process had before the study, and for the last two counts the time of one more text over that of one text between the
-counts before: 1 is linear. Targets: 1.1, and a peak that does not grow. `deep` diagnoses a random encoder of
-BERT-large's size on one text of 512 tokens; target: a peak below 8 GB, the weights' 1.3 GB included. Writes
-results/long_work.json.
+tokens a sentence; `--words` takes the first so many words of each, as 20,000 whole ones take hours where the work grows
+with the square and the cube of the tokens. Reported: processor time, peak memory beside what the process had before the
+study, and for the last two counts the time of one more text over that of one text between the counts before: 1 is
+linear. Targets: 1.1, and a peak that does not grow. `deep` diagnoses a random encoder of BERT-large's size (24 layers,
+width 1024) on one text of 512 tokens; target: a peak below 8 GB, the weights' 1.3 GB included. Writes
+results/long_work.json, a study of so many words in place of the one that is there.
 """
 
 import dataclasses
@@ -70,7 +68,7 @@ def study(name: str, count: int, words: int | None) -> dict[str, float]:
     else:
         model, tokenizer = jaxsmooth.load("tiny")
         reviews = islice(cycle(read_texts("movie-reviews", 10000)), count)
-        texts = (" ".join(review.split()[:words]) for review in reviews)
+        texts = (review if words is None else " ".join(review.split()[:words]) for review in reviews)
     before, clock, processor = _peak(), time.perf_counter(), time.process_time()
     if name == "compare":
         jaxsmooth.compare(model, tokenizer, texts, "contranorm,attnscale:0.3", **kept)
@@ -106,21 +104,19 @@ def growth(found: dict[int, dict[str, float]]) -> float | None:
 def main(args: Args) -> None:
     known: dict[str, Any] = json.loads(args.out.read_text(encoding="utf-8")) if args.out.exists() else {}
     for name in args.studies:
+        key = name if args.words is None else f"{name}, {args.words} words"
         counts = (1,) if name == "deep" else args.counts
-        alone(name, counts[0], args.words)  # compiles
-        found = {count: alone(name, count, args.words) for count in counts}
-        known[name] = {
-            "texts": found,
-            "words": args.words,
-            "growth": growth(found),
-            "date": datetime.date.today().isoformat(),
-        }
-        known[name] |= {"machine": processor(), "cpus": os.cpu_count(), "load": round(os.getloadavg()[0], 1)}
-        atomic_write(args.out, dumps_strict(known, indent=1) + "\n")
-        for count, one in found.items():
+        # Compiles, what the longer runs need too: more texts have more lengths.
+        alone(name, counts[min(1, len(counts) - 1)], args.words)
+        found = {}
+        for count in counts:
+            found[count] = one = alone(name, count, args.words)
             print(f"{name:9} {count:6} texts: {one['processor']:7.1f} s of processor time, {one['seconds']:7.1f} s, "
-                  f"peak {one['peak_mib']:6.0f} MiB ({one['before_mib']:.0f} before)")  # fmt: skip
-        print(f"{name:9} one more text at the end over one before: {known[name]['growth']}")
+                  f"peak {one['peak_mib']:6.0f} MiB ({one['before_mib']:.0f} before)", flush=True)  # fmt: skip
+        known[key] = {"texts": found, "growth": growth(found), "date": datetime.date.today().isoformat()}
+        known[key] |= {"machine": processor(), "cpus": os.cpu_count(), "load": round(os.getloadavg()[0], 1)}
+        atomic_write(args.out, dumps_strict(known, indent=1) + "\n")
+        print(f"{name:9} one more text at the end over one before: {known[key]['growth']}")
 
 
 if __name__ == "__main__":

@@ -229,19 +229,18 @@ def _one_limit(attn: Array, real: Array) -> ChainLimit:
     def absorb(k: Array, absorption: Array) -> Array:
         return absorption.at[k].set(jnp.where(free[k], share[k] * matmul(rows[k], absorption), absorption[k]))
 
-    def weigh(k: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
-        weights, homes = state
-        flows = weights * columns[k]
-        weight, home = share[k] * jnp.sum(flows), homes[jnp.argmax(flows)]
-        weights = weights.at[k].set(jnp.where(free[k], weight, weights[k]))
-        homes = homes.at[k].set(jnp.where(free[k] & (weight > 0), home, homes[k]))
-        # A token that is hardly ever left can weigh 1e30 times its root: rescaled, nothing overflows.
-        return jnp.where(homes == homes[k], weights / jnp.maximum(weights[k], 1), weights), homes
-
     absorption = jax.lax.fori_loop(0, size, absorb, jnp.where(roots[:, None], jnp.eye(size, dtype=attn.dtype), 0))
-    # A token is in one closed class at most: one vector holds all laws, beside each token's root (-1: transient).
-    start = roots.astype(attn.dtype), jnp.where(roots, index, -1)
-    weights, homes = jax.lax.fori_loop(0, size, weigh, start)
+    # A token is in one closed class at most, so one vector holds all laws, beside a root that each token's walks reach.
+    homes = jnp.where(roots, index, jnp.argmax(absorption, axis=1))
+
+    def weigh(k: Array, weights: Array) -> Array:
+        mine = homes == homes[k]
+        flow = jnp.sum(jnp.where(mine, weights * columns[k], 0))
+        weights = weights.at[k].set(jnp.where(free[k], share[k] * flow, weights[k]))
+        # A token that is hardly ever left can weigh 1e30 times its root: rescaled, nothing overflows.
+        return jnp.where(mine, weights / jnp.maximum(weights[k], 1), weights)
+
+    weights = jax.lax.fori_loop(0, size, weigh, roots.astype(attn.dtype))
     laws = jnp.where(roots[:, None] & (homes[None] == index[:, None]), weights[None], 0)
     total = jnp.sum(laws, axis=1, keepdims=True)
     return ChainLimit(absorption, laws / jnp.where(total > 0, total, 1), roots)

@@ -70,8 +70,8 @@ def logit_spread(logits: Float[Array, "*B T S"], mask: Bool[Array, "..."]) -> Fl
     common = jnp.any(seen & query, axis=-2) & real
     # Real queries that see different keys, whatever the logits, are infinitely far apart.
     apart = jnp.any(common & jnp.any(~seen & query, axis=-2), axis=-1)
-    # Elsewhere a key that none sees is given the logits of one that all see, and changes no maximum. Keys lie in rows,
-    # where reductions over them are vectorised.
+    # Elsewhere a key that none sees, and a padded one, is given the logits of one that all see: no maximum changes, and
+    # the loop needs no mask. Keys lie in rows, where reductions over them are vectorised.
     one = jnp.take_along_axis(logits, jnp.argmax(common, axis=-1)[..., None, None], axis=-1)
     keys = jnp.where(common[..., None, :], logits, one)
     keys = jnp.where(query & jnp.isfinite(keys), keys, 0).mT

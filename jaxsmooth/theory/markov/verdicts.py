@@ -10,7 +10,7 @@ from jaxtyping import Array
 
 from ...linalg.precision import matmul
 from ..consensus import real_pairs
-from ..operators import Dense, keep_real
+from ..operators import Dense
 from .iteration import iterate, length_of
 from .second_eigenvalue import Modulus
 from .stochastic import token_spread
@@ -144,12 +144,13 @@ def decay(chain: Chain, deviation: Array, steps: int) -> Array:
     adds along the limit's space, where nothing decays, is projected out again.
     """
 
-    # (I - L) A, in which the limit's space is projected out.
-    rest = chain.matrix - matmul(chain.limit, chain.matrix)
+    # (I - L) A, in which the limit's space is projected out. Padded rows may hold anything.
+    matrix = jnp.where(real_pairs(chain.mask), chain.matrix, 0)
+    rest = matrix - matmul(chain.limit, matrix)
 
     def step(state: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], Array]:
         unit, log_size = state
-        after = keep_real(matmul(rest, unit), chain.mask)
+        after = matmul(rest, unit)
         length = length_of(after)
         real = length > 0
         log_size = jnp.where(real, log_size + jnp.log(jnp.where(real, length, 1)), -jnp.inf)

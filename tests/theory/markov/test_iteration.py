@@ -173,7 +173,7 @@ def test_padding_changes_no_convergence():
     attn, mask = (np.concatenate(parts) for parts in zip(*(attention_batch(rng) for _ in range(20)), strict=True))
     hidden = rng.standard_normal((len(attn), PADDED, 3))
     clean = converge_all(attn, hidden, mask, 200)
-    dirty = converge_all(np.where(mask[..., None], attn, 1e6), np.where(mask[..., None], hidden, np.nan), mask, 200)
+    dirty = converge_all(np.where(mask[..., None], attn, np.nan), np.where(mask[..., None], hidden, np.nan), mask, 200)
     for name in ("predicted_rate", "observed_rate", "ergodicity", "mixing_rate", "observed_limit"):
         np.testing.assert_allclose(getattr(dirty, name), getattr(clean, name), rtol=1e-12, atol=1e-15)
     np.testing.assert_array_equal(dirty.observed_steps, clean.observed_steps)

@@ -191,6 +191,29 @@ def test_a_law_over_sixty_orders_of_magnitude_keeps_its_digits(dtype):
     np.testing.assert_allclose(found, expected / expected.sum(), rtol=200 * np.finfo(dtype).eps)
 
 
+@pytest.mark.parametrize("mode", [jax.jacrev, jax.jacfwd])
+def test_a_law_has_its_derivatives_at_transient_tokens_too(mode):
+    """Two tokens that stay among themselves and one that joins them: by what they begin to send there, it gains law."""
+    attn, every, step = np.array([[0.5, 0.5, 0.0], [0.25, 0.75, 0.0], [0.25, 0.25, 0.5]]), np.ones(3, bool), 1e-6
+    found = np.asarray(jax.jit(mode(lambda a: stationary_law(a, every)))(attn))
+    # Diagonals are not read; an entry of 0 can only grow.
+    for i, j in [(0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1)]:
+        more = [attn + factor * step * np.outer(np.eye(3)[i], np.eye(3)[j]) for factor in (1, 2)]
+        one, two = (np.asarray(law_of(each, every)) for each in more)
+        slope = (4 * one - two - 3 * np.asarray(law_of(attn, every))) / (2 * step)
+        np.testing.assert_allclose(found[:, i, j], slope, atol=1e-7)
+    assert found[2, 0, 2] > 0.1
+
+
+@pytest.mark.parametrize("odd", [np.nan, np.inf])
+def test_a_law_of_what_is_not_finite_is_unknown(odd):
+    attn = np.array([[0.5, 0.25, 0.25], [0.2, 0.3, 0.5], [0.2, 0.4, 0.4]])
+    for place in [(0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1)]:
+        attn[place], before = odd, attn[place]
+        assert np.any(np.isnan(law_of(attn, np.ones(3, bool)))), place
+        attn[place] = before
+
+
 def test_nearly_decoupled_blocks_keep_their_law():
     """Coupled by 1e-14, the law is still determined; eigenvectors of a float matrix cannot tell it."""
     attn = np.array([[0.5, 0.5, 0.0, 0.0], [0.5, 0.5, 0.0, 0.0], [0.0, 0.0, 0.5, 0.5], [0.0, 0.0, 0.5, 0.5]])
