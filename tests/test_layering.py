@@ -58,7 +58,7 @@ ALLOWED: dict[str, set[str]] = {
     "theory.blocked_attention": {"linalg", "theory.operators"},
     "theory.mixing": {"meshes", "linalg", "theory.consensus", "theory.operators"},
     "theory.theorems": {"errors", "types", "activations", "linalg", "theory.statement"},
-    "theory.equal_tokens": {"types", "activations", "theory.theorems"},
+    "theory.equal_tokens": {"types", "activations", "linalg", "theory.theorems"},
     "theory.markov": {
         *("errors", "meshes", "linalg"),
         *(f"theory.{name}" for name in ("consensus", "statement", "operators", "mixing")),

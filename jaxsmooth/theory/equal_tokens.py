@@ -5,8 +5,9 @@ maps of any family, on the device and with a deviation beside the row, there is 
 """
 
 import functools
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,10 +16,14 @@ from jaxtyping import Array
 from numpy.typing import NDArray
 
 from ..activations import ACTIVATIONS
+from ..linalg.precision import matmul
 from ..types import Block
 from .theorems.parameters import bias_of, heads_of
 
 Rows = NDArray[np.float64]
+Walk = Callable[[Rows], Iterator[Rows]]
+
+AT_ONCE = 32
 
 NEARLY_AT_REST = 1e-2
 """A row that moves by more of its length a step is near no fixed row of which anything could be asked."""
@@ -47,24 +52,64 @@ def equal_token_map(
     array([[ 1.2247,  0.    , -1.2247]])
     """
 
-    # Once, for it costs more than a step does.
-    parts = [_parts(block) for block in blocks]
+    walk = equal_token_walk(blocks, eps, activation, std, at_once=1)
+    return lambda rows: next(walk(rows))
 
-    def normed(rows: Rows, scale: NDArray[np.float64], bias: NDArray[np.float64]) -> Rows:
-        centred = rows - rows.mean(axis=1, keepdims=True)
-        own = np.sqrt(np.mean(centred**2, axis=1, keepdims=True) + eps) if std is None else std
-        return centred / own * scale + bias
 
-    def apply(rows: Rows) -> Rows:
-        for value, output, up, down, norm_attn, norm_mlp in parts:
-            mixed = (rows @ value[0] + value[1]) @ output[0] + output[1]
-            between = normed(rows + mixed, *norm_attn)
+def equal_token_walk(
+    blocks: Sequence[Block], eps: float, activation: str, std: float | None = None, *, at_once: int = AT_ONCE
+) -> Walk:
+    """F(x), F(F(x)), ... of the map of `equal_token_map`, for `settle`.
+
+    Args:
+      blocks: as for `equal_token_map`, and so the others.
+      eps: LayerNorm's epsilon.
+      activation: its name.
+      std: what both LayerNorms divide by.
+      at_once: so many steps are one call of a compiled program; each is little work, and a call costs as much as five.
+
+    Returns:
+      A function of rows, [K D], that gives their iterates one after the other, without end.
+    """
+    with jax.enable_x64(True):
+        # Once, for it costs more than a step does.
+        parts = jax.device_put([_parts(block) for block in blocks])
+
+    def walk(rows: Rows) -> Iterator[Rows]:
+        while True:
             with jax.enable_x64(True):
-                wide = np.asarray(_activation(activation)(jnp.asarray(between @ up[0] + up[1])))
-            rows = normed(between + wide @ down[0] + down[1], *norm_mlp)
-        return rows
+                ahead = np.asarray(_iterates(parts, rows, eps, std, activation=activation, steps=at_once))
+            yield from ahead
+            rows = ahead[-1]
 
-    return apply
+    return walk
+
+
+@functools.partial(jax.jit, static_argnames=("activation", "steps"))
+def _iterates(parts: Any, rows: Array | Rows, eps: Any, std: Any, *, activation: str, steps: int) -> Array:
+    """The next rows, [steps K D]: one program for all maps of as many blocks of one size."""
+
+    def step(rows: Array, _: None) -> tuple[Array, Array]:
+        after = _through(parts, rows, eps, std, activation)
+        return after, after
+
+    return jax.lax.scan(step, rows, None, length=steps)[1]
+
+
+def _through(parts: Any, rows: Array, eps: Any, std: Any, activation: str) -> Array:
+    def normed(rows: Array, scale: Array, bias: Array) -> Array:
+        centred = rows - jnp.mean(rows, axis=1, keepdims=True)
+        own = jnp.sqrt(jnp.mean(centred**2, axis=1, keepdims=True) + eps) if std is None else std
+        return centred / own * scale[None] + bias[None]
+
+    def linear(rows: Array, kernel: Array, bias: Array) -> Array:
+        return matmul(rows, kernel) + bias.reshape(1, -1)
+
+    for value, output, up, down, norm_attn, norm_mlp in parts:
+        between = normed(rows + linear(linear(rows, *value), *output), *norm_attn)
+        wide = ACTIVATIONS[activation].function(linear(between, *up))
+        rows = normed(between + linear(wide, *down), *norm_mlp)
+    return rows
 
 
 def _parts(block: Block) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
@@ -78,11 +123,6 @@ def _parts(block: Block) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]
         *((norm.scale, bias_of(norm)) for norm in (block.norm_attn, block.norm_mlp)),
     ]
     return [(np.asarray(kernel), np.asarray(bias)) for kernel, bias in pairs]
-
-
-@functools.cache
-def _activation(name: str) -> Callable[[Array], Array]:
-    return jax.jit(ACTIVATIONS[name].function)
 
 
 class Rest(NamedTuple):
@@ -99,11 +139,11 @@ class Rest(NamedTuple):
     change: NDArray[np.float64]
 
 
-def settle(apply: Callable[[Rows], Rows], rows: Rows, *, steps: int, tolerance: float, longest_cycle: int = 1) -> Rest:
+def settle(walk: Walk, rows: Rows, *, steps: int, tolerance: float, longest_cycle: int = 1) -> Rest:
     """Apply a map of rows until every row repeats, up to a tolerance, or the steps are used up.
 
     Args:
-      apply: the map, [K D] -> [K D], each row by itself.
+      walk: gives the iterates of the map, [K D] -> [K D], each row by itself.
       rows: where to begin, [K D].
       steps: how often at most, at least once.
       tolerance: distance of two rows, over the length of the later one, that counts as none.
@@ -112,14 +152,16 @@ def settle(apply: Callable[[Rows], Rows], rows: Rows, *, steps: int, tolerance: 
     Returns:
       A `Rest`. A row that is not finite repeats nothing.
 
-    >>> apply, start = (lambda x: np.stack([1 + x[0] / 2, -x[1]])), np.ones((2, 1))
-    >>> found = settle(apply, start, steps=99, tolerance=1e-13, longest_cycle=2)
+    >>> def walk(x):
+    ...     while True:
+    ...         yield (x := np.stack([1 + x[0] / 2, -x[1]]))
+    >>> found = settle(walk, np.ones((2, 1)), steps=99, tolerance=1e-13, longest_cycle=2)
     >>> found.rows.ravel().round(6).tolist(), found.period.tolist()
     ([2.0, -1.0], [1, 2])
     """
     recent = [rows]
-    for _ in range(steps):
-        recent = [*recent[-longest_cycle:], apply(recent[-1])]
+    for after in itertools.islice(walk(rows), steps):
+        recent = [*recent[-longest_cycle:], after]
         size = np.linalg.norm(recent[-1], axis=1)
         apart = np.stack([np.linalg.norm(recent[-1] - before, axis=1) for before in recent[-2::-1]])
         back = apart <= tolerance * size

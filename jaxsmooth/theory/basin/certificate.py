@@ -18,7 +18,7 @@ from ...linalg.intervals import quiet
 from ...linalg.norm_ball import size as length
 from ...linalg.norm_ball import up
 from ...types import Block
-from ..equal_tokens import equal_token_map, settle
+from ..equal_tokens import equal_token_map, equal_token_walk, settle
 from ..theorems.parameters import bias_of
 from .comparison import Roots, Step, step
 from .matrices import Matrix, adapted_roots, exact, norm
@@ -209,8 +209,8 @@ def _row(start: Any, width: int) -> NDArray[np.float64]:
 def _orbit(blocks: list[Block], row: NDArray[np.float64], eps: float, std: float | None) -> Orbit:
     """Where equal tokens settle."""
     steps = max(PASSES // len(blocks), min(PASSES, 600))
-    through = equal_token_map(blocks, eps, "gelu", std)
-    rest = settle(through, row[None], steps=steps, tolerance=SETTLED, longest_cycle=LONGEST_CYCLE)
+    walk = equal_token_walk(blocks, eps, "gelu", std)
+    rest = settle(walk, row[None], steps=steps, tolerance=SETTLED, longest_cycle=LONGEST_CYCLE)
     period = int(rest.period[0])
     if not period:
         return Orbit([row], blocks, 0)

@@ -22,7 +22,7 @@ from ...types import Block, LayerNorm
 from ..certify.arb_calculus import ArbCalculus, ends
 from ..certify.arb_matrices import Matrix
 from ..certify.matrix_calculus import FUNCTION_ULPS
-from ..equal_tokens import NEARLY_AT_REST, equal_token_map, settle
+from ..equal_tokens import NEARLY_AT_REST, equal_token_map, equal_token_walk, settle
 from ..rates.activation_slopes import slope_range
 from ..theorems.exact_block import Architecture
 from ..theorems.parameters import bias_of
@@ -89,7 +89,7 @@ class EqualTokenMap:
         """Plain post-LN blocks with numpy parameters in float64."""
         self.architecture, self.blocks = architecture, blocks
         self._linear = [_linear(block, architecture.activation) for block in blocks]
-        self._apply = equal_token_map(blocks, *architecture)
+        self._apply, self._walk = equal_token_map(blocks, *architecture), equal_token_walk(blocks, *architecture)
 
     def __call__(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
         """F of each row, [K D], to rounding."""
@@ -101,7 +101,7 @@ class EqualTokenMap:
         Args:
           rows: the tokens to begin with.
         """
-        found = settle(self, rows, steps=STEPS, tolerance=SETTLED)
+        found = settle(self._walk, rows, steps=STEPS, tolerance=SETTLED)
         return np.where((found.change <= NEARLY_AT_REST)[:, None], found.rows, np.nan)
 
     @quiet

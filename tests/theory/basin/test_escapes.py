@@ -10,7 +10,7 @@ from support.plain_blocks import Plain
 
 import jaxsmooth
 from jaxsmooth.theory.basin import certificate
-from jaxsmooth.theory.equal_tokens import equal_token_map, settle
+from jaxsmooth.theory.equal_tokens import equal_token_walk, settle
 
 RESULTS = ROOT / "experiments" / "results"
 ROWS = {row["name"]: row for row in json.loads((RESULTS / "basin.json").read_text())["rows"]}
@@ -32,8 +32,8 @@ def test_the_escape_of_the_stack_of_minilm_ends_in_unequal_tokens():
     model, _ = jaxsmooth.load("minilm-l6")
     config = model.config
     blocks = [jax.tree.map(lambda leaf, k=k: np.asarray(leaf[k], np.float64), model.blocks) for k in range(6)]
-    one_row = equal_token_map(blocks, float(config.eps), "gelu")
-    (row,) = settle(one_row, blocks[-1].norm_mlp.bias[None], steps=400, tolerance=1e-13).rows
+    walk = equal_token_walk(blocks, float(config.eps), "gelu")
+    (row,) = settle(walk, blocks[-1].norm_mlp.bias[None], steps=400, tolerance=1e-13).rows
     (moves,) = (np.array(each) for each in SENTENCES["minilm-l6 stack"].values())
     plain = Plain.of(model, None, None)
 
