@@ -1,4 +1,4 @@
-"""A sentence of equal tokens stays one: the map of its row, and where rows come to rest. Host only, float64.
+"""A sentence of equal tokens stays one: the map of its row, and where rows come to rest. From numpy to numpy, float64.
 
 What is proved of a fixed row stands elsewhere: an enclosure in `hypotheses.consensus_state`, a basin in `basin`. For
 maps of any family, on the device and with a deviation beside the row, there is `fate.stability.approach_consensus`.
@@ -51,7 +51,6 @@ def equal_token_map(
     >>> equal_token_map([two_norms], 0.0, "gelu")(np.array([[3.0, 0.0, -3.0]])).round(4)
     array([[ 1.2247,  0.    , -1.2247]])
     """
-
     walk = equal_token_walk(blocks, eps, activation, std, at_once=1)
     return lambda rows: next(walk(rows))
 
@@ -93,7 +92,7 @@ def _iterates(parts: Any, rows: Array | Rows, eps: Any, std: Any, *, activation:
         after = _through(parts, rows, eps, std, activation)
         return after, after
 
-    return jax.lax.scan(step, rows, None, length=steps)[1]
+    return jax.lax.scan(step, jnp.asarray(rows), None, length=steps)[1]
 
 
 def _through(parts: Any, rows: Array, eps: Any, std: Any, activation: str) -> Array:

@@ -143,7 +143,6 @@ def decay(chain: Chain, deviation: Array, steps: int) -> Array:
     Rescaled after every step, so that the rate can be read far below the rounding error of A^k H; what rounding
     adds along the limit's space, where nothing decays, is projected out again.
     """
-
     # (I - L) A, in which the limit's space is projected out. Padded rows may hold anything.
     matrix = jnp.where(real_pairs(chain.mask), chain.matrix, 0)
     rest = matrix - matmul(chain.limit, matrix)
