@@ -69,6 +69,13 @@ def equal_token_walk(
 
     Returns:
       A function of rows, [K D], that gives their iterates one after the other, without end.
+
+    >>> from jaxsmooth.theory import block_of
+    >>> eye, one = np.eye(3), np.ones(3)
+    >>> two_norms = block_of(0 * eye[:, None], eye[None], one, 0 * eye, eye, one, bias_mlp=np.array([3.0, 0.0, -3.0]))
+    >>> walk = equal_token_walk([two_norms], 0.0, "gelu")(np.array([[3.0, 0.0, -3.0]]))
+    >>> [round(float(next(walk)[0, 0]), 4) for _ in range(3)]
+    [4.2247, 4.2247, 4.2247]
     """
     with jax.enable_x64(True):
         # Once, for it costs more than a step does.
