@@ -119,4 +119,5 @@ def bare_sides(config: EncoderConfig, rows: int, length: int) -> dict[str, Calla
 def _require_equal(found: Any, expected: np.ndarray) -> None:
     size = np.sqrt(np.mean(np.square(expected)))
     assert 1e-12 < size < 1e12, size  # neither zeros nor overflow, which some processors multiply at another speed
-    np.testing.assert_allclose(found, expected, atol=1e-2 * size, rtol=0)
+    # Six layers, each cubic in its input, in float32: up to 3e-4 was seen.
+    np.testing.assert_allclose(found, expected, atol=1e-3 * size, rtol=0)

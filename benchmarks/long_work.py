@@ -1,7 +1,7 @@
 """Do the studies stay within their memory, and does their time grow with the texts and no faster?
 
     python benchmarks/long_work.py --studies diagnose deep              # a quarter of an hour on 2 free CPU cores
-    python benchmarks/long_work.py --studies converge compare verify --words 3    # openings of sentences; an hour
+    python benchmarks/long_work.py --studies converge compare verify --words 3    # openings of sentences; two hours
 
 Each study, from Python in a process of its own, of `tiny` on so many sentences (the film reviews, again and again);
 traced and compiled programs come from the cache after a first run. `tiny` reads letters rather than words, a hundred

@@ -25,7 +25,7 @@ from jaxtyping import install_import_hook
 
 # The modules of pytree structs (types, bert.params, training.data.tasks) stay out: tree utilities build those
 # structs around non-arrays. So does linalg.intervals, whose many small calls on the host made its checks an eighth of
-# the suite's time. Everything else is checked on every call of every test.
+# the time of 28 test files. Everything else is checked on every call of every test.
 LINALG = Path(__file__).parents[1] / "jaxsmooth" / "linalg"
 CHECKED = [
     *(f"jaxsmooth.bert.{name}" for name in ("attention", "block", "checks", "encoder", "matmul", "norm")),
