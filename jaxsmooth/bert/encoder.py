@@ -108,6 +108,7 @@ def encode(
     successive: bool = False,
     attention: Literal["explicit", "auto", "fused"] | Kernel = "explicit",
     place: Callable[[Block], Block] | None = None,
+    unroll: bool = False,
 ) -> tuple[Float[Array, "B T D"], Any]:
     """Run the encoder; return the last hidden states and what `collect` returns for every block.
 
@@ -126,6 +127,8 @@ def encode(
         asks for the kernel; a `Kernel` names it (docs/attention.md). Results differ by rounding, and at padded tokens.
       place: says on which devices one block's parameters lie, by `jax.lax.with_sharding_constraint` of each. Asked
         inside the loop over blocks, it holds for every block's gradient as well, where it is made.
+      unroll: write the blocks out one after the other, not as a loop: same numbers, a program several times as long. A
+        CPU's gradient is quicker for it, since nothing is copied into what a loop keeps for the way back.
 
     Returns:
       `(hidden, collected)`: [B T D], and `collect`'s pytree with a leading axis L (a `Trace` by default).
@@ -144,7 +147,7 @@ def encode(
     References: Devlin et al. (2019), BERT, arXiv 1810.04805.
     """
     options: dict[str, Any] = {"collect": collect, "remat": remat, "successive": successive}
-    options |= {"kernel": find_kernel(attention), "place": place}
+    options |= {"kernel": find_kernel(attention), "place": place, "unroll": unroll}
     return _encode(model, check_arguments(model, batch, edits, collect), edits, **options)
 
 
@@ -209,7 +212,7 @@ def embed_patches(table: Embeddings, pixels: Float[Array, "B C Y X"]) -> Float[A
 
 
 @on_any_mesh(lambda model, batch, *rest, **options: batch.mask, lead=(0, 1))
-@functools.partial(jax.jit, static_argnames=("collect", "remat", "successive", "kernel", "place"))
+@functools.partial(jax.jit, static_argnames=("collect", "remat", "successive", "kernel", "place", "unroll"))
 def _encode(
     model: Encoder,
     batch: Batch | ImageBatch,
@@ -220,6 +223,7 @@ def _encode(
     successive: bool,
     kernel: Kernel | None,
     place: Callable[[Block], Block] | None,
+    unroll: bool,
 ) -> tuple:
     config = model.config
     bias = relative_bias(model.relative, batch.mask.shape[1])
@@ -249,7 +253,7 @@ def _encode(
         step = jax.checkpoint(step, policy=remat if callable(remat) else None)
     start = (embedded, _no_attention(config, embedded, batch.mask) if successive else None)
     blocks = (layers, None if config.shared_layers else model.blocks)
-    (hidden, _), collected = _through_blocks(step, start, blocks, edits.shared_attn)
+    (hidden, _), collected = _through_blocks(step, start, blocks, edits.shared_attn, unroll)
     return normalise(config, model.final_norm, hidden), collected
 
 
@@ -276,7 +280,7 @@ def _no_attention(config: EncoderConfig, hidden: Array, mask: Array) -> Array:
     return jnp.broadcast_to((mask & False)[:, None, None, :], shape).astype(hidden.dtype)
 
 
-def _through_blocks(step: Callable, carry: tuple, blocks: tuple, shared: tuple[int, int] | None) -> tuple:
+def _through_blocks(step: Callable, carry: tuple, blocks: tuple, shared: tuple[int, int] | None, unroll: bool) -> tuple:
     """All blocks in turn: `step(probs, carry, block) -> carry, (collected, probs)`, probs of the block that shares."""
 
     def several(carry: tuple, blocks: tuple, probs: Array | None = None) -> tuple:
@@ -284,7 +288,7 @@ def _through_blocks(step: Callable, carry: tuple, blocks: tuple, shared: tuple[i
             carry, (kept, _) = step(probs, carry, block)
             return carry, kept
 
-        return jax.lax.scan(one, carry, blocks)
+        return jax.lax.scan(one, carry, blocks, unroll=unroll)
 
     if shared is None:
         return several(carry, blocks)

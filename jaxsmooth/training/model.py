@@ -64,6 +64,7 @@ def task_logits(
     head_dropout: float = 0.0,
     attention: Literal["explicit"] | Kernel = "explicit",
     place: Callable[[Block], Block] | None = None,
+    unroll: bool = False,
 ) -> Float[Array, "..."]:
     """From tokens to logits, in the dtype of the parameters.
 
@@ -76,13 +77,13 @@ def task_logits(
       remat: as in `encode`.
       key: of the head's dropout; None for none.
       head_dropout: rate of the dropout between pooler and output, as in BertForSequenceClassification.
-      attention, place: as in `encode`.
+      attention, place, unroll: as in `encode`.
 
     Returns:
       As `bert.heads.apply_head`, of `places` if they are given.
     """
     collect = keep_nothing if model.fusion is None else keep_hidden
-    options: dict[str, Any] = {"remat": remat, "attention": attention, "place": place}
+    options: dict[str, Any] = {"remat": remat, "attention": attention, "place": place, "unroll": unroll}
     hidden, stacked = encode(model.encoder, batch, edits=edits, collect=collect, **options)
     if model.fusion is not None:
         hidden, _ = fuse(model.fusion, stacked)

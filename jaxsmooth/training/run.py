@@ -28,7 +28,7 @@ from .export import drawn_fusion, trained_fusion
 from .guards.memory import Need, choose_remat, device_memory, estimate, state_bytes
 from .model import TaskModel, init_task_model
 from .optimiser import learning_rate, make_optimiser, warmup_steps
-from .sharding import attention_kernel, block_placement, constraints, make_mesh, place_tree, tree_shardings
+from .sharding import attention_kernel, block_placement, constraints, make_mesh, place_tree, tree_shardings, unrolled
 from .step import Trainer, TrainState, init_state
 
 SMALL_BATCH = 1024
@@ -164,6 +164,7 @@ def _trainer(
         constrain=constraints(mesh),
         kernel=attention_kernel(config.attention, mesh),
         place=block_placement(mesh),
+        unroll=unrolled(mesh),
     )
 
 

@@ -97,6 +97,8 @@ class Trainer:
       constrain: edits that pin the shardings of hidden states, from `sharding.constraints`.
       kernel: the one that attention is left to where it can be, from `sharding.attention_kernel`; None for none.
       place: says where a block's parameters and gradients lie, from `sharding.block_placement`; None on one device.
+      unroll: differentiate the blocks one after the other and not in a loop, as in `encode`; where blocks are recomputed
+        they stay in their loop.
     """
 
     task: Task
@@ -107,6 +109,7 @@ class Trainer:
     constrain: Edits = dataclasses.field(default_factory=Edits)
     kernel: Kernel | None = None
     place: Callable[[Block], Block] | None = None
+    unroll: bool = False
 
     def products(self) -> AbstractContextManager[Any]:
         """In which the run's float32 products have the precision it states. bfloat16 is left as fast as it is."""
@@ -124,21 +127,26 @@ class Trainer:
         own = self.remedy(encoder, batch) if self.remedy else Edits()
         return compose(own, Edits(shared_attn=shared_blocks(self.config.share_attention)))
 
-    def logits(self, model: TaskModel, data: TrainBatch, key: PRNGKeyArray | None = None) -> Float[Array, "..."]:
+    def logits(
+        self, model: TaskModel, data: TrainBatch, key: PRNGKeyArray | None = None, *, unroll: bool = False
+    ) -> Float[Array, "..."]:
         """Logits of a batch in the run's precision.
 
         Args:
           model: the parameters, in float32 or float64.
           data: the batch.
           key: of dropout; None for no dropout.
+          unroll: as in `encode`.
 
         Returns:
           As `task_logits`.
         """
         with self.products():
-            return self._logits(model, data, key)
+            return self._logits(model, data, key, unroll)
 
-    def _logits(self, model: TaskModel, data: TrainBatch, key: PRNGKeyArray | None) -> Float[Array, "..."]:
+    def _logits(
+        self, model: TaskModel, data: TrainBatch, key: PRNGKeyArray | None, unroll: bool
+    ) -> Float[Array, "..."]:
         if self.config.precision == "bfloat16":
             model = cast_floats(model, jnp.bfloat16)
         if self.config.freeze:
@@ -159,6 +167,7 @@ class Trainer:
             head_dropout=self.config.head_dropout,
             attention=self.kernel or "explicit",
             place=self.place,
+            unroll=unroll,
         )
 
     def loss(self, model: TaskModel, data: TrainBatch, key: PRNGKeyArray | None = None) -> Float[Array, ""]:
@@ -169,8 +178,12 @@ class Trainer:
           data: the batch; with no label at all the loss is 0.
           key: as for `logits`.
         """
-        loss = loss_sum(self.task.kind, self.logits(model, data, key), data)
+        loss = self._loss_sum(model, data, key)
         return loss / jnp.maximum(label_count(self.task.kind, data), 1).astype(loss.dtype)
+
+    def _loss_sum(self, model: TaskModel, data: TrainBatch, key: PRNGKeyArray | None) -> Float[Array, ""]:
+        unroll = self.unroll and not REMAT[self.config.remat]
+        return loss_sum(self.task.kind, self.logits(model, data, key, unroll=unroll), data)
 
     def gradients(
         self, model: TaskModel, data: TrainBatch, key: PRNGKeyArray | None = None
@@ -192,7 +205,7 @@ class Trainer:
         cut = jax.tree.map(lambda leaf: _interleaved(leaf, parts), data)
 
         def part(model: TaskModel, data: TrainBatch, key: PRNGKeyArray | None) -> Array:
-            loss = loss_sum(self.task.kind, self.logits(model, data, key), data)
+            loss = self._loss_sum(model, data, key)
             return loss / count.astype(loss.dtype)
 
         def add(total: tuple, numbered: tuple[Array, TrainBatch]) -> tuple[tuple, None]:
