@@ -91,9 +91,9 @@ def make_sides(args: Args) -> tuple[dict[str, Callable[[], Any]], dict[str, floa
     compiled = torch_run(folder, model, config, 1000, attention="sdpa")
     session = onnx_session(compiled.model, data, args.threads)
     compiled.model.compile()
-    trainer = Trainer(
-        task, config, make_optimiser(config, model, 1000), learning_rate(config, 1000), unroll=True
-    )  # as on one CPU
+    schedule = learning_rate(config, 1000)
+    # as `finetune` makes it on one CPU
+    trainer = Trainer(task, config, make_optimiser(config, model, 1000), schedule, unroll=True)
     step, forward = compile_step(trainer), jax.jit(trainer.logits)
     state = [init_state(jax.tree.map(jnp.copy, model), trainer.optimiser, config)]
 

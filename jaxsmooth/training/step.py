@@ -97,8 +97,8 @@ class Trainer:
       constrain: edits that pin the shardings of hidden states, from `sharding.constraints`.
       kernel: the one that attention is left to where it can be, from `sharding.attention_kernel`; None for none.
       place: says where a block's parameters and gradients lie, from `sharding.block_placement`; None on one device.
-      unroll: differentiate the blocks one after the other and not in a loop, as in `encode`; where blocks are recomputed
-        they stay in their loop.
+      unroll: differentiate the blocks one after the other and not in a loop, as in `encode`; blocks that are recomputed
+        stay in their loop.
     """
 
     task: Task
