@@ -4,6 +4,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+import types
 import warnings
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from jaxsmooth.training.sharding import (
     make_mesh,
     spec,
     tree_shardings,
+    unrolled,
 )
 from jaxsmooth.training.step import init_state
 from jaxsmooth.types import named_leaves
@@ -53,6 +55,15 @@ def run_workers(runs: list, devices: int, processes: int = 1, folder: str = "", 
     for each, (_, errors) in zip(started, outputs, strict=True):
         assert each.returncode == 0, errors[-3000:]
     return json.loads(outputs[0][0].strip().splitlines()[-1])
+
+
+def test_one_cpu_alone_goes_through_the_blocks_one_after_the_other():
+    assert unrolled(make_mesh(""))
+    devices = np.array([types.SimpleNamespace(platform=name) for name in ("cpu", "cpu", "tpu")])
+    assert [unrolled(types.SimpleNamespace(size=len(some), devices=some)) for some in (devices[:2], devices[2:])] == [
+        False,
+        False,
+    ]
 
 
 STAGES = ["data=2,fsdp=2,tensor=2", "", "fsdp=4,sequence=2"]

@@ -101,6 +101,26 @@ def test_fusion_is_trained(fusion):
     assert all(np.abs(np.asarray(leaf)).max() > 0 for leaf in jax.tree.leaves(gradient.fusion))
 
 
+@pytest.mark.parametrize(
+    ("settings", "fewer"),
+    [
+        ({}, 2),  # one there, one back
+        ({"accumulate": 2}, 2),
+        ({"share_attention": "1-2"}, 0),  # of two blocks, so no loop has more than one
+        ({"remat": "full"}, 0),  # blocks that are recomputed stay in their loop
+    ],
+)
+def test_blocks_one_after_the_other_have_the_loop_s_gradient(settings, fewer):
+    config = dataclasses.replace(PLAIN, hidden_dropout=0.1, attention_dropout=0.1, **settings)
+    model, data, key = small_model("classification"), small_batch("classification"), jax.random.key(0)
+    loop, unrolled = (make_trainer("classification", model, config, unroll=unroll) for unroll in (False, True))
+    programs = [jax.jit(trainer.gradients).lower(model, data, key) for trainer in (loop, unrolled)]
+    results = [program.compile(compiler_options=QUICK)(model, data, key) for program in programs]
+    jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12), *results)
+    loops = [program.as_text().count("stablehlo.while") for program in programs]
+    assert loops[0] - loops[1] == fewer
+
+
 def test_layers_share_attention_in_training_and_in_evaluation():
     model, data = small_model("classification"), small_batch("classification")
     sharing = make_trainer("classification", model, dataclasses.replace(PLAIN, share_attention="1-2"))
