@@ -100,7 +100,9 @@ def make_step(encoder: Any) -> Callable[[], Any]:
     labels = np.random.default_rng(1).integers(0, 2, ROWS).astype(np.int32)
     data = find("TrainBatch")(make_batch(), labels, np.ones(ROWS, np.float32), np.arange(ROWS, dtype=np.int32))
     optimiser, rate = find("make_optimiser")(config, model, 1000), find("learning_rate")(config, 1000)
-    trainer = find("Trainer")(task, config, optimiser, rate)
+    # as `finetune` makes it on one CPU, where it can
+    unroll = {"unroll": True} if any(field.name == "unroll" for field in dataclasses.fields(find("Trainer"))) else {}
+    trainer = find("Trainer")(task, config, optimiser, rate, **unroll)
     step = find("compile_step")(trainer)
     # a step overwrites its state, whose arrays are the encoder's own
     state = [find("init_state")(jax.tree.map(jax.numpy.copy, model), optimiser, config)]

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
@@ -104,3 +105,16 @@ def test_mish_has_slopes_of_its_own(place, which):
     assert abs(float(series[2])) < 1e-15
     assert float(series[1]) == pytest.approx(SLOPES["mish"][which], rel=1e-15)
     assert SLOPES["mish"][0] < 1 - SLOPES["mish"][1]
+
+
+@pytest.mark.parametrize(("dtype", "most"), [(jnp.float32, 2e-7), (jnp.bfloat16, 2.0**-8), (jnp.float16, 2.0**-11)])
+def test_gelu_where_it_is_differentiated_is_as_exact_as_its_dtype(dtype, most):
+    """Value and slope, up to one rounding, in the left tail too, where 1 + erf is small and would be rounded away."""
+    x = jnp.linspace(-8.0, 8.0, 4001, dtype=jnp.float32).astype(dtype)
+    value, slope = jax.jit(lambda x: jax.jvp(ACTIVATIONS["gelu"].function, (x,), (jnp.ones_like(x),)))(x)
+    assert value.dtype == slope.dtype == dtype
+    exact = np.asarray(x, np.float64)
+    normal, density = scipy.stats.norm.cdf(exact), exact * scipy.stats.norm.pdf(exact)
+    for found, expected in ((value, exact * normal), (slope, normal + density)):
+        error = np.abs(np.asarray(found, np.float64) - expected)
+        assert np.all(error <= most * np.abs(expected) + 2e-7 * np.maximum(1, np.abs(exact)))

@@ -127,8 +127,8 @@ def encode(
         asks for the kernel; a `Kernel` names it (docs/attention.md). Results differ by rounding, and at padded tokens.
       place: says on which devices one block's parameters lie, by `jax.lax.with_sharding_constraint` of each. Asked
         inside the loop over blocks, it holds for every block's gradient as well, where it is made.
-      unroll: write the blocks out one after the other, not as a loop: same numbers, a program several times as long. A
-        CPU's gradient is quicker for it, since nothing is copied into what a loop keeps for the way back.
+      unroll: write the blocks out one after the other, not as a loop: the same but for rounding, by a program several
+        times as long. A CPU's gradient is quicker for it: nothing is copied into what a loop keeps for the way back.
 
     Returns:
       `(hidden, collected)`: [B T D], and `collect`'s pytree with a leading axis L (a `Trace` by default).

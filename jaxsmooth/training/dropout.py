@@ -39,7 +39,7 @@ def drop(key: PRNGKeyArray, rate: float | Array, value: Float[Array, "*N"]) -> F
     Args:
       key: a `jax.random.key`.
       rate: in [0, 1), taken to the nearest multiple of 2^-16.
-      value: any array of floats.
+      value: any array of floats. What is dropped of a number that is not finite is NaN, as torch has it.
 
     >>> import jax, jax.numpy as jnp
     >>> dropped = drop(jax.random.key(0), 0.5, jnp.ones(1000))

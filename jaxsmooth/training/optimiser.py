@@ -84,12 +84,18 @@ def make_optimiser(config: FinetuneConfig, model: Any, steps: int) -> optax.Grad
     return optax.GradientTransformation(_promoting(chain.init), _promoting(chain.update))
 
 
-def _clip(norm: float) -> optax.GradientTransformation:
-    """Gradients scaled down to that global norm, if theirs is larger.
+def _clip(most: float) -> optax.GradientTransformation:
+    """Gradients scaled down to the global norm `most` if theirs is larger; else as they are.
 
     `optax.clip_by_global_norm` divides every gradient by its norm, which is one more pass over all of them.
     """
-    return optax.stateless(lambda gradient, _: optax.projections.projection_l2_ball(gradient, norm))
+
+    def clipped(gradient: Any, _: Any) -> Any:
+        norm = optax.tree.norm(gradient)
+        factor = jnp.where(norm < most, 1, most / norm)
+        return jax.tree.map(lambda leaf: leaf * factor.astype(leaf.dtype), gradient)
+
+    return optax.stateless(clipped)
 
 
 def _promoting(function: Callable[..., Any]) -> Callable[..., Any]:

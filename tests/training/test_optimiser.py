@@ -6,11 +6,13 @@ import types
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from support.training import PLAIN, compiled, make_trainer, small_batch, small_model, to_arrays
 
 from jaxsmooth.training.config import FinetuneConfig
 from jaxsmooth.training.optimiser import learning_rate, make_optimiser
+from jaxsmooth.types import map_named
 
 
 @pytest.mark.parametrize(
@@ -102,3 +104,18 @@ def test_clipping_bounds_the_global_norm():
     # With a large epsilon Adam is linear in the gradient, so the update's norm is that of the clipped gradient.
     norm = np.sqrt(sum((value.astype(np.float64) ** 2).sum() for value in update.values()))
     np.testing.assert_allclose(norm, 1e-9 * config.learning_rate, rtol=1e-3)
+
+
+@pytest.mark.parametrize("clip", [0.9, 1e-20, 1e30])
+def test_a_gradient_is_clipped_as_optax_clips_it(clip):
+    """Longer than the bound and shorter, of norm 0, with a number that is not finite, too long for float32."""
+    model = small_model("classification", jnp.float32)
+    config = dataclasses.replace(PLAIN, warmup=0.0, clip=clip, adam_eps=1.0, schedule="constant", weight_decay=0.0)
+    for size, bad in ((1.0, 0.0), (1e-9, 0.0), (0.0, 0.0), (1.0, np.nan), (1.0, np.inf), (1e30, 0.0)):
+        gradient = jax.tree.map(lambda leaf, size=size: size * jnp.cos(leaf), model)
+        gradient = map_named(lambda name, leaf, bad=bad: leaf + bad if name == "head.out.bias" else leaf, gradient)
+        found = one_update(config, model, gradient)
+        clipped = optax.clip_by_global_norm(clip).update(gradient, optax.EmptyState())[0]
+        expected = one_update(dataclasses.replace(config, clip=0.0), model, clipped)
+        for name, value in found.items():
+            np.testing.assert_allclose(value, expected[name], rtol=1e-5, err_msg=f"{name} {size} {bad}")

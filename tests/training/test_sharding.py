@@ -58,12 +58,9 @@ def run_workers(runs: list, devices: int, processes: int = 1, folder: str = "", 
 
 
 def test_one_cpu_alone_goes_through_the_blocks_one_after_the_other():
-    assert unrolled(make_mesh(""))
-    devices = np.array([types.SimpleNamespace(platform=name) for name in ("cpu", "cpu", "tpu")])
-    assert [unrolled(types.SimpleNamespace(size=len(some), devices=some)) for some in (devices[:2], devices[2:])] == [
-        False,
-        False,
-    ]
+    for platforms, alone in ((["cpu"], True), (["cpu", "cpu"], False), (["tpu"], False), (["gpu"], False)):
+        devices = np.array([types.SimpleNamespace(platform=name) for name in platforms])
+        assert unrolled(types.SimpleNamespace(size=len(devices), devices=devices)) == alone
 
 
 STAGES = ["data=2,fsdp=2,tensor=2", "", "fsdp=4,sequence=2"]

@@ -106,19 +106,26 @@ def test_fusion_is_trained(fusion):
     [
         ({}, 2),  # one there, one back
         ({"accumulate": 2}, 2),
-        ({"share_attention": "1-2"}, 0),  # of two blocks, so no loop has more than one
+        ({"share_attention": "3-5"}, 4),  # of six, so two go before the block that shares and two share
         ({"remat": "full"}, 0),  # blocks that are recomputed stay in their loop
     ],
 )
 def test_blocks_one_after_the_other_have_the_loop_s_gradient(settings, fewer):
     config = dataclasses.replace(PLAIN, hidden_dropout=0.1, attention_dropout=0.1, **settings)
-    model, data, key = small_model("classification"), small_batch("classification"), jax.random.key(0)
+    model, data, key = three_times_as_deep(), small_batch("classification"), jax.random.key(0)
     loop, unrolled = (make_trainer("classification", model, config, unroll=unroll) for unroll in (False, True))
     programs = [jax.jit(trainer.gradients).lower(model, data, key) for trainer in (loop, unrolled)]
     results = [program.compile(compiler_options=QUICK)(model, data, key) for program in programs]
     jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12), *results)
     loops = [program.as_text().count("stablehlo.while") for program in programs]
     assert loops[0] - loops[1] == fewer
+
+
+def three_times_as_deep():
+    model = small_model("classification")
+    blocks = jax.tree.map(lambda leaf: jnp.concatenate([leaf, 0.5 * leaf, 2 * leaf]), model.encoder.blocks)
+    config = dataclasses.replace(SMALL, layers=3 * SMALL.layers)
+    return dataclasses.replace(model, encoder=dataclasses.replace(model.encoder, config=config, blocks=blocks))
 
 
 def test_layers_share_attention_in_training_and_in_evaluation():
