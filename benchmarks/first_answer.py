@@ -51,7 +51,7 @@ class Args:
     profile: bool = False
     """Profile a warm run of each side instead."""
     results: Path = HERE / "results"
-    """Where the results go; those of other commands stay."""
+    """Where the results go; those of other commands and processors stay."""
 
 
 def run(command: str, checkout: Path, cache: Path) -> dict[str, float]:
@@ -161,7 +161,11 @@ def main(args: Args) -> None:
         }
     out = args.results / "first_answer.json"
     known = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {}
-    known[args.command] = found | {"date": datetime.date.today().isoformat(), "setting": setting()}
+    where = setting()
+    known[f"{args.command}, {where['processor']}"] = found | {
+        "date": datetime.date.today().isoformat(),
+        "setting": where,
+    }
     atomic_write(out, dumps_strict(known, indent=1) + "\n")
 
 
