@@ -59,8 +59,8 @@ def slope_kept(function: Elementwise, both: Callable[[jax.Array], Any] | None = 
 def _gelu_and_slope(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """x Phi(x) and Phi(x) + x phi(x), Phi by erf: one operation, which value and slope share. In at least float32.
 
-    jax.nn.gelu takes erfc, more exact in the left tail (by less than 2e-7 |x|, float32); but XLA makes that of five
-    arrays, and value and slope between them hold on to most. Torch's GELU is by erf.
+    jax.nn.gelu takes erfc, more exact in the left tail (by less than 2e-7 |x|, float32); but XLA makes
+    several arrays of that, and value and slope between them hold on to most. Torch's GELU is by erf.
     """
     wide = x.astype(jnp.float64 if x.dtype == jnp.float64 else jnp.float32)
     normal = 0.5 * (1 + jax.lax.erf(wide * math.sqrt(0.5)))

@@ -59,7 +59,7 @@ def _kept(keep: Array, value: Array, share: Array) -> Array:
     """`value / share` where `keep`, else divided by infinity.
 
     XLA computes a division once for all that read it, and a product anew for each. On the way back one reader is a
-    product that wants the gradient transposed, in which order a CPU takes six times as long over the mask.
+    product that wants the gradient transposed, in which order a CPU takes five times as long over the mask.
     """
     return value / jnp.where(keep, share.astype(value.dtype), jnp.full((), jnp.inf, value.dtype))
 
