@@ -208,7 +208,7 @@ def block_placement(mesh: Mesh, rules: Rules = RULES) -> Callable[[Block], Block
 def unrolled(mesh: Mesh) -> bool:
     """Whether a gradient goes through the blocks one after the other: on one CPU, which is quicker for it.
 
-    The compilers of accelerators would take minutes for so long a program.
+    The compilers of accelerators take minutes over the loop as it is.
 
     Args:
       mesh: the mesh.

@@ -84,7 +84,10 @@ def test_values_and_derivatives_are_the_plain_rules(name):
 
 
 def test_gelu_and_its_gradient_need_no_memory_beside_their_results():
-    """jax.nn.gelu's needs two arrays more, which a backward pass that is far away keeps until then."""
+    """jax.nn.gelu's needs two arrays more, which a backward pass that is far away keeps until then.
+
+    Less than one array and more than one, lest the test hang on the compiler's last byte.
+    """
     array = jax.ShapeDtypeStruct((256, 256), jnp.float32)
 
     def memory(function):
@@ -95,7 +98,7 @@ def test_gelu_and_its_gradient_need_no_memory_beside_their_results():
         return jax.jit(both).lower(array, array).compile().memory_analysis().temp_size_in_bytes
 
     plain = memory(functools.partial(jax.nn.gelu, approximate=False))
-    assert memory(ACTIVATIONS["gelu"].function) == 0 < plain
+    assert memory(ACTIVATIONS["gelu"].function) < 4 * array.size < plain
 
 
 def test_a_row_without_an_allowed_column_does_not_depend_on_its_logits():

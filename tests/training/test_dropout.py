@@ -24,6 +24,14 @@ def test_dropout_keeps_the_mean_and_is_a_function_of_its_key():
     assert not np.array_equal(one, two)
 
 
+def test_a_number_that_is_not_finite_is_not_hidden():
+    """As torch's dropout, which multiplies by its mask."""
+    dropped = drop(jax.random.key(0), 0.5, jnp.full(100, jnp.inf))
+    kept = drop(jax.random.key(0), 0.5, jnp.ones(100)) > 0
+    assert np.array_equal(jnp.isnan(dropped), ~kept)
+    assert np.array_equal(jnp.isinf(dropped), kept)
+
+
 def test_the_way_back_keeps_a_byte_an_entry():
     value = jnp.ones((40, 10))
     dropped, back = jax.vjp(lambda value: drop(jax.random.key(0), 0.1, value), value)
